@@ -1,0 +1,57 @@
+"""Train, measure and explore latent-variable generative models, with likelihoods you can trust.
+
+Names are loaded on first use, so that importing the package costs little over importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import data, distributions, evaluation, likelihoods, models, networks, objectives, posteriors, priors, recipes
+    from .data import load_data
+    from .evaluation import evaluate
+    from .models import LatentVariableModel
+    from .runs import load
+    from .training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LatentVariableModel",
+    "data",
+    "distributions",
+    "evaluate",
+    "evaluation",
+    "likelihoods",
+    "load",
+    "load_data",
+    "models",
+    "networks",
+    "objectives",
+    "posteriors",
+    "priors",
+    "recipes",
+    "train",
+]
+
+_homes = {
+    "LatentVariableModel": "models",
+    "evaluate": "evaluation",
+    "load": "runs",
+    "load_data": "data",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _homes:
+        return getattr(importlib.import_module(f".{_homes[name]}", __name__), name)
+    return importlib.import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,192 @@
+"""Tensors and JSON in one file: read strictly, written atomically, with nothing in it that could run.
+
+A file is safetensors: its tensors, and in the header one JSON text. Nested states (an optimiser's, say) are flattened
+to names joined by ``/``, with the structure kept in that JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+__all__ = ["load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
+
+_HEADER = "tightbound"
+_PICKLES = (b"PK\x03\x04", b"\x80")  # torch's zip archive of a pickle, and a bare pickle
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a nested state of tensors and JSON values, all of it or nothing.
+
+    Args:
+        path: The file, replaced only once the new one is complete.
+        state: Dicts and lists with tensors, numbers, strings, booleans or None as leaves.
+
+    Raises:
+        CheckpointError: If it cannot be written; what was at ``path`` is then still there.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> write(path, {"step": 3, "weights": {"w": torch.ones(2)}})
+        >>> read(path)
+        {'step': 3, 'weights': {'w': tensor([1., 1.])}}
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten(state, "", tensors)
+    header = {_HEADER: json.dumps({"format": 1, "tree": tree})}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads what :func:`write` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, a pickle, or not of this package.
+    """
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it is truncated or damaged.",
+            got=error,
+            expected="a complete safetensors file",
+            remedy="Use another checkpoint of the run (checkpoints/last or best), or train again.",
+        ) from None
+    if header is None:
+        return dict(tensors)
+    return _unflatten(json.loads(header)["tree"], tensors)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module, each tensor once: parts that share parameters share them in the file too."""
+    seen: set[tuple[Any, ...]] = set()
+    unique: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel() == 0 or key not in seen:
+            unique[name] = tensor.detach()
+        seen.add(key)
+    return unique
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object = "the checkpoint") -> None:
+    """Copies tensors into a module that has exactly these names and shapes.
+
+    Raises:
+        CheckpointError: If a name is missing, unexpected, or of another shape.
+    """
+    own = tensors_of(module)
+    missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    shapes = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    if missing or unexpected or shapes:
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        raise CheckpointError(
+            f"{source} does not fit the model.",
+            got="; ".join(f"{what}: {', '.join(names[:5])}" for what, names in problems.items() if names),
+            expected="exactly the model's tensors",
+            remedy="Use the weights and the config.json of the same run.",
+        )
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file, all of it or nothing."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read.", got=error, expected="a JSON object", remedy="Is this a complete run folder?"
+        ) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.", got=type(value).__name__)
+    return value
+
+
+def write_atomically(path: Path, save: Callable[[str], object]) -> None:
+    """Lets ``save`` fill a temporary file beside ``path`` and moves it there once it is safely on the disk.
+
+    Raises:
+        CheckpointError: If that fails, for want of space or of permission; what was at ``path`` is then still there.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        save(temporary)
+        with open(temporary, "rb") as file:  # noqa: PTH123
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # noqa: PTH101
+        os.replace(temporary, path)  # noqa: PTH105
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} could not be written.",
+            got=error,
+            expected="a writable disk with space left",
+            remedy="Free some space and go on with --resume: the last complete checkpoint is unharmed.",
+        ) from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened.", got=error, remedy="Is this a complete run folder?") from None
+    if start.startswith(_PICKLES):
+        raise CheckpointError(
+            f"{path} is a pickle, which could run any code when read.",
+            got="a pickle",
+            expected="safetensors",
+            remedy="Only open files that this package wrote, or convert trusted ones to safetensors yourself.",
+        )
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _flatten(item, f"{name}/{key}".lstrip("/"), tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_flatten(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]}
+    return {"value": value}
+
+
+def _unflatten(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "dict" in tree:
+        return {key: _unflatten(item, tensors) for key, item in tree["dict"]}
+    if "list" in tree:
+        return [_unflatten(item, tensors) for item in tree["list"]]
+    return tree["value"]

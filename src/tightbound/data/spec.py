@@ -1,0 +1,53 @@
+"""What a model must know of its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..spec import register
+
+__all__ = ["DataSpec"]
+
+
+@register("data-spec")
+@dataclass(frozen=True)
+class DataSpec:
+    r"""The shape and range of one example, as a model sees it: all that a recipe needs to build.
+
+    A model sees floats. A pixel with :math:`L` levels holds :math:`\text{level} / (L - 1) \in [0, 1]`; dequantised, it
+    holds :math:`(\text{level} + u) / L` with :math:`u \sim U[0, 1)`; continuous data stays as it is.
+
+    Args:
+        name: Where the data comes from, for titles and reports.
+        shape: Shape of one example: ``(channels, height, width)`` of an image or ``(features,)`` of a vector.
+        levels: Number of values that an entry can take (2 when binary, 256 for bytes), or None if continuous.
+        dequantized: Whether uniform noise has made the levels continuous; ``levels`` then still tells how many there
+            were, and the bits per dimension subtract what the noise adds.
+        classes: Names of the labels in the order of their numbers; empty without labels.
+
+    Example:
+        >>> DataSpec("digits", shape=(1, 8, 8), levels=17).dimensions
+        64
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    levels: int | None
+    dequantized: bool = False
+    classes: tuple[str, ...] = ()
+
+    @property
+    def dimensions(self) -> int:
+        """Number of entries of one example, D."""
+        return math.prod(self.shape)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether a probability mass over levels is what a likelihood must give."""
+        return self.levels is not None and not self.dequantized
+
+    @property
+    def image(self) -> bool:
+        """Whether an example can be drawn as a picture."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3)

@@ -1,0 +1,87 @@
+r"""Importance-weighted likelihoods, in memory that does not grow with the number of samples.
+
+Convention: :math:`w_j = p(x, z_j) / q(z_j \mid x)` for :math:`z_j \sim q(z \mid x)`; every log is in nats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..models.latent import LatentVariableModel, Marginal, Terms
+
+__all__ = ["per_example"]
+
+ENTRIES = 1 << 21
+"""How many entries of x all samples that are decoded at once have together: about what a processor's cache holds."""
+
+
+@torch.no_grad()
+def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None = None) -> dict[str, Tensor]:
+    r"""What k samples of the posterior tell of each example: points times samples at once, the samples in a stream.
+
+    .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j, \qquad \text{ESS} = \frac{(\sum_j w_j)^2}{\sum_j w_j^2}
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016).
+
+    Args:
+        model: The model.
+        x: Examples, ``(n, *shape)``.
+        k: Samples for each; their number costs time, not memory.
+        c: Conditions, ``(n, condition_dim)``.
+
+    Returns:
+        ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
+        density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats (one column if it does not factorise). Where
+        both densities are exact: ``log_marginal``, ``(n,)`` nats, and ``effective_samples``, between 1 and k.
+
+    Raises:
+        UsageError: If k is less than 1.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> per_example(model, torch.zeros(5, 1, 8, 8), k=100)["log_marginal"].shape
+        torch.Size([5])
+    """
+    if k < 1:
+        raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
+    rows = max(1, ENTRIES // x[0].numel())
+    points = max(1, rows // k)
+    parts: list[dict[str, Tensor]] = []
+    for i in range(0, len(x), points):
+        marginal = model(None if c is None else c[i : i + points])
+        parts.append(_stream(marginal, x[i : i + points], k, at_once=min(k, rows)))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _stream(marginal: Marginal, x: Tensor, k: int, at_once: int) -> dict[str, Tensor]:
+    """k samples for a few examples, so many at once; of each chunk only a few numbers per example are kept."""
+    sizes = [at_once] * (k // at_once) + [k % at_once] * (k % at_once > 0)
+    chunks = [_sums(marginal.terms(x, k=size)) for size in sizes]
+    out: dict[str, Tensor] = {}
+    for name in chunks[0]:
+        together = torch.stack([chunk[name] for chunk in chunks])
+        out[name] = together.logsumexp(0) if name.startswith("log_sum") else together.sum(0) / k
+    if "log_sum" in out:
+        log_sum, log_squares = out.pop("log_sum"), out.pop("log_sum_squares")
+        out["log_marginal"] = log_sum - math.log(k)
+        out["effective_samples"] = (2 * log_sum - log_squares).exp()
+    return out
+
+
+def _sums(terms: Terms) -> dict[str, Tensor]:
+    """Sums over the samples of one chunk, and log-sums of weights."""
+    out, size = {"reconstruction": terms.log_likelihood.sum(0)}, len(terms.log_likelihood)
+    if terms.bounded:
+        for latent in terms.latents:
+            out[f"kl/{latent.name}"] = size * latent.kl().flatten(1)
+    if terms.exact:
+        weights = terms.log_weights
+        out["log_sum"], out["log_sum_squares"] = weights.logsumexp(0), (2 * weights).logsumexp(0)
+    return out

@@ -1,0 +1,5 @@
+"""Models: conditional distributions with latent variables."""
+
+from .latent import Latent, LatentVariableModel, Marginal, Terms
+
+__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms"]

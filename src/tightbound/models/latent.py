@@ -1,0 +1,235 @@
+r"""Latent-variable models: conditional distributions built from three others.
+
+.. math:: p(x \mid c) = \int p(z \mid c) \, p(x \mid z, c) \, dz
+
+Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batch, *latent)`` for k samples of
+:math:`q(z \mid x, c)`; every log-density is in nats, summed over its event, one number per sample and example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from ..distributions import check_event, has_density, kl_per_dimension
+from ..errors import ObjectiveError, UsageError
+
+if TYPE_CHECKING:
+    from ..data.spec import DataSpec
+    from ..recipes.base import Recipe
+
+__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms"]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One latent and the two distributions that meet at it.
+
+    Args:
+        z: Samples of the posterior, of shape ``(k, *batch, *latent)``.
+        posterior: :math:`q(z | x, c)`, with batch shape ``batch``.
+        prior: :math:`p(z | c)`, or None where a model has none.
+        name: Tells the layers of a hierarchy apart.
+    """
+
+    z: Tensor
+    posterior: Distribution
+    prior: Distribution | None
+    name: str = "z"
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
+        prior = self._prior()
+        return prior.lower_bound(self.z) if isinstance(prior, Marginal) else prior.log_prob(self.z)
+
+    @property
+    def log_posterior(self) -> Tensor:
+        """log q(z | x, c), ``(k, *batch)``."""
+        return self.posterior.log_prob(self.z)
+
+    def kl(self, analytic: bool | None = None) -> Tensor:
+        """KL(q ‖ p) in nats, per dimension ``(*batch, *latent)`` where it can be told apart, else ``(*batch, 1)``.
+
+        Args:
+            analytic: True asks for the closed form, False for the mean of log q − log p over the samples, None for
+                the closed form where there is one.
+
+        Raises:
+            ObjectiveError: If a closed form is asked for and there is none, or the posterior has no density.
+        """
+        if not has_density(self.posterior):
+            self.posterior.log_prob(self.z)  # says why
+        closed = None if analytic is False else kl_per_dimension(self.posterior, self._prior())
+        if closed is None and analytic:
+            raise ObjectiveError(
+                "No closed form of this KL divergence is registered.",
+                got=f"KL({type(self.posterior).__name__} ‖ {type(self.prior).__name__})",
+                remedy="Leave `analytic` out, or register one with torch.distributions.kl.register_kl.",
+            )
+        return (self.log_posterior - self.log_prior).mean(0).unsqueeze(-1) if closed is None else closed
+
+    @property
+    def analytic(self) -> bool:
+        """Whether the closed form of the KL is used where no choice is made."""
+        return self.prior is not None and kl_per_dimension(self.posterior, self.prior) is not None
+
+    def _prior(self) -> Distribution:
+        if self.prior is None:
+            raise ObjectiveError(
+                "The model has no prior, so it has no ELBO and cannot be sampled.",
+                remedy="Use objectives.reconstruction, or a recipe with a prior ('vae').",
+            )
+        return self.prior
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every objective is made of: the likelihood of x and, for each latent, its sample, posterior and prior.
+
+    Args:
+        log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
+        latents: The latents, from the one next to the data up.
+    """
+
+    log_likelihood: Tensor
+    latents: tuple[Latent, ...]
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(z | c) of all latents, ``(k, *batch)``, nats."""
+        return torch.stack([latent.log_prior for latent in self.latents]).sum(0)
+
+    @property
+    def log_posterior(self) -> Tensor:
+        """log q(z | x, c) of all latents, ``(k, *batch)``, nats."""
+        return torch.stack([latent.log_posterior for latent in self.latents]).sum(0)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, z | c) − log q(z | x, c), ``(k, *batch)``, nats."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+    def kl(self, analytic: bool | None = None) -> Tensor:
+        """KL(q ‖ p) summed over all latents and their dimensions, ``(*batch)``, nats."""
+        per_dimension = [latent.kl(analytic) for latent in self.latents]
+        leading = self.log_likelihood.dim() - 1
+        return torch.stack([kl.flatten(leading).sum(-1) for kl in per_dimension]).sum(0)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an ELBO: a prior everywhere, and a density of every posterior."""
+        return all(has_density(latent.posterior) and latent.prior is not None for latent in self.latents)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every density in it is exact, as an importance weight needs."""
+        return self.bounded and all(has_density(latent.prior) for latent in self.latents if latent.prior)
+
+
+class LatentVariableModel(nn.Module):
+    r"""A model :math:`p(x \mid c)` with a latent variable, from any prior, likelihood and posterior.
+
+    Calling it gives the :class:`Marginal`, a light value that samples and gives the terms of every objective. A
+    latent-variable model is a conditional distribution, so it can itself be the prior of another.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+
+    Args:
+        prior: ``c -> p(z | c)``; None for an autoencoder, which then cannot be sampled.
+        likelihood: ``z, c -> p(x | z, c)``.
+        posterior: ``x, c -> q(z | x, c)``.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model().sample((5,)).shape
+        torch.Size([5, 1, 8, 8])
+        >>> model().terms(torch.zeros(5, 1, 8, 8), k=3).log_weights.shape
+        torch.Size([3, 5])
+    """
+
+    recipe: Recipe | None = None
+    data_spec: DataSpec | None = None
+
+    def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module) -> None:
+        super().__init__()
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+
+    def forward(self, c: Tensor | None = None) -> Marginal:
+        """The distribution of x given c."""
+        return Marginal(self, c)
+
+
+class Marginal(Distribution):
+    r"""The distribution :math:`p(x \mid c)` of a latent-variable model: it can be sampled and bounded, not evaluated.
+
+    Args:
+        model: The prior, likelihood and posterior.
+        c: Condition, of shape ``(*batch, condition_dim)``, or None.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> bool((px.lower_bound(torch.zeros(5, 1, 8, 8)) < 0).all())
+        True
+    """
+
+    arg_constraints = {}
+    support = constraints.real
+    exact_density = False
+
+    def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
+        self.model, self.c = model, c
+        super().__init__(() if c is None else c.shape[:-1], validate_args=False)
+
+    def terms(self, x: Tensor, k: int = 1) -> Terms:
+        """The terms of x, with k samples of the posterior.
+
+        Args:
+            x: Data, of shape ``(*batch, *event)``.
+            k: How many samples.
+
+        Raises:
+            ShapeError: If x does not fit the model.
+            UsageError: If k is less than 1.
+        """
+        if k < 1:
+            raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
+        posterior = self.model.posterior(x, self.c)
+        z = posterior.rsample((k,)) if posterior.has_rsample else posterior.sample((k,))
+        likelihood = self.model.likelihood(z, self.c)
+        check_event(likelihood, x, "likelihood")
+        prior = None if self.model.prior is None else self.model.prior(self.c)
+        return Terms(likelihood.log_prob(x), (Latent(z, posterior, prior),))
+
+    def lower_bound(self, x: Tensor) -> Tensor:
+        """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
+        return self.terms(x).log_weights.squeeze(0)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``."""
+        with torch.no_grad():
+            return self.model.likelihood(self.sample_latent(sample_shape), self.c).sample()
+
+    def sample_latent(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
+        if self.model.prior is None:
+            raise ObjectiveError(
+                "The model has no prior, so it cannot be sampled.",
+                remedy="An autoencoder reconstructs and interpolates; for samples train recipe 'vae'.",
+            )
+        return self.model.prior(self.c).sample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        raise ObjectiveError(
+            "The density of a latent-variable model is an integral without a closed form.",
+            remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
+        )

@@ -1,0 +1,90 @@
+r"""Gaussian posteriors :math:`q(z \mid x, c)`.
+
+Convention: a network turns ``x`` (and ``c``) into features; the posterior has ``event_shape == (latent_dim,)`` and is
+sampled by :math:`z = \mu + \sigma \epsilon, \epsilon \sim \mathcal{N}(0, I)`. Log-densities are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal, Normal
+
+from ..distributions import Conditional, independent
+from ..errors import UsageError
+from ..likelihoods import Gaussian
+from ..networks import MLP
+
+__all__ = ["DiagonalGaussian", "ExactLinearGaussian"]
+
+
+class DiagonalGaussian(Conditional):
+    r"""Gaussian with independent dimensions, :math:`q(z \mid x) = \prod_i \mathcal{N}(z_i; \mu_i(x), \sigma_i^2(x))`.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+
+    Args:
+        network: Encoder, maps ``(n, *shape)`` to ``(n, 2 * latent_dim)``: means, then log standard deviations.
+        shape: Shape of one example.
+
+    Example:
+        >>> posterior = DiagonalGaussian(MLP((1, 8, 8), 2 * 3), (1, 8, 8))
+        >>> posterior(torch.zeros(5, 1, 8, 8)).rsample().shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        super().__init__(network, shape)
+
+    def distribution(self, features: Tensor) -> Distribution:
+        mean, log_std = features.chunk(2, dim=-1)
+        return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
+
+
+class ExactLinearGaussian(nn.Module):
+    r"""The exact posterior of a linear Gaussian likelihood under a standard normal prior.
+
+    .. math:: p(z \mid x) = \mathcal{N}(M^{-1} W^\top \Psi^{-1} (x - b), M^{-1}), \qquad M = I + W^\top \Psi^{-1} W
+
+    for :math:`p(x \mid z) = \mathcal{N}(W z + b, \Psi)` with diagonal :math:`\Psi`. It has no parameters: it follows
+    those of the likelihood, so the ELBO is :math:`\log p(x)` itself.
+
+    References:
+        Probabilistic Principal Component Analysis (Tipping and Bishop, 1999).
+
+    Args:
+        likelihood: A :class:`~tightbound.likelihoods.Gaussian` whose network is one linear layer.
+
+    Raises:
+        UsageError: If the likelihood is not linear Gaussian.
+
+    Example:
+        >>> likelihood = Gaussian(MLP(2, 64, hidden=()), (2,), (1, 8, 8), scale="shared")
+        >>> ExactLinearGaussian(likelihood)(torch.zeros(5, 1, 8, 8)).rsample().shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, likelihood: Gaussian) -> None:
+        super().__init__()
+        linear = [m for m in likelihood.network.modules() if isinstance(m, nn.Linear)]
+        if likelihood.scale == "network" or len(linear) != 1:
+            raise UsageError(
+                "Only a linear Gaussian likelihood has an exact Gaussian posterior.",
+                got=f"{len(linear)} linear layers, scale {likelihood.scale!r}",
+                expected="one linear layer and a scale that does not depend on z",
+                remedy="Use recipe 'linear-vae', or another posterior.",
+            )
+        # In tuples, so that the likelihood's parameters are followed, but not registered and saved twice.
+        self._source = (likelihood, linear[0])
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        likelihood, linear = self._source
+        precision = torch.exp(-2 * likelihood.log_scale).expand(likelihood.shape).flatten()
+        scaled = linear.weight * precision.unsqueeze(-1)  # Psi^-1 W
+        m = torch.eye(linear.in_features, dtype=scaled.dtype, device=scaled.device) + linear.weight.T @ scaled
+        projected = (x.flatten(-len(likelihood.shape)) - linear.bias) @ scaled
+        mean = torch.linalg.solve(m, projected.reshape(-1, len(m)), left=False).reshape(projected.shape)
+        return MultivariateNormal(mean, precision_matrix=m, validate_args=False)

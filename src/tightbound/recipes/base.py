@@ -1,0 +1,68 @@
+"""What every recipe has: options that are data, and a model built from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..data.spec import DataSpec
+from ..errors import UnknownName
+from ..spec import registered
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.latent import LatentVariableModel, Terms
+
+__all__ = ["Recipe", "find_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Abstract: a named system of the literature; its fields are its options here, on the command line and in files."""
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        """The model's parts, put together."""
+        raise NotImplementedError
+
+    def training_objective(self, terms: Terms, beta: float) -> Tensor:
+        """What training maximises, ``(*batch)`` nats; ``beta`` rises from 0 to 1 during warm-up."""
+        raise NotImplementedError
+
+    @property
+    def training_samples(self) -> int:
+        """How many samples of the posterior a training step takes."""
+        return 1
+
+    def bound(self, terms: Terms) -> Tensor:
+        """What selects a model and is reported, ``(*batch)`` nats: never weighted, annealed or relaxed."""
+        raise NotImplementedError
+
+    def build(self, data: DataSpec) -> LatentVariableModel:
+        """A new model for data of that kind, which remembers both.
+
+        Args:
+            data: Shape and range of one example.
+
+        Raises:
+            UsageError: If these options cannot model that data.
+        """
+        model = self.assemble(data)
+        model.recipe, model.data_spec = self, data
+        return model
+
+
+def find_recipe(name: str) -> type[Recipe]:
+    """The class of a recipe by its name.
+
+    Raises:
+        UnknownName: If there is none of that name.
+
+    Example:
+        >>> find_recipe("vae").__name__
+        'VAE'
+    """
+    known = registered(Recipe)
+    if name not in known:
+        raise UnknownName("recipe", name, known)
+    return known[name]

@@ -1,0 +1,88 @@
+"""From the names of parts to the parts: the only place that knows both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Likelihood, Scale
+from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder
+
+if TYPE_CHECKING:
+    from .autoencoder import Autoencoder
+    from .vae import VAE
+
+__all__ = ["decoder", "encoder", "likelihood"]
+
+
+def encoder(recipe: VAE | Autoencoder, data: DataSpec, outputs: int) -> nn.Module:
+    """The encoder's network, from one example to that many features."""
+    if recipe.network == "mlp":
+        return MLP(data.shape, outputs, recipe.hidden, recipe.activation)
+    _check_image(data)
+    return ConvolutionalEncoder(data.shape, outputs, recipe.channels, activation=recipe.activation)
+
+
+def decoder(recipe: VAE | Autoencoder, data: DataSpec, parameters: int) -> nn.Module:
+    """The decoder's network, from one latent to that many parameters for each entry of an example."""
+    if recipe.network == "mlp":
+        return MLP(recipe.latent_dim, parameters * data.dimensions, recipe.hidden[::-1], recipe.activation)
+    _check_image(data)
+    channels, *sides = data.shape
+    shape = (parameters * channels, *sides)
+    return ConvolutionalDecoder(recipe.latent_dim, shape, recipe.channels, activation=recipe.activation)
+
+
+def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
+    """The likelihood of the recipe's name and scale for that data.
+
+    Raises:
+        UsageError: If it cannot model that data.
+    """
+    kind, scale = _resolved(recipe, data)
+    latent, per_entry = (recipe.latent_dim,), 2 if scale == "network" else 1
+    if kind == "bernoulli":
+        _check_unit_interval(data)
+        return Bernoulli(decoder(recipe, data, 1), latent, data.shape)
+    if kind == "gaussian":
+        return Gaussian(decoder(recipe, data, per_entry), latent, data.shape, scale, recipe.variance)
+    if not data.discrete or data.levels is None:
+        raise UsageError(
+            f"The likelihood {kind!r} is over levels, and this data is continuous.",
+            got="dequantized data" if data.dequantized else "continuous data",
+            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
+        )
+    if kind == "categorical":
+        return Categorical(decoder(recipe, data, data.levels), latent, data.shape, data.levels)
+    return DiscretizedLogisticLikelihood(decoder(recipe, data, per_entry), latent, data.shape, data.levels, scale)
+
+
+def _resolved(recipe: VAE | Autoencoder, data: DataSpec) -> tuple[str, Scale]:
+    """The names with ``auto`` replaced."""
+    automatic = "bernoulli" if data.levels == 2 else "discretized-logistic"
+    kind = recipe.likelihood if recipe.likelihood != "auto" else automatic if data.discrete else "gaussian"
+    if recipe.scale != "auto":
+        return kind, recipe.scale
+    if kind == "discretized-logistic":
+        return kind, "per-dimension"
+    return kind, "shared" if recipe.likelihood == "auto" else "fixed"
+
+
+def _check_image(data: DataSpec) -> None:
+    if len(data.shape) != 3:
+        raise UsageError(
+            "A convolutional network needs images.",
+            got=f"examples of shape {data.shape}",
+            expected="(channels, height, width)",
+            remedy="Use --network mlp.",
+        )
+
+
+def _check_unit_interval(data: DataSpec) -> None:
+    if data.levels is None:
+        raise UsageError(
+            "The Bernoulli likelihood needs values in [0, 1].", got="continuous data", remedy="Use --likelihood gaussian."
+        )

@@ -1,0 +1,157 @@
+"""Frozen dataclasses to JSON and back: everything needed to rebuild a model, and nothing that can run.
+
+A *spec* is a frozen dataclass registered under a kind. Written, it is a JSON object with its ``kind`` and ``version``;
+read, the kind is looked up in a closed registry of this process. No name found in a file is ever imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from .errors import CheckpointError, UnknownName, UsageError
+
+__all__ = ["from_json", "register", "registered", "to_json", "upgrade"]
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+_kinds: dict[str, tuple[type[Any], int]] = {}
+_upgrades: dict[tuple[str, int], Callable[[Json], Json]] = {}
+
+
+def register(kind: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
+    """Adds a frozen dataclass to the registry under a kind.
+
+    Args:
+        kind: Its name in files, such as ``"vae"``.
+        version: Raised by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
+
+    Raises:
+        UsageError: If the kind is taken.
+    """
+
+    def add(cls: type[T]) -> type[T]:
+        if kind in _kinds and _kinds[kind][0].__qualname__ != cls.__qualname__:
+            raise UsageError(f"The kind {kind!r} is registered already.", got=cls, expected="a new name")
+        _kinds[kind] = (cls, version)
+        return cls
+
+    return add
+
+
+def upgrade(kind: str, *, version: int) -> Callable[[Callable[[Json], Json]], Callable[[Json], Json]]:
+    """Registers a function that turns the fields of ``version`` of a kind into those of ``version + 1``."""
+
+    def add(function: Callable[[Json], Json]) -> Callable[[Json], Json]:
+        _upgrades[kind, version] = function
+        return function
+
+    return add
+
+
+def registered(base: type[T]) -> dict[str, type[T]]:
+    """Every registered kind whose class is a subclass of ``base``."""
+    return {kind: cls for kind, (cls, _) in _kinds.items() if issubclass(cls, base)}
+
+
+def kind_of(spec: object) -> str:
+    """The kind under which the class of a spec is registered."""
+    for kind, (cls, _) in _kinds.items():
+        if cls is type(spec):
+            return kind
+    raise UsageError(
+        f"{type(spec).__name__} is not registered.", remedy="Decorate it with @register before writing or reading it."
+    )
+
+
+def to_json(spec: object) -> Json:
+    """A spec as a JSON object, nested specs included.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> to_json(DataSpec("digits", shape=(1, 8, 8), levels=17))["shape"]
+        [1, 8, 8]
+    """
+    kind = kind_of(spec)
+    fields = {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(typing.cast(Any, spec))}
+    return {"kind": kind, "version": _kinds[kind][1], **fields}
+
+
+def from_json(value: Mapping[str, Any], base: type[T]) -> T:
+    """The spec that a JSON object describes, every field checked against its type.
+
+    Args:
+        value: What :func:`to_json` wrote, of this or an older version.
+        base: The class that the spec must have.
+
+    Raises:
+        UnknownName: If its kind is not registered.
+        CheckpointError: If it is not of that class, newer than this package, or a field is missing, unknown or of the
+            wrong type.
+    """
+    fields = dict(value)
+    kind, version = fields.pop("kind", None), fields.pop("version", None)
+    if kind not in _kinds:
+        raise UnknownName("kind of spec", str(kind), _kinds)
+    cls, current = _kinds[kind]
+    if not issubclass(cls, base):
+        raise CheckpointError("The file describes something else.", got=kind, expected=base.__name__)
+    if not isinstance(version, int) or version > current:
+        raise CheckpointError(
+            f"This {kind!r} was written by a newer version.", got=version, expected=current, remedy="Upgrade tightbound."
+        )
+    for old in range(version, current):
+        fields = _upgrades[kind, old](fields)
+    return cls(**_checked_fields(kind, cls, fields))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in typing.cast("tuple[Any, ...]", value)]
+    return value
+
+
+def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - set(known)):
+        raise CheckpointError(f"{kind!r} has no field {unknown[0]!r}.", expected=f"one of: {', '.join(known)}")
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise CheckpointError(f"{kind!r} lacks the field {missing[0]!r}.", remedy="The file is incomplete: use another copy.")
+    return {name: _checked(f"{kind}.{name}", hints[name], value) for name, value in fields.items()}
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _checked(name, option, value)
+            except CheckpointError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif origin is tuple and isinstance(value, list):
+        items = typing.cast("list[Any]", value)
+        hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else arguments
+        if len(hints) == len(items):
+            return tuple(_checked(name, h, item) for h, item in zip(hints, items, strict=True))
+    elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_json(typing.cast(Json, value), typing.cast("type[Any]", hint))
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return typing.cast(Any, value)
+    raise CheckpointError(f"The field {name} does not have its type.", got=repr(value), expected=hint)

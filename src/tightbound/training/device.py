@@ -1,0 +1,52 @@
+"""Where and in which arithmetic a run computes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from ..errors import UsageError
+from .options import TrainingOptions
+
+__all__ = ["best_precision", "launch"]
+
+
+def launch(options: TrainingOptions) -> Fabric:
+    """A Fabric for this process, one of several under ``torchrun``.
+
+    Raises:
+        UsageError: If the device is not there.
+    """
+    accelerator = _accelerator(options.device)
+    precision = best_precision(accelerator) if options.precision == "auto" else options.precision
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=max(1, processes // local),
+        strategy="ddp" if processes > 1 else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16 where the hardware multiplies it natively (a GPU since Ampere, a CPU with AMX), else float32."""
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16-mixed" if accelerator == "cpu" and amx() else "32-true"
+
+
+def _accelerator(device: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available.get(device, False):
+        here = ", ".join(name for name, there in available.items() if there)
+        raise UsageError(f"There is no device {device!r} here.", got=device, expected=f"auto or one of: {here}")
+    return device

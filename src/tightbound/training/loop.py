@@ -1,0 +1,427 @@
+r"""The training loop.
+
+A step takes one batch of the epoch's order, in ``processes * accumulate`` parts; the loss is the negative objective in
+nats, averaged over the batch's examples, however they are spread. The model with the best validation bound is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__, checkpoint, pictures
+from ..data import Data
+from ..errors import CheckpointError, TrainingError, UsageError
+from ..models.latent import LatentVariableModel, Terms
+from ..objectives import elbo, reconstruction
+from ..runs import RunConfig, RunFolder
+from ..schedules import learning_rate, ramp
+from ..spec import to_json
+from .device import launch
+from .ema import MovingAverage
+from .interrupt import Stop, stop_on_signals
+from .log import MetricsLog, ProgressBar
+from .options import TrainingOptions
+from .randomness import epoch_order, fixed_noise, mix, reseed
+
+__all__ = ["Step", "TrainingResult", "build_seeded", "train"]
+
+ROWS = ("objective", "bound", "reconstruction", "kl")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Args:
+        out: The run folder.
+        step: Steps done.
+        steps: Steps of the whole run.
+        best_bound: Best validation bound, nats per example; None without a validation split.
+        stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
+    """
+
+    out: Path
+    step: int
+    steps: int
+    best_bound: float | None
+    stopped: str
+
+
+class Step(nn.Module):
+    """From a batch to the rows ``objective, bound, reconstruction, kl`` of its examples, in nats, ``(4, n)``.
+
+    Args:
+        model: The model.
+        objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
+    """
+
+    def __init__(self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None) -> None:
+        super().__init__()
+        recipe = model.recipe
+        self.model = model
+        self.objective = objective or (recipe.training_objective if recipe else elbo)
+        self.bound = recipe.bound if recipe else _bound
+        self.samples = recipe.training_samples if recipe else 1
+
+    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
+        terms = self.model().terms(x, k=self.samples)
+        likelihood = reconstruction(terms)
+        kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
+        return torch.stack([self.objective(terms, beta), self.bound(terms), likelihood, kl])
+
+
+def _bound(terms: Terms) -> Tensor:
+    return elbo(terms) if terms.bounded else reconstruction(terms)
+
+
+def build_seeded(recipe: Any, spec: Any, seed: int) -> LatentVariableModel:
+    """A new model whose initial weights follow from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed))
+        return recipe.build(spec)
+
+
+def train(
+    model: LatentVariableModel,
+    data: Data,
+    *,
+    out: str | Path,
+    options: TrainingOptions | None = None,
+    resume: bool = False,
+    resume_from: str = "last",
+    objective: Callable[[Terms, Any], Tensor] | None = None,
+    **changes: Any,
+) -> TrainingResult:
+    """Trains a model and leaves a run folder.
+
+    Args:
+        model: The model; it ends with the selected weights.
+        data: Its training split is learned from, its validation split selects.
+        out: The run folder; it must not hold another run.
+        options: How to train.
+        resume: Go on where the run in ``out`` stopped; its options must be the same.
+        resume_from: The ``"last"`` or the ``"best"`` checkpoint.
+        objective: Instead of the recipe's: ``(terms, beta) -> (n,)`` nats, to be maximised.
+        **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        UsageError: If ``out`` holds a run already, or the options differ from those of the run to resume.
+        TrainingError: If the loss stops being a number; the last good state is kept.
+        CheckpointError: If the disk is full, or the checkpoint to resume from is damaged.
+
+    Example:
+        >>> import tempfile, tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> tb.train(model, data, steps=3, out=tempfile.mkdtemp()).stopped
+        'done'
+    """
+    options = dataclasses.replace(options or TrainingOptions(), **changes)
+    run = _Run(model, data, RunFolder(Path(out)), options, objective)
+    run.prepare(resume, resume_from)
+    with torch.random.fork_rng(devices=_cuda_devices()), stop_on_signals() as stop:
+        return run.go(stop)
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+
+
+class _Run:
+    """One training: what it works on, and how far it has got."""
+
+    log: MetricsLog | None
+    bar: ProgressBar
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        data: Data,
+        folder: RunFolder,
+        options: TrainingOptions,
+        objective: Callable[[Terms, Any], Tensor] | None,
+    ) -> None:
+        if len(data.train) == 0:
+            raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+        self.fabric = launch(options)
+        self.model, self.data, self.folder, self.options = model, data, folder, options
+        self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__)
+        self.train_split = data.train.to(self.fabric.device)
+        self.steps = options.total_steps(len(data.train))
+        self.per_epoch = -(-len(data.train) // options.batch_size)
+        self.evaluate_every = options.evaluate_every or max(1, self.steps // 20)
+        self.warmup = round(options.beta_warmup * self.steps)
+        self.raw = Step(model, objective)
+        module = torch.compile(self.raw) if options.compile else self.raw
+        self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
+        self.average = MovingAverage(model, options.ema)
+        self.step, self.best, self.stale = 0, None, 0
+        self.window: list[Tensor] = []
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.read_at = self.saved_at = time.monotonic()
+
+    # -- beginning and end ------------------------------------------------------------------------------------------
+
+    def prepare(self, resume: bool, which: str) -> None:
+        """Makes a new run folder, or takes up the state in an old one."""
+        if resume:
+            self._restore(which)
+        elif self.fabric.is_global_zero:
+            if self.folder.config_file.exists():
+                raise UsageError(
+                    f"{self.folder.path} holds a run already.",
+                    remedy="Go on with it by --resume, or choose another --out.",
+                )
+            self.folder.write_config(self.config)
+            self._save("last")
+        self.fabric.barrier()
+
+    def go(self, stop: Stop) -> TrainingResult:
+        """Steps until the end, early stopping or a signal."""
+        first = self.fabric.is_global_zero
+        events = self.folder.path / "tensorboard" if self.options.tensorboard else None
+        self.log = MetricsLog(self.folder.metrics, self.step, events) if first else None
+        self.bar = ProgressBar(self.steps, self.step, show=first)
+        self.model.train()
+        try:
+            while not (reason := self._ended(stop)):
+                self._one_step()
+                evaluate = self.step % self.evaluate_every == 0 or self.step == self.steps
+                if evaluate or self.step % self.options.log_every == 0:
+                    self._read_metrics()
+                if evaluate:
+                    self._evaluate()
+                if evaluate or time.monotonic() - self.saved_at >= self.options.save_every:
+                    self._save("last")
+            self._save("last")
+        finally:
+            self.bar.close()
+            if self.log is not None:
+                self.log.close()
+        self._keep_selected()
+        return TrainingResult(self.folder.path, self.step, self.steps, self.best, reason)
+
+    def _ended(self, stop: Stop) -> str:
+        """Why the run is over, or nothing."""
+        if self.step >= self.steps:
+            return "done"
+        patience = self.options.patience
+        if patience is not None and self.stale >= patience:
+            return "early"
+        if self.fabric.world_size == 1:
+            return stop.signal.name if stop.signal else ""
+        if self.step % self.options.log_every:  # processes must agree, and asking costs
+            return ""
+        asked = torch.tensor(int(stop.signal or 0), device=self.fabric.device)
+        number = int(self.fabric.all_reduce(asked, reduce_op="max"))  # pyright: ignore[reportArgumentType]
+        return signal.Signals(number).name if number else ""
+
+    def _keep_selected(self) -> None:
+        """Without a validation split the last weights are the selected ones; either way the model ends with them."""
+        if self.fabric.is_global_zero and (self.best is None or not self.folder.weights.exists()):
+            self._write_weights()
+        self.fabric.barrier()
+        checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
+        self.model.eval()
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _one_step(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        beta = torch.full((), ramp(self.step, self.warmup), device=self.fabric.device)
+        batch, accumulate = self._batch_indices(), self.options.accumulate
+        sums = torch.zeros(len(ROWS), device=self.fabric.device)
+        for i in range(accumulate):
+            sums += self._part(batch, i * self.fabric.world_size + self.fabric.global_rank, beta, i < accumulate - 1)
+        if self.options.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=self.options.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update(self.step)
+        self.step += 1
+        self.window.append(sums / len(batch))
+        self.bar.advance(self.step)
+
+    def _part(self, batch: Tensor, part: int, beta: Tensor, more: bool) -> Tensor:
+        """Gradients of one part of a batch, and the sums of its rows: parts of all processes add up to the batch."""
+        share = batch[part :: self.fabric.world_size * self.options.accumulate]
+        weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
+        reseed(self.options.seed, self.step, part)
+        x = self.train_split.batch(share if len(share) else batch[:1], self.fabric.device).x
+        with self.fabric.no_backward_sync(self.module, enabled=more):
+            rows = self.module(x, beta)
+            loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
+            self.fabric.backward(loss)
+        return rows.detach().sum(1) * weight
+
+    def _batch_indices(self) -> Tensor:
+        epoch, position = divmod(self.step, self.per_epoch)
+        if self.order[0] != epoch:
+            self.order = epoch, epoch_order(self.options.seed, epoch, len(self.train_split))
+        size = self.options.batch_size
+        return self.order[1][position * size : (position + 1) * size]
+
+    def _learning_rate(self) -> float:
+        o = self.options
+        return o.lr * learning_rate(self.step, self.steps, o.lr_schedule, o.lr_warmup)
+
+    # -- readings ---------------------------------------------------------------------------------------------------
+
+    def _read_metrics(self) -> None:
+        """The means since the last reading, from the device to the log."""
+        window: Tensor = self.fabric.all_reduce(torch.stack(self.window), reduce_op="sum")  # pyright: ignore
+        self._check_finite(window)
+        seconds = time.monotonic() - self.read_at
+        rates = {
+            "beta": ramp(self.step - 1, self.warmup),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "examples_per_second": len(window) * self.options.batch_size / max(seconds, 1e-9),
+        }
+        self._write("train", window.double().mean(0).tolist(), rates)
+        self.window, self.read_at = [], time.monotonic()
+
+    def _check_finite(self, window: Tensor) -> None:
+        bad = (~window.isfinite().all(1)).nonzero()
+        if len(bad) == 0:
+            return
+        self.step -= len(window) - int(bad[0])
+        examples = ", ".join(str(i) for i in self._batch_indices()[:8].tolist())
+        raise TrainingError(
+            f"The loss is no longer a number at step {self.step} (epoch {self.step // self.per_epoch}).",
+            got=f"{dict(zip(ROWS, window[bad[0, 0]].tolist(), strict=True))} on training examples {examples}, ...",
+            expected="finite numbers",
+            remedy="Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true; "
+            f"the last good state is in {self.folder.checkpoint('last')}.",
+        )
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        """The honest bound on the validation split, float32 and with the same noise every time, selects the model."""
+        self.model.eval()
+        with self.average.applied(), fixed_noise(part=self.fabric.global_rank):
+            if len(self.data.valid):
+                bound = self._validate()
+                if self.best is None or bound > self.best:
+                    self.best, self.stale = bound, 0
+                elif self.step >= self.warmup:
+                    self.stale += 1
+                if self.stale == 0 and self.fabric.is_global_zero:
+                    self._write_weights(applied=True)
+            self._draw()
+        self.model.train()
+        if self.stale == 0 and self.best is not None:
+            self._save("best")
+        self.read_at = time.monotonic()
+
+    def _validate(self) -> float:
+        rank, world, split = self.fabric.global_rank, self.fabric.world_size, self.data.valid
+        dtype = next(self.model.parameters()).dtype
+        one, sums = torch.ones((), device=self.fabric.device), torch.zeros(len(ROWS) + 1, device=self.fabric.device)
+        for indices in torch.arange(rank, len(split), world).split(max(self.options.batch_size, 500)):
+            rows = self.raw(split.batch(indices, self.fabric.device).x.to(dtype), one)
+            sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
+        total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
+        means = (total[:-1] / total[-1]).tolist()
+        self._write("valid", means, {})
+        self.bar.status(f"validation bound {means[1]:.2f} nats")
+        if not self.bar.bar.live.is_started or self.bar.bar.disable:
+            self.bar.say(f"step {self.step}/{self.steps}: validation bound {means[1]:.2f} nats")
+        return means[1]
+
+    def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
+        if self.log is None:
+            return
+        rows = dict(zip(ROWS, means, strict=True))
+        if self.model.prior is None:
+            del rows["kl"]
+        self.log.write({"step": self.step, "epoch": self.step / self.per_epoch, "split": split, **rows, **more})
+
+    def _draw(self) -> None:
+        if not (self.options.pictures and self.data.spec.image and self.fabric.is_global_zero):
+            return
+        split = self.data.valid if len(self.data.valid) else self.data.train
+        x = split.batch(torch.arange(min(8, len(split))), self.fabric.device).x
+        x = x.to(next(self.model.parameters()).dtype)
+        pictures.training_picture(self.model, x, self.folder.samples / f"step_{self.step:07d}.png")
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _save(self, which: str) -> None:
+        """A resumable state, never one whose loss is not a number."""
+        if not self.fabric.is_global_zero:
+            return
+        if self.window:
+            self._check_finite(torch.stack(self.window))
+        state = {
+            "model": checkpoint.tensors_of(self.model),
+            "average": self.average.tensors,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "stale": self.stale,
+            "window": self.window,
+        }
+        checkpoint.write(self.folder.checkpoint(which), state)
+        self.saved_at = time.monotonic()
+
+    def _write_weights(self, applied: bool = False) -> None:
+        with contextlib.nullcontext() if applied else self.average.applied():
+            checkpoint.write(self.folder.weights, checkpoint.tensors_of(self.model))
+
+    def _restore(self, which: str) -> None:
+        _check_same(self.folder.config(), self.config)
+        path = self.folder.checkpoint(which)
+        if not path.is_file():
+            raise CheckpointError(
+                f"The run in {self.folder.path} has no {which!r} checkpoint.",
+                remedy="Remove the folder and train anew." if which == "last" else "Use the last one.",
+            )
+        state = checkpoint.read(path)
+        checkpoint.load_into(self.model, state["model"], path)
+        self.average.tensors = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
+        self.window = [w.to(self.fabric.device) for w in state["window"]]
+
+
+def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
+    fused = device.type in ("cpu", "cuda", "mps")
+    return torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=fused)
+
+
+def _check_same(old: RunConfig, new: RunConfig) -> None:
+    """A resumed run must be the same run: what cannot change its result may differ."""
+    free = {name: getattr(old.training, name) for name in ("save_every", "tensorboard", "pictures", "device")}
+    new = dataclasses.replace(new, training=dataclasses.replace(new.training, **free), tightbound=old.tightbound)
+    if old == new:
+        return
+    was, now = to_json(old), to_json(new)
+    different = [f"{part}: {_difference(was[part], now[part])}" for part in was if was[part] != now[part]]
+    raise UsageError(
+        "The options differ from those of the run to resume.",
+        got="; ".join(different),
+        remedy="Leave them as they were, or start a new run in another --out.",
+    )
+
+
+def _difference(was: Any, now: Any) -> str:
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return f"{was} was {now}"
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})" for name in names)
