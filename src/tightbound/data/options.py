@@ -29,7 +29,8 @@ class DataOptions:
     """
 
     data: str = "digits"
-    """A name (`tightbound data` lists them), a folder or tar of images, or an .npz / .npy array."""
+    """A name (`tightbound data` lists them), a folder or tar of images, or an .npz / .npy array; empty for arrays that
+    were handed over in Python."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
     """Grey to black and white: drawn anew at every visit with the grey value as probability, or cut at one half."""
     dequantize: bool = False

@@ -1,0 +1,34 @@
+"""Data sets, folders, archives and arrays, as splits that give batches.
+
+A reader (`formats`, `arrays`, `folder`, `named`) turns a source into a :class:`~tightbound.data.raw.Raw`: bytes,
+labels and whatever splits are official. :class:`Data` divides it and a :class:`Split` turns indices into batches.
+Importing this package costs no torch: what needs it is loaded when first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .catalogue import DATASETS
+from .options import DataOptions
+from .spec import DataSpec
+
+if TYPE_CHECKING:
+    from .collection import Data
+    from .load import load_data
+    from .split import Batch, Split
+
+__all__ = ["DATASETS", "Batch", "Data", "DataOptions", "DataSpec", "Split", "load_data"]
+
+_LAZY = {"Batch": "split", "Data": "collection", "Split": "split", "load_data": "load"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

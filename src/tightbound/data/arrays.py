@@ -1,0 +1,210 @@
+"""Arrays, of this process or of an ``.npz`` / ``.npy``: what their shapes and types mean, and whether they keep it.
+
+Convention: ``[N, F]`` are vectors and ``[N, H, W]`` grey images. Of four dimensions, the second is the channels if it
+is 1 or 3; else the last, if that is 1 or 3; else the second if it is 2 or 4; else the last if it is; else the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..errors import DataError, UnknownName
+from .raw import Array, Part, Raw
+
+__all__ = ["ArrayLike", "Levels", "as_examples", "as_labels", "checked_values", "from_arrays"]
+
+ArrayLike = Array | Tensor
+Levels = int | Literal["auto"] | None
+
+MOST_CLASSES = 100_000
+"""A label above this is taken for a mistake."""
+CHUNK_BYTES = 2**26
+"""What is looked at in one go, so that checking a memory map does not fill the memory."""
+
+
+def from_arrays(
+    name: str,
+    values: Mapping[str, ArrayLike],
+    *,
+    labels: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    levels: Levels = "auto",
+    classes: tuple[str, ...] = (),
+    captions: Mapping[str, tuple[str, ...]] | None = None,
+) -> Raw:
+    """Checks arrays and gives them their meaning.
+
+    Args:
+        name: Title of the data.
+        values: Examples of each split, by name; ``"train"`` alone is divided later.
+        labels: Class numbers of the training split, or of each split by name.
+        levels: Number of values of an entry, None if continuous, ``"auto"`` to go by the type.
+        classes: Names of the labels.
+        captions: Texts of each split, by name.
+
+    Raises:
+        DataError: If shapes, types or values are not what they claim to be.
+        UnknownName: If there are labels of a split that has no examples.
+    """
+    by_split = labels if isinstance(labels, Mapping) else {} if labels is None else {"train": labels}
+    for split in by_split:
+        if split not in values:
+            raise UnknownName("split with labels", split, values)
+    arrays = {split: as_examples(_numpy(value), f"{name}: {split}") for split, value in values.items()}
+    _check_one_shape(arrays)
+    levels = _common_levels(arrays, levels)
+    parts: dict[str, Part] = {}
+    for split, array in arrays.items():
+        numbers = None if split not in by_split else as_labels(_numpy(by_split[split]), len(array), split)
+        texts = None if captions is None else captions.get(split)
+        parts[split] = Part(checked_values(array, levels, f"{name}: {split}"), numbers, texts)
+    return Raw(name, parts, levels, _named_classes(parts, classes))
+
+
+def as_examples(array: Array, what: str) -> Array:
+    """An array with its channels second, ``[N, *shape]``; a view, so a memory map stays one.
+
+    Raises:
+        DataError: If it is not an array of numbers with 2 to 4 dimensions, or holds nothing.
+
+    Example:
+        >>> as_examples(np.zeros((5, 32, 32, 3), dtype=np.uint8), "images").shape
+        (5, 3, 32, 32)
+    """
+    if array.dtype.kind not in "buif":
+        raise DataError(
+            f"{what} does not hold numbers.",
+            got=f"dtype {array.dtype}",
+            expected="uint8 levels, booleans or floats",
+            remedy="Save it as a plain array of numbers; objects (pickles) are never read.",
+        )
+    if array.ndim not in (2, 3, 4) or 0 in array.shape[1:]:
+        raise DataError(
+            f"{what} does not have the shape of examples.",
+            got=f"shape {array.shape}",
+            expected="[N, features], [N, H, W], [N, C, H, W] or [N, H, W, C]",
+            remedy="Reshape the array; the first dimension counts the examples.",
+        )
+    if array.ndim == 3:
+        return array[:, None]
+    return np.moveaxis(array, 3, 1) if array.ndim == 4 and _channels_last(array.shape) else array
+
+
+def checked_values(array: Array, levels: int | None, what: str) -> Array:
+    """The values in the type they are stored in: uint8 with levels, float32 without; a memory map as it is.
+
+    Raises:
+        DataError: If an entry is NaN or infinite, or no level.
+    """
+    if levels is not None and not 2 <= levels <= 256:
+        raise DataError(
+            f"{what} has a wrong number of levels.", got=levels, expected="2 ... 256, or None if continuous"
+        )
+    if levels is None:
+        _refuse(array, _not_finite, what, "NaN, infinite or too large for float32", "finite floats")
+        return array if isinstance(array, np.memmap) else array.astype(np.float32, copy=False)
+    top = levels - 1
+    expected = f"whole numbers 0 ... {top} ({levels} levels)"
+    _refuse(array, lambda part: ~((part >= 0) & (part <= top) & (part % 1 == 0)), what, "no level", expected)
+    return array if isinstance(array, np.memmap) else array.astype(np.uint8, copy=False)
+
+
+def as_labels(labels: Array, count: int, what: str) -> npt.NDArray[np.int64]:
+    """Class numbers, int64 ``[N]``.
+
+    Raises:
+        DataError: If there are more or fewer than examples, or one is no class number.
+    """
+    flat = labels.reshape(-1) if labels.size == len(labels) else labels
+    if flat.shape != (count,):
+        raise DataError(
+            f"The labels of {what} do not match its examples.",
+            got=f"labels of shape {labels.shape}, {count} examples",
+            expected=f"labels of shape ({count},)",
+        )
+    numbers = flat.dtype.kind in "buif"
+    bad = ~((flat >= 0) & (flat < MOST_CLASSES) & (flat % 1 == 0)) if numbers else np.ones(count, np.bool_)
+    if bad.any():
+        got = f"{flat[bad][0]} at index {bad.argmax()}" if numbers else f"dtype {flat.dtype}"
+        raise DataError(
+            f"The labels of {what} are no class numbers.", got=got, expected=f"whole numbers 0 ... {MOST_CLASSES - 1}"
+        )
+    return flat.astype(np.int64)
+
+
+def chunks(array: Array) -> Iterator[tuple[int, Array]]:
+    """Runs of rows of a bounded size, each with the number of its first row."""
+    rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def _numpy(value: ArrayLike) -> Array:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    _, second, _, last = shape
+    for sizes in ((1, 3), (2, 4)):
+        if second in sizes or last in sizes:
+            return second not in sizes
+    return False
+
+
+def _check_one_shape(arrays: Mapping[str, Array]) -> None:
+    shapes = {split: array.shape[1:] for split, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(
+            "The splits hold examples of different shapes.",
+            got=", ".join(f"{split} {shape}" for split, shape in shapes.items()),
+            expected="one shape",
+        )
+
+
+def _common_levels(arrays: Mapping[str, Array], levels: Levels) -> int | None:
+    if levels != "auto":
+        return levels
+    kinds = {array.dtype.kind for array in arrays.values()}
+    if "f" in kinds:
+        return None
+    return 2 if kinds == {"b"} else 256
+
+
+def _refuse(
+    array: Array, wrong: Callable[[Array], npt.NDArray[np.bool_]], what: str, complaint: str, expected: str
+) -> None:
+    count, first = 0, None
+    for start, part in chunks(array):
+        bad = wrong(part)
+        count += int(bad.sum())
+        if first is None and bad.any():
+            inside = np.unravel_index(int(bad.argmax()), bad.shape)
+            first = (start + int(inside[0]), *map(int, inside[1:]))
+    if first is not None:
+        raise DataError(
+            f"{what} holds values that it must not hold.",
+            got=f"{count} of {array.size} entries {complaint}, first {array[first]} at index {first}",
+            expected=expected,
+            remedy="Correct or drop these entries; say how many `levels` there are, or store floats if continuous.",
+        )
+
+
+def _not_finite(part: Array) -> npt.NDArray[np.bool_]:
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(part.astype(np.float32))
+
+
+def _named_classes(parts: Mapping[str, Part], classes: tuple[str, ...]) -> tuple[str, ...]:
+    numbers = [part.labels for part in parts.values() if part.labels is not None and len(part.labels)]
+    top = max((int(labels.max()) for labels in numbers), default=-1)
+    if classes and top >= len(classes):
+        raise DataError(
+            "A label has no class.",
+            got=f"label {top}, {len(classes)} classes",
+            expected=f"labels 0 ... {len(classes) - 1}",
+        )
+    return classes or tuple(str(number) for number in range(top + 1))

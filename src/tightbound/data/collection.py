@@ -1,0 +1,160 @@
+"""A data set: its three splits, how it is divided, and what a model must know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UnknownName, UsageError
+from .arrays import from_arrays
+from .divide import divided
+from .options import DataOptions
+from .raw import Array, Part, Raw
+from .reshape import fit_images
+from .spec import DataSpec
+from .split import Split
+from .transform import Transform
+
+__all__ = ["Data", "SplitName"]
+
+SplitName = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Three splits of the same kind of example.
+
+    Args:
+        spec: What a model must know to be built.
+        options: What was asked for.
+        train: Examples to learn from.
+        valid: Examples to choose a model with; may be empty.
+        test: Examples to measure with.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> data = load_data("digits", binarize="dynamic")
+        >>> len(data.train), len(data.valid), len(data.test), data.spec.levels
+        (1293, 144, 360, 2)
+    """
+
+    spec: DataSpec
+    options: DataOptions
+    train: Split
+    valid: Split
+    test: Split
+
+    @classmethod
+    def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
+        """Divides, scales and describes what a reader found.
+
+        Raises:
+            DataError: If there are too few examples.
+            UsageError: If an option does not fit this data.
+        """
+        raw = fit_images(raw, options)
+        spec = _described(raw, options)
+        parts = divided(raw.parts, options)
+        splits = {name: _split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test")}
+        return cls(spec, options, **splits)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Array | Tensor,
+        test: Array | Tensor | None = None,
+        valid: Array | Tensor | None = None,
+        *,
+        labels: Array | Tensor | Mapping[str, Array | Tensor] | None = None,
+        levels: int | Literal["auto"] | None = "auto",
+        name: str = "arrays",
+        classes: tuple[str, ...] = (),
+        **options: Any,
+    ) -> Data:
+        """Data from arrays of this process.
+
+        Args:
+            train: Examples, ``[N, features]``, ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``.
+            test: The same of a test split; drawn from ``train`` when absent.
+            valid: The same of a validation split; drawn from ``train`` when absent.
+            labels: Class numbers of ``train``, or of each split by its name.
+            levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other whole
+                numbers, 2 for booleans, continuous for floats.
+            name: Title of the data.
+            classes: Names of the labels; their numbers when absent.
+            **options: Other fields of :class:`DataOptions`.
+
+        Raises:
+            DataError: If the arrays are not what they claim to be.
+            UsageError: If an option does not fit.
+
+        Example:
+            >>> images = np.zeros((20, 8, 8), dtype=np.uint8)
+            >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
+            (1, 8, 8)
+        """
+        arrays = {"train": train, "valid": valid, "test": test}
+        raw = from_arrays(
+            name, {k: v for k, v in arrays.items() if v is not None}, labels=labels, levels=levels, classes=classes
+        )
+        return cls.from_raw(raw, DataOptions(data="", **options))  # no name would find these again
+
+    def split(self, name: str) -> Split:
+        """The split of a name.
+
+        Raises:
+            UnknownName: If it is not ``"train"``, ``"valid"`` or ``"test"``.
+        """
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        if name not in splits:
+            raise UnknownName("split", name, splits)
+        return splits[name]
+
+    def summary(self) -> dict[str, Any]:
+        """What there is, in numbers and words that JSON can hold."""
+        splits = (self.train, self.valid, self.test)
+        return {
+            "name": self.spec.name,
+            "source": self.options.data,
+            "shape": list(self.spec.shape),
+            "levels": self.spec.levels,
+            "dequantized": self.spec.dequantized,
+            "classes": list(self.spec.classes),
+            "examples": {split.name: len(split) for split in splits},
+            "captions": self.train.captions is not None,
+            "stored_as": str(self.train.values.dtype).removeprefix("torch."),
+            "memory_mapped": not isinstance(self.train.values, Tensor),
+            "options": dataclasses.asdict(self.options),
+        }
+
+
+def _described(raw: Raw, options: DataOptions) -> DataSpec:
+    shape = raw.parts["train"].values.shape[1:]
+    if raw.levels is None and (options.binarize != "none" or options.dequantize):
+        raise UsageError(
+            "Continuous data is neither binarized nor dequantized.",
+            got=f"{raw.name!r}, floats; binarize={options.binarize!r}, dequantize={options.dequantize}",
+            expected="data with levels",
+            remedy="Leave the option out, or give the data as uint8 levels.",
+        )
+    if options.flip and len(shape) != 3:
+        raise UsageError("Only images can be flipped.", got=f"examples of shape {shape}", remedy="Leave flip out.")
+    levels = raw.levels if options.binarize == "none" else 2
+    return DataSpec(raw.name, tuple(shape), levels, dequantized=options.dequantize, classes=raw.classes)
+
+
+def _split(name: str, part: Part, raw: Raw, spec: DataSpec, options: DataOptions) -> Split:
+    binarize = "none" if raw.levels == 2 else options.binarize
+    flip = options.flip and name == "train"
+    transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip)
+    labels = None if part.labels is None else torch.from_numpy(part.labels.astype(np.int64))
+    if isinstance(part.values, np.memmap):
+        rows = None if part.rows is None else torch.from_numpy(part.rows)
+        return Split(name, spec, part.values, transform, labels, part.captions, rows)
+    return Split(name, spec, torch.from_numpy(np.ascontiguousarray(part.dense())), transform, labels, part.captions)

@@ -1,0 +1,76 @@
+"""From what the user names to data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, UnknownName
+from .array_files import read_array_file
+from .catalogue import DATASETS
+from .collection import Data
+from .folder import read_folder
+from .named import READERS
+from .options import DataOptions
+from .raw import Raw
+
+__all__ = ["load_data"]
+
+
+def load_data(
+    source: str | os.PathLike[str] | DataOptions = "digits", *, mirror: str | None = None, **options: Any
+) -> Data:
+    """Loads a named data set, a folder or archive of images, or arrays in a file.
+
+    Args:
+        source: A name (:data:`DATASETS` lists them; a folder of that name is reached as ``./name``), a path, or
+            complete options.
+        mirror: Address to download named sets from, in place of where they are published.
+        **options: Fields of :class:`DataOptions`.
+
+    Raises:
+        UnknownName: If there is no such data set or option.
+        UsageError: If the options do not fit each other or the data.
+        DataError: If the data is missing, cannot be read or is not what it claims to be.
+
+    Example:
+        >>> data = load_data("digits", validation=0.2)
+        >>> len(data.train), len(data.valid), data.spec.shape
+        (1150, 287, (1, 8, 8))
+    """
+    resolved = _resolved(source, options)
+    return Data.from_raw(_read(resolved, mirror), resolved)
+
+
+def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, Any]) -> DataOptions:
+    known = [field.name for field in dataclasses.fields(DataOptions) if field.name != "data"]
+    for name in options:
+        if name not in known:
+            raise UnknownName("data option", name, known)
+    if isinstance(source, DataOptions):
+        return dataclasses.replace(source, **options)
+    return DataOptions(os.fspath(source), **options)
+
+
+def _read(options: DataOptions, mirror: str | None) -> Raw:
+    if options.data in READERS:
+        return READERS[options.data](options, mirror)
+    path = Path(options.data).expanduser()
+    if not path.exists():
+        raise _not_found(options.data)
+    if path.suffix.lower() in (".npy", ".npz"):
+        return read_array_file(path)
+    return read_folder(path, options)
+
+
+def _not_found(source: str) -> Exception:
+    if "/" in source or os.sep in source or source.startswith(("~", ".")) or Path(source).suffix:
+        return DataError(
+            f"There is no file or folder {source!r}.",
+            got=f"{Path(source).expanduser().absolute()}, which does not exist",
+            expected=f"a folder of images, a .tar or .zip of one, an .npz or .npy, or one of: {', '.join(DATASETS)}",
+            remedy="Check the spelling of the path.",
+        )
+    return UnknownName("data set", source, DATASETS)

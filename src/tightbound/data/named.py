@@ -1,0 +1,108 @@
+"""Readers of the named data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from .decode import decode_images
+from .divide import held_out
+from .download import Mirror, fetched
+from .files import FileTree, open_tree
+from .formats import AGAIN, read_amat, read_idx
+from .options import DataOptions
+from .raw import Part, Raw
+
+__all__ = ["READERS"]
+
+OMNIGLOT_SIZE = 28
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)  # fmt: skip
+
+
+def digits(options: DataOptions, mirror: Mirror) -> Raw:
+    """1,797 handwritten digits at 8x8 with 17 levels, divided 1,437 to 360 by the seed of the options."""
+    from sklearn.datasets import load_digits  # half a second, only here
+
+    values, labels = load_digits(return_X_y=True)
+    part = Part(np.asarray(values, np.uint8).reshape(-1, 1, 8, 8), np.asarray(labels, np.int64))
+    train, test = held_out(part, 360, options.split_seed, "test")
+    return Raw("digits", {"train": train, "test": test}, 17, DIGITS)
+
+
+def mnist(options: DataOptions, mirror: Mirror) -> Raw:
+    """Handwritten digits, from the four idx files."""
+    return Raw("mnist", _idx_parts(fetched("mnist", mirror)), 256, DIGITS)
+
+
+def fashion_mnist(options: DataOptions, mirror: Mirror) -> Raw:
+    """Pictures of clothes, from the four idx files."""
+    return Raw("fashion-mnist", _idx_parts(fetched("fashion-mnist", mirror)), 256, CLOTHES)
+
+
+def binarized_mnist(options: DataOptions, mirror: Mirror) -> Raw:
+    """Larochelle's binarisation, with its official validation split and without labels."""
+    paths = fetched("binarized-mnist", mirror)
+    arrays = [read_amat(path, 784).reshape(-1, 1, 28, 28) for path in paths]
+    return Raw("binarized-mnist", {n: Part(a) for n, a in zip(("train", "valid", "test"), arrays, strict=True)}, 2)
+
+
+def omniglot(options: DataOptions, mirror: Mirror) -> Raw:
+    """Handwritten characters, ink bright on dark, at 28x28 unless asked otherwise; labels are the alphabets."""
+    trees = dict(zip(("train", "test"), map(open_tree, fetched("omniglot", mirror)), strict=True))
+    alphabets = tuple(sorted({name.partition("/")[0] for tree in trees.values() for name in tree.sizes}))
+    parts = {split: _drawings(tree, alphabets, options) for split, tree in trees.items()}
+    return Raw("omniglot", parts, 256, alphabets)
+
+
+READERS: dict[str, Callable[[DataOptions, Mirror], Raw]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "binarized-mnist": binarized_mnist,
+    "omniglot": omniglot,
+}
+"""The reader of each named data set: options and mirror to raw data."""
+
+
+def _idx_parts(paths: list[Path]) -> dict[str, Part]:
+    train_images, train_labels, test_images, test_labels = paths
+    return {"train": _idx_part(train_images, train_labels), "test": _idx_part(test_images, test_labels)}
+
+
+def _idx_part(images: Path, labels: Path) -> Part:
+    values, numbers = read_idx(images), read_idx(labels)
+    fits = values.ndim == 3 and values.shape[1:] == (28, 28) and numbers.shape == (len(values),)
+    if not fits or (len(numbers) and numbers.max() > 9):
+        raise DataError(
+            f"{images} and {labels.name} do not belong together.",
+            got=f"images {values.shape}, labels {numbers.shape} up to {numbers.max(initial=0)}",
+            expected="images [N, 28, 28], labels [N] of 0 ... 9",
+            remedy=AGAIN,
+        )
+    return Part(values[:, None], numbers.astype(np.int64))
+
+
+def _drawings(tree: FileTree, alphabets: tuple[str, ...], options: DataOptions) -> Part:
+    names = [name for name in tree.sizes if name.endswith(".png") and name.count("/") == 2]
+    if not names:
+        raise DataError(
+            f"{tree.path} is not the published file.", got="no drawings", expected="alphabet/character01/0001_01.png"
+        )
+    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey")
+    labels = np.array([alphabets.index(name.partition("/")[0]) for name in names])
+    return Part(255 - images, labels)

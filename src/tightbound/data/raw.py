@@ -1,0 +1,69 @@
+"""What a reader finds, before it is divided and scaled: arrays on the host, as stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Array", "Part", "Raw"]
+
+Array = npt.NDArray[Any]
+"""Values of any type; a memory map is one too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some examples with what is known of each.
+
+    Args:
+        values: Levels or floats, ``[M, *shape]``; a ``np.memmap`` when they do not fit in memory.
+        labels: Class numbers, ``[N]``.
+        captions: A text for each of the N examples.
+        rows: Which rows of ``values`` the N examples are; None: all, in order (then N = M).
+
+    Example:
+        >>> part = Part(np.arange(12).reshape(4, 3)).take(np.array([3, 1]))
+        >>> len(part), part.dense().tolist()
+        (2, [[9, 10, 11], [3, 4, 5]])
+    """
+
+    values: Array
+    labels: npt.NDArray[np.int64] | None = None
+    captions: tuple[str, ...] | None = None
+    rows: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values) if self.rows is None else len(self.rows)
+
+    def take(self, index: npt.NDArray[np.int64]) -> Part:
+        """The examples of an index, without copying their values."""
+        return replace(
+            self,
+            rows=index if self.rows is None else self.rows[index],
+            labels=None if self.labels is None else self.labels[index],
+            captions=None if self.captions is None else tuple(self.captions[i] for i in index.tolist()),
+        )
+
+    def dense(self) -> Array:
+        """The values of exactly these examples, ``[N, *shape]``."""
+        return self.values if self.rows is None else self.values[self.rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Everything a reader found in a source.
+
+    Args:
+        name: Title of the data.
+        parts: ``"train"``, and ``"valid"`` and ``"test"`` where the source fixes them.
+        levels: Number of values of an entry, or None if continuous.
+        classes: Names of the labels.
+    """
+
+    name: str
+    parts: dict[str, Part]
+    levels: int | None
+    classes: tuple[str, ...] = ()

@@ -1,0 +1,90 @@
+"""Images that are arrays already, at another size or in other colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import UsageError
+from .arrays import chunks
+from .options import DataOptions
+from .raw import Array, Raw
+from .store import stored
+
+__all__ = ["fit_images"]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey (ITU-R 601-2), as Pillow has them."""
+
+
+def fit_images(raw: Raw, options: DataOptions) -> Raw:
+    """The data with images of the size and colours that are asked for.
+
+    The shorter side is resized (bilinear, antialiased) and the centre cut out; levels are rounded, so they stay levels.
+
+    Raises:
+        UsageError: If the examples are no images.
+    """
+    shape = raw.parts["train"].values.shape[1:] if "train" in raw.parts else ()
+    steps = _steps(shape, options, whole=raw.levels is not None)
+    if not steps:
+        return raw
+
+    def all_steps(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    parts = {name: replace(part, values=_mapped(part.values, all_steps)) for name, part in raw.parts.items()}
+    return replace(raw, parts=parts)
+
+
+def _steps(shape: tuple[int, ...], options: DataOptions, *, whole: bool) -> list[Callable[[Tensor], Tensor]]:
+    size, steps = options.image_size, list[Callable[[Tensor], Tensor]]()
+    if size is None and options.color == "as-is":
+        return steps
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UsageError(
+            "Only images have a size and colours.",
+            got=f"examples of shape {shape}",
+            expected="1 or 3 channels, height, width",
+            remedy="Leave image_size and color out.",
+        )
+    if options.color == "grey" and shape[0] == 3:
+        steps.append(lambda x: _rounded(torch.einsum("nchw,c->nhw", x, torch.tensor(LUMA))[:, None], whole))
+    if size is not None and shape[1:] != (size, size):
+        steps.append(lambda x: _rounded(_resized(x, size), whole))
+    if options.color == "rgb" and shape[0] == 1:
+        steps.append(lambda x: x.expand(-1, 3, -1, -1))
+    return steps
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    height, width = x.shape[-2:]
+    scale = size / min(height, width)
+    target = [max(size, round(height * scale)), max(size, round(width * scale))]
+    x = functional.interpolate(x, size=target, mode="bilinear", antialias=True)
+    top, left = (target[0] - size) // 2, (target[1] - size) // 2
+    return x[..., top : top + size, left : left + size]
+
+
+def _rounded(x: Tensor, whole: bool) -> Tensor:
+    return x.round() if whole else x
+
+
+def _mapped(values: Array, step: Callable[[Tensor], Tensor]) -> Array:
+    """Applies a step to runs of rows, into memory or a memory map."""
+
+    def apply(part: Array) -> Array:
+        return step(torch.from_numpy(part.astype(np.float32))).numpy().astype(values.dtype)
+
+    def fill(out: Array) -> None:
+        for start, part in chunks(values):
+            out[start : start + len(part)] = apply(part)
+
+    return stored((len(values), *apply(values[:1]).shape[1:]), values.dtype, fill, key=None)

@@ -1,0 +1,142 @@
+"""A split: stored values, and the batches they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .raw import Array
+from .spec import DataSpec
+from .transform import Transform
+
+__all__ = ["Batch", "Split"]
+
+
+class Batch(NamedTuple):
+    """Examples as a model sees them.
+
+    Args:
+        x: Float32, ``[n, *shape]``.
+        labels: Class numbers, int64 ``[n]``, or None.
+    """
+
+    x: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Examples of one split, stored as they came (bytes where they can be) and scaled batch by batch.
+
+    Args:
+        name: ``"train"``, ``"valid"`` or ``"test"``.
+        spec: Shape and range of what a batch holds.
+        values: Levels (uint8) or floats, ``[N, *shape]``; or a memory map of which ``rows`` are the examples.
+        transform: What turns values into a batch.
+        labels: Class numbers, int64 ``[N]``.
+        captions: One text per example.
+        rows: Rows of ``values`` that are the examples, int64 ``[N]``; None: all of them.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> test = load_data("digits").test
+        >>> test
+        Split('test', 360 examples of 'digits', shape (1, 8, 8))
+        >>> len(test), test.batch(torch.tensor([4, 2])).x.shape
+        (360, torch.Size([2, 1, 8, 8]))
+    """
+
+    name: str
+    spec: DataSpec
+    values: Tensor | Array
+    transform: Transform
+    labels: Tensor | None = None
+    captions: tuple[str, ...] | None = None
+    rows: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self):,} examples of {self.spec.name!r}, shape {self.spec.shape})"
+
+    def __len__(self) -> int:
+        return len(self.values) if self.rows is None else len(self.rows)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Batch:
+        """The examples at ``indices``, drawn anew where the options are random.
+
+        Args:
+            indices: Which examples, int64 ``[n]``.
+            device: Where the batch shall be; it is gathered where the values are and scaled there.
+        """
+        labels = None if self.labels is None else _rows(self.labels, indices).to(device, non_blocking=True)
+        return Batch(self.transform(self._gather(indices).to(device, non_blocking=True)), labels)
+
+    def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Every example once, in order; the last batch may be smaller.
+
+        Args:
+            batch_size: Examples per batch, at least 1.
+            device: Where the batches shall be.
+
+        Raises:
+            UsageError: If ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise UsageError("A batch needs an example.", got=f"batch_size={batch_size}", expected="1 or more")
+        indices = torch.arange(len(self)).split(batch_size) if len(self) else ()
+        return (self.batch(part, device) for part in indices)
+
+    def subset(self, indices: Tensor | int) -> Split:
+        """Some of the examples: those at ``indices``, or the first so many.
+
+        Raises:
+            UsageError: If there are not so many.
+        """
+        if isinstance(indices, int):
+            if not 0 <= indices <= len(self):
+                raise UsageError(
+                    f"The split {self.name!r} has fewer examples.", got=indices, expected=f"0...{len(self)}"
+                )
+            indices = torch.arange(indices)
+        mapped = not isinstance(self.values, Tensor)
+        return replace(
+            self,
+            values=self.values if mapped else self._gather(indices),
+            rows=(indices if self.rows is None else self.rows[indices]) if mapped else None,
+            labels=None if self.labels is None else _rows(self.labels, indices),
+            captions=None if self.captions is None else tuple(self.captions[i] for i in indices.tolist()),
+        )
+
+    def to(self, device: torch.device | str) -> Split:
+        """The split with its values on a device, so that a batch is gathered there.
+
+        A memory map, and values that would take more than half of the device's free memory, stay where they are.
+        """
+        device = torch.device(device)
+        if not isinstance(self.values, Tensor) or not _fits(self.values, device):
+            return self
+        return replace(
+            self, values=self.values.to(device), labels=None if self.labels is None else self.labels.to(device)
+        )
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        if isinstance(self.values, Tensor):
+            return _rows(self.values, indices)
+        rows = (indices.cpu() if self.rows is None else self.rows[indices.cpu()]).numpy()
+        return torch.from_numpy(np.ascontiguousarray(self.values[rows]))
+
+
+def _rows(values: Tensor, indices: Tensor) -> Tensor:
+    return values.index_select(0, indices.to(values.device))
+
+
+def _fits(values: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return values.nbytes < free / 2

@@ -1,0 +1,68 @@
+"""A progress bar on standard error, for people who have waited two seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Advance", "progress"]
+
+PATIENCE = 2.0
+"""Seconds before a bar appears."""
+
+
+class Advance(Protocol):
+    """Told how much more is done."""
+
+    def __call__(self, amount: int = 1) -> None: ...
+
+
+@contextmanager
+def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance]:
+    """A bar that appears only where standard error is a terminal, and only after two seconds.
+
+    Args:
+        title: What is going on.
+        total: What ``advance`` will sum to.
+        unit: ``"count"`` or ``"bytes"``.
+
+    Example:
+        >>> with progress("decoding", total=3) as advance:
+        ...     advance(3)
+    """
+    bar = _Bar(title, total, unit)
+    try:
+        yield bar.advance
+    finally:
+        bar.stop()
+
+
+class _Bar:
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit, self.done = title, total, unit, 0
+        self.started, self.shown, self.task = time.monotonic(), None, None
+        self.wanted = sys.stderr.isatty()
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+        if self.shown is not None and self.task is not None:
+            self.shown.update(self.task, completed=self.done)
+        elif self.wanted and time.monotonic() - self.started > PATIENCE:
+            self._show()
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        count = DownloadColumn() if self.unit == "bytes" else MofNCompleteColumn()
+        columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn())
+        self.shown = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.shown.start()
+        self.task = self.shown.add_task(self.title, total=self.total or None, completed=self.done)
+
+    def stop(self) -> None:
+        if self.shown is not None:
+            self.shown.stop()
