@@ -9,7 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, distributions, evaluation, likelihoods, models, networks, objectives, posteriors, priors, recipes
+    from . import (
+        data,
+        distributions,
+        evaluation,
+        likelihoods,
+        models,
+        networks,
+        objectives,
+        posteriors,
+        priors,
+        recipes,
+    )
     from .data import load_data
     from .evaluation import evaluate
     from .models import LatentVariableModel

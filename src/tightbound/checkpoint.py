@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from .errors import CheckpointError
 
 __all__ = ["load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
 
-_HEADER = "tightbound"
+_HEADER, _FORMAT = "tightbound", 1
 _PICKLES = (b"PK\x03\x04", b"\x80")  # torch's zip archive of a pickle, and a bare pickle
 
 
@@ -38,6 +37,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         CheckpointError: If it cannot be written; what was at ``path`` is then still there.
 
     Example:
+        >>> import torch
         >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
         >>> write(path, {"step": 3, "weights": {"w": torch.ones(2)}})
         >>> read(path)
@@ -45,7 +45,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
-    header = {_HEADER: json.dumps({"format": 1, "tree": tree})}
+    header = {_HEADER: json.dumps({"format": _FORMAT, "tree": tree})}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
 
 
@@ -60,16 +60,26 @@ def read(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+        return dict(tensors) if header is None else _unflatten(_tree(path, header), tensors)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read: it is truncated or damaged.",
-            got=error,
+            got=repr(error),
             expected="a complete safetensors file",
             remedy="Use another checkpoint of the run (checkpoints/last or best), or train again.",
         ) from None
-    if header is None:
-        return dict(tensors)
-    return _unflatten(json.loads(header)["tree"], tensors)
+
+
+def _tree(path: Path, header: str) -> dict[str, Any]:
+    content = json.loads(header)
+    if content["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path} was written by another version.",
+            got=f"format {content['format']}",
+            expected=f"format {_FORMAT}",
+            remedy="Upgrade tightbound.",
+        )
+    return content["tree"]
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -118,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read.", got=error, expected="a JSON object", remedy="Is this a complete run folder?"
         ) from None

@@ -1,13 +1,13 @@
 """What can go wrong, as one small tree; every message says what was got, what was expected, and the remedy.
 
-    TightboundError
-    ├── UsageError          the call itself is wrong (the command line exits with 2)
-    │   └── UnknownName     no such recipe, data set or part; names the nearest
-    ├── ShapeError          tensors that do not fit the model
-    ├── ObjectiveError      an objective or estimate that is not defined for this model
-    ├── DataError           data that cannot be read, or is not what it claims to be
-    ├── CheckpointError     a run folder or file that cannot be read or written
-    └── TrainingError       training cannot go on
+TightboundError
+├── UsageError          the call itself is wrong (the command line exits with 2)
+│   └── UnknownName     no such recipe, data set or part; names the nearest
+├── ShapeError          tensors that do not fit the model
+├── ObjectiveError      an objective or estimate that is not defined for this model
+├── DataError           data that cannot be read, or is not what it claims to be
+├── CheckpointError     a run folder or file that cannot be read or written
+└── TrainingError       training cannot go on
 """
 
 from __future__ import annotations

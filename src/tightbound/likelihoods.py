@@ -14,14 +14,23 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal
 from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Distribution, Normal
 
 from .data.spec import DataSpec
 from .distributions import CategoricalLevels, Conditional, DiscretizedLogistic, independent
-from .errors import UsageError
+from .errors import ShapeError, UsageError
 
-__all__ = ["Bernoulli", "Categorical", "DiscretizedLogisticLikelihood", "Gaussian", "Likelihood", "Measure", "Scale"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiscretizedLogisticLikelihood",
+    "Gaussian",
+    "Likelihood",
+    "Measure",
+    "Scale",
+    "measure_of",
+]
 
 Scale = Literal["fixed", "shared", "per-dimension", "network"]
 
@@ -55,6 +64,9 @@ class Likelihood(Conditional):
         input_shape: Shape of one latent.
         shape: Shape of one example, D entries.
         parameters: How many numbers the decoder gives for an entry.
+
+    Raises:
+        ShapeError: If the decoder gives another number of them.
     """
 
     def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
@@ -63,8 +75,16 @@ class Likelihood(Conditional):
 
     def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
         out = super().features(inputs, c)
-        leading = inputs.dim() - len(self.input_shape)
-        return out.reshape(*out.shape[:leading], self.parameters_per_entry, *self.shape)
+        leading = inputs.shape[: inputs.dim() - len(self.input_shape)]
+        parameters, entries = self.parameters_per_entry, math.prod(self.shape)
+        if out.shape[len(leading) :].numel() != parameters * entries:
+            raise ShapeError(
+                "The decoder does not fit the data.",
+                got=f"{out.shape[len(leading) :].numel()} numbers for an example",
+                expected=f"{parameters} for each of its {entries} entries",
+                remedy="Give the decoder that many outputs.",
+            )
+        return out.reshape(*leading, parameters, *self.shape)
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
@@ -246,6 +266,13 @@ class Categorical(Likelihood):
 
     def measure(self, data: DataSpec) -> Measure:
         return _mass_over_levels(self.levels, data)
+
+
+def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
+    """What the log-likelihood of any likelihood, of this package or not, is for that data."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood.measure(data)
+    return Measure("density", "the likelihood does not say what it measures: read as a density")
 
 
 def _mass_over_levels(levels: int, data: DataSpec) -> Measure:

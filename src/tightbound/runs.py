@@ -1,16 +1,17 @@
 """A run folder: what a training leaves behind, and all that rebuilds the model.
 
-    config.json            recipe, data, training: everything needed to rebuild
-    model.safetensors      the selected weights
-    metrics.jsonl          one line per reading
-    checkpoints/           last and best, both resumable
-    samples/               pictures made while training
-    evaluation.json        what `tightbound evaluate` found
-    report.html            what `tightbound report` wrote
+config.json            recipe, data, training: everything needed to rebuild
+model.safetensors      the selected weights
+metrics.jsonl          one line per reading
+checkpoints/           last and best, both resumable
+samples/               pictures made while training
+evaluation.json        what `tightbound evaluate` found
+report.html            what `tightbound report` wrote
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import checkpoint
 from .data import DataOptions, DataSpec
-from .errors import CheckpointError
+from .errors import CheckpointError, UsageError
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from .data import Data
     from .models.latent import LatentVariableModel
 
-__all__ = ["RunConfig", "RunFolder", "load"]
+__all__ = ["RunConfig", "RunFolder", "load", "load_run_data"]
 
 
 @register("run")
@@ -157,3 +159,34 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
         )
     checkpoint.load_into(model, checkpoint.read(folder.weights), folder.weights)
     return model.eval()
+
+
+def load_run_data(run: str | Path, source: str | None = None) -> Data:
+    """The data of a run, or other data seen through the same options, checked to fit its model.
+
+    Args:
+        run: The run folder.
+        source: Other data: a name, folder, archive or array.
+
+    Raises:
+        UsageError: If the run was trained on arrays handed over in Python and no source is given, or the source does
+            not fit the model.
+    """
+    from .data import load_data
+
+    config = RunFolder(Path(run)).config()
+    options = config.data or DataOptions(data="")
+    if source is None and not options.data:
+        raise UsageError(
+            "This run was trained on arrays that were handed over in Python.", remedy="Name the data: --data DATA."
+        )
+    data = load_data(options if source is None else dataclasses.replace(options, data=source))
+    model, here = config.data_spec, data.spec
+    if (model.shape, model.levels, model.dequantized) != (here.shape, here.levels, here.dequantized):
+        raise UsageError(
+            "This data does not fit the run's model.",
+            got=f"shape {here.shape}, levels {here.levels}",
+            expected=f"shape {model.shape}, levels {model.levels}",
+            remedy="Choose data of the same kind, or train a model on this data.",
+        )
+    return data

@@ -1,4 +1,4 @@
-"""How learning rate and the weight of the KL change over a run: pure functions of the step, so resuming needs no state."""
+"""Learning rate and weight of the KL over a run: pure functions of the step, so that resuming needs no state."""
 
 from __future__ import annotations
 

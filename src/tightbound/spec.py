@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from .errors import CheckpointError, UnknownName, UsageError
 
-__all__ = ["from_json", "register", "registered", "to_json", "upgrade"]
+__all__ = ["check_choices", "from_json", "kind_of", "register", "registered", "to_json", "upgrade"]
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -58,6 +58,17 @@ def registered(base: type[T]) -> dict[str, type[T]]:
     return {kind: cls for kind, (cls, _) in _kinds.items() if issubclass(cls, base)}
 
 
+def check_choices(spec: object) -> None:
+    """Refuses a value that is not on its field's closed list.
+
+    Raises:
+        UnknownName: If there is one; the nearest choice is offered.
+    """
+    for name, hint in typing.get_type_hints(type(spec)).items():
+        if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
+            raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
+
+
 def kind_of(spec: object) -> str:
     """The kind under which the class of a spec is registered."""
     for kind, (cls, _) in _kinds.items():
@@ -90,21 +101,28 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
 
     Raises:
         UnknownName: If its kind is not registered.
-        CheckpointError: If it is not of that class, newer than this package, or a field is missing, unknown or of the
-            wrong type.
+        CheckpointError: If it is not of that class, its version is newer than this package or too old to upgrade, or a
+            field is missing, unknown or of the wrong type.
     """
     fields = dict(value)
     kind, version = fields.pop("kind", None), fields.pop("version", None)
-    if kind not in _kinds:
+    if not isinstance(kind, str) or kind not in _kinds:
         raise UnknownName("kind of spec", str(kind), _kinds)
     cls, current = _kinds[kind]
     if not issubclass(cls, base):
         raise CheckpointError("The file describes something else.", got=kind, expected=base.__name__)
-    if not isinstance(version, int) or version > current:
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"This {kind!r} does not tell its version.", got=repr(version), expected=f"1 to {current}")
+    if version > current:
         raise CheckpointError(
-            f"This {kind!r} was written by a newer version.", got=version, expected=current, remedy="Upgrade tightbound."
+            f"This {kind!r} was written by a newer version.",
+            got=version,
+            expected=current,
+            remedy="Upgrade tightbound.",
         )
     for old in range(version, current):
+        if (kind, old) not in _upgrades:
+            raise CheckpointError(f"This {kind!r} was written by a version too old to read.", got=old, expected=current)
         fields = _upgrades[kind, old](fields)
     return cls(**_checked_fields(kind, cls, fields))
 
@@ -128,7 +146,9 @@ def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
         if name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise CheckpointError(f"{kind!r} lacks the field {missing[0]!r}.", remedy="The file is incomplete: use another copy.")
+        raise CheckpointError(
+            f"{kind!r} lacks the field {missing[0]!r}.", remedy="The file is incomplete: use another copy."
+        )
     return {name: _checked(f"{kind}.{name}", hints[name], value) for name, value in fields.items()}
 
 

@@ -43,13 +43,13 @@ class Latent:
 
     @property
     def log_prior(self) -> Tensor:
-        """log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
+        """Log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
         prior = self._prior()
-        return prior.lower_bound(self.z) if isinstance(prior, Marginal) else prior.log_prob(self.z)
+        return getattr(prior, "lower_bound", prior.log_prob)(self.z)
 
     @property
     def log_posterior(self) -> Tensor:
-        """log q(z | x, c), ``(k, *batch)``."""
+        """Log q(z | x, c), ``(k, *batch)``."""
         return self.posterior.log_prob(self.z)
 
     def kl(self, analytic: bool | None = None) -> Tensor:
@@ -101,17 +101,17 @@ class Terms:
 
     @property
     def log_prior(self) -> Tensor:
-        """log p(z | c) of all latents, ``(k, *batch)``, nats."""
+        """Log p(z | c) of all latents, ``(k, *batch)``, nats."""
         return torch.stack([latent.log_prior for latent in self.latents]).sum(0)
 
     @property
     def log_posterior(self) -> Tensor:
-        """log q(z | x, c) of all latents, ``(k, *batch)``, nats."""
+        """Log q(z | x, c) of all latents, ``(k, *batch)``, nats."""
         return torch.stack([latent.log_posterior for latent in self.latents]).sum(0)
 
     @property
     def log_weights(self) -> Tensor:
-        """log p(x, z | c) − log q(z | x, c), ``(k, *batch)``, nats."""
+        """Log p(x, z | c) − log q(z | x, c), ``(k, *batch)``, nats."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
     def kl(self, analytic: bool | None = None) -> Tensor:
@@ -198,7 +198,7 @@ class Marginal(Distribution):
             k: How many samples.
 
         Raises:
-            ShapeError: If x does not fit the model.
+            ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
             UsageError: If k is less than 1.
         """
         if k < 1:
@@ -206,9 +206,12 @@ class Marginal(Distribution):
         posterior = self.model.posterior(x, self.c)
         z = posterior.rsample((k,)) if posterior.has_rsample else posterior.sample((k,))
         likelihood = self.model.likelihood(z, self.c)
-        check_event(likelihood, x, "likelihood")
+        check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
         prior = None if self.model.prior is None else self.model.prior(self.c)
-        return Terms(likelihood.log_prob(x), (Latent(z, posterior, prior),))
+        if prior is not None and has_density(prior):
+            check_event(prior, posterior.event_shape, "prior")
+        log_likelihood = likelihood.log_prob(x).expand(k, *posterior.batch_shape)
+        return Terms(log_likelihood, (Latent(z, posterior, prior),))
 
     def lower_bound(self, x: Tensor) -> Tensor:
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""

@@ -21,7 +21,9 @@ __all__ = ["Autoencoder"]
 @register("autoencoder")
 @dataclass(frozen=True)
 class Autoencoder(Recipe):
-    r"""Autoencoder: maximises :math:`\log p(x \mid z = f(x))`; it has no prior, so it cannot be sampled.
+    r"""Autoencoder: a deterministic code and no prior, so it reconstructs but cannot be sampled.
+
+    .. math:: \max \log p(x \mid z = f(x))
 
     References:
         Reducing the Dimensionality of Data with Neural Networks (Hinton and Salakhutdinov, 2006).
@@ -54,6 +56,7 @@ class Autoencoder(Recipe):
     """Fixed or initial variance of gaussian."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_sizes(self.latent_dim, self.hidden, self.channels)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:

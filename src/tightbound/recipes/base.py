@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..data.spec import DataSpec
 from ..errors import UnknownName
-from ..spec import registered
+from ..spec import check_choices, registered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,9 @@ __all__ = ["Recipe", "find_recipe"]
 @dataclass(frozen=True)
 class Recipe:
     """Abstract: a named system of the literature; its fields are its options here, on the command line and in files."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         """The model's parts, put together."""

@@ -21,7 +21,9 @@ __all__ = ["LinearVAE"]
 @register("linear-vae")
 @dataclass(frozen=True)
 class LinearVAE(Recipe):
-    r"""Linear VAE, :math:`p(x \mid z) = \mathcal{N}(W z + b, \sigma^2 I)`: its optimum is probabilistic PCA.
+    r"""Linear VAE: a linear Gaussian decoder, whose optimum is probabilistic PCA.
+
+    .. math:: p(x \mid z) = \mathcal{N}(W z + b, \sigma^2 I), \qquad p(x) = \mathcal{N}(b, W W^\top + \sigma^2 I)
 
     With the exact posterior the ELBO is :math:`\log p(x)` itself; with a diagonal one it reaches it at the optimum,
     where the columns of :math:`W` are orthogonal.
@@ -50,6 +52,7 @@ class LinearVAE(Recipe):
     """Initial variance."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_sizes(self.latent_dim)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:

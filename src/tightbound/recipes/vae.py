@@ -57,7 +57,8 @@ class VAE(Recipe):
     likelihood: LikelihoodName = "auto"
     """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else."""
     scale: ScaleName = "auto"
-    """Scale of gaussian and discretized-logistic: fixed, learned and shared or per-dimension, or of the network; auto: fixed for gaussian, per-dimension for discretized-logistic."""
+    """Scale of gaussian and discretized-logistic: fixed, learned (shared or per-dimension), or given by the network;
+    auto: fixed for gaussian, per-dimension for discretized-logistic."""
     variance: float = 0.5
     """Fixed or initial variance of gaussian; 0.5 makes its loss the summed squared error."""
     posterior: Literal["gaussian"] = "gaussian"
@@ -72,6 +73,7 @@ class VAE(Recipe):
     """Weight of the KL in training; what is reported is always the bound at 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_sizes(self.latent_dim, self.hidden, self.channels)
         if self.samples < 1:
             raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")

@@ -1,16 +1,19 @@
-"""Where and in which arithmetic a run computes."""
+"""Where, and in which arithmetic, is computed."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from ..errors import UsageError
 from .options import TrainingOptions
 
-__all__ = ["best_precision", "launch"]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["best_precision", "find_device", "launch"]
 
 
 def launch(options: TrainingOptions) -> Fabric:
@@ -19,7 +22,9 @@ def launch(options: TrainingOptions) -> Fabric:
     Raises:
         UsageError: If the device is not there.
     """
-    accelerator = _accelerator(options.device)
+    from lightning_fabric import Fabric  # slow to import, and only training needs it
+
+    accelerator = find_device(options.device)
     precision = best_precision(accelerator) if options.precision == "auto" else options.precision
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -42,7 +47,16 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if accelerator == "cpu" and amx() else "32-true"
 
 
-def _accelerator(device: str) -> str:
+def find_device(device: str) -> str:
+    """The device of that name, or the best there is for ``"auto"``.
+
+    Raises:
+        UsageError: If there is no such device here.
+
+    Example:
+        >>> find_device("cpu")
+        'cpu'
+    """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if available[name])

@@ -25,7 +25,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within it, SIGINT and SIGTERM are noted instead of ending the program; outside the main thread, nothing changes."""
+    """Within it, SIGINT and SIGTERM are noted and do not end the program; in another thread nothing changes."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .. import __version__, checkpoint, pictures
 from ..data import Data
 from ..errors import CheckpointError, TrainingError, UsageError
+from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel, Terms
 from ..objectives import elbo, reconstruction
 from ..runs import RunConfig, RunFolder
@@ -195,6 +196,8 @@ class _Run:
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
         self.log = MetricsLog(self.folder.metrics, self.step, events) if first else None
         self.bar = ProgressBar(self.steps, self.step, show=first)
+        if (measure := measure_of(self.model.likelihood, self.data.spec)).kind in ("none", "density"):
+            self.bar.say(f"note: {measure.note}")
         self.model.train()
         try:
             while not (reason := self._ended(stop)):

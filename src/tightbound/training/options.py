@@ -64,7 +64,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UsageError(
-                    f"The option {name} is too small.", got=value, expected=f"at least {least}", remedy=f"Raise --{name.replace('_', '-')}."
+                    f"The option {name} is too small.",
+                    got=value,
+                    expected=f"at least {least}",
+                    remedy=f"Raise --{name.replace('_', '-')}.",
                 )
         if self.epochs is not None and self.steps is not None:
             raise UsageError("Give the length of the run once.", got="both epochs and steps", expected="one of them")

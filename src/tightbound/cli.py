@@ -1,0 +1,172 @@
+"""The command line: options to functions, errors to one message and an exit code (0 done, 1 failed, 2 bad usage)."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from . import __version__, commands
+from .data import DataOptions
+from .errors import TightboundError, UnknownName, UsageError
+from .recipes import Recipe, find_recipe
+from .spec import kind_of, registered
+from .training.options import TrainingOptions
+
+__all__ = ["main"]
+
+_CONFIG = (tyro.conf.FlagCreatePairsOff,)
+_TRAIN_EXAMPLES = """
+Examples:
+  tightbound train vae --data digits --out runs/digits
+  tightbound train vae --data mnist --binarize dynamic --network convolutional --out runs/mnist
+  tightbound train --resume --out runs/digits
+  torchrun --nproc-per-node 2 -m tightbound train vae --data mnist --out runs/mnist"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: The words after ``tightbound``; default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _fail(error, 2)
+    except TightboundError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, MemoryError) as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except SystemExit as end:  # tyro: help was shown, or an option is wrong
+        return end.code if isinstance(end.code, int) else 2
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        if not words:
+            raise SystemExit(2)
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    name, *rest = words
+    if name not in commands.COMMANDS:
+        raise UnknownName("command", name, commands.COMMANDS)
+    if name == "train":
+        _train(rest)
+    else:
+        function: Callable[..., None] = commands.COMMANDS[name]
+        tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
+
+
+def _train(words: list[str]) -> None:
+    """`train` takes its options from the recipe; a resumed run brings its own."""
+    if not words or words[0] in ("-h", "--help"):
+        print(_train_overview())
+        if not words:
+            raise SystemExit(2)
+        return
+    named = None if words[0].startswith("-") else words[0]
+    recipe = find_recipe(named) if named else None
+    default = _resumed(words, recipe) if "--resume" in words else None
+    if default is None and recipe is None:
+        raise UsageError(
+            "Which recipe?",
+            expected=f"one of: {', '.join(registered(Recipe))}",
+            remedy="tightbound train vae --out RUN",
+        )
+    name = named or kind_of(default.recipe)  # pyright: ignore[reportOptionalMemberAccess]
+    cls = recipe or type(default.recipe)  # pyright: ignore[reportOptionalMemberAccess]
+    parsed = tyro.cli(
+        commands.TrainArguments[cls],
+        prog=f"tightbound train {name}",
+        description=f"{commands.first_sentence(cls)}\n{_TRAIN_EXAMPLES}",
+        args=words[1:] if named else words,
+        default=default or commands.TrainArguments(cls(), DataOptions(), TrainingOptions(), out=tyro.MISSING),
+    )
+    commands.train(parsed)
+
+
+def _resumed(words: list[str], recipe: type[Recipe] | None) -> commands.TrainArguments[Any]:
+    """The arguments that the run in ``--out`` was trained with, from its config."""
+    from .runs import RunFolder
+
+    out = _value(words, "--out")
+    if out is None:
+        raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
+    config = RunFolder(Path(out)).config()
+    if config.recipe is None or config.data is None:
+        raise UsageError(
+            "This run was started in Python, with a model or data of its own.",
+            remedy="Resume it there: train(..., resume=True).",
+        )
+    if recipe is not None and not isinstance(config.recipe, recipe):
+        raise UsageError(
+            "The run to resume has another recipe.", got=recipe.__name__, expected=type(config.recipe).__name__
+        )
+    return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
+
+
+def _value(words: list[str], name: str) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<12} {_summary(function)}" for name, function in commands.COMMANDS.items())
+    return f"""usage: tightbound COMMAND ...
+
+Train, measure and explore latent-variable generative models.
+
+{rows}
+
+Examples:
+  tightbound train vae --data digits --out runs/digits
+  tightbound evaluate runs/digits -k 1000
+  tightbound report runs/digits
+
+`tightbound COMMAND --help` explains a command; `tightbound --version` prints the version."""
+
+
+def _train_overview() -> str:
+    rows = "\n".join(f"  {name:<12} {commands.first_sentence(cls)}" for name, cls in sorted(registered(Recipe).items()))
+    return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
+
+Trains a model and leaves a run folder. The recipes:
+
+{rows}
+{_TRAIN_EXAMPLES}
+
+`tightbound train RECIPE --help` explains every option."""
+
+
+def _summary(function: Callable[..., None]) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
+
+
+def _fail(error: object, code: int) -> int:
+    rank = os.environ.get("RANK")
+    print(f"{'' if rank is None else f'[process {rank}] '}error: {error}", file=sys.stderr)
+    return code

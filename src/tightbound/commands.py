@@ -1,0 +1,498 @@
+"""What the commands do: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+
+from .data import DATASETS, DataOptions
+from .errors import UsageError
+from .recipes import Recipe
+from .spec import registered
+from .training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .data import Data, Split
+    from .models import LatentVariableModel
+    from .runs import RunFolder
+
+__all__ = [
+    "COMMANDS",
+    "TrainArguments",
+    "data",
+    "encode",
+    "evaluate",
+    "info",
+    "interpolate",
+    "recipes",
+    "reconstruct",
+    "report",
+    "sample",
+    "train",
+    "traverse",
+]
+
+R = TypeVar("R", bound=Recipe)
+
+Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
+Count = Annotated[int, arg(aliases=("-n",), help="How many.")]
+Samples = Annotated[int, arg(aliases=("-k",), help="Importance samples for each example; they cost time, not memory.")]
+Json = Annotated[bool, arg(help="Print JSON.")]
+Seed = Annotated[int, arg(help="Seed of all noise.")]
+Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+SplitName = Annotated[Literal["train", "valid", "test"], arg(help="Which part of the data.")]
+Source = Annotated[str | None, arg(metavar="DATA", help="Other data than the run's own.")]
+Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
+
+
+@dataclass(frozen=True)
+class TrainArguments(Generic[R]):
+    """Everything `train` can be told."""
+
+    recipe: Annotated[OmitArgPrefixes[R], arg(help="What the model is.")]
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from.")]
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")]
+    out: Annotated[Path, arg(metavar="RUN", help="The run folder to write.")]
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last"
+    json: FlagCreatePairsOff[Json] = False
+
+
+def train(arguments: TrainArguments[Any]) -> None:
+    """Trains a model and leaves a run folder."""
+    from .data import load_data
+    from .training import train as run_training
+    from .training.loop import build_seeded
+
+    loaded = load_data(arguments.data)
+    model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
+    result = run_training(
+        model,
+        loaded,
+        out=arguments.out,
+        options=arguments.training,
+        resume=arguments.resume,
+        resume_from=arguments.resume_from,
+    )
+    if arguments.json:
+        print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
+        return
+    print(f"{result.out}: {_ending(result.stopped)} at step {result.step} of {result.steps}", end="")
+    print("" if result.best_bound is None else f", best validation bound {result.best_bound:.2f} nats")
+    if result.stopped in ("done", "early"):
+        print(f"next: tightbound evaluate {result.out}; tightbound report {result.out}")
+    else:
+        print(f"go on: tightbound train --resume --out {result.out}")
+
+
+def _ending(stopped: str) -> str:
+    return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
+
+
+def evaluate(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    k: Samples = 1000,
+    limit: Annotated[int | None, arg(help="Only the first so many examples.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """ELBO and its parts, importance-weighted likelihood with its standard error, bits per dimension.
+
+    Example: tightbound evaluate runs/demo -k 1000 --json
+    """
+    from .checkpoint import write_json
+    from .evaluation import evaluate as run_evaluation
+
+    folder, model, loaded = _opened(run, data, device)
+    part = _limited(loaded.split(split), limit)
+    found = run_evaluation(model, part, k, seed=seed).json()
+    if data is None and limit is None and split == "test":
+        write_json(folder.evaluation, found)
+    if json:
+        _print_json(found)
+    else:
+        _print_evaluation(found)
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}")
+    for column in ("", "value", "standard error", "unit"):
+        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+    units = {"bits_per_dim": "bits per dimension"}
+    digits = {"bits_per_dim": 4}
+    for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim"):
+        value, d = found[name], digits.get(name, 2)
+        cells = ("–", "–") if value is None else (f"{value['value']:.{d}f}", f"{value['standard_error']:.{d}f}")
+        table.add_row(name, *cells, units.get(name, "nats per example"))
+    for name in ("effective_sample_size", "active_units"):
+        value = found[name]
+        text = "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+        table.add_row(name, text, "", "")
+    console = Console()
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False)
+
+
+def sample(
+    run: Run,
+    /,
+    n: Count = 64,
+    temperature: Annotated[float, arg(help="Factor on the distance of z from the prior's mean.")] = 1.0,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side.
+
+    Example: tightbound sample runs/demo -n 64 --out samples.png
+    """
+    from . import pictures
+    from .training.randomness import fixed_noise
+
+    _positive("-n", n)
+    folder, model = _model(run, device)
+    with fixed_noise(seed):
+        drawn = pictures.samples(model, n, temperature)
+    _write(drawn, out or folder.samples / "samples.png", model, across=True)
+
+
+def reconstruct(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Count = 16,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
+
+    Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    """
+    from . import pictures
+    from .training.randomness import fixed_noise
+
+    folder, model, loaded = _opened(run, data, device)
+    with fixed_noise(seed):
+        x = _first(model, loaded.split(split), n)
+        parts = pictures.reconstructions(model, x)
+    _write(parts, out or folder.samples / "reconstructions.png", model, across=True)
+
+
+def interpolate(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Count = 8,
+    steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pairs of examples and the way from one to the other through the latent space.
+
+    Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
+    """
+    from .evaluation.latents import interpolation
+    from .training.randomness import fixed_noise
+
+    folder, model, loaded = _opened(run, data, device)
+    with fixed_noise(seed):
+        x = _first(model, loaded.split(split), 2 * n)
+        walk = interpolation(model, x[::2], x[1::2], steps).mean
+    _write(
+        {"interpolations: mean of p(x|z)": walk.flatten(0, 1)},
+        out or folder.samples / "interpolations.png",
+        model,
+        columns=steps,
+    )
+
+
+def traverse(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
+    steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
+    example: Annotated[int, arg(help="Which example to start from.")] = 0,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """One example with one latent dimension after the other moved through the prior's quantiles.
+
+    Example: tightbound traverse runs/demo -n 10 --out traversals.png
+    """
+    import torch
+
+    from .evaluation.latents import posterior_means, quantiles, traversal
+    from .training.randomness import fixed_noise
+
+    folder, model, loaded = _opened(run, data, device)
+    part = loaded.split(split)
+    _positive("-n", n)
+    means, _ = posterior_means(model, part)
+    dimensions: list[int] = means.var(0).argsort(descending=True)[:n].tolist()
+    values = quantiles(model, torch.linspace(0.02, 0.98, steps))[:, dimensions].T
+    with fixed_noise(seed):
+        walk = traversal(model, _first(model, part, example + 1)[example], dimensions, values).mean
+    title = f"latent dimensions {', '.join(map(str, dimensions))} (rows), through the quantiles of the prior"
+    _write({title: walk.flatten(0, 1)}, out or folder.samples / "traversals.png", model, columns=steps)
+
+
+def encode(
+    run: Run,
+    /,
+    out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
+    data: Source = None,
+    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """The latents of a whole data set: posterior mean, standard deviation, a sample, and the labels.
+
+    Example: tightbound encode runs/demo --data digits --out latents.npz
+    """
+    from .evaluation.latents import encode as encoded
+    from .training.randomness import fixed_noise
+
+    if out.suffix != ".npz":
+        raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+    _, model, loaded = _opened(run, data, device)
+    arrays: dict[str, Any] = {}
+    with fixed_noise(seed):
+        for name in ("train", "valid", "test") if split == "all" else (split,):
+            if len(part := loaded.split(name)):
+                arrays |= {f"{name}_{key}": value for key, value in encoded(model, part).items()}
+    _write_arrays(arrays, out)
+
+
+def report(
+    run: Run,
+    /,
+    data: Source = None,
+    k: Samples = 1000,
+) -> None:
+    """One self-contained page: curves, pictures, latent map, evaluation with baselines, how to reproduce it.
+
+    Example: tightbound report runs/demo
+    """
+    from .reporting import write_report
+
+    print(write_report(run, data=data, k=k))
+
+
+def info(
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="A run folder.")] = None, /, json: Json = False
+) -> None:
+    """What a run is, or without one: versions and devices.
+
+    Example: tightbound info runs/demo
+    """
+    found = _environment() if run is None else _run_info(run)
+    if json:
+        _print_json(found)
+        return
+    _print_pairs(found)
+
+
+def recipes(json: Json = False) -> None:
+    """The systems that can be trained, and their options.
+
+    Example: tightbound recipes
+    """
+    found = {
+        name: {"is": first_sentence(cls), "options": {f.name: f.default for f in dataclasses.fields(cls)}}
+        for name, cls in sorted(registered(Recipe).items())
+    }
+    if json:
+        _print_json(found)
+        return
+    _print_pairs({name: f"{entry['is']}\noptions: {', '.join(entry['options'])}" for name, entry in found.items()})
+    print("tightbound train RECIPE --help explains every option.")
+
+
+def data(
+    source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
+    /,
+    json: Json = False,
+) -> None:
+    """The named data sets, or what is in one of them, a folder, an archive or an array.
+
+    Example: tightbound data digits
+    """
+    if source is None:
+        found: dict[str, Any] = {
+            name: {
+                "is": entry.description,
+                "shape": entry.shape,
+                "levels": entry.levels,
+                "examples": entry.examples,
+                "licence": entry.licence,
+            }
+            for name, entry in DATASETS.items()
+        }
+    else:
+        from .data import load_data
+
+        found = load_data(source).summary()
+    _print_json(found) if json else _print_pairs(found)
+
+
+def _model(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
+    from .runs import RunFolder, load
+    from .training.device import find_device
+
+    return RunFolder(run), load(run).to(find_device(device))
+
+
+def _opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
+    """A run's model, and its data or another that fits the model."""
+    from .runs import load_run_data
+
+    folder, model = _model(run, device)
+    return folder, model, load_run_data(run, source)
+
+
+def _limited(split: Split, limit: int | None) -> Split:
+    return split if limit is None else split.subset(min(limit, len(split)))
+
+
+def _first(model: LatentVariableModel, split: Split, n: int) -> Tensor:
+    """The first n examples of a split, as the model sees them."""
+    import torch
+
+    _positive("-n", n)
+    if n > len(split):
+        raise UsageError(
+            f"The {split.name} split has fewer examples.", got=n, expected=f"at most {len(split)}", remedy="Lower -n."
+        )
+    parameter = next(model.parameters())
+    return split.batch(torch.arange(n), parameter.device).x.to(parameter.dtype)
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
+
+
+def _write(
+    parts: dict[str, Tensor], path: Path, model: LatentVariableModel, columns: int | None = None, across: bool = False
+) -> None:
+    """Pictures or arrays, as the name of the file says."""
+    from . import pictures
+
+    if path.suffix == ".npz":
+        _write_arrays({name.split(":")[-1].strip(): value.cpu().numpy() for name, value in parts.items()}, path)
+        return
+    if path.suffix != ".png":
+        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .npz")
+    if model.data_spec is not None:
+        pictures.check_image(model.data_spec)
+    sheets = [(title, pictures.grid(images, columns)) for title, images in parts.items()]
+    pictures.save_picture(pictures.panels(sheets, across), path)
+    print(path)
+
+
+def _write_arrays(arrays: dict[str, Any], path: Path) -> None:
+    import numpy as np
+
+    from .checkpoint import write_atomically
+
+    def save(temporary: str) -> None:
+        with Path(temporary).open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, save)
+    print(f"{path}: " + ", ".join(f"{name} {tuple(value.shape)}" for name, value in arrays.items()))
+
+
+def _run_info(run: Path) -> dict[str, Any]:
+    from .checkpoint import read_json
+    from .runs import RunFolder, load
+    from .spec import to_json
+
+    folder = RunFolder(run)
+    config = folder.config()
+    valid = [r for r in folder.records() if r["split"] == "valid"]
+    steps = max((r["step"] for r in folder.records()), default=0)
+    weights = folder.weights.is_file() and config.recipe is not None
+    return {
+        "run": str(run),
+        **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
+        "parameters": sum(p.numel() for p in load(run).parameters()) if weights else None,
+        "steps": steps,
+        "best_validation_bound": max((r["bound"] for r in valid if r["bound"] is not None), default=None),
+        "evaluation": read_json(folder.evaluation) if folder.evaluation.is_file() else None,
+    }
+
+
+def _environment() -> dict[str, Any]:
+    import torch
+
+    from . import __version__
+
+    return {
+        "tightbound": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "data_folder": os.environ.get("TIGHTBOUND_DATA"),
+    }
+
+
+def first_sentence(cls: type) -> str:
+    """The first line of a docstring."""
+    return (cls.__doc__ or "").split("\n")[0]
+
+
+def _print_json(value: object) -> None:
+    print(jsonlib.dumps(value, indent=2, default=str))
+
+
+def _print_pairs(pairs: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in pairs.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(f"[bold]{name}[/bold]", text)
+    Console(highlight=False).print(table)
+
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "sample": sample,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
+    "traverse": traverse,
+    "encode": encode,
+    "report": report,
+    "info": info,
+    "recipes": recipes,
+    "data": data,
+}

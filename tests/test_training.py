@@ -1,0 +1,350 @@
+"""What training promises: the same result however it is interrupted or spread, and nothing lost when it fails."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tightbound as tb
+from tightbound import checkpoint
+from tightbound.data import Data, DataOptions, DataSpec
+from tightbound.errors import CheckpointError, TrainingError, UsageError
+from tightbound.runs import RunFolder
+from tightbound.training import TrainingOptions
+from tightbound.training.loop import Step, build_seeded, train
+
+QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return tb.load_data("digits")
+
+
+def vae(data: Data, **options: object) -> tb.LatentVariableModel:
+    return build_seeded(tb.recipes.VAE(latent_dim=4, hidden=(16,), **options), data.spec, seed=0)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(run / "model.safetensors")
+
+
+def last(run: Path) -> dict:
+    return checkpoint.read(RunFolder(run).checkpoint("last"))
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    assert RunFolder(a).checkpoint("last").read_bytes() == RunFolder(b).checkpoint("last").read_bytes()
+    assert RunFolder(a).checkpoint("best").read_bytes() == RunFolder(b).checkpoint("best").read_bytes()
+    timeless = [
+        [{k: v for k, v in record.items() if k != "examples_per_second"} for record in RunFolder(run).records()]
+        for run in (a, b)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_training_raises_the_bound_and_keeps_the_best(data: Data, tmp_path: Path) -> None:
+    model = vae(data)
+    before = tb.evaluate(model, data.valid, k=1).elbo
+    result = train(model, data, out=tmp_path / "run", options=dataclasses.replace(QUICK, steps=60))
+    after = tb.evaluate(model, data.valid, k=1).elbo
+    assert before is not None and after is not None
+    assert after.value > before.value + 20
+    bounds = [r["bound"] for r in RunFolder(tmp_path / "run").records() if r["split"] == "valid"]
+    assert result.best_bound == max(bounds)
+    assert result.stopped == "done"
+    loaded = tb.load(tmp_path / "run")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+
+
+def test_selection_ignores_beta(data: Data, tmp_path: Path) -> None:
+    """The number that selects is the bound at beta = 1 whatever was optimised."""
+    train(vae(data, beta=100.0), data, out=tmp_path, options=dataclasses.replace(QUICK, beta_warmup=0))
+    for record in RunFolder(tmp_path).records():
+        assert record["bound"] == pytest.approx(record["reconstruction"] - record["kl"], rel=1e-4)
+        if record["split"] == "train":
+            assert record["objective"] == pytest.approx(record["reconstruction"] - 100 * record["kl"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema": 0.9}, {"accumulate": 2, "clip_norm": 1.0, "lr_warmup": 5}, {"precision": "bf16-mixed"}],
+    ids=["plain", "ema", "accumulated", "bf16"],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(data: Data, tmp_path: Path, changes: dict) -> None:
+    options = dataclasses.replace(QUICK, **changes)
+    train(vae(data), data, out=tmp_path / "whole", options=options)
+    for stop_at in (3, 7, 10):
+        model, run = vae(data), tmp_path / f"stopped{stop_at}"
+        interrupt_at(stop_at, lambda m=model, r=run: train(m, data, out=r, options=options))
+        assert last(run)["step"] == stop_at
+        train(vae(data), data, out=run, options=options, resume=True)
+        assert_same_run(tmp_path / "whole", run)
+
+
+def interrupt_at(step: int, training) -> None:  # noqa: ANN001
+    """Sends the process SIGINT behind that step, as Ctrl-C would."""
+    original = torch.optim.AdamW.step
+    count = 0
+
+    def stepped(self, *args, **kwargs):  # noqa: ANN001, ANN202
+        nonlocal count
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args, **kwargs)
+
+    torch.optim.AdamW.step = stepped
+    try:
+        result = training()
+    finally:
+        torch.optim.AdamW.step = original
+    assert (result.stopped, result.step) == ("SIGINT", step)
+
+
+def test_resuming_from_the_best_repeats_what_followed(data: Data, tmp_path: Path) -> None:
+    train(vae(data), data, out=tmp_path / "a", options=QUICK)
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    train(vae(data), data, out=tmp_path / "a", options=QUICK, resume=True, resume_from="best")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+
+
+def test_evaluating_and_logging_do_not_change_the_result(data: Data, tmp_path: Path) -> None:
+    for name, changes in {"often": {"evaluate_every": 2, "log_every": 1}, "seldom": {"evaluate_every": 12}}.items():
+        train(vae(data), data, out=tmp_path / name, options=dataclasses.replace(QUICK, **changes))
+    a, b = last(tmp_path / "often")["model"], last(tmp_path / "seldom")["model"]
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_parts_equal_one(data: Data, tmp_path: Path) -> None:
+    """Without noise, accumulating two halves gives the gradient of the whole batch."""
+    ends = []
+    for accumulate in (1, 2, 5):
+        model = build_seeded(tb.recipes.Autoencoder(latent_dim=4, hidden=(16,)), data.spec, seed=0).double()
+        options = dataclasses.replace(QUICK, accumulate=accumulate, precision="64-true", steps=3)
+        train(model, data, out=tmp_path / str(accumulate), options=options)
+        ends.append(torch.cat([p.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(ends[0], ends[2], rtol=0, atol=1e-9)
+
+
+def test_a_step_averages_over_examples_and_nothing_else(data: Data) -> None:
+    model, x = vae(data), data.train.batch(torch.arange(8)).x
+    rows = Step(model)(x, torch.ones(()))
+    assert rows.shape == (4, 8)
+
+
+def test_a_run_is_not_overwritten(data: Data, tmp_path: Path) -> None:
+    train(vae(data), data, out=tmp_path, options=QUICK)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(vae(data), data, out=tmp_path, options=QUICK)
+    with pytest.raises(UsageError, match=r"lr 0.5 \(was 0.001\)"):
+        train(vae(data), data, out=tmp_path, options=dataclasses.replace(QUICK, lr=0.5), resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_resuming_nothing_or_a_damaged_checkpoint_says_so(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no run in"):
+        train(vae(data), data, out=tmp_path / "none", options=QUICK, resume=True)
+    train(vae(data), data, out=tmp_path / "run", options=QUICK)
+    path = RunFolder(tmp_path / "run").checkpoint("last")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        train(vae(data), data, out=tmp_path / "run", options=QUICK, resume=True)
+    train(vae(data), data, out=tmp_path / "run", options=QUICK, resume=True, resume_from="best")
+
+
+def poisoned(data: Data) -> Data:
+    """The data with one value in one training example that overflows a float32 loss."""
+    values = torch.rand(64, 1, 4, 4)
+    values[40] = 1e30
+    return Data.from_arrays(values.numpy(), test=torch.rand(8, 1, 4, 4).numpy(), validation=0.0)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    data = poisoned(tb.load_data("digits"))
+    model = build_seeded(tb.recipes.VAE(latent_dim=2, hidden=(8,)), data.spec, seed=0)
+    options = TrainingOptions(steps=50, batch_size=8, log_every=50, save_every=0.0, device="cpu", pictures=False)
+    with pytest.raises(TrainingError, match="no longer a number at step") as caught:
+        train(model, data, out=tmp_path, options=options)
+    step = int(re.search(r"step (\d+)", str(caught.value)).group(1))  # pyright: ignore[reportOptionalMemberAccess]
+    assert "examples" in str(caught.value)
+    state = last(tmp_path)
+    assert state["step"] == step
+    assert all(t.isfinite().all() for t in state["model"].values())
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = checkpoint.save_file, 0
+
+    def full(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202
+        nonlocal calls
+        calls += 1
+        if calls > 4:
+            Path(args[1]).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        train(vae(data), data, out=tmp_path, options=QUICK)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob(".*"))
+    train(vae(data), data, out=tmp_path, options=QUICK, resume=True)
+    train(vae(data), data, out=tmp_path.with_name("whole"), options=QUICK)
+    assert_same_run(tmp_path, tmp_path.with_name("whole"))
+
+
+def test_early_stopping_waits_for_warm_up(data: Data, tmp_path: Path) -> None:
+    options = TrainingOptions(
+        steps=60, batch_size=32, lr=1e-12, beta_warmup=0.5, evaluate_every=2, patience=3, pictures=False, device="cpu"
+    )
+    result = train(vae(data), data, out=tmp_path, options=options)
+    assert result.stopped == "early"
+    assert 30 <= result.step <= 40
+
+
+def test_a_model_put_together_by_hand(data: Data, tmp_path: Path) -> None:
+    def model() -> tb.LatentVariableModel:
+        from tightbound.likelihoods import Gaussian
+        from tightbound.posteriors import DiagonalGaussian
+        from tightbound.priors import StandardNormal
+
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 6))
+        return tb.LatentVariableModel(
+            StandardNormal(3),
+            Gaussian(nn.Linear(3, 64), (3,), (1, 8, 8)),
+            DiagonalGaussian(encoder, (1, 8, 8)),
+        )
+
+    trained = model()
+    train(trained, data, out=tmp_path, options=QUICK)
+    with pytest.raises(CheckpointError, match="put together by hand"):
+        tb.load(tmp_path)
+    loaded = tb.load(tmp_path, model())
+    assert torch.equal(trained.likelihood.network.weight, loaded.likelihood.network.weight)
+
+
+def test_the_callers_generator_is_left_alone(data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    train(vae(data), data, out=tmp_path, options=QUICK)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_tensorboard_events_are_written(data: Data, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    train(vae(data), data, out=tmp_path, options=dataclasses.replace(QUICK, tensorboard=True))
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"steps": 0},
+        {"epochs": 1, "steps": 1},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"beta_warmup": 1.5},
+        {"ema": 1.0},
+        {"clip_norm": 0.0},
+        {"accumulate": 0},
+        {"patience": 0},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        TrainingOptions(**wrong)
+
+
+def test_unknown_devices_are_refused(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no device 'tpu'"):
+        train(vae(data), data, out=tmp_path, options=dataclasses.replace(QUICK, device="tpu"))
+
+
+# -- in processes of their own ----------------------------------------------------------------------------------------
+
+COMMAND = ["train", "vae", "--latent-dim", "4", "--hidden", "16", "--batch-size", "32", "--no-pictures"]
+
+
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*(launcher or (sys.executable,)), "-m", "tightbound", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def test_killed_at_a_random_step_and_resumed_ends_byte_for_byte_the_same(tmp_path: Path) -> None:
+    options = [*COMMAND, "--steps", "400", "--evaluate-every", "100", "--save-every", "0"]
+    whole = start([*options, "--out", str(tmp_path / "whole")])
+    killed = start([*options, "--out", str(tmp_path / "killed")])
+    path, deadline = RunFolder(tmp_path / "killed").checkpoint("last"), time.monotonic() + 60
+    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "killed")["step"] > 20):
+        time.sleep(0.05)
+    time.sleep(int.from_bytes(os.urandom(1)) / 1000)
+    killed.kill()
+    killed.communicate()
+    step = last(tmp_path / "killed")["step"]
+    assert 20 < step < 400, "the training was not killed in the middle"
+    resumed = start(["train", "--resume", "--out", str(tmp_path / "killed")])
+    for process in (whole, resumed):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    process = start([*COMMAND, "--steps", "100000", "--save-every", "0", "--out", str(tmp_path / "run")])
+    path, deadline = RunFolder(tmp_path / "run").checkpoint("last"), time.monotonic() + 60
+    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "run")["step"] > 5):
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert f"saved on {number.name}" in out
+    assert "--resume" in out
+    assert "Traceback" not in errors
+    assert last(tmp_path / "run")["step"] > 5
+
+
+@pytest.mark.parametrize("recipe", ["vae", "autoencoder"])
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path, recipe: str) -> None:
+    """Two processes see the parts, and draw the noise, that one process with two parts does."""
+    common = ["train", recipe, "--latent-dim", "4", "--hidden", "16", "--no-pictures", "--steps", "1"]
+    common += ["--batch-size", "33", "--beta-warmup", "0", "--device", "cpu"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    two = start([*common, "--out", str(tmp_path / "two")], sys.executable, *torchrun)
+    one = start([*common, "--accumulate", "2", "--out", str(tmp_path / "one")])
+    for process in (two, one):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    moments = [last(tmp_path / name)["optimizer"]["state"] for name in ("one", "two")]
+    for parameter, state in moments[0].items():
+        gradient, other = (m[parameter]["exp_avg"] / 0.1 for m in moments)  # after one step: 0.1 times the gradient
+        assert gradient.abs().max() > 1e-4
+        torch.testing.assert_close(gradient, other, rtol=1e-6, atol=1e-6)
+    metrics = [json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[0]) for n in ("one", "two")]
+    assert metrics[0]["objective"] == pytest.approx(metrics[1]["objective"], rel=1e-6)
