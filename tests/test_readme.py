@@ -1,0 +1,41 @@
+"""What the README shows, runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tightbound.cli import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
+SHORTER = "--steps 20 --no-pictures --device cpu".split()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block.replace("epochs=30", "epochs=3").replace("k=1000", "k=10"), "README.md", "exec"), names)
+
+
+def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in blocks("sh")[0].splitlines() if line.startswith("tightbound")]
+    assert len(lines) >= 10
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        code = main([*words, *(SHORTER if words[0] == "train" else [])])
+        assert code == 0, line
+    assert (tmp_path / "runs" / "digits" / "report.html").stat().st_size > 50_000
+
+
+def test_the_first_two_commands_are_targets() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf8")
+    commands = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)
+    assert commands == ["demo", "test"]
+    assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in commands)
