@@ -128,9 +128,7 @@ def test_resume_needs_nothing_but_the_run(tmp_path: Path, capsys: pytest.Capture
     refused(capsys, "train", "autoencoder", "--resume", "--out", out, code=2, says="another recipe")
 
 
-def test_another_data_set_through_the_same_model(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_data_set_through_the_same_model(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "ok.npz", x=np.random.default_rng(0).integers(0, 17, (40, 8, 8), dtype=np.uint8), levels=17)
     assert json.loads(printed(capsys, "evaluate", run, "--data", tmp_path / "ok.npz", "-k", "2", "--json"))["n"] == 4
     np.savez(tmp_path / "other.npz", x=np.zeros((40, 9, 9), dtype=np.uint8))

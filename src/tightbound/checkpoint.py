@@ -23,7 +23,6 @@ from .errors import CheckpointError
 __all__ = ["load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
 
 _HEADER, _FORMAT = "tightbound", 1
-_PICKLES = (b"PK\x03\x04", b"\x80")  # torch's zip archive of a pickle, and a bare pickle
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -102,7 +101,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object =
     """
     own = tensors_of(module)
     missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    shapes = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    shapes = [n for n in own if n in tensors and own[n].shape != getattr(tensors[n], "shape", None)]
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         raise CheckpointError(
@@ -169,10 +168,12 @@ def write_atomically(path: Path, save: Callable[[str], object]) -> None:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened.", got=error, remedy="Is this a complete run folder?") from None
-    if start.startswith(_PICKLES):
+    archive = start.startswith(b"PK\x03\x04")  # torch's zip around a pickle
+    bare = start.startswith(b"\x80") and start[8:] != b"{"  # safetensors: the header's length, then its JSON
+    if archive or bare:
         raise CheckpointError(
             f"{path} is a pickle, which could run any code when read.",
             got="a pickle",
@@ -183,6 +184,8 @@ def _refuse_pickle(path: Path) -> None:
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
+        while name in tensors:  # {"a/b": {"c": ...}} and {"a": {"b/c": ...}}
+            name += "'"
         tensors[name] = value.detach().contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):

@@ -44,6 +44,10 @@ class Measure:
             ``"density"`` for a density, ``"none"`` if it is no likelihood of that data.
         note: The reason, as a sentence for reports.
         offset: Nats to add to the negative log-density so that it counts nats of the data.
+
+    Example:
+        >>> Measure("mass", "probability of binary data").comparable
+        True
     """
 
     kind: Literal["mass", "bound", "density", "none"]
@@ -193,16 +197,16 @@ class Gaussian(_Located):
             return Measure("density", "density of continuous data, in nats of its own units")
         if data.dequantized:
             offset = data.dimensions * math.log(data.levels)
-            note = f"bound on discrete data by uniform dequantisation: the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
-            return Measure("bound", note, offset)
-        return Measure(
-            "density",
-            f"density at {data.levels} discrete levels scaled to [0, 1]: no likelihood of that data (--dequantize makes it one)",
-        )
+            density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
+            return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
+        scaled = f"density at {data.levels} discrete levels scaled to [0, 1]"
+        return Measure("density", f"{scaled}: no likelihood of that data (--dequantize makes it one)")
 
 
 class DiscretizedLogisticLikelihood(_Located):
-    r"""Independent entries with levels under a logistic density, see :class:`~tightbound.distributions.DiscretizedLogistic`.
+    r"""Independent entries with levels under a logistic density.
+
+    Each is a :class:`~tightbound.distributions.DiscretizedLogistic`.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
@@ -240,7 +244,9 @@ class DiscretizedLogisticLikelihood(_Located):
 
 
 class Categorical(Likelihood):
-    r"""Independent entries with a free probability for every level, :math:`p(x_i = l \mid z) = \operatorname{softmax}(\eta_i(z))_l`.
+    r"""Independent entries with a free probability for every level.
+
+    .. math:: p(x_i = l \mid z) = \operatorname{softmax}(\eta_i(z))_l
 
     References:
         Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner and Kavukcuoglu, 2016).
@@ -269,7 +275,13 @@ class Categorical(Likelihood):
 
 
 def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
-    """What the log-likelihood of any likelihood, of this package or not, is for that data."""
+    """What the log-likelihood of any likelihood, of this package or not, is for that data.
+
+    Example:
+        >>> likelihood = Bernoulli(nn.Linear(2, 64), (2,), (1, 8, 8))
+        >>> measure_of(likelihood, DataSpec("digits", shape=(1, 8, 8), levels=17)).kind
+        'none'
+    """
     if isinstance(likelihood, Likelihood):
         return likelihood.measure(data)
     return Measure("density", "the likelihood does not say what it measures: read as a density")

@@ -24,6 +24,11 @@ def reconstruction(terms: Terms) -> Tensor:
 
     Returns:
         ``(*batch)``, nats.
+
+    Example:
+        >>> import torch
+        >>> reconstruction(Terms(torch.tensor([[-1.0, -4.0], [-3.0, -4.0]]), ()))
+        tensor([-2., -4.])
     """
     return terms.log_likelihood.mean(0)
 

@@ -112,7 +112,9 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
     if not issubclass(cls, base):
         raise CheckpointError("The file describes something else.", got=kind, expected=base.__name__)
     if type(version) is not int or version < 1:
-        raise CheckpointError(f"This {kind!r} does not tell its version.", got=repr(version), expected=f"1 to {current}")
+        raise CheckpointError(
+            f"This {kind!r} does not tell its version.", got=repr(version), expected=f"1 to {current}"
+        )
     if version > current:
         raise CheckpointError(
             f"This {kind!r} was written by a newer version.",
@@ -174,4 +176,5 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return typing.cast(Any, value)
-    raise CheckpointError(f"The field {name} does not have its type.", got=repr(value), expected=hint)
+    found = repr(typing.cast(object, value))
+    raise CheckpointError(f"The field {name} does not have its type.", got=found, expected=hint)

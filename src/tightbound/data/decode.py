@@ -10,10 +10,10 @@ from itertools import islice, starmap
 from typing import TypeVar
 
 from ..errors import DataError
+from ..progress import progress
 from .files import FileTree, Read
 from .images import ImageSize, Mode, decoded, header, strict_pillow
 from .options import Color
-from ..progress import progress
 from .raw import Array
 from .store import fingerprint, stored
 

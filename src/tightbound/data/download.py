@@ -19,8 +19,8 @@ import pooch
 from pooch.downloaders import HTTPDownloader
 
 from ..errors import DataError
-from .catalogue import DATASETS, RemoteFile
 from ..progress import progress
+from .catalogue import DATASETS, RemoteFile
 from .store import cache_folder
 
 __all__ = ["Mirror", "fetched"]

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Independent
 
 from ..errors import ShapeError
 
-__all__ = ["Conditional", "check_event", "has_density", "independent"]
+__all__ = ["Conditional", "check_event", "has_density", "independent", "leading_shape"]
 
 
 class Conditional(nn.Module):
@@ -43,7 +43,7 @@ class Conditional(nn.Module):
 
     def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
         """The network's output, of shape ``(*leading, ...)``."""
-        leading = _leading(inputs, self.input_shape)
+        leading = leading_shape(inputs, self.input_shape)
         flat = inputs.reshape(math.prod(leading), *self.input_shape)
         out = self.network(flat) if c is None else self.network(flat, _broadcast(c, leading))
         if out.dtype in (torch.bfloat16, torch.float16):
@@ -55,7 +55,17 @@ class Conditional(nn.Module):
         raise NotImplementedError
 
 
-def _leading(inputs: Tensor, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+def leading_shape(inputs: Tensor, input_shape: Sequence[int]) -> tuple[int, ...]:
+    """The sample and batch dimensions of inputs that must end in ``input_shape``.
+
+    Raises:
+        ShapeError: If they do not.
+
+    Example:
+        >>> leading_shape(torch.zeros(3, 5, 1, 8, 8), (1, 8, 8))
+        (3, 5)
+    """
+    input_shape = tuple(input_shape)
     split = inputs.dim() - len(input_shape)
     if split < 0 or tuple(inputs.shape[split:]) != input_shape:
         raise ShapeError(
@@ -80,28 +90,42 @@ def _broadcast(c: Tensor, leading: tuple[int, ...]) -> Tensor:
 
 
 def independent(base: Distribution, event_dims: int) -> Independent:
-    """``base`` with its last ``event_dims`` dimensions as the event, unvalidated."""
+    """``base`` with its last ``event_dims`` dimensions as the event, unvalidated.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1).event_shape
+        torch.Size([3])
+    """
     return Independent(base, event_dims, validate_args=False)
 
 
-def check_event(distribution: Distribution, x: Tensor, name: str) -> None:
-    """Refuses an ``x`` that is not an event of the distribution: a forgotten ``Independent`` would sum nothing.
+def check_event(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
+    """Refuses a distribution over values of another shape: a forgotten ``Independent`` would sum nothing.
 
     Raises:
-        ShapeError: If ``x`` does not end in the distribution's batch and event shape, broadcasting aside.
+        ShapeError: If its events have another shape.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> check_event(independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1), (3,), "posterior")
     """
-    event = tuple(distribution.event_shape)
-    fits = tuple(x.shape[x.dim() - len(event) :]) == event
-    if fits and event:
+    if tuple(distribution.event_shape) == tuple(event_shape):
         return
     raise ShapeError(
         f"The {name} is not a distribution over such values.",
-        got=f"values of shape {tuple(x.shape)}, event shape {event}",
-        expected="an event shape equal to the shape of one example",
+        got=f"a batch of {tuple(distribution.batch_shape)} and events of shape {tuple(distribution.event_shape)}",
+        expected=f"events of shape {tuple(event_shape)}",
         remedy="Wrap it: torch.distributions.Independent(distribution, number_of_event_dimensions).",
     )
 
 
 def has_density(distribution: Distribution) -> bool:
-    """Whether ``log_prob`` is exact: a bound or a point mass declares that it is not by ``exact_density = False``."""
+    """Whether ``log_prob`` is exact: a bound or a point mass declares that it is not by ``exact_density = False``.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> has_density(Normal(0.0, 1.0))
+        True
+    """
     return getattr(distribution, "exact_density", True)

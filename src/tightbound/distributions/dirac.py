@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from ..errors import ObjectiveError
 
@@ -26,8 +29,8 @@ class Dirac(Distribution):
         torch.Size([3, 5, 2])
     """
 
-    arg_constraints = {}
-    support = constraints.real
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     has_rsample = True
     exact_density = False
 
@@ -48,7 +51,7 @@ class Dirac(Distribution):
     def variance(self) -> Tensor:
         return torch.zeros_like(self.value)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         return self.value.expand(*sample_shape, *self.value.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

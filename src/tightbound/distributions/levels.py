@@ -2,10 +2,13 @@ r"""A free probability for every level."""
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
+from torch.types import _size
 
 __all__ = ["CategoricalLevels"]
 
@@ -21,8 +24,8 @@ class CategoricalLevels(Distribution):
         tensor([0.0588, 0.0588, 0.0588, 0.0588, 0.0588])
     """
 
-    arg_constraints = {}
-    support = constraints.unit_interval
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, logits: Tensor) -> None:
         self.logits, self.levels = logits, logits.shape[-1]
@@ -34,7 +37,7 @@ class CategoricalLevels(Distribution):
         log_probs = F.log_softmax(self.logits, dim=-1).expand(*shape, self.levels)
         return log_probs.gather(-1, level.unsqueeze(-1)).squeeze(-1)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
             probabilities = F.softmax(self.logits, dim=-1).reshape(-1, self.levels)
             count = torch.Size(sample_shape).numel()

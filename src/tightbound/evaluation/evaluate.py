@@ -9,22 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..data import DataSpec, Split
+from ..data import Split
 from ..errors import UsageError
-from ..likelihoods import Likelihood, Measure
+from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel
-from ..data.progress import progress
+from ..progress import progress
 from ..training.randomness import fixed_noise
 from .estimate import Estimate
 from .likelihood import per_example
 
-__all__ = ["Evaluation", "evaluate", "measure_of"]
+__all__ = ["Evaluation", "evaluate"]
 
 ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data."""
@@ -96,26 +97,28 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
     """
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
-    training = model.training
-    model.eval()
-    with torch.no_grad(), fixed_noise(seed):
+    with torch.no_grad(), fixed_noise(seed), _evaluating(model):
         batches = list(_batches(model, split, k))
-    model.train(training)
+        analytic = _kl_is_analytic(model, split)
     values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-    analytic = _kl_is_analytic(model, split)
-    return _summary(values, measure_of(model, split.spec), split, k, analytic)
+    return _summary(values, measure_of(model.likelihood, split.spec), split, k, analytic)
 
 
-def measure_of(model: LatentVariableModel, data: DataSpec) -> Measure:
-    """What the model's log-likelihood is for that data."""
-    if isinstance(model.likelihood, Likelihood):
-        return model.likelihood.measure(data)
-    return Measure("density", "a likelihood that does not say what it is: read as a density")
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; behind it every part is in the mode in which it was."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode
 
 
 def _batches(model: LatentVariableModel, split: Split, k: int) -> Iterator[dict[str, Tensor]]:
     parameter = next(model.parameters())
-    indices = torch.arange(len(split)).split(max(1, min(500, 500_000 // k)))
+    indices = torch.arange(len(split)).split(max(1, min(500, 500_000 // max(1, k))))
     with progress("evaluating", len(split)) as advance:
         for part in indices:
             x = split.batch(part, parameter.device).x.to(parameter.dtype)
@@ -128,8 +131,7 @@ def _batches(model: LatentVariableModel, split: Split, k: int) -> Iterator[dict[
 def _kl_is_analytic(model: LatentVariableModel, split: Split) -> bool | None:
     parameter = next(model.parameters())
     x = split.batch(torch.arange(1), parameter.device).x.to(parameter.dtype)
-    with torch.no_grad(), fixed_noise():
-        terms = model().terms(x)
+    terms = model().terms(x)
     return all(latent.analytic for latent in terms.latents) if terms.bounded else None
 
 
@@ -164,4 +166,5 @@ def _notes(measure: Measure, bounded: bool, ess: float | None, k: int) -> Iterat
     if not bounded:
         yield "the model has no prior or a deterministic posterior: no ELBO, no likelihood"
     if ess is not None and k >= 10 and ess < 2:
-        yield f"about {ess:.1f} of {k} importance samples count: the nll is an upper bound that more samples would lower"
+        few = f"about {ess:.1f} of {k} importance samples count"
+        yield f"{few}: the nll is an upper bound that more samples would lower"

@@ -15,7 +15,7 @@ from ..models.latent import LatentVariableModel, Marginal, Terms
 
 __all__ = ["per_example"]
 
-ENTRIES = 1 << 21
+ENTRIES = 1 << 20
 """How many entries of x all samples that are decoded at once have together: about what a processor's cache holds."""
 
 
@@ -61,7 +61,7 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
 
 
 def _stream(marginal: Marginal, x: Tensor, k: int, at_once: int) -> dict[str, Tensor]:
-    """k samples for a few examples, so many at once; of each chunk only a few numbers per example are kept."""
+    """K samples for a few examples, so many at once; of each chunk only a few numbers per example are kept."""
     sizes = [at_once] * (k // at_once) + [k % at_once] * (k % at_once > 0)
     chunks = [_sums(marginal.terms(x, k=size)) for size in sizes]
     out: dict[str, Tensor] = {}

@@ -8,12 +8,13 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from ..distributions import check_event, has_density, kl_per_dimension
 from ..errors import ObjectiveError, UsageError
@@ -34,12 +35,21 @@ class Latent:
         posterior: :math:`q(z | x, c)`, with batch shape ``batch``.
         prior: :math:`p(z | c)`, or None where a model has none.
         name: Tells the layers of a hierarchy apart.
+
+    Example:
+        >>> from tightbound.distributions import independent
+        >>> from torch.distributions import Normal
+        >>> q = independent(Normal(torch.ones(5, 2), torch.ones(5, 2)), 1)
+        >>> p = independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+        >>> Latent(q.sample((3,)), q, p).kl()[0]
+        tensor([0.5000, 0.5000])
     """
 
     z: Tensor
     posterior: Distribution
     prior: Distribution | None
     name: str = "z"
+    _memo: dict[str, Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def log_prior(self) -> Tensor:
@@ -64,7 +74,7 @@ class Latent:
         """
         if not has_density(self.posterior):
             self.posterior.log_prob(self.z)  # says why
-        closed = None if analytic is False else kl_per_dimension(self.posterior, self._prior())
+        closed = None if analytic is False else self._closed_kl
         if closed is None and analytic:
             raise ObjectiveError(
                 "No closed form of this KL divergence is registered.",
@@ -76,7 +86,13 @@ class Latent:
     @property
     def analytic(self) -> bool:
         """Whether the closed form of the KL is used where no choice is made."""
-        return self.prior is not None and kl_per_dimension(self.posterior, self.prior) is not None
+        return self.prior is not None and self._closed_kl is not None
+
+    @property
+    def _closed_kl(self) -> Tensor | None:
+        if "kl" not in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
+            self._memo["kl"] = kl_per_dimension(self.posterior, self._prior())
+        return self._memo["kl"]
 
     def _prior(self) -> Distribution:
         if self.prior is None:
@@ -94,6 +110,14 @@ class Terms:
     Args:
         log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
         latents: The latents, from the one next to the data up.
+
+    Example:
+        >>> from tightbound.distributions import independent
+        >>> from torch.distributions import Normal
+        >>> q = independent(Normal(torch.ones(5, 2), torch.ones(5, 2)), 1)
+        >>> p = independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+        >>> Terms(torch.zeros(3, 5), (Latent(q.sample((3,)), q, p),)).kl()
+        tensor([1., 1., 1., 1., 1.])
     """
 
     log_likelihood: Tensor
@@ -182,13 +206,14 @@ class Marginal(Distribution):
         True
     """
 
-    arg_constraints = {}
-    support = constraints.real
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     exact_density = False
 
     def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
         self.model, self.c = model, c
-        super().__init__(() if c is None else c.shape[:-1], validate_args=False)
+        event_shape = torch.Size(getattr(model.likelihood, "shape", ()))
+        super().__init__(torch.Size() if c is None else c.shape[:-1], event_shape, validate_args=False)
 
     def terms(self, x: Tensor, k: int = 1) -> Terms:
         """The terms of x, with k samples of the posterior.
@@ -217,12 +242,12 @@ class Marginal(Distribution):
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
         return self.terms(x).log_weights.squeeze(0)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``."""
         with torch.no_grad():
             return self.model.likelihood(self.sample_latent(sample_shape), self.c).sample()
 
-    def sample_latent(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample_latent(self, sample_shape: _size = ()) -> Tensor:
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
         if self.model.prior is None:
             raise ObjectiveError(

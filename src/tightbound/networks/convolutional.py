@@ -22,7 +22,8 @@ def _sides(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
 
 
 def _groups(channels: int) -> int:
-    return next(g for g in (8, 4, 2, 1) if channels % g == 0)
+    """Groups of at least two channels: of a single value nothing is left once it is normalised."""
+    return next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels >= 2 * g or g == 1))
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -95,12 +96,12 @@ class ConvolutionalDecoder(nn.Module):
         phi = ACTIVATIONS[activation]
         self.sides = _sides(shape, len(channels))
         widths = list(channels[: len(self.sides) - 1])[::-1]
-        coarse = widths[0] if widths else shape[0]
+        coarse = (widths or [*channels] or [shape[0]])[0]
         self.start = (coarse, *self.sides[-1])
         size = coarse * self.sides[-1][0] * self.sides[-1][1]
         self.head = nn.Sequential(nn.Linear(latent_dim + condition_dim, hidden), phi(), nn.Linear(hidden, size))
         self.levels = nn.ModuleList()
-        for width, finer in zip(widths, [*widths[1:], widths[-1] if widths else 0], strict=True):
+        for width, finer in zip(widths, [*widths[1:], *widths[-1:]], strict=True):
             up = nn.ConvTranspose2d(width, finer, 4, stride=2, padding=1)
             self.levels.append(nn.Sequential(nn.GroupNorm(_groups(width), width), phi(), up))
         last = widths[-1] if widths else coarse

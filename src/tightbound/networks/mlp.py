@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class MLP(nn.Module):
         size = inputs if isinstance(inputs, int) else math.prod(inputs)
         sizes = [size + condition_dim, *hidden, outputs]
         layers: list[nn.Module] = []
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True):
+        for n, m in pairwise(sizes):
             layers += [nn.Linear(n, m), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -6,16 +6,16 @@ sampled by :math:`z = \mu + \sigma \epsilon, \epsilon \sim \mathcal{N}(0, I)`. L
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from ..distributions import Conditional, independent
-from ..errors import UsageError
+from ..distributions import Conditional, independent, leading_shape
+from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
-from ..networks import MLP
 
 __all__ = ["DiagonalGaussian", "ExactLinearGaussian"]
 
@@ -30,7 +30,11 @@ class DiagonalGaussian(Conditional):
         network: Encoder, maps ``(n, *shape)`` to ``(n, 2 * latent_dim)``: means, then log standard deviations.
         shape: Shape of one example.
 
+    Raises:
+        ShapeError: If the encoder's output cannot be halved.
+
     Example:
+        >>> from tightbound.networks import MLP
         >>> posterior = DiagonalGaussian(MLP((1, 8, 8), 2 * 3), (1, 8, 8))
         >>> posterior(torch.zeros(5, 1, 8, 8)).rsample().shape
         torch.Size([5, 3])
@@ -40,6 +44,13 @@ class DiagonalGaussian(Conditional):
         super().__init__(network, shape)
 
     def distribution(self, features: Tensor) -> Distribution:
+        if features.shape[-1] % 2:
+            raise ShapeError(
+                "A diagonal Gaussian needs a mean and a log standard deviation for each latent dimension.",
+                got=f"{features.shape[-1]} features",
+                expected="an even number, 2 * latent_dim",
+                remedy="Give the encoder 2 * latent_dim outputs.",
+            )
         mean, log_std = features.chunk(2, dim=-1)
         return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
 
@@ -62,6 +73,7 @@ class ExactLinearGaussian(nn.Module):
         UsageError: If the likelihood is not linear Gaussian.
 
     Example:
+        >>> from tightbound.networks import MLP
         >>> likelihood = Gaussian(MLP(2, 64, hidden=()), (2,), (1, 8, 8), scale="shared")
         >>> ExactLinearGaussian(likelihood)(torch.zeros(5, 1, 8, 8)).rsample().shape
         torch.Size([5, 2])
@@ -69,12 +81,14 @@ class ExactLinearGaussian(nn.Module):
 
     def __init__(self, likelihood: Gaussian) -> None:
         super().__init__()
-        linear = [m for m in likelihood.network.modules() if isinstance(m, nn.Linear)]
-        if likelihood.scale == "network" or len(linear) != 1:
+        layers = [m for m in likelihood.network.modules() if not list(m.children())]
+        linear = [m for m in layers if isinstance(m, nn.Linear) and m.bias is not None]
+        fits = len(layers) == len(linear) == 1 and linear[0].in_features == math.prod(likelihood.input_shape)
+        if likelihood.scale == "network" or not fits:
             raise UsageError(
                 "Only a linear Gaussian likelihood has an exact Gaussian posterior.",
-                got=f"{len(linear)} linear layers, scale {likelihood.scale!r}",
-                expected="one linear layer and a scale that does not depend on z",
+                got=f"layers {', '.join(map(str, layers))}; scale {likelihood.scale!r}",
+                expected="one linear layer of z with a bias, and a scale that does not depend on z",
                 remedy="Use recipe 'linear-vae', or another posterior.",
             )
         # In tuples, so that the likelihood's parameters are followed, but not registered and saved twice.
@@ -82,6 +96,7 @@ class ExactLinearGaussian(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         likelihood, linear = self._source
+        leading_shape(x, likelihood.shape)
         precision = torch.exp(-2 * likelihood.log_scale).expand(likelihood.shape).flatten()
         scaled = linear.weight * precision.unsqueeze(-1)  # Psi^-1 W
         m = torch.eye(linear.in_features, dtype=scaled.dtype, device=scaled.device) + linear.weight.T @ scaled

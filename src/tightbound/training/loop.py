@@ -265,7 +265,7 @@ class _Run:
         """Gradients of one part of a batch, and the sums of its rows: parts of all processes add up to the batch."""
         share = batch[part :: self.fabric.world_size * self.options.accumulate]
         weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
-        reseed(self.options.seed, self.step, part)
+        reseed(self.fabric.device, self.options.seed, self.step, part)
         x = self.train_split.batch(share if len(share) else batch[:1], self.fabric.device).x
         with self.fabric.no_backward_sync(self.module, enabled=more):
             rows = self.module(x, beta)

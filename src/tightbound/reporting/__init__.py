@@ -1,0 +1,24 @@
+"""Figures and the HTML report of a run. Importing it costs no torch and no matplotlib: names load when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .command import reproduction_command
+    from .report import write_report
+
+__all__ = ["reproduction_command", "write_report"]
+
+_LAZY = {"reproduction_command": "command", "write_report": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,84 @@
+"""Many-dimensional codes in two dimensions: as they are, by PCA, and by t-SNE."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["View", "flat_views", "tsne"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """Points of a plane.
+
+    Args:
+        title: How they came there.
+        points: ``(n, 2)``.
+        axes: Names of the axes; None where they mean nothing.
+    """
+
+    title: str
+    points: Array
+    axes: tuple[str, str] | None
+
+
+def flat_views(codes: Array) -> tuple[list[View], str]:
+    """Views of codes, and why one of them, or all, are missing.
+
+    Args:
+        codes: ``(n, d)``.
+
+    Example:
+        >>> views, why_not = flat_views(np.random.default_rng(0).normal(size=(50, 3)))
+        >>> [view.title for view in views]
+        ['PCA: 77 % of the variance', 't-SNE: neighbours stay neighbours, distances mean nothing']
+    """
+    if codes.shape[1] < 2:
+        return [], "The latent has one dimension; a map needs two."
+    if len(codes) < 3 or not np.isfinite(codes).all() or codes.var(0).max() < 1e-12:
+        return [], "The posterior's means all lie in one place: there is nothing to map."
+    views = [_plane(codes)]
+    if len(codes) < 10:
+        return views, "t-SNE needs ten examples."
+    title = "t-SNE: neighbours stay neighbours, distances mean nothing"
+    return [*views, View(title, tsne(codes), None)], ""
+
+
+def _plane(codes: Array) -> View:
+    if codes.shape[1] == 2:
+        return View("the latent space itself, which has two dimensions", codes, ("z0", "z1"))
+    centred = codes - codes.mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    share = (singular[:2] ** 2).sum() / (singular**2).sum()
+    points = centred @ directions[:2].T
+    return View(f"PCA: {100 * share:.0f} % of the variance", points, ("first component", "second component"))
+
+
+def tsne(codes: Array) -> Array:
+    """Two dimensions that keep who is whose neighbour, the same at every call.
+
+    References:
+        Visualizing Data using t-SNE (van der Maaten and Hinton, 2008).
+
+    Args:
+        codes: ``(n, d)``, at least ten of them.
+
+    Returns:
+        ``(n, 2)``.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity: Any = min(30.0, (len(codes) - 1) / 3)
+    method = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=0)
+    # For so few points the threads of OpenMP cost more than they give, on a busy machine ten times as much.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")
+        return method.fit_transform(codes.astype(np.float32)).astype(np.float64)

@@ -1,0 +1,67 @@
+"""What a report says, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..checkpoint import write_atomically
+from ..data import Data
+from ..models.latent import LatentVariableModel
+from . import page, tables, visuals
+from .material import gather
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    run: str | Path,
+    *,
+    data: Data | str | Path | None = None,
+    model: LatentVariableModel | None = None,
+    k: int = 1000,
+) -> Path:
+    """Writes ``report.html`` into a run folder: one page that needs nothing but itself.
+
+    It shows ``evaluation.json`` where it belongs to the run's weights; otherwise it evaluates, on so many test
+    examples as take a few minutes at most, and writes it.
+
+    Args:
+        run: The run folder.
+        data: Its data, or where that is now; default: what the run's configuration names.
+        model: For a model put together by hand, one of the same parts.
+        k: Importance samples, if it evaluates.
+
+    Returns:
+        The page.
+
+    Raises:
+        CheckpointError: If the folder holds no complete run, or the page cannot be written.
+        DataError: If the run's data cannot be loaded.
+        UsageError: If the data is not of the kind that the model was built for.
+
+    Example:
+        >>> import tempfile, tightbound as tb
+        >>> data, run = tb.load_data("digits"), tempfile.mkdtemp()
+        >>> _ = tb.train(tb.recipes.VAE(latent_dim=2).build(data.spec), data, steps=3, out=run)
+        >>> write_report(run, k=2).name
+        'report.html'
+    """
+    m = gather(run, data, model, k)
+    rows = tables.comparison(m)
+    numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
+    sections = [
+        ("Evaluation", numbers),
+        ("Reconstructions", visuals.reconstructions(m)),
+        ("Samples", visuals.samples(m)),
+        ("Interpolations", visuals.interpolations(m)),
+        ("Traversals", visuals.traversals(m)),
+        ("Latent map", visuals.latent_map(m)),
+        ("Latent dimensions", visuals.activity(m)),
+        ("Training", visuals.curves(m)),
+        ("Configuration", tables.configuration(m)),
+        ("How to reproduce it", tables.reproduction(m)),
+    ]
+    title = f"{tables.recipe_name(m)} on {m.spec.name}"
+    text = page.page(title, tables.heading(m, rows), sections)
+    write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
+    return m.folder.report

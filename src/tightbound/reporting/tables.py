@@ -1,0 +1,179 @@
+"""The numbers of a report: the verdict in words, the evaluation, the comparison with baselines, the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..evaluation import Estimate, Evaluation
+from ..evaluation.baselines import Baseline, baselines
+from ..evaluation.latents import reconstruction_error
+from ..spec import to_json
+from . import page
+from .command import changed, reproduction_command
+from .material import Material
+
+__all__ = ["comparison", "configuration", "evaluation", "heading", "reproduction"]
+
+_SCORE = {
+    "mass": "NLL",
+    "bound": "NLL, by dequantisation",
+    "density": "negative log-density",
+    "none": "negative score",
+}
+
+
+def heading(m: Material, rows: list[Baseline]) -> str:
+    """Title, verdict and warnings, as HTML."""
+    lines = [page.tag("h1", page.escape(f"{recipe_name(m)} on {m.spec.name}"))]
+    lines.append(page.paragraph(verdict(m, rows), "verdict"))
+    return "".join([*lines, *_warnings(m.evaluation, continuous=m.spec.levels is None)])
+
+
+def recipe_name(m: Material) -> str:
+    """Name of the recipe."""
+    return "a model put together by hand" if m.config.recipe is None else to_json(m.config.recipe)["kind"]
+
+
+def verdict(m: Material, rows: list[Baseline]) -> str:
+    """What the run reached, in a sentence or two of text."""
+    e, own = m.evaluation, rows[0]
+    where = f"On {e.n:,} {e.split} examples"
+    active = f"{e.active_units} of {m.codes.shape[1]} latent dimensions are active."
+    if e.nll is None or e.measure == "none":
+        error = f"{where} the squared error of a reconstruction is {own.squared_error}"
+        pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
+        compared = f", that of PCA with as many dimensions {pca}" if pca else ""
+        return f"{error}{compared}; the model gives no likelihood of this data. {active}"
+    if e.bits_per_dim is None:
+        limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
+        return f"{where} the log-density is {_cell(_negated(e.nll))} nats (k = {e.k}){limit}. {active}"
+    bits = f"{e.nll} nats, {_bits(e.bits_per_dim)} bits per dimension"
+    pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
+    gain = "" if pixels is None else f", {_gain(pixels.value - e.nll.value)} independent pixels"
+    return f"{where} the negative log-likelihood is {bits} (k = {e.k}){gain}. {active}"
+
+
+def _gain(nats: float) -> str:
+    return f"{abs(nats):.1f} nats {'better' if nats > 0 else 'worse'} than"
+
+
+def _negated(estimate: Estimate) -> Estimate:
+    return Estimate(-estimate.value, estimate.standard_error)
+
+
+def _bits(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ± {estimate.standard_error:.3f}"
+
+
+def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
+    if e.measure == "density" and continuous:
+        yield page.box("A density, not a probability: its nats depend on the units of the data.", e.notes, "note")
+    elif e.measure in ("none", "density"):
+        advice = "Do not compare these numbers with likelihoods, here or in the literature."
+        yield page.box("Not a likelihood of this data.", [*e.notes, advice])
+    elif len(e.notes) > 1:
+        yield page.box("What these numbers need you to know.", e.notes[1:], "note")
+
+
+def evaluation(m: Material) -> str:
+    """What was measured, as an HTML table."""
+    e = m.evaluation
+    how = {True: "closed form", False: "Monte Carlo", None: ""}[e.kl_is_analytic]
+    ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f} of {e.k}"
+    rows = [
+        (_SCORE[e.measure], e.nll and _cell(e.nll), f"nats; {e.notes[0]}"),
+        ("bits per dimension", e.bits_per_dim and _bits(e.bits_per_dim), f"over {m.spec.dimensions} dimensions"),
+        ("ELBO", e.elbo and _cell(e.elbo), "nats; reconstruction minus KL"),
+        ("reconstruction", _cell(e.reconstruction), "nats; expected log-likelihood under the posterior"),
+        ("KL", e.kl and _cell(e.kl), f"nats, {how}; what the code carries"),
+        ("effective sample size", ess, "importance samples that count"),
+        ("active units", f"{e.active_units} of {m.codes.shape[1]}", "the posterior's mean varies by more than 0.01"),
+    ]
+    there = [[name, value, what] for name, value, what in rows if value is not None]
+    return page.table(["", "value ± standard error", "what it is"], there, numbers=1)
+
+
+def comparison(m: Material) -> list[Baseline]:
+    """The model's row, then those of the baselines that can be compared with it."""
+    e = m.evaluation
+    error = Estimate.of(reconstruction_error(m.model, m.test))
+    own: Any = e.measure
+    rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, error, own, e.notes[0])]
+    found = baselines(m.data, m.codes.shape[1], m.test)
+    return rows + [row for row in found if row.measure != "density" or e.measure == "density"]
+
+
+def comparison_table(m: Material, rows: list[Baseline]) -> str:
+    """The same as HTML."""
+    marked = m.evaluation.measure in ("none", "density") and m.spec.levels is not None
+    head = ["", "nats", "bits per dimension", "squared error", "what it is"]
+    cells = [
+        [
+            row.name,
+            _cell(row.nll) + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
+            "–" if row.bits_per_dim is None else _bits(row.bits_per_dim),
+            _cell(row.squared_error),
+            row.note,
+        ]
+        for row in rows
+    ]
+    text = (
+        "Lower is better in every column. Nats are negative log-likelihoods of one example; the squared error is that "
+        "of its reconstruction, summed over its entries, in the data's units."
+    )
+    dagger = [
+        page.paragraph("† Not a likelihood of this data: not comparable with the rows without this mark.", "soft")
+    ]
+    return page.paragraph(text) + page.table(head, cells, numbers=3, model=0) + "".join(dagger if marked else [])
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else str(estimate).replace("-", "−")
+
+
+def configuration(m: Material) -> str:
+    """Every option, as HTML tables; what differs from its default is marked."""
+    parts = {f"Recipe {recipe_name(m)}": m.config.recipe, "Data": m.config.data, "Training": m.config.training}
+    text = page.paragraph("An asterisk marks what differs from its default.")
+    return text + page.tiles(
+        *(
+            page.tag("div", page.tag("h3", page.escape(title)), _options(options))
+            for title, options in parts.items()
+            if options is not None
+        )
+    )
+
+
+def _options(options: Any) -> str:
+    different = changed(options)
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    rows = [[f"{name}{' *' if name in different else ''}", _shown(value)] for name, value in values.items()]
+    return page.table(["option", "value"], rows)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "–" if value is None else str(value)
+
+
+def reproduction(m: Material) -> str:
+    """The command that makes the run again, and the versions, as HTML."""
+    command = reproduction_command(m.config, m.folder.path.as_posix())
+    if command is None:
+        how = page.paragraph("No command makes this run again: its model was put together in Python.")
+    else:
+        how = page.code(command)
+    versions = [
+        ["tightbound", f"{m.config.tightbound or 'unknown'} (trained), {__version__} (this report)"],
+        ["torch", torch.__version__],
+        ["Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
+    ]
+    same = "The same command with the same versions on the same machine gives the same weights, bit for bit."
+    return how + page.paragraph(same) + page.table(["", "version"], versions)

@@ -1,0 +1,329 @@
+"""Every report is one page that needs nothing but itself, whatever the model and the data."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tightbound as tb
+from tightbound.data import Data, DataOptions, DataSpec
+from tightbound.errors import CheckpointError, DataError, UsageError
+from tightbound.reporting import figures, page, reproduction_command, tables, write_report
+from tightbound.reporting.maps import flat_views
+from tightbound.reporting.material import gather
+from tightbound.reporting.sheet import sheet
+from tightbound.runs import RunConfig, RunFolder
+from tightbound.training.options import TrainingOptions
+
+SECTIONS = (
+    "Evaluation",
+    "Reconstructions",
+    "Samples",
+    "Interpolations",
+    "Traversals",
+    "Latent map",
+    "Latent dimensions",
+    "Training",
+    "Configuration",
+    "How to reproduce it",
+)
+VOID = {"meta", "img", "br", "link", "hr"}
+
+
+class _Page(HTMLParser):
+    """Reads a page: its headings, images and texts, and whether every element is closed where it must be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self.open:
+            self.text += data
+
+    def images(self) -> list[str]:
+        return [attributes["src"] or "" for tag, attributes in self.elements if tag == "img"]
+
+
+def _run(folder: Path, recipe: tb.recipes.Recipe, data: Data, steps: int = 30) -> Path:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"evaluate_every": 10, "log_every": 5, "precision": "32-true", "device": "cpu"}
+    tb.train(recipe.build(data.spec), data, out=folder, steps=steps, pictures=False, **options)
+    return folder
+
+
+def _report(run: Path, **options: Any) -> _Page:
+    parsed = _Page(write_report(run, k=3, **options).read_text(encoding="utf8"))
+    _check_page(parsed)
+    return parsed
+
+
+def _check_page(parsed: _Page) -> None:
+    assert parsed.open == []
+    assert tuple(parsed.headings) == SECTIONS
+    for tag, attributes in parsed.elements:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert tag != "img" or (attributes["src"] or "").startswith("data:image/")
+        assert tag != "img" or attributes["alt"]
+        assert tag != "a" or (attributes["href"] or "").startswith("#")
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {f"#{i}" for i in ids} == {a["href"] for tag, a in parsed.elements if tag == "a"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return tb.load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def few(digits: Data) -> Data:
+    """Little of it, for models whose numbers do not matter."""
+    return dataclasses.replace(digits, train=digits.train.subset(200), test=digits.test.subset(40))
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory: pytest.TempPathFactory, digits: Data) -> Path:
+    recipe = tb.recipes.VAE(latent_dim=4, hidden=(32,))
+    return _run(tmp_path_factory.mktemp("runs") / "vae", recipe, digits)
+
+
+@pytest.fixture(scope="module")
+def vae_page(vae_run: Path) -> _Page:
+    return _report(vae_run)
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_loaded_and_it_is_small(vae_run: Path, vae_page: _Page) -> None:
+    text = (vae_run / "report.html").read_text(encoding="utf8")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert len(text) < 3_000_000
+    assert len(vae_page.images()) >= 3 + 2 + 1 + 4 + 2 + 1 + 6
+
+
+def test_embedded_pictures_can_be_read(vae_page: _Page) -> None:
+    for source in vae_page.images():
+        kind, data = source.removeprefix("data:image/").split(";base64,")
+        content = base64.b64decode(data, validate=True)
+        if kind == "svg+xml":
+            assert b"<svg" in content
+            assert b"<script" not in content
+        else:
+            assert min(Image.open(io.BytesIO(content)).size) >= 48
+
+
+def test_it_says_what_was_measured(vae_run: Path, vae_page: _Page) -> None:
+    found = json.loads((vae_run / "evaluation.json").read_text(encoding="utf8"))
+    assert found["n"] == 360
+    assert f"{found['nll']['value']:.2f} ± {found['nll']['standard_error']:.2f}" in vae_page.text
+    for name in ("independent pixels", "PCA", "probabilistic PCA, dequantised", "ELBO", "bits per dimension"):
+        assert name in vae_page.text
+    assert "Not a likelihood" not in vae_page.text
+
+
+def test_it_shows_an_evaluation_that_is_there(vae_run: Path, vae_page: _Page, few: Data) -> None:
+    path = RunFolder(vae_run).evaluation
+    before = path.read_text(encoding="utf8")
+    changed = {**json.loads(before), "n": 50, "nll": {"value": 77.25, "standard_error": 0.5}}
+    path.write_text(json.dumps(changed), encoding="utf8")
+    try:
+        material = gather(vae_run, few)
+        assert tables.verdict(material, tables.comparison(material)).startswith(
+            "On 50 test examples the negative log-likelihood is 77.25 ± 0.50"
+        )
+        path.write_text("{}", encoding="utf8")
+        assert gather(vae_run, few, k=2).evaluation.k == 2
+    finally:
+        path.write_text(before, encoding="utf8")
+
+
+def test_the_global_generator_is_left_alone(vae_run: Path, vae_page: _Page) -> None:
+    before = torch.random.get_rng_state()
+    first = write_report(vae_run).read_text(encoding="utf8")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    pictures = [i for i in _Page(first).images() if "image/png" in i]
+    assert pictures == [i for i in vae_page.images() if "image/png" in i]
+
+
+# -- other models and data ------------------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_has_no_samples(tmp_path: Path, few: Data) -> None:
+    parsed = _report(_run(tmp_path / "ae", tb.recipes.Autoencoder(latent_dim=2, hidden=(16,)), few), data=few)
+    assert "nothing can be sampled" in parsed.text
+    assert "Not a likelihood of this data." in parsed.text
+    assert "the latent space itself" in parsed.text
+    assert "squared error of a reconstruction" in parsed.text
+
+
+def test_a_linear_vae_is_compared_by_density(tmp_path: Path, few: Data) -> None:
+    parsed = _report(_run(tmp_path / "linear", tb.recipes.LinearVAE(latent_dim=3), few), data=few)
+    assert "Not a likelihood of this data." in parsed.text
+    assert "probabilistic PCA, density" in parsed.text
+    assert "variance of the posterior" in parsed.text
+
+
+def test_grey_bernoulli_is_marked(tmp_path: Path, few: Data) -> None:
+    recipe = tb.recipes.VAE(latent_dim=2, hidden=(16,), likelihood="bernoulli")
+    parsed = _report(_run(tmp_path / "grey", recipe, few), data=few)
+    assert "Not a likelihood of this data." in parsed.text
+    assert "no likelihood of that data" in parsed.text
+    assert "the model gives no likelihood of this data" in parsed.text
+    assert "probabilistic PCA, density" not in parsed.text
+
+
+def test_vectors_without_labels(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+    data = Data.from_arrays(values, name="vectors")
+    run = _run(tmp_path / "vectors", tb.recipes.VAE(latent_dim=1, hidden=(32,)), data)
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        write_report(run)
+    assert "write_report(run, data=" in str(caught.value)
+    parsed = _report(run, data=data)
+    assert parsed.text.count("not grey or RGB images") == 4
+    assert "one dimension" in parsed.text
+    assert "A density, not a probability" in parsed.text
+
+
+def test_large_color_pictures_and_hostile_names(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, size=(60, 3, 36, 60)).astype(np.uint8)
+    classes = ("$x^", "<script>alert(1)</script>", "日本")
+    data = Data.from_arrays(images, labels=np.arange(60) % 3, classes=classes, name='<b a="1">&')
+    run = _run(tmp_path / "color", tb.recipes.VAE(latent_dim=3, hidden=(8,), likelihood="gaussian"), data, steps=5)
+    parsed = _report(run, data=data)
+    assert 'vae on <b a="1">&' in parsed.text
+    assert "<script>alert(1)</script>" in parsed.text
+    assert any(source.startswith("data:image/jpeg") for source in parsed.images())
+
+
+def test_data_that_is_another_kind_is_refused(vae_run: Path) -> None:
+    with pytest.raises(UsageError, match="not the data") as caught:
+        write_report(vae_run, data=tb.load_data("digits", binarize="threshold"))
+    assert "17 levels" in str(caught.value)
+
+
+def test_data_that_moved_can_be_given(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.npy", tmp_path / "new.npy"
+    np.save(old, np.random.default_rng(0).integers(0, 256, size=(80, 6)).astype(np.uint8))
+    data = tb.load_data(old)
+    run = _run(tmp_path / "run", tb.recipes.VAE(latent_dim=2, hidden=(8,)), data, steps=3)
+    old.rename(new)
+    with pytest.raises(DataError, match="--data"):
+        write_report(run)
+    assert _report(run, data=new).headings
+
+
+def test_without_metrics_and_without_a_run(vae_run: Path, tmp_path: Path, few: Data) -> None:
+    with pytest.raises(CheckpointError, match="no run"):
+        write_report(tmp_path / "nothing")
+    folder = RunFolder(tmp_path / "copy")
+    for name in ("config.json", "model.safetensors", "evaluation.json"):
+        folder.path.mkdir(exist_ok=True)
+        (folder.path / name).write_bytes((vae_run / name).read_bytes())
+    assert "no metrics.jsonl" in _report(folder.path, data=few).text
+
+
+# -- the pieces -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_gives_the_same_options() -> None:
+    recipe = tb.recipes.VAE(latent_dim=3, hidden=(9, 8))
+    training = TrainingOptions(steps=7, pictures=False, clip_norm=1.0)
+    data = DataOptions("my data", binarize="dynamic", flip=True)
+    spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
+    words = shlex.split(reproduction_command(RunConfig(spec, training, recipe, data), "runs/x") or "")
+    assert words[:7] == ["tightbound", "train", "vae", "--data", "my data", "--out", "runs/x"]
+    rest = "--latent-dim 3 --hidden 9 8 --binarize dynamic --flip --steps 7 --clip-norm 1.0 --no-pictures"
+    assert words[7:] == rest.split()
+    assert reproduction_command(RunConfig(spec, training, None, data), "x") is None
+    assert reproduction_command(RunConfig(spec, training, recipe, None), "x") is None
+    assert "ema" not in json.dumps(words)
+    assert dataclasses.replace(training, ema=0.9) != training
+
+
+def test_the_command_is_on_the_page(vae_run: Path, vae_page: _Page) -> None:
+    config = RunFolder(vae_run).config()
+    assert (reproduction_command(config, vae_run.as_posix()) or "-") in vae_page.text
+
+
+def test_everything_is_escaped() -> None:
+    hostile = "<img src=http://x onerror='y'>"
+    text = page.page(
+        hostile,
+        page.paragraph(hostile) + page.box(hostile, [hostile]) + page.code(hostile),
+        [
+            (
+                hostile,
+                page.table([hostile], [[hostile]])
+                + page.legend([("red", "●", hostile)])
+                + page.strips([(hostile, "")]),
+            )
+        ],
+    )
+    assert "<img" not in text
+    assert _Page(text).open == []
+
+
+def test_first_steps_do_not_squash_a_curve() -> None:
+    steps = np.arange(1.0, 101.0)
+    values = -90 - 3000 * np.exp(-steps / 4) - 10 * np.exp(-steps / 40)
+    limits = figures.settled_limits([("train", steps, values)])
+    assert limits is not None
+    assert limits[0] > -140
+    assert figures.settled_limits([("train", steps, steps)]) is None
+    assert figures.settled_limits([("train", steps[:2], values[:2])]) is None
+    assert figures.settled_limits([("train", steps, np.full(100, 3.0))]) is None
+
+
+def test_maps_of_what_cannot_be_mapped() -> None:
+    assert flat_views(np.zeros((50, 4)))[0] == []
+    assert flat_views(np.ones((50, 1)))[0] == []
+    assert len(flat_views(np.random.default_rng(0).normal(size=(5, 3)))[0]) == 1
+    assert len(flat_views(np.random.default_rng(0).normal(size=(12, 2)))[0]) == 2
+
+
+def test_many_classes_have_a_mark_each() -> None:
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    labels = np.arange(200.0) % 37 - 1
+    drawn = figures.png(figures.scatter(points, labels, [f"class {i}" for i in range(36)], None))
+    assert drawn.startswith(b"\x89PNG")
+
+
+def test_a_sheet_holds_its_pictures() -> None:
+    images = torch.rand(3, 1, 48, 48)
+    pixels = np.asarray(sheet(images, columns=2))
+    assert pixels.shape == (100, 100, 4)
+    np.testing.assert_allclose(pixels[52:, :48, 0], 255 * images[2, 0].numpy(), atol=0.51)
+    assert pixels[52:, 52:].max() == 0
+    assert sheet(torch.rand(1, 3, 200, 400), columns=1).size == (96, 48)
