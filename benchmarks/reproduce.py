@@ -143,12 +143,12 @@ def write_table() -> None:
         "| experiment | value | reference | agrees within | training | commit |",
         "|---|---|---|---|---|---|",
     ]
-    for r in results:
-        lines.append(
-            f"| [{r['name']}](#{r['name']}) | {r['quantity']} = {r['value']:.2f} ± {r['standard_error']:.2f} | "
-            f"{r['published']} | {r['tolerance'] or 'at most'}: {'yes' if r['agrees'] else 'no'} | "
-            f"{r['training_seconds']:.0f} s, {r['hardware']} | {r['commit']}, {r['date']} |"
-        )
+    lines += [
+        f"| [{r['name']}](#{r['name']}) | {r['quantity']} = {r['value']:.2f} ± {r['standard_error']:.2f} | "
+        f"{r['published']} | {r['tolerance'] or 'at most'}: {'yes' if r['agrees'] else 'no'} | "
+        f"{r['training_seconds']:.0f} s, {r['hardware']} | {r['commit']}, {r['date']} |"
+        for r in results
+    ]
     for r in results:
         lines += ["", f"## {r['name']}", "", f"`{r['command']}`", "", f"Reference: {r['source']}."]
         if r["measure"] in ("none", "density"):

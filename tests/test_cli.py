@@ -16,7 +16,7 @@ import tightbound as tb
 from tightbound import checkpoint, commands
 from tightbound.cli import main
 
-TRAIN = "--steps 12 --latent-dim 3 --hidden 16 --no-pictures --device cpu".split()
+TRAIN = ["--steps", "12", "--latent-dim", "3", "--hidden", "16", "--no-pictures", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import gzip
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,15 @@ from tightbound.data import DATASETS, load_data
 from tightbound.data.formats import read_amat, read_idx
 from tightbound.data.named import READERS
 from tightbound.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def sockets_are_collected() -> Iterator[None]:
+    """Pooch leaves the socket of a refused download to the garbage collector, which warns: here, not in a later test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tightbound.cli import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
-SHORTER = "--steps 20 --no-pictures --device cpu".split()
+SHORTER = ["--steps", "20", "--no-pictures", "--device", "cpu"]
 
 
 def blocks(language: str) -> list[str]:

@@ -164,7 +164,7 @@ def sample(
     Example: tightbound sample runs/demo -n 64 --out samples.png
     """
     from . import pictures
-    from .training.randomness import fixed_noise
+    from .randomness import fixed_noise
 
     _positive("-n", n)
     folder, model = _model(run, device)
@@ -188,7 +188,7 @@ def reconstruct(
     Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
     """
     from . import pictures
-    from .training.randomness import fixed_noise
+    from .randomness import fixed_noise
 
     folder, model, loaded = _opened(run, data, device)
     with fixed_noise(seed):
@@ -213,7 +213,7 @@ def interpolate(
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
     from .evaluation.latents import interpolation
-    from .training.randomness import fixed_noise
+    from .randomness import fixed_noise
 
     folder, model, loaded = _opened(run, data, device)
     with fixed_noise(seed):
@@ -246,7 +246,7 @@ def traverse(
     import torch
 
     from .evaluation.latents import posterior_means, quantiles, traversal
-    from .training.randomness import fixed_noise
+    from .randomness import fixed_noise
 
     folder, model, loaded = _opened(run, data, device)
     part = loaded.split(split)
@@ -274,7 +274,7 @@ def encode(
     Example: tightbound encode runs/demo --data digits --out latents.npz
     """
     from .evaluation.latents import encode as encoded
-    from .training.randomness import fixed_noise
+    from .randomness import fixed_noise
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")

@@ -146,8 +146,7 @@ class _Located(Likelihood):
 
     def location_and_log_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
         location, *rest = features.unbind(-len(self.shape) - 1)
-        log_scale = self.log_scale + rest[0] if rest else self.log_scale
-        return location, log_scale.clamp(-12.0, 12.0)
+        return location, (self.log_scale + rest[0]).clamp(-12.0, 12.0) if rest else self.log_scale
 
 
 class Gaussian(_Located):

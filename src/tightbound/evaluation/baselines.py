@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data import Data, DataSpec, Split
 from ..errors import ObjectiveError, UsageError
-from ..training.randomness import fixed_noise
+from ..randomness import fixed_noise
 from .estimate import Estimate
 
 __all__ = [

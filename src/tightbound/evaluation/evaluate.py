@@ -9,19 +9,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Split
 from ..errors import UsageError
 from ..likelihoods import Measure, measure_of
-from ..models.latent import LatentVariableModel
+from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
-from ..training.randomness import fixed_noise
+from ..randomness import fixed_noise
 from .estimate import Estimate
 from .likelihood import per_example
 
@@ -97,23 +96,11 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
     """
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
-    with torch.no_grad(), fixed_noise(seed), _evaluating(model):
+    with torch.no_grad(), fixed_noise(seed), evaluating(model):
         batches = list(_batches(model, split, k))
         analytic = _kl_is_analytic(model, split)
     values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
     return _summary(values, measure_of(model.likelihood, split.spec), split, k, analytic)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in evaluation mode; behind it every part is in the mode in which it was."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
 
 
 def _batches(model: LatentVariableModel, split: Split, k: int) -> Iterator[dict[str, Tensor]]:

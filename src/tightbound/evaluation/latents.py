@@ -17,9 +17,9 @@ from torch.distributions import Distribution, Independent, Normal
 from ..data import Split
 from ..distributions import has_density
 from ..errors import ShapeError, UsageError
-from ..models.latent import LatentVariableModel
+from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
-from ..training.randomness import fixed_noise
+from ..randomness import fixed_noise
 
 __all__ = ["Walk", "encode", "interpolation", "posterior_means", "quantiles", "reconstruction_error", "traversal"]
 
@@ -94,7 +94,7 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Encode another: --split test.")
     parameter, parts = next(model.parameters()), []
-    with _evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
+    with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
         for batch in split.batches(CHUNK, parameter.device):
             part = _described(model.posterior(batch.x.to(parameter.dtype)))
             if batch.labels is not None:
@@ -124,7 +124,7 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
         ``(n,)``, in squared units of the data as the model sees it.
     """
     parameter, parts = next(model.parameters()), []
-    with _evaluating(model), fixed_noise(seed):
+    with evaluating(model), fixed_noise(seed):
         for batch in split.batches(CHUNK, parameter.device):
             x = batch.x.to(parameter.dtype)
             mean = model.likelihood(model.posterior(x).mean).mean
@@ -170,7 +170,7 @@ def interpolation(
     if x0.shape != x1.shape:
         raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
     path = ("spherical" if _gaussian(model) is not None else "linear") if path == "auto" else path
-    with _evaluating(model), fixed_noise(seed):
+    with evaluating(model), fixed_noise(seed):
         z0, z1 = model.posterior(x0).mean, model.posterior(x1).mean
         t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
         return _seen(model, _between(z0, z1, t, path))
@@ -213,7 +213,7 @@ def traversal(
         >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
         torch.Size([2, 9, 1, 8, 8])
     """
-    with _evaluating(model), fixed_noise(seed):
+    with evaluating(model), fixed_noise(seed):
         code = model.posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
         if values is None:
@@ -278,16 +278,3 @@ def _gaussian(model: LatentVariableModel) -> Normal | None:
 def _seen(model: LatentVariableModel, z: Tensor) -> Walk:
     px = model.likelihood(z)
     return Walk(z, px.mean, px.sample())
-
-
-class _evaluating:  # noqa: N801 (read as a word: with _evaluating(model))
-    """Evaluation mode, then what was before."""
-
-    def __init__(self, model: LatentVariableModel) -> None:
-        self.model, self.training = model, model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.training)

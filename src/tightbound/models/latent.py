@@ -8,6 +8,8 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from ..data.spec import DataSpec
     from ..recipes.base import Recipe
 
-__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms"]
+__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms", "evaluating"]
 
 
 @dataclass(frozen=True)
@@ -261,3 +263,15 @@ class Marginal(Distribution):
             "The density of a latent-variable model is an integral without a closed form.",
             remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
         )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; behind it every part is in the mode in which it was."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode

@@ -28,7 +28,7 @@ class Recipe:
         """The model's parts, put together."""
         raise NotImplementedError
 
-    def training_objective(self, terms: Terms, beta: float) -> Tensor:
+    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """What training maximises, ``(*batch)`` nats; ``beta`` rises from 0 to 1 during warm-up."""
         raise NotImplementedError
 

@@ -91,7 +91,7 @@ class VAE(Recipe):
         posterior = DiagonalGaussian(encoder(self, data, 2 * self.latent_dim), data.shape)
         return LatentVariableModel(StandardNormal(self.latent_dim), likelihood(self, data), posterior)
 
-    def training_objective(self, terms: Terms, beta: float) -> Tensor:
+    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
         from ..objectives import elbo, iwae
 
         return iwae(terms) if self.objective == "iwae" else elbo(terms, beta=self.beta * beta)

@@ -17,8 +17,8 @@ from ..errors import CheckpointError, DataError, TightboundError, UsageError
 from ..evaluation import Estimate, Evaluation, evaluate
 from ..evaluation.latents import posterior_means
 from ..models.latent import LatentVariableModel
+from ..randomness import fixed_noise
 from ..runs import RunConfig, RunFolder
-from ..training.randomness import fixed_noise
 
 __all__ = ["Material", "gather"]
 

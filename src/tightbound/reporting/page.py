@@ -12,8 +12,23 @@ from PIL import Image
 
 from .sheet import opaque
 
-__all__ = ["box", "code", "escape", "figure", "legend", "page", "paragraph", "picture", "section", "strips", "table"]
-__all__ += ["plot", "tag", "tiles", "wide"]
+__all__ = [
+    "box",
+    "code",
+    "escape",
+    "figure",
+    "legend",
+    "page",
+    "paragraph",
+    "picture",
+    "plot",
+    "section",
+    "strips",
+    "table",
+    "tag",
+    "tiles",
+    "wide",
+]
 
 
 def escape(text: object) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import pictures
 from ..evaluation.evaluate import ACTIVE
 from ..evaluation.latents import interpolation, traversal
-from ..training.randomness import fixed_noise
+from ..randomness import fixed_noise
 from . import figures, page
 from .maps import flat_views
 from .material import Material

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -33,7 +33,7 @@ def launch(options: TrainingOptions) -> Fabric:
         devices=local,
         num_nodes=max(1, processes // local),
         strategy="ddp" if processes > 1 else "auto",
-        precision=precision,
+        precision=cast(Any, precision),
     )
     fabric.launch()
     return fabric

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from ..errors import CheckpointError, TrainingError, UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel, Terms
 from ..objectives import elbo, reconstruction
+from ..randomness import epoch_order, fixed_noise, mix, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, ramp
 from ..spec import to_json
@@ -32,7 +33,6 @@ from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .options import TrainingOptions
-from .randomness import epoch_order, fixed_noise, mix, reseed
 
 __all__ = ["Step", "TrainingResult", "build_seeded", "train"]
 
@@ -166,7 +166,7 @@ class _Run:
         self.evaluate_every = options.evaluate_every or max(1, self.steps // 20)
         self.warmup = round(options.beta_warmup * self.steps)
         self.raw = Step(model, objective)
-        module = torch.compile(self.raw) if options.compile else self.raw
+        module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
         self.average = MovingAverage(model, options.ema)
         self.step, self.best, self.stale = 0, None, 0

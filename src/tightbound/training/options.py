@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UsageError
-from ..spec import register
+from ..spec import check_choices, register
 
 __all__ = ["TrainingOptions"]
 
@@ -60,6 +60,7 @@ class TrainingOptions:
     """Write the metrics for TensorBoard too (extra: tensorboard)."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:

@@ -1,0 +1,123 @@
+"""Pictures show what they say: every image in its place, the mean beside the draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from instances import CONTINUOUS, GREY, ODD, RGB, examples
+from tightbound.data import DataSpec
+from tightbound.errors import CheckpointError, UsageError
+from tightbound.models import LatentVariableModel
+from tightbound.pictures import check_image, grid, panels, reconstructions, samples, save_picture, training_picture
+from tightbound.recipes import VAE, Autoencoder
+
+SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
+
+
+def pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, None), (4, None), (7, 3), (3, 10), (5, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_shows_every_image_row_by_row(n: int, columns: int | None, channels: int) -> None:
+    images = torch.rand(n, channels, 60, 50)  # so large that it is not enlarged
+    sheet = pixels(grid(images, columns))
+    across = min(n, columns or int(np.ceil(n**0.5)))
+    cell = (sheet.shape[1] // (-(-n // across)), sheet.shape[2] // across)
+    for i in range(n):
+        top, left = i // across * cell[0], i % across * cell[1]
+        shown = sheet[:, top : top + 60, left : left + 50]
+        torch.testing.assert_close(shown, images[i].expand(3, -1, -1), rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_small_images_are_enlarged_without_blur() -> None:
+    sheet = pixels(grid(torch.eye(8).reshape(1, 1, 8, 8)))
+    assert min(sheet.shape[1:]) >= 48
+    assert set(sheet.unique().tolist()) == {0.0, 1.0}
+
+
+def test_values_that_cannot_be_shown_are_cut_off() -> None:
+    images = torch.tensor([-3.0, 5.0, torch.nan, 0.5]).reshape(1, 1, 2, 2).expand(1, 1, 2, 2).requires_grad_()
+    shown = pixels(grid(torch.nn.functional.interpolate(images, scale_factor=30)))
+    assert shown[0, 0, 0] == 0
+    assert shown[0, 0, 59] == 1
+    assert shown[0, 59, 0] == 0
+    assert shown[0, 59, 59] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_panels_hold_their_pictures(across: bool) -> None:
+    colours = [(200, 0, 0), (0, 200, 0)]
+    parts = [(f"a title {i}", Image.new("RGB", (80, 30 + 20 * i), colour)) for i, colour in enumerate(colours)]
+    sheet = np.array(panels(parts, across))
+    for colour, (_, image) in zip(colours, parts, strict=True):
+        assert (sheet == np.array(colour)).all(-1).sum() == image.width * image.height
+
+
+def test_only_images_can_be_drawn() -> None:
+    for spec in (GREY, RGB, ODD):
+        check_image(spec)
+    for spec in (CONTINUOUS, DataSpec("two channels", (2, 8, 8), levels=17)):
+        with pytest.raises(UsageError, match="drawn"):
+            check_image(spec)
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "picture.png"
+    save_picture(Image.new("RGB", (3, 2)), path)
+    with Image.open(path) as image:
+        assert image.size == (3, 2)
+    assert [p.name for p in path.parent.iterdir()] == ["picture.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError):
+        save_picture(Image.new("RGB", (3, 2)), tmp_path / "file" / "picture.png")
+
+
+def trained(spec: DataSpec) -> LatentVariableModel:
+    return VAE(**SMALL).build(spec)
+
+
+def test_a_reconstruction_is_the_mean_and_not_another_draw() -> None:
+    model, x = trained(GREY), examples(GREY, 4).float()
+    one, other = reconstructions(model, x), reconstructions(model, x)
+    mean, draw = "mean of p(x|z)", "draw from p(x|z)"
+    assert torch.equal(one["data"], x)
+    assert torch.equal(one[mean], other[mean])
+    assert not torch.equal(one[draw], other[draw])
+    torch.testing.assert_close(one[mean], model.likelihood(model.posterior(x).mean).mean)
+    assert all(value.shape == x.shape and not value.requires_grad for value in one.values())
+
+
+def test_mean_and_draw_of_a_sample_belong_together() -> None:
+    model = trained(GREY)
+    with torch.no_grad():
+        model.likelihood.log_scale.fill_(-9.0)  # pyright: ignore[reportCallIssue]
+    drawn = samples(model, 20)
+    mean, draw = drawn["mean of p(x|z)"], drawn["draw from p(x|z)"]
+    assert mean.shape == draw.shape == (20, *GREY.shape)
+    assert (mean - draw).abs().max() <= 1 / 16 + 1e-3  # a level, for the scale is almost nothing
+    assert (mean - draw.roll(1, 0)).abs().max() > 0.2
+
+
+def test_temperature_moves_samples_to_the_middle() -> None:
+    model = trained(CONTINUOUS)
+    means = [samples(model, 200, temperature)["mean of p(x|z)"] for temperature in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(means[0], means[0][:1].expand(200, -1))
+    spreads = [mean.std(0).mean() for mean in means]
+    assert spreads[0] < spreads[1] < spreads[2]
+
+
+@pytest.mark.parametrize("recipe", [VAE(**SMALL), Autoencoder(**SMALL)])
+def test_a_training_picture_is_a_picture(recipe: VAE | Autoencoder, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    training_picture(recipe.build(GREY), examples(GREY, 3).float(), path)
+    with Image.open(path) as image:
+        assert min(image.size) > 100

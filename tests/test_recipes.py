@@ -1,0 +1,252 @@
+"""Every system of the literature, with every part, keeps every promise."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from instances import (
+    BINARY,
+    CONTINUOUS,
+    CONTINUOUS_IMAGE,
+    DEQUANTIZED,
+    GREY,
+    LATENT,
+    LEVELS,
+    ODD,
+    RGB,
+    SYSTEMS,
+    examples,
+    is_level,
+    system_id,
+    terms_with,
+    without_gradient,
+)
+from tightbound import checkpoint
+from tightbound.data import DataSpec
+from tightbound.errors import ObjectiveError, UnknownName, UsageError
+from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian
+from tightbound.models import LatentVariableModel, Terms
+from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe, find_recipe
+from tightbound.spec import from_json, to_json
+
+
+@pytest.fixture(params=SYSTEMS, ids=system_id)
+def system(request: pytest.FixtureRequest) -> tuple[Recipe, DataSpec]:
+    return request.param
+
+
+def build(system: tuple[Recipe, DataSpec]) -> LatentVariableModel:
+    recipe, spec = system
+    return recipe.build(spec).double()
+
+
+def objective(model: LatentVariableModel, terms: Terms, beta: float = 0.5) -> Tensor:
+    assert model.recipe is not None
+    return model.recipe.training_objective(terms, beta)
+
+
+def test_a_model_remembers_its_recipe_and_its_data(system: tuple[Recipe, DataSpec]) -> None:
+    model = build(system)
+    assert (model.recipe, model.data_spec) == system
+    assert isinstance(model, nn.Module)
+    assert type(model.likelihood).__name__ in repr(model)
+
+
+def test_samples_have_the_shape_and_range_of_the_data(system: tuple[Recipe, DataSpec]) -> None:
+    _, spec = system
+    model = build(system)
+    if model.prior is None:
+        with pytest.raises(ObjectiveError, match="no prior"):
+            model().sample((4,))
+        x = model.likelihood(torch.randn(4, LATENT).double()).sample()
+    else:
+        x = model().sample((4,))
+    assert x.shape == (4, *spec.shape)
+    assert x.dtype == torch.float64
+    assert x.isfinite().all()
+    if spec.discrete and not isinstance(model.likelihood, Gaussian):
+        assert is_level(x, 2 if isinstance(model.likelihood, Bernoulli) else spec.levels or 0)
+
+
+def test_gradient_reaches_every_parameter(system: tuple[Recipe, DataSpec]) -> None:
+    model = build(system)
+    objective(model, model().terms(examples(system[1], 5), system[0].training_samples)).sum().backward()
+    assert without_gradient(model) == []
+
+
+def test_the_loss_of_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
+    model, x = build(system), examples(system[1], 6)
+    terms = model().terms(x, system[0].training_samples)
+    together, z = objective(model, terms), terms.latents[0].z
+    assert together.shape == (6,)
+    for part in ([0], [4], [1, 2], [5, 3, 0]):
+        alone = objective(model, terms_with(model, x[part], z[:, part]))
+        torch.testing.assert_close(alone, together[part], rtol=1e-9, atol=1e-9)
+
+
+def test_saved_and_loaded_the_bound_is_the_same_bit_for_bit(system: tuple[Recipe, DataSpec], tmp_path: Path) -> None:
+    recipe, spec = system
+    model, x = build(system).float(), examples(spec, 5).float()
+    for parameter in model.parameters():  # as if trained
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    checkpoint.write(tmp_path / "model.safetensors", checkpoint.tensors_of(model))
+    again = from_json(to_json(recipe), Recipe).build(from_json(to_json(spec), DataSpec))
+    checkpoint.load_into(again, checkpoint.read(tmp_path / "model.safetensors"))
+    bounds = []
+    for each in (model, again):
+        torch.manual_seed(1)
+        bounds.append(recipe.bound(each().terms(x, k=2)))
+    assert torch.equal(*bounds)
+
+
+def test_bounds_and_beta(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    model = build(system)
+    terms = model().terms(examples(spec, 5), recipe.training_samples)
+    bound = recipe.bound(terms)
+    assert bound.shape == (5,)
+    options: Any = recipe
+    if getattr(recipe, "beta", 1.0) == 1.0:
+        torch.testing.assert_close(recipe.training_objective(terms, 1.0), bound)
+    if model.prior is not None and getattr(recipe, "objective", "elbo") == "elbo":
+        expected = terms.log_likelihood.mean(0) - 0.25 * getattr(options, "beta", 1.0) * terms.kl()
+        torch.testing.assert_close(recipe.training_objective(terms, 0.25), expected)
+
+
+def test_float32(system: tuple[Recipe, DataSpec]) -> None:
+    model, x = build(system).float(), examples(system[1], 5).float()
+    terms = model().terms(x)
+    assert objective(model, terms).dtype == torch.float32
+    assert objective(model, terms).isfinite().all()
+
+
+COMPILED = [
+    (VAE(latent_dim=2, hidden=(4,)), GREY),
+    (VAE(latent_dim=2, hidden=(4,)), BINARY),
+    (VAE(latent_dim=2, hidden=(4,), likelihood="categorical"), LEVELS),
+    (VAE(latent_dim=2, network="convolutional", channels=(2,), objective="iwae", samples=3), ODD),
+    (Autoencoder(latent_dim=2, hidden=(4,)), GREY),
+    (LinearVAE(latent_dim=2), CONTINUOUS),
+]
+
+
+class _Loss(nn.Module):
+    def __init__(self, model: LatentVariableModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
+        assert self.model.recipe is not None
+        terms = self.model().terms(x, self.model.recipe.training_samples)
+        return self.model.recipe.training_objective(terms, beta)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("system", COMPILED, ids=system_id)
+def test_the_whole_objective_compiles_to_one_graph(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    loss, x, beta = _Loss(recipe.build(spec).double()), examples(spec, 5), torch.tensor(0.5).double()
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    values, gradients = [], []
+    for function in (loss, compiled):
+        loss.zero_grad()
+        torch.manual_seed(2)
+        values.append(function(x, beta))
+        values[-1].mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in loss.parameters() if p.grad is not None]))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "scale", "data", "expected", "resolved"),
+    [
+        ("auto", "auto", BINARY, Bernoulli, None),
+        ("auto", "auto", GREY, DiscretizedLogisticLikelihood, "per-dimension"),
+        ("auto", "auto", CONTINUOUS, Gaussian, "shared"),
+        ("auto", "auto", DEQUANTIZED, Gaussian, "shared"),
+        ("auto", "network", RGB, DiscretizedLogisticLikelihood, "network"),
+        ("gaussian", "auto", GREY, Gaussian, "fixed"),
+        ("gaussian", "per-dimension", CONTINUOUS, Gaussian, "per-dimension"),
+        ("discretized-logistic", "auto", BINARY, DiscretizedLogisticLikelihood, "per-dimension"),
+        ("categorical", "auto", GREY, Categorical, None),
+        ("bernoulli", "auto", GREY, Bernoulli, None),
+    ],
+)
+def test_names_become_parts(likelihood: Any, scale: Any, data: DataSpec, expected: type, resolved: str | None) -> None:
+    part = VAE(latent_dim=2, hidden=(4,), likelihood=likelihood, scale=scale).build(data).likelihood
+    assert type(part) is expected
+    assert getattr(part, "scale", None) == resolved
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "message"),
+    [
+        ({"likelihood": "categorical"}, CONTINUOUS, "levels"),
+        ({"likelihood": "categorical"}, DEQUANTIZED, "dequantized"),
+        ({"likelihood": "discretized-logistic"}, CONTINUOUS_IMAGE, "levels"),
+        ({"likelihood": "bernoulli"}, CONTINUOUS, "continuous"),
+        ({"network": "convolutional"}, LEVELS, "images"),
+        ({"likelihood": "gaussian", "variance": -1.0}, CONTINUOUS, "positive"),
+    ],
+)
+def test_options_that_cannot_model_the_data_are_refused(options: dict[str, Any], data: DataSpec, message: str) -> None:
+    for recipe in (VAE, Autoencoder):
+        with pytest.raises(UsageError, match=message):
+            recipe(**options).build(data)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (VAE, {"latent_dim": 0}),
+        (VAE, {"hidden": (4, 0)}),
+        (VAE, {"channels": (-1,)}),
+        (VAE, {"samples": 0}),
+        (VAE, {"beta": -1.0}),
+        (VAE, {"objective": "iwae", "beta": 2.0}),
+        (Autoencoder, {"latent_dim": -3}),
+        (LinearVAE, {"latent_dim": 0}),
+    ],
+)
+def test_options_out_of_range_are_refused(recipe: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "nearest"),
+    [
+        (VAE, {"likelihood": "gausian"}, "gaussian"),
+        (VAE, {"network": "convolution"}, "convolutional"),
+        (VAE, {"objective": "iwea"}, "iwae"),
+        (VAE, {"activation": "rely"}, "relu"),
+        (VAE, {"scale": "perdimension"}, "per-dimension"),
+        (Autoencoder, {"likelihood": "categoric"}, "categorical"),
+        (LinearVAE, {"posterior": "exat"}, "exact"),
+    ],
+)
+def test_unknown_names_are_refused_and_the_nearest_offered(recipe: Any, options: dict[str, str], nearest: str) -> None:
+    """A name that is not known must not become another part without a word."""
+    with pytest.raises(UnknownName, match=f"Did you mean '{nearest}'"):
+        recipe(**options)
+
+
+def test_recipes_are_found_by_name() -> None:
+    assert find_recipe("vae") is VAE
+    assert find_recipe("autoencoder") is Autoencoder
+    assert find_recipe("linear-vae") is LinearVAE
+    with pytest.raises(UnknownName, match="Did you mean 'vae'"):
+        find_recipe("vea")
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        VAE().latent_dim = 3  # pyright: ignore[reportAttributeAccessIssue]

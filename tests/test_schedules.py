@@ -1,0 +1,41 @@
+"""Schedules are pure functions of the step."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tightbound.schedules import learning_rate, ramp
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 100])
+def test_a_ramp_rises_to_one_and_stays(length: int) -> None:
+    values = [ramp(step, length) for step in range(2 * length + 2)]
+    assert all(0 < value <= 1 for value in values)
+    assert values == sorted(values)
+    assert all(value == 1 for value in values[max(0, length - 1) :])
+    if length > 1:
+        assert values[length - 2] < 1
+        steps = [b - a for a, b in pairwise(values[:length])]
+        assert steps == pytest.approx([1 / length] * (length - 1))
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10, 100, 200])
+def test_the_learning_rate_rises_then_falls(warmup: int) -> None:
+    for schedule in ("constant", "cosine"):
+        values = [learning_rate(step, 100, schedule, warmup) for step in range(100)]
+        assert all(0 < value <= 1 for value in values)
+        assert values[:warmup] == sorted(values[:warmup])
+        assert values[warmup:] == sorted(values[warmup:], reverse=True)
+        if schedule == "constant":
+            assert all(value == 1 for value in values[warmup:])
+        elif warmup < 100:
+            assert values[warmup] == 1
+            assert values[-1] < 0.01 or warmup > 50
+
+
+def test_cosine_is_half_in_the_middle_and_ends_at_zero() -> None:
+    assert learning_rate(50, 100, "cosine") == pytest.approx(0.5)
+    assert learning_rate(55, 100, "cosine", warmup=10) == pytest.approx(0.5)
+    assert learning_rate(100, 100, "cosine") == pytest.approx(0.0)

@@ -1,0 +1,240 @@
+"""Specs: to JSON and back without loss, every field checked, and no name in a file that could run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from instances import SPECS, SYSTEMS, system_id
+from tightbound import spec
+from tightbound.data import DataOptions, DataSpec
+from tightbound.errors import CheckpointError, UnknownName, UsageError
+from tightbound.recipes import VAE, LinearVAE, Recipe
+from tightbound.runs import RunConfig
+from tightbound.spec import check_choices, from_json, kind_of, register, registered, to_json, upgrade
+from tightbound.training import TrainingOptions
+
+
+@pytest.fixture(autouse=True)
+def closed_registry() -> Iterator[None]:
+    """A test may register kinds; the next one must not see them."""
+    kinds, upgrades = dict(spec._kinds), dict(spec._upgrades)
+    yield
+    spec._kinds.clear()
+    spec._kinds.update(kinds)
+    spec._upgrades.clear()
+    spec._upgrades.update(upgrades)
+
+
+def through_json(value: Any, base: Any = object) -> Any:
+    return from_json(json.loads(json.dumps(to_json(value), allow_nan=False)), base)
+
+
+OPTIONS: list[Any] = [
+    *SPECS,
+    DataOptions(),
+    DataOptions("mnist", binarize="dynamic", flip=True, image_size=32, color="rgb", validation=0, split_seed=7),
+    TrainingOptions(),
+    TrainingOptions(steps=5, lr=1, clip_norm=2, patience=3, precision="64-true", device="cuda:1", compile=True),
+    RunConfig(SPECS[0], TrainingOptions()),
+    RunConfig(SPECS[0], TrainingOptions(), VAE(hidden=()), DataOptions(dequantize=True), "0.1.0"),
+]
+
+
+@pytest.mark.parametrize("value", OPTIONS, ids=lambda value: type(value).__name__)
+def test_round_trip(value: Any) -> None:
+    assert through_json(value) == value
+    assert type(through_json(value)) is type(value)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=system_id)
+def test_round_trip_of_recipes(system: tuple[Recipe, DataSpec]) -> None:
+    config = RunConfig(system[1], TrainingOptions(), system[0])
+    assert through_json(config, RunConfig) == config
+
+
+def test_every_registered_kind_is_tested() -> None:
+    tested = {type(value) for value in OPTIONS} | {type(recipe) for recipe, _ in SYSTEMS}
+    ours = {cls for cls in registered(object).values() if cls.__module__.startswith("tightbound.")}
+    assert ours == tested
+
+
+def test_what_is_written_names_its_kind_and_version() -> None:
+    written = to_json(LinearVAE(latent_dim=3))
+    assert written["kind"] == kind_of(LinearVAE()) == "linear-vae"
+    assert written["version"] == 1
+    assert written["latent_dim"] == 3
+    assert to_json(VAE(hidden=(4, 5)))["hidden"] == [4, 5]
+
+
+def test_fields_left_out_have_their_defaults() -> None:
+    assert from_json({"kind": "vae", "version": 1, "latent_dim": 3}, Recipe) == VAE(latent_dim=3)
+
+
+def test_integers_are_numbers() -> None:
+    options = from_json({"kind": "training-options", "version": 1, "lr": 1}, TrainingOptions)
+    assert options.lr == 1.0
+    assert type(options.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_dim": "3"}, "latent_dim"),
+        ({"latent_dim": 3.5}, "latent_dim"),
+        ({"latent_dim": True}, "latent_dim"),
+        ({"latent_dim": None}, "latent_dim"),
+        ({"beta": "1"}, "beta"),
+        ({"beta": False}, "beta"),
+        ({"hidden": 4}, "hidden"),
+        ({"hidden": [4, "5"]}, "hidden"),
+        ({"hidden": {"0": 4}}, "hidden"),
+        ({"network": "transformer"}, "network"),
+        ({"network": ["mlp"]}, "network"),
+        ({"latentdim": 3}, "latentdim"),
+        ({"version": 2}, "newer"),
+        ({"version": "1"}, "version"),
+        ({"version": True}, "version"),
+        ({"version": None}, "version"),
+        ({"version": 0}, "version"),
+        ({"version": 1.0}, "version"),
+    ],
+)
+def test_damaged_fields_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        from_json({**to_json(VAE()), **changes}, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("data-spec", {"shape": [1, "8"]}),
+        ("data-spec", {"levels": 2.5}),
+        ("data-spec", {"classes": "ab"}),
+        ("training-options", {"compile": 1}),
+        ("training-options", {"steps": "5"}),
+        ("run", {"data_spec": None}),
+        ("run", {"recipe": {"kind": "data-options", "version": 1}}),
+        ("run", {"recipe": []}),
+    ],
+)
+def test_wrong_types_in_every_kind_are_refused(kind: str, changes: dict[str, Any]) -> None:
+    value = next(to_json(value) for value in OPTIONS if kind_of(value) == kind)
+    with pytest.raises(CheckpointError):
+        from_json({**value, **changes}, object)
+
+
+def test_a_missing_field_is_named() -> None:
+    value = to_json(SPECS[0])
+    del value["shape"]
+    with pytest.raises(CheckpointError, match="lacks the field 'shape'"):
+        from_json(value, DataSpec)
+
+
+@pytest.mark.parametrize("kind", [None, 3, ["vae"], {"vae": 1}, "", "VAE"])
+def test_unknown_kinds_are_refused(kind: Any) -> None:
+    with pytest.raises(UnknownName):
+        from_json({"kind": kind, "version": 1}, Recipe)
+
+
+def test_the_nearest_kind_is_offered() -> None:
+    with pytest.raises(UnknownName, match="linear-vae"):
+        from_json({"kind": "linear-vea", "version": 1}, Recipe)
+
+
+def test_another_kind_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="Recipe"):
+        from_json(to_json(SPECS[0]), Recipe)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["this", "antigravity", "os.system", "builtins.eval", "tightbound.cli", "__main__", "tightbound.recipes.vae.VAE"],
+)
+def test_no_name_in_a_file_is_imported(kind: str) -> None:
+    before = set(sys.modules)
+    for value in (
+        {"kind": kind, "version": 1},
+        {**to_json(RunConfig(SPECS[0], TrainingOptions(), VAE())), "recipe": {"kind": kind, "version": 1}},
+    ):
+        with pytest.raises((UnknownName, CheckpointError)):
+            from_json(value, object)
+    assert set(sys.modules) == before
+
+
+def test_values_out_of_range_are_refused_when_read_too() -> None:
+    with pytest.raises(UsageError):
+        from_json({**to_json(VAE()), "latent_dim": -3}, Recipe)
+
+
+def test_old_versions_are_upgraded_step_by_step() -> None:
+    @register("test-kind", version=3)
+    @dataclass(frozen=True)
+    class Kind:
+        width: int
+        depth: int = 2
+
+    @upgrade("test-kind", version=1)
+    def _(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"size": fields["n"]}
+
+    @upgrade("test-kind", version=2)
+    def _(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"width": 2 * fields["size"]}
+
+    assert from_json({"kind": "test-kind", "version": 1, "n": 4}, Kind) == Kind(8)
+    assert from_json({"kind": "test-kind", "version": 2, "size": 4}, Kind) == Kind(8)
+    assert from_json({"kind": "test-kind", "version": 3, "width": 4}, Kind) == Kind(4)
+    assert to_json(Kind(4))["version"] == 3
+    with pytest.raises(CheckpointError, match="newer"):
+        from_json({"kind": "test-kind", "version": 4, "width": 4}, Kind)
+
+
+def test_a_version_without_an_upgrade_is_refused() -> None:
+    @register("test-kind", version=2)
+    @dataclass(frozen=True)
+    class Kind:
+        width: int = 1
+
+    with pytest.raises(CheckpointError, match="too old"):
+        from_json({"kind": "test-kind", "version": 1}, Kind)
+
+
+def test_a_kind_is_registered_once() -> None:
+    with pytest.raises(UsageError, match="registered already"):
+
+        @register("vae")
+        @dataclass(frozen=True)
+        class Other:
+            pass
+
+    @dataclass(frozen=True)
+    class Unregistered:
+        pass
+
+    with pytest.raises(UsageError, match="not registered"):
+        to_json(Unregistered())
+
+
+def test_choices_are_checked() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        colour: Literal["red", "green"] = "red"
+        size: int = 1
+
+    check_choices(Options())
+    with pytest.raises(UnknownName, match="Did you mean 'green'"):
+        check_choices(Options("gren"))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("kind", sorted(registered(object)))
+def test_specs_are_frozen_dataclasses(kind: str) -> None:
+    cls: Any = registered(object)[kind]
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen  # pyright: ignore
