@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench reproduce clean
 
 demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
 	rm -rf runs/demo
@@ -24,6 +26,12 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(STAMP) $(PEERS_STAMP)  ## Measure speed against a bare loop and pythae, and write docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+reproduce: $(STAMP)  ## Rebuild published numbers and write docs/results.md (the data sets are downloaded if need be)
+	$(BIN)/python benchmarks/reproduce.py $(REPRODUCE)
+
 clean:
 	rm -rf $(VENV) .venv-peers runs
 
@@ -32,3 +40,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+$(PEERS_STAMP): benchmarks/requirements-peers.txt constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement benchmarks/requirements-peers.txt
+	touch $(PEERS_STAMP)

@@ -34,7 +34,7 @@ from tightbound.errors import DataError
 
 @pytest.fixture(autouse=True)
 def sockets_are_collected() -> Iterator[None]:
-    """Pooch leaves the socket of a refused download to the garbage collector, which warns: here, not in a later test."""
+    """Pooch leaves the socket of a refused download to the garbage collector, which warns here, not in a later test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

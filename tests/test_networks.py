@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from instances import CONDITION, NETWORKS, double, without_gradient
-from tightbound.networks import ACTIVATIONS, MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
+from tightbound.networks import (
+    ACTIVATIONS,
+    MLP,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    Linear,
+    LinearWithConstant,
+)
 
 
 @pytest.fixture(params=[0, CONDITION], ids=["no-condition", "condition"])
@@ -87,3 +96,43 @@ def test_a_convolutional_network_halves_while_it_can() -> None:
     encoder = ConvolutionalEncoder((1, 28, 28), 2, (8, 16, 32, 64, 128))
     strides = [m.stride[0] for m in encoder.grid if isinstance(m, nn.Conv2d)]
     assert math.prod(strides) == 16  # 28 -> 14 -> 7 -> 4 -> 2
+
+
+@pytest.mark.parametrize("leading", [(2048,), (8, 256)])
+def test_large_products_by_onednn_equal_torchs(leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradients, whichever library multiplies."""
+    ours, theirs = Linear(64, 48), nn.Linear(64, 48)
+    theirs.load_state_dict(ours.state_dict())
+    x, upstream = torch.randn(*leading, 64), torch.randn(*leading, 48)
+    calls: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "to_mkldnn", counted(torch.Tensor.to_mkldnn, calls))
+    found = []
+    for layer in (ours, theirs):
+        inputs = x.clone().requires_grad_()
+        y = layer(inputs)
+        (y * upstream).sum().backward()
+        found.append((y.detach(), inputs.grad, layer.weight.grad, layer.bias.grad))
+    assert len(calls) == torch.backends.mkldnn.is_available()
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def counted(function: Callable[..., torch.Tensor], calls: list[int]) -> Callable[..., torch.Tensor]:
+    def called(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return function(*arguments)
+
+    return called
+
+
+def test_everything_else_is_torchs_own_layer() -> None:
+    layer, x = Linear(64, 48), torch.randn(2048, 64)
+    expected = nn.functional.linear(x, layer.weight, layer.bias)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert torch.equal(layer.double()(x.double()).float().isfinite(), expected.isfinite())
+    layer = layer.float()
+    vmapped = torch.func.vmap(layer)(x.reshape(2, 1024, 64))
+    torch.testing.assert_close(vmapped.reshape(2048, 48), expected)
+    assert isinstance(layer, nn.Linear)
+    assert set(layer.state_dict()) == {"weight", "bias"}

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Normal
 
 from .data.spec import DataSpec
+from .distributions import Bernoulli as BernoulliDistribution
 from .distributions import CategoricalLevels, Conditional, DiscretizedLogistic, independent
 from .errors import ShapeError, UsageError
 
@@ -120,7 +120,7 @@ class Bernoulli(Likelihood):
 
     def distribution(self, features: Tensor) -> Distribution:
         logits = features.squeeze(-len(self.shape) - 1)
-        return independent(TorchBernoulli(logits=logits, validate_args=False), len(self.shape))
+        return independent(BernoulliDistribution(logits), len(self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
         if data.discrete and data.levels == 2:

@@ -6,10 +6,13 @@ Convention: a value with :math:`L` levels is :math:`x = l / (L - 1) \in [0, 1]`;
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
+from torch.types import _size
 
 __all__ = ["DiscretizedLogistic"]
 
@@ -17,7 +20,8 @@ __all__ = ["DiscretizedLogistic"]
 class DiscretizedLogistic(Distribution):
     r"""Probability of a level under a logistic density, a mass that sums to one over the levels.
 
-    .. math:: P(x) = \sigma(a) - \sigma(b), \qquad a = \frac{x + \delta/2 - \mu}{s}, \quad b = \frac{x - \delta/2 - \mu}{s}
+    .. math:: P(x) = \sigma(a) - \sigma(b), \qquad
+        a = \frac{x + \delta/2 - \mu}{s}, \quad b = \frac{x - \delta/2 - \mu}{s}
 
     computed without cancellation as :math:`\log \sigma(a) + \log \sigma(-b) + \log(1 - e^{-\delta / s})`; the first
     level has no :math:`b`, the last no :math:`a`.
@@ -37,8 +41,8 @@ class DiscretizedLogistic(Distribution):
         tensor(1.)
     """
 
-    arg_constraints = {}
-    support = constraints.unit_interval
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels
@@ -54,7 +58,7 @@ class DiscretizedLogistic(Distribution):
         first, last = value < half, value > 1 - half
         return torch.where(first, -below, torch.where(last, -above, width - below - above))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
             u = torch.rand(*sample_shape, *self.batch_shape, dtype=self.location.dtype, device=self.location.device)
             eps = torch.finfo(u.dtype).eps

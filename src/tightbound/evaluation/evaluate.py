@@ -18,7 +18,7 @@ from torch import Tensor
 from ..data import Split
 from ..errors import UsageError
 from ..likelihoods import Measure, measure_of
-from ..models.latent import LatentVariableModel, evaluating
+from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..progress import progress
 from ..randomness import fixed_noise
 from .estimate import Estimate
@@ -78,7 +78,7 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: Importance samples for each example.
+        k: Importance samples for each example; a deterministic posterior takes one.
         seed: Seed of all noise: binarisation, dequantisation, posterior samples.
 
     Returns:
@@ -97,8 +97,10 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
+        terms = _terms_of_the_first(model, split)
+        analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
+        k = k if terms.bounded else min(k, 1)  # samples of a deterministic code are all the same
         batches = list(_batches(model, split, k))
-        analytic = _kl_is_analytic(model, split)
     values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
     return _summary(values, measure_of(model.likelihood, split.spec), split, k, analytic)
 
@@ -115,11 +117,9 @@ def _batches(model: LatentVariableModel, split: Split, k: int) -> Iterator[dict[
             advance(len(part))
 
 
-def _kl_is_analytic(model: LatentVariableModel, split: Split) -> bool | None:
+def _terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
     parameter = next(model.parameters())
-    x = split.batch(torch.arange(1), parameter.device).x.to(parameter.dtype)
-    terms = model().terms(x)
-    return all(latent.analytic for latent in terms.latents) if terms.bounded else None
+    return model().terms(split.batch(torch.arange(1), parameter.device).x.to(parameter.dtype))
 
 
 def _summary(values: dict[str, Tensor], measure: Measure, split: Split, k: int, analytic: bool | None) -> Evaluation:

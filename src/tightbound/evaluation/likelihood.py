@@ -16,7 +16,7 @@ from ..models.latent import LatentVariableModel, Marginal, Terms
 __all__ = ["per_example"]
 
 ENTRIES = 1 << 20
-"""How many entries of x all samples that are decoded at once have together: about what a processor's cache holds."""
+"""How many numbers the decoder gives at once for all samples together: about what a processor's cache holds."""
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
     """
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
-    rows = max(1, ENTRIES // x[0].numel())
+    rows = max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
     points = max(1, rows // k)
     parts: list[dict[str, Tensor]] = []
     for i in range(0, len(x), points):

@@ -8,6 +8,8 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,12 +130,12 @@ class Terms:
     @property
     def log_prior(self) -> Tensor:
         """Log p(z | c) of all latents, ``(k, *batch)``, nats."""
-        return torch.stack([latent.log_prior for latent in self.latents]).sum(0)
+        return _sum([latent.log_prior for latent in self.latents])
 
     @property
     def log_posterior(self) -> Tensor:
         """Log q(z | x, c) of all latents, ``(k, *batch)``, nats."""
-        return torch.stack([latent.log_posterior for latent in self.latents]).sum(0)
+        return _sum([latent.log_posterior for latent in self.latents])
 
     @property
     def log_weights(self) -> Tensor:
@@ -144,7 +146,7 @@ class Terms:
         """KL(q ‖ p) summed over all latents and their dimensions, ``(*batch)``, nats."""
         per_dimension = [latent.kl(analytic) for latent in self.latents]
         leading = self.log_likelihood.dim() - 1
-        return torch.stack([kl.flatten(leading).sum(-1) for kl in per_dimension]).sum(0)
+        return _sum([kl.flatten(leading).sum(-1) for kl in per_dimension])
 
     @property
     def bounded(self) -> bool:
@@ -155,6 +157,10 @@ class Terms:
     def exact(self) -> bool:
         """Whether every density in it is exact, as an importance weight needs."""
         return self.bounded and all(has_density(latent.prior) for latent in self.latents if latent.prior)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    return functools.reduce(operator.add, tensors)
 
 
 class LatentVariableModel(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
 from .mlp import ACTIVATIONS
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
@@ -60,7 +61,7 @@ class ConvolutionalEncoder(nn.Module):
             previous = width
         self.grid = nn.Sequential(*layers)
         size = previous * sides[-1][0] * sides[-1][1]
-        self.head = nn.Sequential(nn.Linear(size + condition_dim, hidden), phi(), nn.Linear(hidden, outputs))
+        self.head = nn.Sequential(Linear(size + condition_dim, hidden), phi(), Linear(hidden, outputs))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         features = self.grid(x).flatten(1)
@@ -99,7 +100,7 @@ class ConvolutionalDecoder(nn.Module):
         coarse = (widths or [*channels] or [shape[0]])[0]
         self.start = (coarse, *self.sides[-1])
         size = coarse * self.sides[-1][0] * self.sides[-1][1]
-        self.head = nn.Sequential(nn.Linear(latent_dim + condition_dim, hidden), phi(), nn.Linear(hidden, size))
+        self.head = nn.Sequential(Linear(latent_dim + condition_dim, hidden), phi(), Linear(hidden, size))
         self.levels = nn.ModuleList()
         for width, finer in zip(widths, [*widths[1:], *widths[-1:]], strict=True):
             up = nn.ConvTranspose2d(width, finer, 4, stride=2, padding=1)

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
+
 __all__ = ["ACTIVATIONS", "MLP", "LinearWithConstant"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -48,7 +50,7 @@ class MLP(nn.Module):
         sizes = [size + condition_dim, *hidden, outputs]
         layers: list[nn.Module] = []
         for n, m in pairwise(sizes):
-            layers += [nn.Linear(n, m), ACTIVATIONS[activation]()]
+            layers += [Linear(n, m), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -70,7 +72,7 @@ class LinearWithConstant(nn.Module):
 
     def __init__(self, inputs: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(math.prod(inputs), outputs)
+        self.linear = Linear(math.prod(inputs), outputs)
         self.constant = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,9 +76,12 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor, beta: Tensor) -> Tensor:
         terms = self.model().terms(x, k=self.samples)
-        likelihood = reconstruction(terms)
-        kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
-        return torch.stack([self.objective(terms, beta), self.bound(terms), likelihood, kl])
+        objective = self.objective(terms, beta)
+        with torch.no_grad():  # what is only read needs no gradient
+            likelihood = reconstruction(terms)
+            kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
+            readings = torch.stack([self.bound(terms), likelihood, kl])
+        return torch.cat([objective.unsqueeze(0), readings])
 
 
 def _bound(terms: Terms) -> Tensor:

@@ -1,0 +1,181 @@
+"""What is measured: each case runs its contenders and returns rows of a table, with the target where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from process import PYTHON, Result, alternate, contender, median_of, median_ratio, seconds
+
+__all__ = ["CASES", "Plan", "Row"]
+
+RATE, POINTS = "examples_per_second", "points_times_k_per_second"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure."""
+
+    examples: int
+    epochs: int
+    rounds: int
+    images: int
+    threads: int
+    weights: Path
+    """A folder for the weights that the contenders share."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; ``value`` is a median and ``ratio`` compares ours with it, round by round."""
+
+    what: str
+    value: float
+    unit: str
+    ratio: float | None = None
+    target: str = ""
+    met: bool | None = None
+
+    def json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _least(what: str, results: dict[str, list[Result]], ours: str, key: str, least: float | None = None) -> Row:
+    """A contender's speed, and how many times as fast ours is."""
+    unit = "examples/s" if key == RATE else "points·k/s"
+    value = median_of(results[what], key)
+    if what == ours:
+        return Row(what, value, unit)
+    ratio = median_ratio(results[ours], results[what], key)
+    target = "" if least is None else f"≥ {least}"
+    return Row(what, value, unit, ratio, target, None if least is None else ratio >= least)
+
+
+def _initial_weights(plan: Plan, network: str) -> tuple[Path, Row]:
+    """pythae's initial weights in a file, and how far the two losses of the same batch are apart."""
+    path = plan.weights / f"{network}.pt"
+    contender("peer", "export", network=network, save=path)
+    ours, theirs = (contender(who, "parity", network=network, weights=path)["loss"] for who in ("ours", "peer"))
+    apart = abs(ours - theirs) / abs(theirs)
+    if apart > 1e-4:
+        raise SystemExit(f"The contenders do not compute the same loss: {ours} and {theirs} nats.")
+    return path, Row("parity: relative difference of the first loss", apart, "", target="≤ 1e-4", met=True)
+
+
+def _training(plan: Plan, network: str, **options: Any) -> tuple[Callable[..., Callable[[], Result]], Row]:
+    weights, parity = _initial_weights(plan, network)
+    shared = {"network": network, "weights": weights, "threads": plan.threads, **options}
+    return lambda who, **more: partial(contender, who, "train", **{**shared, **more}), parity
+
+
+def train_mlp(plan: Plan) -> list[Row]:
+    """Training an MLP 784-512-(16)-512-784, batch 128, float32: little arithmetic, so overhead shows."""
+    run, parity = _training(plan, "mlp", examples=plan.examples, epochs=plan.epochs)
+    runs = {
+        "tightbound": run("ours"),
+        "tightbound, torch's linear layers": run("ours", torch_layers=True),
+        "bare loop": run("bare", optimizer="default"),
+        "bare loop, fused Adam": run("bare"),
+        "pythae": run("peer"),
+        "pythae, 4 workers": run("peer", workers=4),
+    }
+    results, least = alternate(runs, plan.rounds), {"bare loop": 0.95, "pythae": 1.5}
+    return [*(_least(name, results, "tightbound", RATE, least.get(name)) for name in runs), parity]
+
+
+def train_convolutional(plan: Plan) -> list[Row]:
+    """Training pythae's convolutional MNIST network, batch 128: arithmetic dominates, so precision shows."""
+    examples = max(128 * 3, plan.examples // 20 // 128 * 128)
+    run, parity = _training(plan, "convolutional", examples=examples, epochs=min(3, plan.epochs))
+    auto = 'tightbound, precision="auto"'
+    runs = {
+        auto: run("ours", precision="auto"),
+        "tightbound, bf16-mixed": run("ours", precision="bf16-mixed"),
+        "tightbound, auto, compiled": run("ours", precision="auto", compile=True),
+        "bare loop, float32": run("bare", optimizer="default"),
+        "pythae": run("peer"),
+    }
+    results, least = alternate(runs, plan.rounds), {"pythae": 2.0}
+    return [*(_least(name, results, auto, RATE, least.get(name)) for name in runs), parity]
+
+
+def importance_weighted_nll(plan: Plan) -> list[Row]:
+    """Importance-weighted NLL of the trained MLP, k = 1000, float32, no gradient asked for."""
+    weights = _trained_weights(plan)
+    shared = {"weights": weights, "threads": plan.threads, "k": 1000, "images": plan.images, "repeats": 5}
+    slow = {**shared, "images": max(5, plan.images // 10)}
+    runs = {
+        "tightbound": partial(contender, "ours", "nll", **shared),
+        "tightbound, torch's linear layers": partial(contender, "ours", "nll", torch_layers=True, **shared),
+        "bare, one image at once": partial(contender, "bare", "nll", **shared),
+        "pythae, batches of 100": partial(contender, "peer", "nll", chunk=100, **slow),
+        "pythae, batches of 100, no_grad": partial(contender, "peer", "nll", chunk=100, no_grad=True, **slow),
+        "pythae, batches of 1000": partial(contender, "peer", "nll", chunk=1000, **slow),
+        "pythae, batches of 1000, no_grad": partial(contender, "peer", "nll", chunk=1000, no_grad=True, **slow),
+    }
+    results = alternate(runs, plan.rounds)
+    rows = [_least(name, results, "tightbound", POINTS, 3.0 if "pythae" in name else None) for name in runs]
+    return [*rows, _same_nll(slow), *_memory(shared)]
+
+
+def _trained_weights(plan: Plan) -> Path:
+    start, _ = _initial_weights(plan, "mlp")
+    path = plan.weights / "trained.pt"
+    contender("bare", "train", weights=start, save=path, examples=plan.examples, epochs=plan.epochs)
+    return path
+
+
+def _same_nll(options: dict[str, Any]) -> Row:
+    """How many standard errors (of five repeats) the two means on the same images are apart."""
+    values = [contender(who, "nll", **options)["nll"] for who in ("ours", "peer")]
+    ours, theirs = values
+    error = math.sqrt(sum(statistics.variance(v) / len(v) for v in values))
+    apart = abs(statistics.mean(ours) - statistics.mean(theirs)) / error
+    return Row("|ΔNLL| to pythae on the same images", apart, "standard errors", target="< 3", met=apart < 3)
+
+
+def _memory(shared: dict[str, Any]) -> list[Row]:
+    """Peak memory over what the process held before, by k."""
+    peaks = {k: [_peak(who, {**shared, "k": k}) for who in ("ours", "peer")] for k in (100, 1000, 5000)}
+    allowed = 1.5 * peaks[100][0] + 8
+    rows = [_peak_row(k, ours, allowed) for k, (ours, _) in peaks.items()]
+    return [*rows, *(Row(f"peak memory of pythae, k = {k}", theirs, "MiB") for k, (_, theirs) in peaks.items())]
+
+
+def _peak(who: str, shared: dict[str, Any]) -> float:
+    return contender(who, "nll", **{**shared, "images": 20, "repeats": 1})["peak_mebibytes"]
+
+
+def _peak_row(k: int, peak: float, allowed: float) -> Row:
+    if k == 100:
+        return Row(f"peak memory, k = {k}", peak, "MiB")
+    return Row(f"peak memory, k = {k}", peak, "MiB", target="does not grow", met=peak <= allowed)
+
+
+def startup(plan: Plan) -> list[Row]:
+    """Importing, and the command line's help."""
+    command = Path(PYTHON["ours"]).parent / "tightbound"
+    help_text = partial(seconds, [str(command), "--help"])
+    runs = {"imports": partial(contender, "startup", ""), "help": help_text}
+    results = alternate(runs, 3 + 2 * plan.rounds)
+    rows = [Row(name, median_of(results["imports"], name), "s") for name in results["imports"][0]]
+    rows[1] = _at_most(rows[1], 0.2)
+    return [*rows, _at_most(Row("tightbound --help", median_of(results["help"], "seconds"), "s"), 0.5)]
+
+
+def _at_most(row: Row, limit: float) -> Row:
+    return dataclasses.replace(row, target=f"≤ {limit} s", met=row.value <= limit)
+
+
+CASES: dict[str, Callable[[Plan], list[Row]]] = {
+    "train-mlp": train_mlp,
+    "train-convolutional": train_convolutional,
+    "importance-weighted-nll": importance_weighted_nll,
+    "startup": startup,
+}

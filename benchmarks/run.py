@@ -1,0 +1,60 @@
+"""Runs the benchmarks: ``python benchmarks/run.py [--quick] [--cases train-mlp startup]``; ``make bench`` sets up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from cases import CASES, Plan
+from process import HERE, PEER_PYTHON, ROOT, environment
+from table import write_page
+
+
+def main() -> None:
+    given = _options()
+    if not PEER_PYTHON.exists():
+        raise SystemExit("The peers' environment is missing; `make bench` makes it.")
+    with tempfile.TemporaryDirectory() as weights:
+        plan = _plan(given, Path(weights))
+        for name in given.cases:
+            _measure(name, plan, given.results)
+    write_page(given.results, given.page)
+    print(f"wrote {given.page}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer examples, epochs and rounds")
+    parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
+    parser.add_argument("--rounds", type=int, help="how often the contenders take turns (3; quick: 2)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every contender")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    return parser.parse_args()
+
+
+def _plan(given: argparse.Namespace, weights: Path) -> Plan:
+    if given.quick:
+        return Plan(6_400, 3, given.rounds or 2, 50, given.threads, weights)
+    return Plan(60_000, 6, given.rounds or 3, 200, given.threads, weights)
+
+
+def _measure(name: str, plan: Plan, folder: Path) -> None:
+    print(name, flush=True)
+    facts = environment(plan.threads)
+    rows = CASES[name](plan)
+    about = (CASES[name].__doc__ or "").strip()
+    result = {"case": name, "about": about, "rounds": plan.rounds, "rows": [r.json() for r in rows]}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**result, "environment": facts}, indent=1, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf8")
+    for row in rows:
+        ratio = "" if row.ratio is None else f"  tightbound / it {row.ratio:.2f}"
+        print(f"    {row.what}: {row.value:.4g} {row.unit}{ratio}  {row.target}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

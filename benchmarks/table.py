@@ -1,0 +1,54 @@
+"""From results to the page docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+INTRODUCTION = """# Benchmarks
+
+Written by `make bench` from `benchmarks/results/*.json`; do not edit. Every measurement runs in a process of its own,
+the contenders in turn for several rounds; values are medians, and a ratio is the median over the rounds of
+tightbound's value over that contender's, so above 1 tightbound is faster. pythae is 0.1.2, with the same torch, the
+same initial weights, the same data (synthetic binary 28 × 28 pictures) and the same Adam; before anything is timed,
+both must give the same loss for the same batch and noise. `tightbound` is `tb.train` with its logging and
+checkpoints, and `tb.evaluation.per_example`; the bare loop is what one writes by hand on tensors in memory. A rate of
+training counts all that happens between the last step of one epoch and the last step of the next.
+"""
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Writes the page from every result there is."""
+    found = [json.loads(file.read_text(encoding="utf8")) for file in sorted(results.glob("*.json"))]
+    parts = [INTRODUCTION, *(_section(result) for result in found if "case" in result)]  # reproduce.py writes here too
+    page.write_text("\n".join(parts), encoding="utf8")
+
+
+def _section(result: dict[str, Any]) -> str:
+    lines = [f"## {result['case']}", "", result["about"], ""]
+    lines += ["| | value | tightbound / it | target | |", "|---|---:|---:|---|---|"]
+    lines += [_line(row) for row in result["rows"]]
+    return "\n".join([*lines, "", *_footnotes(result), ""])
+
+
+def _line(row: dict[str, Any]) -> str:
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    met = {None: "", True: "met", False: "**missed**"}[row["met"]]
+    return f"| {row['what']} | {_number(row['value'])} {row['unit']} | {ratio} | {row['target']} | {met} |"
+
+
+def _number(value: float) -> str:
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _footnotes(result: dict[str, Any]) -> list[str]:
+    e = result["environment"]
+    where = f"{e['processor']}, {e['cores']} cores, {e['threads']} threads, {e['capability']}"
+    when = f"{e['date']}, commit {e['commit']}, load average {e['load_average']} before the start"
+    notes = [f"{where}; Python {e['python']}, torch {e['torch']}; {when}; {result['rounds']} rounds."]
+    if result["case"] == "train-convolutional" and not e["amx"]:
+        notes.append("This processor has no AMX, so `auto` means float32: the target is for processors that have it.")
+    return notes

@@ -1,0 +1,44 @@
+r"""A linear layer that takes the faster of a processor's two matrix libraries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Linear"]
+
+LARGE = 1 << 21
+"""Multiplications from which a product outweighs the copies to and from oneDNN's layout."""
+
+
+class Linear(nn.Linear):
+    r"""torch's linear layer, :math:`y = W x + b`, with large float32 products on a CPU done by oneDNN.
+
+    torch sends these to MKL, which leaves the wide vector units of processors that are not Intel's unused; oneDNN,
+    which torch has for convolutions, does not: on an AMD EPYC it is twice as fast, forward and backward. Everything
+    else (other devices and types, autocast, ``torch.compile``, function transforms) is torch's own layer.
+
+    Args:
+        in_features: Size of one input.
+        out_features: Size of one output.
+
+    Example:
+        >>> Linear(3, 2)(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or not self._by_onednn(input):
+            return super().forward(input)
+        y = torch.ops.aten.mkldnn_linear(input.flatten(0, -2).to_mkldnn(), self.weight, self.bias)
+        return y.to_dense().unflatten(0, input.shape[:-1])
+
+    def _by_onednn(self, x: Tensor) -> bool:
+        return (
+            x.numel() * self.out_features >= LARGE
+            and x.device.type == self.weight.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+            and not torch.is_autocast_enabled("cpu")
+            and not torch._C._are_functorch_transforms_active()
+        )
