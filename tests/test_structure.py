@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -186,3 +187,8 @@ def test_habits(name: str) -> None:
             assert called not in ("torch.load", "torch.save", "eval", "exec"), f"line {node.lineno} calls {called}"
             allowed = [k for k in node.keywords if k.arg == "allow_pickle"]
             assert all(ast.unparse(k.value) == "False" for k in allowed), f"line {node.lineno} allows pickles"
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    changelog = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf8")
+    assert re.findall(r"^## (\S+)", changelog, flags=re.MULTILINE)[0] == tightbound.__version__

@@ -83,6 +83,8 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume=arguments.resume,
         resume_from=arguments.resume_from,
     )
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
+        return
     if arguments.json:
         print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
         return

@@ -166,7 +166,7 @@ class _Run:
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
         self.per_epoch = -(-len(data.train) // options.batch_size)
-        self.evaluate_every = options.evaluate_every or max(1, self.steps // 20)
+        self.evaluate_every = options.evaluate_every or -(-self.steps // 20)
         self.warmup = round(options.beta_warmup * self.steps)
         self.raw = Step(model, objective)
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
