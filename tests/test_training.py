@@ -21,7 +21,8 @@ from tightbound.data import Data
 from tightbound.errors import CheckpointError, TrainingError, UsageError
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
-from tightbound.training.loop import Step, build_seeded, train
+from tightbound.training.loop import train
+from tightbound.training.step import Step, build_seeded
 
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
 

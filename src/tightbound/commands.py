@@ -14,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .data import DATASETS, DataOptions
 from .errors import UsageError
+from .output import print_evaluation, print_json, print_pairs, write, write_arrays
 from .recipes import Recipe
 from .spec import registered
 from .training.options import TrainingOptions
@@ -71,7 +72,7 @@ def train(arguments: TrainArguments[Any]) -> None:
     """Trains a model and leaves a run folder."""
     from .data import load_data
     from .training import train as run_training
-    from .training.loop import build_seeded
+    from .training.step import build_seeded
 
     loaded = load_data(arguments.data)
     model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
@@ -124,32 +125,9 @@ def evaluate(
     if data is None and limit is None and split == "test":
         write_json(folder.evaluation, found)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_evaluation(found)
-
-
-def _print_evaluation(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}")
-    for column in ("", "value", "standard error", "unit"):
-        table.add_column(column, justify="left" if column in ("", "unit") else "right")
-    units = {"bits_per_dim": "bits per dimension"}
-    digits = {"bits_per_dim": 4}
-    for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim"):
-        value, d = found[name], digits.get(name, 2)
-        cells = ("–", "–") if value is None else (f"{value['value']:.{d}f}", f"{value['standard_error']:.{d}f}")
-        table.add_row(name, *cells, units.get(name, "nats per example"))
-    for name in ("effective_sample_size", "active_units"):
-        value = found[name]
-        text = "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
-        table.add_row(name, text, "", "")
-    console = Console()
-    console.print(table)
-    for note in found["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        print_evaluation(found)
 
 
 def sample(
@@ -172,7 +150,7 @@ def sample(
     folder, model = _model(run, device)
     with fixed_noise(seed):
         drawn = pictures.samples(model, n, temperature)
-    _write(drawn, out or folder.samples / "samples.png", model, across=True)
+    write(drawn, out or folder.samples / "samples.png", model, across=True)
 
 
 def reconstruct(
@@ -196,7 +174,7 @@ def reconstruct(
     with fixed_noise(seed):
         x = _first(model, loaded.split(split), n)
         parts = pictures.reconstructions(model, x)
-    _write(parts, out or folder.samples / "reconstructions.png", model, across=True)
+    write(parts, out or folder.samples / "reconstructions.png", model, across=True)
 
 
 def interpolate(
@@ -221,8 +199,8 @@ def interpolate(
     with fixed_noise(seed):
         x = _first(model, loaded.split(split), 2 * n)
         walk = interpolation(model, x[::2], x[1::2], steps).mean
-    _write(
-        {"interpolations: mean of p(x|z)": walk.flatten(0, 1)},
+    write(
+        {"mean of p(x|z) on the way from one example to another": walk.flatten(0, 1)},
         out or folder.samples / "interpolations.png",
         model,
         columns=steps,
@@ -258,8 +236,8 @@ def traverse(
     values = quantiles(model, torch.linspace(0.02, 0.98, steps))[:, dimensions].T
     with fixed_noise(seed):
         walk = traversal(model, _first(model, part, example + 1)[example], dimensions, values).mean
-    title = f"latent dimensions {', '.join(map(str, dimensions))} (rows), through the quantiles of the prior"
-    _write({title: walk.flatten(0, 1)}, out or folder.samples / "traversals.png", model, columns=steps)
+    title = f"mean of p(x|z), latent dimensions {', '.join(map(str, dimensions))} moved through the prior's quantiles"
+    write({title: walk.flatten(0, 1)}, out or folder.samples / "traversals.png", model, columns=steps)
 
 
 def encode(
@@ -286,7 +264,7 @@ def encode(
         for name in ("train", "valid", "test") if split == "all" else (split,):
             if len(part := loaded.split(name)):
                 arrays |= {f"{name}_{key}": value for key, value in encoded(model, part).items()}
-    _write_arrays(arrays, out)
+    write_arrays(arrays, out)
 
 
 def report(
@@ -313,9 +291,9 @@ def info(
     """
     found = _environment() if run is None else _run_info(run)
     if json:
-        _print_json(found)
+        print_json(found)
         return
-    _print_pairs(found)
+    print_pairs(found)
 
 
 def recipes(json: Json = False) -> None:
@@ -328,9 +306,9 @@ def recipes(json: Json = False) -> None:
         for name, cls in sorted(registered(Recipe).items())
     }
     if json:
-        _print_json(found)
+        print_json(found)
         return
-    _print_pairs({name: f"{entry['is']}\noptions: {', '.join(entry['options'])}" for name, entry in found.items()})
+    print_pairs({name: f"{entry['is']}\noptions: {', '.join(entry['options'])}" for name, entry in found.items()})
     print("tightbound train RECIPE --help explains every option.")
 
 
@@ -358,7 +336,7 @@ def data(
         from .data import load_data
 
         found = load_data(source).summary()
-    _print_json(found) if json else _print_pairs(found)
+    print_json(found) if json else print_pairs(found)
 
 
 def _model(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
@@ -396,37 +374,6 @@ def _first(model: LatentVariableModel, split: Split, n: int) -> Tensor:
 def _positive(name: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
-
-
-def _write(
-    parts: dict[str, Tensor], path: Path, model: LatentVariableModel, columns: int | None = None, across: bool = False
-) -> None:
-    """Pictures or arrays, as the name of the file says."""
-    from . import pictures
-
-    if path.suffix == ".npz":
-        _write_arrays({name.split(":")[-1].strip(): value.cpu().numpy() for name, value in parts.items()}, path)
-        return
-    if path.suffix != ".png":
-        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .npz")
-    if model.data_spec is not None:
-        pictures.check_image(model.data_spec)
-    sheets = [(title, pictures.grid(images, columns)) for title, images in parts.items()]
-    pictures.save_picture(pictures.panels(sheets, across), path)
-    print(path)
-
-
-def _write_arrays(arrays: dict[str, Any], path: Path) -> None:
-    import numpy as np
-
-    from .checkpoint import write_atomically
-
-    def save(temporary: str) -> None:
-        with Path(temporary).open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, save)
-    print(f"{path}: " + ", ".join(f"{name} {tuple(value.shape)}" for name, value in arrays.items()))
 
 
 def _run_info(run: Path) -> dict[str, Any]:
@@ -468,21 +415,6 @@ def _environment() -> dict[str, Any]:
 def first_sentence(cls: type) -> str:
     """The first line of a docstring."""
     return (cls.__doc__ or "").split("\n")[0]
-
-
-def _print_json(value: object) -> None:
-    print(jsonlib.dumps(value, indent=2, default=str))
-
-
-def _print_pairs(pairs: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in pairs.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(f"[bold]{name}[/bold]", text)
-    Console(highlight=False).print(table)
 
 
 COMMANDS = {

@@ -23,8 +23,7 @@ from ..data import Data
 from ..errors import CheckpointError, TrainingError, UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel, Terms
-from ..objectives import elbo, reconstruction
-from ..randomness import epoch_order, fixed_noise, mix, reseed
+from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, ramp
 from ..spec import to_json
@@ -33,10 +32,9 @@ from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .options import TrainingOptions
+from .step import ROWS, Step
 
-__all__ = ["Step", "TrainingResult", "build_seeded", "train"]
-
-ROWS = ("objective", "bound", "reconstruction", "kl")
+__all__ = ["TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -56,43 +54,6 @@ class TrainingResult:
     steps: int
     best_bound: float | None
     stopped: str
-
-
-class Step(nn.Module):
-    """From a batch to the rows ``objective, bound, reconstruction, kl`` of its examples, in nats, ``(4, n)``.
-
-    Args:
-        model: The model.
-        objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
-    """
-
-    def __init__(self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None) -> None:
-        super().__init__()
-        recipe = model.recipe
-        self.model = model
-        self.objective = objective or (recipe.training_objective if recipe else elbo)
-        self.bound = recipe.bound if recipe else _bound
-        self.samples = recipe.training_samples if recipe else 1
-
-    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
-        terms = self.model().terms(x, k=self.samples)
-        objective = self.objective(terms, beta)
-        with torch.no_grad():  # what is only read needs no gradient
-            likelihood = reconstruction(terms)
-            kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
-            readings = torch.stack([self.bound(terms), likelihood, kl])
-        return torch.cat([objective.unsqueeze(0), readings])
-
-
-def _bound(terms: Terms) -> Tensor:
-    return elbo(terms) if terms.bounded else reconstruction(terms)
-
-
-def build_seeded(recipe: Any, spec: Any, seed: int) -> LatentVariableModel:
-    """A new model whose initial weights follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed))
-        return recipe.build(spec)
 
 
 def train(
