@@ -90,7 +90,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(data: Data, tmp_path: Path
     for stop_at in (3, 7, 10):
         model, run = vae(data), tmp_path / f"stopped{stop_at}"
         interrupt_at(stop_at, lambda m=model, r=run: train(m, data, out=r, options=options))
-        assert last(run)["step"] == stop_at
+        assert last(run)["progress"]["step"] == stop_at
         train(vae(data), data, out=run, options=options, resume=True)
         assert_same_run(tmp_path / "whole", run)
 
@@ -141,10 +141,83 @@ def test_two_parts_equal_one(data: Data, tmp_path: Path) -> None:
     torch.testing.assert_close(ends[0], ends[2], rtol=0, atol=1e-9)
 
 
-def test_a_step_averages_over_examples_and_nothing_else(data: Data) -> None:
-    model, x = vae(data), data.train.batch(torch.arange(8)).x
-    rows = Step(model)(x, torch.ones(()))
-    assert rows.shape == (4, 8)
+def test_a_step_reads_every_example_alone(data: Data) -> None:
+    """A deterministic model's rows are the same whatever else is in the batch."""
+    model = build_seeded(tb.recipes.Autoencoder(latent_dim=4, hidden=(16,)), data.spec, seed=0).double()
+    x, step = data.train.batch(torch.arange(8)).x.double(), Step(model)
+    alone = torch.cat([step(x[i : i + 1], torch.ones(())) for i in range(8)], dim=1)
+    torch.testing.assert_close(step(x, torch.ones(())), alone)
+
+
+def test_the_best_weights_are_kept_during_warm_up_too(data: Data, tmp_path: Path) -> None:
+    """An objective that turns bad half way: what is kept is what was best."""
+    count = 0
+
+    def turning(terms: Any, beta: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return terms.log_likelihood.mean(0) * (1.0 if count <= 20 else -1.0)
+
+    options = dataclasses.replace(QUICK, steps=40, evaluate_every=10, beta_warmup=1.0, lr=1e-2)
+    model = vae(data)
+    result = train(model, data, out=tmp_path, options=options, objective=turning)
+    bounds = [r["bound"] for r in RunFolder(tmp_path).records() if r["split"] == "valid"]
+    assert bounds.index(max(bounds)) < len(bounds) - 1, "the objective did not turn bad"
+    assert result.best_bound == max(bounds)
+    assert checkpoint.read(RunFolder(tmp_path).checkpoint("best"))["progress"]["best"] == max(bounds)
+    best = checkpoint.read(RunFolder(tmp_path).checkpoint("best"))["model"]
+    assert all(torch.equal(best[name], t) for name, t in weights(tmp_path).items())
+    assert all(torch.equal(best[name], t) for name, t in model.state_dict().items())
+
+
+def test_readings_weigh_examples(data: Data, tmp_path: Path) -> None:
+    """An epoch of one large and one small batch reads as the mean over its examples."""
+    recipe = tb.recipes.Autoencoder(latent_dim=4, hidden=(16,))
+    options = dataclasses.replace(QUICK, steps=2, batch_size=1200, log_every=2, lr=1e-12, evaluate_every=2)
+    model = build_seeded(recipe, data.spec, seed=0)
+    train(model, data, out=tmp_path, options=options)
+    with torch.no_grad():
+        whole = Step(model)(data.train.batch(torch.arange(len(data.train))).x, torch.ones(())).mean(1)
+    assert RunFolder(tmp_path).records()[0]["objective"] == pytest.approx(whole[0].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("when", ["gradient", "validation"])
+def test_weights_that_are_no_numbers_are_never_kept(data: Data, tmp_path: Path, when: str) -> None:
+    """The loss of the last step is still finite when its gradient, or the validation bound behind it, is not."""
+    model = vae(data)
+    parameter, steps = next(model.parameters()), 0
+
+    def poison(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return gradient * float("nan") if steps == 12 else gradient
+
+    parameter.register_hook(poison)
+    options = dataclasses.replace(QUICK, evaluate_every=100 if when == "gradient" else 12)
+    if when == "gradient":
+        data = dataclasses.replace(data, valid=data.valid.subset(0))
+    with pytest.raises(TrainingError, match=r"no longer numbers|not a number"):
+        train(model, data, out=tmp_path, options=options)
+    assert all(t.isfinite().all() for t in last(tmp_path)["model"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_checkpoint_of_another_kind_is_refused(data: Data, tmp_path: Path) -> None:
+    train(vae(data), data, out=tmp_path, options=QUICK)
+    (tmp_path / "model.safetensors").replace(RunFolder(tmp_path).checkpoint("last"))
+    with pytest.raises(CheckpointError, match="not a resumable state"):
+        train(vae(data), data, out=tmp_path, options=QUICK, resume=True)
+
+
+def test_resuming_with_other_parts_is_refused(data: Data, tmp_path: Path) -> None:
+    train(vae(data), data, out=tmp_path, options=QUICK)
+    with pytest.raises(CheckpointError, match="another number of parts"):
+        train(vae(data), data, out=tmp_path, options=dataclasses.replace(QUICK, accumulate=2), resume=True)
+
+
+def test_an_unknown_option_names_the_nearest(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'epochs'"):
+        train(vae(data), data, out=tmp_path, epoch=2)
 
 
 def test_a_run_is_not_overwritten(data: Data, tmp_path: Path) -> None:
@@ -184,7 +257,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
     step = int(re.search(r"step (\d+)", str(caught.value)).group(1))  # pyright: ignore[reportOptionalMemberAccess]
     assert "examples" in str(caught.value)
     state = last(tmp_path)
-    assert state["step"] == step
+    assert state["progress"]["step"] == step
     assert all(t.isfinite().all() for t in state["model"].values())
 
 
@@ -304,12 +377,12 @@ def test_killed_at_a_random_step_and_resumed_ends_byte_for_byte_the_same(tmp_pat
     whole = start([*options, "--out", str(tmp_path / "whole")])
     killed = start([*options, "--out", str(tmp_path / "killed")])
     path, deadline = RunFolder(tmp_path / "killed").checkpoint("last"), time.monotonic() + 60
-    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "killed")["step"] > 20):
+    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "killed")["progress"]["step"] > 20):
         time.sleep(0.05)
     time.sleep(int.from_bytes(os.urandom(1)) / 1000)
     killed.kill()
     killed.communicate()
-    step = last(tmp_path / "killed")["step"]
+    step = last(tmp_path / "killed")["progress"]["step"]
     assert 20 < step < 400, "the training was not killed in the middle"
     resumed = start(["train", "--resume", "--out", str(tmp_path / "killed")])
     for process in (whole, resumed):
@@ -322,7 +395,7 @@ def test_killed_at_a_random_step_and_resumed_ends_byte_for_byte_the_same(tmp_pat
 def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process = start([*COMMAND, "--steps", "100000", "--save-every", "0", "--out", str(tmp_path / "run")])
     path, deadline = RunFolder(tmp_path / "run").checkpoint("last"), time.monotonic() + 60
-    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "run")["step"] > 5):
+    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "run")["progress"]["step"] > 5):
         time.sleep(0.05)
     process.send_signal(number)
     out, errors = process.communicate(timeout=60)
@@ -330,7 +403,7 @@ def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) 
     assert f"saved on {number.name}" in out
     assert "--resume" in out
     assert "Traceback" not in errors
-    assert last(tmp_path / "run")["step"] > 5
+    assert last(tmp_path / "run")["progress"]["step"] > 5
 
 
 @pytest.mark.parametrize("recipe", ["vae", "autoencoder"])

@@ -2,6 +2,8 @@ r"""A linear layer that takes the faster of a processor's two matrix libraries."
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,15 +32,33 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or not self._by_onednn(input):
             return super().forward(input)
-        y = torch.ops.aten.mkldnn_linear(input.flatten(0, -2).to_mkldnn(), self.weight, self.bias)
-        return y.to_dense().unflatten(0, input.shape[:-1])
+        return _ByOneDNN.apply(input.flatten(0, -2), self.weight, self.bias).unflatten(0, input.shape[:-1])
 
     def _by_onednn(self, x: Tensor) -> bool:
         return (
             x.numel() * self.out_features >= LARGE
             and x.device.type == self.weight.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
+            and self.bias is not None
             and torch.backends.mkldnn.is_available()
             and not torch.is_autocast_enabled("cpu")
             and not torch._C._are_functorch_transforms_active()
         )
+
+
+class _ByOneDNN(torch.autograd.Function):
+    """The layer and its gradients by oneDNN; derivatives of those gradients by torch's own products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.ops.aten.mkldnn_linear(x.to_mkldnn(), weight, bias).to_dense()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (y_grad,) = ctx.saved_tensors, grad_outputs
+        if torch.is_grad_enabled():  # the gradients shall be differentiated too
+            return y_grad @ weight, y_grad.T @ x, y_grad.sum(0)
+        wanted = list(ctx.needs_input_grad)
+        grads = torch.ops.aten.mkldnn_linear_backward(x.to_mkldnn(), y_grad.to_mkldnn(), weight, wanted)
+        return tuple(g.to_dense() if want else None for g, want in zip(grads, wanted, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -77,8 +78,8 @@ class VAE(Recipe):
         check_sizes(self.latent_dim, self.hidden, self.channels)
         if self.samples < 1:
             raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")
-        if not self.beta >= 0:
-            raise UsageError("The weight of the KL cannot be negative.", got=self.beta, expected="beta >= 0")
+        if not 0 <= self.beta < math.inf:
+            raise UsageError("The weight of the KL is out of range.", got=self.beta, expected="0 <= beta < infinity")
         if self.objective == "iwae" and self.beta != 1:
             raise UsageError("The importance-weighted bound has no beta.", got=self.beta, remedy="Use the elbo.")
 

@@ -27,7 +27,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int, tensorboard: Path | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf8").splitlines() if step and path.is_file() else []
+        lines = path.read_text(encoding="utf8", errors="replace").splitlines() if step and path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_atomically(path, lambda temporary: Path(temporary).write_text("".join(f"{line}\n" for line in kept)))
         self.file = path.open("a", encoding="utf8")
@@ -51,8 +51,8 @@ class MetricsLog:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
         return math.inf
 
 
@@ -93,13 +93,15 @@ class ProgressBar:
     def advance(self, step: int) -> None:
         self.bar.update(self.task, completed=step)
 
-    def status(self, text: str) -> None:
-        """A short text beside the bar."""
+    def reading(self, step: int, steps: int, text: str) -> None:
+        """A short text beside the bar, or a line where there is none."""
         self.bar.update(self.task, status=text)
+        if self.bar.disable:
+            self.say(f"step {step}/{steps}: {text}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True, markup=False)
 
     def close(self) -> None:
         self.bar.stop()

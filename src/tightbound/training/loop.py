@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import __version__, checkpoint, pictures
 from ..data import Data
-from ..errors import CheckpointError, TrainingError, UsageError
+from ..errors import TrainingError, UnknownName, UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel, Terms
 from ..randomness import epoch_order, fixed_noise, reseed
@@ -32,6 +32,7 @@ from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .options import TrainingOptions
+from .state import Progress, restore_state, save_state
 from .step import ROWS, Step
 
 __all__ = ["TrainingResult", "train"]
@@ -94,6 +95,9 @@ def train(
         >>> tb.train(model, data, steps=3, out=tempfile.mkdtemp()).stopped
         'done'
     """
+    known = [f.name for f in dataclasses.fields(TrainingOptions)]
+    if unknown := [name for name in changes if name not in known]:
+        raise UnknownName("training option", unknown[0], known)
     options = dataclasses.replace(options or TrainingOptions(), **changes)
     run = _Run(model, data, RunFolder(Path(out)), options, objective)
     run.prepare(resume, resume_from)
@@ -133,8 +137,8 @@ class _Run:
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
         self.average = MovingAverage(model, options.ema)
-        self.step, self.best, self.stale = 0, None, 0
-        self.window: list[Tensor] = []
+        self.run = Progress(parts=self.fabric.world_size * options.accumulate)
+        self.ask_every = 1
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.read_at = self.saved_at = time.monotonic()
 
@@ -143,13 +147,17 @@ class _Run:
     def prepare(self, resume: bool, which: str) -> None:
         """Makes a new run folder, or takes up the state in an old one."""
         if resume:
-            self._restore(which)
-        elif self.fabric.is_global_zero:
-            if self.folder.config_file.exists():
-                raise UsageError(
-                    f"{self.folder.path} holds a run already.",
-                    remedy="Go on with it by --resume, or choose another --out.",
-                )
+            _check_same(self.folder.config(), self.config)
+            path = self.folder.checkpoint(which)
+            scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
+            self.fabric.strategy.precision.load_state_dict(scaler)
+            return
+        if self.fabric.broadcast(self.folder.config_file.exists()):  # all processes must refuse
+            raise UsageError(
+                f"{self.folder.path} holds a run already.",
+                remedy="Go on with it by --resume, or choose another --out.",
+            )
+        if self.fabric.is_global_zero:
             self.folder.write_config(self.config)
             self._save("last")
         self.fabric.barrier()
@@ -158,16 +166,16 @@ class _Run:
         """Steps until the end, early stopping or a signal."""
         first = self.fabric.is_global_zero
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
-        self.log = MetricsLog(self.folder.metrics, self.step, events) if first else None
-        self.bar = ProgressBar(self.steps, self.step, show=first)
+        self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
+        self.bar = ProgressBar(self.steps, self.run.step, show=first)
         if (measure := measure_of(self.model.likelihood, self.data.spec)).kind in ("none", "density"):
             self.bar.say(f"note: {measure.note}")
         self.model.train()
         try:
             while not (reason := self._ended(stop)):
                 self._one_step()
-                evaluate = self.step % self.evaluate_every == 0 or self.step == self.steps
-                if evaluate or self.step % self.options.log_every == 0:
+                evaluate = self.run.step % self.evaluate_every == 0 or self.run.step == self.steps
+                if evaluate or self.run.step % self.options.log_every == 0:
                     self._read_metrics()
                 if evaluate:
                     self._evaluate()
@@ -179,18 +187,18 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         self._keep_selected()
-        return TrainingResult(self.folder.path, self.step, self.steps, self.best, reason)
+        return TrainingResult(self.folder.path, self.run.step, self.steps, self.run.best, reason)
 
     def _ended(self, stop: Stop) -> str:
         """Why the run is over, or nothing."""
-        if self.step >= self.steps:
+        if self.run.step >= self.steps:
             return "done"
         patience = self.options.patience
-        if patience is not None and self.stale >= patience:
+        if patience is not None and self.run.stale >= patience:
             return "early"
         if self.fabric.world_size == 1:
             return stop.signal.name if stop.signal else ""
-        if self.step % self.options.log_every:  # processes must agree, and asking costs
+        if self.run.step % self.ask_every:  # processes must agree, and asking costs
             return ""
         asked = torch.tensor(int(stop.signal or 0), device=self.fabric.device)
         number = int(self.fabric.all_reduce(asked, reduce_op="max"))  # pyright: ignore[reportArgumentType]
@@ -198,7 +206,7 @@ class _Run:
 
     def _keep_selected(self) -> None:
         """Without a validation split the last weights are the selected ones; either way the model ends with them."""
-        if self.fabric.is_global_zero and (self.best is None or not self.folder.weights.exists()):
+        if self.fabric.is_global_zero and (self.run.best is None or not self.folder.weights.exists()):
             self._write_weights()
         self.fabric.barrier()
         checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
@@ -209,9 +217,9 @@ class _Run:
     def _one_step(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        beta = torch.full((), ramp(self.step, self.warmup), device=self.fabric.device)
+        beta = torch.full((), ramp(self.run.step, self.warmup), device=self.fabric.device)
         batch, accumulate = self._batch_indices(), self.options.accumulate
-        sums = torch.zeros(len(ROWS), device=self.fabric.device)
+        sums = torch.zeros(len(ROWS) + 1, device=self.fabric.device)
         for i in range(accumulate):
             sums += self._part(batch, i * self.fabric.world_size + self.fabric.global_rank, beta, i < accumulate - 1)
         if self.options.clip_norm is not None:
@@ -220,25 +228,25 @@ class _Run:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.average.update(self.step)
-        self.step += 1
-        self.window.append(sums / len(batch))
-        self.bar.advance(self.step)
+        self.average.update(self.run.step)
+        self.run.step += 1
+        self.run.window.append(sums)
+        self.bar.advance(self.run.step)
 
     def _part(self, batch: Tensor, part: int, beta: Tensor, more: bool) -> Tensor:
-        """Gradients of one part of a batch, and the sums of its rows: parts of all processes add up to the batch."""
+        """Gradients of one part of a batch, the sums of its rows and its size: all parts add up to the batch."""
         share = batch[part :: self.fabric.world_size * self.options.accumulate]
         weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
-        reseed(self.fabric.device, self.options.seed, self.step, part)
+        reseed(self.fabric.device, self.options.seed, self.run.step, part)
         x = self.train_split.batch(share if len(share) else batch[:1], self.fabric.device).x
         with self.fabric.no_backward_sync(self.module, enabled=more):
             rows = self.module(x, beta)
             loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
             self.fabric.backward(loss)
-        return rows.detach().sum(1) * weight
+        return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
 
     def _batch_indices(self) -> Tensor:
-        epoch, position = divmod(self.step, self.per_epoch)
+        epoch, position = divmod(self.run.step, self.per_epoch)
         if self.order[0] != epoch:
             self.order = epoch, epoch_order(self.options.seed, epoch, len(self.train_split))
         size = self.options.batch_size
@@ -246,32 +254,34 @@ class _Run:
 
     def _learning_rate(self) -> float:
         o = self.options
-        return o.lr * learning_rate(self.step, self.steps, o.lr_schedule, o.lr_warmup)
+        return o.lr * learning_rate(self.run.step, self.steps, o.lr_schedule, o.lr_warmup)
 
     # -- readings ---------------------------------------------------------------------------------------------------
 
     def _read_metrics(self) -> None:
         """The means since the last reading, from the device to the log."""
-        window: Tensor = self.fabric.all_reduce(torch.stack(self.window), reduce_op="sum")  # pyright: ignore
+        window: Tensor = self.fabric.all_reduce(torch.stack(self.run.window), reduce_op="sum")  # pyright: ignore
         self._check_finite(window)
-        seconds = time.monotonic() - self.read_at
+        seconds = max(time.monotonic() - self.read_at, 1e-9)
+        *sums, examples = window.double().sum(0).tolist()
         rates = {
-            "beta": ramp(self.step - 1, self.warmup),
+            "beta": ramp(self.run.step - 1, self.warmup),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "examples_per_second": len(window) * self.options.batch_size / max(seconds, 1e-9),
+            "examples_per_second": examples / seconds,
         }
-        self._write("train", window.double().mean(0).tolist(), rates)
-        self.window, self.read_at = [], time.monotonic()
+        self._write("train", [total / examples for total in sums], rates)
+        self.ask_every = self.fabric.broadcast(max(1, min(self.options.log_every, int(len(window) / seconds))))
+        self.run.window, self.read_at = [], time.monotonic()
 
     def _check_finite(self, window: Tensor) -> None:
         bad = (~window.isfinite().all(1)).nonzero()
         if len(bad) == 0:
             return
-        self.step -= len(window) - int(bad[0])
+        self.run.step -= len(window) - int(bad[0])
         examples = ", ".join(str(i) for i in self._batch_indices()[:8].tolist())
         raise TrainingError(
-            f"The loss is no longer a number at step {self.step} (epoch {self.step // self.per_epoch}).",
-            got=f"{dict(zip(ROWS, window[bad[0, 0]].tolist(), strict=True))} on training examples {examples}, ...",
+            f"The loss is no longer a number at step {self.run.step} (epoch {self.run.step // self.per_epoch}).",
+            got=f"{dict(zip(ROWS, window[bad[0, 0]].tolist(), strict=False))}, summed over examples {examples}, ...",
             expected="finite numbers",
             remedy="Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true; "
             f"the last good state is in {self.folder.checkpoint('last')}.",
@@ -280,19 +290,16 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self) -> None:
         """The honest bound on the validation split, float32 and with the same noise every time, selects the model."""
+        better = False
         self.model.eval()
         with self.average.applied(), fixed_noise(part=self.fabric.global_rank):
             if len(self.data.valid):
-                bound = self._validate()
-                if self.best is None or bound > self.best:
-                    self.best, self.stale = bound, 0
-                elif self.step >= self.warmup:
-                    self.stale += 1
-                if self.stale == 0 and self.fabric.is_global_zero:
+                better = self.run.judge(self._validate(), warm=self.run.step >= self.warmup)
+                if better and self.fabric.is_global_zero:
                     self._write_weights(applied=True)
             self._draw()
         self.model.train()
-        if self.stale == 0 and self.best is not None:
+        if better:
             self._save("best")
         self.read_at = time.monotonic()
 
@@ -304,11 +311,18 @@ class _Run:
             rows = self.raw(split.batch(indices, self.fabric.device).x.to(dtype), one)
             sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
         total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
+        if not total.isfinite().all():
+            raise TrainingError(
+                f"The validation bound is not a number at step {self.run.step}.",
+                got=dict(zip(ROWS, total.tolist(), strict=False)),
+                expected="finite numbers",
+                remedy="Start a new run with a lower --lr or --clip-norm 1; the last good state is in "
+                f"{self.folder.checkpoint('last')}.",
+            )
         means = (total[:-1] / total[-1]).tolist()
         self._write("valid", means, {})
-        self.bar.status(f"validation bound {means[1]:.2f} nats")
-        if not self.bar.bar.live.is_started or self.bar.bar.disable:
-            self.bar.say(f"step {self.step}/{self.steps}: validation bound {means[1]:.2f} nats")
+        what = "reconstruction" if self.model.prior is None else "bound"
+        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[1]:.2f} nats")
         return means[1]
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
@@ -317,7 +331,7 @@ class _Run:
         rows = dict(zip(ROWS, means, strict=True))
         if self.model.prior is None:
             del rows["kl"]
-        self.log.write({"step": self.step, "epoch": self.step / self.per_epoch, "split": split, **rows, **more})
+        self.log.write({"step": self.run.step, "epoch": self.run.step / self.per_epoch, "split": split, **rows, **more})
 
     def _draw(self) -> None:
         if not (self.options.pictures and self.data.spec.image and self.fabric.is_global_zero):
@@ -325,46 +339,23 @@ class _Run:
         split = self.data.valid if len(self.data.valid) else self.data.train
         x = split.batch(torch.arange(min(8, len(split))), self.fabric.device).x
         x = x.to(next(self.model.parameters()).dtype)
-        pictures.training_picture(self.model, x, self.folder.samples / f"step_{self.step:07d}.png")
+        pictures.training_picture(self.model, x, self.folder.samples / f"step_{self.run.step:07d}.png")
 
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _save(self, which: str) -> None:
-        """A resumable state, never one whose loss is not a number."""
+        """A resumable state, never one whose loss or weights are not numbers."""
         if not self.fabric.is_global_zero:
             return
-        if self.window:
-            self._check_finite(torch.stack(self.window))
-        state = {
-            "model": checkpoint.tensors_of(self.model),
-            "average": self.average.tensors,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "stale": self.stale,
-            "window": self.window,
-        }
-        checkpoint.write(self.folder.checkpoint(which), state)
+        if self.run.window:
+            self._check_finite(torch.stack(self.run.window))
+        scaler = self.fabric.strategy.precision.state_dict()
+        save_state(self.folder.checkpoint(which), self.model, self.average, self.optimizer, scaler, self.run)
         self.saved_at = time.monotonic()
 
     def _write_weights(self, applied: bool = False) -> None:
         with contextlib.nullcontext() if applied else self.average.applied():
             checkpoint.write(self.folder.weights, checkpoint.tensors_of(self.model))
-
-    def _restore(self, which: str) -> None:
-        _check_same(self.folder.config(), self.config)
-        path = self.folder.checkpoint(which)
-        if not path.is_file():
-            raise CheckpointError(
-                f"The run in {self.folder.path} has no {which!r} checkpoint.",
-                remedy="Remove the folder and train anew." if which == "last" else "Use the last one.",
-            )
-        state = checkpoint.read(path)
-        checkpoint.load_into(self.model, state["model"], path)
-        self.average.tensors = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
-        self.window = [w.to(self.fabric.device) for w in state["window"]]
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
@@ -372,9 +363,13 @@ def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device)
     return torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=fused)
 
 
+_FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")
+"""Options that do not change the result; of accumulation only its product with the processes does, checked apart."""
+
+
 def _check_same(old: RunConfig, new: RunConfig) -> None:
     """A resumed run must be the same run: what cannot change its result may differ."""
-    free = {name: getattr(old.training, name) for name in ("save_every", "tensorboard", "pictures", "device")}
+    free = {name: getattr(old.training, name) for name in _FREE}
     new = dataclasses.replace(new, training=dataclasses.replace(new.training, **free), tightbound=old.tightbound)
     if old == new:
         return

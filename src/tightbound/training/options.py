@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,17 +64,17 @@ class TrainingOptions:
         check_choices(self)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:
+            if value is not None and not least <= value < math.inf:
                 raise UsageError(
-                    f"The option {name} is too small.",
+                    f"The option {name} is out of range.",
                     got=value,
                     expected=f"at least {least}",
-                    remedy=f"Raise --{name.replace('_', '-')}.",
+                    remedy=f"Change --{name.replace('_', '-')}.",
                 )
         if self.epochs is not None and self.steps is not None:
             raise UsageError("Give the length of the run once.", got="both epochs and steps", expected="one of them")
-        if not self.lr > 0:
-            raise UsageError("The learning rate must be positive.", got=self.lr, remedy="Try --lr 1e-3.")
+        if not 0 < self.lr < math.inf:
+            raise UsageError("The learning rate must be positive and finite.", got=self.lr, remedy="Try --lr 1e-3.")
         if not self.beta_warmup <= 1 or not self.ema < 1:
             raise UsageError("beta_warmup is a share and ema a decay.", expected="beta_warmup <= 1 and ema < 1")
         if self.clip_norm is not None and not self.clip_norm > 0:

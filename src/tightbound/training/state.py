@@ -1,0 +1,97 @@
+"""How far a run has got, and how that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import checkpoint
+from ..errors import CheckpointError, TrainingError
+from .ema import MovingAverage
+
+__all__ = ["Progress", "restore_state", "save_state"]
+
+
+@dataclass
+class Progress:
+    """Everything about a run that is not in its weights and its optimiser.
+
+    Args:
+        parts: In how many parts a batch is cut: processes times accumulated parts.
+        step: Steps done.
+        best: Best validation bound so far, nats per example.
+        stale: Evaluations since then, warm-up not counted.
+        window: For each step since the last reading, the sums of its rows and the number of its examples.
+
+    Example:
+        >>> progress = Progress(parts=1)
+        >>> [progress.judge(bound, warm=True) for bound in (-3.0, -4.0, -2.0)], progress.best
+        ([True, False, True], -2.0)
+    """
+
+    parts: int
+    step: int = 0
+    best: float | None = None
+    stale: int = 0
+    window: list[Tensor] = field(default_factory=list)
+
+    def judge(self, bound: float, warm: bool) -> bool:
+        """Takes in a validation bound, and tells whether it is the best; ``warm`` is whether warm-up is over."""
+        better = self.best is None or bound > self.best
+        if better:
+            self.best, self.stale = bound, 0
+        elif warm:
+            self.stale += 1
+        return better
+
+
+def save_state(
+    path: Path, model: nn.Module, average: MovingAverage, optimizer: torch.optim.Optimizer, scaler: Any, run: Progress
+) -> None:
+    """Writes a resumable state, never one that holds a weight that is not a number.
+
+    Raises:
+        TrainingError: If the weights are no longer finite; the last file is then still there.
+        CheckpointError: If it cannot be written; likewise.
+    """
+    weights = checkpoint.tensors_of(model)
+    if lost := [name for name, t in weights.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise TrainingError(
+            f"The weights are no longer numbers at step {run.step}.",
+            got=", ".join(lost[:5]),
+            expected="finite weights",
+            remedy=f"Start a new run with a lower --lr or --clip-norm 1; the last good state is in {path}.",
+        )
+    state = {"model": weights, "average": average.tensors, "optimizer": optimizer.state_dict(), "scaler": scaler}
+    checkpoint.write(path, {**state, "progress": dict(vars(run))})
+
+
+def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimizer: Any, run: Progress) -> Any:
+    """Reads what :func:`save_state` wrote into the parts of a run, and returns the state of the scaler.
+
+    Raises:
+        CheckpointError: If there is no such file, it is damaged, or it is not a state of this run.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.", remedy="Try --resume-from best, or train anew.")
+    state = checkpoint.read(path)
+    if set(state) != {"model", "average", "optimizer", "scaler", "progress"}:
+        raise CheckpointError(f"{path} is not a resumable state.", got=f"it holds {', '.join(list(state)[:5])}")
+    kept = Progress(**state["progress"])
+    if kept.parts != run.parts:
+        raise CheckpointError(
+            "The run was started with another number of parts to a batch, which draws other noise.",
+            got=f"{run.parts} (processes x --accumulate)",
+            expected=kept.parts,
+            remedy="Resume with as many processes, or as many accumulated parts instead.",
+        )
+    checkpoint.load_into(model, state["model"], path)
+    average.tensors = {name: t.to(next(model.parameters()).device) for name, t in state["average"].items()}
+    optimizer.load_state_dict(state["optimizer"])
+    device = next(model.parameters()).device
+    vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
+    return state["scaler"]
