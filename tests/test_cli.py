@@ -61,7 +61,7 @@ def test_evaluate_prints_the_promised_json(run: Path, capsys: pytest.CaptureFixt
     assert 0 <= found["active_units"] <= 3
     assert found["nll"]["value"] > 0
     assert found["elbo"]["value"] == pytest.approx(found["reconstruction"]["value"] - found["kl"]["value"])
-    assert json.loads((run / "evaluation.json").read_text()) == found
+    assert json.loads((run / "evaluation.json").read_text()).items() >= found.items()
 
 
 def test_evaluate_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def test_pictures_and_arrays(run: Path, tmp_path: Path, command: str, capsys: py
     printed(capsys, command, run, "-n", "3", "--out", tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert arrays.files
-        assert all(arrays[name].shape[1:] == (1, 8, 8) for name in arrays.files)
+        assert arrays["mean"].shape[-3:] == (1, 8, 8)
 
 
 def test_the_same_seed_gives_the_same_picture(run: Path, tmp_path: Path) -> None:
@@ -113,7 +113,8 @@ def test_report_is_written(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for name in commands.COMMANDS:
-        assert f"tightbound {name}" in printed(capsys, name, "--help")
+        _, examples = printed(capsys, name, "--help").split("Example", maxsplit=1)
+        assert f"tightbound {name}" in examples
     for recipe in ("vae", "autoencoder", "linear-vae"):
         out = printed(capsys, "train", recipe, "--help")
         for option in ("--out", "--seed", "--epochs", "--steps", "--batch-size", "--lr", "--latent-dim", "--resume"):
@@ -191,6 +192,35 @@ def test_bad_values(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     refused(capsys, "sample", run, "--out", tmp_path / "a.gif", code=2, says=".png or .npz")
     refused(capsys, "encode", run, "--out", tmp_path / "a.png", code=2, says=".npz")
     refused(capsys, "train", "vae", "--out", run, code=2, says="holds a run already")
+    refused(capsys, "sample", run, "--temperature", "nan", code=2, says="temperature")
+    refused(capsys, "traverse", run, "--steps", "0", code=2, says="--steps must be at least 1")
+    refused(capsys, "traverse", run, "--example", "-1", code=2, says="no such example")
+    refused(capsys, "interpolate", run, "-n", "200", code=2, says="200 pairs need 400 examples")
+    refused(capsys, "sample", run, "-n", "100000000000", code=1, says="not enough memory")
+
+
+def test_weights_that_are_no_numbers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = checkpoint.read(copy / "model.safetensors")
+    checkpoint.write(copy / "model.safetensors", {name: t * float("nan") for name, t in tensors.items()})
+    refused(capsys, "evaluate", copy, "-k", "2", code=1, says="not numbers")
+
+
+def test_walks_come_with_their_latents(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "traverse", run, "-n", "2", "--steps", "5", "--out", tmp_path / "t.npz")
+    printed(capsys, "interpolate", run, "-n", "4", "--steps", "5", "--out", tmp_path / "i.npz")
+    with np.load(tmp_path / "t.npz") as traversal, np.load(tmp_path / "i.npz") as interpolation:
+        assert traversal["mean"].shape == (2, 5, 1, 8, 8)
+        assert traversal["latents"].shape == (2, 5, 3)
+        assert traversal["dimensions"].shape == (2,)
+        assert interpolation["mean"].shape == (4, 5, 1, 8, 8)
+
+
+def test_markup_in_names_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("[bold]", "plain"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8), i).save(tmp_path / "images" / name / f"{i}.png")
+    assert "[bold]" in printed(capsys, "data", tmp_path / "images")
 
 
 # -- failures: 1 ------------------------------------------------------------------------------------------------------
@@ -268,7 +298,7 @@ def test_arrays_from_python_need_data(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_closed_pipe_is_no_traceback(run: Path) -> None:
-    script = f"{sys.executable} -m tightbound data --json | head -1"
+    script = f"{sys.executable} -m tightbound info {run} --json | true"
     done = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
@@ -287,7 +317,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "run", "seed", "split"],
-        "report": ["data", "k", "run"],
+        "report": ["data", "device", "k", "run", "seed"],
         "info": ["json", "run"],
         "recipes": ["json"],
         "data": ["json", "source"],

@@ -21,7 +21,7 @@ def test_scale_and_offset() -> None:
     values = torch.randn(50, dtype=torch.float64)
     estimate = Estimate.of(values, -2.0, 3.0)
     assert estimate.value == pytest.approx(3 - 2 * values.mean().item())
-    assert estimate.standard_error == pytest.approx(2 * Estimate.of(values).standard_error)
+    assert estimate.standard_error == pytest.approx(2 * (Estimate.of(values).standard_error or 0))
 
 
 def test_sums_are_taken_in_double_precision() -> None:
@@ -30,12 +30,13 @@ def test_sums_are_taken_in_double_precision() -> None:
 
 
 def test_one_example_has_no_standard_error() -> None:
-    assert Estimate.of(torch.ones(1)) == Estimate(1.0, 0.0)
+    assert Estimate.of(torch.ones(1)) == Estimate(1.0, None)
+    assert str(Estimate(1.0, None)) == "1.00"
 
 
 def test_the_error_covers_the_truth() -> None:
     estimates = [Estimate.of(row) for row in torch.randn(2_000, 30, dtype=torch.float64)]
-    covered = sum(abs(e.value) < 2 * e.standard_error for e in estimates) / len(estimates)
+    covered = sum(abs(e.value) < 2 * (e.standard_error or 0) for e in estimates) / len(estimates)
     assert 0.92 < covered < 0.97  # 0.945 for Student's t with 29 degrees of freedom
 
 

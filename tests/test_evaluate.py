@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+import tightbound as tb
 from tightbound.data import Data
 from tightbound.errors import UsageError
-from tightbound.evaluation import Estimate, Evaluation, evaluate
+from tightbound.evaluation import Estimate, Evaluation, evaluate, per_example
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP
 from tightbound.posteriors import DiagonalGaussian
@@ -44,6 +46,7 @@ def value(estimate: Estimate | None) -> float:
 
 def error(estimate: Estimate | None) -> float:
     assert estimate is not None
+    assert estimate.standard_error is not None
     return estimate.standard_error
 
 
@@ -240,4 +243,23 @@ def test_one_example_is_enough() -> None:
     found = evaluate(VAE(**SMALL).build(GREY.spec), GREY.test.subset(1), k=5)
     assert found.n == 1
     assert isinstance(found, Evaluation)
-    assert error(found.nll) == 0
+    assert found.nll is not None
+    assert found.nll.standard_error is None
+
+
+def test_the_data_is_drawn_alike_whatever_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Binarised anew, but with the same noise: two numbers of samples, or two models, see the same test set."""
+    data = tb.load_data("digits", binarize="dynamic")
+    model, seen = VAE(latent_dim=2, hidden=(4,)).build(data.spec), []
+
+    def watched(model: Any, x: torch.Tensor, k: int) -> dict[str, torch.Tensor]:
+        seen.append(x)
+        return per_example(model, x, k)
+
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "per_example", watched)
+    drawn = []
+    for k in (1, 700):
+        seen.clear()
+        evaluate(model, data.test, k=k)
+        drawn.append(torch.cat(seen))
+    assert torch.equal(drawn[0], drawn[1])

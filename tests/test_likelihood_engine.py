@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from instances import CONDITION, LATENT, condition, double, linear_gaussian, within_error
 from tightbound.data import DataSpec
@@ -174,7 +174,7 @@ def test_a_bounded_prior_has_a_bound_and_no_importance_weights() -> None:
     inner_likelihood = linear_gaussian(DataSpec("z", (2,), levels=None), "shared", latent_dim=1)
     prior = LatentVariableModel(StandardNormal(1), inner_likelihood, ExactLinearGaussian(inner_likelihood)).double()
     values = per_example(LatentVariableModel(prior, inner.likelihood, inner.posterior), double(5, 4), 6)
-    assert set(values) == {"reconstruction", "kl/z"}
+    assert set(values) == {"reconstruction", "kl/z", "posterior_mean"}
 
 
 def test_a_point_mass_has_a_reconstruction_alone() -> None:
@@ -182,7 +182,7 @@ def test_a_point_mass_has_a_reconstruction_alone() -> None:
     posterior = DiracPosterior(MLP(SPEC.shape, 2), SPEC.shape).double()
     for prior in (None, model.prior):
         values = per_example(LatentVariableModel(prior, model.likelihood, posterior), double(5, 4), 6)
-        assert set(values) == {"reconstruction"}
+        assert set(values) == {"reconstruction", "posterior_mean"}
 
 
 def test_no_gradient_is_kept() -> None:
@@ -195,3 +195,45 @@ def test_no_gradient_is_kept() -> None:
 def test_at_least_one_sample(k: int) -> None:
     with pytest.raises(UsageError, match="k >= 1"):
         per_example(linear_model(exact=False)[0], double(5, 4), k)
+
+
+def test_each_example_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = linear_model(exact=True)
+    encoded: list[int] = []
+    encoder = model.posterior.forward
+    monkeypatch.setattr(model.posterior, "forward", lambda x, c=None: encoded.append(len(x)) or encoder(x, c))
+    monkeypatch.setattr("tightbound.evaluation.likelihood.ENTRIES", 12)  # three rows of four entries at once
+    per_example(model, double(5, 4), k=10)
+    assert sum(encoded) == 5
+
+
+@pytest.mark.parametrize("level", [-3e4, -3e5, -1e6])
+def test_equal_weights_count_fully_however_small(level: float) -> None:
+    """Effective samples come from a difference of nearly equal logs, which float32 would lose for large images."""
+
+    class Constant(torch.nn.Module):
+        def forward(self, z: torch.Tensor, c: torch.Tensor | None = None) -> Independent:
+            return Independent(Level(torch.full((*z.shape[:-1], 1), level)), 1)
+
+    class Level(torch.distributions.Normal):
+        def __init__(self, mean: torch.Tensor) -> None:
+            super().__init__(mean, torch.ones_like(mean), validate_args=False)
+
+        def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+            return self.loc.expand(torch.broadcast_shapes(self.loc.shape, value.shape))
+
+    prior = StandardNormal(1)
+    model = LatentVariableModel(prior, Constant(), PriorAgain(prior))
+    found = per_example(model, torch.zeros(2, 1), k=1000)
+    torch.testing.assert_close(found["effective_samples"], torch.full((2,), 1000.0), rtol=1e-5, atol=0)
+
+
+class PriorAgain(torch.nn.Module):
+    """A posterior that is the prior, so that all weights are the likelihood."""
+
+    def __init__(self, prior: StandardNormal) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor | None = None) -> torch.distributions.Distribution:
+        return self.prior(x)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tightbound.cli import main
 
@@ -32,6 +33,20 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         code = main([*words, *(SHORTER if words[0] == "train" else [])])
         assert code == 0, line
     assert (tmp_path / "runs" / "digits" / "report.html").stat().st_size > 50_000
+
+
+def test_the_other_commands_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that need a stranger's photos or several processes: here with a few pictures and one process."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        Image.effect_noise((90, 70), i + 1).save(tmp_path / "photos" / f"{i}.png")
+    photos, distributed = blocks("sh")[1].splitlines()
+    assert main([*shlex.split(photos)[1:], *SHORTER]) == 0
+    words = shlex.split(distributed)
+    words = words[words.index("tightbound") + 1 :]
+    words[words.index("mnist")] = "digits"
+    assert main([*words, *SHORTER]) == 0
 
 
 def test_the_first_two_commands_are_targets() -> None:

@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (OSError, MemoryError) as error:
         return _fail(f"{type(error).__name__}: {error}", 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        return _fail(f"There is not enough memory: {str(error).splitlines()[0]}", 1)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
     except SystemExit as end:  # tyro: help was shown, or an option is wrong
@@ -167,6 +171,7 @@ def _summary(function: Callable[..., None]) -> str:
 
 
 def _fail(error: object, code: int) -> int:
-    rank = os.environ.get("RANK")
-    print(f"{'' if rank is None else f'[process {rank}] '}error: {error}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or code != 2:  # of several processes that were all misused alike, one says so
+        print(f"{'' if rank == '0' else f'[process {rank}] '}error: {error}", file=sys.stderr)
     return code

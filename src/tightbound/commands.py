@@ -14,7 +14,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .data import DATASETS, DataOptions
 from .errors import UsageError
-from .output import print_evaluation, print_json, print_pairs, write, write_arrays
+from .output import check_output, print_evaluation, print_json, print_pairs, write, write_arrays
 from .recipes import Recipe
 from .spec import registered
 from .training.options import TrainingOptions
@@ -116,18 +116,14 @@ def evaluate(
 
     Example: tightbound evaluate runs/demo -k 1000 --json
     """
-    from .checkpoint import write_json
     from .evaluation import evaluate as run_evaluation
 
     folder, model, loaded = _opened(run, data, device)
     part = _limited(loaded.split(split), limit)
     found = run_evaluation(model, part, k, seed=seed).json()
+    print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and split == "test":
-        write_json(folder.evaluation, found)
-    if json:
-        print_json(found)
-    else:
-        print_evaluation(found)
+        folder.write_evaluation(found)
 
 
 def sample(
@@ -147,10 +143,13 @@ def sample(
     from .randomness import fixed_noise
 
     _positive("-n", n)
+    if not 0 <= temperature < float("inf"):
+        raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     folder, model = _model(run, device)
+    path = check_output(out or folder.samples / "samples.png", model.data_spec)
     with fixed_noise(seed):
         drawn = pictures.samples(model, n, temperature)
-    write(drawn, out or folder.samples / "samples.png", model, across=True)
+    write(drawn, path, across=True)
 
 
 def reconstruct(
@@ -171,10 +170,10 @@ def reconstruct(
     from .randomness import fixed_noise
 
     folder, model, loaded = _opened(run, data, device)
+    path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     with fixed_noise(seed):
-        x = _first(model, loaded.split(split), n)
-        parts = pictures.reconstructions(model, x)
-    write(parts, out or folder.samples / "reconstructions.png", model, across=True)
+        parts = pictures.reconstructions(model, _first(model, loaded.split(split), n))
+    write(parts, path, across=True)
 
 
 def interpolate(
@@ -196,15 +195,14 @@ def interpolate(
     from .randomness import fixed_noise
 
     folder, model, loaded = _opened(run, data, device)
+    path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
+    part = loaded.split(split)
+    if 2 * n > len(part):
+        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
     with fixed_noise(seed):
-        x = _first(model, loaded.split(split), 2 * n)
-        walk = interpolation(model, x[::2], x[1::2], steps).mean
-    write(
-        {"mean of p(x|z) on the way from one example to another": walk.flatten(0, 1)},
-        out or folder.samples / "interpolations.png",
-        model,
-        columns=steps,
-    )
+        x = _first(model, part, 2 * n)
+        walk = interpolation(model, x[::2], x[1::2], steps)
+    write({"mean of p(x|z) on the way from one example to another": walk.mean}, path, latents=walk.z)
 
 
 def traverse(
@@ -219,7 +217,7 @@ def traverse(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """One example with one latent dimension after the other moved through the prior's quantiles.
+    """One example with one latent dimension after the other moved through the quantiles of the prior.
 
     Example: tightbound traverse runs/demo -n 10 --out traversals.png
     """
@@ -228,16 +226,23 @@ def traverse(
     from .evaluation.latents import posterior_means, quantiles, traversal
     from .randomness import fixed_noise
 
-    folder, model, loaded = _opened(run, data, device)
-    part = loaded.split(split)
     _positive("-n", n)
+    _positive("--steps", steps)
+    folder, model, loaded = _opened(run, data, device)
+    path = check_output(out or folder.samples / "traversals.png", model.data_spec)
+    part = loaded.split(split)
+    if not 0 <= example < len(part):
+        raise UsageError(f"The {split} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
     means, _ = posterior_means(model, part)
-    dimensions: list[int] = means.var(0).argsort(descending=True)[:n].tolist()
-    values = quantiles(model, torch.linspace(0.02, 0.98, steps))[:, dimensions].T
+    dimensions = means.var(0).argsort(descending=True)[:n]
+    levels = torch.linspace(0.02, 0.98, steps)
+    values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels).cpu()
     with fixed_noise(seed):
-        walk = traversal(model, _first(model, part, example + 1)[example], dimensions, values).mean
-    title = f"mean of p(x|z), latent dimensions {', '.join(map(str, dimensions))} moved through the prior's quantiles"
-    write({title: walk.flatten(0, 1)}, out or folder.samples / "traversals.png", model, columns=steps)
+        x = _first(model, part, example + 1)[example]
+        walk = traversal(model, x, dimensions.tolist(), values[:, dimensions].T)
+    what = "codes" if model.prior is None else "prior"
+    title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
+    write({title: walk.mean}, path, latents=walk.z, dimensions=dimensions)
 
 
 def encode(
@@ -271,7 +276,9 @@ def report(
     run: Run,
     /,
     data: Source = None,
-    k: Samples = 1000,
+    k: Annotated[int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else 1000.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     """One self-contained page: curves, pictures, latent map, evaluation with baselines, how to reproduce it.
 
@@ -279,7 +286,7 @@ def report(
     """
     from .reporting import write_report
 
-    print(write_report(run, data=data, k=k))
+    print(write_report(run, data=data, k=k, device=device, seed=seed))
 
 
 def info(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
-    from .models import LatentVariableModel
+    from .data import DataSpec
 
-__all__ = ["print_evaluation", "print_json", "print_pairs", "write", "write_arrays"]
+__all__ = ["check_output", "print_evaluation", "print_json", "print_pairs", "write", "write_arrays"]
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
@@ -26,10 +27,12 @@ def print_evaluation(found: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     units = {"bits_per_dim": "bits per dimension"}
     digits = {"bits_per_dim": 4}
+    unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
     for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim"):
         value, d = found[name], digits.get(name, 2)
-        cells = ("–", "–") if value is None else (f"{value['value']:.{d}f}", f"{value['standard_error']:.{d}f}")
-        table.add_row(name, *cells, units.get(name, "nats per example"))
+        numbers = (None, None) if value is None else (value["value"], value["standard_error"])
+        cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
+        table.add_row(name, *cells, units.get(name, unit))
     for name in ("effective_sample_size", "active_units"):
         value = found[name]
         text = "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
@@ -37,23 +40,43 @@ def print_evaluation(found: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     for note in found["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
 
 
-def write(
-    parts: dict[str, Tensor], path: Path, model: LatentVariableModel, columns: int | None = None, across: bool = False
-) -> None:
-    """Pictures under their titles, or arrays under the first word of each title, as the name of the file says."""
+def check_output(path: Path, spec: DataSpec | None) -> Path:
+    """The path, if what is to come can be written there: asked before the work, not behind it.
+
+    Raises:
+        UsageError: If its ending is not known, or the data cannot be drawn.
+    """
+    if path.suffix not in (".png", ".npz"):
+        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .npz")
+    if path.suffix == ".png" and spec is not None:
+        from .pictures import check_image
+
+        check_image(spec)
+    return path
+
+
+def write(parts: dict[str, Tensor], path: Path, across: bool = False, **more: Tensor) -> None:
+    """Pictures under their titles; or, with what else belongs to them, arrays under the titles' first words.
+
+    Args:
+        parts: Images ``(n, *shape)``, or ``(rows, columns, *shape)``, by title.
+        path: The .png or .npz.
+        across: Titles side by side.
+        **more: For the arrays alone.
+    """
     from . import pictures
 
     if path.suffix == ".npz":
-        write_arrays({title.split()[0]: value.cpu().numpy() for title, value in parts.items()}, path)
+        arrays = {title.split()[0]: value for title, value in parts.items()} | more
+        write_arrays({name: value.cpu().numpy() for name, value in arrays.items()}, path)
         return
-    if path.suffix != ".png":
-        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .npz")
-    if model.data_spec is not None:
-        pictures.check_image(model.data_spec)
-    sheets = [(title, pictures.grid(images, columns)) for title, images in parts.items()]
+    sheets: list[tuple[str, Image]] = []
+    for title, images in parts.items():
+        walk = images.dim() == 5
+        sheets.append((title, pictures.grid(images.flatten(0, 1), images.shape[1]) if walk else pictures.grid(images)))
     pictures.save_picture(pictures.panels(sheets, across), path)
     print(path)
 
@@ -80,10 +103,11 @@ def print_json(value: object) -> None:
 def print_pairs(pairs: dict[str, Any]) -> None:
     """Names and values as two columns."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in pairs.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(f"[bold]{name}[/bold]", text)
+        table.add_row(f"[bold]{escape(name)}[/bold]", escape(text))
     Console(highlight=False).print(table)

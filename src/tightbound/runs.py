@@ -12,14 +12,17 @@ report.html            what `tightbound report` wrote
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoint
 from .data import DataOptions, DataSpec
-from .errors import CheckpointError, UsageError
+from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from .data import Data
     from .models.latent import LatentVariableModel
 
-__all__ = ["RunConfig", "RunFolder", "load", "load_run_data"]
+__all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number"]
+
+_LARGEST = sys.float_info.max
 
 
 @register("run")
@@ -42,6 +47,7 @@ class RunConfig:
         recipe: What it was built from; None for a model put together by hand.
         data: Where the data came from; None for arrays handed over in Python.
         tightbound: Version of the package that wrote it.
+        fingerprint: Of the data, as :attr:`tightbound.data.Data.fingerprint` tells it; empty in runs of old versions.
     """
 
     data_spec: DataSpec
@@ -49,6 +55,7 @@ class RunConfig:
     recipe: Recipe | None = None
     data: DataOptions | None = None
     tightbound: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,24 +110,141 @@ class RunFolder:
                 expected="a folder that `tightbound train` wrote",
                 remedy="Check the path, or train one: tightbound train vae --out " + str(self.path),
             )
-        return from_json(checkpoint.read_json(self.config_file), RunConfig)
+        values = checkpoint.read_json(self.config_file)
+        try:
+            config = from_json(values, RunConfig)
+            _check_spec(config.data_spec)
+        except (TightboundError, OverflowError) as error:
+            raise _damaged(self.config_file, error) from error
+        return config
 
     def write_config(self, config: RunConfig) -> None:
         """Writes ``config.json``."""
         checkpoint.write_json(self.config_file, to_json(config))
 
     def records(self) -> list[dict[str, Any]]:
-        """Every complete line of ``metrics.jsonl``."""
+        """Every reading in ``metrics.jsonl``: the lines that tell their step and split."""
         if not self.metrics.is_file():
             return []
-        return [r for line in self.metrics.read_text(encoding="utf8").splitlines() if (r := _parsed(line)) is not None]
+        text = self.metrics.read_text(encoding="utf8", errors="replace")
+        return [record for line in text.splitlines() if _is_reading(record := _parsed(line))]
+
+    def write_evaluation(self, found: dict[str, Any]) -> None:
+        """Writes ``evaluation.json``, and into it which weights it is of.
+
+        Args:
+            found: What ``Evaluation.json()`` gives, of the whole test split of the run's own data. Where it holds a
+                number that is not finite, which JSON cannot hold, no file is left.
+
+        Raises:
+            CheckpointError: If there are no weights, or it cannot be written.
+        """
+        try:
+            checkpoint.write_json(self.evaluation, {**found, "weights": self._digest()})
+        except ValueError:
+            self.evaluation.unlink(missing_ok=True)
+
+    def read_evaluation(self) -> dict[str, Any] | None:
+        """What ``evaluation.json`` says; None if it is missing, damaged, or of other weights than there are now."""
+        if not (self.evaluation.is_file() and self.weights.is_file()):
+            return None
+        try:
+            found = checkpoint.read_json(self.evaluation)
+        except CheckpointError:
+            return None
+        sound = all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
+        return found if sound and found.get("weights") == self._digest() else None
+
+    def _digest(self) -> str:
+        try:
+            with self.weights.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.weights} cannot be opened.", got=error, remedy="Is this a complete run folder?"
+            ) from None
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _check_spec(spec: DataSpec) -> None:
+    levels = spec.levels is None or 2 <= spec.levels <= 256
+    if not (levels and spec.shape and min(spec.shape) > 0):
+        raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    """The same problem as one of a file."""
+    told = error if isinstance(error, TightboundError) else TightboundError(str(error).split("\n")[0])
+    return CheckpointError(
+        f"{path} does not describe a run. {told.message}",
+        got=told.got,
+        expected=told.expected,
+        remedy=told.remedy or "Use the config.json that `tightbound train` wrote.",
+    )
+
+
+def number(values: dict[str, Any], name: str) -> float | None:
+    """A finite number under a name, or None if there is none.
+
+    Example:
+        >>> number({"bound": -3}, "bound"), number({"bound": "a"}, "bound"), number({}, "bound")
+        (-3.0, None, None)
+    """
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        return None
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return number({"": value}, "") is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_estimate(value: Any) -> bool:
+    if not isinstance(value, dict) or "standard_error" not in value:
+        return False
+    return number(value, "value") is not None and _optional(_is_number)(value["standard_error"])
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _optional(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or kind(value)
+
+
+_EVALUATION: dict[str, Callable[[Any], bool]] = {
+    "elbo": _optional(_is_estimate),
+    "reconstruction": _is_estimate,
+    "kl": _optional(_is_estimate),
+    "nll": _optional(_is_estimate),
+    "bits_per_dim": _optional(_is_estimate),
+    "k": _is_count,
+    "n": _is_count,
+    "split": lambda value: value in ("train", "valid", "test"),
+    "effective_sample_size": _optional(_is_number),
+    "active_units": _is_count,
+    "kl_per_dimension": _optional(_list_of(_is_number)),
+    "kl_is_analytic": lambda value: value is None or isinstance(value, bool),
+    "measure": lambda value: value in ("mass", "bound", "density", "none"),
+    "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
+}
+"""What a sound ``evaluation.json`` holds under each name."""
+
+
+def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError:  # the last line of a run that was killed while writing it
+    except (ValueError, RecursionError):  # the last line of a run that was killed while writing it, or a damaged one
         return None
+
+
+def _is_reading(record: Any) -> bool:
+    return isinstance(record, dict) and _is_count(record.get("step")) and isinstance(record.get("split"), str)
 
 
 def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVariableModel:
@@ -151,7 +275,7 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
                 "This run's model was put together by hand, so its parts are not in the folder.",
                 remedy="Build the same model and call load(run, model).",
             )
-        model = config.recipe.build(config.data_spec)
+        model = _built(folder, config.recipe, config.data_spec)
     if not folder.weights.is_file():
         raise CheckpointError(
             f"{folder.path} has no model.safetensors: its training has not got that far.",
@@ -161,32 +285,91 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
     return model.eval()
 
 
-def load_run_data(run: str | Path, source: str | None = None) -> Data:
+def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> LatentVariableModel:
+    try:
+        return recipe.build(spec)
+    except (TightboundError, RuntimeError, TypeError) as error:  # sizes that torch cannot allocate, or not even read
+        raise _damaged(folder.config_file, error) from error
+
+
+def load_run_data(run: str | Path, source: Data | str | Path | None = None) -> Data:
     """The data of a run, or other data seen through the same options, checked to fit its model.
 
     Args:
         run: The run folder.
-        source: Other data: a name, folder, archive or array.
+        source: Other data: a name, folder, archive or array, or what was loaded already; default: the run's own, which
+            must be what the run was trained on.
 
     Raises:
-        UsageError: If the run was trained on arrays handed over in Python and no source is given, or the source does
-            not fit the model.
+        CheckpointError: If there is no run in the folder.
+        DataError: If the data cannot be loaded.
+        UsageError: If the run was trained on arrays handed over in Python and no source is given, the run's own data
+            has changed since, or the source does not fit the model.
     """
-    from .data import load_data
+    from .data import Data
 
     config = RunFolder(Path(run)).config()
-    options = config.data or DataOptions(data="")
-    if source is None and not options.data:
+    if isinstance(source, Data):
+        data = source
+    else:
+        data = _own_data(config) if source is None else _other_data(config, str(source))
+    _check_fits(config.data_spec, data.spec)
+    return data
+
+
+def _own_data(config: RunConfig) -> Data:
+    from .data import load_data
+
+    if config.data is None or not config.data.data:
         raise UsageError(
-            "This run was trained on arrays that were handed over in Python.", remedy="Name the data: --data DATA."
+            "This run was trained on arrays that were handed over in Python.",
+            got="no data",
+            remedy="Name the data: --data DATA at the command line; in Python: data=Data.from_arrays(...).",
         )
-    data = load_data(options if source is None else dataclasses.replace(options, data=source))
-    model, here = config.data_spec, data.spec
-    if (model.shape, model.levels, model.dequantized) != (here.shape, here.levels, here.dequantized):
+    try:
+        data = load_data(config.data)
+    except (DataError, UnknownName) as error:
+        raise DataError(
+            f"The data of this run cannot be loaded. {error.message}",
+            got=config.data.data,
+            expected="the data that the run was trained on",
+            remedy="Say where it is now: --data DATA at the command line, data= in Python.",
+        ) from error
+    if config.fingerprint and config.fingerprint != data.fingerprint:
+        raise _changed(config, data)
+    return data
+
+
+def _changed(config: RunConfig, data: Data) -> UsageError:
+    now, then = _counts(data.fingerprint), _counts(config.fingerprint)
+    return UsageError(
+        "The data of this run has changed since it was trained, and its test examples with it.",
+        got=f"{now}, {'of other values' if now == then else 'divided anew'}, in {data.options.data!r}",
+        expected=then,
+        remedy=f"Put back what was there, or name it to use what is there now: --data {data.options.data}",
+    )
+
+
+def _counts(fingerprint: str) -> str:
+    counts = zip(("training", "validation", "test"), fingerprint.split("-"), strict=False)
+    return f"{', '.join(f'{count} {name}' for name, count in counts)} examples"
+
+
+def _other_data(config: RunConfig, source: str) -> Data:
+    from .data import load_data
+
+    return load_data(dataclasses.replace(config.data or DataOptions(), data=source))
+
+
+def _check_fits(model: DataSpec, data: DataSpec) -> None:
+    def kind(spec: DataSpec) -> str:
+        values = "continuous" if spec.levels is None else f"{spec.levels} levels"
+        return f"examples of shape {spec.shape}, {values}{', dequantized' if spec.dequantized else ''}"
+
+    if kind(model) != kind(data):
         raise UsageError(
             "This data does not fit the run's model.",
-            got=f"shape {here.shape}, levels {here.levels}",
-            expected=f"shape {model.shape}, levels {model.levels}",
-            remedy="Choose data of the same kind, or train a model on this data.",
+            got=f"{data.name!r}: {kind(data)}",
+            expected=kind(model),
+            remedy="Give data of the same kind with the same options, or train a model on this data.",
         )
-    return data

@@ -26,7 +26,8 @@ def load_data(
 
     Args:
         source: A name (:data:`DATASETS` lists them; a folder of that name is reached as ``./name``), a path, or
-            complete options.
+            complete options. The options of the data hold a path as an absolute one, so that it is found again from
+            any folder.
         mirror: Address to download named sets from, in place of where they are published.
         **options: Fields of :class:`DataOptions`.
 
@@ -49,9 +50,13 @@ def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, A
     for name in options:
         if name not in known:
             raise UnknownName("data option", name, known)
-    if isinstance(source, DataOptions):
-        return dataclasses.replace(source, **options)
-    return DataOptions(os.fspath(source), **options)
+    asked = source if isinstance(source, DataOptions) else DataOptions(os.fspath(source))
+    return dataclasses.replace(asked, **{"data": _absolute(asked.data), **options})
+
+
+def _absolute(source: str) -> str:
+    path = Path(source).expanduser()
+    return source if source in READERS or not path.exists() else str(path.absolute())
 
 
 def _read(options: DataOptions, mirror: str | None) -> Raw:

@@ -16,7 +16,7 @@ class Estimate:
 
     Args:
         value: The mean.
-        standard_error: Its standard error over the examples; 0 for a single one.
+        standard_error: Its standard error over the examples; None for a single one, which does not tell it.
 
     Example:
         >>> import torch
@@ -25,18 +25,19 @@ class Estimate:
     """
 
     value: float
-    standard_error: float
+    standard_error: float | None
 
     @classmethod
     def of(cls, per_example: Tensor, scale: float = 1.0, offset: float = 0.0) -> Estimate:
         """The estimate of ``scale * mean + offset`` from one number per example."""
         values = per_example.double() * scale + offset
-        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
         return cls(values.mean().item(), error)
 
-    def json(self) -> dict[str, float]:
+    def json(self) -> dict[str, float | None]:
         """As the commands print it."""
         return {"value": self.value, "standard_error": self.standard_error}
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.standard_error:.2f}"
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
+        return f"{self.value:.2f}{error}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data import Split
-from ..errors import UsageError
+from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..progress import progress
@@ -94,27 +94,35 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
         >>> evaluate(model, data.test.subset(10), k=5).n
         10
     """
+    if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         terms = _terms_of_the_first(model, split)
         analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
         k = k if terms.bounded else min(k, 1)  # samples of a deterministic code are all the same
-        batches = list(_batches(model, split, k))
+        batches = list(_batches(model, split, k, seed))
     values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+    if lost := [name for name, value in values.items() if not value.isfinite().all()]:
+        raise ObjectiveError(
+            "The model gives values that are not numbers.",
+            got=f"{', '.join(lost)} of {int((~values[lost[0]].isfinite()).sum())} entries",
+            expected="finite numbers",
+            remedy="Its weights, or this data, are out of range: train again with a lower --lr, or look at the data.",
+        )
     return _summary(values, measure_of(model.likelihood, split.spec), split, k, analytic)
 
 
-def _batches(model: LatentVariableModel, split: Split, k: int) -> Iterator[dict[str, Tensor]]:
+def _batches(model: LatentVariableModel, split: Split, k: int, seed: int) -> Iterator[dict[str, Tensor]]:
     parameter = next(model.parameters())
-    indices = torch.arange(len(split)).split(max(1, min(500, 500_000 // max(1, k))))
     with progress("evaluating", len(split)) as advance:
-        for part in indices:
-            x = split.batch(part, parameter.device).x.to(parameter.dtype)
-            values = per_example(model, x, k)
-            values["posterior_mean"] = model.posterior(x).mean.flatten(1)
-            yield {name: value.cpu() for name, value in values.items()}
-            advance(len(part))
+        for part, indices in enumerate(torch.arange(len(split)).split(500)):
+            with fixed_noise(seed, part):  # the data is drawn alike, whatever k and the model
+                batch = split.batch(indices, parameter.device).x.to(parameter.dtype)
+            for x in batch.split(max(1, 100_000 // max(1, k))):
+                yield {name: value.cpu() for name, value in per_example(model, x, k).items()}
+                advance(len(x))
 
 
 def _terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
@@ -143,14 +151,15 @@ def _summary(values: dict[str, Tensor], measure: Measure, split: Split, k: int, 
         active_units=int((values["posterior_mean"].double().var(0) > ACTIVE).sum()) if len(split) > 1 else 0,
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),
         kl_is_analytic=analytic,
-        measure=measure.kind,
+        measure=measure.kind if kl is not None else "none",
         notes=tuple(_notes(measure, kl is not None, ess, k)),
     )
 
 
 def _notes(measure: Measure, bounded: bool, ess: float | None, k: int) -> Iterator[str]:
-    yield measure.note
-    if not bounded:
+    if bounded:
+        yield measure.note
+    else:
         yield "the model has no prior or a deterministic posterior: no ELBO, no likelihood"
     if ess is not None and k >= 10 and ess < 2:
         few = f"about {ess:.1f} of {k} importance samples count"

@@ -37,7 +37,8 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
     Returns:
         ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
         density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats (one column if it does not factorise). Where
-        both densities are exact: ``log_marginal``, ``(n,)`` nats, and ``effective_samples``, between 1 and k.
+        both densities are exact: ``log_marginal``, ``(n,)`` nats, and ``effective_samples``, between 1 and k. Always
+        ``posterior_mean``, ``(n, latent entries)``.
 
     Raises:
         UsageError: If k is less than 1.
@@ -61,27 +62,30 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
 
 
 def _stream(marginal: Marginal, x: Tensor, k: int, at_once: int) -> dict[str, Tensor]:
-    """K samples for a few examples, so many at once; of each chunk only a few numbers per example are kept."""
-    sizes = [at_once] * (k // at_once) + [k % at_once] * (k % at_once > 0)
-    chunks = [_sums(marginal.terms(x, k=size)) for size in sizes]
-    out: dict[str, Tensor] = {}
-    for name in chunks[0]:
-        together = torch.stack([chunk[name] for chunk in chunks])
-        out[name] = together.logsumexp(0) if name.startswith("log_sum") else together.sum(0) / k
-    if "log_sum" in out:
-        log_sum, log_squares = out.pop("log_sum"), out.pop("log_sum_squares")
-        out["log_marginal"] = log_sum - math.log(k)
-        out["effective_samples"] = (2 * log_sum - log_squares).exp()
-    return out
+    """K samples for a few examples, encoded once and decoded so many at once; sums are all that is kept of a chunk."""
+    posterior, sums = marginal.posterior(x), dict[str, Tensor]()
+    for done in range(0, k, at_once):
+        found = _sums(marginal.terms(x, k=min(at_once, k - done), posterior=posterior))
+        sums = {name: _added(name, sums[name], new) if sums else new for name, new in found.items()}
+    log_sum, log_squares = sums.pop("log_sum", None), sums.pop("log_sum_squares", None)
+    out = {name: total / k for name, total in sums.items()}
+    if log_sum is not None and log_squares is not None:
+        out["log_marginal"] = (log_sum - math.log(k)).to(x.dtype)
+        out["effective_samples"] = (2 * log_sum - log_squares).exp().to(x.dtype)
+    return out | {"posterior_mean": posterior.mean.flatten(1)}
+
+
+def _added(name: str, old: Tensor, new: Tensor) -> Tensor:
+    return torch.logaddexp(old, new) if name.startswith("log_sum") else old + new
 
 
 def _sums(terms: Terms) -> dict[str, Tensor]:
-    """Sums over the samples of one chunk, and log-sums of weights."""
+    """Sums over the samples of one chunk, and log-sums of weights, in float64: they differ by little from large."""
     out, size = {"reconstruction": terms.log_likelihood.sum(0)}, len(terms.log_likelihood)
     if terms.bounded:
         for latent in terms.latents:
             out[f"kl/{latent.name}"] = size * latent.kl().flatten(1)
     if terms.exact:
-        weights = terms.log_weights
+        weights = terms.log_weights.double()
         out["log_sum"], out["log_sum_squares"] = weights.logsumexp(0), (2 * weights).logsumexp(0)
     return out

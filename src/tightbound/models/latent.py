@@ -223,12 +223,17 @@ class Marginal(Distribution):
         event_shape = torch.Size(getattr(model.likelihood, "shape", ()))
         super().__init__(torch.Size() if c is None else c.shape[:-1], event_shape, validate_args=False)
 
-    def terms(self, x: Tensor, k: int = 1) -> Terms:
+    def posterior(self, x: Tensor) -> Distribution:
+        """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
+        return self.model.posterior(x, self.c)
+
+    def terms(self, x: Tensor, k: int = 1, posterior: Distribution | None = None) -> Terms:
         """The terms of x, with k samples of the posterior.
 
         Args:
             x: Data, of shape ``(*batch, *event)``.
             k: How many samples.
+            posterior: What :meth:`posterior` gave for this x, if that is known already.
 
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
@@ -236,7 +241,7 @@ class Marginal(Distribution):
         """
         if k < 1:
             raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
-        posterior = self.model.posterior(x, self.c)
+        posterior = self.posterior(x) if posterior is None else posterior
         z = posterior.rsample((k,)) if posterior.has_rsample else posterior.sample((k,))
         likelihood = self.model.likelihood(z, self.c)
         check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")

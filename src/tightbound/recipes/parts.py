@@ -43,6 +43,8 @@ def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
         UsageError: If it cannot model that data.
     """
     kind, scale = _resolved(recipe, data)
+    if recipe.scale != "auto" and kind in ("bernoulli", "categorical"):
+        raise UsageError(f"The likelihood {kind!r} has no scale.", got=recipe.scale, remedy="Leave --scale out.")
     latent, per_entry = (recipe.latent_dim,), 2 if scale == "network" else 1
     if kind == "bernoulli":
         _check_unit_interval(data)

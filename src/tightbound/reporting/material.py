@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 from .. import runs
-from ..checkpoint import read_json, write_json
-from ..data import Data, DataSpec, Split, load_data
-from ..errors import CheckpointError, DataError, TightboundError, UsageError
+from ..data import Data, DataSpec, Split
 from ..evaluation import Estimate, Evaluation, evaluate
 from ..evaluation.latents import posterior_means
 from ..models.latent import LatentVariableModel
 from ..randomness import fixed_noise
 from ..runs import RunConfig, RunFolder
+from ..training.device import find_device
 
 __all__ = ["Material", "gather"]
 
 WORK = 10**10
 """An evaluation that nobody asked for decodes at most so many entries: examples times samples times dimensions."""
+SAMPLES = 1000
+"""Importance samples that it takes."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Material:
         test: The examples that ``evaluation`` is of.
         evaluation: What was measured.
         codes: Posterior means of ``test``, ``(n, d)``.
+        seed: Seed of all noise.
     """
 
     folder: RunFolder
@@ -47,11 +49,17 @@ class Material:
     test: Split
     evaluation: Evaluation
     codes: Tensor
+    seed: int = 0
 
     @property
     def spec(self) -> DataSpec:
         """What the model sees."""
         return self.data.spec
+
+    @property
+    def other(self) -> bool:
+        """Whether the data is known to be another than what the model was trained on."""
+        return bool(self.config.fingerprint) and self.config.fingerprint != self.data.fingerprint
 
     @property
     def labels(self) -> Tensor | None:
@@ -61,94 +69,71 @@ class Material:
     def examples(self, indices: Tensor) -> Tensor:
         """Examples of ``test`` in the model's arithmetic, binarised or dequantised by the same draws every time."""
         parameter = next(self.model.parameters())
-        with fixed_noise():
+        with fixed_noise(self.seed):
             return self.test.batch(indices, parameter.device).x.to(parameter.dtype)
 
     def spread(self, count: int) -> Tensor:
         """Indices of so many examples, taken evenly, because a folder's examples lie in the order of their class."""
-        return torch.linspace(0, len(self.test) - 1, min(count, len(self.test))).round().long()
+        return _spread(len(self.test), count)
 
 
 def gather(
-    run: str | Path, data: Data | str | Path | None = None, model: LatentVariableModel | None = None, k: int = 1000
+    run: str | Path,
+    data: Data | str | Path | None = None,
+    model: LatentVariableModel | None = None,
+    k: int | None = None,
+    *,
+    device: str = "auto",
+    seed: int = 0,
 ) -> Material:
     """Loads a run and its data, and measures what has not been measured.
 
     Args:
         run: The run folder.
-        data: The data, or where it is now; default: what the run's configuration names.
+        data: Other data than the run's own; what was measured of that is neither read nor kept.
         model: For a model put together by hand, one of the same parts.
-        k: Importance samples, where there is no ``evaluation.json`` of these weights; one is then written.
+        k: Importance samples; default: those of ``evaluation.json``, or :data:`SAMPLES`.
+        device: Where to compute.
+        seed: Seed of all noise.
 
     Raises:
         CheckpointError: If the folder holds no complete run.
         DataError: If its data cannot be loaded.
-        UsageError: If the data is not of the kind that the model was built for.
+        UsageError: If the data is not known, has changed, or does not fit the model, or there is no such device.
     """
-    folder = RunFolder(Path(run))
+    folder, place = RunFolder(Path(run)), find_device(device)
     with fixed_noise():  # building a model draws initial weights
-        config, loaded = folder.config(), runs.load(run, model)
-    found = data if isinstance(data, Data) else _load(config, data)
-    _check_same_kind(found.spec, config.data_spec)
-    evaluation = _read_evaluation(folder) or _evaluate(folder, loaded, found, k)
-    split = found.split(evaluation.split)
-    test = split.subset(min(evaluation.n, len(split)))
-    return Material(folder, config, loaded, found, test, evaluation, posterior_means(loaded, test)[0])
+        config, loaded = folder.config(), runs.load(run, model).to(place)
+    found = runs.load_run_data(run, data)
+    evaluation = _read(folder, len(found.test), k) if data is None else None
+    samples = SAMPLES if k is None else k
+    test = (found.test if evaluation else _affordable(found.test, samples)).to(place)
+    if evaluation is None:
+        evaluation = evaluate(loaded, test, samples, seed=seed)
+        if data is None and len(test) == len(found.test):
+            folder.write_evaluation(evaluation.json())
+    codes = posterior_means(loaded, test, seed=seed)[0]
+    return Material(folder, config, loaded, found, test, evaluation, codes, seed)
 
 
-def _load(config: RunConfig, source: str | Path | None) -> Data:
-    if config.data is None:
-        raise DataError(
-            "This run does not say which data it was trained on.",
-            remedy="Give it: --data FOLDER at the command line, data= in Python.",
-        )
-    options = config.data if source is None else dataclasses.replace(config.data, data=str(source))
-    try:
-        return load_data(options)
-    except TightboundError as error:
-        raise DataError(
-            f"The data of this run cannot be loaded. {error.message}",
-            got=options.data,
-            expected="the data that the run was trained on" if source is None else "a data set, folder or file",
-            remedy="Say where it is now: --data FOLDER at the command line. Arrays that were handed over in Python: "
-            "write_report(run, data=Data.from_arrays(...)).",
-        ) from error
+def _spread(there: int, count: int) -> Tensor:
+    return torch.linspace(0, there - 1, min(count, there), dtype=torch.float64).round().long()
 
 
-def _check_same_kind(got: DataSpec, expected: DataSpec) -> None:
-    def kind(spec: DataSpec) -> str:
-        values = "continuous" if spec.levels is None else f"{spec.levels} levels"
-        return f"examples of shape {spec.shape}, {values}{', dequantized' if spec.dequantized else ''}"
-
-    if kind(got) != kind(expected):
-        raise UsageError(
-            f"{got.name!r} is not the data that the model of this run was built for.",
-            got=kind(got),
-            expected=kind(expected),
-            remedy="Give the data of the run, with the same options: --data FOLDER, or data= in Python.",
-        )
+def _affordable(test: Split, k: int) -> Split:
+    """All examples, or as many at even distances as :data:`WORK` allows."""
+    most = max(200, WORK // max(1, k * test.spec.dimensions))
+    return test if len(test) <= most else test.subset(_spread(len(test), most))
 
 
-def _evaluate(folder: RunFolder, model: LatentVariableModel, data: Data, k: int) -> Evaluation:
-    n = min(len(data.test), max(200, WORK // max(1, k * data.spec.dimensions)))
-    evaluation = evaluate(model, data.test.subset(n), k)
-    write_json(folder.evaluation, evaluation.json())
-    return evaluation
-
-
-def _read_evaluation(folder: RunFolder) -> Evaluation | None:
-    """What was measured of these very weights, if it can be read."""
-    path = folder.evaluation
-    if not path.is_file() or path.stat().st_mtime < folder.weights.stat().st_mtime:
+def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
+    """What was measured of these very weights on a whole test split of n examples, with k samples."""
+    found = folder.read_evaluation()
+    if found is None or (found["split"], found["n"]) != ("test", n):
         return None
-    try:
-        return _evaluation(read_json(path))
-    except (CheckpointError, TypeError, KeyError):
+    if k not in (None, found["k"]) and found["elbo"] is not None:  # without an ELBO, one sample says all
         return None
-
-
-def _evaluation(values: dict[str, Any]) -> Evaluation:
-    return Evaluation(**{name: _field(value) for name, value in values.items()})
+    return Evaluation(**{field.name: _field(found[field.name]) for field in dataclasses.fields(Evaluation)})
 
 
 def _field(value: Any) -> Any:

@@ -18,18 +18,22 @@ def write_report(
     *,
     data: Data | str | Path | None = None,
     model: LatentVariableModel | None = None,
-    k: int = 1000,
+    k: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
 ) -> Path:
     """Writes ``report.html`` into a run folder: one page that needs nothing but itself.
 
-    It shows ``evaluation.json`` where it belongs to the run's weights; otherwise it evaluates, on so many test
-    examples as take a few minutes at most, and writes it.
+    It shows ``evaluation.json`` where that is of the run's weights and its whole test split; otherwise it evaluates,
+    on so many test examples as take a few minutes at most, and writes that file if those are all.
 
     Args:
         run: The run folder.
-        data: Its data, or where that is now; default: what the run's configuration names.
+        data: Other data than the run's own, or where that is now; ``evaluation.json`` is then left alone.
         model: For a model put together by hand, one of the same parts.
-        k: Importance samples, if it evaluates.
+        k: Importance samples; default: those of ``evaluation.json``, or 1000.
+        device: Where to compute: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        seed: Seed of all noise, of the pictures and of an evaluation that it makes.
 
     Returns:
         The page.
@@ -37,7 +41,8 @@ def write_report(
     Raises:
         CheckpointError: If the folder holds no complete run, or the page cannot be written.
         DataError: If the run's data cannot be loaded.
-        UsageError: If the data is not of the kind that the model was built for.
+        UsageError: If the data is not known, has changed since the run was trained, or does not fit the model, or
+            there is no such device.
 
     Example:
         >>> import tempfile, tightbound as tb
@@ -46,7 +51,7 @@ def write_report(
         >>> write_report(run, k=2).name
         'report.html'
     """
-    m = gather(run, data, model, k)
+    m = gather(run, data, model, k, device=device, seed=seed)
     rows = tables.comparison(m)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
     sections = [

@@ -22,16 +22,22 @@ __all__ = ["comparison", "configuration", "evaluation", "heading", "reproduction
 
 _SCORE = {
     "mass": "NLL",
-    "bound": "NLL, by dequantisation",
+    "bound": "NLL, at most",
     "density": "negative log-density",
     "none": "negative score",
 }
+_OTHER = (
+    "The model was trained on other examples than those here: the numbers and pictures are of these, the curves and "
+    "the configuration of the run."
+)
 
 
 def heading(m: Material, rows: list[Baseline]) -> str:
     """Title, verdict and warnings, as HTML."""
     lines = [page.tag("h1", page.escape(f"{recipe_name(m)} on {m.spec.name}"))]
     lines.append(page.paragraph(verdict(m, rows), "verdict"))
+    if m.other:
+        lines.append(page.box("Not the data of this run.", [_OTHER], "note"))
     return "".join([*lines, *_warnings(m.evaluation, continuous=m.spec.levels is None)])
 
 
@@ -43,20 +49,22 @@ def recipe_name(m: Material) -> str:
 def verdict(m: Material, rows: list[Baseline]) -> str:
     """What the run reached, in a sentence or two of text."""
     e, own = m.evaluation, rows[0]
-    where = f"On {e.n:,} {e.split} examples"
+    there = len(m.data.split(e.split))
+    where = f"On {e.n:,}{'' if e.n == there else f' of {there:,}'} {e.split} examples"
     active = f"{e.active_units} of {m.codes.shape[1]} latent dimensions are active."
     if e.nll is None or e.measure == "none":
-        error = f"{where} the squared error of a reconstruction is {own.squared_error}"
+        error = f"{where} the squared error of a reconstruction is {_cell(own.squared_error)}"
         pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
-        compared = f", that of PCA with as many dimensions {pca}" if pca else ""
+        compared = f", that of PCA with as many dimensions {_cell(pca)}" if pca else ""
         return f"{error}{compared}; the model gives no likelihood of this data. {active}"
-    if e.bits_per_dim is None:
+    if e.measure == "density":
         limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
         return f"{where} the log-density is {_cell(_negated(e.nll))} nats (k = {e.k}){limit}. {active}"
-    bits = f"{e.nll} nats, {_bits(e.bits_per_dim)} bits per dimension"
+    most = "at most " if e.measure == "bound" else ""
+    bits = "" if e.bits_per_dim is None else f", {_cell(e.bits_per_dim, 3)} bits per dimension"
     pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
     gain = "" if pixels is None else f", {_gain(pixels.value - e.nll.value)} independent pixels"
-    return f"{where} the negative log-likelihood is {bits} (k = {e.k}){gain}. {active}"
+    return f"{where} the negative log-likelihood is {most}{_cell(e.nll)} nats{bits} (k = {e.k}){gain}. {active}"
 
 
 def _gain(nats: float) -> str:
@@ -65,10 +73,6 @@ def _gain(nats: float) -> str:
 
 def _negated(estimate: Estimate) -> Estimate:
     return Estimate(-estimate.value, estimate.standard_error)
-
-
-def _bits(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ± {estimate.standard_error:.3f}"
 
 
 def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
@@ -88,7 +92,7 @@ def evaluation(m: Material) -> str:
     ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f} of {e.k}"
     rows = [
         (_SCORE[e.measure], e.nll and _cell(e.nll), f"nats; {e.notes[0]}"),
-        ("bits per dimension", e.bits_per_dim and _bits(e.bits_per_dim), f"over {m.spec.dimensions} dimensions"),
+        ("bits per dimension", e.bits_per_dim and _cell(e.bits_per_dim, 3), f"over {m.spec.dimensions} dimensions"),
         ("ELBO", e.elbo and _cell(e.elbo), "nats; reconstruction minus KL"),
         ("reconstruction", _cell(e.reconstruction), "nats; expected log-likelihood under the posterior"),
         ("KL", e.kl and _cell(e.kl), f"nats, {how}; what the code carries"),
@@ -117,15 +121,15 @@ def comparison_table(m: Material, rows: list[Baseline]) -> str:
         [
             row.name,
             _cell(row.nll) + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
-            "–" if row.bits_per_dim is None else _bits(row.bits_per_dim),
+            _cell(row.bits_per_dim, 3),
             _cell(row.squared_error),
             row.note,
         ]
         for row in rows
     ]
     text = (
-        "Lower is better in every column. Nats are negative log-likelihoods of one example; the squared error is that "
-        "of its reconstruction, summed over its entries, in the data's units."
+        "Lower is better in every column. Nats are, for one example, negative log-likelihoods, or what the last column "
+        "says instead; the squared error is that of its reconstruction, summed over its entries, in the data's units."
     )
     dagger = [
         page.paragraph("† Not a likelihood of this data: not comparable with the rows without this mark.", "soft")
@@ -133,8 +137,11 @@ def comparison_table(m: Material, rows: list[Baseline]) -> str:
     return page.paragraph(text) + page.table(head, cells, numbers=3, model=0) + "".join(dagger if marked else [])
 
 
-def _cell(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else str(estimate).replace("-", "−")
+def _cell(estimate: Estimate | None, digits: int = 2) -> str:
+    if estimate is None:
+        return "–"
+    numbers = (estimate.value, estimate.standard_error)
+    return " ± ".join(f"{number:.{digits}f}" for number in numbers if number is not None).replace("-", "−")
 
 
 def configuration(m: Material) -> str:

@@ -14,6 +14,7 @@ from .. import pictures
 from ..evaluation.evaluate import ACTIVE
 from ..evaluation.latents import interpolation, traversal
 from ..randomness import fixed_noise
+from ..runs import number
 from . import figures, page
 from .maps import flat_views
 from .material import Material
@@ -31,7 +32,7 @@ def reconstructions(m: Material, count: int = 10) -> str:
     """Data, mean and draw of a few examples, as HTML."""
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
-    with fixed_noise(), torch.no_grad():
+    with fixed_noise(m.seed), torch.no_grad():
         rows = pictures.reconstructions(m.model, m.examples(m.spread(count)))
     strips = [(title, _grid(x, f"{title} of {len(x)} examples", len(x))) for title, x in rows.items()]
     return page.paragraph(_MEAN_AND_DRAW) + page.strips(strips)
@@ -43,7 +44,7 @@ def samples(m: Material, count: int = 36) -> str:
         return page.paragraph("The model has no prior, so nothing can be sampled: it only reconstructs.")
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
-    with fixed_noise():
+    with fixed_noise(m.seed):
         sides = pictures.samples(m.model, count)
     tiles = (page.figure(_grid(x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     return page.paragraph("Latents drawn from the prior; the same latent stands in the same place on both sides.") + (
@@ -200,8 +201,8 @@ def _curve(lines: list[figures.Line], label: str, limits: tuple[float, float] | 
 
 def _objective(records: list[dict[str, Any]]) -> figures.Line | None:
     """What training maximised, where that is not the bound itself."""
-    rows = [r for r in records if r.get("objective") is not None and r.get("bound") is not None]
-    if all(math.isclose(r["objective"], r["bound"], rel_tol=1e-6) for r in rows):
+    pairs = [(number(r, "objective"), number(r, "bound")) for r in records]
+    if all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs if a is not None and b is not None):
         return None
     line = _line(records, "train", "objective")
     return line and ("objective", *line[1:])
@@ -216,7 +217,7 @@ def _from_zero(lines: list[figures.Line]) -> tuple[float, float] | None:
 
 
 def _line(records: list[dict[str, Any]], split: str, name: str) -> figures.Line | None:
-    points = [(r["step"], r[name]) for r in records if r.get("split") == split and r.get(name) is not None]
+    points = [(r["step"], y) for r in records if r["split"] == split and (y := number(r, name)) is not None]
     if not points:
         return None
     steps, values = np.asarray(points, dtype=np.float64).T

@@ -123,6 +123,8 @@ class _Run:
         options: TrainingOptions,
         objective: Callable[[Terms, Any], Tensor] | None,
     ) -> None:
+        if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
         if len(data.train) == 0:
             raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
         self.fabric = launch(options)
