@@ -243,3 +243,60 @@ def test_an_unknown_name_and_a_missing_path() -> None:
     for path in ("./photos", "some/where", "photos.tar", Path("photos.npz")):
         with refused(DataError, "There is no file or folder", str(Path(path).absolute())):
             load_data(path)
+
+
+def test_the_fingerprint_tells_data_apart() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (50, 6), dtype=np.uint8)
+    mark = Data.from_arrays(values).fingerprint
+    assert mark == Data.from_arrays(values.copy(), binarize="threshold", name="other").fingerprint
+    assert mark.startswith("-".join(map(str, _counts(Data.from_arrays(values)))) + "-")
+    others = [values[:-1], values[::-1], values.reshape(50, 2, 3), values.astype(np.float32)]
+    for index in (0, 25, 49):
+        changed = values.copy()
+        changed[index, 5] ^= 1
+        others.append(changed)
+    marks = {Data.from_arrays(other).fingerprint for other in others}
+    marks |= {Data.from_arrays(values, split_seed=1).fingerprint, Data.from_arrays(values, validation=0).fingerprint}
+    assert len(marks) == len(others) + 2
+    assert mark not in marks
+
+
+def _counts(data: Data) -> tuple[int, int, int]:
+    return len(data.train), len(data.valid), len(data.test)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
+def test_the_fingerprint_is_that_of_the_values_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    path = tmp_path / "values.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (50, 6)).astype(dtype))
+    in_memory = load_data(path)
+    monkeypatch.setenv("TIGHTBOUND_MEMORY_LIMIT", "1")
+    mapped = load_data(path)
+    assert mapped.summary()["memory_mapped"]
+    assert mapped.fingerprint == in_memory.fingerprint
+
+
+def test_of_a_huge_split_the_fingerprint_sees_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tightbound.data.collection.WHOLE", 20)
+    monkeypatch.setattr("tightbound.data.collection.SOME", 12)
+    values, test = np.zeros((50, 6), dtype=np.uint8), np.zeros((3, 6), dtype=np.uint8)
+
+    def mark(row: int) -> str:
+        changed = values.copy()
+        changed[row] = 1
+        return Data.from_arrays(changed, test, validation=0).fingerprint
+
+    assert mark(1) == mark(2)
+    assert len({mark(0), mark(1), mark(49)}) == 3
+
+
+def test_a_path_is_kept_as_an_absolute_one_and_a_name_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "values.npy", np.zeros((20, 4), dtype=np.uint8))
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source in ("values.npy", "./values.npy", "~/values.npy", DataOptions("values.npy"), Path("values.npy")):
+        assert load_data(source).options.data == str(tmp_path / "values.npy")
+    assert load_data("digits").options.data == "digits"

@@ -6,10 +6,12 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ import torch
 from PIL import Image
 
 import tightbound as tb
+from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, DataError, UsageError
+from tightbound.evaluation import Estimate
 from tightbound.reporting import figures, page, reproduction_command, tables, write_report
 from tightbound.reporting.maps import flat_views
-from tightbound.reporting.material import gather
+from tightbound.reporting.material import Material, gather
 from tightbound.reporting.sheet import sheet
 from tightbound.runs import RunConfig, RunFolder
 from tightbound.training.options import TrainingOptions
@@ -152,20 +156,123 @@ def test_it_says_what_was_measured(vae_run: Path, vae_page: _Page) -> None:
     assert "Not a likelihood" not in vae_page.text
 
 
-def test_it_shows_an_evaluation_that_is_there(vae_run: Path, vae_page: _Page, few: Data) -> None:
-    path = RunFolder(vae_run).evaluation
-    before = path.read_text(encoding="utf8")
-    changed = {**json.loads(before), "n": 50, "nll": {"value": 77.25, "standard_error": 0.5}}
-    path.write_text(json.dumps(changed), encoding="utf8")
-    try:
-        material = gather(vae_run, few)
-        assert tables.verdict(material, tables.comparison(material)).startswith(
-            "On 50 test examples the negative log-likelihood is 77.25 ± 0.50"
-        )
-        path.write_text("{}", encoding="utf8")
-        assert gather(vae_run, few, k=2).evaluation.k == 2
-    finally:
-        path.write_text(before, encoding="utf8")
+@pytest.fixture
+def copy(vae_run: Path, vae_page: _Page, tmp_path: Path) -> RunFolder:
+    """The run with its evaluation, to be changed."""
+    return RunFolder(Path(shutil.copytree(vae_run, tmp_path / "copy")))
+
+
+def _change_evaluation(folder: RunFolder, **changes: Any) -> None:
+    found = json.loads(folder.evaluation.read_text(encoding="utf8"))
+    folder.write_evaluation({**found, **changes})
+
+
+def _verdict(material: Material) -> str:
+    return tables.verdict(material, tables.comparison(material))
+
+
+NLL = {"nll": {"value": 77.25, "standard_error": 0.5}}
+
+
+def test_it_shows_an_evaluation_that_is_there(copy: RunFolder) -> None:
+    _change_evaluation(copy, **NLL)
+    for k in (None, 3):
+        said = _verdict(gather(copy.path, k=k))
+        assert said.startswith("On 360 test examples the negative log-likelihood is 77.25 ± 0.50 nats")
+
+
+def test_it_evaluates_where_other_samples_are_asked_for(copy: RunFolder) -> None:
+    _change_evaluation(copy, **NLL)
+    assert gather(copy.path, k=2).evaluation.k == 2
+    found = copy.read_evaluation()
+    assert found is not None
+    assert found["k"] == 2
+    assert found["nll"] != NLL["nll"]
+
+
+@pytest.mark.parametrize("changes", [{"n": 50}, {"split": "valid"}, {"notes": []}, {"nll": "?"}])
+def test_an_evaluation_of_something_else_is_made_anew(copy: RunFolder, changes: dict[str, Any]) -> None:
+    _change_evaluation(copy, **{**NLL, **changes})
+    material = gather(copy.path, k=3)
+    assert (material.evaluation.n, material.evaluation.split, len(material.test)) == (360, "test", 360)
+    assert "77.25" not in _verdict(material)
+
+
+def test_an_evaluation_of_other_weights_is_not_shown(copy: RunFolder) -> None:
+    _change_evaluation(copy, **NLL)
+    weights = checkpoint.read(copy.weights)
+    checkpoint.write(copy.weights, {name: value * 1.01 for name, value in weights.items()})
+    os.utime(copy.evaluation)
+    assert "77.25" not in _verdict(gather(copy.path, k=3))
+
+
+def test_other_data_neither_shows_nor_changes_the_evaluation_of_the_run(copy: RunFolder, few: Data) -> None:
+    _change_evaluation(copy, **NLL)
+    before = copy.evaluation.read_bytes()
+    copy.write_config(dataclasses.replace(copy.config(), fingerprint=tb.load_data("digits").fingerprint))
+    parsed = _report(copy.path, data=few)
+    assert "On 40 test examples" in parsed.text
+    assert "Not the data of this run." in parsed.text
+    assert "77.25" not in parsed.text
+    assert copy.evaluation.read_bytes() == before
+    copy.evaluation.unlink()
+    gather(copy.path, few, k=2)
+    assert not copy.evaluation.exists()
+    assert "Not the data of this run." not in _report(copy.path).text
+
+
+def test_part_of_the_test_split_is_taken_evenly_and_not_kept(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy.evaluation.unlink()
+    monkeypatch.setattr("tightbound.reporting.material.WORK", 200 * 3 * 64)
+    material = gather(copy.path, k=3)
+    assert _verdict(material).startswith("On 200 of 360 test examples")
+    ends = material.data.test.batch(torch.tensor([0, 359])).x
+    torch.testing.assert_close(material.examples(torch.tensor([0, 199])), ends)
+    assert len(material.codes) == len(material.test) == 200
+    assert not copy.evaluation.exists()
+
+
+def test_a_single_example_has_no_error(copy: RunFolder) -> None:
+    material = gather(copy.path)
+    single = {name: Estimate(1.5, cast(Any, None)) for name in ("nll", "elbo", "reconstruction", "kl", "bits_per_dim")}
+    alone = dataclasses.replace(material, evaluation=dataclasses.replace(material.evaluation, **single))
+    rows = [dataclasses.replace(row, squared_error=Estimate(2.0, cast(Any, None))) for row in tables.comparison(alone)]
+    assert "log-likelihood is 1.50 nats, 1.500 bits per dimension" in tables.verdict(alone, rows)
+    assert "None" not in tables.evaluation(alone) + tables.comparison_table(alone, rows[:1])
+    assert "±" not in tables.comparison_table(alone, rows[:1])
+
+
+@pytest.mark.parametrize(
+    ("measure", "says"),
+    [
+        ("mass", "the negative log-likelihood is 77.25 ± 0.50 nats"),
+        ("bound", "the negative log-likelihood is at most 77.25 ± 0.50 nats"),
+        ("density", "the log-density is −77.25 ± 0.50 nats"),
+        ("none", "the squared error of a reconstruction is"),
+    ],
+)
+def test_the_verdict_says_what_the_number_is(copy: RunFolder, measure: str, says: str) -> None:
+    _change_evaluation(copy, **NLL, measure=measure)
+    material = gather(copy.path)
+    assert says in _verdict(material)
+    head = tables.heading(material, tables.comparison(material))
+    assert ("negative log-likelihood" in head) == (measure in ("mass", "bound"))
+
+
+def test_device_and_seed_are_the_callers(copy: RunFolder) -> None:
+    first, second = (
+        [i for i in _report(copy.path, device="cpu", seed=seed).images() if "image/png" in i] for seed in (0, 1)
+    )
+    assert first != second
+    with pytest.raises(UsageError, match="no device"):
+        write_report(copy.path, device="abacus")
+
+
+def test_damaged_metrics_are_left_out_of_the_curves(copy: RunFolder) -> None:
+    text = copy.metrics.read_bytes()
+    step = b'{"step": 7, "split": "train", "bound": "a", "kl": [], "objective": true, "lr": NaN, "beta": null}'
+    copy.metrics.write_bytes(b"3\n\xff\n" + step + b'\n{"step": "a"}\n' + text)
+    assert "Training" in _report(copy.path).headings
 
 
 def test_the_global_generator_is_left_alone(vae_run: Path, vae_page: _Page) -> None:
@@ -207,9 +314,9 @@ def test_vectors_without_labels(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
     data = Data.from_arrays(values, name="vectors")
     run = _run(tmp_path / "vectors", tb.recipes.VAE(latent_dim=1, hidden=(32,)), data)
-    with pytest.raises(DataError, match="cannot be loaded") as caught:
+    with pytest.raises(UsageError, match="handed over in Python") as caught:
         write_report(run)
-    assert "write_report(run, data=" in str(caught.value)
+    assert "data=Data.from_arrays" in str(caught.value)
     parsed = _report(run, data=data)
     assert parsed.text.count("not grey or RGB images") == 4
     assert "one dimension" in parsed.text
@@ -228,7 +335,7 @@ def test_large_color_pictures_and_hostile_names(tmp_path: Path) -> None:
 
 
 def test_data_that_is_another_kind_is_refused(vae_run: Path) -> None:
-    with pytest.raises(UsageError, match="not the data") as caught:
+    with pytest.raises(UsageError, match="does not fit the run's model") as caught:
         write_report(vae_run, data=tb.load_data("digits", binarize="threshold"))
     assert "17 levels" in str(caught.value)
 

@@ -89,27 +89,29 @@ def _train(words: list[str]) -> None:
             raise SystemExit(2)
         return
     named = None if words[0].startswith("-") else words[0]
-    recipe = find_recipe(named) if named else None
-    default = _resumed(words, recipe) if "--resume" in words else None
-    if default is None and recipe is None:
-        raise UsageError(
-            "Which recipe?",
-            expected=f"one of: {', '.join(registered(Recipe))}",
-            remedy="tightbound train vae --out RUN",
-        )
-    name = named or kind_of(default.recipe)  # pyright: ignore[reportOptionalMemberAccess]
-    cls = recipe or type(default.recipe)  # pyright: ignore[reportOptionalMemberAccess]
+    default = _resumed(words) if "--resume" in words else _new(named)
+    cls = type(default.recipe)
+    if named and find_recipe(named) is not cls:
+        raise UsageError("The run to resume has another recipe.", got=named, expected=kind_of(default.recipe))
     parsed = tyro.cli(
         commands.TrainArguments[cls],
-        prog=f"tightbound train {name}",
+        prog=f"tightbound train {kind_of(default.recipe)}",
         description=f"{commands.first_sentence(cls)}\n{_TRAIN_EXAMPLES}",
         args=words[1:] if named else words,
-        default=default or commands.TrainArguments(cls(), DataOptions(), TrainingOptions(), out=tyro.MISSING),
+        default=default,
     )
     commands.train(parsed)
 
 
-def _resumed(words: list[str], recipe: type[Recipe] | None) -> commands.TrainArguments[Any]:
+def _new(name: str | None) -> commands.TrainArguments[Any]:
+    """The arguments of a recipe before any option."""
+    if name is None:
+        known = ", ".join(registered(Recipe))
+        raise UsageError("Which recipe?", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
+    return commands.TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
+
+
+def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
     """The arguments that the run in ``--out`` was trained with, from its config."""
     from .runs import RunFolder
 
@@ -117,14 +119,10 @@ def _resumed(words: list[str], recipe: type[Recipe] | None) -> commands.TrainArg
     if out is None:
         raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
     config = RunFolder(Path(out)).config()
-    if config.recipe is None or config.data is None:
+    if config.recipe is None or config.data is None or not config.data.data:
         raise UsageError(
             "This run was started in Python, with a model or data of its own.",
             remedy="Resume it there: train(..., resume=True).",
-        )
-    if recipe is not None and not isinstance(config.recipe, recipe):
-        raise UsageError(
-            "The run to resume has another recipe.", got=recipe.__name__, expected=type(config.recipe).__name__
         )
     return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..data.spec import DataSpec
 from ..spec import register
-from .base import Recipe
-from .vae import Activation, LikelihoodName, NetworkName, ScaleName, check_sizes
+from .base import Recipe, check_sizes
+from .vae import Activation, LikelihoodName, NetworkName, ScaleName
 
 if TYPE_CHECKING:
     from torch import Tensor

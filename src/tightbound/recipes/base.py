@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.spec import DataSpec
-from ..errors import UnknownName
+from ..errors import UnknownName, UsageError
 from ..spec import check_choices, registered
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["Recipe", "find_recipe"]
+__all__ = ["Recipe", "check_sizes", "find_recipe"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,14 @@ def find_recipe(name: str) -> type[Recipe]:
     if name not in known:
         raise UnknownName("recipe", name, known)
     return known[name]
+
+
+def check_sizes(latent_dim: int, *layers: tuple[int, ...]) -> None:
+    """Refuses sizes below one.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    for size in (latent_dim, *(size for sizes in layers for size in sizes)):
+        if size < 1:
+            raise UsageError("A layer needs at least one unit.", got=size, expected="at least 1")

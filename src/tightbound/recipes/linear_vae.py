@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..data.spec import DataSpec
 from ..spec import register
-from .base import Recipe
-from .vae import check_sizes
+from .base import Recipe, check_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor

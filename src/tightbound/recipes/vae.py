@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import register
-from .base import Recipe
+from .base import Recipe, check_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,14 +105,3 @@ class VAE(Recipe):
     @property
     def training_samples(self) -> int:
         return self.samples
-
-
-def check_sizes(latent_dim: int, *layers: tuple[int, ...]) -> None:
-    """Refuses sizes below one.
-
-    Raises:
-        UsageError: If there is one.
-    """
-    for size in (latent_dim, *(size for sizes in layers for size in sizes)):
-        if size < 1:
-            raise UsageError("A layer needs at least one unit.", got=size, expected="at least 1")

@@ -1,0 +1,230 @@
+"""A run folder: damaged files are told as such, and what it holds is never taken for something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_helpers import refused
+from tightbound import checkpoint
+from tightbound.data import Data, DataOptions, load_data
+from tightbound.errors import CheckpointError, DataError, UsageError
+from tightbound.evaluation import evaluate
+from tightbound.recipes import VAE
+from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number
+from tightbound.training.options import TrainingOptions
+
+RECIPE = VAE(latent_dim=2, hidden=(4,))
+
+
+def made(path: Path, data: Data) -> RunFolder:
+    """A run that was never trained."""
+    folder = RunFolder(path)
+    folder.write_config(
+        RunConfig(data.spec, TrainingOptions(), RECIPE, data.options, "0.1.0", fingerprint=data.fingerprint)
+    )
+    checkpoint.write(folder.weights, checkpoint.tensors_of(RECIPE.build(data.spec)))
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "levels.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (40, 6), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path) -> RunFolder:
+    return made(tmp_path / "run", load_data(source))
+
+
+# -- config.json ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("recipe", "kind"), "vea"),
+        (("recipe", "latent_dim"), 0),
+        (("recipe", "latent_dim"), 10**30),
+        (("recipe", "hidden"), [-1]),
+        (("recipe", "likelihood"), "poison"),
+        (("recipe",), {"kind": "data-options", "version": 1}),
+        (("training", "batch_size"), 0),
+        (("training", "precision"), "8-bit"),
+        (("training", "lr"), 10**400),
+        (("data", "color"), "purple"),
+        (("data", "validation"), 2.0),
+        (("data_spec", "shape"), [-1]),
+        (("data_spec", "levels"), 0),
+        (("fingerprint",), 3),
+        (("kind",), "vae"),
+    ],
+)
+def test_a_damaged_config_is_a_failure_that_names_the_file(
+    run: RunFolder, where: tuple[str, ...], value: object
+) -> None:
+    content = json.loads(run.config_file.read_text())
+    part = content
+    for name in where[:-1]:
+        part = part[name]
+    part[where[-1]] = value
+    run.config_file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as caught:
+        load(run.path)
+    assert str(run.config_file) in str(caught.value)
+    assert caught.value.remedy is not None
+
+
+def test_a_config_of_an_old_version_has_no_fingerprint(run: RunFolder) -> None:
+    content = json.loads(run.config_file.read_text())
+    del content["fingerprint"]
+    run.config_file.write_text(json.dumps(content))
+    assert run.config().fingerprint == ""
+    assert len(load_run_data(run.path).test) == 4
+
+
+# -- metrics.jsonl --------------------------------------------------------------------------------------------------
+
+
+def test_only_readings_are_read(run: RunFolder) -> None:
+    good = {"step": 1, "split": "train", "bound": -3.0}
+    bad = [b"3", b"[]", b"null", b'{"step": "a"}', b'{"step": true, "split": "train"}', b'{"step": 2, "split": 7}']
+    bad += [b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"step": 1' + b"0" * 30 + b', "split": "train"}', b'{"st']
+    run.metrics.write_bytes(b"\n".join([bad[0], json.dumps(good).encode(), *bad[1:]]))
+    assert run.records() == [good]
+
+
+@pytest.mark.parametrize("value", [None, "a", True, [], {}, float("nan"), float("inf"), 10**400])
+def test_what_is_no_number_is_missing(value: Any) -> None:
+    assert number({"x": value}, "x") is None
+    assert number({"x": 2}, "x") == 2.0
+
+
+# -- evaluation.json ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(run: RunFolder) -> dict[str, Any]:
+    return evaluate(load(run.path), load_run_data(run.path).test, k=2).json()
+
+
+def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, found: dict[str, Any]) -> None:
+    assert run.read_evaluation() is None
+    run.write_evaluation(found)
+    read = run.read_evaluation()
+    assert read is not None
+    assert read.pop("weights")
+    assert read == json.loads(json.dumps(found))
+    checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
+    assert run.read_evaluation() is None
+    run.weights.unlink()
+    assert run.read_evaluation() is None
+
+
+def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
+    one = evaluate(load(run.path), load_run_data(run.path).test.subset(1), k=2).json()
+    one["nll"]["standard_error"] = None
+    run.write_evaluation(one)
+    assert run.read_evaluation() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nll", 3.0),
+        ("nll", {"value": "a", "standard_error": 1.0}),
+        ("nll", {"value": 1.0}),
+        ("elbo", [1.0]),
+        ("reconstruction", None),
+        ("k", "ten"),
+        ("n", 2.5),
+        ("split", ["test"]),
+        ("split", "other"),
+        ("active_units", None),
+        ("kl_per_dimension", [None]),
+        ("kl_is_analytic", "yes"),
+        ("measure", {}),
+        ("notes", []),
+        ("notes", [1]),
+        ("weights", None),
+    ],
+)
+def test_a_damaged_evaluation_is_none(run: RunFolder, found: dict[str, Any], name: str, value: object) -> None:
+    run.write_evaluation(found)
+    content = json.loads(run.evaluation.read_text())
+    run.evaluation.write_text(json.dumps({**content, name: value}))
+    assert run.read_evaluation() is None
+    del content[name]
+    run.evaluation.write_text(json.dumps(content))
+    assert run.read_evaluation() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
+def test_an_evaluation_that_is_no_json_is_none(run: RunFolder, content: bytes) -> None:
+    run.evaluation.write_bytes(content)
+    assert run.read_evaluation() is None
+
+
+def test_numbers_that_json_lacks_leave_no_file(run: RunFolder, found: dict[str, Any]) -> None:
+    run.write_evaluation(found)
+    run.write_evaluation({**found, "effective_sample_size": float("nan")})
+    assert not run.evaluation.exists()
+
+
+def test_without_weights_there_is_nothing_to_write_an_evaluation_of(run: RunFolder, found: dict[str, Any]) -> None:
+    run.weights.unlink()
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        run.write_evaluation(found)
+
+
+# -- the data of a run ----------------------------------------------------------------------------------------------
+
+
+def test_data_that_changed_is_refused_until_it_is_named(run: RunFolder, source: Path) -> None:
+    values = np.load(source)
+    np.save(source, np.concatenate([values, values[:1]]))
+    with refused(UsageError, "has changed", "33 training, 4 validation, 4 test", "32 training", f"--data {source}"):
+        load_run_data(run.path)
+    assert len(load_run_data(run.path, source).train) == 33
+    values[3, 3] ^= 1
+    np.save(source, values)
+    with refused(UsageError, "has changed", "of other values"):
+        load_run_data(run.path)
+    values[3, 3] ^= 1
+    np.save(source, values)
+    assert len(load_run_data(run.path).train) == 32
+
+
+def test_a_run_is_opened_from_another_folder(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    run = made(tmp_path / "run", load_data(source.name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(load_run_data(run.path).test) == 4
+
+
+def test_data_that_is_not_there_or_not_known(run: RunFolder, source: Path) -> None:
+    source.unlink()
+    with refused(DataError, "cannot be loaded", "--data"):
+        load_run_data(run.path)
+    for options in (None, DataOptions(data="")):
+        run.write_config(dataclasses.replace(run.config(), data=options))
+        with refused(UsageError, "handed over in Python", "--data"):
+            load_run_data(run.path)
+
+
+def test_other_data_must_fit(run: RunFolder) -> None:
+    fits = Data.from_arrays(torch.zeros(20, 6, dtype=torch.uint8))
+    assert load_run_data(run.path, fits) is fits
+    with refused(UsageError, "does not fit the run's model", "17 levels", "256 levels"):
+        load_run_data(run.path, "digits")
+    with refused(UsageError, "does not fit the run's model", "continuous"):
+        load_run_data(run.path, Data.from_arrays(np.zeros((20, 6), dtype=np.float32)))
