@@ -424,3 +424,16 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path, recipe: str) ->
         torch.testing.assert_close(gradient, other, rtol=1e-6, atol=1e-6)
     metrics = [json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[0]) for n in ("one", "two")]
     assert metrics[0]["objective"] == pytest.approx(metrics[1]["objective"], rel=1e-6)
+
+
+def test_resuming_on_changed_data_is_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    loaded = tb.load_data(str(tmp_path / "images.npy"))
+    train(vae(loaded), loaded, out=tmp_path / "run", options=QUICK)
+    np.save(tmp_path / "images.npy", np.concatenate([images, images[:1]]))
+    changed = tb.load_data(str(tmp_path / "images.npy"))
+    with pytest.raises(UsageError, match="the data differ"):
+        train(vae(changed), changed, out=tmp_path / "run", options=QUICK, resume=True)

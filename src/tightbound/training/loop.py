@@ -129,7 +129,7 @@ class _Run:
             raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
-        self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__)
+        self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
         self.per_epoch = -(-len(data.train) // options.batch_size)
@@ -378,7 +378,7 @@ def _check_same(old: RunConfig, new: RunConfig) -> None:
     was, now = to_json(old), to_json(new)
     different = [f"{part}: {_difference(was[part], now[part])}" for part in was if was[part] != now[part]]
     raise UsageError(
-        "The options differ from those of the run to resume.",
+        "The options or the data differ from those of the run to resume.",
         got="; ".join(different),
         remedy="Leave them as they were, or start a new run in another --out.",
     )
