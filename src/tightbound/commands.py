@@ -384,13 +384,12 @@ def _positive(name: str, value: int) -> None:
 
 
 def _run_info(run: Path) -> dict[str, Any]:
-    from .checkpoint import read_json
-    from .runs import RunFolder, load
+    from .runs import RunFolder, load, number
     from .spec import to_json
 
     folder = RunFolder(run)
     config = folder.config()
-    valid = [r for r in folder.records() if r["split"] == "valid"]
+    bounds = [number(r, "bound") for r in folder.records() if r["split"] == "valid"]
     steps = max((r["step"] for r in folder.records()), default=0)
     weights = folder.weights.is_file() and config.recipe is not None
     return {
@@ -398,8 +397,8 @@ def _run_info(run: Path) -> dict[str, Any]:
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": sum(p.numel() for p in load(run).parameters()) if weights else None,
         "steps": steps,
-        "best_validation_bound": max((r["bound"] for r in valid if r["bound"] is not None), default=None),
-        "evaluation": read_json(folder.evaluation) if folder.evaluation.is_file() else None,
+        "best_validation_bound": max((bound for bound in bounds if bound is not None), default=None),
+        "evaluation": folder.read_evaluation(),
     }
 
 
