@@ -324,3 +324,16 @@ def test_repr_shows_the_parts() -> None:
     text = repr(conditional_model(0))
     assert all(name in text for name in ("prior", "likelihood", "posterior"))
     assert "Marginal" in repr(Marginal(conditional_model(0)))
+
+
+def test_looking_at_the_kl_without_gradients_does_not_take_them_away() -> None:
+    model = LatentVariableModel(
+        StandardNormal(2), Gaussian(nn.Linear(2, 4), (2,), (4,)), DiagonalGaussian(nn.Linear(4, 4), (4,))
+    )
+    terms = model().terms(torch.randn(3, 4))
+    with torch.no_grad():
+        terms.kl()
+    terms.kl().sum().backward()
+    gradient = model.posterior.network.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0

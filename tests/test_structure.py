@@ -18,7 +18,7 @@ ROOT = Path(tightbound.__file__).parent
 PACKAGE = "tightbound"
 
 ORDER = [
-    *("errors", "spec", "progress"),
+    *("errors", "spec", "progress", "memory"),
     *("data.spec", "data.options", "training.options"),
     *("schedules", "checkpoint", "randomness"),
     *("distributions", "networks", "likelihoods", "posteriors", "priors"),

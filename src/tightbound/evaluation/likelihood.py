@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Marginal, Terms
 
 __all__ = ["per_example"]
 
-ENTRIES = 1 << 20
+ENTRIES = 1 << 21
 """How many numbers the decoder gives at once for all samples together: about what a processor's cache holds."""
 
 
@@ -52,6 +53,7 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
     """
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
+    keep_freed_memory()
     rows = max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
     points = max(1, rows // k)
     parts: list[dict[str, Tensor]] = []

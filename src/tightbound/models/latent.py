@@ -94,9 +94,12 @@ class Latent:
 
     @property
     def _closed_kl(self) -> Tensor | None:
-        if "kl" not in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
-            self._memo["kl"] = kl_per_dimension(self.posterior, self._prior())
-        return self._memo["kl"]
+        if "kl" in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
+            return self._memo["kl"]
+        kl = kl_per_dimension(self.posterior, self._prior())
+        if torch.is_grad_enabled():  # without gradients it must not serve an objective later
+            self._memo["kl"] = kl
+        return kl
 
     def _prior(self) -> Distribution:
         if self.prior is None:

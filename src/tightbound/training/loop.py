@@ -22,6 +22,7 @@ from .. import __version__, checkpoint, pictures
 from ..data import Data
 from ..errors import TrainingError, UnknownName, UsageError
 from ..likelihoods import measure_of
+from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
@@ -99,6 +100,7 @@ def train(
     if unknown := [name for name in changes if name not in known]:
         raise UnknownName("training option", unknown[0], known)
     options = dataclasses.replace(options or TrainingOptions(), **changes)
+    keep_freed_memory()
     run = _Run(model, data, RunFolder(Path(out)), options, objective)
     run.prepare(resume, resume_from)
     with torch.random.fork_rng(devices=_cuda_devices()), stop_on_signals() as stop:
@@ -309,7 +311,7 @@ class _Run:
         rank, world, split = self.fabric.global_rank, self.fabric.world_size, self.data.valid
         dtype = next(self.model.parameters()).dtype
         one, sums = torch.ones((), device=self.fabric.device), torch.zeros(len(ROWS) + 1, device=self.fabric.device)
-        for indices in torch.arange(rank, len(split), world).split(max(self.options.batch_size, 500)):
+        for indices in torch.arange(rank, len(split), world).split(self.options.batch_size):
             rows = self.raw(split.batch(indices, self.fabric.device).x.to(dtype), one)
             sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
         total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
