@@ -115,6 +115,19 @@ def interrupt_at(step: int, training) -> None:
     assert (result.stopped, result.step) == ("SIGINT", step)
 
 
+def test_resuming_keeps_the_layout_of_weights(data: Data, tmp_path: Path) -> None:
+    """With channels last, an optimiser's state must come back in that layout too: a fused step reads raw memory."""
+
+    def model() -> tb.LatentVariableModel:
+        recipe = tb.recipes.VAE(latent_dim=2, network="convolutional", channels=(4, 8))
+        return build_seeded(recipe, data.spec, seed=0).to(memory_format=torch.channels_last)  # pyright: ignore
+
+    train(model(), data, out=tmp_path / "whole", options=QUICK)
+    interrupt_at(7, lambda: train(model(), data, out=tmp_path / "stopped", options=QUICK))
+    train(model(), data, out=tmp_path / "stopped", options=QUICK, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
 def test_resuming_from_the_best_repeats_what_followed(data: Data, tmp_path: Path) -> None:
     train(vae(data), data, out=tmp_path / "a", options=QUICK)
     before = (tmp_path / "a" / "model.safetensors").read_bytes()

@@ -92,6 +92,15 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
     checkpoint.load_into(model, state["model"], path)
     average.tensors = {name: t.to(next(model.parameters()).device) for name, t in state["average"].items()}
     optimizer.load_state_dict(state["optimizer"])
+    _lay_out_like_parameters(optimizer)
     device = next(model.parameters()).device
     vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
     return state["scaler"]
+
+
+def _lay_out_like_parameters(optimizer: Any) -> None:
+    """Gives an optimiser's tensors the strides of their parameters, which a fused step takes for granted."""
+    for parameter, tensors in optimizer.state.items():
+        for name, value in tensors.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
