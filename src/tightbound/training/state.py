@@ -90,10 +90,10 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
             remedy="Resume with as many processes, or as many accumulated parts instead.",
         )
     checkpoint.load_into(model, state["model"], path)
-    average.tensors = {name: t.to(next(model.parameters()).device) for name, t in state["average"].items()}
+    device = next(model.parameters()).device
+    average.tensors = {name: t.to(device) for name, t in state["average"].items()}
     optimizer.load_state_dict(state["optimizer"])
     _lay_out_like_parameters(optimizer)
-    device = next(model.parameters()).device
     vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
     return state["scaler"]
 
