@@ -15,9 +15,16 @@ from tightbound.data import DataSpec
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
 from tightbound.models import LatentVariableModel, Marginal
 from tightbound.networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
-from tightbound.posteriors import DiagonalGaussian, DiracPosterior, ExactLinearGaussian
-from tightbound.priors import StandardNormal
+from tightbound.posteriors import (
+    CholeskyGaussian,
+    DiagonalGaussian,
+    DiracPosterior,
+    ExactLinearGaussian,
+    FlowPosterior,
+)
+from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe
+from tightbound.recipes.vae import PosteriorName, PriorName
 
 LATENT, CONDITION = 3, 2
 
@@ -123,6 +130,11 @@ def _exact(scale: Scale) -> Part:
     return Part(f"exact, {scale} scale", CONTINUOUS_IMAGE, make, conditional=False)
 
 
+def _flow(kind: Any) -> Part:
+    encoder = lambda c: MLP(GREY.shape, 2 * LATENT + 5, (7,), "tanh", c)
+    return Part(f"{kind} flow", GREY, lambda c: FlowPosterior(encoder(c), GREY.shape, LATENT, 5, kind, hidden=(8,)))
+
+
 POSTERIORS = [
     Part("gaussian by mlp", GREY, lambda c: DiagonalGaussian(MLP(GREY.shape, 2 * LATENT, (7,), "tanh", c), GREY.shape)),
     Part(
@@ -136,6 +148,12 @@ POSTERIORS = [
         lambda c: DiagonalGaussian(LinearWithConstant(LEVELS.shape, LATENT), LEVELS.shape),
         conditional=False,
     ),
+    Part(
+        "cholesky",
+        GREY,
+        lambda c: CholeskyGaussian(MLP(GREY.shape, LATENT + 6, (7,), "tanh", c), GREY.shape, LATENT),
+    ),
+    *[_flow(kind) for kind in ("iaf", "spline")],
     Part("dirac", RGB, lambda c: DiracPosterior(MLP(RGB.shape, LATENT, (7,), "tanh", c), RGB.shape)),
     *[_exact(scale) for scale in ("fixed", "shared", "per-dimension")],
 ]
@@ -169,8 +187,18 @@ def _nested_prior(condition_dim: int) -> LatentVariableModel:
     return LatentVariableModel(StandardNormal(2), likelihood, posterior)
 
 
+def _vamp(posterior: nn.Module) -> nn.Module:
+    return VampPrior(posterior, torch.rand(4, *GREY.shape)).double()
+
+
 PRIORS: dict[str, Callable[[int], nn.Module]] = {
     "standard normal": lambda c: StandardNormal(LATENT).double(),
+    "diagonal normal": lambda c: DiagonalNormal(LATENT).double(),
+    "mixture": lambda c: GaussianMixture(LATENT, 4).double(),
+    "coupling flow": lambda c: FlowPrior(LATENT, "coupling", 2, (8,)).double(),
+    "spline flow": lambda c: FlowPrior(LATENT, "spline", 2, (8,)).double(),
+    "vamp": lambda c: _vamp(DiagonalGaussian(MLP(GREY.shape, 2 * LATENT, (7,), "tanh"), GREY.shape)),
+    "vamp of cholesky": lambda c: _vamp(CholeskyGaussian(MLP(GREY.shape, LATENT + 6, (7,)), GREY.shape, LATENT)),
     "latent-variable model": lambda c: _nested_prior(c).double(),
 }
 
@@ -187,6 +215,24 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     (VAE(**_small, samples=3), GREY),
     (VAE(**_small, objective="iwae", samples=5), BINARY),
     (VAE(**_small, beta=4.0), BINARY),
+    *[
+        (VAE(**_small, posterior=posterior, prior=prior, components=4), GREY)
+        for posterior in get_args(PosteriorName)
+        if posterior != "dirac"
+        for prior in get_args(PriorName)
+        if (posterior, prior) != ("gaussian", "normal")
+    ],
+    (VAE(**_small, posterior="cholesky", prior="vamp", components=4), CONTINUOUS_IMAGE),
+    (VAE(**_small, posterior="iaf", prior="vamp", components=4, likelihood="gaussian", network="convolutional"), RGB),
+    (VAE(**_small, posterior="dirac", objective="mmd", beta=0.0), GREY),
+    (VAE(**_small, objective="mmd"), GREY),
+    (VAE(**_small, objective="tc", beta=4.0), BINARY),
+    (VAE(**_small, gradient="stl"), BINARY),
+    (VAE(**_small, gradient="score", samples=4), BINARY),
+    (VAE(**_small, objective="iwae", gradient="dreg", samples=4), BINARY),
+    (VAE(**_small, divergence="monte-carlo"), BINARY),
+    (VAE(**_small, free_bits=0.1), BINARY),
+    (VAE(**_small, capacity=5.0, beta=10.0), BINARY),
     *[(Autoencoder(**_small), spec) for spec in (GREY, CONTINUOUS)],
     (Autoencoder(**_small, network="convolutional", likelihood="auto", scale="network"), RGB),
     *[

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.distributions import MultivariateNormal
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from instances import (
     CONDITION,
     CONTINUOUS,
     CONTINUOUS_IMAGE,
+    GREY,
     LATENT,
     POSTERIORS,
     Part,
@@ -25,11 +27,11 @@ from instances import (
     within_error,
     without_gradient,
 )
-from tightbound.distributions import has_density
+from tightbound.distributions import Pushed, has_density
 from tightbound.errors import ShapeError, UsageError
 from tightbound.likelihoods import Gaussian, Scale
-from tightbound.networks import MLP
-from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
+from tightbound.networks import MLP, LinearWithConstant
+from tightbound.posteriors import CholeskyGaussian, DiagonalGaussian, ExactLinearGaussian, FlowPosterior
 
 LINEAR_SCALES: tuple[Scale, ...] = ("fixed", "shared", "per-dimension")
 
@@ -78,7 +80,90 @@ def test_density_integrates_to_one(part: Part) -> None:
 
 def test_samples_have_the_mean(part: Part) -> None:
     q = part.build()(examples(part.spec, 4))
-    assert within_error(q.rsample((5_000,)), q.mean)
+    z = q.rsample((5_000,))
+    if isinstance(q, Pushed):  # the mean of 64 draws
+        assert ((z.mean(0) - q.mean).abs() < 5 * z.std(0) / 8).all()
+        return
+    assert within_error(z, q.mean)
+
+
+@pytest.mark.parametrize("kind", ["iaf", "spline"])
+def test_a_flow_knows_the_density_of_its_own_samples(kind: Any) -> None:
+    """From how they were drawn; the same as by the inverse, for any layers."""
+    network = MLP(GREY.shape, 2 * LATENT + 5, (7,))
+    posterior = FlowPosterior(network, GREY.shape, LATENT, 5, kind, hidden=(8,)).double()
+    for parameter in posterior.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    q = posterior(examples(GREY, 5))
+    z = q.rsample((3,))
+    torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()), rtol=1e-8, atol=1e-8)
+    assert q.mean.shape == (5, LATENT)
+    torch.testing.assert_close(q.mean, q.mean, rtol=0, atol=0)
+    torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()), rtol=1e-8, atol=1e-8)
+
+
+def test_the_full_covariance_is_by_its_factor() -> None:
+    posterior = CholeskyGaussian(nn.Identity(), (9,), 3)
+    features = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.5, -0.5, 10.0, 20.0, 30.0]])
+    q = posterior(features)
+    e = math.e
+    factor = torch.tensor([[1.0, 0, 0], [10.0, e**0.5, 0], [20.0, 30.0, e**-0.5]])
+    torch.testing.assert_close(q.scale_tril[0], factor)
+    with pytest.raises(ShapeError, match="factor"):
+        CholeskyGaussian(nn.Identity(), (8,), 3)(torch.zeros(1, 8))
+
+
+def test_the_divergence_of_a_full_gaussian_from_a_diagonal_one() -> None:
+    factor = double(4, 3, 3).tril(-1) + torch.diag_embed(double(4, 3).exp())
+    q = MultivariateNormal(double(4, 3), scale_tril=factor)
+    base = Normal(double(3), double(3).exp())
+    full = MultivariateNormal(base.loc, scale_tril=torch.diag(base.scale)).expand((4,))
+    torch.testing.assert_close(kl_divergence(q, Independent(base, 1)), kl_divergence(q, full))
+
+
+def test_a_full_covariance_closes_the_gap_that_a_diagonal_one_leaves() -> None:
+    torch.manual_seed(5)
+    likelihood = linear_gaussian(CONTINUOUS, "shared", 2)
+    x = examples(CONTINUOUS, 40)
+    exact = ExactLinearGaussian(likelihood)(x)
+    precision = exact.precision_matrix[0]  # pyright: ignore[reportAttributeAccessIssue]
+    known = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
+    assert known > 0.01
+    gaps: list[float] = []
+    for posterior in (
+        CholeskyGaussian(LinearWithFactor(6, 2), CONTINUOUS.shape, 2),
+        DiagonalGaussian(LinearWithConstant(CONTINUOUS.shape, 2), CONTINUOUS.shape),
+    ):
+        posterior.double()
+        optimizer = torch.optim.LBFGS(posterior.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+        def gap(posterior: nn.Module = posterior) -> torch.Tensor:
+            q = posterior(x)
+            if isinstance(q, Independent):
+                q = MultivariateNormal(q.mean, scale_tril=torch.diag_embed(q.stddev), validate_args=False)
+            return kl_divergence(q, exact).mean()
+
+        def closure(optimizer: torch.optim.Optimizer = optimizer, gap: Any = gap) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = gap()
+            loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+            return loss
+
+        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        gaps.append(gap().item())
+    assert gaps[0] < 1e-6
+    assert gaps[1] == pytest.approx(known, abs=1e-4)
+
+
+class LinearWithFactor(nn.Module):
+    """A linear mean and a free constant factor."""
+
+    def __init__(self, inputs: int, d: int) -> None:
+        super().__init__()
+        self.linear, self.factor = nn.Linear(inputs, d), nn.Parameter(torch.zeros(d * (d + 1) // 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.linear(x), self.factor.expand(len(x), -1)], dim=1)
 
 
 def test_inputs_that_do_not_fit_are_refused(part: Part) -> None:

@@ -82,10 +82,10 @@ def _tree(path: Path, header: str) -> dict[str, Any]:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module, each tensor once: parts that share parameters share them in the file too."""
+    """The state of a module, each tensor once and by its shortest path: parts that share it share it in the file."""
     seen: set[tuple[Any, ...]] = set()
     unique: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in sorted(module.state_dict().items(), key=lambda item: item[0].count(".")):
         key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         if tensor.numel() == 0 or key not in seen:
             unique[name] = tensor.detach()

@@ -5,7 +5,10 @@ from .conditional import Conditional, check_event, has_density, independent, lea
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
 from .divergence import kl_per_dimension
+from .flows import FlowLayers, Pushed
 from .levels import CategoricalLevels
+from .mixture import MixtureOfGaussians
+from .zuko_guard import load_zuko
 
 __all__ = [
     "Bernoulli",
@@ -13,9 +16,13 @@ __all__ = [
     "Conditional",
     "Dirac",
     "DiscretizedLogistic",
+    "FlowLayers",
+    "MixtureOfGaussians",
+    "Pushed",
     "check_event",
     "has_density",
     "independent",
     "kl_per_dimension",
     "leading_shape",
+    "load_zuko",
 ]

@@ -2,8 +2,10 @@ r"""The Kullback-Leibler divergence, kept per dimension where the two distributi
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions.kl import register_kl
 
 __all__ = ["kl_per_dimension"]
 
@@ -34,3 +36,19 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         return kl_divergence(q, p).unsqueeze(-1)
     except NotImplementedError:
         return None
+
+
+@register_kl(MultivariateNormal, Independent)
+def _full_from_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
+    r"""Of a full-covariance Gaussian from a diagonal one.
+
+    .. math:: \frac{1}{2} \left( \lVert S^{-1} L \rVert_F^2 + \lVert S^{-1} (\mu - m) \rVert^2 - d \right)
+        - \log \det L + \log \det S
+    """
+    base = p.base_dist
+    if not isinstance(base, Normal) or len(p.event_shape) != 1:
+        raise NotImplementedError
+    factor = q.scale_tril / base.scale.unsqueeze(-1)
+    distance = (q.loc - base.loc) / base.scale
+    log_det = torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (factor.square().sum((-2, -1)) + distance.square().sum(-1) - q.event_shape[0]) - log_det

@@ -1,0 +1,50 @@
+r"""Priors that are flows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..distributions import FlowLayers, Pushed
+
+__all__ = ["FlowPrior"]
+
+
+class FlowPrior(nn.Module):
+    r"""A learned flow from standard normal noise, :math:`z = f(\epsilon)`, that starts near the identity.
+
+    References:
+        Density Estimation using Real NVP (Dinh, Sohl-Dickstein and Bengio, 2017).
+        Neural Spline Flows (Durkan, Bekasov, Murray and Papamakarios, 2019).
+
+    Args:
+        latent_dim: Size of one latent vector.
+        kind: ``"coupling"``, affine; or ``"spline"``, by monotonic splines.
+        transforms: How many layers.
+        hidden: Hidden sizes of the network of each.
+
+    Example:
+        >>> FlowPrior(3)().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    zero: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        kind: Literal["coupling", "spline"] = "coupling",
+        transforms: int = 4,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        super().__init__()
+        self.flow = FlowLayers(latent_dim, kind, transforms, hidden)
+        self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        zero = self.zero.expand(*(() if c is None else c.shape[:-1]), -1)
+        return Pushed(self.flow(None), zero, zero)

@@ -1,0 +1,120 @@
+r"""The variational mixture of posteriors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.types import _size
+
+from ..distributions import MixtureOfGaussians, has_density
+from ..errors import ObjectiveError
+
+__all__ = ["VampPrior"]
+
+EDGE = 1e-2
+"""How far from the ends of the range pseudo-inputs start: at the ends a logit is infinite."""
+
+
+class VampPrior(nn.Module):
+    r"""A mixture of the posteriors of learned pseudo-inputs, :math:`p(z) = \frac{1}{K} \sum_j q(z \mid u_j)`.
+
+    It is one mixture over whole vectors. The pseudo-inputs are encoded once in every call, so once in a training step,
+    whatever the number of samples. The posterior is shared with the model, not copied.
+
+    References:
+        VAE with a VampPrior (Tomczak and Welling, 2018).
+
+    Args:
+        posterior: :math:`q(z \mid x)`.
+        pseudo_inputs: Where :math:`u` starts, ``(K, *shape)``; training replaces it by examples where a recipe built
+            the model.
+        bounded: Whether data lies in [0, 1]; the pseudo-inputs then do too.
+
+    Example:
+        >>> from tightbound.networks import MLP
+        >>> from tightbound.posteriors import DiagonalGaussian
+        >>> posterior = DiagonalGaussian(MLP((1, 8, 8), 2 * 3), (1, 8, 8))
+        >>> VampPrior(posterior, torch.rand(10, 1, 8, 8))().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, posterior: nn.Module, pseudo_inputs: Tensor, bounded: bool = True) -> None:
+        super().__init__()
+        self.posterior, self.bounded = posterior, bounded
+        self.unconstrained = nn.Parameter(self._inverse(pseudo_inputs))
+
+    @property
+    def examples_wanted(self) -> int:
+        """How many examples :meth:`initialise` takes."""
+        return len(self.unconstrained)
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """The pseudo-inputs u, ``(K, *shape)``."""
+        return self.unconstrained.sigmoid() if self.bounded else self.unconstrained
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Starts from training examples ``(n, *shape)``, repeated if there are fewer than pseudo-inputs."""
+        repeated = x.repeat(-(-self.examples_wanted // len(x)), *[1] * (x.dim() - 1))[: self.examples_wanted]
+        self.unconstrained.copy_(self._inverse(repeated))
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        q, batch = self.posterior(self.pseudo_inputs), () if c is None else c.shape[:-1]
+        if not has_density(q):
+            raise ObjectiveError(
+                "A mixture of posteriors needs posteriors with a density.",
+                got=type(q).__name__,
+                remedy="Use --posterior gaussian, or another prior.",
+            )
+        base = q.base_dist if isinstance(q, Independent) else None
+        if isinstance(base, Normal) and len(q.event_shape) == 1:
+            return MixtureOfGaussians(base.loc.new_zeros(len(base.loc)), base.loc, base.scale.log(), batch)
+        return _EqualMixture(q, batch)
+
+    def _inverse(self, u: Tensor) -> Tensor:
+        return u.clamp(EDGE, 1 - EDGE).logit() if self.bounded else u.clone()
+
+
+class _EqualMixture(Distribution):
+    """Equal shares of the members of a batch of any distribution."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, members: Distribution, batch_shape: _size = ()) -> None:
+        self.members = members
+        super().__init__(torch.Size(batch_shape), members.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        expanded = value.unsqueeze(-2).expand(*value.shape[:-1], *self.members.batch_shape, value.shape[-1])
+        return self.members.log_prob(expanded).logsumexp(-1) - math.log(self.members.batch_shape[0])
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        with torch.no_grad():
+            shape = self._extended_shape(torch.Size(sample_shape))
+            count, members = shape[:-1].numel(), self.members.batch_shape[0]
+            chosen = torch.randint(members, (count,), device=self.members.mean.device)
+            most = int(torch.bincount(chosen, minlength=members).max()) if count else 0
+            draws = self.members.sample((most,))  # each member as often as the most frequent one is wanted
+            order = chosen.argsort(stable=True)
+            sorted_choice = chosen[order]
+            first = torch.searchsorted(sorted_choice, sorted_choice)
+            rank = torch.arange(count, device=chosen.device) - first
+            out = torch.empty(count, shape[-1], dtype=draws.dtype, device=draws.device)
+            out[order] = draws[rank, sorted_choice]
+            return out.reshape(shape)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.members.mean.mean(0).expand(*self.batch_shape, -1)
+
+    @property
+    def variance(self) -> Tensor:
+        mean = self.members.mean
+        total = (self.members.variance + mean.square()).mean(0) - mean.mean(0).square()
+        return total.expand(*self.batch_shape, -1)
