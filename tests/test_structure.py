@@ -122,7 +122,7 @@ def test_the_reader_of_imports_reads() -> None:
     assert "distributions" in imported("likelihoods")
     assert "data.spec" in imported("likelihoods")
     assert "errors" in imported("data.divide")
-    assert "models.latent" in imported("objectives")
+    assert "models.latent" in imported("objectives.bounds")
     assert "recipes.base" not in imported("models.latent"), "for type checkers only"
 
 

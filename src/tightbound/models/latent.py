@@ -192,6 +192,8 @@ class LatentVariableModel(nn.Module):
 
     recipe: Recipe | None = None
     data_spec: DataSpec | None = None
+    starts_from_data: bool = False
+    """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
 
     def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module) -> None:
         super().__init__()
@@ -230,13 +232,15 @@ class Marginal(Distribution):
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
         return self.model.posterior(x, self.c)
 
-    def terms(self, x: Tensor, k: int = 1, posterior: Distribution | None = None) -> Terms:
+    def terms(self, x: Tensor, k: int = 1, posterior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
         """The terms of x, with k samples of the posterior.
 
         Args:
             x: Data, of shape ``(*batch, *event)``.
             k: How many samples.
             posterior: What :meth:`posterior` gave for this x, if that is known already.
+            pathwise: Whether gradients reach the posterior through its samples, where those can be reparameterised;
+                the score-function estimator wants samples without.
 
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
@@ -245,7 +249,7 @@ class Marginal(Distribution):
         if k < 1:
             raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
         posterior = self.posterior(x) if posterior is None else posterior
-        z = posterior.rsample((k,)) if posterior.has_rsample else posterior.sample((k,))
+        z = posterior.rsample((k,)) if pathwise and posterior.has_rsample else posterior.sample((k,))
         likelihood = self.model.likelihood(z, self.c)
         check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
         prior = None if self.model.prior is None else self.model.prior(self.c)

@@ -1,0 +1,24 @@
+r"""Objectives: functions of the terms of a model, one number per example, in nats, to be maximised.
+
+Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; a batch
+is averaged by whoever maximises, never here. Only ``elbo`` at a weight of 1 and ``iwae`` are bounds to report.
+"""
+
+from .bounds import elbo, iwae, reconstruction
+from .gradients import dreg, score_function, sticking_the_landing
+from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
+
+__all__ = [
+    "beta_tcvae",
+    "capacity",
+    "dreg",
+    "elbo",
+    "free_bits",
+    "info_vae",
+    "iwae",
+    "mmd",
+    "reconstruction",
+    "score_function",
+    "sticking_the_landing",
+    "total_correlation",
+]

@@ -1,0 +1,148 @@
+r"""Estimators of the gradient: each has the value of a bound, and a gradient of its own.
+
+Convention: :math:`\theta` are the parameters of likelihood and prior, :math:`\phi` those of the posterior, and
+:math:`z_j = z(\epsilon_j, \phi)`. The pathwise estimator is the ELBO's own, :func:`~tightbound.objectives.elbo`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ..errors import ObjectiveError
+from ..models.latent import Latent, Terms
+
+__all__ = ["dreg", "score_function", "sticking_the_landing"]
+
+
+def sticking_the_landing(terms: Terms) -> Tensor:
+    r"""The ELBO, with the pathwise gradient less its score part.
+
+    .. math:: \nabla_\phi = \frac{1}{k} \sum_j \frac{\partial \log w_j}{\partial z_j} \frac{\partial z_j}{\partial \phi}
+
+    The part that is left out, :math:`\nabla_\phi \log q(z_j \mid x)` at a fixed :math:`z_j`, has expectation zero. The
+    gradient then has no variance where the posterior is exact.
+
+    References:
+        Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference (Roeder, Wu and
+        Duvenaud, 2017).
+
+    Args:
+        terms: The terms of a batch; any posterior that can be reparameterised.
+
+    Returns:
+        ``(*batch)``, nats; the value is ``elbo(terms, analytic=False)``.
+
+    Raises:
+        ObjectiveError: If the model has no ELBO.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> sticking_the_landing(px.terms(torch.zeros(5, 1, 8, 8))).shape
+        torch.Size([5])
+    """
+    return (terms.log_likelihood + terms.log_prior - _log_posterior_by_path(terms)).mean(0)
+
+
+def dreg(terms: Terms) -> Tensor:
+    r"""The importance-weighted bound, with the doubly reparameterised gradient of the posterior.
+
+    .. math:: \nabla_\phi = \sum_j \tilde w_j^2 \frac{\partial \log w_j}{\partial z_j}
+        \frac{\partial z_j}{\partial \phi}, \qquad \tilde w_j = \frac{w_j}{\sum_i w_i}
+
+    Its signal-to-noise ratio grows with k, where that of the bound's own gradient falls. The gradients of likelihood
+    and prior are those of the bound. The terms can serve one such objective only: the samples remember to weigh the
+    gradients that pass through them.
+
+    References:
+        Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (Tucker, Lawson, Gu and Maddison, 2019).
+
+    Args:
+        terms: The terms of a batch with k samples.
+
+    Returns:
+        ``(*batch)``, nats; the value is ``iwae(terms)``.
+
+    Raises:
+        ObjectiveError: If a density is not exact.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> dreg(px.terms(torch.zeros(5, 1, 8, 8), k=10)).shape
+        torch.Size([5])
+    """
+    if not terms.exact:
+        raise ObjectiveError(
+            "An importance-weighted bound needs exact densities of prior and posterior.",
+            remedy="Use the ELBO, or objectives.reconstruction for an autoencoder.",
+        )
+    log_weights = terms.log_likelihood + terms.log_prior - _log_posterior_by_path(terms)
+    share = log_weights.detach().softmax(0)
+    for latent in terms.latents:
+        if latent.z.requires_grad:
+            weight = share.reshape(share.shape + (1,) * (latent.z.dim() - share.dim()))
+            latent.z.register_hook(lambda gradient, weight=weight: gradient * weight)
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
+    r"""The ELBO, with the score-function gradient: it needs no derivative with respect to z, and pays with variance.
+
+    .. math:: \nabla_\phi = \frac{1}{k} \sum_j (\log w_j - b_j) \nabla_\phi \log q(z_j \mid x), \qquad
+        b_j = \frac{1}{k - 1} \sum_{i \ne j} \log w_i
+
+    The control variate :math:`b_j` is the mean over the other samples, which is independent of :math:`z_j`.
+
+    References:
+        Black Box Variational Inference (Ranganath, Gerrish and Blei, 2014).
+        Buy 4 REINFORCE Samples, Get a Baseline for Free! (Kool, van Hoof and Welling, 2019).
+
+    Args:
+        terms: The terms of a batch, drawn with ``terms(x, k, pathwise=False)``.
+        baseline: Whether to take the control variate; it needs k of at least 2.
+
+    Returns:
+        ``(*batch)``, nats; the value is ``elbo(terms, analytic=False)``.
+
+    Raises:
+        ObjectiveError: If gradients flow through the samples, or a single sample shall be its own baseline.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> score_function(px.terms(torch.zeros(5, 1, 8, 8), k=4, pathwise=False)).shape
+        torch.Size([5])
+    """
+    if any(latent.z.requires_grad for latent in terms.latents):
+        raise ObjectiveError(
+            "The score function takes samples without a gradient.", remedy="Draw terms(x, k, pathwise=False)."
+        )
+    log_posterior = terms.log_posterior
+    joint = terms.log_likelihood + terms.log_prior
+    signal = (joint - log_posterior).detach()
+    k = len(signal)
+    if baseline:
+        if k < 2:
+            raise ObjectiveError("A sample cannot be its own baseline.", got="k = 1", remedy="Take k = 2 or more.")
+        signal = signal - (signal.sum(0) - signal) / (k - 1)
+    score = signal * log_posterior
+    return (joint - log_posterior.detach() + score - score.detach()).mean(0)
+
+
+def _log_posterior_by_path(terms: Terms) -> Tensor:
+    """The value of log q(z | x), with the gradient through z alone."""
+    return sum((_by_path(latent) for latent in terms.latents[1:]), _by_path(terms.latents[0]))
+
+
+def _by_path(latent: Latent) -> Tensor:
+    fixed = latent.posterior.log_prob(latent.z.detach())
+    return latent.log_posterior - (fixed - fixed.detach())
