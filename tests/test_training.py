@@ -22,7 +22,7 @@ from tightbound.errors import CheckpointError, TrainingError, UsageError
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
-from tightbound.training.step import Step, build_seeded
+from tightbound.training.step import Step, build_seeded, start_from_data
 
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
 
@@ -95,9 +95,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(data: Data, tmp_path: Path
         assert_same_run(tmp_path / "whole", run)
 
 
-def interrupt_at(step: int, training) -> None:
+def interrupt_at(step: int, training, rule: type[torch.optim.Optimizer] = torch.optim.AdamW) -> None:
     """Sends the process SIGINT behind that step, as Ctrl-C would."""
-    original = torch.optim.AdamW.step
+    original = rule.step
     count = 0
 
     def stepped(self, *args, **kwargs):
@@ -107,11 +107,11 @@ def interrupt_at(step: int, training) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *args, **kwargs)
 
-    torch.optim.AdamW.step = stepped
+    rule.step = stepped
     try:
         result = training()
     finally:
-        torch.optim.AdamW.step = original
+        rule.step = original
     assert (result.stopped, result.step) == ("SIGINT", step)
 
 
@@ -450,3 +450,44 @@ def test_resuming_on_changed_data_is_refused(tmp_path: Path) -> None:
     changed = tb.load_data(str(tmp_path / "images.npy"))
     with pytest.raises(UsageError, match="the data differ"):
         train(vae(changed), changed, out=tmp_path / "run", options=QUICK, resume=True)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop", "sgd"])
+def test_every_optimizer_raises_the_bound_and_resumes(data: Data, tmp_path: Path, optimizer: Any) -> None:
+    options = dataclasses.replace(QUICK, optimizer=optimizer, lr=1e-5 if optimizer == "sgd" else 1e-3, steps=24)
+    options = dataclasses.replace(options, lr_schedule="step", lr_milestones=(1,))
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train(vae(data), data, out=whole, options=options)
+    rules = {"adam": "AdamW", "adamax": "Adamax", "rmsprop": "RMSprop", "sgd": "SGD"}
+    rule = getattr(torch.optim, rules[optimizer])
+    interrupt_at(12, lambda: train(vae(data), data, out=parted, options=options), rule)
+    train(vae(data), data, out=parted, options=options, resume=True)
+    assert_same_run(whole, parted)
+    bounds = [r["bound"] for r in RunFolder(whole).records() if r["split"] == "valid"]
+    assert bounds[-1] > bounds[0]
+
+
+def test_a_warmup_that_outlasts_the_run_is_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(vae(data), data, out=tmp_path / "long", options=dataclasses.replace(QUICK, beta_warmup_epochs=4))
+    said = capsys.readouterr()
+    assert "warning: warm-up" in said.out + said.err
+    assert RunFolder(tmp_path / "long").records()[-2]["beta"] < 1
+    train(vae(data), data, out=tmp_path / "short", options=QUICK)
+    said = capsys.readouterr()
+    assert "warning" not in said.out + said.err
+
+
+def test_a_new_model_starts_from_the_data_and_a_trained_one_is_left_alone(data: Data, tmp_path: Path) -> None:
+    model = build_seeded(tb.recipes.VAE(hidden=(16,), likelihood="gaussian"), data.spec, seed=0)
+    start_from_data(model, data.train)
+    network: Any = model.likelihood.network
+    bias = network.output_layer.bias.detach()
+    mean = data.train.batch(torch.arange(len(data.train))).x.mean(0).flatten()
+    assert (bias - mean).abs().max() < 1e-5
+    assert not model.starts_from_data
+    with torch.no_grad():
+        network.output_layer.bias.zero_()
+    start_from_data(model, data.train)
+    assert not network.output_layer.bias.any()
+    train(model, data, out=tmp_path, options=QUICK)
+    assert not tb.load(tmp_path).starts_from_data

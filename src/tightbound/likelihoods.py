@@ -94,6 +94,25 @@ class Likelihood(Conditional):
         """What the log-likelihood is for that data."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Lets the decoder's last bias start where the data lies, so that it has not to be learned.
+
+        Args:
+            x: Some training examples, ``(n, *shape)``.
+        """
+        bias = getattr(getattr(self.network, "output_layer", None), "bias", None)
+        if bias is None:
+            return
+        entries = len(bias) // self.parameters_per_entry  # those of an example, or its channels
+        rows = x.flatten(1) if entries == math.prod(self.shape) else x.flatten(2).movedim(1, 2).flatten(0, 1)
+        start = self.start(rows)
+        bias.view(-1, entries)[: len(start)] = start
+
+    def start(self, rows: Tensor) -> Tensor:
+        """The first of the parameters that fit rows of entries ``(n, entries)`` best without a latent."""
+        return rows.mean(0, keepdim=True)
+
 
 class Bernoulli(Likelihood):
     r"""Independent binary entries, :math:`\log p(x \mid z) = \sum_i x_i \log \pi_i(z) + (1 - x_i) \log(1 - \pi_i(z))`.
@@ -121,6 +140,9 @@ class Bernoulli(Likelihood):
     def distribution(self, features: Tensor) -> Distribution:
         logits = features.squeeze(-len(self.shape) - 1)
         return independent(BernoulliDistribution(logits), len(self.shape))
+
+    def start(self, rows: Tensor) -> Tensor:
+        return rows.mean(0, keepdim=True).clamp(1e-3, 1 - 1e-3).logit()
 
     def measure(self, data: DataSpec) -> Measure:
         if data.discrete and data.levels == 2:
@@ -268,6 +290,11 @@ class Categorical(Likelihood):
 
     def distribution(self, features: Tensor) -> Distribution:
         return independent(CategoricalLevels(features.movedim(-len(self.shape) - 1, -1)), len(self.shape))
+
+    def start(self, rows: Tensor) -> Tensor:
+        level = (rows * (self.levels - 1)).round()
+        counts = torch.stack([(level == l).sum(0) for l in range(self.levels)])
+        return ((counts + 1) / (len(rows) + self.levels)).log().to(rows.dtype)
 
     def measure(self, data: DataSpec) -> Measure:
         return _mass_over_levels(self.levels, data)

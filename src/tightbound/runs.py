@@ -282,6 +282,7 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
             remedy=f"Go on with: tightbound train --resume --out {folder.path}",
         )
     checkpoint.load_into(model, checkpoint.read(folder.weights), folder.weights)
+    model.starts_from_data = False
     return model.eval()
 
 

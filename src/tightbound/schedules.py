@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
-__all__ = ["learning_rate", "ramp"]
+__all__ = ["learning_rate", "ramp", "weight"]
 
 
 def ramp(step: int, length: int) -> float:
@@ -18,21 +19,70 @@ def ramp(step: int, length: int) -> float:
     return 1.0 if length <= 0 else min(1.0, (step + 1) / length)
 
 
-def learning_rate(step: int, steps: int, schedule: Literal["constant", "cosine"], warmup: int = 0) -> float:
-    """The factor on the learning rate: a linear rise, then constant or half a cosine down to 0 at the end.
+def weight(
+    step: int, length: int, kind: Literal["linear", "cosine", "sigmoid", "cyclical"] = "linear", cycles: int = 4
+) -> float:
+    r"""The factor on the KL's weight: from about 0 up to 1 at step ``length - 1``, and 1 ever after.
+
+    With :math:`t` the linear :func:`ramp`: linear, :math:`t`; cosine, :math:`(1 - \cos \pi t) / 2`; sigmoid, a logistic
+    curve from -6 to 6 stretched to reach 0 and 1; cyclical, in each of the cycles a linear rise over its first half and
+    1 over its second.
+
+    References:
+        Generating Sentences from a Continuous Space (Bowman et al., 2016).
+        Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019).
+
+    Args:
+        step: The step to come, from 0.
+        length: Steps of the rise.
+        kind: Its shape.
+        cycles: How often a cyclical weight rises.
+
+    Example:
+        >>> [round(weight(step, 4, "cosine"), 2) for step in range(5)]
+        [0.15, 0.5, 0.85, 1.0, 1.0]
+        >>> [weight(step, 8, "cyclical", cycles=2) for step in range(9)]
+        [0.5, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    """
+    t = ramp(step, length)
+    if t == 1 or kind == "linear":
+        return t
+    if kind == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * t))
+    if kind == "sigmoid":
+        return 0.5 * (1 + math.tanh(3 * (2 * t - 1)) / math.tanh(3))
+    cycle = max(1, length // cycles)
+    return ramp(step % cycle, -(-cycle // 2))
+
+
+def learning_rate(
+    step: int,
+    steps: int,
+    schedule: Literal["constant", "cosine", "step"],
+    warmup: int = 0,
+    milestones: Sequence[int] = (),
+    factor: float = 0.1,
+) -> float:
+    """The factor on the learning rate: a linear rise, then constant, half a cosine down to 0 at the end, or steps.
 
     Args:
         step: The step to come, from 0.
         steps: Steps of the whole run.
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"step"``.
         warmup: Steps of the rise.
+        milestones: Steps from which the schedule ``"step"`` multiplies by the factor once more.
+        factor: What it multiplies by.
 
     Example:
         >>> [round(learning_rate(step, 4, "cosine"), 2) for step in range(4)]
         [1.0, 0.85, 0.5, 0.15]
+        >>> [learning_rate(step, 4, "step", milestones=[1, 3], factor=0.5) for step in range(4)]
+        [1.0, 0.5, 0.5, 0.25]
     """
     rise = ramp(step, warmup)
     if schedule == "constant" or step < warmup:
         return rise
+    if schedule == "step":
+        return factor ** sum(step >= milestone for milestone in milestones)
     done = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * done))

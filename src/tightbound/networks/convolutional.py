@@ -108,6 +108,11 @@ class ConvolutionalDecoder(nn.Module):
         last = widths[-1] if widths else coarse
         self.output = nn.Sequential(nn.GroupNorm(_groups(last), last), phi(), nn.Conv2d(last, shape[0], 3, padding=1))
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last layer, whose bias a likelihood may start from data."""
+        return self.output[-1]
+
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.head(z if c is None else torch.cat([z, c], dim=1)).unflatten(1, self.start)
         for level, (height, width) in zip(self.levels, self.sides[-2::-1], strict=True):

@@ -53,6 +53,11 @@ class MLP(nn.Module):
             layers += [Linear(n, m), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last layer, whose bias a likelihood may start from data."""
+        return self.layers[-1]
+
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
         return self.layers(x if c is None else torch.cat([x, c], dim=1))

@@ -8,8 +8,9 @@ from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from .loop import train
+    from .step import start_from_data
 
-__all__ = ["TrainingOptions", "train"]
+__all__ = ["TrainingOptions", "start_from_data", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from .loop import train
 
         return train
+    if name == "start_from_data":
+        from .step import start_from_data
+
+        return start_from_data
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
-from ..schedules import learning_rate, ramp
+from ..schedules import learning_rate, weight
 from ..spec import to_json
 from .device import launch
 from .ema import MovingAverage
@@ -34,7 +34,7 @@ from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .options import TrainingOptions
 from .state import Progress, restore_state, save_state
-from .step import ROWS, Step
+from .step import ROWS, Step, start_from_data
 
 __all__ = ["TrainingResult", "train"]
 
@@ -134,13 +134,13 @@ class _Run:
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
-        self.per_epoch = -(-len(data.train) // options.batch_size)
+        self.per_epoch = options.steps_per_epoch(len(data.train))
         self.evaluate_every = options.evaluate_every or -(-self.steps // 20)
-        self.warmup = round(options.beta_warmup * self.steps)
+        self.warmup = options.warmup_steps(len(data.train))
         self.layout = _layout(model, self.fabric.device)
         if self.layout is torch.channels_last:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
-        self.raw = Step(model, objective)
+        self.raw = Step(model, objective, len(data.train))
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
         self.average = MovingAverage(model, options.ema)
@@ -158,12 +158,15 @@ class _Run:
             path = self.folder.checkpoint(which)
             scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
             self.fabric.strategy.precision.load_state_dict(scaler)
+            self.model.starts_from_data = False
             return
         if self.fabric.broadcast(self.folder.config_file.exists()):  # all processes must refuse
             raise UsageError(
                 f"{self.folder.path} holds a run already.",
                 remedy="Go on with it by --resume, or choose another --out.",
             )
+        start_from_data(self.model, self.train_split, self.options.seed)
+        self.average = MovingAverage(self.model, self.options.ema)
         if self.fabric.is_global_zero:
             self.folder.write_config(self.config)
             self._save("last")
@@ -177,6 +180,11 @@ class _Run:
         self.bar = ProgressBar(self.steps, self.run.step, show=first)
         if (measure := measure_of(self.model.likelihood, self.data.spec)).kind in ("none", "density"):
             self.bar.say(f"note: {measure.note}")
+        if self.warmup > self.steps:
+            self.bar.say(
+                f"warning: warm-up of the KL's weight takes {self.warmup} steps, the run {self.steps}: the weight "
+                f"ends at {self._beta(self.steps - 1):.2f} of its value; lower --beta-warmup-epochs or train longer"
+            )
         self.model.train()
         try:
             while not (reason := self._ended(stop)):
@@ -224,7 +232,7 @@ class _Run:
     def _one_step(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        beta = torch.full((), ramp(self.run.step, self.warmup), device=self.fabric.device)
+        beta = torch.full((), self._beta(self.run.step), device=self.fabric.device)
         batch, accumulate = self._batch_indices(), self.options.accumulate
         sums = torch.zeros(len(ROWS) + 1, device=self.fabric.device)
         for i in range(accumulate):
@@ -262,7 +270,13 @@ class _Run:
 
     def _learning_rate(self) -> float:
         o = self.options
-        return o.lr * learning_rate(self.run.step, self.steps, o.lr_schedule, o.lr_warmup)
+        milestones = [m * self.per_epoch for m in o.lr_milestones]
+        return o.lr * learning_rate(
+            self.run.step, self.steps, o.lr_schedule, o.lr_warmup, milestones=milestones, factor=o.lr_factor
+        )
+
+    def _beta(self, step: int) -> float:
+        return weight(step, self.warmup, self.options.beta_schedule, self.options.beta_cycles)
 
     # -- readings ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +287,7 @@ class _Run:
         seconds = max(time.monotonic() - self.read_at, 1e-9)
         *sums, examples = window.double().sum(0).tolist()
         rates = {
-            "beta": ramp(self.run.step - 1, self.warmup),
+            "beta": self._beta(self.run.step - 1),
             "lr": self.optimizer.param_groups[0]["lr"],
             "examples_per_second": examples / seconds,
         }
@@ -373,8 +387,15 @@ def _layout(model: nn.Module, device: torch.device) -> torch.memory_format:
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
-    fused = device.type in ("cpu", "cuda", "mps")
-    return torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=fused)
+    parameters, lr, decay, eps = model.parameters(), options.lr, options.weight_decay, options.optimizer_eps
+    if options.optimizer == "adam":
+        fused = device.type in ("cpu", "cuda", "mps")
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, eps=eps, fused=fused)
+    if options.optimizer == "adamax":
+        return torch.optim.Adamax(parameters, lr=lr, weight_decay=decay, eps=eps)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay, eps=eps, centered=True)
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9)
 
 
 _FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")

@@ -23,14 +23,28 @@ class TrainingOptions:
     """Optimiser steps, in place of epochs."""
     batch_size: int = 128
     """Examples in a step, over all processes and accumulated parts together."""
+    optimizer: Literal["adam", "adamax", "rmsprop", "sgd"] = "adam"
+    """Rule of the steps; rmsprop is centred, sgd has momentum 0.9."""
+    optimizer_eps: float = 1e-8
+    """Constant in the denominator of every rule but sgd's."""
     lr: float = 1e-3
-    """Learning rate of Adam, at its highest."""
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate over the run: half a cosine down to zero, or constant."""
+    """Learning rate, at its highest."""
+    lr_schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """Learning rate over the run: half a cosine down to zero; constant; or a factor at every milestone."""
     lr_warmup: int = 0
     """Steps over which the learning rate first rises from zero."""
+    lr_milestones: tuple[int, ...] = ()
+    """Epochs at whose end the schedule "step" multiplies the learning rate."""
+    lr_factor: float = 0.1
+    """What it multiplies it by."""
     beta_warmup: float = 0.2
     """Share of the run over which the weight of the KL rises from 0 to its value."""
+    beta_warmup_epochs: int | None = None
+    """The same in epochs, in place of a share; it may outlast the run, of which a warning tells."""
+    beta_schedule: Literal["linear", "cosine", "sigmoid", "cyclical"] = "linear"
+    """How it rises; cyclical: again and again from 0, over the first half of each cycle."""
+    beta_cycles: int = 4
+    """How often a cyclical weight rises within its warm-up."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW)."""
     clip_norm: float | None = None
@@ -75,8 +89,18 @@ class TrainingOptions:
             raise UsageError("Give the length of the run once.", got="both epochs and steps", expected="one of them")
         if not 0 < self.lr < math.inf:
             raise UsageError("The learning rate must be positive and finite.", got=self.lr, remedy="Try --lr 1e-3.")
+        if not 0 < self.optimizer_eps < math.inf:
+            raise UsageError("The optimiser's eps must be positive.", got=self.optimizer_eps, remedy="Try 1e-8.")
         if not self.beta_warmup <= 1 or not self.ema < 1:
             raise UsageError("beta_warmup is a share and ema a decay.", expected="beta_warmup <= 1 and ema < 1")
+        if (self.lr_schedule == "step") != bool(self.lr_milestones):
+            raise UsageError(
+                "Milestones and the schedule of steps belong together.",
+                got=f"lr_schedule = {self.lr_schedule!r}, lr_milestones = {self.lr_milestones}",
+                remedy="Try --lr-schedule step --lr-milestones 200 350.",
+            )
+        if not 0 < self.lr_factor < math.inf or any(m < 1 for m in self.lr_milestones):
+            raise UsageError("Milestones are epochs from 1, and the factor is positive.", got=self.lr_milestones)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError("The gradient norm must be positive.", got=self.clip_norm, remedy="Try --clip-norm 1.")
 
@@ -89,9 +113,29 @@ class TrainingOptions:
         """
         if self.steps is not None:
             return self.steps
-        per_epoch = -(-examples // self.batch_size)
+        per_epoch = self.steps_per_epoch(examples)
         epochs = self.epochs if self.epochs is not None else max(20, -(-2500 // per_epoch))
         return epochs * per_epoch
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Steps of one pass over that many training examples; the last may be smaller.
+
+        Example:
+            >>> TrainingOptions(batch_size=100).steps_per_epoch(250)
+            3
+        """
+        return -(-examples // self.batch_size)
+
+    def warmup_steps(self, examples: int) -> int:
+        """Steps over which the weight of the KL rises.
+
+        Example:
+            >>> TrainingOptions(steps=100).warmup_steps(250)
+            20
+        """
+        if self.beta_warmup_epochs is not None:
+            return self.beta_warmup_epochs * self.steps_per_epoch(examples)
+        return round(self.beta_warmup * self.total_steps(examples))
 
 
 _LEAST = {
@@ -100,6 +144,8 @@ _LEAST = {
     "batch_size": 1,
     "lr_warmup": 0,
     "beta_warmup": 0,
+    "beta_warmup_epochs": 0,
+    "beta_cycles": 1,
     "weight_decay": 0,
     "accumulate": 1,
     "ema": 0,

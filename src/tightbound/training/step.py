@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..data import DataSpec
+from ..data import DataSpec, Split
 from ..models.latent import LatentVariableModel, Terms
 from ..objectives import elbo, reconstruction
-from ..randomness import mix
+from ..randomness import epoch_order, fixed_noise, mix
 from ..recipes import Recipe
 
-__all__ = ["ROWS", "Step", "build_seeded"]
+__all__ = ["ROWS", "Step", "build_seeded", "start_from_data"]
 
 ROWS = ("objective", "bound", "reconstruction", "kl")
 
@@ -25,18 +26,23 @@ class Step(nn.Module):
     Args:
         model: The model.
         objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
+        examples: Size of the training split.
     """
 
-    def __init__(self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None) -> None:
+    def __init__(
+        self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None, examples: int = 1
+    ) -> None:
         super().__init__()
         recipe = model.recipe
         self.model = model
-        self.objective = objective or (recipe.training_objective if recipe else elbo)
+        of_recipe = partial(recipe.training_objective, examples=examples) if recipe else elbo
+        self.objective: Callable[[Terms, Any], Tensor] = objective or of_recipe
         self.bound = recipe.bound if recipe else _bound
         self.samples = recipe.training_samples if recipe else 1
+        self.pathwise = recipe.pathwise if recipe and objective is None else True
 
     def forward(self, x: Tensor, beta: Tensor) -> Tensor:
-        terms = self.model().terms(x, k=self.samples)
+        terms = self.model().terms(x, k=self.samples, pathwise=self.pathwise)
         objective = self.objective(terms, beta)
         with torch.no_grad():  # what is only read needs no gradient
             likelihood = reconstruction(terms)
@@ -54,3 +60,30 @@ def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableMod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed))
         return recipe.build(spec)
+
+
+STARTING = 2000
+"""Training examples that a part which starts from data sees, unless it says how many it wants."""
+
+
+@torch.no_grad()
+def start_from_data(model: LatentVariableModel, train: Split, seed: int = 0) -> None:
+    """Lets the parts of a new model that can start from data do so: pseudo-inputs, means and scales.
+
+    A part has a method ``initialise(x)``, and may say by ``examples_wanted`` how many examples it wants.
+
+    Args:
+        model: The model, which a recipe has just built; others are left as they are.
+        train: The training split.
+        seed: Which of its examples, and their binarisation.
+    """
+    if not model.starts_from_data:
+        return
+    parameter = next(model.parameters())
+    for module in model.modules():
+        initialise = getattr(module, "initialise", None)
+        if initialise is not None:
+            order = epoch_order(seed, 0, len(train))[: getattr(module, "examples_wanted", STARTING)]
+            with fixed_noise(seed):
+                initialise(train.batch(order, parameter.device).x.to(parameter.dtype))
+    model.starts_from_data = False
