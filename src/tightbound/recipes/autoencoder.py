@@ -67,7 +67,7 @@ class Autoencoder(Recipe):
         posterior = DiracPosterior(encoder(self, data, self.latent_dim), data.shape)
         return LatentVariableModel(None, likelihood(self, data), posterior)
 
-    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
         from ..objectives import reconstruction
 
         return reconstruction(terms)

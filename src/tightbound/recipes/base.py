@@ -28,14 +28,25 @@ class Recipe:
         """The model's parts, put together."""
         raise NotImplementedError
 
-    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """What training maximises, ``(*batch)`` nats; ``beta`` rises from 0 to 1 during warm-up."""
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        """What training maximises, ``(*batch)`` nats.
+
+        Args:
+            terms: The terms of a batch.
+            beta: Rises from 0 to 1 during warm-up.
+            examples: Size of the whole training split, for estimates of its aggregate.
+        """
         raise NotImplementedError
 
     @property
     def training_samples(self) -> int:
         """How many samples of the posterior a training step takes."""
         return 1
+
+    @property
+    def pathwise(self) -> bool:
+        """Whether training's gradients go through the samples of the posterior."""
+        return True
 
     def bound(self, terms: Terms) -> Tensor:
         """What selects a model and is reported, ``(*batch)`` nats: never weighted, annealed or relaxed."""
@@ -51,7 +62,7 @@ class Recipe:
             UsageError: If these options cannot model that data.
         """
         model = self.assemble(data)
-        model.recipe, model.data_spec = self, data
+        model.recipe, model.data_spec, model.starts_from_data = self, data, True
         return model
 
 

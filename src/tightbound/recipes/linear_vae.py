@@ -69,7 +69,7 @@ class LinearVAE(Recipe):
             posterior = DiagonalGaussian(LinearWithConstant(data.shape, self.latent_dim), data.shape)
         return LatentVariableModel(StandardNormal(self.latent_dim), likelihood, posterior)
 
-    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
         from ..objectives import elbo
 
         return elbo(terms, beta, analytic=self._analytic)

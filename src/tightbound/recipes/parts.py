@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Likelihood, Scale
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder
+from ..posteriors import CholeskyGaussian, DiagonalGaussian, DiracPosterior, FlowPosterior
+from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
 if TYPE_CHECKING:
     from .autoencoder import Autoencoder
     from .vae import VAE
 
-__all__ = ["decoder", "encoder", "likelihood"]
+CONTEXT = 64
+"""Features of an example that the layers of a flow posterior see."""
+
+__all__ = ["decoder", "encoder", "likelihood", "posterior", "prior"]
 
 
 def encoder(recipe: VAE | Autoencoder, data: DataSpec, outputs: int) -> nn.Module:
@@ -60,6 +66,34 @@ def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
     if kind == "categorical":
         return Categorical(decoder(recipe, data, data.levels), latent, data.shape, data.levels)
     return DiscretizedLogisticLikelihood(decoder(recipe, data, per_entry), latent, data.shape, data.levels, scale)
+
+
+def posterior(recipe: VAE, data: DataSpec) -> nn.Module:
+    """The posterior of the recipe's name."""
+    d = recipe.latent_dim
+    if recipe.posterior == "gaussian":
+        return DiagonalGaussian(encoder(recipe, data, 2 * d), data.shape)
+    if recipe.posterior == "cholesky":
+        return CholeskyGaussian(encoder(recipe, data, d + d * (d + 1) // 2), data.shape, d)
+    if recipe.posterior == "dirac":
+        return DiracPosterior(encoder(recipe, data, d), data.shape)
+    network = encoder(recipe, data, 2 * d + CONTEXT)
+    return FlowPosterior(network, data.shape, d, CONTEXT, recipe.posterior, recipe.transforms)
+
+
+def prior(recipe: VAE, data: DataSpec, q: nn.Module) -> nn.Module:
+    """The prior of the recipe's name; pseudo-inputs go through its posterior, and training starts them from data."""
+    d = recipe.latent_dim
+    if recipe.prior == "normal":
+        return StandardNormal(d)
+    if recipe.prior == "diagonal":
+        return DiagonalNormal(d)
+    if recipe.prior == "mixture":
+        return GaussianMixture(d, recipe.components)
+    if recipe.prior == "vamp":
+        inputs = torch.rand(recipe.components, *data.shape)
+        return VampPrior(q, inputs, bounded=data.levels is not None)
+    return FlowPrior(d, recipe.prior, recipe.transforms)
 
 
 def _resolved(recipe: VAE | Autoencoder, data: DataSpec) -> tuple[str, Scale]:

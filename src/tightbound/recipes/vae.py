@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "ScaleName"]
+__all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "PosteriorName", "PriorName", "ScaleName"]
 
 NetworkName = Literal["mlp", "convolutional"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
 LikelihoodName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical"]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
+PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
+PriorName = Literal["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]
 
 
 @register("vae")
 @dataclass(frozen=True)
 class VAE(Recipe):
-    r"""Variational autoencoder: a standard normal prior, a Gaussian posterior, any likelihood.
+    r"""Variational autoencoder: any prior, any posterior, any likelihood.
 
     .. math:: \log p(x) \ge \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\, p(z))
 
@@ -62,46 +65,114 @@ class VAE(Recipe):
     auto: fixed for gaussian, per-dimension for discretized-logistic."""
     variance: float = 0.5
     """Fixed or initial variance of gaussian; 0.5 makes its loss the summed squared error."""
-    posterior: Literal["gaussian"] = "gaussian"
-    """q(z given x)."""
-    prior: Literal["normal"] = "normal"
-    """p(z)."""
-    objective: Literal["elbo", "iwae"] = "elbo"
-    """What training maximises."""
+    posterior: PosteriorName = "gaussian"
+    """q(z given x): gaussian (diagonal), cholesky (full covariance), iaf or spline (flows); dirac (for mmd)."""
+    prior: PriorName = "normal"
+    """p(z): normal, diagonal (learned), mixture of gaussians, vamp (of pseudo-inputs), coupling or spline (flows)."""
+    components: int = 100
+    """Components of a mixture, or pseudo-inputs of a vamp prior."""
+    transforms: int = 2
+    """Transformations of each flow."""
+    objective: Literal["elbo", "iwae", "tc", "mmd"] = "elbo"
+    """What training maximises; tc: the ELBO with beta on the total correlation alone; mmd: InfoVAE's, see mmd."""
     samples: int = 1
     """Samples of the posterior in a training step: of the ELBO's expectation, or of the importance-weighted bound."""
+    gradient: Literal["path", "stl", "dreg", "score"] = "path"
+    """Estimator of the gradient: pathwise, sticking the landing (elbo), doubly reparameterised (iwae), score function
+    (elbo; to see why the others are used)."""
+    divergence: Literal["auto", "analytic", "monte-carlo"] = "auto"
+    """KL in closed form (SGVB's form B), by the samples (form A), or in closed form where there is one."""
     beta: float = 1.0
     """Weight of the KL in training; what is reported is always the bound at 1."""
+    free_bits: float = 0.0
+    """Nats of KL that each dimension has for free in training (0: none)."""
+    capacity: float | None = None
+    """Nats that the KL is held to in training, reached linearly over warm-up; beta weighs the distance."""
+    mmd: float = 100.0
+    """Weight of the maximum mean discrepancy of objective mmd, whose KL has the weight beta."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.latent_dim, self.hidden, self.channels)
+        check_sizes(self.latent_dim, self.hidden, self.channels, (self.components, self.transforms))
         if self.samples < 1:
             raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")
-        if not 0 <= self.beta < math.inf:
-            raise UsageError("The weight of the KL is out of range.", got=self.beta, expected="0 <= beta < infinity")
-        if self.objective == "iwae" and self.beta != 1:
-            raise UsageError("The importance-weighted bound has no beta.", got=self.beta, remedy="Use the elbo.")
+        for name in ("beta", "free_bits", "capacity", "mmd"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"The option {name} is out of range.", got=value, expected=f"0 <= {name} < infinity")
+        for wrong, message, remedy in self._contradictions():
+            if wrong:
+                raise UsageError(message, remedy=remedy)
+
+    def _contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """Options that exclude each other, and what to do."""
+        objective, plain = self.objective, self.objective == "elbo" and self.gradient == "path"
+        yield objective == "iwae" and self.beta != 1, "The importance-weighted bound has no beta.", "Use the elbo."
+        yield self.free_bits > 0 and not plain, "Free bits are of the ELBO.", "Use --objective elbo --gradient path."
+        yield self.capacity is not None and not plain, "A capacity is of the ELBO.", "Use --objective elbo."
+        both = self.free_bits > 0 and self.capacity is not None
+        yield both, "Free bits and a capacity contradict each other.", "Give one of them."
+        misfit = self.gradient != "path" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
+        yield (
+            misfit,
+            f"The gradient {self.gradient!r} is not of the objective {objective!r}.",
+            "stl and score: elbo; dreg: iwae.",
+        )
+        yield (
+            self.gradient in ("stl", "score") and self.beta != 1,
+            "This gradient is of the ELBO at beta 1.",
+            "Use --gradient path.",
+        )
+        few = self.gradient == "score" and self.samples < 2
+        yield few, "The score function's baseline needs other samples.", "Use --samples 2 or more."
+        dirac = self.posterior == "dirac" and (objective != "mmd" or self.beta != 0)
+        yield dirac, "A point mass has no KL to a prior.", "Use --objective mmd --beta 0, or recipe autoencoder."
+        unlearned = self.posterior == "dirac" and self.prior != "normal"
+        yield unlearned, "A point mass cannot teach a prior.", "Use --prior normal, or another posterior."
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
-        from ..posteriors import DiagonalGaussian
-        from ..priors import StandardNormal
-        from .parts import encoder, likelihood
+        from .parts import likelihood, posterior, prior
 
-        posterior = DiagonalGaussian(encoder(self, data, 2 * self.latent_dim), data.shape)
-        return LatentVariableModel(StandardNormal(self.latent_dim), likelihood(self, data), posterior)
+        q = posterior(self, data)
+        return LatentVariableModel(prior(self, data, q), likelihood(self, data), q)
 
-    def training_objective(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        from ..objectives import elbo, iwae
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        from .. import objectives as o
 
-        return iwae(terms) if self.objective == "iwae" else elbo(terms, beta=self.beta * beta)
+        if self.gradient == "dreg":
+            return o.dreg(terms)
+        if self.gradient == "stl":
+            return o.sticking_the_landing(terms)
+        if self.gradient == "score":
+            return o.score_function(terms)
+        if self.objective == "iwae":
+            return o.iwae(terms)
+        if self.objective == "tc":
+            return o.beta_tcvae(terms, examples, 1 + (self.beta - 1) * beta)
+        if self.objective == "mmd":
+            return o.info_vae(terms, alpha=1 - self.beta * beta, weight=self.mmd)
+        if self.capacity is not None:
+            return o.capacity(terms, self.capacity * beta, self.beta, analytic=self._analytic)
+        if self.free_bits:
+            return o.free_bits(terms, self.free_bits, self.beta * beta, analytic=self._analytic)
+        return o.elbo(terms, self.beta * beta, analytic=self._analytic)
 
     def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import elbo, iwae
+        from ..objectives import elbo, iwae, reconstruction
 
-        return iwae(terms) if self.objective == "iwae" else elbo(terms)
+        if self.posterior == "dirac":
+            return reconstruction(terms)
+        return iwae(terms) if self.objective == "iwae" else elbo(terms, analytic=self._analytic)
 
     @property
     def training_samples(self) -> int:
         return self.samples
+
+    @property
+    def pathwise(self) -> bool:
+        return self.gradient != "score"
+
+    @property
+    def _analytic(self) -> bool | None:
+        return {"auto": None, "analytic": True, "monte-carlo": False}[self.divergence]
