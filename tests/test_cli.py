@@ -202,7 +202,7 @@ def test_bad_values(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_weights_that_are_no_numbers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = checkpoint.read(copy / "model.safetensors")
     checkpoint.write(copy / "model.safetensors", {name: t * float("nan") for name, t in tensors.items()})
-    refused(capsys, "evaluate", copy, "-k", "2", code=1, says="not numbers")
+    refused(capsys, "evaluate", copy, "-k", "2", code=1, says="is not a number")
 
 
 def test_walks_come_with_their_latents(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,7 +311,10 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
     surface = {name: sorted(inspect.signature(function).parameters) for name, function in commands.COMMANDS.items()}
     assert surface == {
         "train": ["arguments"],
-        "evaluate": ["data", "device", "json", "k", "limit", "run", "seed", "split"],
+        "evaluate": [
+            *("compile", "data", "device", "json", "k", "limit", "method"),
+            *("precision", "run", "seed", "split", "temperatures"),
+        ],
         "sample": ["device", "n", "out", "run", "seed", "temperature"],
         "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],

@@ -46,7 +46,6 @@ R = TypeVar("R", bound=Recipe)
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 Count = Annotated[int, arg(aliases=("-n",), help="How many.")]
-Samples = Annotated[int, arg(aliases=("-k",), help="Importance samples for each example; they cost time, not memory.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
@@ -106,21 +105,38 @@ def evaluate(
     /,
     data: Source = None,
     split: SplitName = "test",
-    k: Samples = 1000,
+    method: Annotated[
+        Literal["importance", "prior", "annealed"],
+        arg(
+            help="Samples of the posterior; of the prior (naive); or annealed from prior to posterior (gold standard)."
+        ),
+    ] = "importance",
+    k: Annotated[
+        int | None,
+        arg(aliases=("-k",), help="Samples for each example; they cost time, not memory. Default: 1000; annealed: 16."),
+    ] = None,
+    temperatures: Annotated[int, arg(help="Steps of method annealed.")] = 500,
     limit: Annotated[int | None, arg(help="Only the first so many examples.")] = None,
+    precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
+    compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """ELBO and its parts, importance-weighted likelihood with its standard error, bits per dimension.
+    """ELBO and its parts, the likelihood with its standard error and doubts, bits per dimension.
 
     Example: tightbound evaluate runs/demo -k 1000 --json
     """
+    from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
 
+    annealing = Annealing(steps=temperatures)
     folder, model, loaded = _opened(run, data, device)
     part = _limited(loaded.split(split), limit)
-    found = run_evaluation(model, part, k, seed=seed).json()
+    samples = (16 if method == "annealed" else 1000) if k is None else k
+    found = run_evaluation(
+        model, part, samples, method=method, annealing=annealing, precision=precision, compile=compile, seed=seed
+    ).json()
     print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and split == "test":
         folder.write_evaluation(found)

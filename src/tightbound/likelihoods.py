@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Normal
 
 from .data.spec import DataSpec
 from .distributions import Bernoulli as BernoulliDistribution
-from .distributions import CategoricalLevels, Conditional, DiscretizedLogistic, independent
+from .distributions import BernoulliVector, CategoricalLevels, Conditional, DiscretizedLogistic, independent
 from .errors import ShapeError, UsageError
 
 __all__ = [
@@ -139,7 +139,7 @@ class Bernoulli(Likelihood):
 
     def distribution(self, features: Tensor) -> Distribution:
         logits = features.squeeze(-len(self.shape) - 1)
-        return independent(BernoulliDistribution(logits), len(self.shape))
+        return BernoulliVector(BernoulliDistribution(logits), len(self.shape), validate_args=False)
 
     def start(self, rows: Tensor) -> Tensor:
         return rows.mean(0, keepdim=True).clamp(1e-3, 1 - 1e-3).logit()

@@ -22,7 +22,8 @@ def print_evaluation(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}")
+    how = "" if found["method"] == "importance" else f", {found['method']} sampling"
+    table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}{how}")
     for column in ("", "value", "standard error", "unit"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     units = {"bits_per_dim": "bits per dimension"}
@@ -33,9 +34,9 @@ def print_evaluation(found: dict[str, Any]) -> None:
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
         table.add_row(name, *cells, units.get(name, unit))
-    for name in ("effective_sample_size", "active_units"):
-        value = found[name]
-        text = "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    for name in ("effective_sample_size", "pareto_k", "active_units"):
+        value, d = found[name], {"pareto_k": 2}.get(name, 1)
+        text = "–" if value is None else f"{value:.{d}f}" if isinstance(value, float) else str(value)
         table.add_row(name, text, "", "")
     console = Console()
     console.print(table)

@@ -44,8 +44,9 @@ class MixtureOfGaussians(Distribution):
         z = (value - centre).reshape(-1, value.shape[-1])
         constant = self.log_weights - self.log_std.sum(-1) - 0.5 * (precision * mean.square()).sum(-1)
         constant = constant - 0.5 * math.log(2 * math.pi) * value.shape[-1]
-        exponents = torch.addmm(constant, z, (precision * mean).T)
-        exponents = torch.addmm(exponents, z.square(), precision.T, alpha=-0.5)
+        with torch.autocast(z.device.type, enabled=False):  # large terms that cancel
+            exponents = torch.addmm(constant, z, (precision * mean).T)
+            exponents = torch.addmm(exponents, z.square(), precision.T, alpha=-0.5)
         return exponents.logsumexp(-1).reshape(value.shape[:-1])
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:

@@ -7,7 +7,6 @@ bound on :math:`\log p(x)` and ``nll`` an estimate of :math:`-\log p(x)`, both o
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +15,20 @@ import torch
 from torch import Tensor
 
 from ..data import Split
-from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, measure_of
-from ..models.latent import LatentVariableModel, Terms, evaluating
-from ..progress import progress
-from ..randomness import fixed_noise
+from ..models.latent import LatentVariableModel
+from .annealed import Annealing
 from .estimate import Estimate
-from .likelihood import per_example
+from .importance import per_example
+from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
+from .passes import Precision, check_split, over, terms_of_the_first
 
 __all__ = ["Evaluation", "evaluate"]
 
 ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data."""
+BOUND = 100
+"""Samples of each example for the ELBO where the likelihood is estimated by other means."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Evaluation:
         elbo: Evidence lower bound, nats: ``reconstruction`` minus ``kl``.
         reconstruction: Expected log-likelihood under the posterior, nats.
         kl: KL of posterior and prior, nats.
-        nll: Importance-weighted estimate of the negative log-likelihood, nats.
+        nll: Estimate of the negative log-likelihood, nats; None where the model has no likelihood of this data.
         bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
-        k: Importance samples.
+        method: How the likelihood was estimated, as for :func:`~tightbound.evaluation.likelihood`.
+        k: Samples of each example.
         n: Examples.
         split: Which split they are.
         effective_sample_size: Mean over the examples, between 1 and k.
+        pareto_k: Mean shape of the tails of the weights; above 0.7 they are too heavy.
+        trusted: Whether neither of the two speaks against ``nll``.
         active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples.
         kl_per_dimension: Mean KL of each latent dimension, nats.
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
@@ -56,10 +60,13 @@ class Evaluation:
     kl: Estimate | None
     nll: Estimate | None
     bits_per_dim: Estimate | None
+    method: str
     k: int
     n: int
     split: str
     effective_sample_size: float | None
+    pareto_k: float | None
+    trusted: bool | None
     active_units: int
     kl_per_dimension: tuple[float, ...] | None
     kl_is_analytic: bool | None
@@ -72,20 +79,36 @@ class Evaluation:
         return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
 
 
-def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: int = 0) -> Evaluation:
+def evaluate(
+    model: LatentVariableModel,
+    split: Split,
+    k: int = 1000,
+    *,
+    method: Method = "importance",
+    annealing: Annealing | None = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    seed: int = 0,
+) -> Evaluation:
     """Evaluates a model on a split, with the same noise for the same seed.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: Importance samples for each example; a deterministic posterior takes one.
+        k: Samples of each example for the likelihood; a deterministic posterior takes one.
+        method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`.
+        annealing: Temperatures and trajectories of method ``"annealed"``.
+        precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
+        compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
         seed: Seed of all noise: binarisation, dequantisation, posterior samples.
 
     Returns:
         Every number with its standard error over the examples.
 
     Raises:
-        UsageError: If the split is empty or k less than 1.
+        UsageError: If the split is empty, k less than 1, or there is no such method or precision.
+        CheckpointError: If a weight of the model is not a number.
+        ObjectiveError: If a value is not a number, or samples leave the prior's support.
 
     Example:
         >>> import tightbound as tb
@@ -94,73 +117,70 @@ def evaluate(model: LatentVariableModel, split: Split, k: int = 1000, *, seed: i
         >>> evaluate(model, data.test.subset(10), k=5).n
         10
     """
-    if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
-    if len(split) == 0:
-        raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
-    with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        terms = _terms_of_the_first(model, split)
-        analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
-        k = k if terms.bounded else min(k, 1)  # samples of a deterministic code are all the same
-        batches = list(_batches(model, split, k, seed))
-    values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-    if lost := [name for name, value in values.items() if not value.isfinite().all()]:
-        raise ObjectiveError(
-            "The model gives values that are not numbers.",
-            got=f"{', '.join(lost)} of {int((~values[lost[0]].isfinite()).sum())} entries",
-            expected="finite numbers",
-            remedy="Its weights, or this data, are out of range: train again with a lower --lr, or look at the data.",
-        )
-    return _summary(values, measure_of(model.likelihood, split.spec), split, k, analytic)
+    check_split(split)
+    find, terms = sampler(method, k, annealing), terms_of_the_first(model, split)
+    measure = measure_of(model.likelihood, split.spec)
+    reason = refusal(terms, measure, method)
+    if method == "importance":
+        samples = k if terms.bounded else min(k, 1)  # samples of a deterministic code are all the same
+        values = over(model, split, samples, find, seed=seed, precision=precision, compile=compile)
+    else:
+        samples = k
+
+        def both(model: LatentVariableModel, x: Tensor) -> dict[str, Tensor]:
+            found = per_example(model, x, BOUND if terms.bounded else 1)
+            return found | (find(model, x) if reason is None else {})
+
+        values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
+    estimate = LikelihoodEstimate.of(values, measure, split, samples, method) if reason is None else None
+    analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
+    notes = tuple(_notes(measure, terms.bounded, estimate, reason))
+    return _summary(values, measure, split, samples, method, estimate, analytic, notes)
 
 
-def _batches(model: LatentVariableModel, split: Split, k: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    parameter = next(model.parameters())
-    with progress("evaluating", len(split)) as advance:
-        for part, indices in enumerate(torch.arange(len(split)).split(500)):
-            with fixed_noise(seed, part):  # the data is drawn alike, whatever k and the model
-                batch = split.batch(indices, parameter.device).x.to(parameter.dtype)
-            for x in batch.split(max(1, 100_000 // max(1, k))):
-                yield {name: value.cpu() for name, value in per_example(model, x, k).items()}
-                advance(len(x))
-
-
-def _terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
-    parameter = next(model.parameters())
-    return model().terms(split.batch(torch.arange(1), parameter.device).x.to(parameter.dtype))
-
-
-def _summary(values: dict[str, Tensor], measure: Measure, split: Split, k: int, analytic: bool | None) -> Evaluation:
-    offset = measure.offset
+def _summary(
+    values: dict[str, Tensor],
+    measure: Measure,
+    split: Split,
+    k: int,
+    method: str,
+    estimate: LikelihoodEstimate | None,
+    analytic: bool | None,
+    notes: tuple[str, ...],
+) -> Evaluation:
     kls = [value for name, value in values.items() if name.startswith("kl/")]
     kl = torch.cat(kls, dim=1) if kls else None
-    reconstruction, marginal = values["reconstruction"], values.get("log_marginal")
-    bits = 1 / (split.spec.dimensions * math.log(2))
-    ess = values["effective_samples"].double().mean().item() if marginal is not None else None
-    comparable = marginal is not None and measure.comparable
+    reconstruction = values["reconstruction"]
     return Evaluation(
-        elbo=None if kl is None else Estimate.of(reconstruction - kl.sum(1), offset=-offset),
-        reconstruction=Estimate.of(reconstruction, offset=-offset),
+        elbo=None if kl is None else Estimate.of(reconstruction - kl.sum(1), offset=-measure.offset),
+        reconstruction=Estimate.of(reconstruction, offset=-measure.offset),
         kl=None if kl is None else Estimate.of(kl.sum(1)),
-        nll=None if marginal is None else Estimate.of(marginal, -1.0, offset),
-        bits_per_dim=Estimate.of(marginal, -bits, offset * bits) if comparable else None,  # pyright: ignore
+        nll=estimate and estimate.nll,
+        bits_per_dim=estimate and estimate.bits_per_dim,
+        method=method,
         k=k,
         n=len(split),
         split=split.name,
-        effective_sample_size=ess,
+        effective_sample_size=estimate and estimate.effective_sample_size,
+        pareto_k=estimate and estimate.pareto_k,
+        trusted=estimate and estimate.trusted,
         active_units=int((values["posterior_mean"].double().var(0) > ACTIVE).sum()) if len(split) > 1 else 0,
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),
         kl_is_analytic=analytic,
-        measure=measure.kind if kl is not None else "none",
-        notes=tuple(_notes(measure, kl is not None, ess, k)),
+        measure="none" if kl is None and estimate is None else measure.kind,
+        notes=notes,
     )
 
 
-def _notes(measure: Measure, bounded: bool, ess: float | None, k: int) -> Iterator[str]:
-    if bounded:
-        yield measure.note
-    else:
+def _notes(
+    measure: Measure, bounded: bool, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None
+) -> Iterator[str]:
+    if estimate is not None:
+        yield from estimate.notes
+        return
+    if not bounded:
         yield "the model has no prior or a deterministic posterior: no ELBO, no likelihood"
-    if ess is not None and k >= 10 and ess < 2:
-        few = f"about {ess:.1f} of {k} importance samples count"
-        yield f"{few}: the nll is an upper bound that more samples would lower"
+        return
+    yield measure.note
+    if reason is not None and reason[0] != measure.note:
+        yield f"no nll: {reason[0]}. {reason[1]}"

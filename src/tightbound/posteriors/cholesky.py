@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution
 
-from ..distributions import Conditional
+from ..distributions import Conditional, FullGaussian
 from ..errors import ShapeError
 
 __all__ = ["CholeskyGaussian"]
@@ -61,4 +61,4 @@ class CholeskyGaussian(Conditional):
         mean, log_diagonal, below = features.split([d, d, d * (d - 1) // 2], dim=-1)
         diagonal = torch.diag_embed(log_diagonal.exp()).flatten(-2)
         factor = diagonal.index_add(-1, self.below, below).unflatten(-1, (d, d))
-        return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
+        return FullGaussian(mean, scale_tril=factor, validate_args=False)

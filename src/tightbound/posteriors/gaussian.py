@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, MultivariateNormal, Normal
+from torch.distributions import Distribution, Normal
 
-from ..distributions import Conditional, independent, leading_shape
+from ..distributions import Conditional, FullGaussian, independent, leading_shape
 from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
 
@@ -95,6 +95,10 @@ class ExactLinearGaussian(nn.Module):
         self._source = (likelihood, linear[0])
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._exact(x)
+
+    def _exact(self, x: Tensor) -> Distribution:
         likelihood, linear = self._source
         leading_shape(x, likelihood.shape)
         precision = torch.exp(-2 * likelihood.log_scale).expand(likelihood.shape).flatten()
@@ -102,4 +106,4 @@ class ExactLinearGaussian(nn.Module):
         m = torch.eye(linear.in_features, dtype=scaled.dtype, device=scaled.device) + linear.weight.T @ scaled
         projected = (x.flatten(-len(likelihood.shape)) - linear.bias) @ scaled
         mean = torch.linalg.solve(m, projected.reshape(-1, len(m)), left=False).reshape(projected.shape)
-        return MultivariateNormal(mean, precision_matrix=m, validate_args=False)
+        return FullGaussian(mean, precision_matrix=m, validate_args=False)

@@ -165,7 +165,8 @@ class _Run:
                 f"{self.folder.path} holds a run already.",
                 remedy="Go on with it by --resume, or choose another --out.",
             )
-        start_from_data(self.model, self.train_split, self.options.seed)
+        if self.options.data_start:
+            start_from_data(self.model, self.train_split, self.options.seed)
         self.average = MovingAverage(self.model, self.options.ema)
         if self.fabric.is_global_zero:
             self.folder.write_config(self.config)

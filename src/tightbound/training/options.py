@@ -55,6 +55,8 @@ class TrainingOptions:
     """Decay of an exponential moving average of the weights (0: none; 0.999 is common), which is then what is kept."""
     seed: int = 0
     """Seed of the initial weights, the order of the data and all noise."""
+    data_start: bool = True
+    """Let parts that can (the decoder's last bias, pseudo-inputs) start from training examples."""
     evaluate_every: int | None = None
     """Steps between evaluations on the validation split; default: 20 evaluations in a run."""
     patience: int | None = None

@@ -1,0 +1,212 @@
+r"""Estimates of :math:`\log p(x)` by three methods, each with what tells whether it can be trusted.
+
+Convention: every method averages k weights whose mean is :math:`p(x)`; by Jensen's inequality the logarithm of the
+average is then too low on average, so that ``nll`` is an upper bound that falls towards the truth as k grows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..data import Split
+from ..distributions import has_density
+from ..errors import ObjectiveError, UsageError
+from ..likelihoods import Measure, measure_of
+from ..models.latent import LatentVariableModel, Terms
+from .annealed import Annealing, annealed
+from .estimate import Estimate
+from .importance import from_prior, per_example
+from .pareto import UNRELIABLE
+from .passes import Precision, check_split, over, terms_of_the_first
+
+__all__ = ["LikelihoodEstimate", "Method", "likelihood", "refusal", "sampler"]
+
+Method = Literal["importance", "prior", "annealed"]
+FEW = 10.0
+"""Fewer effective samples than these leave the estimate to a handful of lucky ones."""
+MOST = 0.5
+"""The share of examples with heavy tails above which an estimate is not trusted."""
+
+
+@dataclass(frozen=True)
+class LikelihoodEstimate:
+    r"""What :func:`likelihood` found.
+
+    Args:
+        nll: Negative log-likelihood of the data, nats: its standard error is that over the examples.
+        bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
+        offset: Nats in both that come from dequantisation, :math:`D \ln L` for L levels.
+        effective_sample_size: Mean over the examples, between 1 and k.
+        pareto_k: Mean shape of the weights' tails; None for fewer than 25 samples.
+        unreliable: Share of examples whose shape is above 0.7.
+        trusted: Whether neither the effective samples nor the tails speak against the estimate.
+        method: How it was made.
+        k: Samples, or chains, of each example.
+        n: Examples.
+        split: Which split they are.
+        measure: ``"mass"``, ``"bound"`` or ``"density"``.
+        notes: What a reader must know of these numbers.
+        log_marginal: Log p(x) of each example as the model sees it, ``(n,)``, nats, without the offset.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> likelihood(model, data.test.subset(10), k=50).json()["method"]
+        'importance'
+    """
+
+    nll: Estimate
+    bits_per_dim: Estimate | None
+    offset: float
+    effective_sample_size: float
+    pareto_k: float | None
+    unreliable: float | None
+    trusted: bool
+    method: str
+    k: int
+    n: int
+    split: str
+    measure: str
+    notes: tuple[str, ...]
+    log_marginal: Tensor = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, values: dict[str, Tensor], measure: Measure, split: Split, k: int, method: str) -> LikelihoodEstimate:
+        """From what a method found of every example."""
+        marginal, bits = values["log_marginal"], 1 / (split.spec.dimensions * math.log(2))
+        effective = values["effective_samples"].double().mean().item()
+        tails = values["pareto_k"].double() if "pareto_k" in values else None
+        unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
+        warnings = tuple(_warnings(k, effective, unreliable, method))
+        return cls(
+            nll=Estimate.of(marginal, -1.0, measure.offset),
+            bits_per_dim=Estimate.of(marginal, -bits, measure.offset * bits) if measure.comparable else None,
+            offset=measure.offset,
+            effective_sample_size=effective,
+            pareto_k=None if tails is None else tails.mean().item(),
+            unreliable=unreliable,
+            trusted=not warnings,
+            method=method,
+            k=k,
+            n=len(split),
+            split=split.name,
+            measure=measure.kind,
+            notes=(measure.note, *warnings),
+            log_marginal=marginal,
+        )
+
+    def json(self) -> dict[str, Any]:
+        """Everything but the single examples."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "log_marginal"}
+        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+
+
+def likelihood(
+    model: LatentVariableModel,
+    split: Split,
+    method: Method = "importance",
+    k: int = 1000,
+    *,
+    annealing: Annealing | None = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    seed: int = 0,
+) -> LikelihoodEstimate:
+    r"""The likelihood of data under a model, estimated by samples, with its error and its own doubts.
+
+    .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j
+
+    ``"importance"`` draws from the posterior, :math:`w_j = p(x, z_j) / q(z_j \mid x)`. ``"prior"`` draws from the
+    prior, :math:`w_j = p(x \mid z_j)`: the first thing that one would try, which fails as soon as few latents explain
+    an example. ``"annealed"`` walks from the prior to the posterior and is the reference that the others can be held
+    against, at a hundred times their price.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016).
+        On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov and Grosse, 2017).
+        Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        method: How the samples are drawn.
+        k: Samples (for ``"annealed"``, chains; 16 are many) of each example; they cost time, not memory.
+        annealing: Temperatures and trajectories of ``"annealed"``.
+        precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
+        compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
+        seed: Seed of all noise.
+
+    Raises:
+        UsageError: If the split is empty, k less than 1, or there is no such method.
+        CheckpointError: If a weight of the model is not a number.
+        ObjectiveError: If the model has no likelihood of this data or a density is missing, with the reason.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> likelihood(model, data.test.subset(10), k=50).bits_per_dim is not None
+        True
+    """
+    check_split(split)
+    found = sampler(method, k, annealing)
+    measure = measure_of(model.likelihood, split.spec)
+    reason = refusal(terms_of_the_first(model, split), measure, method)
+    if reason is not None:
+        raise ObjectiveError(
+            "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
+        )
+    values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
+    return LikelihoodEstimate.of(values, measure, split, k, method)
+
+
+def sampler(
+    method: str, k: int, annealing: Annealing | None = None
+) -> Callable[[LatentVariableModel, Tensor], dict[str, Tensor]]:
+    """A method by its name, for :func:`~tightbound.evaluation.passes.over`.
+
+    Raises:
+        UsageError: If there is no such method.
+    """
+    methods = {"importance": per_example, "prior": from_prior, "annealed": partial(annealed, annealing=annealing)}
+    if method not in methods:
+        raise UsageError("There is no such method.", got=repr(method), expected=f"one of: {', '.join(methods)}")
+    return lambda model, x: methods[method](model, x, k)
+
+
+def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | None:
+    """Why a model has no likelihood of this data, and the remedy; None if it has one.
+
+    Args:
+        terms: Its terms for any example.
+        measure: What its log-likelihood is for this data.
+        method: How it would be estimated.
+    """
+    if any(latent.prior is None for latent in terms.latents):
+        return "the model has no prior", "Train a model with one: recipe 'vae'."
+    if measure.kind == "none":
+        return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
+    if method == "importance" and not terms.bounded:
+        return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
+    if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
+        kinds = ", ".join(type(latent.prior).__name__ for latent in terms.latents)
+        return f"the prior has a bound, no exact density ({kinds})", "Use method 'prior', which only samples it."
+    return None
+
+
+def _warnings(k: int, effective: float, unreliable: float | None, method: str) -> Iterator[str]:
+    better = "more samples" + ("" if method == "annealed" else ", --method annealed")
+    better += ", or a better posterior would lower it" if method == "importance" else " would lower it"
+    if k >= FEW and effective < min(FEW, k / 2):
+        yield f"about {effective:.1f} of {k} samples count: the nll is an upper bound and cannot be trusted; {better}"
+    if unreliable is not None and unreliable > MOST:
+        heavy = f"for {unreliable:.0%} of the examples a few samples carry the weight (Pareto k above {UNRELIABLE})"
+        yield f"{heavy}: the nll and its error cannot be trusted; {better}"
