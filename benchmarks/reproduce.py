@@ -118,7 +118,7 @@ EXPERIMENTS = [
     Experiment(
         "altosaar-mean-field",
         f"{STATIC} --latent-dim 128 --hidden 256 256 --divergence monte-carlo --optimizer rmsprop --lr 1e-3 "
-        "--lr-schedule constant --batch-size 128 --beta-warmup 0 --no-data-start --steps 65000 --patience 5 "
+        "--optimizer-eps 8e-11 --lr-schedule constant --batch-size 128 --beta-warmup 0 --no-data-start --steps 65000 --patience 5 "
         "--evaluate-every 2500",
         "-k 128",
         "nll",
