@@ -32,6 +32,7 @@ from tightbound.training.options import TrainingOptions
 
 SECTIONS = (
     "Evaluation",
+    "Diagnosis",
     "Reconstructions",
     "Samples",
     "Interpolations",

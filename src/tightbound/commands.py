@@ -14,7 +14,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .data import DATASETS, DataOptions
 from .errors import UsageError
-from .output import check_output, print_evaluation, print_json, print_pairs, write, write_arrays
+from .output import check_output, print_diagnosis, print_evaluation, print_json, print_pairs, write, write_arrays
 from .recipes import Recipe
 from .spec import registered
 from .training.options import TrainingOptions
@@ -30,6 +30,7 @@ __all__ = [
     "COMMANDS",
     "TrainArguments",
     "data",
+    "diagnose",
     "encode",
     "evaluate",
     "info",
@@ -140,6 +141,33 @@ def evaluate(
     print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and split == "test":
         folder.write_evaluation(found)
+
+
+def diagnose(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    limit: Annotated[int, arg(help="Examples at most, evenly spread; they bound the mutual information.")] = 2000,
+    gap_examples: Annotated[int, arg(help="Examples at most whose posterior is optimised.")] = 100,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each of these.")] = 1000,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """What is wrong with a model and which option to change: the ELBO taken apart, its gap, the use of the latents.
+
+    Example: tightbound diagnose runs/demo
+    """
+    from .evaluation import diagnose as run_diagnosis
+
+    _positive("--limit", limit)
+    folder, model, loaded = _opened(run, data, device)
+    part = loaded.split(split)
+    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed).json()
+    print_json(found) if json else print_diagnosis(found)
+    if data is None and split == "test":
+        folder.write_diagnosis(found)
 
 
 def sample(
@@ -442,6 +470,7 @@ def first_sentence(cls: type) -> str:
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
+    "diagnose": diagnose,
     "sample": sample,
     "reconstruct": reconstruct,
     "interpolate": interpolate,

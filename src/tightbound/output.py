@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .data import DataSpec
 
-__all__ = ["check_output", "print_evaluation", "print_json", "print_pairs", "write", "write_arrays"]
+__all__ = ["check_output", "print_diagnosis", "print_evaluation", "print_json", "print_pairs", "write", "write_arrays"]
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
@@ -42,6 +42,40 @@ def print_evaluation(found: dict[str, Any]) -> None:
     console.print(table)
     for note in found["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+_DIAGNOSED = {
+    "fit": ("fit: negative log-likelihood", "first goal"),
+    "aggregate_kl": ("consistency: KL of all codes together from the prior", "second goal"),
+    "gap": ("tightness: log p(x) − ELBO", "third goal"),
+    "approximation_gap": ("  of it the posterior family's", ""),
+    "amortisation_gap": ("  of it the encoder's", ""),
+    "reconstruction": ("reconstruction", ""),
+    "kl": ("KL of posterior and prior", ""),
+    "mutual_information": ("mutual information I(x; z)", ""),
+    "total_correlation": ("total correlation of the codes", ""),
+    "decoder_use": ("loss of likelihood with latents exchanged", ""),
+}
+
+
+def print_diagnosis(found: dict[str, Any]) -> None:
+    """A diagnosis as a verdict, a table and its notes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['n']} {found['split']} examples")
+    for column in ("nats per example", "value", "standard error", ""):
+        table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
+    for name, (words, goal) in _DIAGNOSED.items():
+        value = found[name] or {"value": None, "standard_error": None}
+        cells = ["–" if number is None else f"{number:.2f}" for number in value.values()]
+        table.add_row(words, *cells, goal)
+    table.add_row("active latent dimensions", f"{found['active_units']} of {found['dimensions']}", "", "")
+    console = Console(highlight=False)
+    console.print(f"[bold]{found['verdict']}[/bold]: {found['cause']}.", f"Remedy: {found['remedy']}.", sep="\n")
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
 
 
 def check_output(path: Path, spec: DataSpec | None) -> Path:

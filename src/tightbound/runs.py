@@ -90,6 +90,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -154,6 +158,17 @@ class RunFolder:
             return None
         sound = all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
         return found if sound and found.get("weights") == self._digest() else None
+
+    def write_diagnosis(self, found: dict[str, Any]) -> None:
+        """Writes ``diagnosis.json``, and into it which weights it is of.
+
+        Args:
+            found: What ``Diagnosis.json()`` gives, of the test split of the run's own data.
+
+        Raises:
+            CheckpointError: If there are no weights, or it cannot be written.
+        """
+        checkpoint.write_json(self.diagnosis, {**found, "weights": self._digest()})
 
     def _digest(self) -> str:
         try:

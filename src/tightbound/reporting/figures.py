@@ -19,7 +19,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["CLASS_COLORS", "CLASS_MARKS", "curve", "dimension_bars", "png", "scatter", "settled_limits", "svg"]
+__all__ = [
+    "CLASS_COLORS",
+    "CLASS_MARKS",
+    "curve",
+    "densities",
+    "dimension_bars",
+    "png",
+    "scatter",
+    "settled_limits",
+    "stacked",
+    "svg",
+]
 
 Array = npt.NDArray[np.float64]
 Line = tuple[str, Array, Array]
@@ -119,6 +130,56 @@ def dimension_bars(values: Sequence[float], active: Sequence[bool], ylabel: str)
     if len(order) <= 40:
         axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 20 else 90)
     axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    return figure
+
+
+def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str) -> Figure:
+    """Horizontal bars, each of parts that add up to it.
+
+    Args:
+        bars: Name of each, and the names and values of its parts.
+        xlabel: What the values are, with their unit.
+    """
+    figure, axes = _empty(8.6, 0.7 + 0.75 * len(bars))
+    for place, (_, parts) in enumerate(bars):
+        left = 0.0
+        for i, ((name, value), color) in enumerate(zip(parts, (_BLUE, _ORANGE, _GREEN), strict=False)):
+            width = max(value, 0.0)
+            axes.barh(place, width, left=left, height=0.5, color=color)
+            where = axes.get_yaxis_transform()  # x in shares of the width, y in bars
+            text = f"■ {name} {value:.2f}"
+            axes.text(0.36 * i, place - 0.3, text, fontsize=8, color=color, transform=where, parse_math=False)
+            left += width
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.65)
+    axes.set_xlabel(xlabel)
+    return figure
+
+
+def densities(panels: Sequence[tuple[str, Array, Array]], limits: tuple[float, float]) -> Figure:
+    """The values of several dimensions as histograms, each over its reference.
+
+    Args:
+        panels: Title, values and values of the reference of each.
+        limits: Range of all.
+    """
+    figure = Figure(figsize=(8.6, 2.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    edges = np.linspace(*limits, 41).tolist()
+    for i, (title, values, reference) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        axes.patch.set_alpha(0)
+        axes.hist(reference, edges, density=True, histtype="step", color=_INK, lw=1.2, label="prior")
+        axes.hist(values, edges, density=True, color=_BLUE, alpha=0.7, label="codes")
+        axes.set_title(title, fontsize=9, color=_INK)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=7, colors=_INK)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(_PALE)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, labelcolor=_INK, loc="outside lower center", ncols=2)
     return figure
 
 

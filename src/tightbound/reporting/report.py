@@ -7,7 +7,7 @@ from pathlib import Path
 from ..checkpoint import write_atomically
 from ..data import Data
 from ..models.latent import LatentVariableModel
-from . import page, tables, visuals
+from . import diagnosis, page, tables, visuals
 from .material import gather
 
 __all__ = ["write_report"]
@@ -56,6 +56,7 @@ def write_report(
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
     sections = [
         ("Evaluation", numbers),
+        ("Diagnosis", diagnosis.section(m)),
         ("Reconstructions", visuals.reconstructions(m)),
         ("Samples", visuals.samples(m)),
         ("Interpolations", visuals.interpolations(m)),

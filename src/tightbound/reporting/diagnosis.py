@@ -1,0 +1,89 @@
+"""What the latents do, and what is wrong with them: a section of the report."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ..data import Split
+from ..evaluation import Diagnosis, Estimate, diagnose
+from ..evaluation.decomposition import spread
+from ..randomness import fixed_noise
+from . import figures, page
+from .material import Material
+
+__all__ = ["section"]
+
+EXAMPLES = 1000
+"""Test examples that it is made of."""
+DRAWS = 10
+"""Samples of each example's posterior in the histograms."""
+WORK = 3 * 10**9
+"""Entries that optimising the posteriors decodes at most."""
+
+
+def section(m: Material) -> str:
+    """The verdict, the ELBO taken apart, and the codes against the prior, as HTML."""
+    if m.evaluation.kl is None:
+        return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
+    test = spread(m.test, EXAMPLES)
+    found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed)
+    words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
+    parts = [page.paragraph(words, "verdict"), _bars(found), _table(found), _codes(m, found, test)]
+    return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
+
+
+def _affordable(test: Split) -> int:
+    """So many examples whose posterior is optimised: 300 steps of 8 samples and twice 200 samples each."""
+    return max(10, min(100, WORK // (3000 * test.spec.dimensions)))
+
+
+def _bars(found: Diagnosis) -> str:
+    said, mismatch = found.mutual_information.value, found.aggregate_kl
+    bars = []
+    if mismatch is not None:
+        bars.append(("KL", [("mutual information", said), ("codes together against the prior", mismatch.value)]))
+    if found.approximation_gap and found.amortisation_gap:
+        approximation = ("posterior's family", found.approximation_gap.value)
+        bars.append(("gap", [approximation, ("encoder", found.amortisation_gap.value)]))
+    if not bars:
+        return ""
+    title = "What the KL and the gap of the ELBO are made of"
+    return page.figure(page.plot(figures.svg(figures.stacked(bars, "nats per example")), alt=title), title)
+
+
+def _table(found: Diagnosis) -> str:
+    rows: list[tuple[str, Estimate | None, str]] = [
+        ("negative log-likelihood", found.fit, "the fit: the first goal"),
+        ("KL of all codes together from the prior", found.aggregate_kl, "self-consistency: the second goal"),
+        ("log p(x) − ELBO", found.gap, "tightness of the bound: the third goal"),
+        ("mutual information I(x; z)", found.mutual_information, f"at most ln {found.n} = {math.log(found.n):.2f}"),
+        ("total correlation of the codes", found.total_correlation, "dependence of the latent dimensions"),
+        ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
+    ]
+    shown = [[name, _cell(value), what] for name, value, what in rows if value is not None]
+    return page.table(["nats per example", "value ± standard error", "what it is"], shown, numbers=1)
+
+
+def _cell(value: Estimate) -> str:
+    return str(value).replace("-", "−")
+
+
+def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
+    """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
+    kl = np.asarray(found.kl_per_dimension)
+    if m.model.prior is None or len(kl) != found.dimensions or found.dimensions < 2:
+        return ""
+    parameter = next(m.model.parameters())
+    with fixed_noise(m.seed), torch.no_grad():
+        x = test.batch(torch.arange(len(test)), parameter.device).x.to(parameter.dtype)
+        z = m.model.posterior(x).sample((DRAWS,)).flatten(0, 1).flatten(1).double().cpu().numpy()
+        reference = m.model().sample_latent((20_000,)).flatten(1).double().cpu().numpy()
+    chosen = np.argsort(-kl, kind="stable")[:most]
+    both = np.concatenate([z[:, chosen], reference[:, chosen]])
+    limits = (float(np.quantile(both, 0.001)), float(np.quantile(both, 0.999)))
+    panels = [(f"z{d} · {kl[d]:.2f} nats", z[:, d], reference[:, d]) for d in chosen.tolist()]
+    title = "Codes of all examples against the prior, in the dimensions with the largest KL"
+    return page.figure(page.plot(figures.svg(figures.densities(panels, limits)), alt=title), title)
