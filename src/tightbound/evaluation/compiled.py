@@ -23,13 +23,6 @@ def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
 
     Args:
         model: The model.
-
-    Example:
-        >>> from tightbound.data import DataSpec
-        >>> from tightbound.recipes import VAE
-        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
-        >>> with_compiled_density(model).posterior is model.posterior
-        True
     """
     if not isinstance(model.likelihood, Likelihood):
         return model

@@ -47,6 +47,13 @@ class Decomposition:
         n: N.
         saturated: Whether the mutual information is so near ln N that it is only a lower bound, and the aggregate KL
             an upper one.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> parts = decompose(tb.recipes.VAE(latent_dim=2).build(data.spec), data.test)
+        >>> len(parts.dimension_wise_kl)
+        2
     """
 
     reconstruction: Estimate

@@ -100,6 +100,13 @@ class Diagnosis:
         split: Which split they are of.
         measure: What the likelihood is for this data.
         notes: What a reader must know of these numbers.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).json()["active_units"]
+        0
     """
 
     verdict: Verdict

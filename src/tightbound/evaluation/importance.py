@@ -55,8 +55,8 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
     Returns:
         ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
         density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats (one column if it does not factorise). Where
-        both densities are exact: ``log_marginal``, ``(n,)`` nats; ``effective_samples``, between 1 and k (0 if every
-        weight is zero); ``pareto_k``, the shape of the weights' tail, if k is at least 25; ``outside``, the share of
+        both densities are exact: ``log_marginal``, ``(n,)`` nats; ``log_weight``, the mean of log w;
+        ``effective_samples``, between 1 and k (0 if every weight is zero); ``pareto_k``, the shape of the weights' tail, if k is at least 25; ``outside``, the share of
         samples outside the prior's support, where that has a border. Always ``posterior_mean``,
         ``(n, latent entries)``.
 
@@ -194,7 +194,7 @@ def _chunk(terms: Terms) -> _Chunk:
     for outside in filter(lambda found: found is not None, map(_outside, terms.latents)):
         sums["outside"] = sums.get("outside", 0) + outside.to(log_weights.dtype).sum(0)  # pyright: ignore
         log_weights = log_weights.masked_fill(outside, -math.inf)  # pyright: ignore
-    return _Chunk(sums, log_weights)
+    return _Chunk(sums | {"log_weight": log_weights.sum(0)}, log_weights)
 
 
 def _log_sums(log_weights: Tensor | None) -> dict[str, Tensor]:
