@@ -154,12 +154,12 @@ def test_the_exact_posterior_has_no_gap() -> None:
 def test_the_best_diagonal_posterior_lacks_what_it_must() -> None:
     model, _, precision = correlated()
     model.posterior = DiagonalGaussian(LinearWithConstant((4,), DIM), (4,)).double()
-    found = gaps(model, FLOATS.test, steps=400, k=4000)
+    found = gaps(model, FLOATS.test, k=2000)
     lacking = 0.5 * (torch.diagonal(precision).log().sum() - torch.logdet(precision))
     assert lacking > 0.5
     assert found.approximation is not None
     assert found.amortisation is not None
-    assert found.approximation.value == pytest.approx(lacking.item(), abs=0.05)
+    assert found.approximation.value == pytest.approx(lacking.item(), abs=0.03)
     assert found.amortisation.value > 0.1
     both = found.approximation.value + found.amortisation.value
     assert found.total.value == pytest.approx(both, abs=1e-9)
@@ -168,9 +168,9 @@ def test_the_best_diagonal_posterior_lacks_what_it_must() -> None:
 def test_a_full_covariance_closes_the_gap_of_the_family() -> None:
     model, _, _ = correlated()
     model.posterior = CholeskyGaussian(nn.Linear(4, 5), (4,), DIM).double()
-    found = gaps(model, FLOATS.test, steps=1500, k=1000)
+    found = gaps(model, FLOATS.test)
     assert found.approximation is not None
-    assert 0 <= found.approximation.value < 0.05
+    assert abs(found.approximation.value) < 0.02
 
 
 def test_flows_are_left_in_one_piece() -> None:

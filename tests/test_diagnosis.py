@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tightbound as tb
-from tightbound.errors import ObjectiveError
+from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Diagnosis, diagnose
 from tightbound.evaluation.diagnosis import Symptoms, judge
 from tightbound.recipes import VAE, Autoencoder
@@ -38,10 +38,14 @@ WELL: dict[str, Any] = {
         ({"mutual_information": 0.01, "decoder_use": 0.0, "active": 0}, "collapsed", "--prior diagonal"),
         ({"decoder_use": 0.01}, "collapsed", "--prior diagonal"),
         ({"kl": 0.01, "mutual_information": 0.0, "decoder_use": 0.0, "beta": 50.0}, "collapsed", "--beta 1"),
-        ({"beta": 4.0}, "over-regularised", "--beta"),
+        ({"beta": 4.0, "best_kl": 20.0}, "over-regularised", "--beta"),
+        ({"beta": 4.0, "best_kl": None}, "over-regularised", "--beta"),
+        ({"beta": 4.0}, "healthy", ""),
+        ({"best_kl": 20.0, "best_kl_error": 5.0}, "healthy", ""),
         ({"best_kl": 20.0}, "over-regularised", "--hidden"),
-        ({"beta": 0.1}, "under-regularised", "--beta 1"),
-        ({"free_bits": 0.5}, "under-regularised", "--free-bits 0"),
+        ({"beta": 0.1, "best_kl": None}, "under-regularised", "--beta 1"),
+        ({"free_bits": 0.5, "best_kl": None}, "under-regularised", "--free-bits 0"),
+        ({"free_bits": 0.5}, "healthy", ""),
         ({"best_kl": 9.0}, "under-regularised", "--beta 1"),
         ({"mismatch": 5.0}, "under-regularised", "--prior vamp"),
         ({"active": 3}, "partial collapse", "--latent-dim"),
@@ -104,6 +108,27 @@ def test_a_decoder_that_ignores_its_latent_is_found_out(digits: tb.data.Data) ->
     assert found.verdict == "collapsed"
     assert found.mutual_information.value > 1
     assert abs(found.decoder_use.value) < 1e-4
+
+
+def test_the_order_of_the_data_does_not_matter(digits: tb.data.Data, tmp_path: Path) -> None:
+    """Neighbours in a folder are of one class: exchanging their latents would cost little."""
+    model = VAE(latent_dim=8, hidden=(64,)).build(digits.spec)
+    tb.train(model, digits, out=tmp_path / "run", steps=500, lr=3e-3, pictures=False)
+    labels = digits.test.labels
+    assert labels is not None
+    given, by_class = (
+        diagnose(model, part, gap_examples=2, k=2).decoder_use
+        for part in (digits.test, digits.test.subset(labels.argsort()))
+    )
+    assert abs(given.value - by_class.value) < 4 * (given.standard_error or 0)
+
+
+def test_one_example_says_nothing(digits: tb.data.Data) -> None:
+    model = VAE(latent_dim=4, hidden=(16,)).build(digits.spec)
+    with pytest.raises(UsageError, match="several examples"):
+        diagnose(model, digits.test.subset(1))
+    with pytest.raises(UsageError, match="several examples"):
+        diagnose(model, digits.test, limit=0)
 
 
 def test_json_has_the_promised_keys(digits: tb.data.Data) -> None:

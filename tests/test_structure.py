@@ -21,7 +21,7 @@ ORDER = [
     *("errors", "spec", "progress", "memory"),
     *("data.spec", "data.options", "training.options"),
     *("schedules", "checkpoint", "randomness"),
-    *("distributions", "networks", "likelihoods", "posteriors", "priors"),
+    *("distributions", "networks", "likelihoods", "autoregressive", "posteriors", "priors"),
     *("models", "objectives", "recipes"),
     "data",
     *("runs", "pictures"),

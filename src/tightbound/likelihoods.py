@@ -308,8 +308,9 @@ def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
         >>> measure_of(likelihood, DataSpec("digits", shape=(1, 8, 8), levels=17)).kind
         'none'
     """
-    if isinstance(likelihood, Likelihood):
-        return likelihood.measure(data)
+    measure = getattr(likelihood, "measure", None)
+    if measure is not None:
+        return measure(data)
     return Measure("density", "the likelihood does not say what it measures: read as a density")
 
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 
 from ..data import Split
-from ..errors import ObjectiveError
+from ..errors import ObjectiveError, UsageError
 from ..models.latent import LatentVariableModel, evaluating
 from ..randomness import fixed_noise
-from .decomposition import decompose, spread
+from .decomposition import Decomposition, decompose, spread
 from .estimate import Estimate
 from .evaluate import evaluate
 from .gaps import Gaps, gaps
@@ -31,7 +31,8 @@ Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised"
 NOTHING = 0.1
 """Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
 CHANGE = 0.15
-"""By so much of itself must the KL change when the bound is tightened before it counts as too small or too large."""
+"""By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
+too small or too large."""
 MISMATCH = 0.2
 """A mismatch of codes and prior above this share of the KL is what makes samples poor."""
 LEAST_MISMATCH = 1.0
@@ -52,6 +53,7 @@ class Symptoms:
         gap: Log p(x) − ELBO, nats.
         amortisation: The part of it that is the encoder's, nats.
         best_kl: KL of the posterior that is best for each example, nats.
+        best_kl_error: Standard error of its difference from ``kl``.
         beta: The weight of the KL that the model was trained with, if that is known.
         free_bits: Nats of each dimension that training did not charge.
         prior: The prior's option, if known.
@@ -66,6 +68,7 @@ class Symptoms:
     gap: float | None = None
     amortisation: float | None = None
     best_kl: float | None = None
+    best_kl_error: float = 0.0
     beta: float = 1.0
     free_bits: float = 0.0
     prior: str = "normal"
@@ -151,12 +154,12 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     """
     if min(s.mutual_information, s.decoder_use) < NOTHING:
         return "collapsed", *_why_collapsed(s)
-    changed = None if s.best_kl is None or s.kl <= 0 else s.best_kl / s.kl - 1
-    if s.beta > 1 or (changed is not None and changed > CHANGE):
-        shown = "" if changed is None else f": the best posteriors of this decoder carry {s.best_kl:.1f} nats"
+    pressed, relaxed = _kl_should_change(s)
+    if pressed:
+        shown = "" if s.best_kl is None else f": the best posteriors of this decoder carry {s.best_kl:.1f}"
         why = f"the KL is pressed below what pays ({s.kl:.1f} nats{shown})"
         return "over-regularised", why, _less_pressure(s)
-    if s.beta < 1 or s.free_bits > 0 or (changed is not None and changed < -CHANGE):
+    if relaxed:
         why = f"the KL ({s.kl:.1f} nats) was not charged in full, so codes say more than pays"
         return "under-regularised", why, "charge it in full: --beta 1 --free-bits 0"
     if s.mismatch is not None and s.mismatch > max(LEAST_MISMATCH, MISMATCH * s.kl):
@@ -169,6 +172,15 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         enough = f"--latent-dim {max(2, s.active + max(1, s.active // 4))} would do"
         return "partial collapse", why, f"{enough}; to use more of them, --free-bits 0.1 or --beta-warmup 0.5"
     return "healthy", *_what_is_left(s)
+
+
+def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
+    """Whether the KL is too small, and whether it is too large: as measured, or else as the options say."""
+    if s.best_kl is None or s.kl <= 0:
+        return s.beta > 1, s.beta < 1 or s.free_bits > 0
+    change = s.best_kl - s.kl
+    clear = abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error)
+    return clear and change > 0, clear and change < 0
 
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
@@ -236,6 +248,12 @@ def diagnose(
         >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).verdict
         'collapsed'
     """
+    if len(split) < 2 or limit < 2:
+        raise UsageError(
+            "Latents can only be told apart on several examples.",
+            got=f"{min(len(split), limit)} examples",
+            expected="at least 2",
+        )
     some = spread(split, limit)
     terms = terms_of_the_first(model, some)
     if not terms.bounded:
@@ -257,10 +275,11 @@ def diagnose(
         decoder_use=use.value,
         active=found.active_units,
         dimensions=terms.latents[0].posterior.event_shape.numel(),
-        mismatch=parts.aggregate_kl_at_least,
+        mismatch=_mismatch(parts),
         gap=gap and gap.total.value,
         amortisation=gap.amortisation.value if gap and gap.amortisation else None,
-        best_kl=gap.best_kl.value * kl.value / gap.kl.value if gap and gap.best_kl and gap.kl.value > 0 else None,
+        best_kl=kl.value + gap.kl_change.value if gap and gap.kl_change else None,
+        best_kl_error=(gap.kl_change.standard_error or 0.0) if gap and gap.kl_change else 0.0,
         beta=getattr(recipe, "beta", 1.0),
         free_bits=getattr(recipe, "free_bits", 0.0),
         prior=getattr(recipe, "prior", "unknown"),
@@ -293,6 +312,13 @@ def diagnose(
     )
 
 
+def _mismatch(parts: Decomposition) -> float | None:
+    """The aggregate KL where it is known, else the least that it can be."""
+    if parts.aggregate_kl is not None and not parts.saturated:
+        return parts.aggregate_kl.value
+    return parts.aggregate_kl_at_least
+
+
 def _notes(saturated: bool, n: int, gap: Gaps | None) -> Iterator[str]:
     if saturated:
         ceiling = f"ln {n} = {math.log(n):.1f} nats, the most that {n} examples can show"
@@ -308,7 +334,8 @@ def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimat
     parameter = next(model.parameters())
     losses: list[torch.Tensor] = []
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        for indices in torch.arange(len(split)).split(500):
+        chunks = -(-len(split) // 500)  # of about one size, so that none holds a lone example
+        for indices in torch.randperm(len(split)).chunk(chunks):  # neighbours in a split may be of one class
             x = split.batch(indices, parameter.device).x.to(parameter.dtype)
             terms = model().terms(x)
             shuffled = model.likelihood(terms.latents[0].z.roll(1, 1)).log_prob(x)

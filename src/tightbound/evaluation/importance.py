@@ -56,9 +56,9 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
         ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
         density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats (one column if it does not factorise). Where
         both densities are exact: ``log_marginal``, ``(n,)`` nats; ``log_weight``, the mean of log w;
-        ``effective_samples``, between 1 and k (0 if every weight is zero); ``pareto_k``, the shape of the weights' tail, if k is at least 25; ``outside``, the share of
-        samples outside the prior's support, where that has a border. Always ``posterior_mean``,
-        ``(n, latent entries)``.
+        ``effective_samples``, between 1 and k (0 if every weight is zero); ``pareto_k``, the shape of the weights'
+        tail, if k is at least 25; ``outside``, the share of samples outside the prior's support, where that has a
+        border. Always ``posterior_mean``, ``(n, latent entries)``.
 
     Raises:
         UsageError: If k is less than 1.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..autoregressive import AutoregressiveLikelihood
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Likelihood, Scale
-from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder
+from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
+from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
 from ..posteriors import CholeskyGaussian, DiagonalGaussian, DiracPosterior, FlowPosterior
 from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
@@ -42,14 +43,14 @@ def decoder(recipe: VAE | Autoencoder, data: DataSpec, parameters: int) -> nn.Mo
     return ConvolutionalDecoder(recipe.latent_dim, shape, recipe.channels, activation=recipe.activation)
 
 
-def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
+def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> nn.Module:
     """The likelihood of the recipe's name and scale for that data.
 
     Raises:
         UsageError: If it cannot model that data.
     """
     kind, scale = _resolved(recipe, data)
-    if recipe.scale != "auto" and kind in ("bernoulli", "categorical"):
+    if recipe.scale != "auto" and kind in ("bernoulli", "categorical", "autoregressive"):
         raise UsageError(f"The likelihood {kind!r} has no scale.", got=recipe.scale, remedy="Leave --scale out.")
     latent, per_entry = (recipe.latent_dim,), 2 if scale == "network" else 1
     if kind == "bernoulli":
@@ -57,6 +58,8 @@ def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
         return Bernoulli(decoder(recipe, data, 1), latent, data.shape)
     if kind == "gaussian":
         return Gaussian(decoder(recipe, data, per_entry), latent, data.shape, scale, recipe.variance)
+    if kind == "autoregressive":
+        return _autoregressive(recipe, data)
     if not data.discrete or data.levels is None:
         raise UsageError(
             f"The likelihood {kind!r} is over levels, and this data is continuous.",
@@ -66,6 +69,18 @@ def likelihood(recipe: VAE | Autoencoder, data: DataSpec) -> Likelihood:
     if kind == "categorical":
         return Categorical(decoder(recipe, data, data.levels), latent, data.shape, data.levels)
     return DiscretizedLogisticLikelihood(decoder(recipe, data, per_entry), latent, data.shape, data.levels, scale)
+
+
+def _autoregressive(recipe: Any, data: DataSpec) -> nn.Module:
+    _check_image(data)
+    if not data.discrete or data.levels is None:
+        raise UsageError(
+            "The autoregressive likelihood is over levels, and this data is continuous.",
+            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
+        )
+    parameters = 1 if data.levels == 2 else data.levels
+    network = PixelDecoder(recipe.latent_dim, data.shape, parameters, recipe.pixel_channels, recipe.pixel_layers)
+    return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, data.levels)
 
 
 def posterior(recipe: VAE, data: DataSpec) -> nn.Module:

@@ -22,6 +22,7 @@ __all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "PosteriorName"
 NetworkName = Literal["mlp", "convolutional"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
 LikelihoodName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical"]
+DecoderName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "autoregressive"]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
 PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 PriorName = Literal["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]
@@ -58,8 +59,9 @@ class VAE(Recipe):
     """Channels of the levels of a convolutional network, from the finest down."""
     activation: Activation = "relu"
     """Nonlinearity between layers."""
-    likelihood: LikelihoodName = "auto"
-    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else."""
+    likelihood: DecoderName = "auto"
+    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else;
+    autoregressive: pixels that depend on those before them too (masked convolutions)."""
     scale: ScaleName = "auto"
     """Scale of gaussian and discretized-logistic: fixed, learned (shared or per-dimension), or given by the network;
     auto: fixed for gaussian, per-dimension for discretized-logistic."""
@@ -90,10 +92,20 @@ class VAE(Recipe):
     """Nats that the KL is held to in training, reached linearly over warm-up; beta weighs the distance."""
     mmd: float = 100.0
     """Weight of the maximum mean discrepancy of objective mmd, whose KL has the weight beta."""
+    pixel_layers: int = 3
+    """Layers of likelihood autoregressive, each of which sees two pixels further: the fewer, the more is left to z."""
+    pixel_channels: int = 32
+    """Channels of these layers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.latent_dim, self.hidden, self.channels, (self.components, self.transforms))
+        check_sizes(
+            self.latent_dim,
+            self.hidden,
+            self.channels,
+            (self.components, self.transforms, self.pixel_layers, self.pixel_channels),
+        )
+
         if self.samples < 1:
             raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")
         for name in ("beta", "free_bits", "capacity", "mmd"):
