@@ -21,6 +21,7 @@ ORDER = [
     *("errors", "spec", "progress", "memory"),
     *("data.spec", "data.options", "training.options"),
     *("schedules", "checkpoint", "randomness"),
+    "information",
     *("distributions", "networks", "likelihoods", "autoregressive", "posteriors", "priors"),
     *("models", "objectives", "recipes"),
     "data",

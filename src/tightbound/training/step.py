@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -80,10 +80,18 @@ def start_from_data(model: LatentVariableModel, train: Split, seed: int = 0) -> 
     if not model.starts_from_data:
         return
     parameter = next(model.parameters())
-    for module in model.modules():
+    for module in _parts(model):
         initialise = getattr(module, "initialise", None)
         if initialise is not None:
             order = epoch_order(seed, 0, len(train))[: getattr(module, "examples_wanted", STARTING)]
             with fixed_noise(seed):
                 initialise(train.batch(order, parameter.device).x.to(parameter.dtype))
     model.starts_from_data = False
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules but those of a model within the model, whose data is not this data."""
+    yield module
+    for child in module.children():
+        if not isinstance(child, LatentVariableModel):
+            yield from _parts(child)
