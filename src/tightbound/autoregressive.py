@@ -113,10 +113,10 @@ class Pixels(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
-        x, repeats = value.expand(shape), math.prod(shape[: len(shape) - 3]) // max(1, len(self.maps))
-        flat = x.reshape(-1, *self.event_shape)
-        features = self.likelihood.network.rows(flat, self.maps.repeat(repeats, 1, 1, 1) if repeats > 1 else self.maps)
-        return independent(self.likelihood.conditional(features), 3).log_prob(flat).reshape(shape[:-3])
+        x, each = value.expand(shape).reshape(-1, *self.event_shape), self.maps.shape[1:]
+        maps = self.maps.reshape(*self.batch_shape, *each).expand(*shape[:-3], *each).reshape(-1, *each)
+        features = self.likelihood.network.rows(x, maps)
+        return independent(self.likelihood.conditional(features), 3).log_prob(x).reshape(shape[:-3])
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         return self._ancestral(torch.Size(sample_shape))[0]
