@@ -16,7 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PYTHON = {"ours": sys.executable, "bare": sys.executable, "startup": sys.executable}
+PYTHON = dict.fromkeys(("ours", "bare", "products", "startup"), sys.executable)
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 Result = dict[str, Any]
@@ -26,7 +26,7 @@ def contender(name: str, task: str, **options: Any) -> Result:
     """What the script of that name prints: a JSON object on its last line.
 
     Args:
-        name: ``ours``, ``bare``, ``peer`` or ``startup``.
+        name: ``ours``, ``bare``, ``peer``, ``products`` or ``startup``.
         task: What it shall do.
         **options: Its options; True for a flag, False and None to leave one out.
     """

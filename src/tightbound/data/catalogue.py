@@ -142,5 +142,12 @@ DATASETS: dict[str, Dataset] = {
             RemoteFile("images_evaluation.zip", "md5:6b91aef0f799c5bb55b94e3f2daec811"),
         ),
     ),
+    "sprites": Dataset(
+        "Rendered shapes of known scale, orientation and place, for disentanglement; made here, no download",
+        shape=(1, 32, 32),
+        levels=256,
+        examples="18,000",
+        licence="as this package",
+    ),
 }
 """Every named data set, by name."""

@@ -15,6 +15,7 @@ from .files import FileTree, open_tree
 from .formats import AGAIN, read_amat, read_idx
 from .options import DataOptions
 from .raw import Part, Raw
+from .sprites import SHAPES, factor_grid, rendered_grid
 
 __all__ = ["READERS"]
 
@@ -69,12 +70,20 @@ def omniglot(options: DataOptions, mirror: Mirror) -> Raw:
     return Raw("omniglot", parts, 256, alphabets)
 
 
+def sprites(options: DataOptions, mirror: Mirror) -> Raw:
+    """Rendered shapes of five known factors, 16,200 to 1,800 by the seed of the options; labels are the shapes."""
+    part = Part(rendered_grid(), factor_grid()[:, 0])
+    train, test = held_out(part, 1800, options.split_seed, "test")
+    return Raw("sprites", {"train": train, "test": test}, 256, SHAPES)
+
+
 READERS: dict[str, Callable[[DataOptions, Mirror], Raw]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
     "binarized-mnist": binarized_mnist,
     "omniglot": omniglot,
+    "sprites": sprites,
 }
 """The reader of each named data set: options and mirror to raw data."""
 
