@@ -49,7 +49,7 @@ class Plan:
     lr: float = 3e-3
 
 
-FULL = Plan("mnist", None, 10_000, 5, 64, 16, 5, (256,), 500, 200)
+FULL = Plan("mnist", None, 10_000, 5, 64, 16, 5, (256,), 300, 100)
 QUICK = Plan("digits", None, 1_000, 4, 8, 8, 2, (32,), 100, 20)
 
 
@@ -111,7 +111,9 @@ def run(cell: Cell, plan: Plan, data: Data, out: Path) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     model = build(cell, plan, data)
     options: dict[str, Any] = {"epochs": plan.epochs, "batch_size": 100, "lr": plan.lr, "beta_warmup": 0.0}
-    tb.train(model, data, out=out, pictures=False, clip_norm=50.0, **{**options, **cell.training})
+    result = tb.train(model, data, out=out, pictures=False, clip_norm=50.0, **{**options, **cell.training})
+    if result.stopped not in ("done", "early"):
+        raise SystemExit(f"stopped on {result.stopped}")
     test = data.test.subset(torch.linspace(0, len(data.test) - 1, plan.test).long())
     parts = decompose(model, data.test, limit=2000)
     found = tb.evaluate(model, test, k=plan.k)
