@@ -1,13 +1,14 @@
 """An autoencoder against a VAE: the same networks, the same two-dimensional code, the same digits.
 
-The autoencoder reconstructs a little better, because nothing keeps it from doing so. What it lacks is a distribution of
-its codes: they lie wherever training left them, so that a z from N(0, I) may lie between or beside them and decode to
-nothing. The VAE pays some nats of reconstruction for codes that follow its prior.
+Both reconstruct about equally well. What the autoencoder lacks is a distribution of its codes: they lie wherever
+training left them, four of ten outside the circle in which N(0, I) has 95 % of its mass, so that decodings of
+z ~ N(0, I) miss kinds of digits. The codes of the VAE follow its prior. How digit-like a single decoding is differs
+less than one may think, and from seed to seed: in two dimensions there is little empty space.
 
     python examples/ae_against_vae.py --out ae-against-vae
 
 prints a table of numbers, and writes it as table.md and numbers.json beside the picture ae_against_vae.png and the two
-runs, which can be looked at further: tightbound compare ae-against-vae/vae ae-against-vae/ae. It takes half a minute.
+runs, which can be looked at further: tightbound compare ae-against-vae/vae ae-against-vae/ae. It takes a minute.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ def decode_noise(model: tb.LatentVariableModel, n: int, seed: int) -> Tensor:
     return model.likelihood(z).mean
 
 
+@torch.no_grad()
+def rebuild(model: tb.LatentVariableModel, x: Tensor) -> Tensor:
+    return model.likelihood(model.posterior(x).mean).mean
+
+
 def nearest(images: Tensor, to: Tensor) -> Tensor:
     """Squared distance of each image to the nearest of others."""
     return torch.cdist(images.flatten(1).double(), to.flatten(1).double()).min(1).values.square()
@@ -71,15 +77,17 @@ def measure(model: tb.LatentVariableModel, data: Data, n: int, seed: int) -> dic
     test_codes, test_labels = posterior_means(model, data.test)
     neighbours = KNeighborsClassifier(min(10, len(codes))).fit(codes.numpy(), labels)
     real, test = images_of(data.train), images_of(data.test)
-    typical = nearest(test, real).quantile(0.95)  # how far a true new digit may lie from those that are known
-    distance = nearest(decode_noise(model, n, seed), real)
+    noise, rebuilt = decode_noise(model, n, seed), rebuild(model, test)
+    typical = nearest(rebuilt, real).quantile(0.9)  # of the decoder's pictures where it was trained: alike smooth
+    distance = nearest(noise, real)
     return {
         "squared error of reconstructions": reconstruction_error(model, data.test).mean().item(),
         "classes found by 10 neighbours of the code": float(neighbours.score(test_codes.numpy(), test_labels)),
         "largest standard deviation of the codes": codes.std(0).max().item(),
         "codes where N(0, I) has 95 %": (test_codes.norm(dim=1) < PRIOR_RADIUS).double().mean().item(),
         "decoded noise: squared distance to the nearest digit": distance.mean().item(),
-        "decoded noise: as near as true digits": (distance < typical).double().mean().item(),
+        "decoded noise: as near as nine of ten reconstructions": (distance < typical).double().mean().item(),
+        "digits: squared distance to the nearest decoded noise": nearest(test, noise).mean().item(),
     }
 
 
@@ -118,10 +126,11 @@ def latent_map(axes: Axes, model: tb.LatentVariableModel, test: Split, title: st
     for label in labels.unique().tolist():
         own = codes[labels == label]
         color, middle = CLASS_COLORS[label % len(CLASS_COLORS)], own.median(0).values
-        axes.scatter(own[:, 0], own[:, 1], s=14, color=color, lw=0)
-        axes.text(*middle.tolist(), str(label), ha="center", va="center", weight="bold")
+        axes.scatter(own[:, 0].numpy(), own[:, 1].numpy(), s=14, color=color, lw=0)
+        axes.text(float(middle[0]), float(middle[1]), str(label), ha="center", va="center", weight="bold")
     turn = torch.linspace(0, 2 * torch.pi, 200)
-    axes.plot(PRIOR_RADIUS * turn.cos(), PRIOR_RADIUS * turn.sin(), ":", color="black", label="95 % of N(0, I)")
+    circle = (PRIOR_RADIUS * torch.stack([turn.cos(), turn.sin()])).numpy()
+    axes.plot(*circle, ":", color="black", label="95 % of N(0, I)")
     axes.set_aspect("equal", "datalim")
     axes.legend(loc="upper right")
     axes.set_title(f"{title}: codes of the test digits")
@@ -131,13 +140,13 @@ def tiles(axes: Axes, images: Tensor, columns: int, title: str) -> None:
     n, _, height, width = images.shape
     framed = torch.nn.functional.pad(images[:, 0], (0, 1, 0, 1), value=1.0)
     sheet = framed.reshape(n // columns, columns, height + 1, width + 1).permute(0, 2, 1, 3)
-    axes.imshow(sheet.reshape(n // columns * (height + 1), -1).cpu(), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(sheet.reshape(n // columns * (height + 1), -1).numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
     axes.set_title(title)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="An autoencoder against a VAE, side by side.")
     parser.add_argument("--out", type=Path, default=Path("ae-against-vae"), help="folder for runs, table and picture")
     parser.add_argument("--data", default="digits", help="grey images with labels")
     parser.add_argument("--epochs", type=int, default=200, help="epochs of each training")

@@ -12,16 +12,11 @@ from torch.distributions import MultivariateNormal
 import tightbound as tb
 from tightbound.data import Data
 from tightbound.errors import ObjectiveError, UsageError
-from tightbound.evaluation import baselines as module
-from tightbound.evaluation.baselines import (
-    PrincipalComponents,
-    baselines,
-    fit_pca,
-    independent_pixels,
-    pca_error,
-    ppca_bound,
-    ppca_log_density,
-)
+from tightbound.evaluation import components, discriminant
+from tightbound.evaluation import rows as rows_module
+from tightbound.evaluation.baselines import baselines, independent_pixels
+from tightbound.evaluation.components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
+from tightbound.evaluation.discriminant import fit_lda, lda_classes, lda_codes
 from tightbound.evaluation.latents import (
     encode,
     interpolation,
@@ -160,7 +155,7 @@ def test_the_error_of_dequantised_data_is_exact_in_expectation() -> None:
 
 def test_the_leading_part_alone_is_the_same(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = fit_pca(digits.train, 10)
-    monkeypatch.setattr(module, "DENSE", 8)
+    monkeypatch.setattr(components, "DENSE", 8)
     leading = fit_pca(digits.train, 10)
     assert leading.noise == pytest.approx(dense.noise, rel=1e-4)
     torch.testing.assert_close(leading.variances, dense.variances, rtol=1e-3, atol=0)
@@ -176,9 +171,93 @@ def test_a_singular_covariance_has_no_density() -> None:
 
 
 def test_many_examples_are_thinned(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ENTRIES", 64 * 100)
+    monkeypatch.setattr(rows_module, "MOST_ENTRIES", 64 * 100)
     rows = baselines(digits, 2)
     assert all("fitted on 100 of 1,437 examples" in row.note for row in rows)
+
+
+# -- linear discriminant --------------------------------------------------------------------------------------------
+
+
+def _labelled(n: int = 600, seed: int = 0) -> Data:
+    """Three Gaussians of one covariance."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    means = np.array([[0.0, 0, 0, 0], [2.0, 1, 0, 0], [-1.0, 2, 1, 0]])
+    x = means[labels] + rng.normal(size=(n, 4)) @ rng.normal(size=(4, 4)) * 0.7
+    return Data.from_arrays(x.astype(np.float32), labels=labels, validation=0)
+
+
+def test_the_discriminant_is_that_of_scikit_learn() -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    data = _labelled()
+    x, test = (s.batch(torch.arange(len(s))).x.double().numpy() for s in (data.train, data.test))
+    assert data.train.labels is not None
+    reference = LinearDiscriminantAnalysis(solver="eigen").fit(x, data.train.labels.numpy())
+    lda = fit_lda(data.train, shrinkage=0)
+    assert np.array_equal(lda_classes(lda, data.test).numpy(), reference.predict(test))
+    share = lda.separation / lda.separation.sum()
+    assert share.numpy() == pytest.approx(reference.explained_variance_ratio_, rel=1e-8)
+
+
+def test_classes_have_unit_covariance_along_the_discriminant() -> None:
+    data = _labelled()
+    lda, labels = fit_lda(data.train, shrinkage=0), data.train.labels
+    codes = lda_codes(lda, data.train)
+    assert labels is not None
+    centred = codes - lda.centres[labels]
+    torch.testing.assert_close(centred.T @ centred / len(codes), torch.eye(2).double(), rtol=1e-9, atol=1e-9)
+    between = torch.cov(lda.centres[labels].T, correction=0)
+    torch.testing.assert_close(between, torch.diag(lda.separation), rtol=1e-9, atol=1e-9)
+
+
+def test_a_discriminant_of_classes_without_difference_only_guesses() -> None:
+    data, rng = _labelled(), np.random.default_rng(1)
+    x = data.train.batch(torch.arange(len(data.train))).x.numpy()
+    shuffled = Data.from_arrays(x, labels=rng.integers(0, 3, len(x)), validation=0)
+    right = (lda_classes(fit_lda(shuffled.train), shuffled.test) == shuffled.test.labels).double()
+    assert right.mean().item() < 1 / 3 + 4 * (2 / 9 / len(right)) ** 0.5
+    assert fit_lda(data.train).separation[0] > 20 * fit_lda(shuffled.train).separation[0]
+
+
+def test_digits_are_told_apart(digits: Data) -> None:
+    right = (lda_classes(fit_lda(digits.train), digits.test) == digits.test.labels).double().mean()
+    assert right > 0.92
+    plane = (lda_classes(fit_lda(digits.train, 2), digits.test) == digits.test.labels).double().mean()
+    assert 0.4 < plane < right
+
+
+def test_a_discriminant_of_many_dimensions_looks_through_components(
+    digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discriminant, "DENSE", 8)
+    monkeypatch.setattr(discriminant, "LEADING", 64)
+    through = fit_lda(digits.train)
+    assert through.directions.shape == (64, 9)
+    monkeypatch.undo()
+    torch.testing.assert_close(through.separation, fit_lda(digits.train).separation, rtol=1e-6, atol=0)
+    assert (lda_classes(through, digits.test) == digits.test.labels).double().mean() > 0.92
+
+
+def test_a_discriminant_needs_classes_that_vary() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    labels = np.arange(60) % 2
+    with pytest.raises(UsageError, match="labelled classes"):
+        fit_lda(Data.from_arrays(values).train)
+    with pytest.raises(UsageError, match="not so many directions"):
+        fit_lda(Data.from_arrays(values, labels=labels).train, 2)
+    constant = Data.from_arrays(np.ones((60, 3), dtype=np.float32) * labels[:, None], labels=labels)
+    with pytest.raises(UsageError, match="singular"):
+        fit_lda(constant.train)
+    assert "LDA" not in [row.name for row in baselines(constant, 1)]
+
+
+def test_the_row_of_the_discriminant_says_what_it_is_not(digits: Data) -> None:
+    row = baselines(digits, 2)[-1]
+    assert (row.name, row.nll, row.squared_error, row.measure) == ("LDA", None, None, "none")
+    assert "finds the class of 9" in row.note
+    assert "no reconstruction, no likelihood" in row.note
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------
@@ -186,7 +265,7 @@ def test_many_examples_are_thinned(digits: Data, monkeypatch: pytest.MonkeyPatch
 
 def test_rows_of_data_with_levels(digits: Data) -> None:
     rows = {row.name: row for row in baselines(digits, 16)}
-    assert [row.measure for row in rows.values()] == ["mass", "none", "bound", "density"]
+    assert [row.measure for row in rows.values()] == ["mass", "none", "bound", "density", "none"]
     pixels = rows["independent pixels"]
     assert pixels.nll is not None
     assert pixels.bits_per_dim is not None

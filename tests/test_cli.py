@@ -322,6 +322,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "run", "seed", "split"],
         "report": ["data", "device", "k", "run", "seed"],
+        "compare": ["data", "device", "json", "k", "limit", "out", "runs", "seed", "split"],
         "info": ["json", "run"],
         "recipes": ["json"],
         "data": ["json", "source"],

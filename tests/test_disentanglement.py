@@ -1,7 +1,9 @@
-"""Disentanglement scores: high for a perfect code, low for a random one, lower for a rotated than for a perfect one."""
+"""Scores of codes whose worth is known: the factors themselves, their rotations, noise, and what fits nowhere."""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,146 +11,189 @@ import torch
 from torch import Tensor
 
 from tightbound.errors import ShapeError, UsageError
-from tightbound.evaluation.disentanglement import dci, factor_vae_score, mig, sap, udr
+from tightbound.evaluation.disentanglement import dci, factor_vae_score, factor_vae_score_of, mig, sap
+from tightbound.evaluation.ranking import udr
 
-SIZES = (3, 5, 6, 8)
+SIZES = (3, 4, 5, 6)
 SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "mig": mig,
     "sap": sap,
-    "dci disentanglement": lambda codes, factors: dci(codes, factors).disentanglement,
-    "dci completeness": lambda codes, factors: dci(codes, factors).completeness,
+    "sap, categories": functools.partial(sap, categorical=range(4)),
+    "disentanglement": lambda codes, factors: dci(codes, factors).disentanglement,
+    "completeness": lambda codes, factors: dci(codes, factors).completeness,
+    "disentanglement, categories": lambda codes, factors: dci(codes, factors, categorical=(0, 2)).disentanglement,
+    "disentanglement, lasso": lambda codes, factors: dci(codes, factors, predictor="lasso").disentanglement,
+    "factor vae": functools.partial(factor_vae_score, votes=(2000, 2000)),
 }
 
 
-def drawn(n: int = 2000) -> Tensor:
-    return torch.stack([torch.randint(size, (n,)) for size in SIZES], dim=1)
+@pytest.fixture
+def factors() -> Tensor:
+    """Every combination, ten times."""
+    grid = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float64) for size in SIZES))
+    return grid.repeat(10, 1)
+
+
+def standard(table: Tensor) -> Tensor:
+    return (table - table.mean(0)) / table.std(0)
+
+
+def noise(n: int, d: int) -> Tensor:
+    return torch.randn(n, d, dtype=torch.float64)
 
 
 def rotation(d: int) -> Tensor:
-    return torch.linalg.qr(torch.randn(d, d))[0]
+    return torch.linalg.qr(noise(d, d))[0]
 
 
-def standard(factors: Tensor) -> Tensor:
-    return (factors - (torch.tensor(SIZES) - 1) / 2) / torch.tensor(SIZES)
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_factors_in_another_order_sign_and_scale_are_a_perfect_code(
+    score: Callable[[Tensor, Tensor], float], factors: Tensor
+) -> None:
+    scales = torch.tensor([1.0, -2.0, 3.0, -0.5], dtype=torch.float64)
+    assert score(scales * factors.flip(1), factors) == pytest.approx(1.0, abs=1e-3)
 
 
-def copies(factors: Tensor) -> Tensor:
-    """In another order, sign and scale."""
-    return (factors.float() * torch.tensor([1.0, -2.0, 30.0, 0.1])).flip(1)
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_unused_latents_change_little(score: Callable[[Tensor, Tensor], float], factors: Tensor) -> None:
+    constant = torch.zeros(len(factors), 1, dtype=torch.float64)
+    assert score(torch.cat([factors, noise(len(factors), 3), constant], dim=1), factors) > 0.95
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_a_copy_of_the_factors_is_perfect(name: str) -> None:
-    factors = drawn()
-    assert SCORES[name](copies(factors), factors) > 0.95
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_a_rotation_is_worse_than_the_factors_and_better_than_nothing(
+    score: Callable[[Tensor, Tensor], float], factors: Tensor
+) -> None:
+    found = score(standard(factors) @ rotation(4), factors)
+    assert 0.01 < found < 0.9
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_a_random_code_is_worth_nothing(name: str) -> None:
-    assert SCORES[name](torch.randn(2000, 6), drawn()) < 0.1
+NOTHING = {name: score for name, score in SCORES.items() if name != "factor vae" and "lasso" not in name}
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_a_rotated_code_is_worth_less_than_a_straight_one(name: str) -> None:
-    factors = drawn()
-    assert SCORES[name](standard(factors) @ rotation(4), factors) < 0.6
+@pytest.mark.parametrize("score", NOTHING.values(), ids=NOTHING)
+def test_noise_is_worth_nothing(score: Callable[[Tensor, Tensor], float], factors: Tensor) -> None:
+    assert abs(score(noise(len(factors), 6), factors)) < 0.05
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_dimensions_without_use_do_not_matter(name: str) -> None:
-    factors = drawn()
-    codes = torch.cat([copies(factors), torch.zeros(2000, 2), 0.01 * torch.randn(2000, 1)], dim=1)
-    assert SCORES[name](codes, factors) > 0.9
+def test_noise_is_right_by_chance(factors: Tensor) -> None:
+    votes = 8000
+    found = factor_vae_score_of(
+        lambda k, groups, size, g: torch.randn(groups, size, 6, generator=g), 4, votes=(2000, votes)
+    )
+    assert abs(found - 1 / 4) < 4 * math.sqrt(1 / 4 * 3 / 4 / votes)
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_constant_factors_are_left_out(name: str) -> None:
-    factors = drawn()
-    more = torch.cat([torch.full((2000, 1), 7), factors], dim=1)
-    assert SCORES[name](copies(factors), more) == pytest.approx(SCORES[name](copies(factors), factors))
+def test_the_mutual_information_gap_of_a_grid_is_exact(factors: Tensor) -> None:
+    assert mig(factors, factors) == pytest.approx(1.0, abs=1e-12)
+    assert mig(factors.repeat(1, 2), factors) == pytest.approx(0.0, abs=1e-12)
+    merged = torch.cat([factors[:, :1].clamp(max=1), factors[:, 1:]], dim=1)  # two of three values look the same
+    told = math.log(3) - 2 / 3 * math.log(2)
+    assert mig(merged, factors) == pytest.approx((told / math.log(3) + 3) / 4, abs=1e-12)
 
 
-def test_the_gap_of_a_noiseless_copy_is_exactly_one_where_factors_are_a_grid() -> None:
-    factors = torch.cartesian_prod(*map(torch.arange, SIZES))
-    assert mig(copies(factors), factors) == pytest.approx(1.0)
-    assert mig(torch.cat([copies(factors)] * 2, dim=1), factors) == pytest.approx(0.0)  # the second best is as good
+def test_what_is_counted_is_the_gap_to_the_next_latent(factors: Tensor) -> None:
+    """A noisy second copy takes from the score what it tells itself."""
+    value = standard(factors[:, :1])
+    second = value + noise(*value.shape)
+    correlation = torch.corrcoef(torch.cat([value, second], dim=1).T)[0, 1]
+    assert sap(torch.cat([value, second], dim=1), factors[:, :1]) == pytest.approx(1 - correlation.item() ** 2)
+    assert sap(value, factors[:, :1]) == pytest.approx(1.0)
 
 
-def test_one_dimension_for_two_factors() -> None:
-    factors = drawn()
-    codes = torch.stack([factors[:, 2] * 10 + factors[:, 3], factors[:, 2]], dim=1)
-    found = dci(codes.float(), factors[:, 2:])
-    assert found.informativeness > 0.99
-    assert found.importance.shape == (2, 2)
-    assert found.disentanglement < found.informativeness
+def test_categories_have_no_order(factors: Tensor) -> None:
+    """A category in the middle is cut out by two thresholds, which no line can do."""
+    shuffled = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)[factors[:, :1].long()]
+    assert sap(factors, shuffled, categorical=(0,)) == pytest.approx(1.0, abs=0.01)
+    assert sap(factors, shuffled) < 0.6
+    assert dci(factors, shuffled, categorical=(0,)).informativeness == pytest.approx(1.0, abs=1e-3)
 
 
-def test_categorical_factors_need_no_order() -> None:
-    factors = drawn()
-    shuffled = torch.tensor([2, 0, 1])[factors[:, 0]]
-    codes = torch.stack([factors[:, 0].float(), factors[:, 1].float()], dim=1)
-    straight = sap(codes, torch.stack([shuffled, factors[:, 1]], dim=1))
-    named = sap(codes, torch.stack([shuffled, factors[:, 1]], dim=1), categorical=[0])
-    assert named > straight
+def test_each_of_the_three_sees_its_own_defect(factors: Tensor) -> None:
+    two = factors[:, 2:]
+    mixed = dci(torch.stack([two[:, 0] + 10 * two[:, 1]], dim=1), two)  # one latent for two factors
+    assert mixed.disentanglement < 0.1
+    assert mixed.completeness > 0.95
+    assert mixed.informativeness > 0.95
+    high = (factors[:, 3:] / 3).floor()
+    spread = dci(torch.cat([high, factors[:, 3:] - 3 * high], dim=1), factors[:, 3:])  # two latents for one factor
+    assert spread.disentanglement == pytest.approx(1.0)
+    assert spread.completeness < 0.5
+    assert spread.informativeness > 0.95
+    dim = dci(two + 3 * noise(*two.shape), two)
+    assert dim.informativeness < 0.5
+    torch.testing.assert_close(dim.importance.sum(0), torch.ones(2, dtype=torch.float64))
 
 
-def test_votes_for_the_fixed_factor() -> None:
-    assert factor_vae_score(lambda f: copies(f), SIZES, votes=300) == 1.0
-    noise = factor_vae_score(lambda f: torch.randn(len(f), 5), SIZES, votes=300)
-    assert noise < 1 / len(SIZES) + 0.15
-    turn = rotation(4)
-    assert factor_vae_score(lambda f: standard(f) @ turn, SIZES, votes=300) < 1.0
-    assert factor_vae_score(lambda f: torch.zeros(len(f), 2), SIZES, votes=10) == 0.0
-    dead = lambda f: torch.cat([copies(f), 1e-6 * torch.randn(len(f), 3)], dim=1)
-    assert factor_vae_score(dead, SIZES, votes=300) == 1.0
-
-
-def test_a_factor_with_one_value_is_never_fixed() -> None:
-    assert factor_vae_score(lambda f: f.float(), (4, 1, 5), votes=200, group=30) == 1.0
-
-
-def test_models_that_agree_up_to_order_and_sign_rank_high() -> None:
-    z = torch.randn(3000, 4)
-    alike = udr([z, -z[:, [2, 0, 3, 1]], z.exp()])
-    assert (alike > 0.85).all()
-    turned = udr([z @ rotation(4), z @ rotation(4), z @ rotation(4)])
-    assert (turned < 0.6).all()
-    odd_one = udr([z, -z, z @ rotation(4)])
-    assert odd_one.argmin() == 2
-
-
-def test_unused_dimensions_are_left_out_of_the_ranking() -> None:
-    z = torch.randn(3000, 3)
-    more = torch.cat([z, torch.randn(3000, 2)], dim=1)
-    kl = [torch.tensor([1.0, 1.0, 1.0, 0.001, 0.0])] * 2
-    assert (udr([more, more.roll(1, 0).roll(-1, 0)], kl) > 0.85).all()
-    nothing = udr([z, z], [torch.zeros(3), torch.zeros(3)])
-    assert (nothing == 0).all()
-
-
-def test_the_same_seed_gives_the_same_score() -> None:
-    factors = drawn(500)
+def test_a_seed_gives_one_answer(factors: Tensor) -> None:
     codes = standard(factors) @ rotation(4)
-    assert dci(codes, factors).informativeness == dci(codes, factors).informativeness
-    turn = rotation(4)
-    scores = [factor_vae_score(lambda f: standard(f) @ turn, SIZES, votes=50) for _ in range(2)]
-    assert scores[0] == scores[1]
-
-
-def test_bad_input_is_refused() -> None:
-    factors = drawn(100)
     for score in SCORES.values():
-        with pytest.raises(ShapeError, match="same examples"):
-            score(torch.randn(90, 3), factors)
-        with pytest.raises(ShapeError, match="same examples"):
-            score(torch.randn(100), factors)
-        with pytest.raises(UsageError, match="No factor varies"):
-            score(torch.randn(100, 3), torch.zeros(100, 2).long())
-    with pytest.raises(UsageError, match="two bins"):
-        mig(torch.randn(100, 3), factors, bins=1)
-    with pytest.raises(UsageError, match="vote needs"):
-        factor_vae_score(lambda f: f.float(), (1, 1))
-    with pytest.raises(UsageError, match="ranked by each other"):
-        udr([torch.randn(5, 2)])
+        assert score(codes, factors) == score(codes, factors)
+
+
+@pytest.mark.parametrize("similarity", ["spearman", "lasso"])
+def test_models_that_agree_are_ranked_above_one_that_does_not(similarity: str) -> None:
+    z = noise(2000, 4)
+    found = udr([z, -z.flip(1), 3 * z[:, [2, 0, 1, 3]], z @ rotation(4)], similarity=similarity)  # pyright: ignore
+    assert (found[:3] > 0.85).all()
+    assert found[3] < found[:3].min() - 0.2
+
+
+def test_ranks_see_monotone_maps_and_ties() -> None:
+    z = noise(20_000, 2)
+    assert (udr([z, z.exp()]) > 0.97).all()
+    steps = z.round()
+    torch.testing.assert_close(udr([steps, -steps.flip(1)]), udr([steps, steps]))
+
+
+def test_two_models_by_hand() -> None:
+    """With correlation r between their first latents and none else: 2 r^2 / r over two latents."""
+    a = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    b = torch.tensor([[1.0], [2.0], [4.0], [3.0]])
+    torch.testing.assert_close(udr([a, b]), torch.full((2,), 0.8, dtype=torch.float64))
+
+
+def test_latents_without_information_are_not_compared() -> None:
+    z = noise(2000, 3)
+    more, kl = torch.cat([z, noise(2000, 2)], dim=1), torch.tensor([1.0, 1.0, 1.0, 0.001, 0.001])
+    torch.testing.assert_close(udr([more, z], kl=[kl, kl[:3]]), udr([z, z]))
+    assert (udr([more, z]) < udr([z, z])).all()
+    with pytest.raises(UsageError, match="no informative latent"):
+        udr([z, z], kl=[kl[:3], torch.zeros(3)])
+
+
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_bad_tables_are_refused(score: Callable[[Tensor, Tensor], float], factors: Tensor) -> None:
+    n = len(factors)
+    for codes, known in [(noise(n - 1, 2), factors), (noise(n, 2)[:, 0], factors), (noise(0, 2), factors[:0])]:
+        with pytest.raises(ShapeError, match="do not belong together"):
+            score(codes, known)
+    with pytest.raises(UsageError, match="All codes are constant"):
+        score(torch.ones(n, 2), factors)
+    with pytest.raises(UsageError, match="factor is constant"):
+        score(factors, torch.cat([factors[:, :3], torch.ones(n, 1)], dim=1))
+    with pytest.raises(UsageError, match="not finite"):
+        score(factors.where(factors < 5, math.nan), factors)
+
+
+def test_bad_options_are_refused(factors: Tensor) -> None:
+    with pytest.raises(UsageError, match="continuous"):
+        mig(factors, noise(*factors.shape))
+    with pytest.raises(UsageError, match="bins"):
+        mig(factors, factors, bins=1)
+    with pytest.raises(UsageError, match="no such factor"):
+        sap(factors, factors, categorical=(4,))
+    with pytest.raises(UsageError, match="Nothing is left"):
+        sap(factors, factors, test_share=1.0)
+    with pytest.raises(UsageError, match="predictor"):
+        dci(factors, factors, categorical=(0,), predictor="lasso")
+    with pytest.raises(UsageError, match="No latent is active"):
+        factor_vae_score(0.01 * factors, factors)
+    with pytest.raises(UsageError, match="vote"):
+        factor_vae_score(factors, factors, size=1)
+    with pytest.raises(UsageError, match="similarity"):
+        udr([factors, factors], similarity="cosine")  # pyright: ignore
     with pytest.raises(ShapeError, match="same examples"):
-        udr([torch.randn(5, 2), torch.randn(6, 2)])
+        udr([factors])
+    with pytest.raises(ShapeError, match="KL"):
+        udr([factors, factors], kl=[torch.ones(3), torch.ones(4)])

@@ -6,6 +6,7 @@ import dataclasses
 import json as jsonlib
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -14,7 +15,16 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .data import DATASETS, DataOptions
 from .errors import UsageError
-from .output import check_output, print_diagnosis, print_evaluation, print_json, print_pairs, write, write_arrays
+from .output import (
+    check_output,
+    print_comparison,
+    print_diagnosis,
+    print_evaluation,
+    print_json,
+    print_pairs,
+    write,
+    write_arrays,
+)
 from .recipes import Recipe
 from .spec import registered
 from .training.options import TrainingOptions
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "TrainArguments",
+    "compare",
     "data",
     "diagnose",
     "encode",
@@ -333,6 +344,34 @@ def report(
     print(write_report(run, data=data, k=k, device=device, seed=seed))
 
 
+def compare(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two run folders or more.")],
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
+    limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Runs side by side: options that differ, numbers on the same examples, differences with paired errors, pictures.
+
+    Example: tightbound compare runs/demo runs/other --out comparison.png
+    """
+    from .reporting.comparison import compare as run_comparison
+    from .reporting.side_by_side import check_drawing, draw_comparison
+
+    if out is not None:
+        check_drawing(out)
+    found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
+    print_json(found.json()) if json else print_comparison(found.json())
+    if out is not None:
+        draw_comparison(found, out)
+        print(out, file=sys.stderr if json else sys.stdout)
+
+
 def info(
     run: Annotated[Positional[Path | None], arg(metavar="RUN", help="A run folder.")] = None, /, json: Json = False
 ) -> None:
@@ -477,6 +516,7 @@ COMMANDS = {
     "traverse": traverse,
     "encode": encode,
     "report": report,
+    "compare": compare,
     "info": info,
     "recipes": recipes,
     "data": data,

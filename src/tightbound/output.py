@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from .data import DataSpec
 
-__all__ = ["check_output", "print_diagnosis", "print_evaluation", "print_json", "print_pairs", "write", "write_arrays"]
+__all__ = [
+    "check_output",
+    "print_comparison",
+    "print_diagnosis",
+    "print_evaluation",
+    "print_json",
+    "print_pairs",
+    "write",
+    "write_arrays",
+]
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
@@ -76,6 +85,67 @@ def print_diagnosis(found: dict[str, Any]) -> None:
     console.print(table)
     for note in found["notes"]:
         console.print(f"note: {note}", markup=False)
+
+
+_COMPARED = {
+    "nll": ("NLL, nats", 2),
+    "bits_per_dim": ("bits per dimension", 4),
+    "elbo": ("ELBO, nats", 2),
+    "reconstruction": ("reconstruction, nats", 2),
+    "kl": ("KL, nats", 2),
+    "squared_error": ("squared error", 3),
+}
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Runs as the columns of a table, the differences of the first from the others, and the notes."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    runs, console = found["runs"], Console(highlight=False)
+    title = f"{found['n']} {found['split']} examples, k = {found['k']}"
+    table = Table("", *(escape(run["label"]) for run in runs), title=title)
+    for name in ("recipe", "data", "steps", "parameters"):
+        table.add_row(name, *(escape(str(run[name])) for run in runs))
+    for name in dict.fromkeys(name for run in runs for name in run["options"]):
+        values = [run["options"].get(name, "–") for run in runs]
+        table.add_row(f"--{name.replace('_', '-')}", *(escape(_word(value)) for value in values))
+    table.add_section()
+    for name, (words, digits) in _COMPARED.items():
+        marks = ["?" if name in ("nll", "bits_per_dim") and run["trusted"] is False else "" for run in runs]
+        cells = [_estimate(run[name], digits) + mark for run, mark in zip(runs, marks, strict=True)]
+        table.add_row(words, *cells)
+    table.add_row("active units", *(f"{run['active_units']} of {run['dimensions']}" for run in runs))
+    table.add_row("measure", *(run["measure"] for run in runs))
+    console.print(table)
+    console.print(_differences_table(found))
+    for run in runs:
+        for note in run["notes"]:
+            console.print(f"{run['label']}: {note}", markup=False)
+
+
+def _differences_table(found: dict[str, Any]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    labels = {run["run"]: run["label"] for run in found["runs"]}
+    names = ("nll", "elbo", "squared_error")
+    table = Table("", *(_COMPARED[name][0] for name in names), "", title="differences, example by example")
+    for entry in found["differences"]:
+        cells = [_estimate(entry[name], _COMPARED[name][1]) for name in names]
+        table.add_row(escape(f"{labels[entry['run']]} − {labels[entry['other']]}"), *cells, escape(entry["reason"]))
+    return table
+
+
+def _estimate(value: dict[str, Any] | None, digits: int) -> str:
+    if value is None:
+        return "–"
+    return " ± ".join(f"{number:.{digits}f}" for number in value.values() if number is not None)
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def check_output(path: Path, spec: DataSpec | None) -> Path:

@@ -143,11 +143,11 @@ DATASETS: dict[str, Dataset] = {
         ),
     ),
     "sprites": Dataset(
-        "Rendered shapes of known scale, orientation and place, for disentanglement; made here, no download",
+        "One shape, drawn from known factors: shape, scale, orientation, x, y; drawn in memory, no download",
         shape=(1, 32, 32),
         levels=256,
-        examples="18,000",
-        licence="as this package",
+        examples="7,680",
+        licence="Apache-2.0",
     ),
 }
 """Every named data set, by name."""

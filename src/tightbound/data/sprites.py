@@ -1,114 +1,173 @@
-r"""Rendered pictures with known factors: a shape of some size and turn at some place.
+r"""Pictures of one white shape on black, drawn from known independent factors: what disentanglement is measured on.
 
-Convention: a picture is told by five whole numbers, its factors ``(shape, scale, orientation, x, y)``, each from 0; the
-factors of the data set are independent, every combination occurs once.
+Convention: a picture has sides of length 1, x from left to right and y from top to bottom; factors are ``(n, 5)`` with
+the columns of :data:`FACTORS`. A pixel holds the share of it that the shape covers, from the signed distance of its
+centre to the outline (negative inside), so edges are grey; ``binarize="threshold"`` makes them hard.
+
+Orientations stay below a quarter turn, because a square looks the same after one: for every shape, no two values of
+the factors draw the same picture. The last orientation of a square is as near to its first as to the one before.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ..errors import ShapeError, UsageError
+from .divide import divided
+from .options import DataOptions
+from .raw import Part
 
-__all__ = ["FACTORS", "SHAPES", "SIDE", "factor_grid", "render"]
+__all__ = ["FACTORS", "GRID", "SHAPES", "factors", "split_factors", "sprites"]
 
-FACTORS = {"shape": 3, "scale": 5, "orientation": 12, "x": 10, "y": 10}
-"""Number of values of each factor."""
+FACTORS = ("shape", "scale", "orientation", "x", "y")
+"""What a picture is drawn from: number of the shape, factor of its size, radians clockwise, place of its centre."""
 SHAPES = ("square", "ellipse", "heart")
-"""Names of the values of the first."""
-SIDE = 32
-"""Pixels on a side."""
+GRID: dict[str, tuple[float, ...]] = {
+    "shape": (0, 1, 2),
+    "scale": (0.55, 0.7, 0.85, 1.0),
+    "orientation": tuple(math.pi / 20 * i for i in range(10)),
+    "x": tuple((i + 0.5) / 8 for i in range(8)),
+    "y": tuple((i + 0.5) / 8 for i in range(8)),
+}
+"""The values of each factor; the data set ``"sprites"`` has every combination once, 3 x 4 x 10 x 8 x 8 = 7,680.
 
-Array = npt.NDArray[Any]
-SMALLEST, LARGEST = 4.0, 8.0
-"""Radius in pixels."""
-MARGIN = 11.0
-"""Pixels between the border and the nearest middle."""
+Places are shares of the room that the largest shape has without leaving the picture."""
 
-
-def factor_grid() -> Array:
-    """The factors of every picture of the data set, int64 ``[18000, 5]``.
-
-    Example:
-        >>> factor_grid().shape, factor_grid()[-1].tolist()
-        ((18000, 5), [2, 4, 11, 9, 9])
-    """
-    return np.array(list(itertools.product(*map(range, FACTORS.values()))), np.int64)
+RADIUS = 0.25
+"""No shape of scale 1 reaches further from its centre of mass, which is its place; each covers twice its square."""
+CHUNK = 2**20
+"""Pixels that are drawn at once."""
 
 
-def render(factors: Array) -> Array:
-    """The pictures of any factors, bright on dark with soft edges.
-
-    Orientations cover a quarter turn, after which a square looks the same, so that every factor can be told from the
-    picture.
-
-    Args:
-        factors: Whole numbers ``[n, 5]``, or their fractions in between, in the order of :data:`FACTORS`.
+def factors() -> Tensor:
+    """The factors of every picture of the data set, in its order: the last varies fastest.
 
     Returns:
-        uint8 ``[n, 1, 32, 32]``.
-
-    Raises:
-        ShapeError: If there are not five for each picture.
-        UsageError: If one is out of range.
+        Float64, ``(7680, 5)``.
 
     Example:
-        >>> render(np.array([[0, 4, 0, 5, 5], [2, 0, 3, 0, 9]])).shape
-        (2, 1, 32, 32)
+        >>> factors()[[0, -1]].round(decimals=2).tolist()
+        [[0.0, 0.55, 0.0, 0.06, 0.06], [2.0, 1.0, 1.41, 0.94, 0.94]]
     """
-    factors = np.asarray(factors, np.float64)
-    if factors.ndim != 2 or factors.shape[1] != len(FACTORS):
-        raise ShapeError("A picture has five factors.", got=factors.shape, expected=f"[n, 5]: {', '.join(FACTORS)}")
-    for (name, size), values in zip(FACTORS.items(), factors.T, strict=True):
-        if len(values) and not (values.min() >= 0 and values.max() <= size - 1):
-            raise UsageError(f"The factor {name} is out of range.", got=values.max(), expected=f"0 ... {size - 1}")
-    pictures = np.empty((len(factors), 1, SIDE, SIDE), np.uint8)
-    for kind, distance in enumerate((_square, _ellipse, _heart)):
-        chosen = np.flatnonzero(factors[:, 0].round() == kind)
-        for part in np.array_split(chosen, max(1, len(chosen) // 1000)):
-            pictures[part, 0] = _drawn(distance, factors[part])
-    return pictures
+    return torch.cartesian_prod(*(torch.tensor(values, dtype=torch.float64) for values in GRID.values()))
 
 
-@functools.lru_cache(maxsize=1)
-def rendered_grid() -> Array:
-    """The pictures of :func:`factor_grid`."""
-    return render(factor_grid())
+def split_factors(options: DataOptions) -> dict[str, Tensor]:
+    """The factors of every picture of each split, in the order of the splits.
+
+    Args:
+        options: Those of the data, ``data.options``; they decide how it is divided.
+
+    Returns:
+        ``{"train": (n, 5), "valid": ..., "test": ...}``, float64.
+
+    Raises:
+        UsageError: If the data is not ``"sprites"``.
+
+    Example:
+        >>> {name: tuple(found.shape) for name, found in split_factors(DataOptions("sprites")).items()}
+        {'train': (6221, 5), 'test': (768, 5), 'valid': (691, 5)}
+    """
+    if options.data != "sprites":
+        raise UsageError("Only sprites have known factors.", got=f"data={options.data!r}", expected="data='sprites'")
+    parts = divided({"train": Part(factors().numpy())}, options)
+    return {name: torch.from_numpy(part.dense()) for name, part in parts.items()}
 
 
-def _drawn(distance: Any, factors: Array) -> Array:
-    shares = (factors / (np.array(list(FACTORS.values())) - 1)).astype(np.float32)
-    radius = (SMALLEST + (LARGEST - SMALLEST) * shares[:, 1])[:, None, None]
-    turn = (0.5 * math.pi * factors[:, 2] / FACTORS["orientation"]).astype(np.float32)[:, None, None]
-    middle = MARGIN + (SIDE - 2 * MARGIN) * shares[:, 3:]
-    pixels = np.arange(SIDE, dtype=np.float32) + 0.5
-    dx, dy = pixels - middle[:, 0, None, None], pixels[:, None] - middle[:, 1, None, None]
-    u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
-    inside = np.clip(0.5 - radius * distance(u / radius, v / radius), 0.0, 1.0)  # of a pixel, nearly
-    return (255 * inside).round().astype(np.uint8)
+def sprites(factors: Tensor, size: int = 32) -> Tensor:
+    r"""Draws any factors, :math:`x_{ij} = \mathrm{clip}(\tfrac{1}{2} - d(i, j), 0, 1)` with the distance d in pixels.
+
+    References:
+        dSprites: Disentanglement testing Sprites dataset (Matthey, Higgins, Hassabis and Lerchner, 2017), whose factors
+        these are; the pictures are others.
+
+    Args:
+        factors: ``(n, 5)``: shape 0, 1 or 2; scale in (0, 1]; orientation in radians; x and y in [0, 1].
+        size: Pixels of a side.
+
+    Returns:
+        ``(n, 1, size, size)`` in [0, 1], in the precision of the factors.
+
+    Raises:
+        ShapeError: If there are not five factors.
+        UsageError: If a factor or the size is out of range.
+
+    Example:
+        >>> square = torch.tensor([[0.0, 1.0, 0.0, 0.5, 0.5]])
+        >>> sprites(square, size=8)[0, 0, :, 3].round(decimals=2)
+        tensor([0.0000, 0.0000, 0.4100, 1.0000, 1.0000, 0.4100, 0.0000, 0.0000])
+    """
+    _check(factors, size)
+    parts = [_drawn(part, size) for part in factors.split(max(1, CHUNK // size**2))]
+    return torch.cat(parts) if parts else factors.new_zeros(0, 1, size, size)
 
 
-def _square(u: Array, v: Array) -> Array:
-    return np.maximum(abs(u), abs(v)) - 0.85
+def _drawn(factors: Tensor, size: int) -> Tensor:
+    shape, scale, angle, x, y = factors.reshape(-1, 5, 1, 1).unbind(1)
+    pixel = (torch.arange(size, dtype=factors.dtype, device=factors.device) + 0.5) / size
+    right, down = pixel - _place(x), pixel[:, None] - _place(y)
+    cos, sin, radius = angle.cos(), angle.sin(), RADIUS * scale
+    u, v = (cos * right + sin * down) / radius, (cos * down - sin * right) / radius
+    distance = torch.empty_like(u)
+    for number, outline in enumerate((_square, _ellipse, _heart)):
+        chosen = (shape == number).flatten()
+        distance[chosen] = outline(u[chosen], v[chosen])
+    return (0.5 - distance * radius * size).clamp(0, 1).unsqueeze(1)
 
 
-def _ellipse(u: Array, v: Array) -> Array:
-    """The implicit form over the length of its gradient: a distance, near the edge."""
-    long, short = 1.15, 0.65
-    form = np.sqrt((u / long) ** 2 + (v / short) ** 2)
-    slope = np.sqrt((u / long**2) ** 2 + (v / short**2) ** 2) / np.maximum(form, 1e-6)
-    return (form - 1) / np.maximum(slope, 1e-6)
+def _place(share: Tensor) -> Tensor:
+    """Where the centre lies, so that even the largest shape stays inside."""
+    return RADIUS + share * (1 - 2 * RADIUS)
 
 
-def _heart(u: Array, v: Array) -> Array:
-    """A square on its corner with a half-circle on each of its upper sides."""
-    h, up = 0.55, 0.08 - v
-    a, b = (up + u) / math.sqrt(2), (up - u) / math.sqrt(2)
-    lobes = np.minimum(np.hypot(a - h, b), np.hypot(a, b - h))
-    return np.minimum(np.maximum(abs(a), abs(b)), lobes) - h
+def _square(u: Tensor, v: Tensor) -> Tensor:
+    return _box(u, v, math.sqrt(0.5))
+
+
+def _ellipse(u: Tensor, v: Tensor) -> Tensor:
+    """To first order: the function whose zero is the outline by the length of its gradient."""
+    wide, high = 1.0, 2 / math.pi
+    level, slope = torch.hypot(u / wide, v / high), torch.hypot(u / wide**2, v / high**2)
+    return (level - 1) * (level + 1e-9) / (slope + 1e-9)  # the centre, where both are zero, is inside
+
+
+def _heart(u: Tensor, v: Tensor) -> Tensor:
+    """A square on its corner, and a disc round the middle of each of its upper sides."""
+    half = math.sqrt(2 / (4 + math.pi))
+    middle = half / math.sqrt(2)
+    v = v - middle * (math.pi + 4 / 3) / (4 + math.pi)  # from the centre of mass to that of the square
+    square = _box((u + v) / math.sqrt(2), (u - v) / math.sqrt(2), half)
+    discs = torch.hypot(u.abs() - middle, v + middle) - half
+    return torch.minimum(square, discs)
+
+
+def _box(u: Tensor, v: Tensor, half: float) -> Tensor:
+    beside, above = u.abs() - half, v.abs() - half
+    return torch.hypot(beside.clamp(min=0), above.clamp(min=0)) + torch.maximum(beside, above).clamp(max=0)
+
+
+def _check(factors: Tensor, size: int) -> None:
+    if factors.dim() != 2 or factors.shape[1] != len(FACTORS):
+        raise ShapeError("A sprite has five factors.", got=tuple(factors.shape), expected=f"(n, 5): {FACTORS}")
+    if not factors.is_floating_point():
+        raise UsageError("Factors are floats.", got=factors.dtype, remedy="Call .float() on them.")
+    if size < 1:
+        raise UsageError("A picture needs a side.", got=f"size={size}", expected="1 or more")
+    shape, scale, angle, x, y = factors.unbind(1)
+    place = torch.stack([x, y])
+    ranges = {
+        "shape": (shape == 0) | (shape == 1) | (shape == 2),
+        "scale": (scale > 0) & (scale <= 1),
+        "orientation": angle.isfinite(),
+        "x or y": ((place >= 0) & (place <= 1)).all(0),
+    }
+    for name, fits in ranges.items():
+        if not fits.all():
+            raise UsageError(
+                f"The {name} of a sprite is out of range.",
+                got=factors[~fits][0].tolist(),
+                expected="shape 0, 1 or 2; scale in (0, 1]; orientation in radians; x and y in [0, 1]",
+            )

@@ -8,35 +8,20 @@ negative log-likelihoods are nats per example, squared errors are summed over th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..data import Data, DataSpec, Split
-from ..errors import ObjectiveError, UsageError
-from ..randomness import fixed_noise
+from ..data import Data, Split
+from ..errors import UsageError
+from .components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
+from .discriminant import fit_lda, lda_classes
 from .estimate import Estimate
+from .rows import chunks, levels_of, levels_only, limited
 
-__all__ = [
-    "Baseline",
-    "PrincipalComponents",
-    "baselines",
-    "fit_pca",
-    "independent_pixels",
-    "pca_error",
-    "ppca_bound",
-    "ppca_log_density",
-]
-
-ENTRIES = 1 << 21
-"""Entries that are worked on at once."""
-MOST_ENTRIES = 1 << 28
-"""A baseline is fitted on at most so many entries, of examples taken evenly from the training split."""
-DENSE = 1024
-"""Up to so many dimensions the whole covariance is decomposed; beyond, only its leading part is searched for."""
+__all__ = ["Baseline", "baselines", "independent_pixels"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +89,9 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Ba
         test: Examples to measure on; default: the test split.
 
     Returns:
-        Independent pixels and dequantised probabilistic PCA where the data has levels, PCA, and the density of
-        probabilistic PCA where values are not dequantised and it exists.
+        Independent pixels and dequantised probabilistic PCA where the data has levels, PCA, the density of
+        probabilistic PCA where values are not dequantised and it exists, and a linear discriminant where the data has
+        labels: it neither reconstructs nor has a likelihood, and its row says how many classes it finds instead.
 
     Raises:
         UsageError: If ``latent_dim`` is less than 1.
@@ -113,7 +99,7 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Ba
     Example:
         >>> from tightbound.data import load_data
         >>> [row.name for row in baselines(load_data("digits"), latent_dim=16)]
-        ['independent pixels', 'PCA', 'probabilistic PCA, dequantised', 'probabilistic PCA, density']
+        ['independent pixels', 'PCA', 'probabilistic PCA, dequantised', 'probabilistic PCA, density', 'LDA']
     """
     test = data.test if test is None else test
     pca = fit_pca(data.train, latent_dim)
@@ -129,7 +115,20 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Ba
     if not data.spec.dequantized and pca.regular:
         note = f"k = {k}; exact optimum of a linear VAE; a density{fitted}"
         rows.append(_row("probabilistic PCA, density", -ppca_log_density(pca, test), test, "density", note))
+    if test.labels is not None:
+        rows.extend(_discriminant_rows(data.train, test, test.labels.cpu()))
     return rows
+
+
+def _discriminant_rows(train: Split, test: Split, labels: Tensor) -> list[Baseline]:
+    try:
+        lda = fit_lda(train)
+    except UsageError:  # no classes, or nothing that varies within them
+        return []
+    right = 100 * (lda_classes(lda, test) == labels).double()
+    told = f"k = {len(lda.separation)}; finds the class of {Estimate.of(right)} % of the examples"
+    note = f"{told}; no reconstruction, no likelihood of x{_fitted(lda.examples, len(train))}"
+    return [Baseline("LDA", None, None, None, "none", note)]
 
 
 def _pca_row(pca: PrincipalComponents, test: Split, k: int, fitted: str) -> Baseline:

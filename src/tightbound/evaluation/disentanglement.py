@@ -1,7 +1,9 @@
-r"""How well single latent dimensions stand for single factors of variation: five published scores.
+r"""How well single latents tell single factors: scores of codes against the known factors of a data set.
 
-Convention: ``codes`` are ``(n, d)``, ``factors`` whole numbers ``(n, f)``, row by row of the same examples; every score
-lies between 0 and 1, and a code that is a copy of the factors, in any order, sign and scale, reaches 1.
+Convention: codes are ``(n, d)``, one row for each example (the means of its posterior), factors ``(n, m)`` their known
+causes. A score is a number near 1 for codes that are the factors up to order, sign and scale, and near 0 (the FactorVAE
+score: 1 / m) for codes that tell nothing. Factors are ordered numbers except where ``categorical`` names their columns;
+MIG and the FactorVAE score read every factor as categories. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -9,60 +11,67 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..errors import ShapeError, UsageError
-from ..information import mutual_information
+from ..information import entropy, mutual_information
 
-__all__ = ["DCI", "dci", "factor_vae_score", "mig", "sap", "udr"]
+__all__ = ["DCI", "Held", "dci", "factor_vae_score", "factor_vae_score_of", "mig", "sap"]
 
-STILL = 1e-8
-"""A dimension whose variance is below this share of the largest is left out, as it carries nothing."""
+Held = Callable[[int, int, int, Generator], Tensor]
+"""From a factor, a number of groups, their size and a generator to codes ``(groups, size, d)``: the examples of one
+group agree in that factor and are independent in all else; the value on which they agree is drawn for each group."""
+INACTIVE = 0.05
+"""Variance below which a latent with a standard normal prior is taken for unused."""
 
 
 def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
-    r"""Mutual information gap: by how much the best dimension tells more of a factor than the second best.
+    r"""Mutual information gap: how much more the best latent tells of a factor than the next.
 
-    .. math:: \frac{1}{f} \sum_k \frac{1}{H(v_k)} \left( I(z_{(1)}; v_k) - I(z_{(2)}; v_k) \right)
+    .. math:: \frac{1}{m} \sum_k \frac{I(z_{j_k}; v_k) - \max_{j \ne j_k} I(z_j; v_k)}{H(v_k)}, \qquad
+        j_k = \arg\max_j I(z_j; v_k)
+
+    Each latent is cut into ``bins`` of equal width between its extremes, and the information is that of the table of
+    counts: it is biased upward by about (bins - 1)(values - 1) / 2n nats, for every latent alike.
 
     References:
-        Isolating Sources of Disentanglement in Variational Autoencoders (Chen, Li, Grosse and Duvenaud, 2018).
+        Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018); the bins are those of
+        Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations (Locatello et al.,
+        2019).
 
     Args:
         codes: ``(n, d)``.
-        factors: ``(n, f)``; constant ones are left out.
-        bins: Intervals of equal width into which each dimension of the codes is divided.
+        factors: ``(n, m)``, with few values each.
+        bins: How many for each latent.
 
     Raises:
-        ShapeError: If codes and factors are not of the same examples.
-        UsageError: If there are no bins, or no factor varies.
+        ShapeError: If codes and factors do not belong together.
+        UsageError: If all latents or a factor are constant, a value is not finite, or a factor is continuous.
 
     Example:
-        >>> factors = torch.randint(0, 4, (1000, 2))
-        >>> round(mig(factors.flip(1).float(), factors), 1)
+        >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(5))
+        >>> mig(-2.0 * factors.flip(1), factors)
         1.0
     """
     codes, factors = _checked(codes, factors)
-    if bins < 2:
-        raise UsageError("Codes are divided into at least two bins.", got=bins)
-    low, high = codes.min(0).values, codes.max(0).values
-    levels = ((codes - low) / (high - low).clamp(min=1e-12) * bins).long().clamp(max=bins - 1)
-    gaps: list[float] = []
-    for factor in factors.T:
-        told = torch.stack([_information(level, factor) for level in levels.T]).sort(descending=True).values
-        second = told[1] if len(told) > 1 else 0.0
-        gaps.append(((told[0] - second) / _information(factor, factor)).item())
-    return sum(gaps) / len(gaps)
+    cut, values = _binned(codes, bins), _values(factors)
+    joints = [[_joint(latent, value) for latent in cut.T] for value in values.T]
+    told = torch.stack([torch.stack([mutual_information(joint) for joint in row]) for row in joints])
+    unknown = torch.stack([entropy(row[0].sum(0)) for row in joints])
+    return _gap(told / unknown[:, None])
 
 
-def sap(codes: Tensor, factors: Tensor, categorical: Sequence[int] = (), seed: int = 0) -> float:
-    r"""Separated attribute predictability: by how much the best single dimension predicts better than the second best.
+def sap(
+    codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (), test_share: float = 0.5, seed: int = 0
+) -> float:
+    r"""Separated attribute predictability: how much better the best latent predicts a factor than the next.
 
-    A factor with an order is predicted by a straight line, with the score :math:`R^2`; a categorical one by a linear
-    support vector machine, with the accuracy on held-out examples, balanced over its values.
+    An ordered factor is predicted by a line, :math:`R^2`; a categorical one by thresholds on the latent that minimise
+    the balanced error, scored on examples held out, with the accuracy of guessing mapped to 0 (the paper leaves it in:
+    its gap is this one times 1 - 1 / categories).
 
     References:
         Variational Inference of Disentangled Latent Concepts from Unlabeled Observations (Kumar, Sattigeri and
@@ -70,39 +79,40 @@ def sap(codes: Tensor, factors: Tensor, categorical: Sequence[int] = (), seed: i
 
     Args:
         codes: ``(n, d)``.
-        factors: ``(n, f)``; constant ones are left out.
-        categorical: Which factors have no order.
-        seed: Seed of the division into examples to fit and to test.
+        factors: ``(n, m)``.
+        categorical: Columns of the factors whose values have no order.
+        test_share: Share of the examples that is held out to score categories.
+        seed: Seed of that choice.
 
     Raises:
-        ShapeError: If codes and factors are not of the same examples.
-        UsageError: If no factor varies.
+        ShapeError: If codes and factors do not belong together.
+        UsageError: If all latents or a factor are constant, a value is not finite, or an option is out of range.
 
     Example:
-        >>> factors = torch.randint(0, 4, (1000, 2))
-        >>> sap(-3.0 * factors.float(), factors) > 0.95
-        True
+        >>> codes = torch.randn(1000, 3)
+        >>> round(sap(codes, 2 * codes[:, :2] + 1), 2)
+        1.0
     """
-    kinds = [k in categorical for k in range(factors.shape[-1])] if factors.dim() == 2 else []
-    varies = [bool((column != column[0]).any()) for column in factors.T] if kinds and len(factors) else []
     codes, factors = _checked(codes, factors)
-    gaps: list[float] = []
-    for factor, named in zip(factors.T, [kind for kind, v in zip(kinds, varies, strict=True) if v], strict=True):
-        told = [_accuracy(code, factor, seed) if named else _straightness(code, factor) for code in codes.T]
-        first, second = sorted([*told, 0.0], reverse=True)[:2]
-        gaps.append(first - second)
-    return sum(gaps) / len(gaps)
+    _check_columns(categorical, factors)
+    scores = squared_correlation(factors, codes)
+    train, test = _halves(len(codes), test_share, seed)
+    for k in categorical:
+        values = _values(factors[:, [k]], k)[:, 0]
+        scores[k] = torch.stack([_thresholds(latent, values, train, test, seed) for latent in codes.T])
+    return _gap(scores)
 
 
 @dataclass(frozen=True)
 class DCI:
-    """What :func:`dci` found.
+    """What :func:`dci` finds.
 
     Args:
-        disentanglement: How much each dimension matters to one factor only.
-        completeness: How much each factor is captured by one dimension only.
-        informativeness: How well the factors are predicted from all dimensions, on held-out examples.
-        importance: Of each dimension for each factor, ``(d, f)``.
+        disentanglement: Whether a latent is of use for one factor only, 0 to 1.
+        completeness: Whether a factor needs one latent only, 0 to 1.
+        informativeness: How well all latents predict the factors of examples held out, 0 to 1.
+        importance: Share of each latent in the prediction of each factor, ``(d, m)``; columns sum to 1, or are 0 where
+            nothing was learned.
     """
 
     disentanglement: float
@@ -111,216 +121,313 @@ class DCI:
     importance: Tensor
 
 
-def dci(codes: Tensor, factors: Tensor, trees: int = 30, seed: int = 0) -> DCI:
-    r"""Disentanglement, completeness and informativeness, by the importances of a random forest for each factor.
+def dci(
+    codes: Tensor,
+    factors: Tensor,
+    *,
+    categorical: Sequence[int] = (),
+    predictor: Literal["forest", "boosting", "lasso"] = "forest",
+    test_share: float = 0.5,
+    seed: int = 0,
+) -> DCI:
+    r"""Disentanglement, completeness and informativeness, from what a predictor of the factors makes use of.
 
-    .. math:: D = \sum_i \rho_i \left( 1 - H_f(P_{i \cdot}) \right), \qquad
-              C = \sum_k \rho'_k \left( 1 - H_d(\tilde P_{\cdot k}) \right)
+    .. math:: D = \sum_j \rho_j \bigl(1 - H_m(P_{j \cdot})\bigr), \qquad
+        C = \frac{1}{m} \sum_k \bigl(1 - H_d(\tilde P_{\cdot k})\bigr)
 
-    with entropies to the base of their number of entries, of the importances divided by their sum over factors or over
-    dimensions, and weights by their share of all importance.
+    with the importances :math:`R_{jk}` normalised over factors (:math:`P`) or over latents (:math:`\tilde P`),
+    entropies to the base of their number of outcomes, and :math:`\rho_j` the share of latent j in all importances.
+    Informativeness is :math:`R^2`, or the balanced accuracy with guessing mapped to 0, of examples held out; what is
+    worse than guessing counts as 0.
 
     References:
-        A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood and Williams, 2018).
+        A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood and Williams, 2018), where
+        informativeness is an error instead.
 
     Args:
         codes: ``(n, d)``.
-        factors: ``(n, f)``; constant ones are left out.
-        trees: Of each forest.
-        seed: Seed of the forests and of the division into examples to fit and to test.
+        factors: ``(n, m)``.
+        categorical: Columns of the factors whose values have no order.
+        predictor: A random forest, gradient boosting (slow), or the lasso, which knows no categories.
+        test_share: Share of the examples that is held out.
+        seed: Seed of that choice and of the predictors.
 
     Raises:
-        ShapeError: If codes and factors are not of the same examples.
-        UsageError: If no factor varies.
+        ShapeError: If codes and factors do not belong together.
+        UsageError: If all latents or a factor are constant, a value is not finite, or an option is out of range.
 
     Example:
-        >>> factors = torch.randint(0, 4, (500, 2))
-        >>> dci(factors.float(), factors).informativeness
-        1.0
+        >>> codes = torch.randn(1000, 3)
+        >>> found = dci(codes, codes[:, :2])
+        >>> found.disentanglement > 0.95, found.completeness > 0.95, found.informativeness > 0.95
+        (True, True, True)
     """
-    from sklearn.ensemble import RandomForestClassifier
-
     codes, factors = _checked(codes, factors)
-    fit, test = _halves(len(codes), seed)
-    importances: list[np.ndarray] = []
-    right: list[float] = []
-    x = codes.numpy()
-    for factor in factors.numpy().T:
-        forest = RandomForestClassifier(trees, max_features=None, min_samples_leaf=2, random_state=seed)
-        forest.fit(x[fit], factor[fit])
-        importances.append(forest.feature_importances_)
-        right.append(float(forest.score(x[test], factor[test])))
-    importance = torch.from_numpy(np.stack(importances, axis=1))
-    return DCI(_focus(importance), _focus(importance.T), sum(right) / len(right), importance)
+    _check_columns(categorical, factors)
+    train, test = _halves(len(codes), test_share, seed)
+    columns, qualities = [], []
+    for k, factor in enumerate(factors.T):
+        model = _predictor(predictor, k in categorical, seed)
+        target = _values(factor[:, None], k)[:, 0] if k in categorical else standard(factor[:, None])[:, 0]
+        model.fit(standard(codes)[train].numpy(), target[train].numpy())
+        guess = torch.from_numpy(model.predict(standard(codes)[test].numpy()))
+        quality = _beyond_chance(guess, target[test]) if k in categorical else _r2(guess, target[test])
+        weights = getattr(model, "feature_importances_", None)
+        columns.append(torch.as_tensor(model.coef_ if weights is None else weights, dtype=torch.float64).abs())
+        qualities.append(max(0.0, quality))
+    importance = _shares(torch.stack(columns, dim=1), 0)
+    weight = _shares(importance.sum(1), 0)
+    separate = (weight * _concentration(_shares(importance, 1), 1)).sum().item()
+    complete = _concentration(importance, 0).mean().item()
+    return DCI(separate, complete, sum(qualities) / len(qualities), importance)
 
 
 def factor_vae_score(
-    codes_of: Callable[[Tensor], Tensor],
-    sizes: Sequence[int],
+    codes: Tensor,
+    factors: Tensor,
     *,
-    votes: int = 800,
-    group: int = 64,
+    size: int = 64,
+    votes: tuple[int, int] = (10_000, 5_000),
+    inactive: float = INACTIVE,
     seed: int = 0,
 ) -> float:
-    r"""FactorVAE's score: from the dimension that varies least among examples that share a factor, which factor it was.
-
-    Each vote is a group of examples with one factor fixed; the dimension with the smallest variance, relative to that
-    over all examples, votes for the factor. A table of majorities from half of the votes classifies the other half.
+    """The FactorVAE score of a table of codes; groups are drawn from its rows, with replacement.
 
     References:
         Disentangling by Factorising (Kim and Mnih, 2018).
 
     Args:
-        codes_of: From factors, int64 ``(n, f)``, to codes of examples that have them, ``(n, d)``; of a VAE, give the
-            active dimensions only.
-        sizes: Number of values of each factor.
-        votes: Groups to learn the table from, and as many to test it.
-        group: Examples of each group.
-        seed: Seed of the factors.
-
-    Returns:
-        Accuracy of the table on the second half of the votes; 0 if no dimension varies.
+        codes: ``(n, d)``.
+        factors: ``(n, m)``, with few values each.
+        size: Examples of a group.
+        votes: How many groups to learn from, and to score.
+        inactive: Variance up to which a latent is left out.
+        seed: Seed of the groups.
 
     Raises:
-        UsageError: If a number is out of range.
+        ShapeError: If codes and factors do not belong together.
+        UsageError: As :func:`factor_vae_score_of`, and if a factor is constant or continuous.
 
     Example:
-        >>> factor_vae_score(lambda factors: factors.float(), (4, 5, 6), votes=100, group=20)
+        >>> factors = torch.cartesian_prod(torch.arange(4.0), torch.arange(5.0), torch.arange(3.0))
+        >>> factor_vae_score(factors, factors, votes=(300, 300))
         1.0
     """
-    if min(votes, *sizes) < 1 or group < 2 or max(sizes) < 2:
-        raise UsageError(
-            "A vote needs factors that vary and a group of several.", got=f"{votes} votes, groups of {group}, {sizes}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    draw = lambda n: torch.stack([torch.randint(size, (n,), generator=generator) for size in sizes], dim=1)
-    overall = codes_of(draw(10_000)).double().var(0)
-    used = overall > STILL * overall.max()
-    if not overall.max() > 0:
-        return 0.0
-    varying = torch.tensor([k for k, size in enumerate(sizes) if size > 1])
-    fixed = varying[torch.randint(len(varying), (2 * votes,), generator=generator)]
-    factors = draw(2 * votes * group).view(2 * votes, group, len(sizes))
-    index = fixed.view(-1, 1, 1).expand(-1, group, 1)
-    factors = factors.scatter(2, index, factors[:, :1].expand_as(factors).gather(2, index))
-    codes = codes_of(factors.flatten(0, 1)).double().view(2 * votes, group, -1)
-    stillest = (codes.var(1) / overall).masked_fill(~used, math.inf).argmin(1)
-    table = torch.zeros(len(overall), len(sizes)).index_put_(
-        (stillest[:votes], fixed[:votes]), torch.ones(votes), accumulate=True
-    )
-    return (table.argmax(1)[stillest[votes:]] == fixed[votes:]).double().mean().item()
+    codes, factors = _checked(codes, factors)
+    held = _rows_that_agree(codes, _values(factors))
+    return factor_vae_score_of(held, factors.shape[1], size=size, votes=votes, inactive=inactive, seed=seed)
 
 
-def udr(codes: Sequence[Tensor], kl: Sequence[Tensor] | None = None, used: float = 0.01) -> Tensor:
-    r"""Unsupervised disentanglement ranking: how alike the dimensions of models of one kind are, one to one.
+def factor_vae_score_of(
+    held: Held,
+    factors: int,
+    *,
+    size: int = 64,
+    votes: tuple[int, int] = (10_000, 5_000),
+    inactive: float = INACTIVE,
+    seed: int = 0,
+) -> float:
+    r"""How often the latent that varies least tells which factor was held fixed.
 
-    With :math:`R` the absolute rank correlations of the dimensions of two models, and sums over their used dimensions,
-
-    .. math:: \mathrm{UDR}_{ij} = \frac{1}{d_i + d_j} \left( \sum_b \frac{\max_a R_{ab}^2}{\sum_a R_{ab}}
-        + \sum_a \frac{\max_b R_{ab}^2}{\sum_b R_{ab}} \right)
-
-    and the score of a model is its median over the others. It needs no factors, but several trainings.
+    In a group of examples that agree in factor k, the latent :math:`\arg\min_j \mathrm{Var}_\text{group}(z_j) /
+    \mathrm{Var}(z_j)` casts a vote for k. Each latent is taken for the factor it voted for most; the score is the share
+    of new votes that are right. Codes that tell nothing get about 1 / factors.
 
     References:
-        Unsupervised Model Selection for Variational Disentangled Representation Learning (Duan et al., 2020).
+        Disentangling by Factorising (Kim and Mnih, 2018).
 
     Args:
-        codes: Of each model, ``(n, d)``, of the same examples.
-        kl: KL of each dimension of each model, ``(d,)``; those of at most ``used`` nats are left out. Without it, those
-            that hardly vary.
-        used: Nats.
-
-    Returns:
-        Score of each model.
+        held: Draws codes with a factor held fixed.
+        factors: How many factors there are.
+        size: Examples of a group.
+        votes: How many groups to learn from, and to score; divided evenly over the factors.
+        inactive: Variance up to which a latent is left out: the codes are in the unit of a standard normal prior.
+        seed: Seed of the groups.
 
     Raises:
-        UsageError: If there is a single model.
-        ShapeError: If the codes are not of the same examples.
+        UsageError: If no latent is active, or there is nothing to choose from.
 
     Example:
-        >>> z = torch.randn(200, 3)
-        >>> bool((udr([z, -z.flip(1)]) > 0.7).all())
-        True
+        >>> def held(factor, groups, size, generator):
+        ...     codes = torch.rand(groups, size, 3, generator=generator)
+        ...     codes[..., factor] = codes[:, :1, factor]
+        ...     return 4 * codes
+        >>> factor_vae_score_of(held, 3, votes=(300, 300))
+        1.0
     """
-    if len(codes) < 2:
-        raise UsageError("Models are ranked by each other.", got=f"{len(codes)} model", expected="at least 2")
-    if any(z.dim() != 2 or len(z) != len(codes[0]) for z in codes):
-        raise ShapeError("The codes are not of the same examples.", got=[tuple(z.shape) for z in codes])
-    kept = [_kept(z, None if kl is None else kl[i], used) for i, z in enumerate(codes)]
-    ranks = [z.double().argsort(0).argsort(0).double()[:, keep] for z, keep in zip(codes, kept, strict=True)]
-    score = torch.stack([torch.stack([_likeness(a, b) for b in ranks]) for a in ranks])
-    others = ~torch.eye(len(codes), dtype=torch.bool)
-    return torch.stack([row[other].quantile(0.5) for row, other in zip(score, others, strict=True)])
+    if factors < 1 or size < 2 or min(votes) < factors:
+        got = f"{factors} factors, groups of {size}, votes {votes}"
+        raise UsageError("There is nothing to vote on.", got=got, expected="groups of 2, and a vote for each factor")
+    generator = torch.Generator().manual_seed(seed)
+    spread = held(0, max(votes), 1, generator)[:, 0].double().var(0)
+    active = spread > inactive
+    if not active.any():
+        raise UsageError(
+            "No latent is active.",
+            got=f"variances up to {spread.max().item():.3g}",
+            expected=f"one above {inactive:g}",
+            remedy="Give standardised codes or a lower threshold, if the model does use its latents.",
+        )
+    learned, scored = (_votes(held, factors, size, total, spread, active, generator) for total in votes)
+    right = scored.gather(1, learned.argmax(1, keepdim=True)).sum()
+    return (right / scored.sum()).item()
 
 
 def _checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Both on the CPU, and without factors that do not vary."""
-    if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors) or len(codes) < 4:
+    if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
         raise ShapeError(
-            "Codes and factors are tables of the same examples.",
-            got=f"{tuple(codes.shape)} and {tuple(factors.shape)}",
-            expected="(n, d) and (n, f), n of at least 4",
+            "Codes and factors do not belong together.",
+            got=f"codes {tuple(codes.shape)}, factors {tuple(factors.shape)}",
+            expected="(n, d) and (n, m)",
+            remedy="Flatten each code, and give the factors of the same examples in the same order.",
         )
-    codes, factors = codes.detach().double().cpu(), factors.detach().long().cpu()
-    factors = factors[:, (factors != factors[0]).any(0)]
-    if factors.shape[1] == 0:
-        raise UsageError("No factor varies over these examples.", remedy="Take examples with different factors.")
+    codes, factors = codes.detach().cpu().double(), factors.detach().cpu().double()
+    for name, table in (("codes", codes), ("factors", factors)):
+        if not table.isfinite().all():
+            raise UsageError(f"The {name} are not finite.", got=table[~table.isfinite()][0].item())
+    if constant(codes).all():
+        raise UsageError("All codes are constant.", remedy="The model ignores its latents: see `tightbound diagnose`.")
+    if constant(factors).any():
+        column = int(constant(factors).nonzero()[0])
+        raise UsageError("A factor is constant.", got=f"column {column}", remedy="Leave it out.")
     return codes, factors
 
 
-def _information(a: Tensor, b: Tensor) -> Tensor:
-    """Mutual information of two columns of whole numbers, nats."""
-    a, b = a.unique(return_inverse=True)[1], b.unique(return_inverse=True)[1]
-    width = int(b.max()) + 1
-    counts = torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width)
-    return mutual_information((counts.double() / len(a)).view(-1, width))
+def constant(table: Tensor) -> Tensor:
+    return (table == table[0]).all(0)
 
 
-def _straightness(code: Tensor, factor: Tensor) -> float:
-    """Squared correlation."""
-    x, y = code - code.mean(), factor.double() - factor.double().mean()
-    norm = x.square().sum() * y.square().sum()
-    return (x.mul(y).sum().square() / norm).item() if norm > 0 else 0.0
+def _check_columns(categorical: Sequence[int], factors: Tensor) -> None:
+    if unknown := [k for k in categorical if not 0 <= k < factors.shape[1]]:
+        raise UsageError("There is no such factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")
 
 
-def _accuracy(code: Tensor, factor: Tensor, seed: int) -> float:
-    """Balanced accuracy of a linear classifier of one dimension, less what chance gives, on held-out examples."""
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.svm import LinearSVC
-
-    if not code.std() > 0:
-        return 0.0
-    x, y = ((code - code.mean()) / code.std()).unsqueeze(1).numpy(), factor.numpy()
-    fit, test = _halves(len(x), seed)
-    model = LinearSVC(C=0.01, class_weight="balanced", dual="auto").fit(x[fit], y[fit])
-    return float(balanced_accuracy_score(y[test], model.predict(x[test])))
-
-
-def _halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.random.default_rng(seed).permutation(n)
-    return order[: n // 2], order[n // 2 :]
+def _values(factors: Tensor, first: int = 0) -> Tensor:
+    """The number of each value among those of its factor, ``(n, m)``."""
+    numbers = torch.stack([column.unique(return_inverse=True)[1] for column in factors.T], dim=1)
+    for column, most in enumerate(numbers.amax(0).tolist(), start=first):
+        if 2 * (most + 1) > len(factors):
+            raise UsageError(
+                "A factor is continuous, or there are too few examples.",
+                got=f"column {column}: {most + 1} values in {len(factors)} examples",
+                expected="every value more than once",
+                remedy="Cut the factor into intervals.",
+            )
+    return numbers
 
 
-def _focus(importance: Tensor) -> float:
-    """One less the entropy of each row, weighted by the row's share of all importance."""
-    total = importance.sum()
-    if not total > 0:
-        return 0.0
-    rows = importance / importance.sum(1, keepdim=True).clamp(min=1e-12)
-    entropy = -torch.xlogy(rows, rows).sum(1) / math.log(max(2, importance.shape[1]))
-    return ((1 - entropy) * importance.sum(1) / total).sum().item()
+def _binned(codes: Tensor, bins: int) -> Tensor:
+    if bins < 2:
+        raise UsageError("A latent is cut into bins.", got=f"bins={bins}", expected="2 or more")
+    low, high = codes.aminmax(dim=0)
+    width = torch.where(high > low, high - low, 1.0)
+    return ((codes - low) / width * bins).long().clamp(max=bins - 1)
 
 
-def _kept(z: Tensor, kl: Tensor | None, used: float) -> Tensor:
-    variance = z.double().var(0)
-    return variance > STILL * variance.max() if kl is None else kl > used
+def _joint(a: Tensor, b: Tensor) -> Tensor:
+    """Shares of the pairs of two columns of whole numbers."""
+    rows, columns = int(a.max()) + 1, int(b.max()) + 1
+    return torch.bincount(a * columns + b, minlength=rows * columns).view(rows, columns).double() / len(a)
 
 
-def _likeness(a: Tensor, b: Tensor) -> Tensor:
-    if a.shape[1] == 0 or b.shape[1] == 0:
-        return torch.zeros((), dtype=torch.float64)
-    standard = lambda ranks: (ranks - ranks.mean(0)) / (ranks - ranks.mean(0)).norm(dim=0)
-    alike = (standard(a).T @ standard(b)).abs()
-    by_b = (alike.max(0).values.square() / alike.sum(0)).sum()
-    by_a = (alike.max(1).values.square() / alike.sum(1)).sum()
-    return (by_a + by_b) / sum(alike.shape)
+def _gap(scores: Tensor) -> float:
+    """Mean over the factors (rows) of what the best latent is ahead of the next."""
+    best = torch.cat([scores, torch.zeros(len(scores), 1, dtype=scores.dtype)], dim=1).topk(2, dim=1).values
+    return (best[:, 0] - best[:, 1]).mean().item()
+
+
+def standard(table: Tensor) -> Tensor:
+    """Mean 0 and variance 1 of every column; a constant one is 0."""
+    centred = table - table.mean(0)
+    return torch.where(constant(table), 0.0, centred / centred.square().mean(0).sqrt().clamp(min=1e-300))
+
+
+def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
+    return (standard(a).T @ standard(b) / len(a)).square()
+
+
+def _halves(n: int, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
+    held = round(n * test_share)
+    if not 0 < held < n:
+        got = f"{n} examples, test_share={test_share}"
+        raise UsageError("Nothing is left to learn from or to score.", got=got, expected="0 < test_share < 1")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[held:], order[:held]
+
+
+def _thresholds(latent: Tensor, values: Tensor, train: Tensor, test: Tensor, seed: int) -> Tensor:
+    """How well cuts of one latent, as many as tell all values apart, tell them apart: beyond guessing."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    leaves = int(values.max()) + 1
+    tree = DecisionTreeClassifier(max_leaf_nodes=leaves, class_weight="balanced", random_state=seed)
+    tree.fit(latent[train, None].numpy(), values[train].numpy())
+    guess = torch.from_numpy(tree.predict(latent[test, None].numpy()))
+    return torch.tensor(max(0.0, _beyond_chance(guess, values[test])), dtype=torch.float64)
+
+
+def _beyond_chance(guess: Tensor, truth: Tensor) -> float:
+    """Mean accuracy over the values that occur, with that of guessing mapped to 0."""
+    hits = torch.stack([(guess[truth == value] == value).double().mean() for value in truth.unique()])
+    chance = 1 / len(hits)
+    return ((hits.mean().item() - chance) / (1 - chance)) if len(hits) > 1 else 0.0
+
+
+def _r2(guess: Tensor, truth: Tensor) -> float:
+    return 1 - ((guess - truth).square().mean() / truth.var(correction=0).clamp(min=1e-300)).item()
+
+
+def _predictor(name: str, categorical: bool, seed: int) -> Any:
+    from sklearn import ensemble, linear_model
+
+    if name == "lasso" and not categorical:
+        return linear_model.Lasso(alpha=0.01)
+    options: dict[str, Any] = {"random_state": seed}
+    if name == "forest":
+        options["max_features"] = None  # every latent at every cut: else those without use are given some
+        kind = ensemble.RandomForestClassifier if categorical else ensemble.RandomForestRegressor
+        return kind(n_estimators=10, min_samples_leaf=5, **options)
+    if name == "boosting":
+        return (ensemble.GradientBoostingClassifier if categorical else ensemble.GradientBoostingRegressor)(**options)
+    raise UsageError(
+        "There is no such predictor of factors.",
+        got=f"{name!r} for a {'categorical' if categorical else 'ordered'} factor",
+        expected="forest or boosting, or lasso for ordered factors",
+    )
+
+
+def _shares(table: Tensor, dim: int) -> Tensor:
+    return table / table.sum(dim, keepdim=True).clamp(min=1e-300)
+
+
+def _concentration(shares: Tensor, dim: int) -> Tensor:
+    """1 where all is in one place, 0 where it is spread evenly, or nowhere."""
+    if shares.shape[dim] == 1:
+        return shares.sum(dim)
+    spread = -torch.xlogy(shares, shares).sum(dim) / math.log(shares.shape[dim])
+    return torch.where(shares.sum(dim) > 0, 1 - spread, 0.0)
+
+
+def _rows_that_agree(codes: Tensor, values: Tensor) -> Held:
+    """Draws rows of a table that share a value; the value is that of a random row."""
+
+    def held(factor: int, groups: int, size: int, generator: Generator) -> Tensor:
+        value = values[:, factor]
+        order, counts = value.argsort(), value.bincount()
+        chosen = value[torch.randint(len(value), (groups, 1), generator=generator)]
+        within = torch.rand(groups, size, generator=generator, dtype=torch.float64) * counts[chosen]
+        return codes[order[(counts.cumsum(0) - counts)[chosen] + within.long()]]
+
+    return held
+
+
+def _votes(
+    held: Held, factors: int, size: int, total: int, spread: Tensor, active: Tensor, generator: Generator
+) -> Tensor:
+    """How often each latent varied least while each factor was held, ``(d, factors)``."""
+    counts = []
+    for factor in range(factors):
+        codes = held(factor, total // factors, size, generator).double()
+        share = torch.where(active, codes.var(1) / spread, math.inf)
+        counts.append(share.argmin(1).bincount(minlength=len(spread)))
+    return torch.stack(counts, dim=1)

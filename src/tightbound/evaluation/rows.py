@@ -33,6 +33,7 @@ def chunks(split: Split) -> Iterator[Tensor]:
 
 
 def undequantized(split: Split) -> Split:
+    """The same without the noise of dequantisation, and without mirroring."""
     return replace(split, transform=replace(split.transform, dequantize=False, flip=False))
 
 
@@ -45,6 +46,7 @@ def levels_only(split: Split) -> Split:
 
 
 def limited(split: Split) -> Split:
+    """All examples, or as many at even distances as :data:`MOST_ENTRIES` allows."""
     most = max(2, MOST_ENTRIES // split.spec.dimensions)
     if len(split) <= most:
         return split
@@ -52,6 +54,11 @@ def limited(split: Split) -> Split:
 
 
 def levels_of(spec: DataSpec) -> int:
+    """How many levels the data has.
+
+    Raises:
+        UsageError: If it is continuous.
+    """
     if spec.levels is None:
         raise UsageError(
             "Continuous data has no probability of its values.",

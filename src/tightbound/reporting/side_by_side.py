@@ -1,0 +1,388 @@
+"""Runs drawn together: one column for each, the same examples and the same noise in all, as a PNG or an HTML page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..checkpoint import write_atomically
+from ..errors import UsageError
+from ..evaluation import Estimate
+from ..evaluation.latents import interpolation
+from ..likelihoods import measure_of
+from ..pictures import save_picture
+from ..randomness import fixed_noise
+from ..runs import number
+from . import figures, page
+from .comparison import ComparedRun, Comparison
+from .sheet import sheet
+
+__all__ = ["check_drawing", "draw_comparison"]
+
+COLUMNS = 8
+"""Pictures in a row of each run."""
+CELL, MARGIN, LINE, SPLIT = 440, 24, 21, 220
+"""Pixels: the width of a run, the space around it, the height of a line of text and where its second part begins."""
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+_INK, _SOFT = "#222222", "#666666"
+
+Cells = list[tuple[str, list[Image.Image]]]
+
+
+def check_drawing(path: Path) -> Path:
+    """The path, if a comparison can be drawn there.
+
+    Raises:
+        UsageError: If its ending is not known.
+    """
+    if path.suffix not in (".png", ".html"):
+        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .html")
+    return path
+
+
+def draw_comparison(found: Comparison, path: str | Path) -> Path:
+    """Latent maps, reconstructions, decodings of random latents and interpolations side by side; curves on one axis.
+
+    Args:
+        found: What :func:`~tightbound.reporting.comparison.compare` found.
+        path: A .png or an .html to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: If its ending is not known.
+        CheckpointError: If it cannot be written.
+    """
+    path = check_drawing(Path(path))
+    cells, curves = _cells(found), _curves(found)
+    if path.suffix == ".png":
+        save_picture(_poster(found, cells, curves), path)
+    else:
+        text = _web_page(found, cells, curves)
+        write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
+    return path
+
+
+# -- what is drawn --------------------------------------------------------------------------------------------------
+
+
+def _cells(found: Comparison) -> Cells:
+    """Title and one picture of each run, row by row."""
+    rows: Cells = [("Latent map: posterior means, by label", [_map(run) for run in found.runs])]
+    if not found.runs[0].test.spec.image:
+        return rows
+    seen = [_pictures(run, found.seed) for run in found.runs]
+    return rows + [(title, [each[title] for each in seen]) for title in seen[0]]
+
+
+@torch.no_grad()
+def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
+    """Sheets of pictures under their titles."""
+    model, shown = run.model, _spread(len(run.test), COLUMNS)
+    with fixed_noise(seed):
+        x = _examples(run, shown)
+        rebuilt = model.likelihood(model.posterior(x).mean).mean
+        z = _random_latents(run, 4 * COLUMNS)
+        decoded = model.likelihood(z).mean
+        ends = _ends(run)
+        walk = interpolation(model, _examples(run, ends[:, 0]), _examples(run, ends[:, 1]), COLUMNS, seed=seed).mean
+    return {
+        "Reconstructions: data above the mean of p(x|z)": _sheet(torch.cat([x, rebuilt])),
+        "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(decoded),
+        "Interpolations: the mean of p(x|z) between the codes of two examples": _sheet(walk.flatten(0, 1)),
+    }
+
+
+def _random_latents(run: ComparedRun, n: int) -> Tensor:
+    """From the prior; for a model without one from N(0, I), which nothing has made its codes follow."""
+    if run.model.prior is not None:
+        return run.model().sample_latent((n,))
+    return torch.randn_like(run.model.posterior(_examples(run, torch.zeros(n, dtype=torch.int64))).mean)
+
+
+def _examples(run: ComparedRun, indices: Tensor) -> Tensor:
+    parameter = next(run.model.parameters())
+    with fixed_noise():
+        return run.test.batch(indices, parameter.device).x.to(parameter.dtype)
+
+
+def _ends(run: ComparedRun, rows: int = 3) -> Tensor:
+    """Pairs of examples, of different classes where there are classes, the same for every run."""
+    labels, n = run.test.labels, len(run.test)
+    if labels is None or len(labels.unique()) < 2:
+        chosen = _spread(n, 2 * rows)
+    else:
+        classes = labels.cpu().unique()
+        some = classes[_spread(len(classes), min(2 * rows, len(classes)))]
+        chosen = torch.stack([(labels.cpu() == label).nonzero()[0, 0] for label in some])
+    return chosen[: len(chosen) // 2 * 2].reshape(-1, 2)
+
+
+def _spread(there: int, count: int) -> Tensor:
+    return torch.linspace(0, there - 1, min(count, there), dtype=torch.float64).round().long()
+
+
+def _sheet(images: Tensor) -> Image.Image:
+    return sheet(images, COLUMNS)
+
+
+def _map(run: ComparedRun, most: int = 1500) -> Image.Image:
+    """The codes in a plane."""
+    shown = _spread(len(run.codes), most)
+    points, axes = _plane(run.codes[shown].double().numpy())
+    labels = None if run.test.labels is None else run.test.labels.cpu()[shown].numpy()
+    classes = run.test.spec.classes
+    names = list(classes) or [str(i) for i in range(0 if labels is None else int(labels.max()) + 1)]
+    return Image.open(io.BytesIO(figures.png(figures.scatter(points, labels, names, axes))))
+
+
+def _plane(codes: figures.Array) -> tuple[figures.Array, tuple[str, str]]:
+    """The latent space itself if it has two dimensions, its principal plane if it has more."""
+    if codes.shape[1] == 1:
+        return np.column_stack([codes[:, 0], np.linspace(1, len(codes), len(codes))]), ("z0", "example")
+    if codes.shape[1] == 2:
+        return codes, ("z0", "z1")
+    centred = codes - codes.mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    share = 100 * np.square(singular[:2]) / max(np.square(singular).sum(), 1e-300)
+    return centred @ directions[:2].T, (f"first component, {share[0]:.0f} %", f"second component, {share[1]:.0f} %")
+
+
+# -- curves ---------------------------------------------------------------------------------------------------------
+
+
+def _curves(found: Comparison) -> list[Figure]:
+    """The bound against the step, on one axis for all runs whose bounds are of one kind."""
+    groups: dict[str, list[tuple[int, ComparedRun]]] = {}
+    for place, run in enumerate(found.runs):
+        groups.setdefault(_KINDS[run.measure], []).append((place, run))
+    drawn = (_axis(title, [(place, run.label, *_line(run)) for place, run in runs]) for title, runs in groups.items())
+    return [figure for figure in drawn if figure is not None]
+
+
+_KINDS = {
+    "mass": "bound on log p(x) [nats]",
+    "bound": "bound on log p(x) [nats]",
+    "density": "bound on the log-density [nats]",
+    "none": "score, no likelihood [nats]",
+}
+
+
+def _line(run: ComparedRun) -> tuple[str, figures.Array, figures.Array]:
+    """Which split, steps, and nats of the data."""
+    offset, records = measure_of(run.model.likelihood, run.test.spec).offset, run.folder.records()
+    for split, name in (("valid", "validation"), ("train", "training")):
+        points = [(r["step"], y) for r in records if r["split"] == split and (y := number(r, "bound")) is not None]
+        if points:
+            steps, values = np.asarray(points, dtype=np.float64).T
+            return name, steps, values - offset
+    return "", np.zeros(0), np.zeros(0)
+
+
+def _axis(title: str, lines: Sequence[tuple[int, str, str, figures.Array, figures.Array]]) -> Figure | None:
+    lines = [line for line in lines if len(line[3])]
+    if not lines:
+        return None
+    figure = Figure(figsize=(8.6, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, label, split, steps, values in lines:
+        color, style = _COLORS[place % len(_COLORS)], _STYLES[place // len(_COLORS) % len(_STYLES)]
+        axes.plot(steps, values, style, color=color, lw=1.6, label=f"{label} ({split})")
+    limits = figures.settled_limits([(label, steps, values) for _, label, _, steps, values in lines])
+    axes.set_ylim(*limits if limits else (None, None))
+    axes.set_xlabel("step")
+    axes.set_ylabel(title)
+    axes.grid(True, color="#80808038", lw=0.7)
+    axes.legend(frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+def _told(estimate: Estimate | None, digits: int = 2) -> str:
+    if estimate is None:
+        return "–"
+    numbers = (estimate.value, estimate.standard_error)
+    return " ± ".join(f"{value:.{digits}f}" for value in numbers if value is not None).replace("-", "−")
+
+
+def _numbers(run: ComparedRun) -> list[tuple[str, str]]:
+    doubt = "" if run.trusted is not False else " (not trusted)"
+    return [
+        ("recipe", run.recipe),
+        ("training steps", f"{run.steps:,}"),
+        ("parameters", f"{run.parameters:,}"),
+        ("NLL [nats]" if run.measure != "density" else "negative log-density [nats]", _told(run.nll) + doubt),
+        ("bits per dimension", _told(run.bits_per_dim, 3)),
+        ("ELBO [nats]", _told(run.elbo)),
+        ("KL [nats]", _told(run.kl)),
+        ("squared error", _told(run.squared_error, 3)),
+        ("active units", f"{run.active_units} of {run.dimensions}"),
+    ]
+
+
+# -- a picture ------------------------------------------------------------------------------------------------------
+
+
+def _poster(found: Comparison, cells: Cells, curves: list[Figure]) -> Image.Image:
+    """Everything on one white sheet: a column for each run, curves below."""
+    bands = [_heads(found), *(_band(title, images) for title, images in cells)]
+    width = max(band.width for band in bands)
+    if curves:
+        wide, across = 2 * CELL + MARGIN, max(1, len(found.runs) // 2)
+        bands.append(_titled("Training", _beside([_fitted(_image(curve), wide) for curve in curves], wide, across)))
+    poster = Image.new("RGB", (width, sum(band.height for band in bands) + MARGIN), "white")
+    top = 0
+    for band in bands:
+        poster.paste(band, (0, top))
+        top += band.height
+    return poster
+
+
+def _heads(found: Comparison) -> Image.Image:
+    """Name of each run, and its numbers, options and paired differences, alike in alike lines."""
+    columns = [_column(found, place) for place in range(len(found.runs))]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    size = (len(columns) * (CELL + MARGIN) + MARGIN, len(names) * LINE + 40 + 2 * MARGIN)
+    head = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(head)
+    for place, (run, column) in enumerate(zip(found.runs, columns, strict=True)):
+        left = MARGIN + place * (CELL + MARGIN)
+        draw.text((left, MARGIN), _cut(run.label, 18), fill=_COLORS[place % len(_COLORS)], font=_font(18, bold=True))
+        for row, name in enumerate(names):
+            top, value = MARGIN + 36 + row * LINE, column.get(name, "–")
+            draw.text((left, top), _cut(name, 13, SPLIT), fill=_SOFT, font=_font(13))
+            draw.text((left + SPLIT, top), _cut(value, 13, CELL - SPLIT), fill=_INK, font=_font(13))
+    return head
+
+
+def _column(found: Comparison, place: int) -> dict[str, str]:
+    run, difference = found.runs[place], found.differences[place - 1] if place else None
+    column = dict(_numbers(run)) | {f"--{name.replace('_', '-')}": _plain(v) for name, v in run.options.items()}
+    nll, error = (None, None) if difference is None else (difference.nll, difference.squared_error)
+    return column | {
+        "NLL − the first’s, paired": _told(_turned(nll)),
+        "error − the first’s, paired": _told(_turned(error), 3),
+    }
+
+
+def _turned(value: Estimate | None) -> Estimate | None:
+    return value and Estimate(-value.value, value.standard_error)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _band(title: str, images: list[Image.Image]) -> Image.Image:
+    images = [_fitted(image, CELL) for image in images]
+    return _titled(title, _beside(images, CELL, len(images)))
+
+
+def _beside(images: list[Image.Image], cell: int, across: int) -> Image.Image:
+    """In lines of so many cells."""
+    lines = [images[i : i + across] for i in range(0, len(images), across)]
+    heights = [max(image.height for image in line) + 8 for line in lines]
+    ground = Image.new("RGB", (min(len(images), across) * (cell + MARGIN) + MARGIN, sum(heights)), "white")
+    for row, line in enumerate(lines):
+        for column, image in enumerate(line):
+            place = (MARGIN + column * (cell + MARGIN), sum(heights[:row]))
+            ground.paste(image, place, image if image.mode == "RGBA" else None)
+    return ground
+
+
+def _titled(title: str, image: Image.Image) -> Image.Image:
+    ground = Image.new("RGB", (image.width, image.height + 40), "white")
+    ground.paste(image, (0, 40))
+    ImageDraw.Draw(ground).text((MARGIN, 14), title, fill=_SOFT, font=_font(14, bold=True))
+    return ground
+
+
+def _fitted(image: Image.Image, width: int) -> Image.Image:
+    """Of that width at most."""
+    if image.width <= width:
+        return image
+    height = max(1, round(image.height * width / image.width))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _image(figure: Figure) -> Image.Image:
+    return Image.open(io.BytesIO(figures.png(figure))).convert("RGB")
+
+
+def _cut(text: str, size: int, width: int = CELL) -> str:
+    most = math.floor(width / (0.6 * size))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The font that comes with matplotlib, which has the signs that Pillow's own lacks."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+
+
+# -- a page ---------------------------------------------------------------------------------------------------------
+
+
+def _web_page(found: Comparison, cells: Cells, curves: list[Figure]) -> str:
+    """The same as HTML, with the differences and the notes in full."""
+    labels = [run.label for run in found.runs]
+    sections = [("Numbers", _tables(found))]
+    for title, images in cells:
+        name, _, what = title.partition(": ")
+        tiles = [
+            page.figure(page.picture(_fitted(image, CELL), title), label)
+            for image, label in zip(images, labels, strict=True)
+        ]
+        sections.append((name, (page.paragraph(what) if what else "") + page.tiles(*tiles)))
+    plots = [page.figure(page.plot(figures.svg(curve), "bound against the training step"), "") for curve in curves]
+    sections.append(("Training", page.tiles(*plots)))
+    title = f"{len(labels)} runs on {found.runs[0].data}"
+    head = page.tag("h1", page.escape(title)) + page.paragraph(_measured_on(found), "verdict")
+    return page.page(title, head, sections)
+
+
+def _measured_on(found: Comparison) -> str:
+    return f"Measured on the same {found.n:,} {found.split} examples, with k = {found.k} importance samples of each."
+
+
+def _tables(found: Comparison) -> str:
+    each = [dict(_numbers(run)) for run in found.runs]
+    names = dict.fromkeys(name for numbers in each for name in numbers)
+    rows = [[name, *(numbers.get(name, "–") for numbers in each)] for name in names]
+    options = dict.fromkeys(name for run in found.runs for name in run.options)
+    rows += [[name, *(_plain(run.options.get(name, "–")) for run in found.runs)] for name in options]
+    table = page.table(["", *(run.label for run in found.runs)], rows, numbers=len(found.runs))
+    notes = [f"{run.label}: {note}" for run in found.runs for note in run.notes]
+    return table + _differences(found) + page.box("What these numbers need you to know.", notes, "note")
+
+
+def _differences(found: Comparison) -> str:
+    """Of the first run from the others, with paired errors."""
+    head = ["", "NLL [nats]", "ELBO [nats]", "squared error", "why not"]
+    first = found.runs[0].label
+    rows = [
+        [f"{first} − {run.label}", _told(d.nll), _told(d.elbo), _told(d.squared_error, 3), d.reason]
+        for run, d in zip(found.runs[1:], found.differences, strict=True)
+    ]
+    text = (
+        "Differences example by example, with their standard errors: what makes an example hard for both runs cancels."
+    )
+    return page.tag("h3", "Differences") + page.paragraph(text) + page.table(head, rows, numbers=3)
