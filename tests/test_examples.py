@@ -16,9 +16,7 @@ import torch
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.fixture
-def laboratory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    name = "collapse_laboratory"
+def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -26,6 +24,11 @@ def laboratory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def laboratory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return example("collapse_laboratory", monkeypatch)
 
 
 def measured(laboratory: ModuleType, out: Path, *cells: int) -> list[dict[str, Any]]:
@@ -38,11 +41,8 @@ def test_the_laboratory_measures_what_it_trains(
 ) -> None:
     """One cell of every kind of part: masked convolutions, a prior of posteriors, a prior that is a model."""
     cells = laboratory.CELLS
-    chosen = [
-        0,
-        next(i for i, cell in enumerate(cells) if cell.options.get("prior") == "vamp"),
-        next(i for i, cell in enumerate(cells) if cell.hierarchical),
-    ]
+    special = [i for i, cell in enumerate(cells) if cell.prior or cell.options.get("prior") == "vamp"]
+    chosen = [0, *special]
     rows = measured(laboratory, tmp_path / "out", *chosen)
     assert [row["cell"] for row in rows] == [cells[i].name for i in chosen]
     for row in rows:
@@ -50,11 +50,21 @@ def test_the_laboratory_measures_what_it_trains(
         assert row["nll_error"] > 0
         assert 0 <= row["active_units"] <= laboratory.QUICK.latents
         assert -0.1 < row["mutual_information"] < 1.2 * row["kl"] + 0.2  # at most the KL, of other test examples
-    assert [row["bound"] for row in rows] == [False, False, True]  # the deeper prior has no exact density
+    deeper = [cells[i].prior == "hierarchical" for i in chosen]
+    assert [row["bound"] for row in rows] == deeper  # which has no exact density
+    assert sum(deeper) == 1
     written = (tmp_path / "out" / "collapse.md").read_text(encoding="utf8")
     assert written in capsys.readouterr().out
     assert len(written.splitlines()) == 2 + len(rows)
     assert (tmp_path / "out" / "collapse.png").stat().st_size > 0
+
+
+def test_tables_of_several_folders_can_be_joined(laboratory: ModuleType, tmp_path: Path) -> None:
+    folders = [tmp_path / "second", tmp_path / "first"]
+    rows = [measured(laboratory, folder, cell) for folder, cell in zip(folders, (4, 0), strict=True)]
+    assert laboratory.main(["--join", *map(str, folders), "--out", str(tmp_path / "both")]) == 0
+    joined = json.loads((tmp_path / "both" / "collapse.json").read_text(encoding="utf8"))
+    assert joined == [*rows[1], *rows[0]]
 
 
 def test_every_remedy_belongs_to_a_patient_that_comes_before_it(laboratory: ModuleType) -> None:
@@ -73,3 +83,16 @@ def test_all_cells_start_from_the_same_encoder(laboratory: ModuleType) -> None:
         assert other.keys() == encoders[0].keys()
         for name, value in encoders[0].items():
             torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+
+
+def test_variances_of_gradients_are_plotted_in_the_published_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example("gradient_variances", monkeypatch)
+    picture = tmp_path / "variances.png"
+    assert module.main(["--steps", "30", "--stops", "2", "--draws", "30", "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 0
+    lines = capsys.readouterr().out.splitlines()
+    last = [float(line.split()[-1]) for line in lines[1 : 1 + len(module.ESTIMATORS)]]
+    score, controlled, pathwise = last[0], last[1], last[2:]
+    assert score > 10 * controlled > 10 * max(pathwise)
