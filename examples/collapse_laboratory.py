@@ -87,7 +87,7 @@ CELLS = [
     Cell("KL weight of 30", "weight", {"beta": 30.0}),
     Cell("+ beta = 1", "weight"),
     Cell("+ annealing from 0 to 1 in place of 30", "weight", {}, {"beta_warmup": 0.75}),
-    Cell("+ free bits, 0.25 nats per dimension", "weight", {"beta": 30.0, "free_bits": 0.25}),
+    Cell("+ free bits, 0.5 nats per dimension", "weight", {"beta": 30.0, "free_bits": 0.5}),
 ]
 
 

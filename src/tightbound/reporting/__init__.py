@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .command import reproduction_command
+    from .comparison import Comparison, compare
     from .report import write_report
+    from .side_by_side import draw_comparison
 
-__all__ = ["reproduction_command", "write_report"]
+__all__ = ["Comparison", "compare", "draw_comparison", "reproduction_command", "write_report"]
 
-_LAZY = {"reproduction_command": "command", "write_report": "report"}
+_LAZY = {
+    "Comparison": "comparison",
+    "compare": "comparison",
+    "draw_comparison": "side_by_side",
+    "reproduction_command": "command",
+    "write_report": "report",
+}
 
 
 def __getattr__(name: str) -> Any:
