@@ -1,17 +1,36 @@
 """Tensors to tensors."""
 
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder
+from .embeddings import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
 from .linear import Linear
 from .masked import MaskedConv2d, PixelDecoder
 from .mlp import ACTIVATIONS, MLP, LinearWithConstant
+from .pixelcnn import PixelCNN
+from .residual import GridDecoder, GridEncoder, ResidualBlock, grid_of
+from .sampling import Sampling
+from .text_embedding import TokenPrefix
+from .transformer import CachedTransformer, Transformer
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
+    "CachedTransformer",
+    "ClassEmbedding",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "GridDecoder",
+    "GridEncoder",
+    "ImageEmbedding",
     "Linear",
     "LinearWithConstant",
     "MaskedConv2d",
+    "Observed",
+    "PixelCNN",
     "PixelDecoder",
+    "ResidualBlock",
+    "Sampling",
+    "TokenEmbedding",
+    "TokenPrefix",
+    "Transformer",
+    "grid_of",
 ]

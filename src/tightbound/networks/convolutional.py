@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .linear import Linear
 from .mlp import ACTIVATIONS
 
-__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
+__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "groups"]
 
 
 def _sides(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
@@ -22,7 +22,7 @@ def _sides(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
     return sides
 
 
-def _groups(channels: int) -> int:
+def groups(channels: int) -> int:
     """Groups of at least two channels: of a single value nothing is left once it is normalised."""
     return next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels >= 2 * g or g == 1))
 
@@ -56,8 +56,8 @@ class ConvolutionalEncoder(nn.Module):
         phi = ACTIVATIONS[activation]
         sides, layers, previous = _sides(shape, len(channels)), [], shape[0]
         for width in channels[: len(sides) - 1]:
-            layers += [nn.Conv2d(previous, width, 3, stride=2, padding=1), nn.GroupNorm(_groups(width), width), phi()]
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(_groups(width), width), phi()]
+            layers += [nn.Conv2d(previous, width, 3, stride=2, padding=1), nn.GroupNorm(groups(width), width), phi()]
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups(width), width), phi()]
             previous = width
         self.grid = nn.Sequential(*layers)
         size = previous * sides[-1][0] * sides[-1][1]
@@ -104,9 +104,9 @@ class ConvolutionalDecoder(nn.Module):
         self.levels = nn.ModuleList()
         for width, finer in zip(widths, [*widths[1:], *widths[-1:]], strict=True):
             up = nn.ConvTranspose2d(width, finer, 4, stride=2, padding=1)
-            self.levels.append(nn.Sequential(nn.GroupNorm(_groups(width), width), phi(), up))
+            self.levels.append(nn.Sequential(nn.GroupNorm(groups(width), width), phi(), up))
         last = widths[-1] if widths else coarse
-        self.output = nn.Sequential(nn.GroupNorm(_groups(last), last), phi(), nn.Conv2d(last, shape[0], 3, padding=1))
+        self.output = nn.Sequential(nn.GroupNorm(groups(last), last), phi(), nn.Conv2d(last, shape[0], 3, padding=1))
 
     @property
     def output_layer(self) -> nn.Module:

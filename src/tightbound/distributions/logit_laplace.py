@@ -1,0 +1,89 @@
+r"""The logit-Laplace distribution: Laplace noise squashed into the unit interval.
+
+Convention: ``x`` lies in :math:`[0, 1]`; :math:`y = (1 - 2\epsilon) x + \epsilon` keeps it away from the ends, where a
+logit is infinite. The density is that **of x**, in nats: the published density of y, plus :math:`\ln(1 - 2\epsilon)`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from ..errors import UsageError
+
+__all__ = ["LogitLaplace"]
+
+
+class LogitLaplace(Distribution):
+    r"""Values in the unit interval whose logit is Laplace.
+
+    .. math:: p(x) = \frac{1 - 2\epsilon}{2 b \, y (1 - y)} \exp\!\left( -\frac{|\operatorname{logit} y - \mu|}{b}
+        \right), \qquad y = (1 - 2\epsilon) x + \epsilon
+
+    It integrates to one over :math:`y \in (0, 1)`, so a little beyond :math:`x \in [0, 1]` on either side; over
+    :math:`[0, 1]` it integrates to less, and a log-likelihood by it is never too good. Samples from beyond are put on
+    the nearer end.
+
+    References:
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Args:
+        mean: :math:`\mu`, the centre of the Laplace distribution of logits, any shape.
+        log_scale: :math:`\log b`, broadcast with ``mean``.
+        eps: :math:`\epsilon`.
+
+    Raises:
+        UsageError: If :math:`\epsilon` is not between 0 and one half.
+
+    Example:
+        >>> p = LogitLaplace(torch.tensor(0.0), torch.tensor(-1.0))
+        >>> p.mean, p.log_prob(torch.tensor(0.5)).exp()
+        (tensor(0.5000), tensor(4.3493))
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, mean: Tensor, log_scale: Tensor, eps: float = 0.1) -> None:
+        if not 0 < eps < 0.5:
+            raise UsageError("The margin of a logit-Laplace is part of an interval.", got=eps, expected="0 < eps < 0.5")
+        self.location, self.log_scale, self.eps = mean, log_scale, eps
+        super().__init__(torch.broadcast_shapes(mean.shape, log_scale.shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        inside = math.log(1 - 2 * self.eps)
+        log_y, log_rest = self.squeezed(value).log(), self.squeezed(1 - value).log()
+        distance = (log_y - log_rest - self.location).abs() * torch.exp(-self.log_scale)
+        return inside - math.log(2) - self.log_scale - log_y - log_rest - distance
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        with torch.no_grad():
+            shape = (2, *sample_shape, *self.batch_shape)
+            first, second = torch.empty(shape, dtype=self.location.dtype, device=self.location.device).exponential_()
+            return self._to_unit(self.location + self.log_scale.exp() * (first - second))
+
+    @property
+    def mean(self) -> Tensor:
+        r"""The median of the samples, :math:`\sigma(\mu)` mapped back to x: the reconstruction that its authors show.
+
+        The mean itself has no closed form; at a small scale the two agree.
+        """
+        return self._to_unit(self.location)
+
+    @property
+    def mode(self) -> Tensor:
+        r"""The same, and exactly the mode wherever :math:`b \le 1`: beyond, the density also rises towards the ends."""
+        return self._to_unit(self.location)
+
+    def squeezed(self, x: Tensor) -> Tensor:
+        r""":math:`y = (1 - 2\epsilon) x + \epsilon`."""
+        return (1 - 2 * self.eps) * x + self.eps
+
+    def _to_unit(self, logit: Tensor) -> Tensor:
+        x = (torch.sigmoid(logit) - self.eps) / (1 - 2 * self.eps)
+        return x.expand(torch.broadcast_shapes(x.shape, self.batch_shape)).clamp(0, 1)

@@ -1,0 +1,63 @@
+r"""A distribution over what is missing, given what is there."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+from torch.types import _size
+
+from ..errors import ShapeError
+
+__all__ = ["Partial"]
+
+
+class Partial(Distribution):
+    r"""Independent entries of which some are observed: :math:`p(x_m \mid x_o) = \prod_{i \in m} p(x_i)`.
+
+    The observed entries are what they are in samples and means, and count nothing in the density.
+
+    Args:
+        complete: Independent entries, ``(*batch, *event)``.
+        observed: What is seen of them, NaN where they are missing; broadcast to their shape.
+
+    Raises:
+        ShapeError: If the entries are not independent.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> p = Partial(Independent(Normal(torch.zeros(3), 1.0), 1), torch.tensor([torch.nan, 5.0, torch.nan]))
+        >>> p.mean, p.log_prob(torch.tensor([0.0, 5.0, 0.0])).exp()
+        (tensor([0., 5., 0.]), tensor(0.1592))
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, complete: Distribution, observed: Tensor) -> None:
+        if not isinstance(complete, Independent):
+            raise ShapeError(
+                "Only independent entries can be observed in part.",
+                got=type(complete).__name__,
+                expected="independent entries",
+                remedy="Use --likelihood bernoulli, gaussian, categorical or discretized-logistic.",
+            )
+        self.complete, self.observed = complete, observed
+        super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each = self.complete.base_dist.log_prob(value)
+        missing = torch.where(self.observed.isnan(), each, torch.zeros((), dtype=each.dtype, device=each.device))
+        return missing.flatten(missing.dim() - len(self.event_shape)).sum(-1)
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        return self._with_observed(self.complete.sample(sample_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return self._with_observed(self.complete.mean)
+
+    def _with_observed(self, value: Tensor) -> Tensor:
+        return torch.where(self.observed.isnan(), value, self.observed.to(value.dtype))

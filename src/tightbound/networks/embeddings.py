@@ -1,0 +1,118 @@
+"""Embeddings of conditions: features that a network is shown, with one for what is missing.
+
+Convention: ``c`` has shape ``(n, size)``; missing is -1 among integers and NaN among numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .convolutional import ConvolutionalEncoder
+from .linear import Linear
+
+__all__ = ["ClassEmbedding", "ImageEmbedding", "Observed", "TokenEmbedding"]
+
+
+class ClassEmbedding(nn.Module):
+    """A learned vector for every class, and one for no class.
+
+    Args:
+        classes: How many classes.
+        dim: Size of a vector.
+
+    Raises:
+        UsageError: At a class that there is not.
+
+    Example:
+        >>> ClassEmbedding(10, 4)(torch.tensor([[7], [-1]])).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__()
+        self.classes, self.table = classes, nn.Embedding(classes + 1, dim)
+
+    def forward(self, c: Tensor) -> Tensor:
+        label = c.squeeze(-1)
+        if label.is_cpu and len(label) and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
+            raise UsageError(
+                "A label is outside the classes.",
+                got=f"{int(label.min())} to {int(label.max())}",
+                expected=f"0 to {self.classes - 1}, or -1 for none",
+                remedy="Check the labels of the data, or build the model from its spec.",
+            )
+        return self.table(label.remainder(self.classes + 1))  # -1 is the last
+
+
+class Observed(nn.Module):
+    """Numbers of which some may be missing: zeros in their place, and which they are.
+
+    Args:
+        size: How many numbers.
+        dim: Size of a learned linear map of both; None to leave them.
+
+    Example:
+        >>> Observed(2)(torch.tensor([[0.5, torch.nan]]))
+        tensor([[0.5000, 0.0000, 0.0000, 1.0000]])
+    """
+
+    def __init__(self, size: int, dim: int | None = None) -> None:
+        super().__init__()
+        self.map = nn.Identity() if dim is None else Linear(2 * size, dim)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.map(torch.cat([c.nan_to_num(0.0), c.isnan().to(c.dtype)], dim=1))
+
+
+class ImageEmbedding(nn.Module):
+    """Features of an image of which some pixels may be missing, by convolutions.
+
+    Args:
+        shape: Shape ``(channels, height, width)`` of the image.
+        dim: Size of the features.
+        channels: Channels of each level.
+
+    Example:
+        >>> ImageEmbedding((1, 8, 8), 4)(torch.full((2, 64), torch.nan)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int, channels: Sequence[int] = (32, 64)) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.network = ConvolutionalEncoder((2 * shape[0], *shape[1:]), dim, channels)
+
+    def forward(self, c: Tensor) -> Tensor:
+        image = c.unflatten(1, self.shape)
+        return self.network(torch.cat([image.nan_to_num(0.0), image.isnan().to(c.dtype)], dim=1))
+
+
+class TokenEmbedding(nn.Module):
+    """Features of a text: its tokens' vectors, told apart by their places, through a small network and averaged.
+
+    Args:
+        vocabulary: How many tokens there are.
+        length: Places of a text; those behind its end are missing.
+        dim: Size of the features.
+
+    Example:
+        >>> TokenEmbedding(100, 5, 4)(torch.tensor([[7, 8, -1, -1, -1]])).shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, vocabulary: int, length: int, dim: int) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, dim), nn.Parameter(torch.randn(length, dim) / 10)
+        self.none = nn.Parameter(torch.randn(dim))
+        self.mix = nn.Sequential(Linear(dim, 4 * dim), nn.GELU(), Linear(4 * dim, dim))
+
+    def forward(self, c: Tensor) -> Tensor:
+        there = (c >= 0).unsqueeze(-1)
+        each = self.tokens(c.clamp(min=0)) + self.places
+        count = there.sum(1)
+        mean = (self.mix(each) * there).sum(1) / count.clamp(min=1)
+        return torch.where(count > 0, mean, self.none)

@@ -1,0 +1,76 @@
+"""How an autoregressive network chooses: temperature, the most probable few, and guidance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+
+__all__ = ["Sampling"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    r"""How to draw from logits :math:`\eta`.
+
+    With guidance the logits are :math:`\eta_\emptyset + s (\eta_c - \eta_\emptyset)`, then divided by the temperature,
+    then cut to the most probable.
+
+    References:
+        The Curious Case of Neural Text Degeneration (Holtzman et al., 2020).
+        Classifier-Free Diffusion Guidance (Ho and Salimans, 2022).
+
+    Args:
+        temperature: Divides the logits; 0 chooses the most probable.
+        top_k: Only so many of the most probable.
+        top_p: Only the most probable whose probabilities add up to this.
+        guidance: s; 1 is the plain condition.
+
+    Raises:
+        UsageError: If a number is out of range.
+
+    Example:
+        >>> Sampling(temperature=0).choose(torch.tensor([[0.0, 2.0, 1.0]]))
+        tensor([1])
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError("A temperature is at least 0.", got=self.temperature, remedy="Try --temperature 1.")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError("At least one choice must be left.", got=f"top-k {self.top_k}", expected="1 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError("top-p is a probability.", got=self.top_p, expected="0 < top-p <= 1")
+        if not 0 <= self.guidance < math.inf:
+            raise UsageError("Guidance is at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
+
+    def choose(self, logits: Tensor, null: Tensor | None = None) -> Tensor:
+        """One index for each row.
+
+        Args:
+            logits: Given the condition, ``(n, K)``.
+            null: Without it, ``(n, K)``, for guidance.
+        """
+        if null is not None:
+            logits = null + self.guidance * (logits - null)
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        logits = logits.float() / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < least, -math.inf)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, places = logits.sort(dim=-1, descending=True)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            cut = (before >= self.top_p).scatter(-1, places, before >= self.top_p)
+            logits = logits.masked_fill(cut, -math.inf)
+        return torch.multinomial(logits.softmax(-1), 1).squeeze(-1)

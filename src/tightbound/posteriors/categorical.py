@@ -1,0 +1,175 @@
+r"""Discrete posteriors :math:`q(z \mid x, c)`: relaxed while they learn, exact when they are measured.
+
+Convention: z has a one-hot vector for each position, event ``(positions, classes)``, or a bit, event ``(positions,)``.
+A network that gives a grid ``(n, channels, *grid)`` has its positions row by row. Log-densities are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..distributions import Bits, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
+from ..errors import ShapeError, UsageError
+
+__all__ = ["BernoulliPosterior", "CategoricalPosterior"]
+
+
+class _Relaxable(Conditional):
+    """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training."""
+
+    temperature: Tensor
+
+    def __init__(self, network: nn.Module, shape: Sequence[int], hard: bool, temperature: float) -> None:
+        if not temperature > 0:
+            raise UsageError("A temperature is positive.", got=temperature, remedy="Start at 1 and anneal to a floor.")
+        super().__init__(network, shape)
+        self.hard = hard
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
+        """The logits: ``(*leading, *event)``."""
+        out = super().features(inputs, c)
+        return self.logits(out, inputs.dim() - len(self.input_shape))
+
+    def distribution(self, features: Tensor) -> Distribution:
+        return self._relaxed(features) if self.training else self._exact(features)
+
+    def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        """The relaxed distribution in any mode: what the exact one is compared with, for the relaxation gap."""
+        return self._relaxed(self.features(x, c))
+
+    def logits(self, out: Tensor, leading: int) -> Tensor:
+        """The logits in the event's shape, from the network's output with so many leading dimensions."""
+        raise NotImplementedError
+
+    def _relaxed(self, logits: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def _exact(self, logits: Tensor) -> Distribution:
+        raise NotImplementedError
+
+
+class CategoricalPosterior(_Relaxable):
+    r"""Independent classes at several positions, :math:`q(z \mid x) = \prod_i \operatorname{Cat}(z_i; \eta_i(x))`.
+
+    In training mode a :class:`~tightbound.distributions.relaxed.RelaxedCategorical` with gradients through its samples;
+    in evaluation mode the exact :class:`~tightbound.distributions.one_hot.OneHot`, so that whatever is reported is the
+    bound with hard samples. Training anneals the temperature in place: ``posterior.temperature.fill_(0.5)``.
+
+    References:
+        Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Args:
+        network: Encoder, maps ``(n, *shape)`` to ``(n, positions * classes)``, the classes of a position side by side;
+            to ``(n, positions, classes)``; or to ``(n, classes, height, width)`` with height * width positions.
+        shape: Shape of one example.
+        positions: How many.
+        classes: K.
+        hard: Whether training samples are one-hot too (straight through).
+        temperature: The first.
+
+    Raises:
+        ShapeError: If the encoder gives another number of logits.
+        UsageError: If the temperature is not positive.
+
+    Example:
+        >>> from tightbound.networks import MLP
+        >>> posterior = CategoricalPosterior(MLP((1, 8, 8), 20 * 10), (1, 8, 8), positions=20, classes=10)
+        >>> posterior(torch.zeros(5, 1, 8, 8)).rsample().shape
+        torch.Size([5, 20, 10])
+        >>> posterior.eval()(torch.zeros(5, 1, 8, 8)).sample().unique()
+        tensor([0., 1.])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Sequence[int],
+        positions: int,
+        classes: int,
+        hard: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(network, shape, hard, temperature)
+        self.positions, self.classes = positions, classes
+
+    def logits(self, out: Tensor, leading: int) -> Tensor:
+        event, given = (self.positions, self.classes), tuple(out.shape[leading:])
+        on_grid = len(given) > 2
+        if given not in (event, (self.positions * self.classes,)) and not (
+            on_grid and given[0] == self.classes and out[(0,) * leading].numel() == self.positions * self.classes
+        ):
+            raise _misfit(given, f"{event}, flat or not, or ({self.classes}, height, width)")
+        if on_grid:
+            out = out.flatten(leading + 1).mT
+        return out.reshape(*out.shape[:leading], *event)
+
+    def _relaxed(self, logits: Tensor) -> RelaxedCategorical:
+        return RelaxedCategorical(logits, self.temperature.clone(), self.hard)  # annealing must not reach into it
+
+    def _exact(self, logits: Tensor) -> OneHot:
+        return OneHot(logits)
+
+
+class BernoulliPosterior(_Relaxable):
+    r"""Independent bits, :math:`q(z \mid x) = \prod_i \operatorname{Bernoulli}(z_i; \sigma(\eta_i(x)))`.
+
+    Relaxed in training mode and exact in evaluation mode, as :class:`CategoricalPosterior`.
+
+    References:
+        The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables (Maddison, Mnih and Teh, 2017).
+
+    Args:
+        network: Encoder, maps ``(n, *shape)`` to ``(n, positions)``, or to as many logits in any shape, taken in their
+            order.
+        shape: Shape of one example.
+        positions: How many.
+        hard: Whether training samples are 0 or 1 too (straight through).
+        temperature: The first.
+
+    Raises:
+        ShapeError: If the encoder gives another number of logits.
+        UsageError: If the temperature is not positive.
+
+    Example:
+        >>> from tightbound.networks import MLP
+        >>> posterior = BernoulliPosterior(MLP((1, 8, 8), 20), (1, 8, 8), positions=20)
+        >>> posterior(torch.zeros(5, 1, 8, 8)).rsample().shape
+        torch.Size([5, 20])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Sequence[int],
+        positions: int,
+        hard: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(network, shape, hard, temperature)
+        self.positions = positions
+
+    def logits(self, out: Tensor, leading: int) -> Tensor:
+        if out.shape[leading:].numel() != self.positions:
+            raise _misfit(tuple(out.shape[leading:]), f"{self.positions} in any shape")
+        return out.reshape(*out.shape[:leading], self.positions)
+
+    def _relaxed(self, logits: Tensor) -> RelaxedBernoulli:
+        return RelaxedBernoulli(logits, self.temperature.clone(), self.hard)
+
+    def _exact(self, logits: Tensor) -> Bits:
+        return Bits(logits)
+
+
+def _misfit(got: tuple[int, ...], expected: str) -> ShapeError:
+    return ShapeError(
+        "The encoder does not give the logits of the latent.",
+        got=f"{got} for an example",
+        expected=expected,
+        remedy="Give the encoder that many outputs.",
+    )

@@ -1,0 +1,9 @@
+"""Quantisers: an encoder's output to codes, and codes back to vectors."""
+
+from __future__ import annotations
+
+from .finite import FiniteScalarQuantizer
+from .quantized import Quantized, Usage
+from .vector import VectorQuantizer
+
+__all__ = ["FiniteScalarQuantizer", "Quantized", "Usage", "VectorQuantizer"]

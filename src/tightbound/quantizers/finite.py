@@ -1,0 +1,118 @@
+r"""Finite scalar quantisation: a fixed grid in place of a codebook.
+
+Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape ``(n, *grid)``; a point of the fixed grid
+has one entry for each entry of ``levels``, from -1 to at most 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..networks.linear import Linear
+from .quantized import Quantized, check_codes, check_finite, grid_of, rows_of, straight_through
+
+__all__ = ["FiniteScalarQuantizer"]
+
+MARGIN = 1e-3
+"""By how much the bound exceeds the outermost levels, so that they are reached before tanh saturates."""
+
+
+class FiniteScalarQuantizer(nn.Module):
+    r"""Few bounded dimensions, each rounded to one of its levels; the code is their mixed-radix number.
+
+    A dimension with :math:`L` levels, half-width :math:`h = (1 + 10^{-3})(L - 1) / 2` and offset :math:`o`, which is
+    0 for odd and 1/2 for even :math:`L`, is
+
+    .. math:: \hat z = \mathrm{round}\big(h \tanh(z + \operatorname{artanh}(o / h)) - o\big) / \lfloor L / 2 \rfloor,
+
+    so that 0 lies on a level and all L are reached. Gradients go straight through the rounding. There is no codebook
+    to learn or to collapse, so both losses are 0. Everything is float32, within autocast too: in bfloat16 codes that
+    are neighbours would fall together. A position with a NaN has the vectors NaN and the code of its other dimensions.
+
+    References:
+        Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023).
+
+    Args:
+        levels: How many levels each dimension has, at least 3; their product is the number of codes.
+        dim: Width d of the vectors, which learned projections turn into ``len(levels)`` and back.
+
+    Raises:
+        UsageError: If there are no levels, one has fewer than 3, or ``dim`` is less than 1.
+
+    Example:
+        >>> quantizer = FiniteScalarQuantizer((8, 5, 5, 5), dim=16)
+        >>> quantizer.codes
+        1000
+        >>> quantizer(torch.randn(2, 16, 7, 7)).vectors.shape
+        torch.Size([2, 16, 7, 7])
+    """
+
+    widths: Tensor
+    places: Tensor
+
+    def __init__(self, levels: Sequence[int] = (8, 5, 5, 5), *, dim: int) -> None:
+        super().__init__()
+        self.levels, self.dim = tuple(levels), dim
+        if not self.levels or min(self.levels) < 3:
+            raise UsageError("Every dimension needs 3 levels.", got=self.levels, remedy="Try (8, 5, 5, 5).")
+        if dim < 1:
+            raise UsageError("Vectors have at least one dimension.", got=f"dim = {dim}", expected="1 or more")
+        self.codes = math.prod(self.levels)
+        self.inward, self.outward = Linear(dim, len(self.levels)), Linear(len(self.levels), dim)
+        places = [math.prod(self.levels[:i]) for i in range(len(self.levels))]
+        self.register_buffer("widths", torch.tensor(self.levels), persistent=False)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+
+    def forward(self, z: Tensor) -> Quantized:
+        """The vectors ``(n, d, *grid)`` of an encoder's output of that shape."""
+        with torch.autocast(z.device.type, enabled=False):
+            points = self._points_near(z)
+            shape, nothing = (z.shape[0], *z.shape[2:]), points.new_zeros(z.shape[0])
+            vectors = grid_of(self.outward(points), shape)
+            return Quantized(vectors, self._codes_at(points.detach()).view(shape), nothing, nothing.clone())
+
+    def codes_of(self, z: Tensor) -> Tensor:
+        """The codes ``(n, *grid)`` of an encoder's output ``(n, d, *grid)``.
+
+        Raises:
+            DataError: If there is a NaN or an infinite entry.
+        """
+        check_finite(z)
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            return self._codes_at(self._points_near(z)).view(z.shape[0], *z.shape[2:])
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The vectors ``(n, d, *grid)`` of codes ``(n, *grid)``.
+
+        Raises:
+            UsageError: If there is no such code.
+        """
+        check_codes(codes, self.codes)
+        with torch.autocast(codes.device.type, enabled=False):
+            return grid_of(self.outward(self.points_of(codes.flatten())), codes.shape)
+
+    def points_of(self, codes: Tensor) -> Tensor:
+        """The points ``(*shape, len(levels))`` of the fixed grid that codes ``(*shape)`` stand for."""
+        digits = codes.unsqueeze(-1).div(self.places, rounding_mode="floor") % self.widths
+        half = self.widths // 2
+        return (digits - half).to(self.outward.weight.dtype) / half
+
+    def bounded(self, values: Tensor) -> Tensor:
+        """Numbers ``(*shape, len(levels))`` squeezed between the outermost levels, one level apart being 1."""
+        half = (1 + MARGIN) * (self.widths - 1).to(values.dtype) / 2
+        offset = (1 - self.widths % 2).to(values.dtype) / 2
+        return half * torch.tanh(values + torch.atanh(offset / half)) - offset
+
+    def _points_near(self, z: Tensor) -> Tensor:
+        bounded = self.bounded(self.inward(rows_of(z, self.dim).to(self.inward.weight.dtype)))
+        return straight_through(bounded.round(), bounded) / (self.widths // 2)
+
+    def _codes_at(self, points: Tensor) -> Tensor:
+        half = self.widths // 2
+        digits = (points.nan_to_num(0) * half).round().long() + half
+        return (digits * self.places).sum(-1)

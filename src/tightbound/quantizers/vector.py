@@ -1,0 +1,285 @@
+r"""Vector quantisation: the nearest of K learned vectors, and how those learn.
+
+Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape ``(n, *grid)``; inside, vectors are rows
+``(N, p)`` with ``N = n * prod(grid)`` and p the codebook's width. Squared errors are sums over an example.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from ..errors import DataError, UsageError
+from ..networks.linear import Linear
+from .clusters import fill, k_means, moments, nearest
+from .quantized import Quantized, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
+
+__all__ = ["VectorQuantizer", "direction"]
+
+PSEUDO_COUNT = 1e-5
+"""How many vectors each code is taken to have had at its own place, so that an unused one stays there."""
+USAGE_DECAY = 0.99
+"""Decay of the usage where the codebook itself is learned by gradients."""
+SHORTEST = 1e-6
+"""A vector of less than this length has no direction."""
+
+
+class VectorQuantizer(nn.Module):
+    r"""Each vector z replaced by the nearest of a codebook, :math:`\arg\min_{e_k} \lVert z - e_k \rVert`.
+
+    With ``ema`` the codebook follows the vectors by online k-means. In a step let :math:`n_k` vectors with the sum
+    :math:`s_k` have the code k; with decay :math:`\gamma` after t steps
+
+    .. math::
+        N_k \leftarrow \gamma N_k + (1 - \gamma) n_k, \quad S_k \leftarrow \gamma S_k + (1 - \gamma) s_k, \quad
+        e_k \leftarrow \frac{\hat S_k + \epsilon e_k}{\hat N_k + \epsilon}, \quad
+        \hat N_k = \frac{N_k}{1 - \gamma^t},
+
+    where the averages start from zero, the division takes that bias away, and :math:`\epsilon = 10^{-5}` smooths the
+    counts: a code that nothing has chosen stays where it is. Without ``ema`` the codebook is a parameter, learned by
+    the codebook loss.
+
+    A code is dead when its average count is below the share ``revive`` of the mean count and the average has half
+    filled its window (69 steps at 0.99). It becomes a random vector of the batch, and its average starts again between
+    that share and the mean, so that it has about two windows to prove itself. At 0.03 a code of average popularity
+    is not taken for dead by chance while a batch has at least K / 16 vectors, and what is lost with a code used that
+    rarely is little. Nothing in this waits for the device.
+
+    Both learn in :meth:`forward` in training mode only, and, where ``torch.distributed`` is initialised, from the
+    vectors of all processes, which then keep the same codebook. Everything is at least float32, within autocast too.
+
+    A vector with an entry that is not finite has vectors and a loss that are not finite either, which is for the
+    caller to notice; the codebook does not learn from it.
+
+    References:
+        Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017), appendix A.1.
+        Fast Decoding in Sequence Models using Discrete Latent Variables (Kaiser et al., 2018).
+        Jukebox: A Generative Model for Music (Dhariwal et al., 2020), for reviving codes.
+        Vector-quantized Image Modeling with Improved VQGAN (Yu et al., 2022), for ``cosine`` and ``project``.
+
+    Args:
+        codes: K, how many there are. More than there are vectors to start from is possible, and of little use.
+        dim: d, the width of a vector.
+        ema: The decay :math:`\gamma`; None for a codebook that is learned by gradients.
+        cosine: Whether vectors and codes are compared, and passed on, as directions of length 1. A zero vector has
+            none: it counts as 0 and gets no gradient.
+        project: p, the width of the codebook behind a learned projection from d, and before one back to d; the losses
+            are then errors in p dimensions. None for no projections and p = d.
+        revive: Share of the mean count below which a code is dead; 0 for never.
+        start: Whether the first training batch, or :meth:`start_from`, gives the codebook by k-means or by chance.
+
+    Raises:
+        UsageError: If a number is out of range.
+
+    Example:
+        >>> quantizer = VectorQuantizer(16, 4)
+        >>> z = torch.randn(5, 4, 7, 7, requires_grad=True)
+        >>> out = quantizer(z)
+        >>> torch.equal(quantizer.eval().embed(quantizer.codes_of(z)), quantizer(z).vectors)
+        True
+    """
+
+    codebook: Tensor
+    averages: Tensor
+    weight: Tensor
+    started: Tensor
+
+    def __init__(
+        self,
+        codes: int,
+        dim: int,
+        *,
+        ema: float | None = 0.99,
+        cosine: bool = False,
+        project: int | None = None,
+        revive: float = 0.03,
+        start: Literal["k-means", "data"] = "k-means",
+    ) -> None:
+        super().__init__()
+        _check(codes, dim, ema, project, revive, start)
+        self.codes, self.dim, self.ema, self.cosine, self.revive, self.start = codes, dim, ema, cosine, revive, start
+        width = dim if project is None else project
+        codebook = torch.randn(codes, width)
+        if ema is None:
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+        self.inward = nn.Identity() if project is None else Linear(dim, width)
+        self.outward = nn.Identity() if project is None else Linear(width, dim)
+        self.register_buffer("averages", torch.zeros(codes, 1 + width))  # N and S
+        self.register_buffer("weight", torch.zeros(()))  # 1 - decay^t
+        self.register_buffer("started", torch.tensor(False))
+        self._known_started = False
+
+    def forward(self, z: Tensor) -> Quantized:
+        """The nearest vectors of an encoder's output ``(n, d, *grid)``, with what they cost.
+
+        Raises:
+            ShapeError: If it has another width.
+        """
+        shape = (z.shape[0], *z.shape[2:])
+        with torch.autocast(z.device.type, enabled=False):
+            rows = self._rows(z)
+            if self.training and not self._has_started():
+                self._start(rows.detach())
+            indices = nearest(rows.detach(), self._centres())
+            chosen = self._lookup(indices)
+            committed = (rows - chosen.detach()).square().sum(1)
+            learned = (rows.detach() - chosen).square().sum(1) if self.ema is None else torch.zeros_like(committed)
+            vectors = grid_of(self.outward(straight_through(chosen, rows)), shape)
+            if self.training:
+                self._learn(rows.detach(), torch.where(committed.isfinite(), indices, self.codes))
+        losses = per_example(learned, len(z)), per_example(committed, len(z))
+        return Quantized(vectors, indices.view(shape), *losses)
+
+    @torch.no_grad()
+    def codes_of(self, z: Tensor) -> Tensor:
+        """The codes ``(n, *grid)`` of an encoder's output ``(n, d, *grid)``; nothing is learned.
+
+        Raises:
+            ShapeError: If it has another width.
+            DataError: If there is a NaN or an infinite entry.
+        """
+        check_finite(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return nearest(self._rows(z), self._centres()).view(z.shape[0], *z.shape[2:])
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The vectors ``(n, d, *grid)`` of codes ``(n, *grid)``.
+
+        Raises:
+            UsageError: If there is no such code.
+        """
+        check_codes(codes, self.codes)
+        with torch.autocast(codes.device.type, enabled=False):
+            return grid_of(self.outward(self._lookup(codes.flatten())), codes.shape)
+
+    def start_from(self, z: Tensor) -> None:
+        """Takes the codebook from an encoder's output ``(n, d, *grid)``, by k-means or by chance; forgets the averages.
+
+        With fewer vectors than codes all become codes, and the others are copies with noise of a hundredth of their
+        standard deviation. In distributed runs every process calls this, and the vectors of the first count.
+
+        Raises:
+            ShapeError: If it has another width.
+            DataError: If there is nothing, a NaN or an infinite entry.
+        """
+        check_finite(z)
+        if not z.numel():
+            raise DataError("There is nothing to start a codebook from.", got=tuple(z.shape), expected="some vectors")
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            self._start(self._rows(z))
+
+    def _rows(self, z: Tensor) -> Tensor:
+        rows = self.inward(rows_of(z, self.dim).to(self.codebook.dtype))
+        return direction(rows) if self.cosine else rows
+
+    def _centres(self) -> Tensor:
+        codebook = self.codebook.detach()
+        return direction(codebook) if self.cosine else codebook
+
+    def _lookup(self, indices: Tensor) -> Tensor:
+        chosen = F.embedding(indices, self.codebook)
+        return direction(chosen) if self.cosine else chosen
+
+    def _has_started(self) -> bool:
+        if not self._known_started:  # reading it waits for the device, so once is enough
+            self._known_started = bool(self.started)
+        return self._known_started
+
+    @torch.no_grad()
+    def _start(self, rows: Tensor) -> None:
+        rows = rows[rows.isfinite().all(1)]
+        if len(rows):
+            self.codebook.copy_((k_means if self.start == "k-means" else fill)(rows, self.codes))
+            self.started.fill_(True)
+        self.averages.zero_()
+        self.weight.zero_()
+        if _many_processes():
+            distributed.broadcast(self.codebook.detach(), 0)
+            distributed.broadcast(self.started, 0)
+
+    @torch.no_grad()
+    def _learn(self, rows: Tensor, indices: Tensor) -> None:
+        """One step of the averages; the index ``codes`` marks rows that are not finite."""
+        seen = moments(rows, indices, self.codes + 1)[:-1]
+        seen, picked = _agreed(seen, _pick(rows, self.codes))
+        decay = USAGE_DECAY if self.ema is None else self.ema
+        self.averages.lerp_(seen, 1 - decay)
+        self.weight.mul_(decay).add_(1 - decay)
+        if self.ema is not None:
+            self._follow()
+        if self.revive:
+            self._revive(picked)
+
+    def _follow(self) -> None:
+        sizes, sums = (self.averages / self.weight).split([1, self.codebook.shape[1]], dim=1)
+        means = self.codebook + (sums - sizes * self.codebook) / (sizes + PSEUDO_COUNT)  # exactly itself if unused
+        self.codebook.copy_(direction(means) if self.cosine else means)
+
+    def _revive(self, picked: Tensor) -> None:
+        sizes = self.averages[:, :1]
+        mean = sizes.mean()
+        dead = (sizes < self.revive * mean) & (self.weight > 0.5) & picked.isfinite().all(1, keepdim=True)
+        size = self.revive**0.5 * mean
+        fresh = size * torch.cat([torch.ones_like(sizes), picked], dim=1)
+        self.averages.copy_(torch.where(dead, fresh, self.averages))
+        self.codebook.copy_(torch.where(dead, picked, self.codebook))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known_started = False
+
+
+def direction(vectors: Tensor) -> Tensor:
+    """Rows ``(N, p)`` at length 1; a zero row stays zero, without a gradient.
+
+    Example:
+        >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    lengths = vectors.norm(dim=1, keepdim=True)
+    none = lengths < SHORTEST
+    return torch.where(none, 0, vectors / lengths.masked_fill(none, 1))
+
+
+def _many_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _pick(rows: Tensor, count: int) -> Tensor:
+    """So many rows by chance, different ones while there are any; without rows, nothing that could be used."""
+    if not len(rows):
+        return rows.new_full((count, rows.shape[1]), torch.nan)
+    order = torch.randperm(len(rows), device=rows.device)
+    return rows[order.repeat(-(-count // len(rows)))[:count]]
+
+
+def _agreed(seen: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
+    """What all processes saw, and what the first picked, in one message."""
+    if not _many_processes():
+        return seen, picked
+    if distributed.get_rank() != 0:
+        picked = torch.zeros_like(picked)
+    both = torch.cat([seen, picked], dim=1)
+    distributed.all_reduce(both)
+    seen, picked = both.split([seen.shape[1], picked.shape[1]], dim=1)
+    return seen, picked
+
+
+def _check(codes: int, dim: int, ema: float | None, project: int | None, revive: float, start: str) -> None:
+    if codes < 1:
+        raise UsageError("A codebook has at least one code.", got=f"codes = {codes}", expected="1 or more")
+    if dim < 1 or (project is not None and project < 1):
+        got = f"dim = {dim}, project = {project}"
+        raise UsageError("Vectors have at least one dimension.", got=got, expected="1 or more")
+    if ema is not None and not 0 <= ema < 1:
+        raise UsageError("A decay is between 0 and 1.", got=f"ema = {ema}", expected="0 <= ema < 1, or None")
+    if not 0 <= revive < 1:
+        raise UsageError("The share below which codes are dead.", got=f"revive = {revive}", expected="0 <= revive < 1")
+    if start not in ("k-means", "data"):
+        raise UsageError("There is no such start.", got=start, expected="k-means or data")
