@@ -189,7 +189,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(2.0, color="#808080", lw=1, ls=":")
     axes.set_yticks(range(len(rows)), [r["cell"] for r in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("mutual information I(x; z) [nats]; ill in orange, treated in blue")
+    axes.set_xlabel("I(x; z) [nats]; patients orange, treated blue")
     figure.savefig(path, dpi=150)
 
 

@@ -316,7 +316,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("precision", "run", "seed", "split", "temperatures"),
         ],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
-        "sample": ["device", "n", "out", "run", "seed", "temperature"],
+        "sample": ["condition", "condition_file", "device", "n", "out", "run", "seed", "temperature"],
         "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],

@@ -134,7 +134,7 @@ def test_labels_follow_their_examples() -> None:
     values = np.arange(100, dtype=np.uint8)[:, None]
     data = Data.from_arrays(values, labels=np.arange(100), validation=0.3)
     for split in (data.train, data.valid, data.test):
-        x, labels = split.batch(torch.arange(len(split)))
+        x, labels, *_ = split.batch(torch.arange(len(split)))
         assert labels is not None
         assert (x[:, 0] * 255).round().long().tolist() == labels.tolist()
 

@@ -40,7 +40,7 @@ def test_digits() -> None:
     assert data.spec.shape == DATASETS["digits"].shape
     assert data.spec.levels == DATASETS["digits"].levels == 17
     assert data.spec.classes == tuple("0123456789")
-    x, labels = data.train.batch(torch.arange(5))
+    x, labels, *_ = data.train.batch(torch.arange(5))
     assert x.shape == (5, 1, 8, 8)
     assert x.dtype == torch.float32
     assert labels is not None

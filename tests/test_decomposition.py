@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 from instances import linear_gaussian
 from tightbound.data import Data
 from tightbound.distributions import FullGaussian, independent
-from tightbound.errors import ObjectiveError, UsageError
+from tightbound.errors import CheckpointError, ObjectiveError, UsageError
 from tightbound.evaluation import decompose, gaps
 from tightbound.evaluation.decomposition import Decomposition
 from tightbound.models import LatentVariableModel
@@ -205,3 +206,21 @@ def test_what_cannot_be_measured_is_refused() -> None:
     nested = LatentVariableModel(model, top, Codes(4, 1.0, 1.0)).double()
     with pytest.raises(UsageError, match="exact density"):
         gaps(nested, FLOATS.test, limit=5, k=5)
+
+
+class Uniformly(torch.nn.Module):
+    def forward(self, c: torch.Tensor | None = None) -> torch.distributions.Distribution:
+        one = torch.ones(2, dtype=torch.float64)
+        return independent(torch.distributions.Uniform(-one, one, validate_args=False), 1)
+
+
+@pytest.mark.parametrize("measured", [decompose, gaps])
+def test_weights_and_samples_out_of_range_are_refused(measured: Any) -> None:
+    model = VAE(latent_dim=2, hidden=(5,)).build(FLOATS.spec).double()
+    outside = LatentVariableModel(Uniformly(), model.likelihood, model.posterior)
+    with pytest.raises(ObjectiveError, match="support"):
+        measured(outside, FLOATS.test)
+    with torch.no_grad():
+        next(model.posterior.parameters())[0] = torch.nan
+    with pytest.raises(CheckpointError, match="not a number"):
+        measured(model, FLOATS.test)

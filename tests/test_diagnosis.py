@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import json
+import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,14 @@ import torch
 import tightbound as tb
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Diagnosis, diagnose
-from tightbound.evaluation.diagnosis import Symptoms, judge
-from tightbound.recipes import VAE, Autoencoder
+from tightbound.evaluation.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
+from tightbound.evaluation.passes import terms_of_the_first
+from tightbound.evaluation.verdict import Symptoms, judge
+from tightbound.recipes import VAE, Autoencoder, LinearVAE
+from tightbound.recipes.base import Recipe
+from tightbound.reporting.diagnosis import section
+from tightbound.reporting.material import gather
+from tightbound.training import TrainingOptions
 
 WELL: dict[str, Any] = {
     "kl": 14.0,
@@ -26,36 +37,243 @@ WELL: dict[str, Any] = {
     "amortisation": 2.5,
     "best_kl": 14.3,
 }
+DEAD = {"kl": 0.01, "mutual_information": 0.01, "decoder_use": 0.0, "active": 0, "mismatch": 0.0, "best_kl": 0.1}
+UNMEASURED = {"best_kl": None, "amortisation": None}
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict", "option"),
+    ("changes", "recipe", "verdict", "option"),
     [
-        ({}, "healthy", "nothing"),
-        ({"amortisation": 0.5}, "healthy", "cholesky"),
-        ({"gap": None, "amortisation": None, "best_kl": None, "mismatch": None}, "healthy", "nothing"),
-        ({"kl": 0.01, "mutual_information": 0.01, "decoder_use": 0.0, "active": 0}, "collapsed", "--beta-warmup"),
-        ({"mutual_information": 0.01, "decoder_use": 0.0, "active": 0}, "collapsed", "--prior diagonal"),
-        ({"decoder_use": 0.01}, "collapsed", "--prior diagonal"),
-        ({"kl": 0.01, "mutual_information": 0.0, "decoder_use": 0.0, "beta": 50.0}, "collapsed", "--beta 1"),
-        ({"beta": 4.0, "best_kl": 20.0}, "over-regularised", "--beta"),
-        ({"beta": 4.0, "best_kl": None}, "over-regularised", "--beta"),
-        ({"beta": 4.0}, "healthy", ""),
-        ({"best_kl": 20.0, "best_kl_error": 5.0}, "healthy", ""),
-        ({"best_kl": 20.0}, "over-regularised", "--hidden"),
-        ({"beta": 0.1, "best_kl": None}, "under-regularised", "--beta 1"),
-        ({"free_bits": 0.5, "best_kl": None}, "under-regularised", "--free-bits 0"),
-        ({"free_bits": 0.5}, "healthy", ""),
-        ({"best_kl": 9.0}, "under-regularised", "--beta 1"),
-        ({"mismatch": 5.0}, "under-regularised", "--prior vamp"),
-        ({"active": 3}, "partial collapse", "--latent-dim"),
+        ({}, VAE(), "healthy", "nothing"),
+        ({}, VAE(), "healthy", "--hidden 512 512"),
+        ({}, VAE(network="convolutional"), "healthy", "--channels 64 128 256"),
+        ({"amortisation": 0.5}, VAE(), "healthy", "--posterior cholesky"),
+        ({"amortisation": 0.5}, VAE(posterior="cholesky"), "healthy", "--posterior iaf"),
+        ({"gap": 0.001, "amortisation": 0.001}, LinearVAE(), "healthy", "nothing"),
+        ({}, LinearVAE(posterior="gaussian"), "healthy", "--posterior exact"),
+        ({"gap": None, "amortisation": None, "best_kl": None, "mismatch": None}, VAE(), "healthy", "nothing"),
+        (DEAD, VAE(), "collapsed", "--beta-warmup"),
+        (DEAD, VAE(), "collapsed", "--free-bits 0.1"),
+        (DEAD, VAE(free_bits=0.1), "collapsed", "--free-bits 0.25"),
+        (DEAD, VAE(likelihood="autoregressive"), "collapsed", "--likelihood auto"),
+        (DEAD, VAE(likelihood="gaussian"), "collapsed", "--scale shared"),
+        (DEAD, VAE(gradient="stl"), "collapsed", "--gradient path"),
+        (DEAD, VAE(capacity=0.5, beta=20.0), "collapsed", "--beta 1 and leave --capacity out"),
+        (DEAD, LinearVAE(), "collapsed", "--beta-warmup"),
+        (DEAD | {"kl": 14.0}, VAE(), "collapsed", "--prior diagonal"),
+        ({"decoder_use": 0.01}, VAE(likelihood="autoregressive"), "collapsed", "--likelihood auto"),
+        ({"decoder_use": 0.01}, VAE(), "collapsed", "--beta-warmup"),
+        (DEAD, VAE(beta=50.0), "collapsed", "--beta 1"),
+        ({"best_kl": 20.0}, VAE(beta=4.0), "over-regularised", "--beta 1"),
+        (UNMEASURED, VAE(beta=4.0), "over-regularised", "--beta 1"),
+        ({}, VAE(beta=4.0), "healthy", ""),
+        ({"best_kl": 20.0, "best_kl_error": 5.0}, VAE(), "healthy", ""),
+        ({"best_kl": 20.0}, VAE(), "over-regularised", "--hidden"),
+        ({"best_kl": 20.0}, VAE(network="convolutional"), "over-regularised", "--channels"),
+        ({"best_kl": 20.0}, VAE(capacity=14.0), "over-regularised", "leave --capacity out"),
+        ({"best_kl": 20.0}, LinearVAE(posterior="gaussian"), "over-regularised", "--posterior exact"),
+        (UNMEASURED, VAE(beta=0.1), "under-regularised", "--beta 1"),
+        (UNMEASURED | {"per_dimension": False}, VAE(free_bits=14.0), "under-regularised", "--free-bits 0"),
+        (UNMEASURED | {"per_dimension": False}, VAE(free_bits=2.0), "healthy", ""),
+        (UNMEASURED, VAE(capacity=14.0, beta=20.0), "healthy", ""),
+        ({}, VAE(free_bits=0.5), "healthy", ""),
+        ({"best_kl": 9.0}, VAE(beta=0.1), "under-regularised", "--beta 1"),
+        ({"best_kl": 9.0}, VAE(free_bits=0.5), "under-regularised", "--free-bits 0"),
+        ({"best_kl": 9.0}, VAE(capacity=40.0, beta=20.0), "under-regularised", "--beta 1 and leave --capacity out"),
+        ({"best_kl": 9.0}, VAE(objective="mmd"), "under-regularised", "--objective elbo"),
+        ({"best_kl": 9.0}, VAE(objective="mmd", beta=0.0), "under-regularised", "--beta 1 --objective elbo"),
+        ({"best_kl": 9.0}, VAE(objective="iwae", samples=5), "under-regularised", "--objective elbo"),
+        ({"best_kl": 9.0}, VAE(), "under-regularised", "--epochs"),
+        ({"mismatch": 5.0}, VAE(), "under-regularised", "--prior vamp"),
+        ({"mismatch": 5.0}, VAE(prior="vamp"), "under-regularised", "--prior coupling"),
+        ({"mismatch": 5.0}, VAE(prior="mixture"), "under-regularised", "--prior coupling"),
+        ({"mismatch": 5.0}, VAE(prior="coupling"), "under-regularised", "--prior spline"),
+        ({"mismatch": 5.0}, VAE(prior="spline"), "under-regularised", "--transforms 4"),
+        ({"mismatch": 5.0}, VAE(objective="mmd", beta=0.0), "under-regularised", "charge the KL in full: --beta 1"),
+        ({"mismatch": 5.0, "dimensions": 10}, LinearVAE(), "under-regularised", "a recipe whose prior can learn"),
+        ({"active": 3}, VAE(), "partial collapse", "--latent-dim 4"),
+        ({"active": 3}, VAE(), "partial collapse", "--free-bits 0.1"),
+        ({"active": 3, "dimensions": 10}, LinearVAE(), "partial collapse", "--latent-dim 4"),
     ],
 )
-def test_verdicts(changes: dict[str, Any], verdict: str, option: str) -> None:
-    found = judge(Symptoms(**{**WELL, **changes}))
+def test_verdicts(changes: dict[str, Any], recipe: Recipe, verdict: str, option: str) -> None:
+    found = judge(Symptoms(**{**WELL, **changes, "recipe": recipe}))
     assert found[0] == verdict
     assert option in found[2]
     assert found[1]
+
+
+def vaes(**options: list[Any]) -> list[Recipe]:
+    return [VAE(latent_dim=4, components=3, **{name: value}) for name, values in options.items() for value in values]
+
+
+SMALL: dict[str, Any] = {"latent_dim": 4, "components": 3}
+RECIPES: list[Recipe] = [
+    *vaes(prior=["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]),
+    *vaes(posterior=["cholesky", "iaf", "spline"], divergence=["monte-carlo"], network=["convolutional"]),
+    *vaes(beta=[0.1, 4.0], free_bits=[0.1, 0.5, 3.0], capacity=[0.5, 40.0], hidden=[()]),
+    *vaes(objective=["iwae", "tc", "mmd"], likelihood=["autoregressive", "gaussian"], scale=["fixed"]),
+    VAE(**SMALL, objective="iwae", samples=5, gradient="dreg"),
+    VAE(**SMALL, objective="iwae", samples=5),
+    VAE(**SMALL, gradient="stl"),
+    VAE(**SMALL, gradient="score", samples=4),
+    VAE(**SMALL, objective="tc", beta=0.5),
+    VAE(**SMALL, objective="tc", beta=50.0),
+    VAE(**SMALL, objective="mmd", beta=0.0),
+    VAE(**SMALL, objective="mmd", beta=5.0, prior="vamp"),
+    VAE(**SMALL, capacity=40.0, beta=20.0),
+    VAE(**SMALL, capacity=40.0, beta=0.1, prior="coupling"),
+    VAE(**SMALL, free_bits=0.2, beta=0.1),
+    VAE(**SMALL, free_bits=0.2, free_bits_group=0),
+    VAE(**SMALL, free_bits=0.2, free_bits_group=3),
+    VAE(**SMALL, free_bits=2.0, prior="vamp"),
+    VAE(**SMALL, free_bits=2.0, posterior="iaf"),
+    LinearVAE(latent_dim=4),
+    LinearVAE(latent_dim=4, posterior="gaussian", scale="per-dimension"),
+]
+ILL: list[dict[str, Any]] = [
+    {},
+    {"amortisation": 0.5},
+    {"gap": 0.01, "amortisation": 0.0},
+    {"gap": None, "amortisation": None, "best_kl": None},
+    UNMEASURED,
+    DEAD,
+    DEAD | {"kl": 14.0},
+    {"decoder_use": 0.01},
+    {"best_kl": 20.0},
+    {"best_kl": 9.0},
+    {"best_kl": 13.9, "kl": 30.0},
+    {"mismatch": 5.0},
+    {"active": 1},
+    {"active": 0},
+]
+TRAININGS = [
+    None,
+    TrainingOptions(),
+    TrainingOptions(epochs=10, beta_warmup=0.5),
+    TrainingOptions(steps=100, beta_warmup=1.0),
+    TrainingOptions(epochs=10, beta_warmup_epochs=5),
+    TrainingOptions(epochs=10, beta_warmup_epochs=10),
+    TrainingOptions(beta_warmup_epochs=10),
+]
+
+
+def read(text: str, hint: Any) -> Any:
+    """What the command line would make of the words behind an option."""
+    if typing.get_origin(hint) is tuple:
+        return tuple(int(word) for word in text.split())
+    assert " " not in text
+    for kind in (int, float) if hint is not str else ():
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def options_of(remedy: str, spec: Any) -> dict[str, Any]:
+    """The options of a spec to which a way out gives a value; None where one shall be left out."""
+    hints = typing.get_type_hints(type(spec))
+    given: dict[str, Any] = {}
+    for left_out, flag, value in re.findall(r"(leave )?--([a-z-]+)((?: (?!and |out)[\w.]+)*)", remedy):
+        name = flag.replace("-", "_")
+        if name in hints and (left_out or value):
+            given[name] = None if left_out else read(value.strip(), hints[name])
+    return given
+
+
+def known(s: dict[str, Any], recipe: Recipe, training: TrainingOptions | None = None) -> Symptoms:
+    """Numbers that a model of that recipe may have."""
+    plain = getattr(recipe, "prior", "normal") in ("normal", "diagonal")
+    factorises = plain and getattr(recipe, "posterior", "exact") == "gaussian"
+    free = getattr(recipe, "divergence", "auto") != "monte-carlo"
+    numbers = {**WELL, "active": 4, **s, "dimensions": 4, "per_dimension": factorises and free}
+    return Symptoms(**numbers, recipe=recipe, training=training)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_every_remedy_can_be_followed(recipe: Recipe) -> None:
+    """Every option that is named is the run's recipe's or training's, accepted, and not what the run had."""
+    followed: set[Recipe] = set()
+    for s, training in itertools.product(ILL, TRAININGS):
+        verdict, cause, remedy = judge(known(s, recipe, training))
+        assert cause
+        assert remedy
+        now = training or TrainingOptions()
+        for way in remedy.split("; or "):
+            flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", way)}
+            fields = {f.name for f in dataclasses.fields(recipe)}, {f.name for f in dataclasses.fields(now)}
+            assert flags <= set.union(*fields), (verdict, way)
+            for spec, theirs in ((recipe, options_of(way, recipe)), (now, options_of(way, now))):
+                assert all(getattr(spec, name) != value for name, value in theirs.items()), (verdict, way)
+            assert dataclasses.replace(now, **options_of(way, now)) is not None
+            if options := options_of(way, recipe):
+                followed.add(dataclasses.replace(recipe, **options))
+            assert flags or verdict == "healthy" or "training split" in way or "a recipe whose" in way, (verdict, way)
+    assert followed
+    for other in followed:
+        trains(other)
+
+
+def trains(recipe: Recipe) -> None:
+    data = tb.data.DataSpec("digits", (1, 8, 8), levels=17)
+    if getattr(recipe, "likelihood", "auto") == "gaussian":
+        data = tb.data.DataSpec("digits", (1, 8, 8), levels=None)
+    x = torch.rand(3, 1, 8, 8) if data.levels is None else torch.randint(17, (3, 1, 8, 8)) / 16
+    terms = recipe.build(data)().terms(x, recipe.training_samples, pathwise=recipe.pathwise)
+    assert recipe.training_objective(terms, 1.0, 100).shape == (3,)
+
+
+@pytest.mark.parametrize("s", ILL, ids=str)
+def test_a_model_put_together_by_hand_is_told_in_words(s: dict[str, Any]) -> None:
+    for training in TRAININGS:
+        _, cause, remedy = judge(Symptoms(**{**WELL, **s}, training=training))
+        assert "--" not in cause + remedy
+        assert len(remedy) > 10
+
+
+@pytest.mark.parametrize(
+    ("training", "flags"),
+    [
+        (None, "a larger --beta-warmup"),
+        (TrainingOptions(), "--beta-warmup 0.5"),
+        (TrainingOptions(beta_warmup=0.5), "--beta-warmup 0.75"),
+        (TrainingOptions(beta_warmup=0.75), None),
+        (TrainingOptions(epochs=20, beta_warmup_epochs=3), "--beta-warmup-epochs 10"),
+        (TrainingOptions(epochs=20, beta_warmup_epochs=20), None),
+        (TrainingOptions(steps=20, beta_warmup_epochs=3), None),
+    ],
+    ids=str,
+)
+def test_only_a_longer_warm_up_is_proposed(training: TrainingOptions | None, flags: str | None) -> None:
+    remedy = judge(known(DEAD, VAE(), training))[2]
+    assert "--free-bits" in remedy
+    assert ("warm-up" in remedy) == (flags is not None)
+    assert flags is None or flags in remedy
+
+
+@pytest.mark.parametrize("objective", [{"objective": "iwae"}, {"objective": "tc"}, {"gradient": "score", "samples": 2}])
+def test_no_warm_up_is_proposed_where_the_objective_has_none(objective: dict[str, Any]) -> None:
+    assert "warmup" not in judge(known(DEAD, VAE(**objective)))[2]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "free"),
+    [
+        (VAE(latent_dim=64), "--free-bits 0.1"),
+        (VAE(latent_dim=64, free_bits_group=4), "of each 4 dimensions free: --free-bits 0.4"),
+        (VAE(latent_dim=64, free_bits_group=0), "in total free: --free-bits 6"),
+        (VAE(latent_dim=64, prior="vamp"), "in total free: --free-bits 6"),
+        (VAE(latent_dim=64, posterior="iaf"), "in total free: --free-bits 6"),
+        (VAE(latent_dim=64, divergence="monte-carlo"), "in total free: --free-bits 6"),
+        (VAE(latent_dim=4, posterior="cholesky"), "in total free: --free-bits 2"),
+        (VAE(latent_dim=64, prior="vamp", free_bits=6.0), "in total free: --free-bits 16"),
+    ],
+    ids=str,
+)
+def test_free_bits_are_of_what_the_kl_is_told_apart_by(digits: tb.data.Data, recipe: VAE, free: str) -> None:
+    model = recipe.build(digits.spec)
+    per_dimension = _charged_per_dimension(model, terms_of_the_first(model, digits.test))
+    s = Symptoms(**{**WELL, **DEAD, "dimensions": recipe.latent_dim, "per_dimension": per_dimension, "recipe": recipe})
+    assert free in judge(s)[2]
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +295,9 @@ def trained(data: tb.data.Data, path: Path, steps: int = 700, **options: Any) ->
         ({"beta": 100.0}, {"collapsed"}, "--beta 1"),
         ({"beta": 3.0}, {"over-regularised"}, "--beta"),
         ({"beta": 0.02}, {"under-regularised"}, "--beta 1"),
+        ({"capacity": 40.0, "beta": 20.0}, {"under-regularised"}, "--beta 1 and leave --capacity out"),
     ],
-    ids=["well", "far too strong", "too strong", "too weak"],
+    ids=["well", "far too strong", "too strong", "too weak", "held to too much"],
 )
 def test_models_made_ill(
     digits: tb.data.Data, tmp_path: Path, options: dict[str, Any], verdict: set[str], option: str
@@ -86,7 +305,9 @@ def test_models_made_ill(
     found = trained(digits, tmp_path / "run", **options)
     assert found.verdict in verdict
     assert option in found.remedy
+    assert found.kl_per_dimension is not None
     assert len(found.kl_per_dimension) == found.dimensions == 8
+    assert (found.n, found.fit_n) == (360, 20)
 
 
 def test_the_weight_of_the_kl_shows_without_being_told(digits: tb.data.Data, tmp_path: Path) -> None:
@@ -154,3 +375,38 @@ def test_without_an_exact_prior_there_is_no_gap(digits: tb.data.Data) -> None:
     assert found.gap is None
     assert found.fit is None
     assert any("no exact density" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "options", [{"prior": "vamp"}, {"prior": "mixture"}, {"prior": "coupling"}, {"posterior": "cholesky"}], ids=str
+)
+def test_a_kl_that_is_one_number_is_not_called_that_of_a_dimension(
+    digits: tb.data.Data, options: dict[str, Any]
+) -> None:
+    model = VAE(latent_dim=4, hidden=(16,), components=5, **options).build(digits.spec)
+    found = diagnose(model, digits.test.subset(50), gap_examples=3, k=5)
+    assert found.json()["kl_per_dimension"] is None
+    assert any("cannot be told apart by dimension" in note for note in found.notes)
+    assert found.fit_n == 3
+
+
+def test_what_training_was_like_reaches_the_remedy(digits: tb.data.Data) -> None:
+    model = VAE(latent_dim=4, hidden=(16,)).build(digits.spec)
+    model.likelihood.network.layers[0].weight.data.zero_()  # pyright: ignore
+    told = [
+        diagnose(model, digits.test.subset(50), gap_examples=3, k=5, training=TrainingOptions(beta_warmup=share)).remedy
+        for share in (0.2, 0.5, 1.0)
+    ]
+    assert "--beta-warmup 0.5" in told[0]
+    assert "--beta-warmup 0.75" in told[1]
+    assert "--beta-warmup" not in told[2]
+
+
+def test_the_report_shows_the_codes_where_the_kl_is_one_number(digits: tb.data.Data, tmp_path: Path) -> None:
+    model = VAE(latent_dim=4, hidden=(16,), components=5, prior="vamp").build(digits.spec)
+    few = dataclasses.replace(digits, test=digits.test.subset(150))
+    tb.train(model, few, out=tmp_path / "run", steps=2, beta_warmup=1.0, pictures=False)
+    html = section(gather(tmp_path / "run", data=few, k=3))
+    assert "the third goal; of 100 examples" in html
+    assert "largest variance of the posterior" in html
+    assert "--beta-warmup" not in html

@@ -251,9 +251,9 @@ def test_the_data_is_drawn_alike_whatever_k(monkeypatch: pytest.MonkeyPatch) -> 
     data = tb.load_data("digits", binarize="dynamic")
     model, seen = VAE(latent_dim=2, hidden=(4,)).build(data.spec), []
 
-    def watched(model: Any, x: torch.Tensor, k: int) -> dict[str, torch.Tensor]:
+    def watched(model: Any, x: torch.Tensor, k: int, c: torch.Tensor | None) -> dict[str, torch.Tensor]:
         seen.append(x)
-        return per_example(model, x, k)
+        return per_example(model, x, k, c)
 
     monkeypatch.setattr("tightbound.evaluation.log_likelihood.per_example", watched)
     drawn = []

@@ -14,7 +14,7 @@ from tightbound.errors import ObjectiveError
 from tightbound.models import LatentVariableModel, Terms
 from tightbound.networks import LinearWithConstant
 from tightbound.objectives import dreg, elbo, iwae, score_function, sticking_the_landing
-from tightbound.posteriors import DiagonalGaussian, FlowPosterior
+from tightbound.posteriors import CholeskyGaussian, DiagonalGaussian, FlowPosterior
 from tightbound.priors import StandardNormal
 
 SPEC = DataSpec("x", (4,), levels=None)
@@ -121,22 +121,45 @@ def test_the_signal_of_dreg_grows_with_k_where_that_of_iwae_falls() -> None:
     assert signal(dreg, 64) > 1.5 * signal(dreg, 2)
 
 
-def test_sticking_the_landing_of_a_flow() -> None:
+def other_posterior(kind: str) -> LatentVariableModel:
+    """The posteriors whose density of a sample may be known from how it was drawn, and one of full covariance."""
     torch.manual_seed(3)
-    network = LinearWithConstant(SPEC.shape, 4)
-    model = LatentVariableModel(
-        StandardNormal(2), linear_gaussian(SPEC, "shared", 2), FlowPosterior(network, SPEC.shape, 2, 4, hidden=(8,))
-    ).double()
-    terms = model().terms(X, k=3)
-    torch.testing.assert_close(sticking_the_landing(terms), elbo(terms, analytic=False))
-    ours = gradients(model, sticking_the_landing, 1, 300, "posterior")
-    plain = gradients(model, monte_carlo, 1, 300, "posterior")
-    error = (ours.var(0) / 300 + plain.var(0) / 300).sqrt()
+    if kind == "cholesky":
+        posterior: torch.nn.Module = CholeskyGaussian(LinearWithConstant(SPEC.shape, 5).double(), SPEC.shape, 2)
+        torch.nn.init.normal_(posterior.network.constant, std=0.3)  # pyright: ignore
+        posterior.network = torch.nn.Sequential(posterior.network, _FirstHalf())  # pyright: ignore
+    else:
+        network = LinearWithConstant(SPEC.shape, 4)
+        posterior = FlowPosterior(network, SPEC.shape, 2, 4, kind, hidden=(8,))  # pyright: ignore[reportArgumentType]
+    return LatentVariableModel(StandardNormal(2), linear_gaussian(SPEC, "shared", 2), posterior).double()
+
+
+class _FirstHalf(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : x.shape[1] // 2]
+
+
+@pytest.mark.parametrize("kind", ["iaf", "spline", "cholesky"])
+@pytest.mark.parametrize("estimator", ["stl", "dreg", "score"])
+def test_every_estimator_agrees_with_the_plain_gradient_for_every_posterior(kind: str, estimator: str) -> None:
+    model, k, draws = other_posterior(kind), 4, 600
+    ours_of, plain_of = {
+        "stl": (sticking_the_landing, monte_carlo),
+        "dreg": (dreg, iwae),
+        "score": (score_function, monte_carlo),
+    }[estimator]
+    ours = gradients(model, ours_of, k, draws, "posterior", pathwise=estimator != "score")
+    plain = gradients(model, plain_of, k, draws, "posterior")
+    assert ours.mean(0).norm() > 0.1 * plain.mean(0).norm()
+    error = (ours.var(0) / draws + plain.var(0) / draws).sqrt()
     assert bool(((ours.mean(0) - plain.mean(0)).abs() < 5 * error + 1e-12).all())
 
 
 def test_misuse_is_refused() -> None:
     model = linear_model()
+    for through_samples in (sticking_the_landing, dreg):
+        with pytest.raises(ObjectiveError, match="goes through the samples"):
+            through_samples(model().terms(X, k=4, pathwise=False))
     with pytest.raises(ObjectiveError, match="without a gradient"):
         score_function(model().terms(X, k=4))
     with pytest.raises(ObjectiveError, match="own baseline"):

@@ -148,3 +148,12 @@ def test_bad_input_is_refused() -> None:
         entropy(table(3), "hartleys")  # pyright: ignore
     with pytest.raises(UsageError, match="Two tables or two distributions"):
         kl(table(2), Bernoulli(torch.tensor(0.5)))  # pyright: ignore
+
+
+def test_a_distributions_surprise_is_what_it_says_of_a_value() -> None:
+    p = Normal(torch.zeros(()).double(), torch.ones(()).double())
+    expected = 0.5 * math.log(2 * math.pi) + 0.5
+    assert surprise(p, of=torch.ones(()).double()).item() == pytest.approx(expected)
+    assert surprise(p, "bits", of=torch.ones(()).double()).item() == pytest.approx(expected / math.log(2))
+    with pytest.raises(UsageError, match="by a value"):
+        surprise(p)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -215,7 +215,31 @@ def test_evaluate_by_another_method_keeps_the_bound(method: str) -> None:
     found = evaluate(model, FLOATS.test.subset(5), k=4, method=method, annealing=annealing)  # pyright: ignore
     assert found.method == method
     assert found.elbo is not None
+    alone = likelihood(model, FLOATS.test.subset(5), method, k=4, annealing=annealing)  # pyright: ignore
     assert found.nll is not None
+    assert alone.nll.value == pytest.approx(found.nll.value, abs=3)  # other noise
+    assert found.pareto_k is None  # not that of the bound's own samples
+    assert found.unreliable is None
+
+
+def test_few_samples_are_not_judged() -> None:
+    model, _ = linear_model()
+    for k in (1, 5, 24):
+        found = likelihood(model, FLOATS.test.subset(5), k=k)
+        assert not found.trusted
+        assert found.trusted is None or k >= 10
+        assert any("less than 25" in note for note in found.notes)
+    exact, _ = linear_model(exact=True)
+    assert likelihood(exact, FLOATS.test.subset(5), k=2).trusted
+
+
+def test_a_prior_without_a_condition_is_made_once_a_pass() -> None:
+    model = VAE(latent_dim=2, hidden=(8,), prior="vamp", components=7).build(GREY.spec)
+    rows: list[int] = []
+    model.posterior.register_forward_hook(lambda module, inputs, out: rows.append(len(inputs[0])))
+    with torch.no_grad():
+        per_example(model, GREY.test.batch(torch.arange(4)).x, k=40_000)
+    assert rows.count(7) == 1
 
 
 @pytest.mark.compiles

@@ -43,7 +43,7 @@ def test_free_bits_average_to_the_larger_of_the_two() -> None:
         expected = terms.log_likelihood.mean() - 0.5 * kl.mean(0).clamp(min=nats).sum()
         torch.testing.assert_close(free_bits(terms, nats, 0.5).mean(), expected)
         whole = terms.log_likelihood.mean() - kl.sum(1).mean().clamp(min=nats)
-        torch.testing.assert_close(free_bits(terms, nats, per="latent").mean(), whole)
+        torch.testing.assert_close(free_bits(terms, nats, group=0).mean(), whole)
     torch.testing.assert_close(free_bits(terms, 0.0), elbo(terms))
 
 
@@ -148,3 +148,12 @@ def test_what_is_not_defined_is_refused() -> None:
     for objective in (lambda t: free_bits(t, 1.0), lambda t: capacity(t, 1.0), info_vae):
         with pytest.raises(ObjectiveError):
             objective(plain)
+
+
+@pytest.mark.parametrize(("group", "sizes"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (5, [5]), (0, [5])])
+def test_free_bits_of_groups_of_dimensions(group: int, sizes: list[int]) -> None:
+    terms = VAE(latent_dim=5, hidden=(8,)).build(GREY).double()().terms(examples(GREY, 6))
+    kl, nats = terms.latents[0].kl().mean(0), 0.2
+    cost = sum(max(nats, part.sum().item()) for part in kl.split(sizes))
+    expected = reconstruction(terms).mean().item() - cost
+    assert free_bits(terms, nats, group=group).mean().item() == pytest.approx(expected)

@@ -87,7 +87,7 @@ def trained(spec: DataSpec) -> LatentVariableModel:
 
 def test_a_reconstruction_is_the_mean_and_not_another_draw() -> None:
     model, x = trained(GREY), examples(GREY, 4).float()
-    one, other = reconstructions(model, x), reconstructions(model, x)
+    one, other = reconstructions(model(), x), reconstructions(model(), x)
     mean, draw = "mean of p(x|z)", "draw from p(x|z)"
     assert torch.equal(one["data"], x)
     assert torch.equal(one[mean], other[mean])
@@ -100,7 +100,7 @@ def test_mean_and_draw_of_a_sample_belong_together() -> None:
     model = trained(GREY)
     with torch.no_grad():
         model.likelihood.log_scale.fill_(-9.0)  # pyright: ignore[reportCallIssue]
-    drawn = samples(model, 20)
+    drawn = samples(model(), 20)
     mean, draw = drawn["mean of p(x|z)"], drawn["draw from p(x|z)"]
     assert mean.shape == draw.shape == (20, *GREY.shape)
     assert (mean - draw).abs().max() <= 1 / 16 + 1e-3  # a level, for the scale is almost nothing
@@ -109,7 +109,7 @@ def test_mean_and_draw_of_a_sample_belong_together() -> None:
 
 def test_temperature_moves_samples_to_the_middle() -> None:
     model = trained(CONTINUOUS)
-    means = [samples(model, 200, temperature)["mean of p(x|z)"] for temperature in (0.0, 0.5, 1.0)]
+    means = [samples(model(), 200, temperature)["mean of p(x|z)"] for temperature in (0.0, 0.5, 1.0)]
     torch.testing.assert_close(means[0], means[0][:1].expand(200, -1))
     spreads = [mean.std(0).mean() for mean in means]
     assert spreads[0] < spreads[1] < spreads[2]
@@ -118,6 +118,6 @@ def test_temperature_moves_samples_to_the_middle() -> None:
 @pytest.mark.parametrize("recipe", [VAE(**SMALL), Autoencoder(**SMALL)])
 def test_a_training_picture_is_a_picture(recipe: VAE | Autoencoder, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    training_picture(recipe.build(GREY), examples(GREY, 3).float(), path)
+    training_picture(recipe.build(GREY)(), examples(GREY, 3).float(), path)
     with Image.open(path) as image:
         assert min(image.size) > 100

@@ -89,6 +89,16 @@ def test_a_mixture_by_products_is_torchs_mixture(dtype: torch.dtype) -> None:
         assert (ours - theirs.log_prob(z))[:200].abs().max() < 0.1
 
 
+def test_a_measured_mixture_is_exact_for_narrow_components_too() -> None:
+    mean, log_std = torch.randn(20, 5), torch.full((20, 5), math.log(3e-3))
+    z = mean[:10] + 3e-3 * torch.randn(10, 5)
+    theirs = MixtureSameFamily(Categorical(torch.ones(20).double()), Independent(Normal(mean.double(), 3e-3), 1))
+    with torch.no_grad():
+        ours = MixtureOfGaussians(torch.zeros(20), mean, log_std).log_prob(z)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), theirs.log_prob(z.double()), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_a_vamp_prior_is_one_mixture_over_whole_vectors_of_posteriors_encoded_once(full: bool) -> None:
     encoded = 0

@@ -20,8 +20,8 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 MATHEMATICS = [
-    *("distributions", "networks", "likelihoods", "posteriors", "priors", "models", "objectives", "schedules"),
-    *("recipes", "evaluation"),
+    *("distributions", "networks", "quantizers", "conditions", "likelihoods", "posteriors", "priors", "models"),
+    *("objectives", "schedules", "recipes", "evaluation"),
 ]
 SHOWN_ELSEWHERE = {
     "Evaluation": "evaluate returns it",

@@ -42,6 +42,13 @@ def test_cosine_is_half_in_the_middle_and_ends_at_zero() -> None:
     assert learning_rate(100, 100, "cosine") == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(("length", "cycles"), [(103, 4), (400, 4), (10, 3), (7, 7)])
+def test_a_cyclical_weight_begins_as_often_as_it_is_told(length: int, cycles: int) -> None:
+    values = [weight(step, length, "cyclical", cycles=cycles) for step in range(2 * length)]
+    assert sum(b < a for a, b in pairwise(values)) == (cycles - 1 if length >= 2 * cycles else 0)
+    assert all(value == 1 for value in values[length - 1 :])
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid", "cyclical"])
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 100])
 def test_every_weight_lies_between_nothing_and_one_and_ends_at_one(kind: Any, length: int) -> None:

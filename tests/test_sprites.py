@@ -79,7 +79,7 @@ def test_the_factors_of_a_split_draw_its_pictures(seed: int) -> None:
     assert data.spec.shape == (1, 16, 16)
     found = split_factors(data.options)
     for split in (data.train, data.valid, data.test):
-        x, labels = split.batch(torch.arange(len(split)))
+        x, labels, *_ = split.batch(torch.arange(len(split)))
         torch.testing.assert_close(x.double(), sprites(found[split.name], 16), rtol=0.0, atol=0.51 / 255)
         assert labels is not None
         assert torch.equal(labels, found[split.name][:, 0].long())

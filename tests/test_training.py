@@ -491,3 +491,12 @@ def test_a_new_model_starts_from_the_data_and_a_trained_one_is_left_alone(data: 
     assert not network.output_layer.bias.any()
     train(model, data, out=tmp_path, options=QUICK)
     assert not tb.load(tmp_path).starts_from_data
+
+
+def test_weights_taken_over_by_hand_are_not_replaced_by_a_start_from_data(data: Data) -> None:
+    recipe = tb.recipes.VAE(latent_dim=2, hidden=(8,), prior="vamp", components=5)
+    trained, model = recipe.build(data.spec), recipe.build(data.spec)
+    model.load_state_dict(trained.state_dict())
+    start_from_data(model, data.train)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained.state_dict()[name]), name

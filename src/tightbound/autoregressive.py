@@ -17,7 +17,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from .data.spec import DataSpec
-from .distributions import Bernoulli, CategoricalLevels, independent, leading_shape
+from .distributions import Bernoulli, CategoricalLevels, broadcast, embedded, independent, leading_shape
 from .errors import UsageError
 from .likelihoods import Measure
 from .networks import PixelDecoder
@@ -53,14 +53,17 @@ class AutoregressiveLikelihood(nn.Module):
 
     def __init__(self, network: PixelDecoder, latent_dim: int, shape: Sequence[int], levels: int = 2) -> None:
         super().__init__()
+        self.embedding: nn.Module | None = None
         if levels < 2:
             raise UsageError("A pixel has at least two levels.", got=levels)
         self.network, self.input_shape, self.shape, self.levels = network, (latent_dim,), tuple(shape), levels
-        self.parameters_per_entry = 1 if levels == 2 else levels
+        widest = network.first.out_channels // shape[0]
+        self.parameters_per_entry = max(widest, 1 if levels == 2 else levels)  # numbers held for each entry
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         leading = leading_shape(z, self.input_shape)
-        flat = None if c is None else c.expand(*leading, c.shape[-1]).reshape(math.prod(leading), -1)
+        features = embedded(self.embedding, c)
+        flat = None if features is None else broadcast(features, leading)
         maps = self.network.maps(z.reshape(math.prod(leading), -1), flat)
         return Pixels(self, maps, leading)
 

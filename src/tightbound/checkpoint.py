@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 
-__all__ = ["load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
+__all__ = ["check_finite", "load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
 
 _HEADER, _FORMAT = "tightbound", 1
 
@@ -111,6 +111,22 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object =
             remedy="Use the weights and the config.json of the same run.",
         )
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def check_finite(module: nn.Module) -> None:
+    """Refuses a module of which a weight is not a number.
+
+    Raises:
+        CheckpointError: If there is one.
+    """
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                "A weight of the model is not a number.",
+                got=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()} entries of {name}",
+                expected="finite numbers",
+                remedy="The training diverged or the file is damaged: train again with a lower --lr, or load another.",
+            )
 
 
 def write_json(path: Path, value: object) -> None:

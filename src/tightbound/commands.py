@@ -63,6 +63,13 @@ Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 SplitName = Annotated[Literal["train", "valid", "test"], arg(help="Which part of the data.")]
 Source = Annotated[str | None, arg(metavar="DATA", help="Other data than the run's own.")]
+Words = Annotated[
+    str | None, arg(metavar="WORDS", help="What the model is given: a class, numbers, a text; default: some of each.")
+]
+WordsFile = Annotated[
+    Path | None,
+    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
+]
 Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
 
 
@@ -175,7 +182,8 @@ def diagnose(
     _positive("--limit", limit)
     folder, model, loaded = _opened(run, data, device)
     part = loaded.split(split)
-    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed).json()
+    training = folder.config().training
+    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
     print_json(found) if json else print_diagnosis(found)
     if data is None and split == "test":
         folder.write_diagnosis(found)
@@ -185,6 +193,8 @@ def sample(
     run: Run,
     /,
     n: Count = 64,
+    condition: Words = None,
+    condition_file: WordsFile = None,
     temperature: Annotated[float, arg(help="Factor on the distance of z from the prior's mean.")] = 1.0,
     out: Picture = None,
     seed: Seed = 0,
@@ -195,15 +205,20 @@ def sample(
     Example: tightbound sample runs/demo -n 64 --out samples.png
     """
     from . import pictures
+    from .conditions import read_conditions
     from .randomness import fixed_noise
+    from .runs import load_run_data
 
     _positive("-n", n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     folder, model = _model(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    c = read_conditions(model.condition, condition, condition_file, n)
     with fixed_noise(seed):
-        drawn = pictures.samples(model, n, temperature)
+        if model.condition is not None and c is None:
+            c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
+        drawn = pictures.samples(model(c), n, temperature)
     write(drawn, path, across=True)
 
 
@@ -227,7 +242,8 @@ def reconstruct(
     folder, model, loaded = _opened(run, data, device)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     with fixed_noise(seed):
-        parts = pictures.reconstructions(model, _first(model, loaded.split(split), n))
+        x, c = _first(model, loaded.split(split), n)
+        parts = pictures.reconstructions(model(c), x)
     write(parts, path, across=True)
 
 
@@ -255,8 +271,8 @@ def interpolate(
     if 2 * n > len(part):
         raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
     with fixed_noise(seed):
-        x = _first(model, part, 2 * n)
-        walk = interpolation(model, x[::2], x[1::2], steps)
+        x, c = _first(model, part, 2 * n)
+        walk = interpolation(model, x[::2], x[1::2], steps, c=None if c is None else c[::2])
     write({"mean of p(x|z) on the way from one example to another": walk.mean}, path, latents=walk.z)
 
 
@@ -291,10 +307,11 @@ def traverse(
     means, _ = posterior_means(model, part)
     dimensions = means.var(0).argsort(descending=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
-    values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels).cpu()
     with fixed_noise(seed):
-        x = _first(model, part, example + 1)[example]
-        walk = traversal(model, x, dimensions.tolist(), values[:, dimensions].T)
+        x, c = _first(model, part, example + 1)
+        given = None if c is None else c[example]
+        values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
+        walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
     what = "codes" if model.prior is None else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     write({title: walk.mean}, path, latents=walk.z, dimensions=dimensions)
@@ -448,8 +465,8 @@ def _limited(split: Split, limit: int | None) -> Split:
     return split if limit is None else split.subset(min(limit, len(split)))
 
 
-def _first(model: LatentVariableModel, split: Split, n: int) -> Tensor:
-    """The first n examples of a split, as the model sees them."""
+def _first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Tensor | None]:
+    """The first n examples of a split, as the model sees them, and their conditions."""
     import torch
 
     _positive("-n", n)
@@ -458,7 +475,8 @@ def _first(model: LatentVariableModel, split: Split, n: int) -> Tensor:
             f"The {split.name} split has fewer examples.", got=n, expected=f"at most {len(split)}", remedy="Lower -n."
         )
     parameter = next(model.parameters())
-    return split.batch(torch.arange(n), parameter.device).x.to(parameter.dtype)
+    batch = split.batch(torch.arange(n), parameter.device)
+    return batch.x.to(parameter.dtype), model.conditions(batch)
 
 
 def _positive(name: str, value: int) -> None:

@@ -45,15 +45,20 @@ class MonteCarlo:
     samples: int
 
 
-def surprise(probability: Tensor, unit: Unit = "nats") -> Tensor:
+@overload
+def surprise(probability: Tensor, unit: Unit = "nats") -> Tensor: ...
+@overload
+def surprise(probability: Distribution, unit: Unit = "nats", *, of: Tensor) -> Tensor: ...
+def surprise(probability: Tensor | Distribution, unit: Unit = "nats", *, of: Tensor | None = None) -> Tensor:
     r"""How surprising an event of that probability is, :math:`-\log p`: what multiplies for events adds up for it.
 
     References:
         A Mathematical Theory of Communication (Shannon, 1948).
 
     Args:
-        probability: Any shape; from 0, infinitely surprising, to 1, not at all.
+        probability: Any shape; from 0, infinitely surprising, to 1, not at all. Or a distribution.
         unit: ``"nats"`` or ``"bits"``.
+        of: The value that a distribution is surprised by.
 
     Raises:
         UsageError: If a value is no probability, or the unit unknown.
@@ -62,8 +67,13 @@ def surprise(probability: Tensor, unit: Unit = "nats") -> Tensor:
         >>> surprise(torch.tensor([1.0, 0.5, 0.25]), "bits")
         tensor([0., 1., 2.])
     """
+    if isinstance(probability, Distribution):
+        if of is None:
+            raise UsageError("A distribution is surprised by a value.", remedy="Name it: surprise(p, of=x).")
+        return -probability.log_prob(of) / _nats(unit)
     if not ((probability >= 0) & (probability <= 1)).all():
-        raise UsageError("A probability lies between 0 and 1.", got=f"values up to {probability.max().item():g}")
+        least, most = probability.min().item(), probability.max().item()
+        raise UsageError("A probability lies between 0 and 1.", got=f"values from {least:g} to {most:g}")
     return -probability.log() / _nats(unit) + 0.0
 
 

@@ -18,7 +18,14 @@ from torch.distributions import Distribution, Normal
 
 from .data.spec import DataSpec
 from .distributions import Bernoulli as BernoulliDistribution
-from .distributions import BernoulliVector, CategoricalLevels, Conditional, DiscretizedLogistic, independent
+from .distributions import (
+    BernoulliVector,
+    CategoricalLevels,
+    Conditional,
+    DiscretizedLogistic,
+    LogitLaplace,
+    independent,
+)
 from .errors import ShapeError, UsageError
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "Gaussian",
     "Likelihood",
+    "LogitLaplaceLikelihood",
     "Measure",
     "Scale",
     "measure_of",
@@ -44,6 +52,7 @@ class Measure:
             ``"density"`` for a density, ``"none"`` if it is no likelihood of that data.
         note: The reason, as a sentence for reports.
         offset: Nats to add to the negative log-density so that it counts nats of the data.
+        dimensions: How many entries it is of, where that is not all of an example.
 
     Example:
         >>> Measure("mass", "probability of binary data").comparable
@@ -53,6 +62,7 @@ class Measure:
     kind: Literal["mass", "bound", "density", "none"]
     note: str
     offset: float = 0.0
+    dimensions: int | None = None
 
     @property
     def comparable(self) -> bool:
@@ -214,14 +224,7 @@ class Gaussian(_Located):
         return independent(Normal(mean, log_scale.exp(), validate_args=False), len(self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
-        if data.levels is None:
-            return Measure("density", "density of continuous data, in nats of its own units")
-        if data.dequantized:
-            offset = data.dimensions * math.log(data.levels)
-            density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
-            return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
-        scaled = f"density at {data.levels} discrete levels scaled to [0, 1]"
-        return Measure("density", f"{scaled}: no likelihood of that data (--dequantize makes it one)")
+        return _density_of(data)
 
 
 class DiscretizedLogisticLikelihood(_Located):
@@ -300,6 +303,46 @@ class Categorical(Likelihood):
         return _mass_over_levels(self.levels, data)
 
 
+class LogitLaplaceLikelihood(Likelihood):
+    r"""Independent entries whose logit is Laplace, with centre and log scale of each from the decoder.
+
+    Each is a :class:`~tightbound.distributions.LogitLaplace`: a density on the unit interval.
+
+    References:
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Args:
+        network: Decoder to a centre and a log scale of each entry.
+        input_shape: Shape of one latent.
+        shape: Shape of one example.
+        eps: What keeps the data from the ends of the interval.
+
+    Raises:
+        UsageError: If ``eps`` is not between 0 and one half, at the first call.
+
+    Example:
+        >>> likelihood = LogitLaplaceLikelihood(nn.Linear(2, 2 * 64), (2,), (1, 8, 8))
+        >>> likelihood(torch.zeros(3, 5, 2)).log_prob(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], eps: float = 0.1) -> None:
+        super().__init__(network, input_shape, shape, parameters=2)
+        self.eps = eps
+
+    def distribution(self, features: Tensor) -> Distribution:
+        centre, log_scale = features.unbind(-len(self.shape) - 1)
+        return independent(LogitLaplace(centre, log_scale.clamp(-12.0, 12.0), self.eps), len(self.shape))
+
+    def start(self, rows: Tensor) -> Tensor:
+        logits = torch.logit((1 - 2 * self.eps) * rows + self.eps)
+        centre = logits.median(0).values
+        return torch.stack([centre, (logits - centre).abs().mean(0).clamp(min=1e-3).log()])
+
+    def measure(self, data: DataSpec) -> Measure:
+        return _density_of(data)
+
+
 def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
     """What the log-likelihood of any likelihood, of this package or not, is for that data.
 
@@ -318,3 +361,14 @@ def _mass_over_levels(levels: int, data: DataSpec) -> Measure:
     if data.discrete and data.levels == levels:
         return Measure("mass", f"probability of data with {levels} levels")
     return Measure("none", f"a mass over {levels} levels is no likelihood of this data")
+
+
+def _density_of(data: DataSpec) -> Measure:
+    if data.levels is None:
+        return Measure("density", "density of continuous data, in nats of its own units")
+    if data.dequantized:
+        offset = data.dimensions * math.log(data.levels)
+        density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
+        return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
+    scaled = f"density at {data.levels} discrete levels scaled to [0, 1]"
+    return Measure("density", f"{scaled}: no likelihood of that data (--dequantize makes it one)")

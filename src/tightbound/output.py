@@ -72,7 +72,8 @@ def print_diagnosis(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['n']} {found['split']} examples")
+    fewer = f"; likelihood and gap: {found['fit_n']}" if found["fit_n"] not in (0, found["n"]) else ""
+    table = Table(title=f"{found['n']} {found['split']} examples{fewer}")
     for column in ("nats per example", "value", "standard error", ""):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
     for name, (words, goal) in _DIAGNOSED.items():

@@ -15,11 +15,21 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .checkpoint import write_atomically
-from .data import DataSpec
+from .conditions import ClassCondition
+from .data import DataSpec, Split
 from .errors import UsageError
-from .models.latent import LatentVariableModel
+from .models.latent import LatentVariableModel, Marginal
 
-__all__ = ["check_image", "grid", "panels", "reconstructions", "samples", "save_picture", "training_picture"]
+__all__ = [
+    "check_image",
+    "conditions_to_show",
+    "grid",
+    "panels",
+    "reconstructions",
+    "samples",
+    "save_picture",
+    "training_picture",
+]
 
 _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
 
@@ -92,34 +102,50 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 
 @torch.no_grad()
-def reconstructions(model: LatentVariableModel, x: Tensor) -> dict[str, Tensor]:
+def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
     """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``."""
-    px = model.likelihood(model.posterior(x).mean)
+    px = marginal.likelihood(marginal.posterior(x).mean)
     return {"data": x, "mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
 
 
 @torch.no_grad()
-def samples(model: LatentVariableModel, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
+def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
     """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior.
 
     Args:
-        model: The model.
+        marginal: p(x), or p(x | c) of one condition ``(size,)`` or of n.
         n: How many.
         temperature: Factor on the distance of z from the prior's mean.
     """
-    marginal = model()
-    z = marginal.sample_latent((n,))
+    z = marginal.sample_latent(() if marginal.batch_shape else (n,))
     if temperature != 1:
-        centre = model.prior(None).mean  # pyright: ignore[reportOptionalCall]
+        centre = marginal.prior().mean
         z = centre + temperature * (z - centre)
-    px = model.likelihood(z)
+    px = marginal.likelihood(z)
     return {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
 
 
-def training_picture(model: LatentVariableModel, x: Tensor, path: Path) -> None:
-    """Reconstructions of a few examples above samples, as one PNG."""
-    parts = [(title, grid(images, len(images))) for title, images in reconstructions(model, x).items()]
-    if model.prior is not None:
-        drawn = samples(model, 2 * len(x)).items()
+@torch.no_grad()
+def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tensor | None:
+    """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples.
+
+    Args:
+        model: The model.
+        split: Where the examples are.
+        n: How many; examples begin again where there are fewer.
+    """
+    if model.condition is None:
+        return None
+    device = next(model.parameters()).device
+    if isinstance(model.condition, ClassCondition):
+        return (torch.arange(n, device=device) % len(model.condition.classes)).unsqueeze(-1)
+    return model.conditions(split.batch(torch.arange(n) % len(split), device))
+
+
+def training_picture(marginal: Marginal, x: Tensor, path: Path) -> None:
+    """Reconstructions of a few examples above samples, given their conditions where there are any, as one PNG."""
+    parts = [(title, grid(images, len(images))) for title, images in reconstructions(marginal, x).items()]
+    if marginal.model.prior is not None:
+        drawn = samples(marginal, 2 * len(x)).items()
         parts += [(f"samples: {title}", grid(images, len(x))) for title, images in drawn]
     save_picture(panels(parts), path)

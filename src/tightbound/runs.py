@@ -244,6 +244,7 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "split": lambda value: value in ("train", "valid", "test"),
     "effective_sample_size": _optional(_is_number),
     "pareto_k": _optional(_is_number),
+    "unreliable": _optional(_is_number),
     "trusted": lambda value: value is None or isinstance(value, bool),
     "active_units": _is_count,
     "kl_per_dimension": _optional(_list_of(_is_number)),
@@ -276,7 +277,7 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the folder holds no complete run.
+        CheckpointError: If the folder holds no complete run, or a weight is not a number.
 
     Example:
         >>> load("no/such/run")
@@ -300,6 +301,7 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
             remedy=f"Go on with: tightbound train --resume --out {folder.path}",
         )
     checkpoint.load_into(model, checkpoint.read(folder.weights), folder.weights)
+    checkpoint.check_finite(model)
     model.starts_from_data = False
     return model.eval()
 

@@ -51,8 +51,8 @@ def weight(
         return 0.5 * (1 - math.cos(math.pi * t))
     if kind == "sigmoid":
         return 0.5 * (1 + math.tanh(3 * (2 * t - 1)) / math.tanh(3))
-    cycle = max(1, length // cycles)
-    return ramp(step % cycle, -(-cycle // 2))
+    begin = next(begin for i in range(cycles, -1, -1) if (begin := -(-i * length // cycles)) <= step)
+    return ramp(step - begin, -(-length // (2 * cycles)))
 
 
 def learning_rate(

@@ -4,7 +4,11 @@ An ``.npy`` holds the examples. An ``.npz`` holds, in capital or small letters,
 
 - ``train``, and optionally ``valid`` (``val``) and ``test``; also as ``x_train`` or ``train_images``, with labels in
   ``y_train`` or ``train_labels``; or
-- one array ``x``, ``images`` or ``data`` (or the only one there is), with labels in ``y`` or ``labels``; and optionally
+- one array ``x``, ``images`` or ``data`` (or the only one there is), with labels in ``y`` or ``labels``;
+
+and optionally
+
+- ``c`` or ``conditions`` (``c_train`` and so on), what a model is given with each example; and
 - ``levels``, the number of values of an entry (0: continuous), and ``classes``, the names of the labels.
 """
 
@@ -30,6 +34,7 @@ __all__ = ["read_array_file"]
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 SINGLE = ("x", "images", "data", "arr_0")
 SINGLE_LABELS = ("y", "labels", "targets")
+SINGLE_CONDITIONS = ("c", "conditions")
 
 
 class Header(NamedTuple):
@@ -58,12 +63,14 @@ def read_array_file(path: Path) -> Raw:
         arrays = {key: _read_member(path, archive, members[key]) for key in wanted if key in members}
     values = {split: arrays[key] for key, split in wanted.items() if split in SPLITS}
     labels = {split.removeprefix("y:"): arrays[key] for key, split in wanted.items() if split.startswith("y:")}
+    given = {split.removeprefix("c:"): arrays[key] for key, split in wanted.items() if split.startswith("c:")}
     classes = tuple(map(str, arrays["classes"].tolist())) if "classes" in arrays else ()
-    return from_arrays(path.stem, values, labels=labels, levels=_levels(path, arrays.get("levels")), classes=classes)
+    levels = _levels(path, arrays.get("levels"))
+    return from_arrays(path.stem, values, labels=labels, levels=levels, classes=classes, conditions=given or None)
 
 
 def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
-    """What each array of an .npz is: a split, ``y:`` and a split, or itself."""
+    """What each array of an .npz is: a split, ``y:`` or ``c:`` and a split, or itself."""
     found: dict[str, str] = {}
     for split, words in SPLITS.items():
         for word in words:
@@ -71,6 +78,8 @@ def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
                 found |= {key: split} if key in members and split not in found.values() else {}
             for key in (f"y_{word}", f"{word}_y", f"{word}_labels"):
                 found |= {key: f"y:{split}"} if key in members else {}
+            for key in (f"c_{word}", f"{word}_c", f"{word}_conditions"):
+                found |= {key: f"c:{split}"} if key in members else {}
     extras = {key: key for key in ("levels", "classes") if key in members}
     if "train" in found.values():
         return found | extras
@@ -83,7 +92,8 @@ def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
             remedy="Save it again: np.savez(file, train=..., test=...).",
         )
     labels = {key: "y:train" for key in SINGLE_LABELS if key in members}
-    return {images[0]: "train"} | labels | extras
+    given = {key: "c:train" for key in SINGLE_CONDITIONS if key in members}
+    return {images[0]: "train"} | labels | given | extras
 
 
 def _levels(path: Path, levels: Array | None) -> Levels:

@@ -35,6 +35,7 @@ def from_arrays(
     levels: Levels = "auto",
     classes: tuple[str, ...] = (),
     captions: Mapping[str, tuple[str, ...]] | None = None,
+    conditions: ArrayLike | Mapping[str, ArrayLike] | None = None,
 ) -> Raw:
     """Checks arrays and gives them their meaning.
 
@@ -45,15 +46,17 @@ def from_arrays(
         levels: Number of values of an entry, None if continuous, ``"auto"`` to go by the type.
         classes: Names of the labels.
         captions: Texts of each split, by name.
+        conditions: What a model is given with each example of the training split, or of each split by name.
 
     Raises:
         DataError: If shapes, types or values are not what they claim to be.
         UnknownName: If there are labels of a split that has no examples.
     """
     by_split = labels if isinstance(labels, Mapping) else {} if labels is None else {"train": labels}
-    for split in by_split:
+    given = conditions if isinstance(conditions, Mapping) else {} if conditions is None else {"train": conditions}
+    for split in (*by_split, *given):
         if split not in values:
-            raise UnknownName("split with labels", split, values)
+            raise UnknownName("split with labels or conditions", split, values)
     arrays = {split: as_examples(_numpy(value), f"{name}: {split}") for split, value in values.items()}
     _check_one_shape(arrays)
     levels = _common_levels(arrays, levels)
@@ -61,7 +64,8 @@ def from_arrays(
     for split, array in arrays.items():
         numbers = None if split not in by_split else as_labels(_numpy(by_split[split]), len(array), split)
         texts = None if captions is None else captions.get(split)
-        parts[split] = Part(checked_values(array, levels, f"{name}: {split}"), numbers, texts)
+        vectors = None if split not in given else as_conditions(_numpy(given[split]), len(array), split)
+        parts[split] = Part(checked_values(array, levels, f"{name}: {split}"), numbers, texts, vectors)
     return Raw(name, parts, levels, _named_classes(parts, classes))
 
 
@@ -134,6 +138,23 @@ def as_labels(labels: Array, count: int, what: str) -> npt.NDArray[np.int64]:
             f"The labels of {what} are no class numbers.", got=got, expected=f"whole numbers 0 ... {MOST_CLASSES - 1}"
         )
     return flat.astype(np.int64)
+
+
+def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float32]:
+    """What a model is given with each example, float32 ``[N, *condition_shape]``; NaN where it is missing.
+
+    Raises:
+        DataError: If there are more or fewer than examples, or they are no finite numbers.
+    """
+    if values.dtype.kind not in "buif" or values.ndim < 2 or len(values) != count:
+        raise DataError(
+            f"The conditions of {what} do not match its examples.",
+            got=f"{values.dtype} of shape {values.shape}, {count} examples",
+            expected=f"numbers of shape ({count}, ...)",
+        )
+    if np.isinf(values).any():
+        raise DataError(f"The conditions of {what} are infinite.", expected="finite numbers; NaN for what is missing")
+    return np.ascontiguousarray(values, np.float32)
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:

@@ -77,6 +77,8 @@ class Data:
         valid: Array | Tensor | None = None,
         *,
         labels: Array | Tensor | Mapping[str, Array | Tensor] | None = None,
+        conditions: Array | Tensor | Mapping[str, Array | Tensor] | None = None,
+        captions: Mapping[str, tuple[str, ...]] | None = None,
         levels: int | Literal["auto"] | None = "auto",
         name: str = "arrays",
         classes: tuple[str, ...] = (),
@@ -89,6 +91,8 @@ class Data:
             test: The same of a test split; drawn from ``train`` when absent.
             valid: The same of a validation split; drawn from ``train`` when absent.
             labels: Class numbers of ``train``, or of each split by its name.
+            conditions: What a model is given with each example of ``train``, or of each split by its name.
+            captions: Texts of each split, by name.
             levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other whole
                 numbers, 2 for booleans, continuous for floats.
             name: Title of the data.
@@ -106,7 +110,13 @@ class Data:
         """
         arrays = {"train": train, "valid": valid, "test": test}
         raw = from_arrays(
-            name, {k: v for k, v in arrays.items() if v is not None}, labels=labels, levels=levels, classes=classes
+            name,
+            {k: v for k, v in arrays.items() if v is not None},
+            labels=labels,
+            levels=levels,
+            classes=classes,
+            captions=captions,
+            conditions=conditions,
         )
         return cls.from_raw(raw, DataOptions(data="", **options))  # no name would find these again
 
@@ -170,7 +180,16 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
     if options.flip and len(shape) != 3:
         raise UsageError("Only images can be flipped.", got=f"examples of shape {shape}", remedy="Leave flip out.")
     levels = raw.levels if options.binarize == "none" else 2
-    return DataSpec(raw.name, tuple(shape), levels, dequantized=options.dequantize, classes=raw.classes)
+    given = raw.parts["train"].conditions
+    return DataSpec(
+        raw.name,
+        tuple(shape),
+        levels,
+        dequantized=options.dequantize,
+        classes=raw.classes,
+        captioned=raw.parts["train"].captions is not None,
+        condition_shape=() if given is None else tuple(given.shape[1:]),
+    )
 
 
 def _stored(split: Split) -> Iterator[bytes]:
@@ -191,7 +210,9 @@ def _split(name: str, part: Part, raw: Raw, spec: DataSpec, options: DataOptions
     flip = options.flip and name == "train"
     transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip)
     labels = None if part.labels is None else torch.from_numpy(part.labels.astype(np.int64))
+    given = None if part.conditions is None else torch.from_numpy(part.conditions)
     if isinstance(part.values, np.memmap):
         rows = None if part.rows is None else torch.from_numpy(part.rows)
-        return Split(name, spec, part.values, transform, labels, part.captions, rows)
-    return Split(name, spec, torch.from_numpy(np.ascontiguousarray(part.dense())), transform, labels, part.captions)
+        return Split(name, spec, part.values, transform, labels, part.captions, given, rows)
+    values = torch.from_numpy(np.ascontiguousarray(part.dense()))
+    return Split(name, spec, values, transform, labels, part.captions, given)

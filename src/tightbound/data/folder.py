@@ -55,7 +55,8 @@ def read_folder(path: Path, options: DataOptions) -> Raw:
         numbers = np.array([labels[name] for name in files]) if classes else None
         texts = tuple(captions[name] for name in files) if captions else None
         whole = len(splits) == 1
-        parts[split] = Part(values, numbers, texts, None if whole else np.array([rows[name] for name in files]))
+        mine = None if whole else np.array([rows[name] for name in files])
+        parts[split] = Part(values, numbers, texts, rows=mine)
     return Raw(path.resolve().name.partition(".")[0] or str(path), parts, 256, classes)
 
 

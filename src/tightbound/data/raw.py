@@ -22,6 +22,7 @@ class Part:
         values: Levels or floats, ``[M, *shape]``; a ``np.memmap`` when they do not fit in memory.
         labels: Class numbers, ``[N]``.
         captions: A text for each of the N examples.
+        conditions: What a model is given with each of them, float32 ``[N, *condition_shape]``.
         rows: Which rows of ``values`` the N examples are; None: all, in order (then N = M).
 
     Example:
@@ -33,6 +34,7 @@ class Part:
     values: Array
     labels: npt.NDArray[np.int64] | None = None
     captions: tuple[str, ...] | None = None
+    conditions: npt.NDArray[np.float32] | None = None
     rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -45,6 +47,7 @@ class Part:
             rows=index if self.rows is None else self.rows[index],
             labels=None if self.labels is None else self.labels[index],
             captions=None if self.captions is None else tuple(self.captions[i] for i in index.tolist()),
+            conditions=None if self.conditions is None else self.conditions[index],
         )
 
     def dense(self) -> Array:

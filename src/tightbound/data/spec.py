@@ -25,6 +25,8 @@ class DataSpec:
         dequantized: Whether uniform noise has made the levels continuous; ``levels`` then still tells how many there
             were, and the bits per dimension subtract what the noise adds.
         classes: Names of the labels in the order of their numbers; empty without labels.
+        captioned: Whether every example has a text.
+        condition_shape: Shape of the numbers that a model is given with each example; empty without them.
 
     Example:
         >>> DataSpec("digits", shape=(1, 8, 8), levels=17).dimensions
@@ -36,6 +38,8 @@ class DataSpec:
     levels: int | None
     dequantized: bool = False
     classes: tuple[str, ...] = ()
+    captioned: bool = False
+    condition_shape: tuple[int, ...] = ()
 
     @property
     def dimensions(self) -> int:

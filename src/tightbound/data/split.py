@@ -24,10 +24,14 @@ class Batch(NamedTuple):
     Args:
         x: Float32, ``[n, *shape]``.
         labels: Class numbers, int64 ``[n]``, or None.
+        captions: Their texts, or None.
+        conditions: What a model is given with each, float32 ``[n, *condition_shape]``, or None.
     """
 
     x: Tensor
     labels: Tensor | None
+    captions: tuple[str, ...] | None = None
+    conditions: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +45,7 @@ class Split:
         transform: What turns values into a batch.
         labels: Class numbers, int64 ``[N]``.
         captions: One text per example.
+        conditions: What a model is given with each example, float32 ``[N, *condition_shape]``.
         rows: Rows of ``values`` that are the examples, int64 ``[N]``; None: all of them.
 
     Example:
@@ -58,6 +63,7 @@ class Split:
     transform: Transform
     labels: Tensor | None = None
     captions: tuple[str, ...] | None = None
+    conditions: Tensor | None = None
     rows: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +80,9 @@ class Split:
             device: Where the batch shall be; it is gathered where the values are and scaled there.
         """
         labels = None if self.labels is None else _rows(self.labels, indices).to(device, non_blocking=True)
-        return Batch(self.transform(self._gather(indices).to(device, non_blocking=True)), labels)
+        captions = None if self.captions is None else tuple(self.captions[i] for i in indices.tolist())
+        given = None if self.conditions is None else _rows(self.conditions, indices).to(device, non_blocking=True)
+        return Batch(self.transform(self._gather(indices).to(device, non_blocking=True)), labels, captions, given)
 
     def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Every example once, in order; the last batch may be smaller.
@@ -110,6 +118,7 @@ class Split:
             rows=(indices if self.rows is None else self.rows[indices]) if mapped else None,
             labels=None if self.labels is None else _rows(self.labels, indices),
             captions=None if self.captions is None else tuple(self.captions[i] for i in indices.tolist()),
+            conditions=None if self.conditions is None else _rows(self.conditions, indices),
         )
 
     def to(self, device: torch.device | str) -> Split:

@@ -1,28 +1,40 @@
 """Distributions that torch lacks, and the contract that all of them keep."""
 
 from .bernoulli import Bernoulli, BernoulliVector
-from .conditional import Conditional, check_event, has_density, independent, leading_shape
+from .conditional import Conditional, broadcast, check_event, embedded, has_density, independent, leading_shape
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
 from .divergence import kl_per_dimension
 from .flows import FlowLayers, Pushed
 from .full_gaussian import FullGaussian
 from .levels import CategoricalLevels
+from .logit_laplace import LogitLaplace
 from .mixture import MixtureOfGaussians
+from .one_hot import Bits, OneHot
+from .partial import Partial
+from .relaxed import RelaxedBernoulli, RelaxedCategorical
 from .zuko_guard import load_zuko
 
 __all__ = [
     "Bernoulli",
     "BernoulliVector",
+    "Bits",
     "CategoricalLevels",
     "Conditional",
     "Dirac",
     "DiscretizedLogistic",
     "FlowLayers",
     "FullGaussian",
+    "LogitLaplace",
     "MixtureOfGaussians",
+    "OneHot",
+    "Partial",
     "Pushed",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+    "broadcast",
     "check_event",
+    "embedded",
     "has_density",
     "independent",
     "kl_per_dimension",

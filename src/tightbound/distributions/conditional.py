@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from ..errors import ShapeError
+from ..errors import ObjectiveError, ShapeError
 
-__all__ = ["Conditional", "check_event", "has_density", "independent", "leading_shape"]
+__all__ = ["Conditional", "broadcast", "check_event", "embedded", "has_density", "independent", "leading_shape"]
 
 
 class Conditional(nn.Module):
     r"""Abstract :math:`p(y \mid x, c)`: a network gives features, :meth:`distribution` turns them into a distribution.
 
-    This is the one place where sample and batch dimensions are flattened before a network and restored behind it,
-    where a condition is broadcast to them, and where reduced precision ends: densities are at least float32.
+    Its attribute ``embedding`` turns a condition into the features that the network is shown; None shows it the
+    condition itself. This is the one place where sample and batch dimensions are flattened before a network and
+    restored behind it, where a condition is broadcast to them, and where reduced precision ends: densities are at
+    least float32.
 
     Args:
         network: Maps ``(n, *input_shape)``, and ``(n, condition_dim)`` where there is a condition, to ``(n, ...)``.
@@ -36,6 +38,7 @@ class Conditional(nn.Module):
     def __init__(self, network: nn.Module, input_shape: Sequence[int]) -> None:
         super().__init__()
         self.network = network
+        self.embedding: nn.Module | None = None
         self.input_shape = tuple(input_shape)
 
     def forward(self, inputs: Tensor, c: Tensor | None = None) -> Distribution:
@@ -45,7 +48,8 @@ class Conditional(nn.Module):
         """The network's output, of shape ``(*leading, ...)``."""
         leading = leading_shape(inputs, self.input_shape)
         flat = inputs.reshape(math.prod(leading), *self.input_shape)
-        out = self.network(flat) if c is None else self.network(flat, _broadcast(c, leading))
+        c = embedded(self.embedding, c)
+        out = self.network(flat) if c is None else self.network(flat, broadcast(c, leading))
         if out.dtype in (torch.bfloat16, torch.float16):
             out = out.float()
         return out.reshape(*leading, *out.shape[1:])
@@ -77,7 +81,37 @@ def leading_shape(inputs: Tensor, input_shape: Sequence[int]) -> tuple[int, ...]
     return tuple(inputs.shape[:split])
 
 
-def _broadcast(c: Tensor, leading: tuple[int, ...]) -> Tensor:
+def embedded(embedding: nn.Module | None, c: Tensor | None) -> Tensor | None:
+    """Features ``(*batch, dim)`` of conditions ``(*batch, size)``; None for a part that is given none.
+
+    Raises:
+        ObjectiveError: If a condition is missing where the part is given one.
+
+    Example:
+        >>> embedded(nn.Linear(3, 2), torch.zeros(4, 5, 3)).shape
+        torch.Size([4, 5, 2])
+    """
+    if embedding is None:
+        return c
+    if c is None:
+        raise ObjectiveError(
+            "The model is given a condition, and there is none.",
+            remedy="Call model(c), or model.given(batch); conditions.missing(c) is what stands for none.",
+        )
+    out = embedding(c.reshape(-1, c.shape[-1]))
+    return out.reshape(*c.shape[:-1], *out.shape[1:])
+
+
+def broadcast(c: Tensor, leading: tuple[int, ...]) -> Tensor:
+    """Conditions ``(*batch, size)`` for all of the leading dimensions, flat.
+
+    Raises:
+        ShapeError: If they do not fit.
+
+    Example:
+        >>> broadcast(torch.zeros(5, 2), (3, 5)).shape
+        torch.Size([15, 2])
+    """
     try:
         return c.expand(*leading, c.shape[-1]).reshape(math.prod(leading), c.shape[-1])
     except (RuntimeError, IndexError):

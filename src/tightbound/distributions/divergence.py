@@ -18,7 +18,8 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         p: The prior.
 
     Returns:
-        Shape ``(*batch, *event)`` if both are products over the event's dimensions, else ``(*batch, 1)``.
+        The batch and the factors' dimensions if both are products of as many, ``(*batch, *event)`` for numbers and
+        ``(*batch, positions)`` for one-hot vectors; else ``(*batch, 1)``.
 
     Example:
         >>> import torch
@@ -29,13 +30,15 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         tensor([0.5000, 0.5000])
     """
     try:
-        if isinstance(q, Independent) and isinstance(p, Independent) and q.event_shape == p.event_shape:
-            factors = kl_divergence(q.base_dist, p.base_dist)
-            if factors.shape[factors.dim() - len(q.event_shape) :] == q.event_shape:
-                return factors
+        if isinstance(q, Independent) and isinstance(p, Independent) and _alike(q, p):
+            return kl_divergence(q.base_dist, p.base_dist)
         return kl_divergence(q, p).unsqueeze(-1)
     except NotImplementedError:
         return None
+
+
+def _alike(q: Independent, p: Independent) -> bool:
+    return q.event_shape == p.event_shape and q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -121,6 +121,12 @@ class Pushed(Distribution):
         self._drawn = z, self.noise.log_prob(noise) - log_det
         return z
 
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        z = super().sample(sample_shape)
+        if torch.is_grad_enabled():  # its density was found without a gradient, which whoever asks now may want
+            self._drawn = None
+        return z
+
     def _push(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det = self.transform.call_and_ladj(noise)
         return self.shift + self.log_scale.exp() * y, log_det + self.log_scale.sum(-1)

@@ -39,10 +39,17 @@ class MixtureOfGaussians(Distribution):
         super().__init__(torch.Size(batch_shape), mean.shape[-1:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        centre = self.means.mean(0)
-        precision, mean = torch.exp(-2 * self.log_std), self.means - centre  # (K, d)
+        if torch.is_grad_enabled() or value.device.type == "mps":
+            return self._log_prob(value, self.log_weights, self.means, self.log_std)
+        # What is measured, not trained on, is exact for the narrowest of components too.
+        parts = (value, self.log_weights, self.means, self.log_std)
+        return self._log_prob(*(part.double() for part in parts)).to(value.dtype)
+
+    def _log_prob(self, value: Tensor, log_weights: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
+        centre = means.mean(0)
+        precision, mean = torch.exp(-2 * log_std), means - centre  # (K, d)
         z = (value - centre).reshape(-1, value.shape[-1])
-        constant = self.log_weights - self.log_std.sum(-1) - 0.5 * (precision * mean.square()).sum(-1)
+        constant = log_weights - log_std.sum(-1) - 0.5 * (precision * mean.square()).sum(-1)
         constant = constant - 0.5 * math.log(2 * math.pi) * value.shape[-1]
         with torch.autocast(z.device.type, enabled=False):  # large terms that cancel
             exponents = torch.addmm(constant, z, (precision * mean).T)

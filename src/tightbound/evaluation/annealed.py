@@ -296,9 +296,7 @@ class _Path:
 
     def __init__(self, marginal: Marginal, x: Tensor, annealing: Annealing) -> None:
         self.marginal, self.x, self.leapfrog = marginal, x, annealing.leapfrog
-        if marginal.model.prior is None:
-            marginal.sample_latent()  # says why
-        self.prior: Distribution = marginal.model.prior(marginal.c)  # pyright: ignore[reportOptionalCall]
+        self.prior: Distribution = marginal.prior()
         self.start = marginal.posterior(x) if annealing.start == "posterior" else None
         for part in (self.prior, *(() if self.start is None else (self.start,))):
             _check_continuous(part)
@@ -313,7 +311,7 @@ class _Path:
             log_prior = self.prior.log_prob(z)
             log_start = log_prior if self.start is None else self.start.log_prob(z)
             start_slope = _slope(log_start, z)
-            log_ratio = self.marginal.model.likelihood(z, self.marginal.c).log_prob(self.x)
+            log_ratio = self.marginal.likelihood(z).log_prob(self.x)
             if self.start is not None:
                 log_ratio = log_ratio + self.prior.log_prob(z) - self.start.log_prob(z)
             ratio_slope = _slope(log_ratio, z)

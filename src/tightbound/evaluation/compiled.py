@@ -26,7 +26,9 @@ def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
     """
     if not isinstance(model.likelihood, Likelihood):
         return model
-    return LatentVariableModel(model.prior, _Compiled(model.likelihood), model.posterior).train(model.training)
+    compiled = LatentVariableModel(model.prior, _Compiled(model.likelihood), model.posterior)
+    compiled.condition = model.condition
+    return compiled.train(model.training)
 
 
 class _Compiled(nn.Module):

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
+from ..checkpoint import check_finite
 from ..data import Split
 from ..distributions import MixtureOfGaussians
 from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
 from ..randomness import fixed_noise
 from .estimate import Estimate
-from .passes import check_split
+from .importance import outside_support
+from .passes import check_split, check_support
 
 __all__ = ["Decomposition", "decompose", "spread"]
 
@@ -101,17 +103,22 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         True
     """
     check_split(split)
+    check_finite(model)
     parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = spread(split, limit)
-        x = some.batch(torch.arange(len(some)), parameter.device).x.to(parameter.dtype)
-        terms = model().terms(x)
+        batch = some.batch(torch.arange(len(some)), parameter.device)
+        x = batch.x.to(parameter.dtype)
+        terms = model.given(batch).terms(x)
         latent, n = terms.latents[0], len(x)
+        if (outside := outside_support(latent)) is not None:
+            check_support({"outside": outside[0].double()})
         own = latent.log_posterior[0].double()
         z = latent.z[0]
         log_aggregate = _log_aggregate(latent.posterior, z)
         log_prior = latent.log_prior[0].double() if terms.exact else None
-        q, p = _factors(latent.posterior), None if latent.prior is None else _factors(latent.prior)
+        common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
+        q, p = _factors(latent.posterior), _factors(latent.prior) if latent.prior is not None and common else None
         marginals = None if q is None else _log_marginals(q, z)
         matched = None if p is None else _of_moments(latent.posterior, p)
     information = Estimate.of(own - log_aggregate)
@@ -122,7 +129,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         reconstruction=Estimate.of(terms.log_likelihood[0]),
         kl=None if log_prior is None else Estimate.of(own - log_prior),
         mutual_information=information,
-        aggregate_kl=None if log_prior is None else Estimate.of(log_aggregate - log_prior),
+        aggregate_kl=Estimate.of(log_aggregate - log_prior) if log_prior is not None and common else None,
         aggregate_kl_at_least=matched,
         total_correlation=None if marginals is None or wise is None else Estimate.of(log_aggregate - marginals.sum(1)),
         dimension_wise_kl=None if wise is None else tuple(wise.tolist()),

@@ -10,68 +10,25 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..data import Split
 from ..errors import ObjectiveError, UsageError
-from ..models.latent import LatentVariableModel, evaluating
+from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..randomness import fixed_noise
 from .decomposition import Decomposition, decompose, spread
 from .estimate import Estimate
-from .evaluate import evaluate
+from .evaluate import Evaluation, evaluate
 from .gaps import Gaps, gaps
 from .passes import terms_of_the_first
+from .verdict import Symptoms, Verdict, judge
 
-__all__ = ["Diagnosis", "Symptoms", "Verdict", "diagnose", "judge"]
+if TYPE_CHECKING:
+    from ..training.options import TrainingOptions
 
-Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised", "under-regularised"]
-
-NOTHING = 0.1
-"""Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
-CHANGE = 0.15
-"""By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
-too small or too large."""
-MISMATCH = 0.2
-"""A mismatch of codes and prior above this share of the KL is what makes samples poor."""
-LEAST_MISMATCH = 1.0
-"""A smaller mismatch than so many nats does not count."""
-
-
-@dataclass(frozen=True)
-class Symptoms:
-    """The numbers that a verdict rests on; None where a model does not define one.
-
-    Args:
-        kl: KL of posterior and prior, nats.
-        mutual_information: I(x; z), nats.
-        decoder_use: Nats that the likelihood loses when the examples' latents are exchanged.
-        active: Active latent dimensions.
-        dimensions: All latent dimensions.
-        mismatch: How far the aggregate posterior is from the prior at least, nats.
-        gap: Log p(x) − ELBO, nats.
-        amortisation: The part of it that is the encoder's, nats.
-        best_kl: KL of the posterior that is best for each example, nats.
-        best_kl_error: Standard error of its difference from ``kl``.
-        beta: The weight of the KL that the model was trained with, if that is known.
-        free_bits: Nats of each dimension that training did not charge.
-        prior: The prior's option, if known.
-    """
-
-    kl: float
-    mutual_information: float
-    decoder_use: float
-    active: int
-    dimensions: int
-    mismatch: float | None = None
-    gap: float | None = None
-    amortisation: float | None = None
-    best_kl: float | None = None
-    best_kl_error: float = 0.0
-    beta: float = 1.0
-    free_bits: float = 0.0
-    prior: str = "normal"
+__all__ = ["Diagnosis", "diagnose"]
 
 
 @dataclass(frozen=True)
@@ -96,10 +53,12 @@ class Diagnosis:
         decoder_use: What the likelihood loses when the latents of the examples are exchanged.
         active_units: Latent dimensions whose posterior mean varies.
         dimensions: All latent dimensions.
-        kl_per_dimension: KL of each dimension.
+        kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
         n: Examples.
-        k: Samples of each for log p(x).
+        fit_n: Examples that ``fit`` and the gap and its parts are of, at even distances among these; 0 where there is
+            no fit and no gap.
+        k: Samples of each of them for log p(x).
         split: Which split they are of.
         measure: What the likelihood is for this data.
         notes: What a reader must know of these numbers.
@@ -128,9 +87,10 @@ class Diagnosis:
     decoder_use: Estimate
     active_units: int
     dimensions: int
-    kl_per_dimension: tuple[float, ...]
+    kl_per_dimension: tuple[float, ...] | None
     dimension_wise_kl: tuple[float, ...] | None
     n: int
+    fit_n: int
     k: int
     split: str
     measure: str
@@ -142,77 +102,6 @@ class Diagnosis:
         return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
 
 
-def judge(s: Symptoms) -> tuple[Verdict, str, str]:
-    """The verdict, the cause and the remedy that numbers point to.
-
-    Args:
-        s: The numbers.
-
-    Example:
-        >>> judge(Symptoms(kl=0.02, mutual_information=0.01, decoder_use=0.0, active=0, dimensions=16))[0]
-        'collapsed'
-    """
-    if min(s.mutual_information, s.decoder_use) < NOTHING:
-        return "collapsed", *_why_collapsed(s)
-    pressed, relaxed = _kl_should_change(s)
-    if pressed:
-        shown = "" if s.best_kl is None else f": the best posteriors of this decoder carry {s.best_kl:.1f}"
-        why = f"the KL is pressed below what pays ({s.kl:.1f} nats{shown})"
-        return "over-regularised", why, _less_pressure(s)
-    if relaxed:
-        why = f"the KL ({s.kl:.1f} nats) was not charged in full, so codes say more than pays"
-        return "under-regularised", why, "charge it in full: --beta 1 --free-bits 0"
-    if s.mismatch is not None and s.mismatch > max(LEAST_MISMATCH, MISMATCH * s.kl):
-        why = (
-            f"the codes of all data together are {s.mismatch:.1f} nats from the prior, so its samples are not like them"
-        )
-        return "under-regularised", why, "let the prior learn where the codes are: --prior vamp"
-    if s.active < s.dimensions / 2:
-        why = f"{s.dimensions - s.active} of {s.dimensions} latent dimensions carry nothing"
-        enough = f"--latent-dim {max(2, s.active + max(1, s.active // 4))} would do"
-        return "partial collapse", why, f"{enough}; to use more of them, --free-bits 0.1 or --beta-warmup 0.5"
-    return "healthy", *_what_is_left(s)
-
-
-def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
-    """Whether the KL is too small, and whether it is too large: as measured, or else as the options say."""
-    if s.best_kl is None or s.kl <= 0:
-        return s.beta > 1, s.beta < 1 or s.free_bits > 0
-    change = s.best_kl - s.kl
-    clear = abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error)
-    return clear and change > 0, clear and change < 0
-
-
-def _why_collapsed(s: Symptoms) -> tuple[str, str]:
-    if s.beta > 1:
-        return f"a KL weight of {s.beta:g} makes every nat of code cost more than it pays", "lower it: --beta 1"
-    if s.kl >= NOTHING:
-        why = f"the posterior is {s.kl:.1f} nats from the prior, yet the same for all data, or the decoder ignores it"
-        return why, "let the prior follow (--prior diagonal), or start again with --beta-warmup 0.5"
-    why = "the decoder models the data without z, and the KL was cheaper to save than the code was worth"
-    return (
-        why,
-        "charge the KL later (--beta-warmup 0.5), or not below a floor (--free-bits 0.1), or use a weaker decoder",
-    )
-
-
-def _less_pressure(s: Symptoms) -> str:
-    if s.beta > 1:
-        return f"lower --beta from {s.beta:g} to 1"
-    return "give the encoder more room: larger --hidden, more --epochs, or --beta-warmup 0.5"
-
-
-def _what_is_left(s: Symptoms) -> tuple[str, str]:
-    if s.gap is None or s.amortisation is None:
-        return "the latents are used and the codes agree with the prior", "nothing needs to change"
-    approximation = s.gap - s.amortisation
-    if s.amortisation >= approximation:
-        why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
-        return why, "nothing needs to change; a larger encoder (--hidden) or more --epochs tighten the bound"
-    why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"
-    return why, "nothing needs to change; --posterior cholesky or iaf tightens the bound"
-
-
 def diagnose(
     model: LatentVariableModel,
     split: Split,
@@ -221,6 +110,7 @@ def diagnose(
     gap_examples: int = 100,
     k: int = 1000,
     seed: int = 0,
+    training: TrainingOptions | None = None,
 ) -> Diagnosis:
     """Measures what a model's latents do, and says what is wrong and what to change.
 
@@ -236,6 +126,7 @@ def diagnose(
         gap_examples: Examples at most whose posterior is optimised.
         k: Samples of each of these for log p(x).
         seed: Seed of all noise.
+        training: How the model was trained, if that is known: the remedy then proposes only what differs.
 
     Raises:
         UsageError: If the split is empty or a number out of range.
@@ -266,30 +157,15 @@ def diagnose(
     parts = decompose(model, some, limit=limit, seed=seed)
     gap = gaps(model, some, limit=gap_examples, k=k, seed=seed) if terms.exact else None
     use = _decoder_use(model, some, seed)
-    fit = evaluate(model, spread(some, gap_examples), k=k, seed=seed).nll if terms.exact else None
-    recipe = model.recipe
     kl = found.kl or parts.mutual_information
-    symptoms = Symptoms(
-        kl=kl.value,
-        mutual_information=parts.mutual_information.value,
-        decoder_use=use.value,
-        active=found.active_units,
-        dimensions=terms.latents[0].posterior.event_shape.numel(),
-        mismatch=_mismatch(parts),
-        gap=gap and gap.total.value,
-        amortisation=gap.amortisation.value if gap and gap.amortisation else None,
-        best_kl=kl.value + gap.kl_change.value if gap and gap.kl_change else None,
-        best_kl_error=(gap.kl_change.standard_error or 0.0) if gap and gap.kl_change else 0.0,
-        beta=getattr(recipe, "beta", 1.0),
-        free_bits=getattr(recipe, "free_bits", 0.0),
-        prior=getattr(recipe, "prior", "unknown"),
-    )
-    verdict, cause, remedy = judge(symptoms)
+    wise = _told_apart(found, terms)
+    symptoms = _symptoms(model, terms, found.active_units, kl, parts, gap, use)
+    verdict, cause, remedy = judge(dataclasses.replace(symptoms, training=training))
     return Diagnosis(
         verdict=verdict,
         cause=cause,
         remedy=remedy,
-        fit=fit,
+        fit=evaluate(model, spread(some, gap_examples), k=k, seed=seed).nll if gap else None,
         aggregate_kl=parts.aggregate_kl,
         gap=gap and gap.total,
         approximation_gap=gap and gap.approximation,
@@ -302,14 +178,54 @@ def diagnose(
         decoder_use=use,
         active_units=found.active_units,
         dimensions=symptoms.dimensions,
-        kl_per_dimension=found.kl_per_dimension or (),
+        kl_per_dimension=wise,
         dimension_wise_kl=parts.dimension_wise_kl,
         n=len(some),
+        fit_n=gap.n if gap else 0,
         k=k,
         split=split.name,
         measure=found.measure,
-        notes=tuple(_notes(parts.saturated, len(some), gap)),
+        notes=tuple(_notes(parts.saturated, len(some), gap, wise is None)),
     )
+
+
+def _symptoms(
+    model: LatentVariableModel,
+    terms: Terms,
+    active: int,
+    kl: Estimate,
+    parts: Decomposition,
+    gap: Gaps | None,
+    use: Estimate,
+) -> Symptoms:
+    change = gap and gap.kl_change
+    return Symptoms(
+        kl=kl.value,
+        mutual_information=parts.mutual_information.value,
+        decoder_use=use.value,
+        active=active,
+        dimensions=terms.latents[0].posterior.event_shape.numel(),
+        mismatch=_mismatch(parts),
+        gap=gap and gap.total.value,
+        amortisation=gap.amortisation.value if gap and gap.amortisation else None,
+        best_kl=kl.value + change.value if change else None,
+        best_kl_error=(change.standard_error or 0.0) if change else 0.0,
+        per_dimension=_charged_per_dimension(model, terms),
+        recipe=model.recipe,
+    )
+
+
+def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
+    """Whether training had a KL of each dimension: a mean over samples is one number for all."""
+    latent, sampled = terms.latents[0], getattr(model.recipe, "divergence", "auto") == "monte-carlo"
+    return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
+
+
+def _told_apart(found: Evaluation, terms: Terms) -> tuple[float, ...] | None:
+    """The KL of each dimension, or None if it is one number for several."""
+    dimensions = sum(latent.posterior.event_shape.numel() for latent in terms.latents)
+    wise = found.kl_per_dimension
+    return wise if wise is not None and len(wise) == dimensions else None
 
 
 def _mismatch(parts: Decomposition) -> float | None:
@@ -319,10 +235,12 @@ def _mismatch(parts: Decomposition) -> float | None:
     return parts.aggregate_kl_at_least
 
 
-def _notes(saturated: bool, n: int, gap: Gaps | None) -> Iterator[str]:
+def _notes(saturated: bool, n: int, gap: Gaps | None, one_number: bool) -> Iterator[str]:
     if saturated:
         ceiling = f"ln {n} = {math.log(n):.1f} nats, the most that {n} examples can show"
         yield f"the mutual information is near {ceiling}: it is at least this, and the aggregate KL at most that"
+    if one_number:
+        yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
     if gap is None:
         yield "the prior has no exact density: there is no likelihood, and no gap to measure"
     else:
@@ -336,8 +254,9 @@ def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimat
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         chunks = -(-len(split) // 500)  # of about one size, so that none holds a lone example
         for indices in torch.randperm(len(split)).chunk(chunks):  # neighbours in a split may be of one class
-            x = split.batch(indices, parameter.device).x.to(parameter.dtype)
-            terms = model().terms(x)
-            shuffled = model.likelihood(terms.latents[0].z.roll(1, 1)).log_prob(x)
+            batch = split.batch(indices, parameter.device)
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            terms = px.terms(x)
+            shuffled = px.likelihood(terms.latents[0].z.roll(1, 1)).log_prob(x)
             losses.append((terms.log_likelihood - shuffled)[0])
     return Estimate.of(torch.cat(losses))

@@ -27,6 +27,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data."""
+_OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 BOUND = 100
 """Samples of each example for the ELBO where the likelihood is estimated by other means."""
 
@@ -49,7 +50,7 @@ class Evaluation:
         pareto_k: Mean shape of the tails of the weights; above 0.7 they are too heavy.
         trusted: Whether neither of the two speaks against ``nll``.
         active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples.
-        kl_per_dimension: Mean KL of each latent dimension, nats.
+        kl_per_dimension: Mean KL of each latent dimension, nats; one entry, the whole, where it cannot be told apart.
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
         notes: What a reader must know of these numbers.
@@ -66,6 +67,7 @@ class Evaluation:
     split: str
     effective_sample_size: float | None
     pareto_k: float | None
+    unreliable: float | None
     trusted: bool | None
     active_units: int
     kl_per_dimension: tuple[float, ...] | None
@@ -127,9 +129,10 @@ def evaluate(
     else:
         samples = k
 
-        def both(model: LatentVariableModel, x: Tensor) -> dict[str, Tensor]:
-            found = per_example(model, x, BOUND if terms.bounded else 1)
-            return found | (find(model, x) if reason is None else {})
+        def both(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+            found = per_example(model, x, BOUND if terms.bounded else 1, c)
+            bound = {name: value for name, value in found.items() if name.startswith(_OF_THE_BOUND)}
+            return bound | (find(model, x, c) if reason is None else {})
 
         values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
     estimate = LikelihoodEstimate.of(values, measure, split, samples, method) if reason is None else None
@@ -163,6 +166,7 @@ def _summary(
         split=split.name,
         effective_sample_size=estimate and estimate.effective_sample_size,
         pareto_k=estimate and estimate.pareto_k,
+        unreliable=estimate and estimate.unreliable,
         trusted=estimate and estimate.trusted,
         active_units=int((values["posterior_mean"].double().var(0) > ACTIVE).sum()) if len(split) > 1 else 0,
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),

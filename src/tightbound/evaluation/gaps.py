@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from ..checkpoint import check_finite
 from ..data import Split
 from ..distributions import FullGaussian, independent
 from ..errors import UsageError
@@ -25,7 +26,7 @@ from ..randomness import fixed_noise
 from .decomposition import spread
 from .estimate import Estimate
 from .importance import per_example
-from .passes import check_split
+from .passes import check_split, check_support
 
 __all__ = ["Gaps", "gaps"]
 
@@ -113,6 +114,7 @@ def gaps(
         5
     """
     check_split(split)
+    check_finite(model)
     if limit < 1 or k < 1 or steps < 0 or not lr > 0:
         raise UsageError(
             "A number is out of range.",
@@ -124,13 +126,14 @@ def gaps(
     wanted = [p for p in model.parameters() if p.requires_grad]
     parts: list[dict[str, Tensor]] = []
     with fixed_noise(seed), evaluating(model), progress("posterior gap", len(some)) as advance:
-        x = some.batch(torch.arange(len(some)), parameter.device).x.to(parameter.dtype)
+        batch = some.batch(torch.arange(len(some)), parameter.device)
+        x, c = batch.x.to(parameter.dtype), model.conditions(batch)
         try:
             for p in wanted:
                 p.requires_grad_(False)
-            for part in x.split(CHUNK):
-                parts.append(_of(model(), part, k, steps, lr))
-                advance(len(part))
+            for here in torch.arange(len(x)).split(CHUNK):
+                parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
+                advance(len(here))
         finally:
             for p in wanted:
                 p.requires_grad_(True)
@@ -140,7 +143,8 @@ def gaps(
 
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
-    found = per_example(model, x, k)
+    found = per_example(model, x, k, marginal.c)
+    check_support(found)
     if "log_marginal" not in found:
         model_terms = marginal.terms(x)
         for latent in model_terms.latents:
@@ -156,7 +160,7 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
         return out
     best = _optimised(marginal, x, family, steps, lr)
     again, wide = (
-        per_example(LatentVariableModel(model.prior, model.likelihood, _Given(q)), x, k)
+        per_example(LatentVariableModel(model.prior, model.likelihood, _Given(q)), x, k, marginal.c)
         for q in (best, lambda here: _widened(best(here)))
     )
     return out | {

@@ -18,7 +18,7 @@ from ..memory import keep_freed_memory
 from ..models.latent import Latent, LatentVariableModel, Marginal, Terms
 from .pareto import pareto_k, tail_length
 
-__all__ = ["chunks", "from_prior", "is_unbounded", "per_example", "prior_samples", "weigh"]
+__all__ = ["chunks", "from_prior", "is_unbounded", "outside_support", "per_example", "prior_samples", "weigh"]
 
 ENTRIES = 1 << 21
 """How many numbers the decoder gives at once for all samples together: about what a processor's cache holds."""
@@ -115,7 +115,7 @@ def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None =
     def found(marginal: Marginal, x: Tensor, at_once: int) -> dict[str, Tensor]:
         def draw(samples: int) -> _Chunk:
             z = prior_samples(marginal, samples, len(x))
-            return _Chunk({}, marginal.model.likelihood(z, marginal.c).log_prob(x).double())
+            return _Chunk({}, marginal.likelihood(z).log_prob(x).double())
 
         return _stream(draw, k, at_once, x.dtype)
 
@@ -141,8 +141,9 @@ def chunks(
     rows = max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
     points = max(1, rows // k)
     parts: list[dict[str, Tensor]] = []
+    whole = model() if c is None else None  # which makes its prior once
     for i in range(0, len(x), points):
-        marginal = model(None if c is None else c[i : i + points])
+        marginal = model(None if c is None else c[i : i + points]) if whole is None else whole
         parts.append(found(marginal, x[i : i + points], min(k, rows)))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -191,7 +192,7 @@ def _chunk(terms: Terms) -> _Chunk:
     if not terms.exact:
         return _Chunk(sums, None)
     log_weights = terms.log_weights.double()
-    for outside in filter(lambda found: found is not None, map(_outside, terms.latents)):
+    for outside in filter(lambda found: found is not None, map(outside_support, terms.latents)):
         sums["outside"] = sums.get("outside", 0) + outside.to(log_weights.dtype).sum(0)  # pyright: ignore
         log_weights = log_weights.masked_fill(outside, -math.inf)  # pyright: ignore
     return _Chunk(sums | {"log_weight": log_weights.sum(0)}, log_weights)
@@ -203,7 +204,7 @@ def _log_sums(log_weights: Tensor | None) -> dict[str, Tensor]:
     return {"log_sum": log_weights.logsumexp(0), "log_sum_squares": (2 * log_weights).logsumexp(0)}
 
 
-def _outside(latent: Latent) -> Tensor | None:
+def outside_support(latent: Latent) -> Tensor | None:
     """Which samples lie outside the prior's support, ``(k, *batch)``: an unvalidated density would not say so."""
     if latent.prior is None or is_unbounded(latent.prior):
         return None

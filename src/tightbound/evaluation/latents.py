@@ -96,7 +96,7 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     parameter, parts = next(model.parameters()), []
     with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
         for batch in split.batches(CHUNK, parameter.device):
-            part = _described(model.posterior(batch.x.to(parameter.dtype)))
+            part = _described(model.given(batch).posterior(batch.x.to(parameter.dtype)))
             if batch.labels is not None:
                 part["labels"] = batch.labels
             parts.append({name: value.cpu() for name, value in part.items()})
@@ -126,15 +126,22 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
     parameter, parts = next(model.parameters()), []
     with evaluating(model), fixed_noise(seed):
         for batch in split.batches(CHUNK, parameter.device):
-            x = batch.x.to(parameter.dtype)
-            mean = model.likelihood(model.posterior(x).mean).mean
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            mean = px.likelihood(px.posterior(x).mean).mean
             parts.append((x - mean).double().square().flatten(1).sum(1).cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def interpolation(
-    model: LatentVariableModel, x0: Tensor, x1: Tensor, steps: int = 9, path: Path = "auto", *, seed: int = 0
+    model: LatentVariableModel,
+    x0: Tensor,
+    x1: Tensor,
+    steps: int = 9,
+    path: Path = "auto",
+    c: Tensor | None = None,
+    *,
+    seed: int = 0,
 ) -> Walk:
     r"""The way from the code of one example to that of another.
 
@@ -152,6 +159,7 @@ def interpolation(
         x1: Where they end, the same shape.
         steps: Points of each row, both ends included.
         path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
+        c: Conditions of the rows, ``(rows, size)``, the same from end to end.
         seed: Seed of the draws.
 
     Raises:
@@ -169,11 +177,12 @@ def interpolation(
         raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
     if x0.shape != x1.shape:
         raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
-    path = ("spherical" if _gaussian(model) is not None else "linear") if path == "auto" else path
+    path = ("spherical" if _gaussian(model, _one(c)) is not None else "linear") if path == "auto" else path
     with evaluating(model), fixed_noise(seed):
-        z0, z1 = model.posterior(x0).mean, model.posterior(x1).mean
+        px = model(c)
+        z0, z1 = px.posterior(x0).mean, px.posterior(x1).mean
         t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
-        return _seen(model, _between(z0, z1, t, path))
+        return _seen(model, _between(z0, z1, t, path), None if c is None else c.unsqueeze(1).expand(-1, steps, -1))
 
 
 def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
@@ -192,7 +201,13 @@ def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
 
 @torch.no_grad()
 def traversal(
-    model: LatentVariableModel, x: Tensor, dims: Sequence[int], values: Tensor | None = None, *, seed: int = 0
+    model: LatentVariableModel,
+    x: Tensor,
+    dims: Sequence[int],
+    values: Tensor | None = None,
+    c: Tensor | None = None,
+    *,
+    seed: int = 0,
 ) -> Walk:
     r"""One example's code with one dimension at a time moved through given values.
 
@@ -201,6 +216,7 @@ def traversal(
         x: The example, ``(*shape)``.
         dims: Which latent dimensions, one row each.
         values: What each becomes, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
+        c: The example's condition, ``(size,)``.
         seed: Seed of the draws.
 
     Raises:
@@ -214,15 +230,15 @@ def traversal(
         torch.Size([2, 9, 1, 8, 8])
     """
     with evaluating(model), fixed_noise(seed):
-        code = model.posterior(x.unsqueeze(0)).mean[0]
+        code = model(None if c is None else c.unsqueeze(0)).posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
         if values is None:
-            values = quantiles(model, torch.linspace(0.02, 0.98, 9))[:, list(dims)].T
+            values = quantiles(model, torch.linspace(0.02, 0.98, 9), c)[:, list(dims)].T
         values = values.to(code).expand(len(dims), -1)
         z = code.repeat(len(dims), values.shape[1], 1)
         for row, dim in enumerate(dims):
             z[row, :, dim] = values[row]
-        return _seen(model, z)
+        return _seen(model, z, c)
 
 
 def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
@@ -235,12 +251,13 @@ def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def quantiles(model: LatentVariableModel, levels: Tensor) -> Tensor:
+def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = None) -> Tensor:
     """Quantiles of each dimension of the prior: exact for Gaussians, else of 10,000 draws.
 
     Args:
         model: A model with a prior over vectors.
         levels: Which, between 0 and 1, ``(steps,)``.
+        c: A condition, ``(size,)``.
 
     Returns:
         ``(steps, d)``.
@@ -260,21 +277,25 @@ def quantiles(model: LatentVariableModel, levels: Tensor) -> Tensor:
             "The model has no prior to take quantiles of.",
             remedy="Give the values: quantiles of the codes of some data, for example.",
         )
-    gaussian = _gaussian(model)
+    gaussian = _gaussian(model, c)
     if gaussian is not None:
         return gaussian.icdf(levels.to(gaussian.loc).unsqueeze(-1))
     with fixed_noise():
-        z = model().sample_latent((10_000,)).flatten(1)
+        z = model(c).sample_latent((10_000,)).flatten(1)
     return z.quantile(levels.to(z), dim=0)
 
 
-def _gaussian(model: LatentVariableModel) -> Normal | None:
+def _one(c: Tensor | None) -> Tensor | None:
+    return None if c is None else c[0]
+
+
+def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | None:
     """The factors of the prior over vectors, if they are Gaussian."""
-    prior = None if model.prior is None else model.prior(None)
+    prior = None if model.prior is None else model.prior(c)
     base = prior.base_dist if isinstance(prior, Independent) else None
     return base if isinstance(base, Normal) and base.loc.dim() == 1 else None
 
 
-def _seen(model: LatentVariableModel, z: Tensor) -> Walk:
-    px = model.likelihood(z)
+def _seen(model: LatentVariableModel, z: Tensor, c: Tensor | None = None) -> Walk:
+    px = model.likelihood(z, c)
     return Walk(z, px.mean, px.sample())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -24,15 +24,16 @@ from .annealed import Annealing, annealed
 from .estimate import Estimate
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
-from .passes import Precision, check_split, over, terms_of_the_first
+from .passes import Found, Precision, check_split, over, terms_of_the_first
 
 __all__ = ["LikelihoodEstimate", "Method", "likelihood", "refusal", "sampler"]
 
 Method = Literal["importance", "prior", "annealed"]
 FEW = 10.0
 """Fewer effective samples than these leave the estimate to a handful of lucky ones."""
-MOST = 0.5
+MOST = 0.1
 """The share of examples with heavy tails above which an estimate is not trusted."""
+UNJUDGED = "with less than 25 samples nothing tells whether they are enough: more of them, -k 1000"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class LikelihoodEstimate:
     effective_sample_size: float
     pareto_k: float | None
     unreliable: float | None
-    trusted: bool
+    trusted: bool | None
     method: str
     k: int
     n: int
@@ -81,11 +82,13 @@ class LikelihoodEstimate:
     @classmethod
     def of(cls, values: dict[str, Tensor], measure: Measure, split: Split, k: int, method: str) -> LikelihoodEstimate:
         """From what a method found of every example."""
-        marginal, bits = values["log_marginal"], 1 / (split.spec.dimensions * math.log(2))
+        marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
         tails = values["pareto_k"].double() if "pareto_k" in values else None
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
         warnings = tuple(_warnings(k, effective, unreliable, method))
+        equal = k > 1 and effective > k - 1e-6  # an exact posterior: one sample would do
+        unjudged = tails is None and method != "annealed" and not equal
         return cls(
             nll=Estimate.of(marginal, -1.0, measure.offset),
             bits_per_dim=Estimate.of(marginal, -bits, measure.offset * bits) if measure.comparable else None,
@@ -93,13 +96,13 @@ class LikelihoodEstimate:
             effective_sample_size=effective,
             pareto_k=None if tails is None else tails.mean().item(),
             unreliable=unreliable,
-            trusted=not warnings,
+            trusted=False if warnings else None if unjudged else True,
             method=method,
             k=k,
             n=len(split),
             split=split.name,
             measure=measure.kind,
-            notes=(measure.note, *warnings),
+            notes=(measure.note, *warnings, *([UNJUDGED] if unjudged else [])),
             log_marginal=marginal,
         )
 
@@ -168,9 +171,7 @@ def likelihood(
     return LikelihoodEstimate.of(values, measure, split, k, method)
 
 
-def sampler(
-    method: str, k: int, annealing: Annealing | None = None
-) -> Callable[[LatentVariableModel, Tensor], dict[str, Tensor]]:
+def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:
     """A method by its name, for :func:`~tightbound.evaluation.passes.over`.
 
     Raises:
@@ -179,7 +180,7 @@ def sampler(
     methods = {"importance": per_example, "prior": from_prior, "annealed": partial(annealed, annealing=annealing)}
     if method not in methods:
         raise UsageError("There is no such method.", got=repr(method), expected=f"one of: {', '.join(methods)}")
-    return lambda model, x: methods[method](model, x, k)
+    return lambda model, x, c: methods[method](model, x, k, c)
 
 
 def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 """One pass over a data set: the noise, the chunks, the arithmetic, and what cannot be measured refused.
 
-Convention: ``found(model, x)`` gives a number for each example of a chunk under each name, ``(n, ...)``.
+Convention: ``found(model, x, c)`` gives a number for each example of a chunk under each name, ``(n, ...)``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import check_finite
 from ..data import Split
-from ..errors import CheckpointError, ObjectiveError, UsageError
+from ..errors import ObjectiveError, UsageError
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..progress import progress
 from ..randomness import fixed_noise
 from .compiled import with_compiled_density
 
-__all__ = ["Precision", "check_split", "over", "reduced", "terms_of_the_first"]
+__all__ = ["Precision", "check_split", "check_support", "over", "reduced", "terms_of_the_first"]
 
 Precision = Literal["float32", "bf16"]
+Found = Callable[[LatentVariableModel, Tensor, Tensor | None], dict[str, Tensor]]
 ROWS = 100_000
 """Points times samples between two steps of the progress bar."""
 
@@ -30,7 +32,7 @@ def over(
     model: LatentVariableModel,
     split: Split,
     k: int,
-    found: Callable[[LatentVariableModel, Tensor], dict[str, Tensor]],
+    found: Found,
     *,
     seed: int = 0,
     precision: Precision = "float32",
@@ -55,11 +57,11 @@ def over(
     check_split(split)
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
-    _check_weights(model)
+    check_finite(model)
     with torch.no_grad(), fixed_noise(seed), evaluating(model), reduced(model, precision):
         chunks = list(_chunks(with_compiled_density(model) if compile else model, split, k, seed, found))
     values = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    _check_support(values)
+    check_support(values)
     _check_finite(values)
     return values
 
@@ -69,15 +71,18 @@ def _chunks(
     split: Split,
     k: int,
     seed: int,
-    found: Callable[[LatentVariableModel, Tensor], dict[str, Tensor]],
+    found: Found,
 ) -> Iterator[dict[str, Tensor]]:
     parameter = next(model.parameters())
     with progress("evaluating", len(split)) as advance:
         for part, indices in enumerate(torch.arange(len(split)).split(500)):
             with fixed_noise(seed, part):  # the data is drawn alike, whatever k and the model
-                batch = split.batch(indices, parameter.device).x.to(parameter.dtype)
-            for x in batch.split(max(1, ROWS // k)):
-                yield {name: value.cpu() for name, value in found(model, x).items()}
+                batch = split.batch(indices, parameter.device)
+                c = model.conditions(batch)
+            rows = max(1, ROWS // k)
+            parts = batch.x.to(parameter.dtype).split(rows)
+            for x, given in zip(parts, [None] * len(parts) if c is None else c.split(rows), strict=True):
+                yield {name: value.cpu() for name, value in found(model, x, given).items()}
                 advance(len(x))
 
 
@@ -85,7 +90,8 @@ def terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
     """The terms of one example, which tell what kinds of distributions the model is made of."""
     parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(), evaluating(model):
-        return model().terms(split.batch(torch.arange(1), parameter.device).x.to(parameter.dtype))
+        batch = split.batch(torch.arange(1), parameter.device)
+        return model.given(batch).terms(batch.x.to(parameter.dtype))
 
 
 def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:
@@ -108,18 +114,8 @@ def check_split(split: Split) -> None:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
 
 
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                "A weight of the model is not a number.",
-                got=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()} entries of {name}",
-                expected="finite numbers",
-                remedy="The training diverged or the file is damaged: train again with a lower --lr, or load another.",
-            )
-
-
-def _check_support(values: dict[str, Tensor]) -> None:
+def check_support(values: dict[str, Tensor]) -> None:
+    """Refuses samples ``outside`` the prior's support."""
     share = values.get("outside")
     if share is None or not share.any():
         return

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +21,7 @@ from torch.types import _size
 
 from ..distributions import check_event, has_density, kl_per_dimension
 from ..errors import ObjectiveError, UsageError
+from ..networks.modes import evaluating
 
 if TYPE_CHECKING:
     from ..data.spec import DataSpec
@@ -59,12 +59,12 @@ class Latent:
     def log_prior(self) -> Tensor:
         """Log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
         prior = self._prior()
-        return getattr(prior, "lower_bound", prior.log_prob)(self.z)
+        return self._remembered("log_prior", lambda: getattr(prior, "lower_bound", prior.log_prob)(self.z))
 
     @property
     def log_posterior(self) -> Tensor:
         """Log q(z | x, c), ``(k, *batch)``."""
-        return self.posterior.log_prob(self.z)
+        return self._remembered("log_posterior", lambda: self.posterior.log_prob(self.z))
 
     def kl(self, analytic: bool | None = None) -> Tensor:
         """KL(q ‖ p) in nats, per dimension ``(*batch, *latent)`` where it can be told apart, else ``(*batch, 1)``.
@@ -94,12 +94,16 @@ class Latent:
 
     @property
     def _closed_kl(self) -> Tensor | None:
-        if "kl" in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
-            return self._memo["kl"]
-        kl = kl_per_dimension(self.posterior, self._prior())
+        return self._remembered("kl", lambda: kl_per_dimension(self.posterior, self._prior()))
+
+    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A value that objectives and readings share: computed once, with its gradient."""
+        if name in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
+            return self._memo[name]
+        value = compute()
         if torch.is_grad_enabled():  # without gradients it must not serve an objective later
-            self._memo["kl"] = kl
-        return kl
+            self._memo[name] = value
+        return value
 
     def _prior(self) -> Distribution:
         if self.prior is None:
@@ -117,6 +121,7 @@ class Terms:
     Args:
         log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
         latents: The latents, from the one next to the data up.
+        generated: The terms with samples of the prior in the posterior's place, where they were asked for.
 
     Example:
         >>> from tightbound.distributions import independent
@@ -129,6 +134,7 @@ class Terms:
 
     log_likelihood: Tensor
     latents: tuple[Latent, ...]
+    generated: Terms | None = None
 
     @property
     def log_prior(self) -> Tensor:
@@ -197,11 +203,28 @@ class LatentVariableModel(nn.Module):
 
     def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module) -> None:
         super().__init__()
+        self.condition: nn.Module | None = None
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Takes over weights, which training then leaves as they are."""
+        self.starts_from_data = False
+        return super().load_state_dict(*args, **options)
 
     def forward(self, c: Tensor | None = None) -> Marginal:
         """The distribution of x given c."""
         return Marginal(self, c)
+
+    def conditions(self, batch: Any) -> Tensor | None:
+        """The conditions of a batch of data, ``(n, size)``, where the model is given any."""
+        if self.condition is None:
+            return None
+        c = self.condition(batch)
+        return c.to(next(self.parameters()).dtype) if c.is_floating_point() else c
+
+    def given(self, batch: Any) -> Marginal:
+        """The distribution of x given the conditions of a batch of data."""
+        return self(self.conditions(batch))
 
 
 class Marginal(Distribution):
@@ -225,6 +248,7 @@ class Marginal(Distribution):
 
     def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
         self.model, self.c = model, c
+        self._prior: Distribution | None = None
         event_shape = torch.Size(getattr(model.likelihood, "shape", ()))
         super().__init__(torch.Size() if c is None else c.shape[:-1], event_shape, validate_args=False)
 
@@ -232,7 +256,34 @@ class Marginal(Distribution):
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
         return self.model.posterior(x, self.c)
 
-    def terms(self, x: Tensor, k: int = 1, posterior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
+    def likelihood(self, z: Tensor) -> Distribution:
+        """The distribution of x given z."""
+        return self.model.likelihood(z, self.c)
+
+    def prior(self) -> Distribution:
+        """The distribution of z.
+
+        Raises:
+            ObjectiveError: If the model has none.
+        """
+        if self.model.prior is None:
+            raise ObjectiveError(
+                "The model has no prior, so it cannot be sampled.",
+                remedy="An autoencoder reconstructs and interpolates; for samples train recipe 'vae'.",
+            )
+        prior = self.model.prior(self.c) if self._prior is None or torch.is_grad_enabled() else self._prior
+        self._prior = None if torch.is_grad_enabled() else prior  # a graph is walked back once
+        return prior
+
+    def terms(
+        self,
+        x: Tensor,
+        k: int = 1,
+        posterior: Distribution | None = None,
+        *,
+        pathwise: bool = True,
+        generate: bool = False,
+    ) -> Terms:
         """The terms of x, with k samples of the posterior.
 
         Args:
@@ -241,6 +292,7 @@ class Marginal(Distribution):
             posterior: What :meth:`posterior` gave for this x, if that is known already.
             pathwise: Whether gradients reach the posterior through its samples, where those can be reparameterised;
                 the score-function estimator wants samples without.
+            generate: Whether to add the terms with samples of the prior: what the model predicts with.
 
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
@@ -250,13 +302,18 @@ class Marginal(Distribution):
             raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
         posterior = self.posterior(x) if posterior is None else posterior
         z = posterior.rsample((k,)) if pathwise and posterior.has_rsample else posterior.sample((k,))
-        likelihood = self.model.likelihood(z, self.c)
+        likelihood = self.likelihood(z)
         check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
-        prior = None if self.model.prior is None else self.model.prior(self.c)
+        prior = None if self.model.prior is None else self.prior()
         if prior is not None and has_density(prior):
             check_event(prior, posterior.event_shape, "prior")
         log_likelihood = likelihood.log_prob(x).expand(k, *posterior.batch_shape)
-        return Terms(log_likelihood, (Latent(z, posterior, prior),))
+        generated = None
+        if generate:
+            prior = self.prior()
+            batch = posterior.batch_shape[: len(posterior.batch_shape) - len(prior.batch_shape)]
+            generated = self.terms(x, k, prior.expand((*batch, *prior.batch_shape)), pathwise=pathwise)
+        return Terms(log_likelihood, (Latent(z, posterior, prior),), generated)
 
     def lower_bound(self, x: Tensor) -> Tensor:
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
@@ -265,31 +322,14 @@ class Marginal(Distribution):
     def sample(self, sample_shape: _size = ()) -> Tensor:
         """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``."""
         with torch.no_grad():
-            return self.model.likelihood(self.sample_latent(sample_shape), self.c).sample()
+            return self.likelihood(self.sample_latent(sample_shape)).sample()
 
     def sample_latent(self, sample_shape: _size = ()) -> Tensor:
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
-        if self.model.prior is None:
-            raise ObjectiveError(
-                "The model has no prior, so it cannot be sampled.",
-                remedy="An autoencoder reconstructs and interpolates; for samples train recipe 'vae'.",
-            )
-        return self.model.prior(self.c).sample(sample_shape)
+        return self.prior().sample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         raise ObjectiveError(
             "The density of a latent-variable model is an integral without a closed form.",
             remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
         )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in evaluation mode; behind it every part is in the mode in which it was."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode

@@ -7,6 +7,7 @@ is averaged by whoever maximises, never here. Only ``elbo`` at a weight of 1 and
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
+from .prediction import gsnn, hybrid
 
 __all__ = [
     "beta_tcvae",
@@ -14,6 +15,8 @@ __all__ = [
     "dreg",
     "elbo",
     "free_bits",
+    "gsnn",
+    "hybrid",
     "info_vae",
     "iwae",
     "mmd",

@@ -35,7 +35,7 @@ def sticking_the_landing(terms: Terms) -> Tensor:
         ``(*batch)``, nats; the value is ``elbo(terms, analytic=False)``.
 
     Raises:
-        ObjectiveError: If the model has no ELBO.
+        ObjectiveError: If the model has no ELBO, or no gradient flows through the samples.
 
     Example:
         >>> import torch
@@ -68,7 +68,7 @@ def dreg(terms: Terms) -> Tensor:
         ``(*batch)``, nats; the value is ``iwae(terms)``.
 
     Raises:
-        ObjectiveError: If a density is not exact.
+        ObjectiveError: If a density is not exact, or no gradient flows through the samples.
 
     Example:
         >>> import torch
@@ -145,4 +145,11 @@ def _log_posterior_by_path(terms: Terms) -> Tensor:
 
 def _by_path(latent: Latent) -> Tensor:
     fixed = latent.posterior.log_prob(latent.z.detach())
-    return latent.log_posterior - (fixed - fixed.detach())
+    if fixed.requires_grad and not latent.z.requires_grad:
+        raise ObjectiveError(
+            "This gradient goes through the samples, and these have none.",
+            got=f"samples of {type(latent.posterior).__name__} without a path",
+            remedy="Draw terms(x, k), from a posterior that can be reparameterised; or use objectives.score_function.",
+        )
+    through = latent.posterior.log_prob(latent.z.view_as(latent.z))  # not what a flow knows of its own last sample
+    return through - (fixed - fixed.detach())

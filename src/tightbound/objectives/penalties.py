@@ -6,7 +6,6 @@ Convention: as in :mod:`tightbound.objectives`; N is the size of the training se
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ def free_bits(
     nats: float,
     beta: float | Tensor = 1.0,
     *,
-    per: Literal["dimension", "latent"] = "dimension",
+    group: int = 1,
     analytic: bool | None = None,
 ) -> Tensor:
     r"""The ELBO with some KL for free: below :math:`\lambda` nats, averaged over the batch, it costs no more to use.
@@ -44,8 +43,8 @@ def free_bits(
         terms: The terms of a batch.
         nats: :math:`\lambda`.
         beta: Weight of the KL.
-        per: Whether each dimension or each whole latent has :math:`\lambda` for free; a KL that cannot be told apart
-            by dimension counts as one.
+        group: How many neighbouring dimensions share :math:`\lambda`; 0: all of a latent. A KL that cannot be told
+            apart by dimension is one group.
         analytic: As for :func:`~tightbound.objectives.elbo`.
 
     Returns:
@@ -65,7 +64,7 @@ def free_bits(
     cost = torch.zeros((), device=terms.log_likelihood.device, dtype=terms.log_likelihood.dtype)
     for latent in terms.latents:
         kl = latent.kl(analytic).flatten(leading)
-        groups = kl if per == "dimension" else kl.sum(-1, keepdim=True)
+        groups = torch.stack([part.sum(-1) for part in kl.split(group or kl.shape[-1], dim=-1)], dim=-1)
         free = groups.detach().flatten(0, leading - 1).mean(0) < nats
         cost = cost + torch.where(free, nats, groups).sum(-1)
     return reconstruction(terms) - beta * cost

@@ -1,8 +1,18 @@
 r"""Priors :math:`p(z \mid c)`."""
 
+from .categorical import BernoulliPrior, CategoricalPrior
 from .flow import FlowPrior
-from .gaussian import DiagonalNormal, GaussianMixture
+from .gaussian import ConditionalNormal, DiagonalNormal, GaussianMixture
 from .normal import StandardNormal
 from .vamp import VampPrior
 
-__all__ = ["DiagonalNormal", "FlowPrior", "GaussianMixture", "StandardNormal", "VampPrior"]
+__all__ = [
+    "BernoulliPrior",
+    "CategoricalPrior",
+    "ConditionalNormal",
+    "DiagonalNormal",
+    "FlowPrior",
+    "GaussianMixture",
+    "StandardNormal",
+    "VampPrior",
+]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from ..distributions import MixtureOfGaussians, independent
+from ..distributions import Conditional, MixtureOfGaussians, embedded, independent
 
-__all__ = ["DiagonalNormal", "GaussianMixture"]
+__all__ = ["ConditionalNormal", "DiagonalNormal", "GaussianMixture"]
 
 
 class DiagonalNormal(nn.Module):
@@ -31,6 +31,37 @@ class DiagonalNormal(nn.Module):
         batch = () if c is None else c.shape[:-1]
         mean, std = self.mean.expand(*batch, -1), self.log_std.exp().expand(*batch, -1)
         return independent(Normal(mean, std, validate_args=False), 1)
+
+
+class ConditionalNormal(Conditional):
+    r"""A Gaussian given the condition, :math:`p(z \mid c) = \mathcal{N}(\mu(c), \operatorname{diag} \sigma^2(c))`.
+
+    References:
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Args:
+        network: Maps features of the condition ``(n, dim)`` to ``(n, 2 * latent_dim)``: means, then log standard
+            deviations.
+        embedding: Those features of conditions ``(n, size)``.
+        dim: Size of them.
+
+    Example:
+        >>> from tightbound.networks import MLP, ClassEmbedding
+        >>> prior = ConditionalNormal(MLP(4, 2 * 3, ()), ClassEmbedding(10, 4), 4)
+        >>> prior(torch.tensor([[7], [-1]])).sample().shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, network: nn.Module, embedding: nn.Module, dim: int) -> None:
+        super().__init__(network, (dim,))
+        self.given = embedding
+
+    def forward(self, c: Tensor | None = None) -> Distribution:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.distribution(self.features(embedded(self.given, c)))  # pyright: ignore[reportArgumentType]
+
+    def distribution(self, features: Tensor) -> Distribution:
+        mean, log_std = features.chunk(2, dim=-1)
+        return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
 
 
 class GaussianMixture(nn.Module):

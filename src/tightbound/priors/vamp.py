@@ -19,6 +19,10 @@ EDGE = 1e-2
 """How far from the ends of the range pseudo-inputs start: at the ends a logit is infinite."""
 
 
+ENTRIES = 1 << 20
+"""Entries of points times members whose densities are evaluated at once."""
+
+
 class VampPrior(nn.Module):
     r"""A mixture of the posteriors of learned pseudo-inputs, :math:`p(z) = \frac{1}{K} \sum_j q(z \mid u_j)`.
 
@@ -91,8 +95,10 @@ class _EqualMixture(Distribution):
         super().__init__(torch.Size(batch_shape), members.event_shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        expanded = value.unsqueeze(-2).expand(*value.shape[:-1], *self.members.batch_shape, value.shape[-1])
-        return self.members.log_prob(expanded).logsumexp(-1) - math.log(self.members.batch_shape[0])
+        points, members = value.reshape(-1, value.shape[-1]), self.members.batch_shape[0]
+        at_once = max(1, ENTRIES // (members * value.shape[-1]))
+        parts = [self.members.log_prob(z.unsqueeze(1).expand(-1, members, -1)) for z in points.split(at_once)]
+        return (torch.cat(parts).logsumexp(-1) - math.log(members)).reshape(value.shape[:-1])
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():

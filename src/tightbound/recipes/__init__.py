@@ -2,7 +2,9 @@
 
 from .autoencoder import Autoencoder
 from .base import Recipe, find_recipe
+from .completion import Completion, CompletionBaseline
+from .cvae import CVAE
 from .linear_vae import LinearVAE
 from .vae import VAE
 
-__all__ = ["VAE", "Autoencoder", "LinearVAE", "Recipe", "find_recipe"]
+__all__ = ["CVAE", "VAE", "Autoencoder", "Completion", "CompletionBaseline", "LinearVAE", "Recipe", "find_recipe"]

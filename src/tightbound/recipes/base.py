@@ -44,6 +44,11 @@ class Recipe:
         return 1
 
     @property
+    def generates(self) -> bool:
+        """Whether training also wants the terms with samples of the prior."""
+        return False
+
+    @property
     def pathwise(self) -> bool:
         """Whether training's gradients go through the samples of the posterior."""
         return True

@@ -21,8 +21,10 @@ __all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "PosteriorName"
 
 NetworkName = Literal["mlp", "convolutional"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
-LikelihoodName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical"]
-DecoderName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "autoregressive"]
+LikelihoodName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "logit-laplace"]
+DecoderName = Literal[
+    "auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "logit-laplace", "autoregressive"
+]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
 PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 PriorName = Literal["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]
@@ -87,7 +89,10 @@ class VAE(Recipe):
     beta: float = 1.0
     """Weight of the KL in training; what is reported is always the bound at 1."""
     free_bits: float = 0.0
-    """Nats of KL that each dimension has for free in training (0: none)."""
+    """Nats of KL that each group of dimensions has for free in training (0: none); all of the latent where its KL has
+    no dimensions (a mixture, vamp or flow prior; a cholesky or flow posterior)."""
+    free_bits_group: int = 1
+    """Dimensions of such a group; 0: the whole latent."""
     capacity: float | None = None
     """Nats that the KL is held to in training, reached linearly over warm-up; beta weighs the distance."""
     mmd: float = 100.0
@@ -106,6 +111,8 @@ class VAE(Recipe):
             (self.components, self.transforms, self.pixel_layers, self.pixel_channels),
         )
 
+        if self.free_bits_group < 0:
+            raise UsageError("A group of dimensions is not negative.", got=self.free_bits_group, expected="0 or more")
         if self.samples < 1:
             raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")
         for name in ("beta", "free_bits", "capacity", "mmd"):
@@ -141,6 +148,8 @@ class VAE(Recipe):
         yield dirac, "A point mass has no KL to a prior.", "Use --objective mmd --beta 0, or recipe autoencoder."
         unlearned = self.posterior == "dirac" and self.prior != "normal"
         yield unlearned, "A point mass cannot teach a prior.", "Use --prior normal, or another posterior."
+        idle = self.beta == 0 and self.prior != "normal"
+        yield idle, "With a KL of weight 0 the prior learns nothing.", "Use --prior normal, or a beta above 0."
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
@@ -167,7 +176,8 @@ class VAE(Recipe):
         if self.capacity is not None:
             return o.capacity(terms, self.capacity * beta, self.beta, analytic=self._analytic)
         if self.free_bits:
-            return o.free_bits(terms, self.free_bits, self.beta * beta, analytic=self._analytic)
+            nats, group = self.free_bits, self.free_bits_group
+            return o.free_bits(terms, nats, self.beta * beta, group=group, analytic=self._analytic)
         return o.elbo(terms, self.beta * beta, analytic=self._analytic)
 
     def bound(self, terms: Terms) -> Tensor:

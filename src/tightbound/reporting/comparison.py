@@ -294,7 +294,7 @@ def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict
     """What one pass over the examples tells of a model."""
     measure, terms = measure_of(model.likelihood, test.spec), terms_of_the_first(model, test)
     samples, reason = k if terms.bounded else min(k, 1), refusal(terms, measure, "importance")
-    values = over(model, test, samples, lambda model, x: per_example(model, x, samples), seed=seed)
+    values = over(model, test, samples, lambda model, x, c: per_example(model, x, samples, c), seed=seed)
     each, codes = {"squared_error": reconstruction_error(model, test, seed=seed)}, values["posterior_mean"]
     numbers: dict[str, Any] = dict.fromkeys(("nll", "bits_per_dim", "elbo", "kl", "trusted"))
     numbers["notes"] = () if reason is None else reason[:1]

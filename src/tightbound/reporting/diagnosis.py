@@ -29,7 +29,7 @@ def section(m: Material) -> str:
     if m.evaluation.kl is None:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
     test = spread(m.test, EXAMPLES)
-    found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed)
+    found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed, training=m.config.training)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
     parts = [page.paragraph(words, "verdict"), _bars(found), _table(found), _codes(m, found, test)]
     return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
@@ -55,10 +55,11 @@ def _bars(found: Diagnosis) -> str:
 
 
 def _table(found: Diagnosis) -> str:
+    fewer = f"; of {found.fit_n} examples" if found.fit_n != found.n else ""
     rows: list[tuple[str, Estimate | None, str]] = [
-        ("negative log-likelihood", found.fit, "the fit: the first goal"),
+        ("negative log-likelihood", found.fit, f"the fit: the first goal{fewer}"),
         ("KL of all codes together from the prior", found.aggregate_kl, "self-consistency: the second goal"),
-        ("log p(x) − ELBO", found.gap, "tightness of the bound: the third goal"),
+        ("log p(x) − ELBO", found.gap, f"tightness of the bound: the third goal{fewer}"),
         ("mutual information I(x; z)", found.mutual_information, f"at most ln {found.n} = {math.log(found.n):.2f}"),
         ("total correlation of the codes", found.total_correlation, "dependence of the latent dimensions"),
         ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
@@ -73,17 +74,23 @@ def _cell(value: Estimate) -> str:
 
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
-    kl = np.asarray(found.kl_per_dimension)
-    if m.model.prior is None or len(kl) != found.dimensions or found.dimensions < 2:
+    kl = np.asarray(found.kl_per_dimension or ())
+    if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""
     parameter = next(m.model.parameters())
     with fixed_noise(m.seed), torch.no_grad():
-        x = test.batch(torch.arange(len(test)), parameter.device).x.to(parameter.dtype)
-        z = m.model.posterior(x).sample((DRAWS,)).flatten(0, 1).flatten(1).double().cpu().numpy()
-        reference = m.model().sample_latent((20_000,)).flatten(1).double().cpu().numpy()
-    chosen = np.argsort(-kl, kind="stable")[:most]
+        batch = test.batch(torch.arange(len(test)), parameter.device)
+        px = m.model.given(batch)
+        q = px.posterior(batch.x.to(parameter.dtype))
+        told = q.mean.flatten(1).double().var(0).cpu().numpy()
+        z = q.sample((DRAWS,)).flatten(0, 1).flatten(1).double().cpu().numpy()
+        count = 20_000 // px.batch_shape.numel() + 1
+        reference = px.sample_latent((count,)).reshape(-1, q.event_shape.numel()).double().cpu().numpy()
+    chosen = np.argsort(-kl if len(kl) else -told, kind="stable")[:most]
     both = np.concatenate([z[:, chosen], reference[:, chosen]])
     limits = (float(np.quantile(both, 0.001)), float(np.quantile(both, 0.999)))
-    panels = [(f"z{d} · {kl[d]:.2f} nats", z[:, d], reference[:, d]) for d in chosen.tolist()]
-    title = "Codes of all examples against the prior, in the dimensions with the largest KL"
+    said = [f"z{d} · {kl[d]:.2f} nats" if len(kl) else f"z{d}" for d in chosen.tolist()]
+    panels = [(name, z[:, d], reference[:, d]) for name, d in zip(said, chosen.tolist(), strict=True)]
+    most_used = "largest KL" if len(kl) else "largest variance of the posterior's mean"
+    title = f"Codes of all examples against the prior, in the dimensions with the {most_used}"
     return page.figure(page.plot(figures.svg(figures.densities(panels, limits)), alt=title), title)

@@ -66,11 +66,12 @@ class Material:
         """Class numbers of ``test``, on the CPU."""
         return None if self.test.labels is None else self.test.labels.cpu()
 
-    def examples(self, indices: Tensor) -> Tensor:
-        """Examples of ``test`` in the model's arithmetic, binarised or dequantised by the same draws every time."""
+    def examples(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Examples of ``test`` in the model's arithmetic, and their conditions, by the same draws every time."""
         parameter = next(self.model.parameters())
         with fixed_noise(self.seed):
-            return self.test.batch(indices, parameter.device).x.to(parameter.dtype)
+            batch = self.test.batch(indices, parameter.device)
+            return batch.x.to(parameter.dtype), self.model.conditions(batch)
 
     def spread(self, count: int) -> Tensor:
         """Indices of so many examples, taken evenly, because a folder's examples lie in the order of their class."""

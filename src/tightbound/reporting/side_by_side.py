@@ -21,7 +21,8 @@ from ..errors import UsageError
 from ..evaluation import Estimate
 from ..evaluation.latents import interpolation
 from ..likelihoods import measure_of
-from ..pictures import save_picture
+from ..models import Marginal
+from ..pictures import conditions_to_show, save_picture
 from ..randomness import fixed_noise
 from ..runs import number
 from . import figures, page
@@ -93,12 +94,14 @@ def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
     """Sheets of pictures under their titles."""
     model, shown = run.model, _spread(len(run.test), COLUMNS)
     with fixed_noise(seed):
-        x = _examples(run, shown)
-        rebuilt = model.likelihood(model.posterior(x).mean).mean
-        z = _random_latents(run, 4 * COLUMNS)
-        decoded = model.likelihood(z).mean
+        x, c = _examples(run, shown)
+        px = model(c)
+        rebuilt = px.likelihood(px.posterior(x).mean).mean
+        random = model(conditions_to_show(model, run.test, 4 * COLUMNS))
+        decoded = random.likelihood(_random_latents(run, random, 4 * COLUMNS)).mean
         ends = _ends(run)
-        walk = interpolation(model, _examples(run, ends[:, 0]), _examples(run, ends[:, 1]), COLUMNS, seed=seed).mean
+        (x0, c0), (x1, _) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
+        walk = interpolation(model, x0, x1, COLUMNS, c=c0, seed=seed).mean
     return {
         "Reconstructions: data above the mean of p(x|z)": _sheet(torch.cat([x, rebuilt])),
         "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(decoded),
@@ -106,17 +109,19 @@ def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
     }
 
 
-def _random_latents(run: ComparedRun, n: int) -> Tensor:
+def _random_latents(run: ComparedRun, random: Marginal, n: int) -> Tensor:
     """From the prior; for a model without one from N(0, I), which nothing has made its codes follow."""
     if run.model.prior is not None:
-        return run.model().sample_latent((n,))
-    return torch.randn_like(run.model.posterior(_examples(run, torch.zeros(n, dtype=torch.int64))).mean)
+        return random.sample_latent(() if random.batch_shape else (n,))
+    x, _ = _examples(run, torch.zeros(n, dtype=torch.int64))
+    return torch.randn_like(random.posterior(x).mean)
 
 
-def _examples(run: ComparedRun, indices: Tensor) -> Tensor:
+def _examples(run: ComparedRun, indices: Tensor) -> tuple[Tensor, Tensor | None]:
     parameter = next(run.model.parameters())
     with fixed_noise():
-        return run.test.batch(indices, parameter.device).x.to(parameter.dtype)
+        batch = run.test.batch(indices, parameter.device)
+        return batch.x.to(parameter.dtype), run.model.conditions(batch)
 
 
 def _ends(run: ComparedRun, rows: int = 3) -> Tensor:

@@ -33,7 +33,8 @@ def reconstructions(m: Material, count: int = 10) -> str:
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
     with fixed_noise(m.seed), torch.no_grad():
-        rows = pictures.reconstructions(m.model, m.examples(m.spread(count)))
+        x, c = m.examples(m.spread(count))
+        rows = pictures.reconstructions(m.model(c), x)
     strips = [(title, _grid(x, f"{title} of {len(x)} examples", len(x))) for title, x in rows.items()]
     return page.paragraph(_MEAN_AND_DRAW) + page.strips(strips)
 
@@ -45,7 +46,7 @@ def samples(m: Material, count: int = 36) -> str:
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
     with fixed_noise(m.seed):
-        sides = pictures.samples(m.model, count)
+        sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
     tiles = (page.figure(_grid(x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     return page.paragraph("Latents drawn from the prior; the same latent stands in the same place on both sides.") + (
         page.tiles(*tiles)
@@ -59,8 +60,8 @@ def interpolations(m: Material, rows: int = 5) -> str:
     if len(m.test) < 2:
         return page.paragraph("It takes two examples to go from one to another.")
     ends = _ends(m, rows)
-    x0, x1 = m.examples(ends[:, 0]), m.examples(ends[:, 1])
-    walk = interpolation(m.model, x0, x1, steps=9)
+    (x0, c), (x1, _) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
+    walk = interpolation(m.model, x0, x1, steps=9, c=c)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     how = "on a great circle, as suits a Gaussian prior" if m.model.prior is not None else "on a straight line"
     text = (
@@ -85,13 +86,14 @@ def traversals(m: Material, rows: int = 8) -> str:
     """The most active dimensions, each moved alone, as HTML."""
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
-    if m.model.posterior(m.examples(torch.arange(1))).mean.dim() != 2:
+    x, c = m.examples(m.spread(1))
+    if m.model(c).posterior(x).mean.dim() != 2:
         return page.paragraph("The latent is not a vector, so it has no single dimensions to move.")
     size, what, unit = _activity(m)
     dims = size.argsort(descending=True)[:rows].tolist()
     levels = torch.linspace(0.02, 0.98, 9)
     values = None if m.model.prior is not None else m.codes[:, dims].double().quantile(levels.double(), dim=0).T
-    walk = traversal(m.model, m.examples(m.spread(1))[0], dims, values)
+    walk = traversal(m.model, x[0], dims, values, None if c is None else c[0])
     source = "the prior" if m.model.prior is not None else "the codes of the data"
     text = (
         f"The code of one example with one dimension at a time moved from the 2 % to the 98 % quantile of {source}; "

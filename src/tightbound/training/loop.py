@@ -254,10 +254,11 @@ class _Run:
         share = batch[part :: self.fabric.world_size * self.options.accumulate]
         weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
         reseed(self.fabric.device, self.options.seed, self.run.step, part)
-        x = self.train_split.batch(share if len(share) else batch[:1], self.fabric.device).x
+        examples = self.train_split.batch(share if len(share) else batch[:1], self.fabric.device)
+        x, c = examples.x, self.model.conditions(examples)
         x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
         with self.fabric.no_backward_sync(self.module, enabled=more):
-            rows = self.module(x, beta)
+            rows = self.module(x, beta, c)
             loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
             self.fabric.backward(loss)
         return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
@@ -331,7 +332,8 @@ class _Run:
         dtype = next(self.model.parameters()).dtype
         one, sums = torch.ones((), device=self.fabric.device), torch.zeros(len(ROWS) + 1, device=self.fabric.device)
         for indices in torch.arange(rank, len(split), world).split(self.options.batch_size):
-            rows = self.raw(split.batch(indices, self.fabric.device).x.to(dtype), one)
+            batch = split.batch(indices, self.fabric.device)
+            rows = self.raw(batch.x.to(dtype), one, self.model.conditions(batch))
             sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
         total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
         if not total.isfinite().all():
@@ -360,9 +362,9 @@ class _Run:
         if not (self.options.pictures and self.data.spec.image and self.fabric.is_global_zero):
             return
         split = self.data.valid if len(self.data.valid) else self.data.train
-        x = split.batch(torch.arange(min(8, len(split))), self.fabric.device).x
-        x = x.to(next(self.model.parameters()).dtype)
-        pictures.training_picture(self.model, x, self.folder.samples / f"step_{self.run.step:07d}.png")
+        batch = split.batch(torch.arange(min(8, len(split))), self.fabric.device)
+        x = batch.x.to(next(self.model.parameters()).dtype)
+        pictures.training_picture(self.model.given(batch), x, self.folder.samples / f"step_{self.run.step:07d}.png")
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class TrainingOptions:
     beta_cycles: int = 4
     """How often a cyclical weight rises within its warm-up."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW)."""
+    """Weight decay: decoupled with adam (AdamW), added to the gradient with the others."""
     clip_norm: float | None = None
     """Largest gradient norm; a longer gradient is shortened to it."""
     accumulate: int = 1

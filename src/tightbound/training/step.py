@@ -40,9 +40,10 @@ class Step(nn.Module):
         self.bound = recipe.bound if recipe else _bound
         self.samples = recipe.training_samples if recipe else 1
         self.pathwise = recipe.pathwise if recipe and objective is None else True
+        self.generates = recipe is not None and recipe.generates
 
-    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
-        terms = self.model().terms(x, k=self.samples, pathwise=self.pathwise)
+    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+        terms = self.model(c).terms(x, k=self.samples, pathwise=self.pathwise, generate=self.generates)
         objective = self.objective(terms, beta)
         with torch.no_grad():  # what is only read needs no gradient
             likelihood = reconstruction(terms)

@@ -1,0 +1,124 @@
+r"""Structured output: the missing part of a picture given the rest, :math:`p(x_m \mid x_o)`.
+
+Convention: a condition ``c`` is a flattened picture with NaN where it is missing, ``(*batch, D)``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from . import checkpoint
+from .data.spec import DataSpec
+from .distributions import Partial
+from .likelihoods import Likelihood, Measure
+
+__all__ = ["CompletionLikelihood", "Filled", "Nothing", "Pretrained"]
+
+
+class CompletionLikelihood(nn.Module):
+    """A likelihood of the missing entries alone; what is observed is what it is.
+
+    Args:
+        complete: The likelihood of all entries given z and c.
+        missing: How many entries are missing.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(2, 4, (), condition_dim=8), (2,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> likelihood = CompletionLikelihood(inner, missing=3)
+        >>> seen = torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])
+        >>> likelihood(torch.zeros(1, 2), seen).mean[0, 0, 1, 0]
+        tensor(1., grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, complete: Likelihood, missing: int) -> None:
+        super().__init__()
+        self.complete, self.missing, self.shape = complete, missing, complete.shape
+        self.parameters_per_entry = complete.parameters_per_entry
+
+    def forward(self, z: Tensor, c: Tensor) -> Distribution:
+        return Partial(self.complete(z, c), c.unflatten(-1, self.shape))
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data: of the missing entries only."""
+        whole = self.complete.measure(data)
+        return Measure(
+            whole.kind,
+            f"{whole.note}; of the {self.missing} missing entries given the others",
+            whole.offset * self.missing / data.dimensions,
+            self.missing,
+        )
+
+
+class Nothing(nn.Module):
+    """Features of a condition for a part that needs none.
+
+    Example:
+        >>> Nothing()(torch.zeros(5, 3)).shape
+        torch.Size([5, 0])
+    """
+
+    def forward(self, c: Tensor) -> Tensor:
+        return c[:, :0]
+
+
+class Filled(nn.Module):
+    """A picture with a prediction where it is missing, and where that is: what a prior network sees.
+
+    Args:
+        prediction: A module from conditions ``(n, D)`` to the distribution of the picture; it learns nothing here.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> Filled(Pretrained(CompletionLikelihood(inner, 3)))(torch.full((5, 4), torch.nan)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, prediction: nn.Module) -> None:
+        super().__init__()
+        self.prediction = prediction
+
+    def forward(self, c: Tensor) -> Tensor:
+        with torch.no_grad():
+            filled = self.prediction(c).mean.flatten(1)
+        return torch.cat([filled.to(c.dtype), c.isnan().to(c.dtype)], dim=1)
+
+
+class Pretrained(nn.Module):
+    r"""The prediction of a network that was trained before, and is held fixed.
+
+    Args:
+        likelihood: :math:`p(x_m \mid x_o)` without a latent.
+        weights: File of the model that was trained; it is read once, where a new model starts.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> Pretrained(CompletionLikelihood(inner, 3))(torch.full((5, 4), torch.nan)).mean.shape
+        torch.Size([5, 1, 2, 2])
+    """
+
+    def __init__(self, likelihood: nn.Module, weights: str = "") -> None:
+        super().__init__()
+        self.likelihood, self.weights = likelihood.requires_grad_(False), weights
+
+    def forward(self, c: Tensor) -> Distribution:
+        return self.likelihood(c[:, :0], c)
+
+    def initialise(self, x: Tensor) -> None:
+        """Takes over the weights."""
+        if self.weights:
+            found = checkpoint.read(Path(self.weights))
+            own = {name.removeprefix("likelihood."): v for name, v in found.items() if name.startswith("likelihood.")}
+            checkpoint.load_into(self.likelihood, own, self.weights)

@@ -1,0 +1,300 @@
+"""Conditions: what ``c`` is, from the examples of a batch or from words.
+
+Convention: ``c`` has shape ``(*batch, size)``. A class is one integer, a text its tokens; a vector or an image is its
+numbers. What is missing is -1 among integers and NaN among numbers, so a part of a condition can be missing too: the
+unobserved pixels of a picture, or all of it, which is how a condition is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import DataError, UnknownName, UsageError
+
+__all__ = [
+    "ClassCondition",
+    "Condition",
+    "Examples",
+    "PartCondition",
+    "VectorCondition",
+    "missing",
+    "observed_part",
+    "read_conditions",
+]
+
+
+class Examples(Protocol):
+    """Abstract: what a condition is made from, a batch of data."""
+
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def conditions(self) -> Tensor | None: ...
+    @property
+    def captions(self) -> Sequence[str] | None: ...
+
+
+def missing(c: Tensor) -> Tensor:
+    """The same conditions, all missing.
+
+    Example:
+        >>> missing(torch.tensor([[7], [3]]))
+        tensor([[-1],
+                [-1]])
+    """
+    return torch.full_like(c, math.nan if c.is_floating_point() else -1)
+
+
+class Condition(nn.Module):
+    """Abstract: the condition of every example of a batch, dropped now and then while a model learns.
+
+    Args:
+        size: Entries of one condition.
+        drop: Probability with which training sees none.
+
+    Raises:
+        UsageError: If that is no probability.
+    """
+
+    whole: ClassVar[bool] = False
+    """Whether its entries are integers."""
+
+    def __init__(self, size: int, drop: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= drop <= 1:
+            raise UsageError("The share of dropped conditions is a probability.", got=drop, expected="0 to 1")
+        self.size, self.drop = size, drop
+
+    def forward(self, batch: Examples) -> Tensor:
+        """The conditions ``(n, size)`` of a batch; in training some are missing."""
+        c = self.of(batch)
+        if not (self.training and self.drop):
+            return c
+        dropped = torch.rand(len(c), 1, device=c.device) < self.drop
+        return torch.where(dropped, missing(c), c)
+
+    def of(self, batch: Examples) -> Tensor:
+        """The conditions of a batch, ``(n, size)``."""
+        raise NotImplementedError
+
+    def parse(self, words: str) -> Tensor:
+        """The condition that words name, ``(size,)``.
+
+        Raises:
+            UsageError: If they name none.
+        """
+        raise UsageError(
+            "This model's condition cannot be said in words.", got=words, remedy="Give a file: --condition-file."
+        )
+
+    def describe(self, c: Tensor) -> str:
+        """A condition ``(size,)`` in words."""
+        raise NotImplementedError
+
+
+class ClassCondition(Condition):
+    """The class of an example.
+
+    Args:
+        classes: Names of the classes in the order of their numbers.
+        drop: Probability with which training sees none.
+
+    Example:
+        >>> ClassCondition(("cat", "dog")).parse("dog")
+        tensor([1])
+    """
+
+    whole = True
+
+    def __init__(self, classes: Sequence[str], drop: float = 0.0) -> None:
+        super().__init__(1, drop)
+        self.classes = tuple(classes)
+
+    def of(self, batch: Examples) -> Tensor:
+        if batch.labels is None:
+            raise DataError(
+                "The model is given the class of an example, and this data has none.",
+                expected=f"labels 0...{len(self.classes) - 1}",
+                remedy="Use data with labels: class sub-folders, or an .npz with 'y'.",
+            )
+        return batch.labels.unsqueeze(-1)
+
+    def parse(self, words: str) -> Tensor:
+        if words in self.classes:
+            return torch.tensor([self.classes.index(words)])
+        if not words.lstrip("-").isdigit():
+            raise UnknownName("class", words, self.classes)
+        if not 0 <= int(words) < len(self.classes):
+            raise UsageError(
+                "There is no such class.", got=words, expected=f"0 to {len(self.classes) - 1}: {_few(self.classes)}"
+            )
+        return torch.tensor([int(words)])
+
+    def describe(self, c: Tensor) -> str:
+        return "no class" if c[0] < 0 else self.classes[int(c[0])]
+
+
+class VectorCondition(Condition):
+    """Numbers that come with an example: a vector or an image.
+
+    Args:
+        shape: Shape of one of them.
+        drop: Probability with which training sees none.
+
+    Example:
+        >>> VectorCondition((3,)).parse("0.5, 1, -2")
+        tensor([ 0.5000,  1.0000, -2.0000])
+    """
+
+    def __init__(self, shape: Sequence[int], drop: float = 0.0) -> None:
+        super().__init__(math.prod(shape), drop)
+        self.shape = tuple(shape)
+
+    def of(self, batch: Examples) -> Tensor:
+        if batch.conditions is None or tuple(batch.conditions.shape[1:]) != self.shape:
+            raise DataError(
+                "The model is given numbers with each example, and this data has none of that shape.",
+                got="none" if batch.conditions is None else f"shape {tuple(batch.conditions.shape[1:])}",
+                expected=f"shape {self.shape}",
+                remedy="Use an .npz with 'c', one entry for each example.",
+            )
+        return batch.conditions.flatten(1)
+
+    def parse(self, words: str) -> Tensor:
+        try:
+            values = torch.tensor([float(word) for word in words.replace(",", " ").split()])
+        except ValueError:
+            values = torch.empty(0)
+        if len(values) != self.size:
+            raise UsageError("That is not such a vector.", got=words, expected=f"{self.size} numbers")
+        return values
+
+    def describe(self, c: Tensor) -> str:
+        shown = ", ".join(f"{value:.3g}" for value in c[:6].tolist())
+        return "no condition" if c.isnan().all() else shown + (", …" if len(c) > 6 else "")
+
+
+def observed_part(quadrants: int, height: int, width: int) -> Tensor:
+    """Which pixels are seen: the bottom left quadrant, the left half, or all but the bottom right quadrant.
+
+    References:
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Args:
+        quadrants: 1, 2 or 3.
+        height: Rows of a picture.
+        width: Columns of a picture.
+
+    Returns:
+        ``(height, width)``, True where a pixel is seen.
+
+    Raises:
+        UsageError: If there are not so many quadrants.
+
+    Example:
+        >>> observed_part(1, 2, 2).int().tolist()
+        [[0, 0], [1, 0]]
+    """
+    if quadrants not in (1, 2, 3):
+        raise UsageError("One to three quadrants are observed.", got=quadrants, expected="1, 2 or 3")
+    bottom, left = torch.arange(height) >= height // 2, torch.arange(width) < width // 2
+    bottom, left = bottom.unsqueeze(1).expand(height, width), left.expand(height, width)
+    return {1: bottom & left, 2: left, 3: ~(bottom & ~left)}[quadrants]
+
+
+class PartCondition(Condition):
+    """The part of a picture that is observed; the rest is to be completed.
+
+    Args:
+        shape: Shape ``(channels, height, width)`` of a picture.
+        quadrants: How much of it, as :func:`observed_part` says.
+        drop: Probability with which training sees none.
+
+    Example:
+        >>> condition = PartCondition((1, 2, 2), quadrants=1)
+        >>> condition.seen(torch.ones(1, 1, 2, 2))
+        tensor([[nan, nan, 1., nan]])
+    """
+
+    observed: Tensor
+
+    def __init__(self, shape: Sequence[int], quadrants: int = 1, drop: float = 0.0) -> None:
+        super().__init__(math.prod(shape), drop)
+        self.shape = tuple(shape)
+        self.register_buffer("observed", observed_part(quadrants, *shape[1:]), persistent=False)
+
+    def of(self, batch: Examples) -> Tensor:
+        return self.seen(batch.x)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What is seen of pictures ``(n, *shape)``, ``(n, size)``."""
+        return torch.where(self.observed, x, math.nan).flatten(1)
+
+    def describe(self, c: Tensor) -> str:
+        return f"{float((~c.isnan()).double().mean()):.0%} of the picture"
+
+
+def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int) -> Tensor | None:
+    """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
+
+    Args:
+        condition: What the model is given, or None.
+        words: One condition.
+        path: A text with one condition on each line, or an ``.npy`` of conditions ``(m, size)``.
+        n: How many.
+
+    Returns:
+        ``(n, size)``.
+
+    Raises:
+        UsageError: If the model is given nothing, or it is no such condition.
+        DataError: If the file cannot be read.
+
+    Example:
+        >>> read_conditions(ClassCondition(("cat", "dog")), "dog", None, 2)
+        tensor([[1],
+                [1]])
+    """
+    if words is None and path is None:
+        return None
+    if not isinstance(condition, Condition):
+        raise UsageError(
+            "This model is given no condition.", got=words or path, remedy="Leave it out, or train recipe 'cvae'."
+        )
+    if words is not None and path is not None:
+        raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
+    some = [condition.parse(words)] if words is not None else _from_file(condition, Path(path or ""))
+    return torch.stack([some[i % len(some)] for i in range(n)])
+
+
+def _from_file(condition: Condition, path: Path) -> list[Tensor]:
+    try:
+        if path.suffix == ".npy":
+            return [_checked(condition, torch.from_numpy(row)) for row in np.load(path, allow_pickle=False)]
+        lines = path.read_text(encoding="utf8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read.", got=error, expected="a text with one condition on each line, or an .npy"
+        ) from None
+    if not (some := [condition.parse(line) for line in lines if line.strip()]):
+        raise DataError(f"{path} holds no condition.", expected="one on each line")
+    return some
+
+
+def _checked(condition: Condition, row: Tensor) -> Tensor:
+    if row.numel() != condition.size:
+        raise DataError("The file's conditions do not fit.", got=f"{row.numel()} numbers", expected=condition.size)
+    return row.flatten() if condition.whole else row.flatten().float()
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

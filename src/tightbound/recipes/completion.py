@@ -1,0 +1,206 @@
+"""Completing pictures: structured output, and the network without a latent that it is held against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..spec import register
+from .base import Recipe, check_sizes
+from .vae import VAE, Activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..completion import CompletionLikelihood
+    from ..models.latent import LatentVariableModel, Terms
+
+__all__ = ["Completion", "CompletionBaseline"]
+
+Quadrants = Literal[1, 2, 3]
+Pixels = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical"]
+
+
+@register("completion-baseline")
+@dataclass(frozen=True)
+class CompletionBaseline(Recipe):
+    r"""The missing part of a picture predicted pixel by pixel, without a latent: what recipe completion starts from.
+
+    .. math:: \max \log p(x_m \mid x_o) = \sum_{i \in m} \log p(x_i \mid x_o)
+
+    References:
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Raises:
+        UsageError: If an option is out of range, or the data are no pictures.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> model = CompletionBaseline(hidden=(16,)).build(DataSpec("digits", shape=(1, 8, 8), levels=2))
+        >>> import torch
+        >>> c = model.condition.seen(torch.ones(5, 1, 8, 8))
+        >>> model(c).sample().shape
+        torch.Size([5, 1, 8, 8])
+    """
+
+    quadrants: Quadrants = 1
+    """How much is seen: the bottom left quadrant (1), the left half (2), all but the bottom right quadrant (3)."""
+    hidden: tuple[int, ...] = (500, 500)
+    """Sizes of the hidden layers."""
+    activation: Activation = "relu"
+    """Nonlinearity between layers."""
+    likelihood: Pixels = "auto"
+    """Distribution of a missing pixel, as for recipe vae."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(1, self.hidden)
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..models.latent import LatentVariableModel
+        from ..posteriors import EmptyPosterior
+        from ..priors import StandardNormal
+
+        px = completing(VAE(latent_dim=1, hidden=self.hidden, **_of_pixels(self)), data, self.quadrants, latent=False)
+        model = LatentVariableModel(StandardNormal(0), px, EmptyPosterior(data.shape))
+        model.condition = _part(data, self.quadrants)
+        return model
+
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        return self.bound(terms)
+
+    def bound(self, terms: Terms) -> Tensor:
+        from ..objectives import reconstruction
+
+        return reconstruction(terms)
+
+
+@register("completion")
+@dataclass(frozen=True)
+class Completion(VAE):
+    r"""Pictures completed from a part, by a recognition, a conditional prior and a generation network.
+
+    .. math:: \log p(x_m \mid x_o) \ge \mathbb{E}_{q(z \mid x)} \log p(x_m \mid z, x_o) -
+        \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x_o))
+
+    The prior network sees the observed part filled up with the prediction of a baseline network, which is trained
+    first (recipe completion-baseline) and held fixed.
+
+    References:
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Raises:
+        UsageError: If an option is out of range, the data are no pictures, or the baseline is another network's.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> recipe = Completion(latent_dim=2, hidden=(16,), baseline_hidden=(16,))
+        >>> model = recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=2))
+        >>> import torch
+        >>> x = torch.ones(5, 1, 8, 8)
+        >>> model(model.condition.seen(x)).terms(x).kl().shape
+        torch.Size([5])
+    """
+
+    latent_dim: int = 200
+    """Size of the latent vector z."""
+    hidden: tuple[int, ...] = (500, 500)
+    """Sizes of the hidden layers of all networks."""
+    network: Literal["mlp"] = "mlp"
+    """Kind of the networks."""
+    likelihood: Pixels = "auto"
+    """Distribution of a missing pixel, as for recipe vae."""
+    posterior: Literal["gaussian", "cholesky", "iaf", "spline"] = "gaussian"
+    """q(z given x), as for recipe vae."""
+    prior: Literal["conditional", "normal"] = "conditional"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """p(z given the observed part): a gaussian that it gives, or one that does not depend on it."""
+    quadrants: Quadrants = 1
+    """How much is seen: the bottom left quadrant (1), the left half (2), all but the bottom right quadrant (3)."""
+    baseline: str = ""
+    """Run of recipe completion-baseline whose network predicts for the prior; none: an untrained one would only harm,
+    so the prior then sees the observed part alone."""
+    baseline_hidden: tuple[int, ...] = (500, 500)
+    """Sizes of the hidden layers of that network."""
+    hybrid: float = 1.0
+    """Share of the ELBO in training; the rest has its latents from the prior, as when it predicts (GSNN)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self.latent_dim, self.baseline_hidden)
+        if not 0 <= self.hybrid <= 1:
+            raise UsageError("A share lies between 0 and 1.", got=f"hybrid {self.hybrid}")
+        if self.hybrid < 1 and (self.objective != "elbo" or self.gradient != "path" or self.free_bits or self.capacity):
+            raise UsageError("The hybrid objective is of the plain ELBO.", remedy="Leave the other options out.")
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..completion import Nothing
+        from ..models.latent import LatentVariableModel
+        from ..priors import StandardNormal
+        from . import parts
+
+        condition = _part(data, self.quadrants)
+        q = parts.posterior(self, data)
+        q.embedding = Nothing()  # the whole picture tells which part of it is observed
+        p = _prior(self, data) if self.prior == "conditional" else StandardNormal(self.latent_dim)
+        model = LatentVariableModel(p, completing(self, data, self.quadrants), q)
+        model.condition = condition
+        return model
+
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        from ..objectives import hybrid
+
+        if self.hybrid == 1:
+            return super().training_objective(terms, beta, examples)
+        return hybrid(terms, self.hybrid, self.beta * beta, analytic=self._analytic)
+
+    @property
+    def generates(self) -> bool:
+        return self.hybrid < 1
+
+
+def completing(recipe: Any, data: DataSpec, quadrants: Quadrants, latent: bool = True) -> CompletionLikelihood:
+    """The likelihood of the missing pixels given the others and, where there is one, a latent."""
+    from ..completion import CompletionLikelihood
+    from ..conditions import observed_part
+    from ..networks import MLP, Observed
+    from . import parts
+
+    px = parts.likelihood(recipe, data, 2 * data.dimensions)
+    if not latent:
+        outputs = px.parameters_per_entry * data.dimensions
+        px.network = MLP(0, outputs, recipe.hidden[::-1], recipe.activation, 2 * data.dimensions)
+        px.input_shape = (0,)
+    px.embedding = Observed(data.dimensions)
+    missing = int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
+    return CompletionLikelihood(px, missing)
+
+
+def _prior(recipe: Completion, data: DataSpec) -> Any:
+    from ..completion import Filled, Pretrained
+    from ..networks import MLP, Observed
+    from ..priors import ConditionalNormal
+
+    size = 2 * math.prod(data.shape)
+    network = MLP(size, 2 * recipe.latent_dim, recipe.hidden, recipe.activation)
+    if not recipe.baseline:
+        return ConditionalNormal(network, Observed(data.dimensions), size)
+    of = VAE(latent_dim=1, hidden=recipe.baseline_hidden, **_of_pixels(recipe))
+    weights = str(Path(recipe.baseline) / "model.safetensors")
+    predicted = Pretrained(completing(of, data, recipe.quadrants, latent=False), weights)
+    return ConditionalNormal(network, Filled(predicted), size)
+
+
+def _of_pixels(recipe: Any) -> dict[str, Any]:
+    return {"activation": recipe.activation, "likelihood": recipe.likelihood}
+
+
+def _part(data: DataSpec, quadrants: Quadrants) -> Any:
+    from ..conditions import PartCondition
+
+    if not data.image:
+        raise UsageError("Only pictures have quadrants.", got=f"examples of shape {data.shape}", remedy="Use images.")
+    return PartCondition(data.shape, quadrants)

@@ -1,0 +1,133 @@
+"""The conditional variational autoencoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..spec import register
+from .base import check_sizes
+from .vae import VAE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..conditions import Condition
+    from ..models.latent import LatentVariableModel, Terms
+
+__all__ = ["CVAE", "ConditionName", "condition_of", "embedding_of"]
+
+ConditionName = Literal["auto", "class", "vector", "image"]
+
+
+@register("cvae")
+@dataclass(frozen=True)
+class CVAE(VAE):
+    r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, a vector or an image.
+
+    .. math:: \log p(x \mid c) \ge \mathbb{E}_{q(z \mid x, c)} \log p(x \mid z, c) -
+        \mathrm{KL}(q(z \mid x, c) \,\|\, p(z \mid c))
+
+    References:
+        Semi-Supervised Learning with Deep Generative Models (Kingma, Rezende, Mohamed and Welling, 2014).
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Raises:
+        UsageError: If an option is out of range, or the options cannot model the data.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=tuple("0123456789"))
+        >>> import torch
+        >>> CVAE(latent_dim=2, hidden=(32,)).build(spec)(torch.tensor([[7]])).sample().shape
+        torch.Size([1, 1, 8, 8])
+    """
+
+    prior: Literal[  # pyright: ignore[reportIncompatibleVariableOverride]
+        "normal", "conditional", "diagonal", "mixture", "coupling", "spline"
+    ] = "conditional"
+    """p(z given c): conditional (a gaussian that c gives); the others do not depend on c."""
+    condition: ConditionName = "auto"
+    """What the model is given; auto: the class of an example where there are classes, else the numbers beside it."""
+    condition_dim: int = 32
+    """Features of the condition that each network is shown."""
+    drop_condition: float = 0.0
+    """Probability with which training shows no condition, so that the model also learns p(x); guidance needs some."""
+    hybrid: float = 1.0
+    """Share of the ELBO in training; the rest has its latents from p(z given c), as when it predicts (GSNN)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self.condition_dim)
+        if not 0 <= self.drop_condition <= 1 or not 0 <= self.hybrid <= 1:
+            raise UsageError(
+                "A share lies between 0 and 1.", got=f"drop_condition {self.drop_condition}, hybrid {self.hybrid}"
+            )
+        if self.hybrid < 1 and (self.objective != "elbo" or self.gradient != "path" or self.free_bits or self.capacity):
+            raise UsageError("The hybrid objective is of the plain ELBO.", remedy="Leave the other options out.")
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..models.latent import LatentVariableModel
+        from . import parts
+
+        condition, dim = condition_of(self.condition, data, self.drop_condition), self.condition_dim
+        q, px = parts.posterior(self, data, dim), parts.likelihood(self, data, dim)
+        q.embedding, px.embedding = (embedding_of(condition, dim) for _ in range(2))
+        p = _prior(self, condition) if self.prior == "conditional" else parts.prior(self, data, q)
+        model = LatentVariableModel(p, px, q)
+        model.condition = condition
+        return model
+
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        from ..objectives import hybrid
+
+        if self.hybrid == 1:
+            return super().training_objective(terms, beta, examples)
+        return hybrid(terms, self.hybrid, self.beta * beta, analytic=self._analytic)
+
+    @property
+    def generates(self) -> bool:
+        return self.hybrid < 1
+
+
+def _prior(recipe: CVAE, condition: Condition) -> nn.Module:
+    from ..networks import MLP
+    from ..priors import ConditionalNormal
+
+    network = MLP(recipe.condition_dim, 2 * recipe.latent_dim, recipe.hidden[:1], recipe.activation)
+    return ConditionalNormal(network, embedding_of(condition, recipe.condition_dim), recipe.condition_dim)
+
+
+def condition_of(name: str, data: DataSpec, drop: float = 0.0) -> Condition:
+    """The condition of that name, of that data.
+
+    Raises:
+        UsageError: If the data has none.
+    """
+    from ..conditions import ClassCondition, VectorCondition
+
+    kind = {0: "none", 1: "vector"}.get(len(data.condition_shape), "image")
+    name = ("class" if data.classes else kind) if name == "auto" else name
+    if name == "class" and data.classes:
+        return ClassCondition(data.classes, drop)
+    if name == kind != "none":
+        return VectorCondition(data.condition_shape, drop)
+    there = [*(["class"] if data.classes else []), *([kind] if kind != "none" else [])]
+    raise UsageError(
+        "This data does not come with that condition.",
+        got=name,
+        expected=", ".join(there) or "classes, or numbers beside the examples; it has neither",
+        remedy="Use data in class sub-folders, or an .npz with 'y' or 'c'; or recipe 'vae'.",
+    )
+
+
+def embedding_of(condition: Any, dim: int) -> nn.Module:
+    """Features of a condition, learned anew for every part that is shown them."""
+    from ..conditions import ClassCondition
+    from ..networks import ClassEmbedding, ImageEmbedding, Observed
+
+    if isinstance(condition, ClassCondition):
+        return ClassEmbedding(len(condition.classes), dim)
+    return ImageEmbedding(condition.shape, dim) if len(condition.shape) == 3 else Observed(condition.size, dim)

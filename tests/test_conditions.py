@@ -1,0 +1,243 @@
+"""Conditions: from batches and from words, what is missing among them, and models that are given them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tightbound.conditions import (
+    ClassCondition,
+    Condition,
+    PartCondition,
+    VectorCondition,
+    missing,
+    observed_part,
+    read_conditions,
+)
+from tightbound.data import Batch, Data, DataSpec
+from tightbound.errors import DataError, ObjectiveError, UsageError
+from tightbound.models import LatentVariableModel
+from tightbound.networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
+from tightbound.recipes import CVAE, VAE
+
+NAMES = tuple("abc")
+
+
+def data(n: int = 60, **options: Any) -> Data:
+    """Pictures whose rows tell their class, with numbers beside them."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, n)
+    images = np.zeros((n, 6, 6), np.uint8)
+    images[np.arange(n), 2 * labels] = 4
+    images += generator.integers(0, 2, images.shape).astype(np.uint8)
+    return Data.from_arrays(images, labels=labels, levels=6, classes=NAMES, **options)
+
+
+def batch_of(x: Tensor, labels: Tensor | None = None, conditions: Tensor | None = None) -> Batch:
+    return Batch(x, labels, None, conditions)
+
+
+CONDITIONS = {
+    "class": (ClassCondition(NAMES), batch_of(torch.zeros(5, 1, 4, 4), torch.tensor([0, 2, 1, 1, 0]))),
+    "vector": (VectorCondition((3,)), batch_of(torch.zeros(5, 1, 4, 4), None, torch.randn(5, 3))),
+    "image": (VectorCondition((1, 8, 8)), batch_of(torch.zeros(5, 1, 4, 4), None, torch.randn(5, 1, 8, 8))),
+    "part": (PartCondition((1, 4, 4), 2), batch_of(torch.rand(5, 1, 4, 4))),
+}
+EMBEDDINGS = {
+    "class": ClassEmbedding(3, 7),
+    "vector": Observed(3, 7),
+    "image": ImageEmbedding((1, 8, 8), 7, (4,)),
+    "part": Observed(16, 7),
+}
+
+
+@pytest.mark.parametrize("kind", list(CONDITIONS))
+def test_conditions_are_vectors_that_embeddings_understand_missing_or_not(kind: str) -> None:
+    condition, batch = CONDITIONS[kind]
+    c = condition(batch)
+    assert c.shape == (5, condition.size)
+    features, none = EMBEDDINGS[kind](c), EMBEDDINGS[kind](missing(c))
+    assert features.shape == none.shape == (5, 7)
+    assert features.isfinite().all()
+    assert none.isfinite().all()
+    torch.testing.assert_close(none, none[:1].expand_as(none))
+    assert not torch.equal(features, none)
+    assert isinstance(condition.describe(c[0]), str)
+    assert condition.describe(c[0]) != condition.describe(missing(c)[0])
+
+
+def test_conditions_are_dropped_while_a_model_learns_and_only_then() -> None:
+    batch = batch_of(torch.zeros(4000, 1), torch.ones(4000, dtype=torch.long))
+    condition = ClassCondition(NAMES, drop=0.2)
+    dropped = (condition(batch) == -1).double().mean().item()
+    assert abs(dropped - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 4000)
+    assert (condition.eval()(batch) == 1).all()
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(UsageError, match="probability"):
+            ClassCondition(NAMES, drop=wrong)
+
+
+def test_words_name_a_condition_or_are_refused_with_what_there_is() -> None:
+    classes = ClassCondition(("cat", "dog", "5"))
+    assert [classes.parse(words).item() for words in ("dog", "0", "5")] == [1, 0, 2]  # a name before a number
+    for wrong, says in (("7", "0 to 2"), ("-1", "0 to 2"), ("dgo", "dog")):
+        with pytest.raises(UsageError) as caught:
+            classes.parse(wrong)
+        assert says in str(caught.value)
+    for wrong in ("1 2", "one two three", ""):
+        with pytest.raises(UsageError, match="3 numbers"):
+            VectorCondition((3,)).parse(wrong)
+
+
+def test_conditions_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("b\n\na\n", encoding="utf8")
+    found = read_conditions(ClassCondition(NAMES), None, tmp_path / "c.txt", 5)
+    assert found is not None
+    assert found.flatten().tolist() == [1, 0, 1, 0, 1]
+    np.save(tmp_path / "c.npy", np.arange(6, dtype=np.float64).reshape(2, 3))
+    found = read_conditions(VectorCondition((3,)), None, tmp_path / "c.npy", 2)
+    assert found is not None
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(DataError, match="do not fit"):
+        read_conditions(VectorCondition((4,)), None, tmp_path / "c.npy", 2)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_conditions(VectorCondition((4,)), None, tmp_path / "none.txt", 2)
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
+    with pytest.raises(DataError, match="no condition"):
+        read_conditions(ClassCondition(NAMES), None, tmp_path / "empty.txt", 2)
+    with pytest.raises(UsageError, match="no condition"):
+        read_conditions(None, "a", None, 2)
+    with pytest.raises(UsageError, match="one of them"):
+        read_conditions(ClassCondition(NAMES), "a", tmp_path / "c.txt", 2)
+
+
+@pytest.mark.parametrize(("quadrants", "seen"), [(1, 0.25), (2, 0.5), (3, 0.75)])
+def test_the_observed_part_of_a_picture(quadrants: int, seen: float) -> None:
+    mask = observed_part(quadrants, 6, 8)
+    assert mask.double().mean().item() == seen
+    assert mask[-1, 0]
+    assert not mask[-1 if quadrants > 1 else 0, -1]
+    x = torch.rand(3, 2, 6, 8)
+    c = PartCondition((2, 6, 8), quadrants).seen(x).view(3, 2, 6, 8)
+    assert torch.equal(c[:, :, mask], x[:, :, mask])
+    assert c[:, :, ~mask].isnan().all()
+    with pytest.raises(UsageError, match="1, 2 or 3"):
+        observed_part(4, 6, 8)
+
+
+def test_a_label_outside_the_classes_is_refused() -> None:
+    embedding = ClassEmbedding(3, 2)
+    for wrong in (3, -2):
+        with pytest.raises(UsageError, match="outside the classes"):
+            embedding(torch.tensor([[0], [wrong]]))
+    with pytest.raises(DataError, match="has none"):
+        ClassCondition(NAMES)(batch_of(torch.zeros(2, 1)))
+    with pytest.raises(DataError, match="of that shape"):
+        VectorCondition((3,))(batch_of(torch.zeros(2, 1), None, torch.zeros(2, 4)))
+
+
+def test_the_features_of_a_text_do_not_depend_on_its_padding_and_do_on_its_order() -> None:
+    embedding = TokenEmbedding(10, 4, 6)
+    one, other = embedding(torch.tensor([[1, 2, -1, -1], [2, 1, -1, -1]]))
+    assert not torch.allclose(one, other)
+    none = embedding(torch.full((2, 4), -1))
+    assert torch.equal(none, embedding.none.expand(2, -1))
+
+
+def conditional(**options: Any) -> tuple[LatentVariableModel, Data]:
+    found = data()
+    return CVAE(latent_dim=2, hidden=(8,), condition_dim=4, **options).build(found.spec), found
+
+
+@pytest.mark.parametrize("prior", ["conditional", "normal", "mixture", "coupling"])
+@pytest.mark.parametrize("network", ["mlp", "convolutional"])
+def test_every_part_is_given_the_condition(prior: str, network: str) -> None:
+    model, found = conditional(prior=prior, network=network, channels=(4,))
+    batch = found.test.batch(torch.arange(4))
+    px, other = model.given(batch), model((batch.labels.unsqueeze(-1) + 1) % 3)  # pyright: ignore
+    x, z = batch.x, torch.zeros(4, 2)
+    assert not torch.equal(px.posterior(x).mean, other.posterior(x).mean)
+    assert not torch.equal(px.likelihood(z).mean, other.likelihood(z).mean)
+    depends = not torch.equal(px.prior().log_prob(z + 1), other.prior().log_prob(z + 1))
+    assert depends == (prior == "conditional")
+    terms = px.terms(x, k=3)
+    assert terms.log_weights.shape == (3, 4)
+    assert px.sample((2,)).shape == (2, 4, 1, 6, 6)
+    terms.log_weights.sum().backward()
+    embeddings = [p for name, p in model.named_parameters() if "table" in name]
+    assert len(embeddings) == (3 if prior == "conditional" else 2)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in embeddings)
+
+
+def test_a_conditional_model_without_a_condition_says_so() -> None:
+    model, found = conditional()
+    with pytest.raises(ObjectiveError, match="given a condition"):
+        model().terms(found.test.batch(torch.arange(2)).x)
+
+
+def test_a_learned_prior_of_the_class_tells_the_classes_apart() -> None:
+    """With the decoder fixed to z, the best prior has each class's own mean: a closed form."""
+    model, _ = conditional()
+    prior: Any = model.prior
+    z, labels = torch.randn(600, 2) + torch.tensor([[3.0, 0.0]]), torch.arange(600) % 3
+    z[labels == 2] -= 6
+    optimizer = torch.optim.Adam(prior.parameters(), 0.02)
+    for _ in range(300):
+        loss = -prior(labels.unsqueeze(-1)).log_prob(z).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = prior(torch.tensor([[0], [2]])).mean
+    torch.testing.assert_close(found[0], z[labels == 0].mean(0), rtol=0, atol=0.1)
+    torch.testing.assert_close(found[1], z[labels == 2].mean(0), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "condition", "says"),
+    [
+        (DataSpec("x", (1, 6, 6), 6), "auto", "it has neither"),
+        (DataSpec("x", (1, 6, 6), 6, classes=NAMES), "vector", "class"),
+        (DataSpec("x", (1, 6, 6), 6, condition_shape=(3,)), "image", "vector"),
+    ],
+)
+def test_a_condition_that_the_data_has_not_is_refused(spec: DataSpec, condition: Any, says: str) -> None:
+    with pytest.raises(UsageError, match="does not come with") as caught:
+        CVAE(condition=condition).build(spec)
+    assert says in str(caught.value)
+
+
+def test_numbers_beside_the_examples_are_read_divided_and_given(tmp_path: Path) -> None:
+    images = np.zeros((40, 6, 6), np.uint8)
+    vectors = np.arange(80, dtype=np.float64).reshape(40, 2)
+    vectors[3, 1] = np.nan
+    np.savez(tmp_path / "d.npz", x=images, c=vectors)
+    from tightbound import load_data
+
+    found = load_data(str(tmp_path / "d.npz"))
+    assert found.spec.condition_shape == (2,)
+    test = found.test.batch(torch.arange(len(found.test)))
+    rows = {tuple(row) for row in np.nan_to_num(vectors).tolist()}
+    assert test.conditions is not None
+    assert all(tuple(row) in rows for row in test.conditions.nan_to_num().tolist())
+    model = CVAE(latent_dim=2, hidden=(8,)).build(found.spec)
+    assert model.given(test).terms(test.x).log_likelihood.isfinite().all()
+    np.savez(tmp_path / "bad.npz", x=images, c=vectors[:7])
+    with pytest.raises(DataError, match="do not match"):
+        load_data(str(tmp_path / "bad.npz"))
+
+
+def test_unconditional_models_are_given_nothing() -> None:
+    found = data()
+    model = VAE(latent_dim=2, hidden=(8,)).build(found.spec)
+    assert model.conditions(found.test.batch(torch.arange(2))) is None
+    assert model.given(found.test.batch(torch.arange(2))).c is None
+
+
+def test_every_condition_is_one() -> None:
+    assert all(isinstance(condition, Condition) for condition, _ in CONDITIONS.values())
