@@ -315,6 +315,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("compile", "data", "device", "json", "k", "limit", "method"),
             *("precision", "run", "seed", "split", "temperatures"),
         ],
+        "complete": ["data", "device", "n", "out", "run", "samples", "seed", "split"],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
         "sample": ["condition", "condition_file", "device", "n", "out", "run", "seed", "temperature"],
         "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],

@@ -28,7 +28,7 @@ ORDER = [
     "data",
     *("runs", "pictures"),
     *("training", "evaluation", "reporting"),
-    *("output", "commands", "cli", "__main__"),
+    *("output", "arguments", "picture_commands", "commands", "cli", "__main__"),
 ]
 """Reading order: a module imports only what stands before it. A package stands for all its modules that are not named
 themselves; among those, no circle."""

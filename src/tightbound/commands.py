@@ -9,37 +9,31 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive
 from .data import DATASETS, DataOptions
 from .errors import UsageError
 from .output import (
-    check_output,
     print_comparison,
     print_diagnosis,
     print_evaluation,
     print_json,
     print_pairs,
-    write,
     write_arrays,
 )
+from .picture_commands import complete, interpolate, reconstruct, sample, traverse
 from .recipes import Recipe
 from .spec import registered
 from .training.options import TrainingOptions
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .data import Data, Split
-    from .models import LatentVariableModel
-    from .runs import RunFolder
 
 __all__ = [
     "COMMANDS",
     "TrainArguments",
     "compare",
+    "complete",
     "data",
     "diagnose",
     "encode",
@@ -55,22 +49,6 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Recipe)
-
-Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
-Count = Annotated[int, arg(aliases=("-n",), help="How many.")]
-Json = Annotated[bool, arg(help="Print JSON.")]
-Seed = Annotated[int, arg(help="Seed of all noise.")]
-Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
-SplitName = Annotated[Literal["train", "valid", "test"], arg(help="Which part of the data.")]
-Source = Annotated[str | None, arg(metavar="DATA", help="Other data than the run's own.")]
-Words = Annotated[
-    str | None, arg(metavar="WORDS", help="What the model is given: a class, numbers, a text; default: some of each.")
-]
-WordsFile = Annotated[
-    Path | None,
-    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
-]
-Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
 
 
 @dataclass(frozen=True)
@@ -150,8 +128,8 @@ def evaluate(
     from .evaluation import evaluate as run_evaluation
 
     annealing = Annealing(steps=temperatures)
-    folder, model, loaded = _opened(run, data, device)
-    part = _limited(loaded.split(split), limit)
+    folder, model, loaded = opened(run, data, device)
+    part = limited(loaded.split(split), limit)
     samples = (16 if method == "annealed" else 1000) if k is None else k
     found = run_evaluation(
         model, part, samples, method=method, annealing=annealing, precision=precision, compile=compile, seed=seed
@@ -179,142 +157,14 @@ def diagnose(
     """
     from .evaluation import diagnose as run_diagnosis
 
-    _positive("--limit", limit)
-    folder, model, loaded = _opened(run, data, device)
+    positive("--limit", limit)
+    folder, model, loaded = opened(run, data, device)
     part = loaded.split(split)
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
     print_json(found) if json else print_diagnosis(found)
     if data is None and split == "test":
         folder.write_diagnosis(found)
-
-
-def sample(
-    run: Run,
-    /,
-    n: Count = 64,
-    condition: Words = None,
-    condition_file: WordsFile = None,
-    temperature: Annotated[float, arg(help="Factor on the distance of z from the prior's mean.")] = 1.0,
-    out: Picture = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side.
-
-    Example: tightbound sample runs/demo -n 64 --out samples.png
-    """
-    from . import pictures
-    from .conditions import read_conditions
-    from .randomness import fixed_noise
-    from .runs import load_run_data
-
-    _positive("-n", n)
-    if not 0 <= temperature < float("inf"):
-        raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
-    folder, model = _model(run, device)
-    path = check_output(out or folder.samples / "samples.png", model.data_spec)
-    c = read_conditions(model.condition, condition, condition_file, n)
-    with fixed_noise(seed):
-        if model.condition is not None and c is None:
-            c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
-        drawn = pictures.samples(model(c), n, temperature)
-    write(drawn, path, across=True)
-
-
-def reconstruct(
-    run: Run,
-    /,
-    data: Source = None,
-    split: SplitName = "test",
-    n: Count = 16,
-    out: Picture = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
-
-    Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
-    """
-    from . import pictures
-    from .randomness import fixed_noise
-
-    folder, model, loaded = _opened(run, data, device)
-    path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
-    with fixed_noise(seed):
-        x, c = _first(model, loaded.split(split), n)
-        parts = pictures.reconstructions(model(c), x)
-    write(parts, path, across=True)
-
-
-def interpolate(
-    run: Run,
-    /,
-    data: Source = None,
-    split: SplitName = "test",
-    n: Count = 8,
-    steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
-    out: Picture = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Pairs of examples and the way from one to the other through the latent space.
-
-    Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
-    """
-    from .evaluation.latents import interpolation
-    from .randomness import fixed_noise
-
-    folder, model, loaded = _opened(run, data, device)
-    path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
-    part = loaded.split(split)
-    if 2 * n > len(part):
-        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
-    with fixed_noise(seed):
-        x, c = _first(model, part, 2 * n)
-        walk = interpolation(model, x[::2], x[1::2], steps, c=None if c is None else c[::2])
-    write({"mean of p(x|z) on the way from one example to another": walk.mean}, path, latents=walk.z)
-
-
-def traverse(
-    run: Run,
-    /,
-    data: Source = None,
-    split: SplitName = "test",
-    n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
-    steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
-    example: Annotated[int, arg(help="Which example to start from.")] = 0,
-    out: Picture = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """One example with one latent dimension after the other moved through the quantiles of the prior.
-
-    Example: tightbound traverse runs/demo -n 10 --out traversals.png
-    """
-    import torch
-
-    from .evaluation.latents import posterior_means, quantiles, traversal
-    from .randomness import fixed_noise
-
-    _positive("-n", n)
-    _positive("--steps", steps)
-    folder, model, loaded = _opened(run, data, device)
-    path = check_output(out or folder.samples / "traversals.png", model.data_spec)
-    part = loaded.split(split)
-    if not 0 <= example < len(part):
-        raise UsageError(f"The {split} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
-    means, _ = posterior_means(model, part)
-    dimensions = means.var(0).argsort(descending=True)[:n]
-    levels = torch.linspace(0.02, 0.98, steps)
-    with fixed_noise(seed):
-        x, c = _first(model, part, example + 1)
-        given = None if c is None else c[example]
-        values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
-        walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
-    what = "codes" if model.prior is None else "prior"
-    title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
-    write({title: walk.mean}, path, latents=walk.z, dimensions=dimensions)
 
 
 def encode(
@@ -335,7 +185,7 @@ def encode(
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
-    _, model, loaded = _opened(run, data, device)
+    _, model, loaded = opened(run, data, device)
     arrays: dict[str, Any] = {}
     with fixed_noise(seed):
         for name in ("train", "valid", "test") if split == "all" else (split,):
@@ -446,44 +296,6 @@ def data(
     print_json(found) if json else print_pairs(found)
 
 
-def _model(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
-    from .runs import RunFolder, load
-    from .training.device import find_device
-
-    return RunFolder(run), load(run).to(find_device(device))
-
-
-def _opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
-    """A run's model, and its data or another that fits the model."""
-    from .runs import load_run_data
-
-    folder, model = _model(run, device)
-    return folder, model, load_run_data(run, source)
-
-
-def _limited(split: Split, limit: int | None) -> Split:
-    return split if limit is None else split.subset(min(limit, len(split)))
-
-
-def _first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Tensor | None]:
-    """The first n examples of a split, as the model sees them, and their conditions."""
-    import torch
-
-    _positive("-n", n)
-    if n > len(split):
-        raise UsageError(
-            f"The {split.name} split has fewer examples.", got=n, expected=f"at most {len(split)}", remedy="Lower -n."
-        )
-    parameter = next(model.parameters())
-    batch = split.batch(torch.arange(n), parameter.device)
-    return batch.x.to(parameter.dtype), model.conditions(batch)
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
-
-
 def _run_info(run: Path) -> dict[str, Any]:
     from .runs import RunFolder, load, number
     from .spec import to_json
@@ -529,6 +341,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "diagnose": diagnose,
     "sample": sample,
+    "complete": complete,
     "reconstruct": reconstruct,
     "interpolate": interpolate,
     "traverse": traverse,

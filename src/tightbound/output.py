@@ -38,7 +38,8 @@ def print_evaluation(found: dict[str, Any]) -> None:
     units = {"bits_per_dim": "bits per dimension"}
     digits = {"bits_per_dim": 4}
     unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
-    for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim"):
+    given = ("prediction",) if found["prediction"] is not None else ()
+    for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim", *given):
         value, d = found[name], digits.get(name, 2)
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]

@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .checkpoint import write_atomically
-from .conditions import ClassCondition
+from .conditions import ClassCondition, PartCondition
 from .data import DataSpec, Split
 from .errors import UsageError
 from .models.latent import LatentVariableModel, Marginal
 
 __all__ = [
     "check_image",
+    "completions",
     "conditions_to_show",
     "grid",
     "panels",
@@ -126,6 +127,27 @@ def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, T
 
 
 @torch.no_grad()
+def completions(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
+    """What is seen of pictures, several completions (the mean of p(x | z, c) at draws of z), and the pictures.
+
+    Args:
+        model: A model whose condition is the part of a picture that is seen.
+        x: The pictures, ``(n, *shape)``.
+        c: What is seen of them.
+        samples: Completions of each.
+
+    Raises:
+        UsageError: If the model does not complete pictures.
+    """
+    if not isinstance(model.condition, PartCondition) or c is None:
+        raise UsageError("This model does not complete pictures.", remedy="Train one: tightbound train completion.")
+    px = model(c)
+    seen = c.unflatten(-1, x.shape[1:]).nan_to_num(0.5)
+    drawn = px.likelihood(px.sample_latent((samples,))).mean.movedim(0, 1)
+    return {"seen": seen.unsqueeze(1), "completions": drawn, "truth": x.unsqueeze(1)}
+
+
+@torch.no_grad()
 def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tensor | None:
     """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples.
 
@@ -143,7 +165,11 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
 
 
 def training_picture(marginal: Marginal, x: Tensor, path: Path) -> None:
-    """Reconstructions of a few examples above samples, given their conditions where there are any, as one PNG."""
+    """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
+    if isinstance(marginal.model.condition, PartCondition):
+        drawn = completions(marginal.model, x, marginal.c, 6).items()
+        save_picture(panels([(t, grid(images.flatten(0, 1), images.shape[1])) for t, images in drawn], True), path)
+        return
     parts = [(title, grid(images, len(images))) for title, images in reconstructions(marginal, x).items()]
     if marginal.model.prior is not None:
         drawn = samples(marginal, 2 * len(x)).items()

@@ -238,6 +238,7 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "kl": _optional(_is_estimate),
     "nll": _optional(_is_estimate),
     "bits_per_dim": _optional(_is_estimate),
+    "prediction": _optional(_is_estimate),
     "method": lambda value: value in ("importance", "prior", "annealed"),
     "k": _is_count,
     "n": _is_count,

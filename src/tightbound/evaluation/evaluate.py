@@ -19,7 +19,7 @@ from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel
 from .annealed import Annealing
 from .estimate import Estimate
-from .importance import per_example
+from .importance import per_example, prior_samples
 from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
 from .passes import Precision, check_split, over, terms_of_the_first
 
@@ -28,6 +28,8 @@ __all__ = ["Evaluation", "evaluate"]
 ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data."""
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
+PREDICTIONS = 10
+"""Samples of the prior for each example of a conditional model's prediction."""
 BOUND = 100
 """Samples of each example for the ELBO where the likelihood is estimated by other means."""
 
@@ -42,12 +44,15 @@ class Evaluation:
         kl: KL of posterior and prior, nats.
         nll: Estimate of the negative log-likelihood, nats; None where the model has no likelihood of this data.
         bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
+        prediction: Of a conditional model, the expected log-likelihood with latents of its prior given the condition,
+            nats: what it predicts with, beside ``reconstruction``, what it was trained with.
         method: How the likelihood was estimated, as for :func:`~tightbound.evaluation.likelihood`.
         k: Samples of each example.
         n: Examples.
         split: Which split they are.
         effective_sample_size: Mean over the examples, between 1 and k.
         pareto_k: Mean shape of the tails of the weights; above 0.7 they are too heavy.
+        unreliable: Share of the examples of which they are.
         trusted: Whether neither of the two speaks against ``nll``.
         active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples.
         kl_per_dimension: Mean KL of each latent dimension, nats; one entry, the whole, where it cannot be told apart.
@@ -61,6 +66,7 @@ class Evaluation:
     kl: Estimate | None
     nll: Estimate | None
     bits_per_dim: Estimate | None
+    prediction: Estimate | None
     method: str
     k: int
     n: int
@@ -123,8 +129,9 @@ def evaluate(
     find, terms = sampler(method, k, annealing), terms_of_the_first(model, split)
     measure = measure_of(model.likelihood, split.spec)
     reason = refusal(terms, measure, method)
+    sure = all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
     if method == "importance":
-        samples = k if terms.bounded else min(k, 1)  # samples of a deterministic code are all the same
+        samples = k if terms.bounded and not sure else min(k, 1)  # samples of a deterministic code are all the same
         values = over(model, split, samples, find, seed=seed, precision=precision, compile=compile)
     else:
         samples = k
@@ -135,10 +142,19 @@ def evaluate(
             return bound | (find(model, x, c) if reason is None else {})
 
         values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
-    estimate = LikelihoodEstimate.of(values, measure, split, samples, method) if reason is None else None
+    estimate = LikelihoodEstimate.of(values, measure, split, samples, method, sure) if reason is None else None
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
     notes = tuple(_notes(measure, terms.bounded, estimate, reason))
-    return _summary(values, measure, split, samples, method, estimate, analytic, notes)
+    found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
+    if model.condition is None or model.prior is None or sure:
+        return found
+    predicted = over(model, split, PREDICTIONS, _predicted, seed=seed, precision=precision)["prediction"]
+    return dataclasses.replace(found, prediction=Estimate.of(predicted, offset=-measure.offset))
+
+
+def _predicted(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    px = model(c)
+    return {"prediction": px.likelihood(prior_samples(px, PREDICTIONS, len(x))).log_prob(x).mean(0)}
 
 
 def _summary(
@@ -160,6 +176,7 @@ def _summary(
         kl=None if kl is None else Estimate.of(kl.sum(1)),
         nll=estimate and estimate.nll,
         bits_per_dim=estimate and estimate.bits_per_dim,
+        prediction=None,
         method=method,
         k=k,
         n=len(split),
@@ -168,12 +185,16 @@ def _summary(
         pareto_k=estimate and estimate.pareto_k,
         unreliable=estimate and estimate.unreliable,
         trusted=estimate and estimate.trusted,
-        active_units=int((values["posterior_mean"].double().var(0) > ACTIVE).sum()) if len(split) > 1 else 0,
+        active_units=_active_units(values["posterior_mean"].double()),
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),
         kl_is_analytic=analytic,
         measure="none" if kl is None and estimate is None else measure.kind,
         notes=notes,
     )
+
+
+def _active_units(codes: Tensor) -> int:
+    return int((codes.var(0) > ACTIVE).sum()) if len(codes) > 1 and codes.numel() else 0
 
 
 def _notes(

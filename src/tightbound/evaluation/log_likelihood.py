@@ -80,14 +80,16 @@ class LikelihoodEstimate:
     log_marginal: Tensor = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, values: dict[str, Tensor], measure: Measure, split: Split, k: int, method: str) -> LikelihoodEstimate:
-        """From what a method found of every example."""
+    def of(
+        cls, values: dict[str, Tensor], measure: Measure, split: Split, k: int, method: str, sure: bool = False
+    ) -> LikelihoodEstimate:
+        """From what a method found of every example; ``sure`` where all samples of an example are the same."""
         marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
         tails = values["pareto_k"].double() if "pareto_k" in values else None
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
         warnings = tuple(_warnings(k, effective, unreliable, method))
-        equal = k > 1 and effective > k - 1e-6  # an exact posterior: one sample would do
+        equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
         unjudged = tails is None and method != "annealed" and not equal
         return cls(
             nll=Estimate.of(marginal, -1.0, measure.offset),

@@ -38,6 +38,15 @@ class Recipe:
         """
         raise NotImplementedError
 
+    def anneal(self, model: LatentVariableModel, step: int, steps: int) -> None:
+        """Sets what else changes while a model learns, such as a temperature.
+
+        Args:
+            model: The model.
+            step: The step to come, from 0.
+            steps: Steps of the whole run.
+        """
+
     @property
     def training_samples(self) -> int:
         """How many samples of the posterior a training step takes."""

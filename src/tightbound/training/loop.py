@@ -234,6 +234,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         beta = torch.full((), self._beta(self.run.step), device=self.fabric.device)
+        if self.model.recipe is not None:
+            self.model.recipe.anneal(self.model, self.run.step, self.steps)
         batch, accumulate = self._batch_indices(), self.options.accumulate
         sums = torch.zeros(len(ROWS) + 1, device=self.fabric.device)
         for i in range(accumulate):

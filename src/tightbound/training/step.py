@@ -91,8 +91,8 @@ def start_from_data(model: LatentVariableModel, train: Split, seed: int = 0) -> 
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """All modules but those of a model within the model, whose data is not this data."""
+    """All modules but those of a model within the model, whose data is not this, and of a part that starts itself."""
     yield module
-    for child in module.children():
+    for child in () if hasattr(module, "initialise") else module.children():
         if not isinstance(child, LatentVariableModel):
             yield from _parts(child)

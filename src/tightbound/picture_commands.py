@@ -1,0 +1,182 @@
+"""The commands that draw: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tyro.conf import arg
+
+from .arguments import (
+    Count,
+    Device,
+    Picture,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    Words,
+    WordsFile,
+    first,
+    model_of,
+    opened,
+    positive,
+)
+from .errors import UsageError
+from .output import check_output, write
+
+__all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
+
+
+def sample(
+    run: Run,
+    /,
+    n: Count = 64,
+    condition: Words = None,
+    condition_file: WordsFile = None,
+    temperature: Annotated[float, arg(help="Factor on the distance of z from the prior's mean.")] = 1.0,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side.
+
+    Example: tightbound sample runs/demo -n 64 --out samples.png
+    """
+    from . import pictures
+    from .conditions import read_conditions
+    from .randomness import fixed_noise
+    from .runs import load_run_data
+
+    positive("-n", n)
+    if not 0 <= temperature < float("inf"):
+        raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
+    folder, model = model_of(run, device)
+    path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    c = read_conditions(model.condition, condition, condition_file, n)
+    with fixed_noise(seed):
+        if model.condition is not None and c is None:
+            c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
+        drawn = pictures.samples(model(c), n, temperature)
+    write(drawn, path, across=True)
+
+
+def reconstruct(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Count = 16,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
+
+    Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    """
+    from . import pictures
+    from .randomness import fixed_noise
+
+    folder, model, loaded = opened(run, data, device)
+    path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
+    with fixed_noise(seed):
+        x, c = first(model, loaded.split(split), n)
+        parts = pictures.reconstructions(model(c), x)
+    write(parts, path, across=True)
+
+
+def interpolate(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Count = 8,
+    steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pairs of examples and the way from one to the other through the latent space.
+
+    Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
+    """
+    from .evaluation.latents import interpolation
+    from .randomness import fixed_noise
+
+    folder, model, loaded = opened(run, data, device)
+    path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
+    part = loaded.split(split)
+    if 2 * n > len(part):
+        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
+    with fixed_noise(seed):
+        x, c = first(model, part, 2 * n)
+        walk = interpolation(model, x[::2], x[1::2], steps, c=None if c is None else c[::2])
+    write({"mean of p(x|z) on the way from one example to another": walk.mean}, path, latents=walk.z)
+
+
+def traverse(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
+    steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
+    example: Annotated[int, arg(help="Which example to start from.")] = 0,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """One example with one latent dimension after the other moved through the quantiles of the prior.
+
+    Example: tightbound traverse runs/demo -n 10 --out traversals.png
+    """
+    import torch
+
+    from .evaluation.latents import posterior_means, quantiles, traversal
+    from .randomness import fixed_noise
+
+    positive("-n", n)
+    positive("--steps", steps)
+    folder, model, loaded = opened(run, data, device)
+    path = check_output(out or folder.samples / "traversals.png", model.data_spec)
+    part = loaded.split(split)
+    if not 0 <= example < len(part):
+        raise UsageError(f"The {split} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    means, _ = posterior_means(model, part)
+    dimensions = means.var(0).argsort(descending=True)[:n]
+    levels = torch.linspace(0.02, 0.98, steps)
+    with fixed_noise(seed):
+        x, c = first(model, part, example + 1)
+        given = None if c is None else c[example]
+        values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
+        walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
+    what = "codes" if model.prior is None else "prior"
+    title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
+    write({title: walk.mean}, path, latents=walk.z, dimensions=dimensions)
+
+
+def complete(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = "test",
+    n: Annotated[int, arg(aliases=("-n",), help="How many pictures.")] = 8,
+    samples: Annotated[int, arg(help="Completions of each.")] = 6,
+    out: Picture = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pictures of which a part is seen, several completions of each, and the truth, side by side.
+
+    Example: tightbound complete runs/quadrant -n 8 --samples 6 --out completions.png
+    """
+    from . import pictures
+    from .randomness import fixed_noise
+
+    positive("--samples", samples)
+    folder, model, loaded = opened(run, data, device)
+    path = check_output(out or folder.samples / "completions.png", model.data_spec)
+    with fixed_noise(seed):
+        x, c = first(model, loaded.split(split), n)
+        parts = pictures.completions(model, x, c, samples)
+    write(parts, path, across=True)

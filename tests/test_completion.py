@@ -1,0 +1,212 @@
+"""Structured output: what is missing given what is seen, its baseline, and latents from the conditional prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+import tightbound as tb
+from instances import double, within_error
+from tightbound import pictures
+from tightbound.data import Batch, Data, DataSpec
+from tightbound.distributions import Partial, independent
+from tightbound.errors import CheckpointError, ObjectiveError, ShapeError, UsageError
+from tightbound.evaluation import evaluate
+from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
+from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
+from tightbound.training.step import start_from_data
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    images = np.random.default_rng(0).integers(0, 2, (80, 4, 6)).astype(np.uint8)
+    images[:, 2:, 3:] = images[:, :2, :3]  # the bottom right repeats the top left
+    return Data.from_arrays(images, levels=2)
+
+
+def completion(data: Data, **options: Any) -> Any:
+    return Completion(latent_dim=3, hidden=(8,), **options).build(data.spec)
+
+
+# -- a distribution over what is missing ------------------------------------------------------------------------------
+
+
+def test_what_is_seen_counts_nothing_and_stays_what_it_is() -> None:
+    base = Normal(double(5, 2, 3), double(5, 2, 3).exp())
+    observed = torch.where(torch.rand(5, 2, 3) < 0.5, double(5, 2, 3), torch.nan)
+    p, x = Partial(independent(base, 2), observed), double(4, 5, 2, 3)
+    expected = torch.where(observed.isnan(), base.log_prob(x), 0).sum((-2, -1))
+    torch.testing.assert_close(p.log_prob(x), expected)
+    seen = ~observed.isnan()
+    for value in (p.sample((4,)), p.mean):
+        assert torch.equal(value[..., seen], observed[seen].expand_as(value[..., seen]))
+    assert within_error(p.sample((4000,))[:, 0], p.mean[0])
+    gradient = torch.autograd.grad(
+        Partial(independent(Normal(x.requires_grad_(), 1.0), 2), observed).log_prob(x.detach() + 1).sum(), x
+    )[0]
+    assert not gradient[:, seen].any()
+    assert gradient[:, ~seen].all()
+
+
+def test_only_independent_entries_can_be_seen_in_part() -> None:
+    with pytest.raises(ShapeError, match="independent entries"):
+        Partial(MultivariateNormal(torch.zeros(3), torch.eye(3)), torch.zeros(3))
+
+
+# -- latents from the prior -------------------------------------------------------------------------------------------
+
+
+def test_the_gsnn_objective_is_the_likelihood_at_latents_of_the_prior() -> None:
+    """With a linear Gaussian likelihood its expectation has a closed form."""
+    torch.manual_seed(0)
+    spec = DataSpec("x", (3,), levels=None)
+    model = VAE(latent_dim=2, hidden=(), likelihood="gaussian", variance=0.3).build(spec).double()
+    network: Any = next(m for m in model.likelihood.modules() if isinstance(m, torch.nn.Linear))
+    x = double(1, 3)
+    terms = model().terms(x, k=40_000, generate=True)
+    assert terms.generated is not None
+    mean = Independent(Normal(network.bias, 0.3**0.5), 1).log_prob(x) - network.weight.square().sum() / (2 * 0.3)
+    assert within_error(terms.generated.log_likelihood, mean)
+    assert torch.equal(gsnn(terms), reconstruction(terms.generated))
+    assert terms.generated.kl().abs().max() < 1e-12  # the prior is its own posterior
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_the_hybrid_is_a_share_of_both(data: Data, alpha: float) -> None:
+    model = completion(data)
+    batch = data.test.batch(torch.arange(6))
+    terms = model.given(batch).terms(batch.x, k=3, generate=True)
+    expected = alpha * elbo(terms, 0.7) + (1 - alpha) * gsnn(terms)
+    torch.testing.assert_close(hybrid(terms, alpha, 0.7), expected)
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            hybrid(terms, wrong)
+    with pytest.raises(ObjectiveError, match="no samples of the prior"):
+        gsnn(model.given(batch).terms(batch.x))
+
+
+def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data: Data) -> None:
+    model = completion(data, hybrid=0.0)
+    batch = data.test.batch(torch.arange(6))
+    gsnn(model.given(batch).terms(batch.x, generate=True)).sum().backward()
+    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {"prior", "likelihood"}
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quadrants", [1, 2, 3])
+@pytest.mark.parametrize("likelihood", ["auto", "gaussian", "categorical"])
+def test_the_likelihood_is_of_the_missing_pixels_alone(data: Data, quadrants: int, likelihood: Any) -> None:
+    model = completion(data, quadrants=quadrants, likelihood=likelihood)
+    batch = data.test.batch(torch.arange(5))
+    px, z = model.given(batch), torch.zeros(5, 3)
+    other = torch.where(px.c.view_as(batch.x).isnan(), batch.x, 1 - batch.x)
+    torch.testing.assert_close(px.likelihood(z).log_prob(batch.x), px.likelihood(z).log_prob(other))
+    changed = torch.where(px.c.view_as(batch.x).isnan(), 1 - batch.x, batch.x)
+    assert (px.likelihood(z).log_prob(batch.x) != px.likelihood(z).log_prob(changed)).all()
+    missing = {1: 18, 2: 12, 3: 6}[quadrants]
+    assert model.likelihood.measure(data.spec).dimensions == missing
+    if likelihood == "auto":
+        found = evaluate(model, data.test, k=5)
+        assert found.nll is not None
+        assert found.bits_per_dim is not None
+        assert found.bits_per_dim.value == pytest.approx(found.nll.value / (missing * np.log(2)))
+
+
+def test_the_baseline_is_a_model_without_a_latent(data: Data) -> None:
+    model = CompletionBaseline(hidden=(8,)).build(data.spec)
+    batch = data.test.batch(torch.arange(5))
+    px = model.given(batch)
+    terms = px.terms(batch.x, k=3)
+    torch.testing.assert_close(elbo(terms), terms.log_likelihood[0])
+    assert terms.log_likelihood.std(0).max() == 0
+    found = evaluate(model, data.test, k=1000)
+    assert (found.k, found.trusted, found.active_units) == (1, True, 0)
+    assert found.nll is not None
+    assert found.elbo is not None
+    assert found.nll.value == pytest.approx(-found.elbo.value, abs=1e-4)
+    assert px.sample((2,)).shape == (2, 5, 1, 4, 6)
+
+
+def test_the_prior_sees_the_pretrained_prediction_which_stays_as_it_is(data: Data, tmp_path: Path) -> None:
+    quick: Any = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 30}
+    baseline = CompletionBaseline(hidden=(8,)).build(data.spec)
+    tb.train(baseline, data, out=tmp_path / "baseline", **quick)
+    recipe = Completion(latent_dim=3, hidden=(8,), baseline=str(tmp_path / "baseline"), baseline_hidden=(8,))
+    model = recipe.build(data.spec)
+    start_from_data(model, data.train)
+    batch = data.test.batch(torch.arange(5))
+    c = model.conditions(batch)
+    assert c is not None
+    filled: Any = model.prior.given  # pyright: ignore[reportOptionalMemberAccess]
+    expected = baseline(c).likelihood(torch.zeros(5, 0)).mean.flatten(1)
+    torch.testing.assert_close(filled(c)[:, :24], expected)
+    before = {n: p.clone() for n, p in filled.named_parameters()}
+    tb.train(model, data, out=tmp_path / "run", **quick)
+    assert all(torch.equal(p, before[n]) for n, p in filled.named_parameters())
+    again = tb.load(tmp_path / "run")
+    torch.testing.assert_close(again.prior.given(c), filled(c))  # pyright: ignore
+    wrong = Completion(latent_dim=3, hidden=(8,), baseline=str(tmp_path / "baseline"), baseline_hidden=(9,))
+    with pytest.raises(CheckpointError):
+        start_from_data(wrong.build(data.spec), data.train)
+
+
+def test_a_trained_model_uses_what_it_sees(data: Data, tmp_path: Path) -> None:
+    """The bottom right repeats the top left, which is seen with three quadrants: six pixels for nothing."""
+    model = CompletionBaseline(hidden=(64,), quadrants=3).build(data.spec)
+    tb.train(model, data, out=tmp_path, epochs=200, batch_size=16, lr=5e-3, pictures=False)
+    found = evaluate(model, data.train, k=1)
+    assert found.nll is not None
+    assert found.nll.value < 1.0  # unseen: 6 ln 2 = 4.2
+
+
+def test_completions_are_drawn_beside_the_truth(data: Data, tmp_path: Path) -> None:
+    model = completion(data)
+    batch = data.test.batch(torch.arange(4))
+    drawn = pictures.completions(model, batch.x, model.conditions(batch), 5)
+    assert [tuple(images.shape[:2]) for images in drawn.values()] == [(4, 1), (4, 5), (4, 1)]
+    seen = ~model.conditions(batch).view_as(batch.x).isnan()
+    assert torch.equal(drawn["completions"][:, 2][seen], batch.x[seen])
+    assert not torch.equal(drawn["completions"][:, 0], drawn["completions"][:, 1])
+    pictures.training_picture(model.given(batch), batch.x, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
+    plain = VAE(latent_dim=2, hidden=(8,)).build(data.spec)
+    with pytest.raises(UsageError, match="does not complete"):
+        pictures.completions(plain, batch.x, None, 5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"hybrid": 1.5}, {"hybrid": 0.5, "objective": "iwae"}, {"baseline_hidden": (0,)}, {"latent_dim": 0}]
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Completion(**options)
+
+
+@pytest.mark.parametrize("options", [{"hybrid": -0.1}, {"drop_condition": 1.1}, {"condition_dim": 0}])
+def test_options_of_cvae_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        CVAE(**options)
+
+
+def test_vectors_have_no_quadrants() -> None:
+    with pytest.raises(UsageError, match="quadrants"):
+        Completion().build(DataSpec("x", (10,), levels=2))
+
+
+def test_a_conditional_models_prediction_is_measured_beside_its_reconstruction(data: Data) -> None:
+    model = completion(data)
+    found = evaluate(model, data.test, k=5)
+    assert found.prediction is not None
+    batch = Batch(data.test.batch(torch.arange(len(data.test))).x, None)
+    with torch.no_grad():
+        expected = gsnn(model.given(batch).terms(batch.x, k=2000, generate=True)).mean().item()
+    assert found.prediction.value == pytest.approx(expected, abs=0.3)
+    assert evaluate(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data.test, k=5).prediction is None
