@@ -311,13 +311,17 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
     surface = {name: sorted(inspect.signature(function).parameters) for name, function in commands.COMMANDS.items()}
     assert surface == {
         "train": ["arguments"],
+        "fit-prior": ["data", "json", "latents", "out", "prior", "resume", "run", "training"],
         "evaluate": [
             *("compile", "data", "device", "json", "k", "limit", "method"),
             *("precision", "run", "seed", "split", "temperatures"),
         ],
         "complete": ["data", "device", "n", "out", "run", "samples", "seed", "split"],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
-        "sample": ["condition", "condition_file", "device", "n", "out", "run", "seed", "temperature"],
+        "sample": [
+            *("condition", "condition_file", "device", "guidance", "n", "out"),
+            *("run", "seed", "temperature", "top_k", "top_p"),
+        ],
         "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],

@@ -201,7 +201,7 @@ def test_a_learned_prior_of_the_class_tells_the_classes_apart() -> None:
 @pytest.mark.parametrize(
     ("spec", "condition", "says"),
     [
-        (DataSpec("x", (1, 6, 6), 6), "auto", "it has neither"),
+        (DataSpec("x", (1, 6, 6), 6), "auto", "it has none"),
         (DataSpec("x", (1, 6, 6), 6, classes=NAMES), "vector", "class"),
         (DataSpec("x", (1, 6, 6), 6, condition_shape=(3,)), "image", "vector"),
     ],

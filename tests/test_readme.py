@@ -49,6 +49,14 @@ def test_the_other_commands_are_understood(tmp_path: Path, monkeypatch: pytest.M
     assert main([*words, *SHORTER]) == 0
 
 
+def test_two_stages_and_conditions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in blocks("sh")[3].splitlines():
+        words = shlex.split(line)[1:]
+        assert main([*words, *(SHORTER if words[0] in ("train", "fit-prior") else [])]) == 0, line
+    assert (tmp_path / "sevens.png").is_file()
+
+
 def test_the_first_two_commands_are_targets() -> None:
     makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf8")
     commands = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)

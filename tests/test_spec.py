@@ -15,7 +15,23 @@ from instances import SPECS, SYSTEMS, system_id
 from tightbound import spec
 from tightbound.data import DataOptions, DataSpec
 from tightbound.errors import CheckpointError, UnknownName, UsageError
-from tightbound.recipes import VAE, LinearVAE, Recipe
+from tightbound.models.contrastive import ContrastiveConfig
+from tightbound.recipes import (
+    CVAE,
+    DVAE,
+    VAE,
+    VQVAE,
+    VQVAE2,
+    Completion,
+    CompletionBaseline,
+    GumbelVAE,
+    LinearVAE,
+    PixelCNNRecipe,
+    PriorOptions,
+    Recipe,
+    TransformerRecipe,
+    TwoStage,
+)
 from tightbound.runs import RunConfig
 from tightbound.spec import check_choices, from_json, kind_of, register, registered, to_json, upgrade
 from tightbound.training import TrainingOptions
@@ -42,6 +58,19 @@ OPTIONS: list[Any] = [
     DataOptions("mnist", binarize="dynamic", flip=True, image_size=32, color="rgb", validation=0, split_seed=7),
     TrainingOptions(),
     TrainingOptions(steps=5, lr=1, clip_norm=2, patience=3, precision="64-true", device="cuda:1", compile=True),
+    CVAE(condition="text", caption_length=8, hybrid=0.5),
+    Completion(quadrants=3, baseline="runs/baseline"),
+    CompletionBaseline(quadrants=2, hidden=()),
+    GumbelVAE(latents="binary", prior="learned"),
+    DVAE(codes=16, channels=(8,)),
+    VQVAE(quantizer="fsq", fsq_levels=(3, 4)),
+    VQVAE2(codes=7),
+    PixelCNNRecipe(attention_every=2),
+    TransformerRecipe(condition="class"),
+    PriorOptions(prior="transformer"),
+    TwoStage(VQVAE(codes=5), PriorOptions(prior="pixelcnn", condition="class")),
+    TwoStage(VAE(hidden=()), PriorOptions(prior="flow")),
+    ContrastiveConfig((3, 8, 8)),
     RunConfig(SPECS[0], TrainingOptions()),
     RunConfig(SPECS[0], TrainingOptions(), VAE(hidden=()), DataOptions(dequantize=True), "0.1.0"),
 ]

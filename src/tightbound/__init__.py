@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .models import LatentVariableModel
     from .runs import load
-    from .training import train
+    from .training import fit_prior, train
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "distributions",
     "evaluate",
     "evaluation",
+    "fit_prior",
     "information",
     "likelihoods",
     "load",
@@ -52,6 +53,7 @@ __all__ = [
 _homes = {
     "LatentVariableModel": "models",
     "evaluate": "evaluation",
+    "fit_prior": "training",
     "load": "runs",
     "load_data": "data",
     "train": "training",

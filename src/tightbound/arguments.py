@@ -60,8 +60,13 @@ def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Laten
 
 
 def limited(split: Split, limit: int | None) -> Split:
-    """The first so many examples, or all."""
-    return split if limit is None else split.subset(min(limit, len(split)))
+    """So many examples at even distances, because some files lie in the order of their class; or all."""
+    from .evaluation.decomposition import spread
+
+    if limit is None:
+        return split
+    positive("--limit", limit)
+    return spread(split, limit)
 
 
 def first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Tensor | None]:

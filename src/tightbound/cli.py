@@ -14,8 +14,8 @@ import tyro
 from . import __version__, commands
 from .data import DataOptions
 from .errors import TightboundError, UnknownName, UsageError
-from .recipes import Recipe, find_recipe
-from .spec import kind_of, registered
+from .recipes.base import find_recipe, recipes_by_name
+from .spec import kind_of
 from .training.options import TrainingOptions
 
 __all__ = ["main"]
@@ -106,7 +106,7 @@ def _train(words: list[str]) -> None:
 def _new(name: str | None) -> commands.TrainArguments[Any]:
     """The arguments of a recipe before any option."""
     if name is None:
-        known = ", ".join(registered(Recipe))
+        known = ", ".join(recipes_by_name())
         raise UsageError("Which recipe?", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
     return commands.TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
 
@@ -153,7 +153,7 @@ Examples:
 
 
 def _train_overview() -> str:
-    rows = "\n".join(f"  {name:<12} {commands.first_sentence(cls)}" for name, cls in sorted(registered(Recipe).items()))
+    rows = "\n".join(f"  {name:<12} {commands.first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
     return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
 
 Trains a model and leaves a run folder. The recipes:

@@ -9,7 +9,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
@@ -25,9 +25,12 @@ from .output import (
     write_arrays,
 )
 from .picture_commands import complete, interpolate, reconstruct, sample, traverse
-from .recipes import Recipe
-from .spec import registered
+from .recipes import PriorOptions, Recipe
+from .recipes.base import recipes_by_name
 from .training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from .training.loop import TrainingResult
 
 __all__ = [
     "COMMANDS",
@@ -38,6 +41,7 @@ __all__ = [
     "diagnose",
     "encode",
     "evaluate",
+    "fit_prior",
     "info",
     "interpolate",
     "recipes",
@@ -80,21 +84,46 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume=arguments.resume,
         resume_from=arguments.resume_from,
     )
-    if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
-        return
-    if arguments.json:
-        print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
-        return
-    print(f"{result.out}: {_ending(result.stopped)} at step {result.step} of {result.steps}", end="")
-    print("" if result.best_bound is None else f", best validation bound {result.best_bound:.2f} nats")
-    if result.stopped in ("done", "early"):
-        print(f"next: tightbound evaluate {result.out}; tightbound report {result.out}")
-    else:
-        print(f"go on: tightbound train --resume --out {result.out}")
+    following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
+    _print_result(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
 
 
 def _ending(stopped: str) -> str:
     return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
+
+
+def fit_prior(
+    run: Run,
+    /,
+    prior: Annotated[OmitArgPrefixes[PriorOptions], arg(help="What the prior is.")],
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
+    out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
+    data: Source = None,
+    latents: Annotated[Path | None, arg(metavar="FILE", help="Encoded latents; default: in RUN, made once.")] = None,
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
+    json: FlagCreatePairsOff[Json] = False,
+) -> None:
+    """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
+
+    Example: tightbound fit-prior runs/vq --prior pixelcnn --epochs 20 --out runs/vq-pixelcnn
+    """
+    from .training.prior import fit_prior as run_fit
+
+    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, resume=resume)
+    go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
+    _print_result(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+
+
+def _print_result(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
+    """How a training ended, by one of several processes."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if json:
+        print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
+        return
+    print(f"{result.out}: {_ending(result.stopped)} at step {result.step} of {result.steps}", end="")
+    print("" if result.best_bound is None else f", best validation {what} {result.best_bound:.2f} nats")
+    print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
 
 
 def evaluate(
@@ -113,7 +142,7 @@ def evaluate(
         arg(aliases=("-k",), help="Samples for each example; they cost time, not memory. Default: 1000; annealed: 16."),
     ] = None,
     temperatures: Annotated[int, arg(help="Steps of method annealed.")] = 500,
-    limit: Annotated[int | None, arg(help="Only the first so many examples.")] = None,
+    limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
     precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
     compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
     seed: Seed = 0,
@@ -260,7 +289,7 @@ def recipes(json: Json = False) -> None:
     """
     found = {
         name: {"is": first_sentence(cls), "options": {f.name: f.default for f in dataclasses.fields(cls)}}
-        for name, cls in sorted(registered(Recipe).items())
+        for name, cls in sorted(recipes_by_name().items())
     }
     if json:
         print_json(found)
@@ -338,6 +367,7 @@ def first_sentence(cls: type) -> str:
 
 COMMANDS = {
     "train": train,
+    "fit-prior": fit_prior,
     "evaluate": evaluate,
     "diagnose": diagnose,
     "sample": sample,

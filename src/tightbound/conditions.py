@@ -8,21 +8,23 @@ unobserved pixels of a picture, or all of it, which is how a condition is droppe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .errors import DataError, UnknownName, UsageError
+from .text import Tokenizer
 
 __all__ = [
     "ClassCondition",
     "Condition",
     "Examples",
     "PartCondition",
+    "TextCondition",
     "VectorCondition",
     "missing",
     "observed_part",
@@ -241,6 +243,90 @@ class PartCondition(Condition):
 
     def describe(self, c: Tensor) -> str:
         return f"{float((~c.isnan()).double().mean()):.0%} of the picture"
+
+
+class TextCondition(Condition):
+    """The caption of an example, as tokens with -1 behind its end.
+
+    Its tokenizer is learned from the captions that a new model starts from, and kept among the model's tensors, whose
+    shapes are known before.
+
+    Args:
+        vocabulary: Most tokens that there shall be, the 256 bytes among them.
+        length: Most tokens of a caption.
+        drop: Probability with which training sees none.
+
+    Raises:
+        UsageError: If the vocabulary is smaller than the bytes, or a caption could have no token.
+
+    Example:
+        >>> condition = TextCondition(vocabulary=300, length=12)
+        >>> condition.initialise_captions(["a red circle", "a red square"])
+        >>> condition.describe(condition.parse("A red square"))
+        'a red square'
+    """
+
+    whole = True
+    joins: Tensor
+    learned: Tensor
+
+    def __init__(self, vocabulary: int = 2048, length: int = 32, drop: float = 0.0) -> None:
+        super().__init__(length, drop)
+        if vocabulary < 256 or length < 1:
+            got = f"{vocabulary} tokens, captions of {length}"
+            raise UsageError("Every byte is a token, and a caption has one.", got=got, expected="at least 256, and 1")
+        self.vocabulary, self._tokenizer = vocabulary, None
+        self.register_buffer("joins", torch.full((vocabulary - 256, 2), -1, dtype=torch.int32))
+        self.register_buffer("learned", torch.tensor(False))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns captions into tokens.
+
+        Raises:
+            UsageError: If it has not been learned yet.
+        """
+        if self._tokenizer is None:
+            if not self.learned:
+                raise UsageError(
+                    "The model has not learned a tokenizer yet.",
+                    remedy="Train it, or call `condition.initialise_captions(captions)`.",
+                )
+            self._tokenizer = Tokenizer([pair for pair in self.joins.tolist() if pair != [-1, -1]], self.size)
+        return self._tokenizer
+
+    def initialise_captions(self, captions: Iterable[str]) -> None:
+        """Learns the tokenizer from captions.
+
+        Raises:
+            DataError: If there is no caption, or one is empty.
+            UsageError: If one is too long.
+        """
+        self._tokenizer = Tokenizer.train(captions, self.vocabulary, self.size)
+        joins = torch.tensor(self._tokenizer.joins, dtype=torch.int32).view(-1, 2)
+        self.joins.fill_(-1)[: len(joins)] = joins.to(self.joins.device)
+        self.learned.fill_(True)
+
+    def of(self, batch: Examples) -> Tensor:
+        if batch.captions is None:
+            raise DataError(
+                "The model is given the caption of an example, and this data has none.",
+                remedy="Use a folder of images with a metadata.jsonl of captions.",
+            )
+        return self.tokenizer.encode_all(batch.captions).to(batch.x.device)
+
+    def parse(self, words: str) -> Tensor:
+        try:
+            return self.tokenizer.encode(words)
+        except DataError as error:
+            raise UsageError(error.message, got=error.got, expected=error.expected, remedy=error.remedy) from None
+
+    def describe(self, c: Tensor) -> str:
+        return "no text" if c[0] < 0 else self.tokenizer.decode(c)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._tokenizer = None
 
 
 def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int) -> Tensor | None:

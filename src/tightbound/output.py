@@ -35,17 +35,18 @@ def print_evaluation(found: dict[str, Any]) -> None:
     table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}{how}")
     for column in ("", "value", "standard error", "unit"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
-    units = {"bits_per_dim": "bits per dimension"}
-    digits = {"bits_per_dim": 4}
+    units: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
+    digits: dict[str, int] = dict.fromkeys(units, 4)
     unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
-    given = ("prediction",) if found["prediction"] is not None else ()
+    given = [name for name in ("prediction", "uniform_bits_per_dim", "relaxation_gap") if found[name] is not None]
     for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim", *given):
         value, d = found[name], digits.get(name, 2)
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
         table.add_row(name, *cells, units.get(name, unit))
-    for name in ("effective_sample_size", "pareto_k", "active_units"):
-        value, d = found[name], {"pareto_k": 2}.get(name, 1)
+    of_codes = [name for name in ("codebook_usage", "perplexity") if found[name] is not None]
+    for name in ("effective_sample_size", "pareto_k", "active_units", *of_codes):
+        value, d = found[name], {"pareto_k": 2, "codebook_usage": 3}.get(name, 1)
         text = "–" if value is None else f"{value:.{d}f}" if isinstance(value, float) else str(value)
         table.add_row(name, text, "", "")
     console = Console()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
@@ -24,6 +24,9 @@ from .arguments import (
 from .errors import UsageError
 from .output import check_output, write
 
+if TYPE_CHECKING:
+    from .models import LatentVariableModel
+
 __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
 
 
@@ -33,7 +36,12 @@ def sample(
     n: Count = 64,
     condition: Words = None,
     condition_file: WordsFile = None,
-    temperature: Annotated[float, arg(help="Factor on the distance of z from the prior's mean.")] = 1.0,
+    temperature: Annotated[
+        float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
+    ] = 1.0,
+    top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
+    top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
+    guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
     out: Picture = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -52,12 +60,32 @@ def sample(
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    temperature = _choosing(model, temperature, top_k, top_p, guidance)
     c = read_conditions(model.condition, condition, condition_file, n)
     with fixed_noise(seed):
         if model.condition is not None and c is None:
             c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
         drawn = pictures.samples(model(c), n, temperature)
     write(drawn, path, across=True)
+
+
+def _choosing(
+    model: LatentVariableModel, temperature: float, top_k: int | None, top_p: float | None, guidance: float
+) -> float:
+    """Lets a prior over codes draw as told; what is left for the latents of another."""
+    from .networks import Sampling
+    from .priors import AutoregressivePrior
+
+    if isinstance(model.prior, AutoregressivePrior):
+        model.prior.sampling = Sampling(temperature, top_k, top_p, guidance)
+        return 1.0
+    if (top_k, top_p, guidance) != (None, None, 1.0):
+        raise UsageError(
+            "This model does not draw codes one after the other.",
+            got="--top-k, --top-p or --guidance",
+            remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
+        )
+    return temperature
 
 
 def reconstruct(

@@ -1,4 +1,4 @@
-"""Learning rate and weight of the KL over a run: pure functions of the step, so that resuming needs no state."""
+"""Learning rate, weight of the KL and temperature: pure functions of the step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-__all__ = ["learning_rate", "ramp", "weight"]
+__all__ = ["learning_rate", "ramp", "temperature", "weight"]
 
 
 def ramp(step: int, length: int) -> float:
@@ -86,3 +86,48 @@ def learning_rate(
         return factor ** sum(step >= milestone for milestone in milestones)
     done = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def temperature(
+    step: int,
+    kind: Literal["exponential", "cosine", "constant"],
+    start: float = 1.0,
+    floor: float = 0.5,
+    *,
+    rate: float = 3e-5,
+    steps: int = 0,
+    hold: int = 1,
+) -> float:
+    r"""The temperature of a relaxation, falling from its start to its floor.
+
+    Exponential, :math:`\max(\tau_1, \tau_0 e^{-r t})` from the start :math:`\tau_0` with rate r to the floor
+    :math:`\tau_1`; cosine, half a cosine from start to floor over so many steps and the floor ever after; constant,
+    the start.
+
+    References:
+        Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Args:
+        step: The step to come, from 0.
+        kind: How it falls.
+        start: At step 0.
+        floor: Where it ends.
+        rate: Of the exponential, for each step.
+        steps: Of the cosine.
+        hold: Steps for which each value stands, before the next is taken.
+
+    Example:
+        >>> [round(temperature(step, "exponential", rate=0.3), 3) for step in range(4)]
+        [1.0, 0.741, 0.549, 0.5]
+        >>> [temperature(step, "cosine", floor=0.5, steps=2) for step in range(4)]
+        [1.0, 0.75, 0.5, 0.5]
+    """
+    step -= step % hold
+    if kind == "constant":
+        return start
+    if kind == "exponential":
+        return max(floor, start * math.exp(-rate * step))
+    if step >= steps:
+        return floor
+    return floor + (start - floor) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.distributions.kl import register_kl
 
+from .codes import CodePoint
+
 __all__ = ["kl_per_dimension"]
 
 
@@ -19,7 +21,7 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
     Returns:
         The batch and the factors' dimensions if both are products of as many, ``(*batch, *event)`` for numbers and
-        ``(*batch, positions)`` for one-hot vectors; else ``(*batch, 1)``.
+        ``(*batch, positions)`` for one-hot vectors and for codes; else ``(*batch, 1)``.
 
     Example:
         >>> import torch
@@ -29,6 +31,8 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         >>> kl_per_dimension(q, p)[0]
         tensor([0.5000, 0.5000])
     """
+    if isinstance(q, CodePoint) and (log_prob := getattr(p, "code_log_prob", None)) is not None:
+        return -log_prob(q.codes)
     try:
         if isinstance(q, Independent) and isinstance(p, Independent) and _alike(q, p):
             return kl_divergence(q.base_dist, p.base_dist)

@@ -226,8 +226,9 @@ def bidirectional(
         raise UsageError("At least one example is needed.", got=f"n = {n}", expected="n >= 1")
     annealing = annealing or Annealing()
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        z = prior_samples(model(c), 1, n)[0]
-        x = model.likelihood(z, c).sample()
+        px = model(c)
+        z = prior_samples(px, 1, n)[0]
+        x = px.likelihood(z).sample()
         found = _both(model, x, z, k, c, annealing)
     lower, upper = found["lower"], found["upper"]
     return Bidirectional(Estimate.of(lower), Estimate.of(upper), Estimate.of(upper - lower), lower, upper, x, k)

@@ -7,6 +7,7 @@ bound on :math:`\log p(x)` and ``nll`` an estimate of :math:`-\log p(x)`, both o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,12 @@ from ..data import Split
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel
 from .annealed import Annealing
+from .codes import code_usage
 from .estimate import Estimate
 from .importance import per_example, prior_samples
 from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
 from .passes import Precision, check_split, over, terms_of_the_first
+from .relaxation import relaxation_gap
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -46,6 +49,10 @@ class Evaluation:
         bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
         prediction: Of a conditional model, the expected log-likelihood with latents of its prior given the condition,
             nats: what it predicts with, beside ``reconstruction``, what it was trained with.
+        uniform_bits_per_dim: Of a model whose prior was fitted to codes, what ``bits_per_dim`` was with uniform codes.
+        codebook_usage: Share of all codes that the split is encoded to, where there are codes.
+        perplexity: How many codes, equally used, would have the same entropy.
+        relaxation_gap: By how much relaxed latents flatter the ELBO, nats, where training relaxes them.
         method: How the likelihood was estimated, as for :func:`~tightbound.evaluation.likelihood`.
         k: Samples of each example.
         n: Examples.
@@ -67,6 +74,10 @@ class Evaluation:
     nll: Estimate | None
     bits_per_dim: Estimate | None
     prediction: Estimate | None
+    uniform_bits_per_dim: Estimate | None
+    codebook_usage: float | None
+    perplexity: float | None
+    relaxation_gap: Estimate | None
     method: str
     k: int
     n: int
@@ -126,15 +137,17 @@ def evaluate(
         10
     """
     check_split(split)
-    find, terms = sampler(method, k, annealing), terms_of_the_first(model, split)
+    sampler(method, k, annealing)  # refuses an unknown name before anything is computed
+    terms = terms_of_the_first(model, split)
     measure = measure_of(model.likelihood, split.spec)
     reason = refusal(terms, measure, method)
     sure = all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
     if method == "importance":
         samples = k if terms.bounded and not sure else min(k, 1)  # samples of a deterministic code are all the same
+        find = sampler(method, samples, annealing)
         values = over(model, split, samples, find, seed=seed, precision=precision, compile=compile)
     else:
-        samples = k
+        samples, find = k, sampler(method, k, annealing)
 
         def both(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
             found = per_example(model, x, BOUND if terms.bounded else 1, c)
@@ -146,10 +159,37 @@ def evaluate(
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
     notes = tuple(_notes(measure, terms.bounded, estimate, reason))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
-    if model.condition is None or model.prior is None or sure:
-        return found
-    predicted = over(model, split, PREDICTIONS, _predicted, seed=seed, precision=precision)["prediction"]
-    return dataclasses.replace(found, prediction=Estimate.of(predicted, offset=-measure.offset))
+    return dataclasses.replace(
+        found, **_of_codes(model, split, values, found, seed), **_predictions(model, found, split)
+    )
+
+
+def _predictions(model: LatentVariableModel, found: Evaluation, split: Split) -> dict[str, Any]:
+    if model.condition is None or model.prior is None or model.prior_only or not found.kl_per_dimension:
+        return {}
+    predicted = over(model, split, PREDICTIONS, _predicted)["prediction"]
+    offset = measure_of(model.likelihood, split.spec).offset
+    return {"prediction": Estimate.of(predicted, offset=-offset)}
+
+
+def _of_codes(
+    model: LatentVariableModel, split: Split, values: dict[str, Tensor], found: Evaluation, seed: int
+) -> dict[str, Any]:
+    """What is only known of discrete latents."""
+    space: Any = model.posterior
+    if not hasattr(space, "codes_of"):
+        return {}
+    usage = code_usage(model, split, seed=seed)
+    out: dict[str, Any] = {"codebook_usage": usage.codebook_usage, "perplexity": usage.perplexity}
+    out["notes"] = (*found.notes, *usage.notes)
+    if hasattr(space, "relaxed"):
+        out["relaxation_gap"] = relaxation_gap(model, split, seed=seed).gap
+    if model.prior_only and found.bits_per_dim is not None:
+        uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
+        measure, bits = measure_of(model.likelihood, split.spec), 1 / (split.spec.dimensions * math.log(2))
+        total = values["reconstruction"].double() - uniform
+        out["uniform_bits_per_dim"] = Estimate.of(total, -bits, measure.offset * bits)
+    return out
 
 
 def _predicted(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
@@ -177,6 +217,10 @@ def _summary(
         nll=estimate and estimate.nll,
         bits_per_dim=estimate and estimate.bits_per_dim,
         prediction=None,
+        uniform_bits_per_dim=None,
+        codebook_usage=None,
+        perplexity=None,
+        relaxation_gap=None,
         method=method,
         k=k,
         n=len(split),

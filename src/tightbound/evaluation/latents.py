@@ -297,5 +297,5 @@ def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | N
 
 
 def _seen(model: LatentVariableModel, z: Tensor, c: Tensor | None = None) -> Walk:
-    px = model.likelihood(z, c)
+    px = model(c).likelihood(z)
     return Walk(z, px.mean, px.sample())

@@ -198,6 +198,8 @@ class LatentVariableModel(nn.Module):
 
     recipe: Recipe | None = None
     data_spec: DataSpec | None = None
+    prior_only: bool = False
+    """Whether a condition reaches the prior alone: that of a second stage, behind parts that know of none."""
     starts_from_data: bool = False
     """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
 
@@ -254,11 +256,15 @@ class Marginal(Distribution):
 
     def posterior(self, x: Tensor) -> Distribution:
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
-        return self.model.posterior(x, self.c)
+        return self.model.posterior(x, self._beyond_prior)
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The distribution of x given z."""
-        return self.model.likelihood(z, self.c)
+        return self.model.likelihood(z, self._beyond_prior)
+
+    @property
+    def _beyond_prior(self) -> Tensor | None:
+        return None if self.model.prior_only else self.c
 
     def prior(self) -> Distribution:
         """The distribution of z.

@@ -114,6 +114,7 @@ class ConvolutionalDecoder(nn.Module):
         return self.output[-1]
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        z = z.flatten(1)
         h = self.head(z if c is None else torch.cat([z, c], dim=1)).unflatten(1, self.start)
         for level, (height, width) in zip(self.levels, self.sides[-2::-1], strict=True):
             h = level(h)[..., :height, :width]

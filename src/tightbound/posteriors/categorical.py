@@ -1,11 +1,13 @@
 r"""Discrete posteriors :math:`q(z \mid x, c)`: relaxed while they learn, exact when they are measured.
 
 Convention: z has a one-hot vector for each position, event ``(positions, classes)``, or a bit, event ``(positions,)``.
-A network that gives a grid ``(n, channels, *grid)`` has its positions row by row. Log-densities are in nats.
+A network that gives a grid ``(n, channels, *grid)`` has its positions row by row. The codes of z are int64,
+``(*leading, *grid)``: the place of the one, or the bit. Log-densities are in nats.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,21 +15,39 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import Bits, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
+from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
+from ..quantizers.quantized import check_codes
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior"]
 
 
 class _Relaxable(Conditional):
-    """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training."""
+    """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training.
+
+    Its latents are codes: ``grids`` has the shape of their one grid, ``levels`` their number at a position.
+    """
 
     temperature: Tensor
 
-    def __init__(self, network: nn.Module, shape: Sequence[int], hard: bool, temperature: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Sequence[int],
+        positions: int,
+        classes: int,
+        hard: bool,
+        temperature: float,
+        grid: Sequence[int] | None,
+    ) -> None:
+        grid = (positions,) if grid is None else tuple(grid)
         if not temperature > 0:
             raise UsageError("A temperature is positive.", got=temperature, remedy="Start at 1 and anneal to a floor.")
+        if math.prod(grid) != positions:
+            raise ShapeError("The grid holds the positions.", got=grid, expected=f"{positions} of them")
         super().__init__(network, shape)
-        self.hard = hard
+        self.positions, self.hard = positions, hard
+        self.grids, self.levels = (grid,), (classes,)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
@@ -41,6 +61,30 @@ class _Relaxable(Conditional):
     def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         """The relaxed distribution in any mode: what the exact one is compared with, for the relaxation gap."""
         return self._relaxed(self.features(x, c))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What examples are encoded to without noise: the most probable codes, one int64 ``(*leading, *grid)``."""
+        return self.codes_of(self._exact(self.features(x, c)).mode)
+
+    def codes_of(self, z: Tensor) -> tuple[Tensor, ...]:
+        """The codes of latents, one int64 ``(*leading, *grid)``; of relaxed ones, the codes that they stand for."""
+        return (self._numbers(z).unflatten(-1, self.grids[0]),)
+
+    def embed(self, codes: Sequence[Tensor]) -> Tensor:
+        """The latents ``(*leading, *event)`` of codes ``(*leading, *grid)``.
+
+        Raises:
+            UsageError: If there is no such code.
+        """
+        check_codes(codes[0], self.levels[0])
+        return self._latent(codes[0].flatten(codes[0].dim() - len(self.grids[0])))
+
+    def _numbers(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _latent(self, numbers: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         """The logits in the event's shape, from the network's output with so many leading dimensions."""
@@ -58,7 +102,8 @@ class CategoricalPosterior(_Relaxable):
 
     In training mode a :class:`~tightbound.distributions.relaxed.RelaxedCategorical` with gradients through its samples;
     in evaluation mode the exact :class:`~tightbound.distributions.one_hot.OneHot`, so that whatever is reported is the
-    bound with hard samples. Training anneals the temperature in place: ``posterior.temperature.fill_(0.5)``.
+    bound with hard samples. Training anneals the temperature in place: ``posterior.temperature.fill_(0.5)``. The latent
+    is a set of codes too: :meth:`codes`, :meth:`embed` and :meth:`codes_of`, on ``grids`` with so many ``levels``.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
@@ -72,9 +117,10 @@ class CategoricalPosterior(_Relaxable):
         classes: K.
         hard: Whether training samples are one-hot too (straight through).
         temperature: The first.
+        grid: Shape in which the codes lie; None for a row.
 
     Raises:
-        ShapeError: If the encoder gives another number of logits.
+        ShapeError: If the encoder gives another number of logits, or the grid has another number of positions.
         UsageError: If the temperature is not positive.
 
     Example:
@@ -84,6 +130,8 @@ class CategoricalPosterior(_Relaxable):
         torch.Size([5, 20, 10])
         >>> posterior.eval()(torch.zeros(5, 1, 8, 8)).sample().unique()
         tensor([0., 1.])
+        >>> posterior.codes(torch.zeros(5, 1, 8, 8))[0].shape
+        torch.Size([5, 20])
     """
 
     def __init__(
@@ -94,9 +142,10 @@ class CategoricalPosterior(_Relaxable):
         classes: int,
         hard: bool = False,
         temperature: float = 1.0,
+        grid: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(network, shape, hard, temperature)
-        self.positions, self.classes = positions, classes
+        super().__init__(network, shape, positions, classes, hard, temperature, grid)
+        self.classes = classes
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         event, given = (self.positions, self.classes), tuple(out.shape[leading:])
@@ -115,6 +164,12 @@ class CategoricalPosterior(_Relaxable):
     def _exact(self, logits: Tensor) -> OneHot:
         return OneHot(logits)
 
+    def _numbers(self, z: Tensor) -> Tensor:
+        return z.argmax(-1)
+
+    def _latent(self, numbers: Tensor) -> Tensor:
+        return one_hot(numbers, self.temperature.expand(*numbers.shape, self.classes))
+
 
 class BernoulliPosterior(_Relaxable):
     r"""Independent bits, :math:`q(z \mid x) = \prod_i \operatorname{Bernoulli}(z_i; \sigma(\eta_i(x)))`.
@@ -131,9 +186,10 @@ class BernoulliPosterior(_Relaxable):
         positions: How many.
         hard: Whether training samples are 0 or 1 too (straight through).
         temperature: The first.
+        grid: Shape in which the codes lie; None for a row.
 
     Raises:
-        ShapeError: If the encoder gives another number of logits.
+        ShapeError: If the encoder gives another number of logits, or the grid has another number of positions.
         UsageError: If the temperature is not positive.
 
     Example:
@@ -150,9 +206,9 @@ class BernoulliPosterior(_Relaxable):
         positions: int,
         hard: bool = False,
         temperature: float = 1.0,
+        grid: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(network, shape, hard, temperature)
-        self.positions = positions
+        super().__init__(network, shape, positions, 2, hard, temperature, grid)
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         if out.shape[leading:].numel() != self.positions:
@@ -164,6 +220,12 @@ class BernoulliPosterior(_Relaxable):
 
     def _exact(self, logits: Tensor) -> Bits:
         return Bits(logits)
+
+    def _numbers(self, z: Tensor) -> Tensor:
+        return (z > 0.5).long()
+
+    def _latent(self, numbers: Tensor) -> Tensor:
+        return numbers.to(self.temperature.dtype)
 
 
 def _misfit(got: tuple[int, ...], expected: str) -> ShapeError:

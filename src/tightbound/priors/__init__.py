@@ -1,5 +1,6 @@
 r"""Priors :math:`p(z \mid c)`."""
 
+from .autoregressive import AutoregressiveCodes, AutoregressivePrior, ConvolutionalGrid, TransformerGrid
 from .categorical import BernoulliPrior, CategoricalPrior
 from .flow import FlowPrior
 from .gaussian import ConditionalNormal, DiagonalNormal, GaussianMixture
@@ -7,12 +8,16 @@ from .normal import StandardNormal
 from .vamp import VampPrior
 
 __all__ = [
+    "AutoregressiveCodes",
+    "AutoregressivePrior",
     "BernoulliPrior",
     "CategoricalPrior",
     "ConditionalNormal",
+    "ConvolutionalGrid",
     "DiagonalNormal",
     "FlowPrior",
     "GaussianMixture",
     "StandardNormal",
+    "TransformerGrid",
     "VampPrior",
 ]

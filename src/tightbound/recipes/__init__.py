@@ -4,7 +4,29 @@ from .autoencoder import Autoencoder
 from .base import Recipe, find_recipe
 from .completion import Completion, CompletionBaseline
 from .cvae import CVAE
+from .dvae import DVAE
+from .gumbel_vae import GumbelVAE
 from .linear_vae import LinearVAE
+from .pixels import PixelCNNRecipe, TransformerRecipe
+from .two_stage import PriorOptions, TwoStage
 from .vae import VAE
+from .vq_vae import VQVAE, VQVAE2
 
-__all__ = ["CVAE", "VAE", "Autoencoder", "Completion", "CompletionBaseline", "LinearVAE", "Recipe", "find_recipe"]
+__all__ = [
+    "CVAE",
+    "DVAE",
+    "VAE",
+    "VQVAE",
+    "VQVAE2",
+    "Autoencoder",
+    "Completion",
+    "CompletionBaseline",
+    "GumbelVAE",
+    "LinearVAE",
+    "PixelCNNRecipe",
+    "PriorOptions",
+    "Recipe",
+    "TransformerRecipe",
+    "TwoStage",
+    "find_recipe",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..data.spec import DataSpec
 from ..errors import UnknownName, UsageError
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["Recipe", "check_sizes", "find_recipe"]
+__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name"]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Abstract: a named system of the literature; its fields are its options here, on the command line and in files."""
+
+    by_itself: ClassVar[bool] = True
+    """Whether it can be trained by name alone; a second stage needs a first."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -37,6 +40,15 @@ class Recipe:
             examples: Size of the whole training split, for estimates of its aggregate.
         """
         raise NotImplementedError
+
+    def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
+        """What speaks against training with so many examples, as sentences.
+
+        Args:
+            model: The model.
+            examples: Size of the training split.
+        """
+        return []
 
     def anneal(self, model: LatentVariableModel, step: int, steps: int) -> None:
         """Sets what else changes while a model learns, such as a temperature.
@@ -80,6 +92,16 @@ class Recipe:
         return model
 
 
+def recipes_by_name() -> dict[str, type[Recipe]]:
+    """Every recipe that can be trained by its name.
+
+    Example:
+        >>> "vae" in recipes_by_name()
+        True
+    """
+    return {name: cls for name, cls in registered(Recipe).items() if cls.by_itself}
+
+
 def find_recipe(name: str) -> type[Recipe]:
     """The class of a recipe by its name.
 
@@ -90,7 +112,7 @@ def find_recipe(name: str) -> type[Recipe]:
         >>> find_recipe("vae").__name__
         'VAE'
     """
-    known = registered(Recipe)
+    known = recipes_by_name()
     if name not in known:
         raise UnknownName("recipe", name, known)
     return known[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ..conditions import Condition
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["CVAE", "ConditionName", "condition_of", "embedding_of"]
+__all__ = ["CVAE", "ConditionName", "Conditioned", "condition_of", "embedding_of", "prefix_of"]
 
-ConditionName = Literal["auto", "class", "vector", "image"]
+ConditionName = Literal["auto", "class", "vector", "image", "text"]
 
 
 @register("cvae")
@@ -50,7 +50,12 @@ class CVAE(VAE):
     ] = "conditional"
     """p(z given c): conditional (a gaussian that c gives); the others do not depend on c."""
     condition: ConditionName = "auto"
-    """What the model is given; auto: the class of an example where there are classes, else the numbers beside it."""
+    """What the model is given; auto: the class of an example where there are classes, else the numbers beside it, else
+    its text."""
+    vocabulary: int = 2048
+    """Tokens of a text at most; 256 of them are the bytes."""
+    caption_length: int = 32
+    """Tokens of the longest text."""
     condition_dim: int = 32
     """Features of the condition that each network is shown."""
     drop_condition: float = 0.0
@@ -72,7 +77,7 @@ class CVAE(VAE):
         from ..models.latent import LatentVariableModel
         from . import parts
 
-        condition, dim = condition_of(self.condition, data, self.drop_condition), self.condition_dim
+        condition, dim = condition_of(self, data), self.condition_dim
         q, px = parts.posterior(self, data, dim), parts.likelihood(self, data, dim)
         q.embedding, px.embedding = (embedding_of(condition, dim) for _ in range(2))
         p = _prior(self, condition) if self.prior == "conditional" else parts.prior(self, data, q)
@@ -100,34 +105,62 @@ def _prior(recipe: CVAE, condition: Condition) -> nn.Module:
     return ConditionalNormal(network, embedding_of(condition, recipe.condition_dim), recipe.condition_dim)
 
 
-def condition_of(name: str, data: DataSpec, drop: float = 0.0) -> Condition:
-    """The condition of that name, of that data.
+class Conditioned(Protocol):
+    """Abstract: options of what a model is given."""
+
+    @property
+    def condition(self) -> str: ...
+    @property
+    def drop_condition(self) -> float: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def caption_length(self) -> int: ...
+
+
+def condition_of(options: Conditioned, data: DataSpec) -> Condition:
+    """The condition that the options name, of that data.
 
     Raises:
         UsageError: If the data has none.
     """
-    from ..conditions import ClassCondition, VectorCondition
+    from ..conditions import ClassCondition, TextCondition, VectorCondition
 
-    kind = {0: "none", 1: "vector"}.get(len(data.condition_shape), "image")
-    name = ("class" if data.classes else kind) if name == "auto" else name
-    if name == "class" and data.classes:
-        return ClassCondition(data.classes, drop)
-    if name == kind != "none":
-        return VectorCondition(data.condition_shape, drop)
-    there = [*(["class"] if data.classes else []), *([kind] if kind != "none" else [])]
-    raise UsageError(
-        "This data does not come with that condition.",
-        got=name,
-        expected=", ".join(there) or "classes, or numbers beside the examples; it has neither",
-        remedy="Use data in class sub-folders, or an .npz with 'y' or 'c'; or recipe 'vae'.",
-    )
+    numbers = {0: "", 1: "vector"}.get(len(data.condition_shape), "image")
+    there = [*(["class"] if data.classes else []), *([numbers] if numbers else []), *(["text"] * data.captioned)]
+    name = options.condition if options.condition != "auto" or not there else there[0]
+    if name not in there:
+        raise UsageError(
+            "This data does not come with that condition.",
+            got=name,
+            expected=", ".join(there) or "classes, numbers beside the examples, or captions; it has none of them",
+            remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
+        )
+    if name == "class":
+        return ClassCondition(data.classes, options.drop_condition)
+    if name == "text":
+        return TextCondition(options.vocabulary, options.caption_length, options.drop_condition)
+    return VectorCondition(data.condition_shape, options.drop_condition)
 
 
 def embedding_of(condition: Any, dim: int) -> nn.Module:
     """Features of a condition, learned anew for every part that is shown them."""
-    from ..conditions import ClassCondition
-    from ..networks import ClassEmbedding, ImageEmbedding, Observed
+    from ..conditions import ClassCondition, TextCondition
+    from ..networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
+
+    if isinstance(condition, TextCondition):
+        return TokenEmbedding(condition.vocabulary, condition.size, dim)
 
     if isinstance(condition, ClassCondition):
         return ClassEmbedding(len(condition.classes), dim)
     return ImageEmbedding(condition.shape, dim) if len(condition.shape) == 3 else Observed(condition.size, dim)
+
+
+def prefix_of(condition: Any, width: int) -> nn.Module | None:
+    """What stands in front of a transformer: the tokens of a text, or features of another condition."""
+    from ..conditions import TextCondition
+    from ..networks import TokenPrefix
+
+    if isinstance(condition, TextCondition):
+        return TokenPrefix(condition.vocabulary, condition.size, width)
+    return embedding_of(condition, width) if condition else None

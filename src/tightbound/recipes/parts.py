@@ -151,7 +151,7 @@ def _check_image(data: DataSpec) -> None:
 def _check_unit_interval(data: DataSpec) -> None:
     if data.levels is None:
         raise UsageError(
-            "The Bernoulli likelihood needs values in [0, 1].",
+            "This likelihood needs values in [0, 1].",
             got="continuous data",
             remedy="Use --likelihood gaussian.",
         )

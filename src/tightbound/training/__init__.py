@@ -8,9 +8,10 @@ from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from .loop import train
+    from .prior import fit_prior
     from .step import start_from_data
 
-__all__ = ["TrainingOptions", "start_from_data", "train"]
+__all__ = ["TrainingOptions", "fit_prior", "start_from_data", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from .loop import train
 
         return train
+    if name == "fit_prior":
+        from .prior import fit_prior
+
+        return fit_prior
     if name == "start_from_data":
         from .step import start_from_data
 

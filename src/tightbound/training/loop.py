@@ -36,7 +36,7 @@ from .options import TrainingOptions
 from .state import Progress, restore_state, save_state
 from .step import ROWS, Step, start_from_data
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["TrainingResult", "train", "train_on"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,38 @@ def train(
         raise UnknownName("training option", unknown[0], known)
     options = dataclasses.replace(options or TrainingOptions(), **changes)
     keep_freed_memory()
-    run = _Run(model, data, RunFolder(Path(out)), options, objective)
+    return _run(_Run(model, data, RunFolder(Path(out)), options, objective), resume, resume_from)
+
+
+def train_on(
+    model: LatentVariableModel,
+    data: Data,
+    examples: Data,
+    step: nn.Module,
+    *,
+    out: Path,
+    options: TrainingOptions,
+    resume: bool = False,
+) -> TrainingResult:
+    """Trains a part of a model on other examples than its data: a prior on latents.
+
+    Args:
+        model: The model.
+        data: Its data, which the run folder names.
+        examples: What is learned from.
+        step: What a step computes, as :class:`~tightbound.training.step.Step`.
+        out: The run folder.
+        options: How to train.
+        resume: Go on where the run in ``out`` stopped.
+
+    Raises:
+        UsageError, TrainingError, CheckpointError: As :func:`train`.
+    """
+    keep_freed_memory()
+    return _run(_Run(model, data, RunFolder(out), options, None, examples, step), resume, "last")
+
+
+def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
     run.prepare(resume, resume_from)
     with torch.random.fork_rng(devices=_cuda_devices()), stop_on_signals() as stop:
         return run.go(stop)
@@ -124,6 +155,8 @@ class _Run:
         folder: RunFolder,
         options: TrainingOptions,
         objective: Callable[[Terms, Any], Tensor] | None,
+        examples: Data | None = None,
+        step: nn.Module | None = None,
     ) -> None:
         if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
@@ -132,6 +165,7 @@ class _Run:
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
+        self.data = data = examples or data
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
         self.per_epoch = options.steps_per_epoch(len(data.train))
@@ -140,7 +174,7 @@ class _Run:
         self.layout = _layout(model, self.fabric.device)
         if self.layout is torch.channels_last:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
-        self.raw = Step(model, objective, len(data.train))
+        self.raw = step or Step(model, objective, len(data.train))
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
         self.average = MovingAverage(model, options.ema)
@@ -179,8 +213,10 @@ class _Run:
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
         self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
         self.bar = ProgressBar(self.steps, self.run.step, show=first)
-        if (measure := measure_of(self.model.likelihood, self.data.spec)).kind in ("none", "density"):
+        if (measure := measure_of(self.model.likelihood, self.config.data_spec)).kind in ("none", "density"):
             self.bar.say(f"note: {measure.note}")
+        for caution in model.recipe.cautions(model, len(self.train_split)) if (model := self.model).recipe else ():
+            self.bar.say(f"warning: {caution}")
         if self.warmup > self.steps:
             self.bar.say(
                 f"warning: warm-up of the KL's weight takes {self.warmup} steps, the run {self.steps}: the weight "
@@ -392,7 +428,8 @@ def _layout(model: nn.Module, device: torch.device) -> torch.memory_format:
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
-    parameters, lr, decay, eps = model.parameters(), options.lr, options.weight_decay, options.optimizer_eps
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    lr, decay, eps = options.lr, options.weight_decay, options.optimizer_eps
     if options.optimizer == "adam":
         fused = device.type in ("cpu", "cuda", "mps")
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, eps=eps, fused=fused)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataSpec, Split
+from ..errors import DataError
 from ..models.latent import LatentVariableModel, Terms
 from ..objectives import elbo, reconstruction
 from ..randomness import epoch_order, fixed_noise, mix
@@ -87,6 +88,14 @@ def start_from_data(model: LatentVariableModel, train: Split, seed: int = 0) -> 
             order = epoch_order(seed, 0, len(train))[: getattr(module, "examples_wanted", STARTING)]
             with fixed_noise(seed):
                 initialise(train.batch(order, parameter.device).x.to(parameter.dtype))
+        learn = getattr(module, "initialise_captions", None)
+        if learn is not None:
+            if train.captions is None:
+                raise DataError(
+                    "The model is given a text, and this data has none.",
+                    remedy='Use a folder with a metadata.jsonl: {"file_name": "a.png", "text": "a red circle"}.',
+                )
+            learn(train.captions)
     model.starts_from_data = False
 
 

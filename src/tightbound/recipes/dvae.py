@@ -1,0 +1,129 @@
+"""The discrete variational autoencoder: pictures to a grid of codes, the first stage of DALL-E."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..spec import register
+from .base import check_sizes
+from .gumbel_vae import Relaxation
+from .vae import VAE, Activation, LikelihoodName, ScaleName
+
+if TYPE_CHECKING:
+    from ..models.latent import LatentVariableModel
+
+__all__ = ["DVAE"]
+
+
+@register("dvae")
+@dataclass(frozen=True)
+class DVAE(Relaxation):
+    r"""Discrete variational autoencoder: a code at each position of a grid, relaxed while it learns.
+
+    .. math:: \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \beta \sum_i \mathrm{KL}(q(z_i \mid x) \,\|\, p(z_i))
+
+    Its authors divide all of this by the D entries of an image, so that the mean KL of a position, of which there are
+    P, weighs :math:`\beta P / D` against the mean log-likelihood of an entry: :math:`6.6 / 192` with their
+    :math:`\beta = 6.6`, P = 32 · 32 and D = 256 · 256 · 3 (:meth:`weight_of_means`). Here, as everywhere, both are
+    sums, and the same objective has ``beta`` 6.6.
+
+    As for recipe gumbel-vae, training's ``bound`` is of relaxed samples, validation's and evaluation's of discrete
+    ones. The logit-Laplace likelihood is a density; ``--dequantize`` makes it a bound on the probability of pixels.
+
+    References:
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Raises:
+        UsageError: If an option is out of range, or the images have no such grid.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> recipe = DVAE(codes=32, channels=(8, 16))
+        >>> model = recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model.posterior.grids, model.posterior.levels
+        (((2, 2),), (32,))
+        >>> DVAE.dalle().beta
+        6.6
+    """
+
+    codes: int = 512
+    """Codes at each position."""
+    channels: tuple[int, ...] = (64, 128)
+    """Channels of each level, from the finest down; each halves the sides, so their number sets the grid."""
+    blocks: int = 2
+    """Residual blocks on the grid."""
+    activation: Activation = "relu"
+    """Nonlinearity between layers."""
+    norm: bool = True
+    """Group normalisations in the residual blocks; without them the codes may long stay unused."""
+    likelihood: LikelihoodName = "logit-laplace"
+    """p(x given z), as for recipe vae; the margin of logit-laplace is 0.1."""
+    scale: ScaleName = "auto"
+    """Scale of gaussian and discretized-logistic, as for recipe vae."""
+    variance: float = 0.5
+    """Fixed or initial variance of gaussian."""
+    temperature_floor: float = 1 / 16
+    """Temperature at the end; smaller ones are nearer to discrete latents, with noisier gradients."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(1, self.channels)
+        if self.blocks < 0:
+            raise UsageError("The number of blocks is not negative.", got=self.blocks, expected="0 or more")
+        if self.codes < 2:
+            raise UsageError("A codebook has two codes at least.", got=self.codes, remedy="Try --codes 512.")
+
+    @classmethod
+    def dalle(cls) -> DVAE:
+        """The published numbers: 8192 codes; temperature 1 to 1/16 over 150,000 steps; beta 6.6.
+
+        With images of 3 x 256 x 256 the grid has 32 x 32 positions. The rest are options of training: ``lr=1e-4``
+        with a cosine, ``weight_decay=1e-4``, ``ema=0.999``, ``batch_size=512``, ``steps=3_000_000``, and beta's rise
+        over 5,000 of them, ``beta_schedule="cosine"`` with ``beta_warmup=5 / 3000``. Widths are this package's.
+        """
+        return cls(codes=8192, channels=(256, 512, 1024), temperature_steps=150_000, beta=6.6)
+
+    def weight_of_means(self, data: DataSpec) -> float:
+        r"""The weight :math:`\beta P / D` of the mean KL of a position where the log-likelihood is a mean over entries.
+
+        Args:
+            data: The images.
+
+        Example:
+            >>> data = DataSpec("pictures", shape=(3, 256, 256), levels=256)
+            >>> round(192 * DVAE.dalle().weight_of_means(data), 6)
+            6.6
+        """
+        from ..networks import grid_of
+
+        return self.beta * math.prod(grid_of(data.shape, len(self.channels))) / data.dimensions
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..models.latent import LatentVariableModel
+        from ..networks import GridDecoder, GridEncoder
+        from ..posteriors import CategoricalPosterior
+        from ..priors import CategoricalPrior
+
+        like: dict[str, Any] = {"activation": self.activation, "norm": self.norm}
+        network = GridEncoder(data.shape, self.codes, self.channels, self.blocks, **like)
+        positions, codes = math.prod(network.grid), self.codes
+        q = CategoricalPosterior(
+            network, data.shape, positions, codes, self.straight_through, self.temperature, network.grid
+        )
+        px = self._likelihood(data)
+        px.input_shape = (positions, codes)
+        px.network = GridDecoder(
+            codes, data.shape, self.channels, self.blocks, parameters=px.parameters_per_entry, **like
+        )
+        return LatentVariableModel(CategoricalPrior(positions, codes, self.prior == "learned"), px, q)
+
+    def _likelihood(self, data: DataSpec) -> Any:
+        """The likelihood, on another network yet."""
+        from . import parts
+
+        options: dict[str, Any] = {"likelihood": self.likelihood, "scale": self.scale, "variance": self.variance}
+        return parts.likelihood(VAE(latent_dim=1, hidden=(), **options), data)

@@ -1,0 +1,186 @@
+"""The variational autoencoder with discrete latents, trained through their relaxation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..schedules import temperature
+from ..spec import register
+from .base import Recipe, check_sizes
+from .vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.latent import LatentVariableModel, Terms
+
+__all__ = ["GumbelVAE", "Relaxation", "TemperatureSchedule"]
+
+TemperatureSchedule = Literal["cosine", "exponential", "constant"]
+
+
+@dataclass(frozen=True)
+class Relaxation(Recipe):
+    """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
+
+    straight_through: bool = False
+    """Discrete samples in training too, with the gradients of the relaxed ones."""
+    prior: Literal["uniform", "learned"] = "uniform"
+    """p(z): all codes alike, or a learned probability for each code at each position."""
+    temperature: float = 1.0
+    """Temperature of the relaxation at the start."""
+    temperature_floor: float = 0.5
+    """Temperature at the end; smaller ones are nearer to discrete latents, with noisier gradients."""
+    temperature_schedule: TemperatureSchedule = "cosine"
+    """How it falls: half a cosine; exponential, down to the floor; or not at all."""
+    temperature_steps: int | None = None
+    """Steps of the cosine; default: the whole run."""
+    temperature_rate: float = 3e-5
+    """Rate of the exponential, for each step."""
+    temperature_hold: int = 1
+    """Steps between two changes of the temperature."""
+    samples: int = 1
+    """Samples of the posterior in a training step."""
+    beta: float = 1.0
+    """Weight of the KL in training, of the sum over positions against the sum over the entries of the data; what is
+    reported is always the bound at 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature_floor <= self.temperature < math.inf:
+            raise UsageError(
+                "A temperature is positive and falls to its floor.",
+                got=f"from {self.temperature} to {self.temperature_floor}",
+                remedy="Try --temperature 1 --temperature-floor 0.5.",
+            )
+        least = {"samples": 1, "temperature_hold": 1, "temperature_steps": 1, "temperature_rate": 0, "beta": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and not smallest <= value < math.inf:
+                raise UsageError(f"The option {name} is out of range.", got=value, expected=f"at least {smallest}")
+
+    def anneal(self, model: LatentVariableModel, step: int, steps: int) -> None:
+        q: Any = model.posterior
+        q.temperature.fill_(self.temperature_at(step, steps))
+
+    def temperature_at(self, step: int, steps: int) -> float:
+        """The temperature of a step of a run.
+
+        Args:
+            step: The step to come, from 0.
+            steps: Steps of the whole run.
+        """
+        return temperature(
+            step,
+            self.temperature_schedule,
+            self.temperature,
+            self.temperature_floor,
+            rate=self.temperature_rate,
+            steps=steps if self.temperature_steps is None else self.temperature_steps,
+            hold=self.temperature_hold,
+        )
+
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        from ..objectives import elbo
+
+        return elbo(terms, self.beta * beta)
+
+    def bound(self, terms: Terms) -> Tensor:
+        """The ELBO: honest in evaluation mode; of the relaxed terms of a training step it is a reading, no bound."""
+        from ..objectives import elbo
+
+        return elbo(terms)
+
+    @property
+    def training_samples(self) -> int:
+        return self.samples
+
+
+@register("gumbel-vae")
+@dataclass(frozen=True)
+class GumbelVAE(Relaxation):
+    r"""Variational autoencoder with categorical or binary latents, relaxed while it learns.
+
+    .. math:: \log p(x) \ge \mathbb{E}_{q(z \mid x)} \log p(x \mid z) -
+        \sum_i \mathrm{KL}(q(z_i \mid x) \,\|\, p(z_i))
+
+    Training puts Gumbel-softmax (or binary Concrete) samples in the place of z and keeps the closed form of the
+    discrete KL, so its objective bounds nothing; validation and evaluation draw discrete samples, and theirs does. In
+    ``metrics.jsonl`` the ``bound`` of split ``train`` is the relaxed one, that of split ``valid`` the honest one.
+
+    References:
+        Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
+        The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables (Maddison, Mnih and Teh, 2017).
+
+    Raises:
+        UsageError: If an option is out of range, or the options cannot model the data.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> recipe = GumbelVAE(positions=4, classes=3, hidden=(16,))
+        >>> model = recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model().sample_latent((5,)).shape
+        torch.Size([5, 4, 3])
+        >>> recipe.temperature_at(50, steps=100)
+        0.75
+    """
+
+    latents: Literal["categorical", "binary"] = "categorical"
+    """What a position holds: one of so many classes, or a bit."""
+    positions: int = 20
+    """Positions of the latent."""
+    classes: int = 10
+    """Classes of each; a bit has two."""
+    network: NetworkName = "mlp"
+    """Kind of encoder and decoder."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Sizes of the hidden layers of an mlp, from the data to the latent; the decoder mirrors them."""
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Channels of the levels of a convolutional network, from the finest down."""
+    activation: Activation = "relu"
+    """Nonlinearity between layers."""
+    likelihood: LikelihoodName = "auto"
+    """p(x given z), as for recipe vae."""
+    scale: ScaleName = "auto"
+    """Scale of gaussian and discretized-logistic, as for recipe vae."""
+    variance: float = 0.5
+    """Fixed or initial variance of gaussian."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self.positions, self.hidden, self.channels)
+        if self.classes < 2:
+            raise UsageError("A choice is between two classes at least.", got=self.classes, remedy="Try --classes 10.")
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..models.latent import LatentVariableModel
+        from ..posteriors import BernoulliPosterior, CategoricalPosterior
+        from ..priors import BernoulliPrior, CategoricalPrior
+        from . import parts
+
+        n, k, learned = self.positions, self.classes, self.prior == "learned"
+        like = self._with_vectors(n if self.latents == "binary" else n * k)
+        network, px = parts.encoder(like, data, like.latent_dim), parts.likelihood(like, data)
+        if self.latents == "binary":
+            q = BernoulliPosterior(network, data.shape, n, self.straight_through, self.temperature)
+            return LatentVariableModel(BernoulliPrior(n, learned), px, q)
+        q = CategoricalPosterior(network, data.shape, n, k, self.straight_through, self.temperature)
+        px.input_shape = (n, k)
+        return LatentVariableModel(CategoricalPrior(n, k, learned), px, q)
+
+    def _with_vectors(self, size: int) -> VAE:
+        """The recipe whose networks and likelihood these are, but for the shape of the latent."""
+        return VAE(
+            latent_dim=size,
+            network=self.network,
+            hidden=self.hidden,
+            channels=self.channels,
+            activation=self.activation,
+            likelihood=self.likelihood,
+            scale=self.scale,
+            variance=self.variance,
+        )

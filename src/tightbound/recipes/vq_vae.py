@@ -1,0 +1,220 @@
+"""Autoencoders with quantised latents: VQ-VAE and VQ-VAE-2."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..data.spec import DataSpec
+from ..errors import UsageError
+from ..spec import register
+from .base import Recipe, check_sizes
+from .vae import VAE, Activation, LikelihoodName, ScaleName
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..models.latent import LatentVariableModel, Terms
+
+__all__ = ["VQVAE", "VQVAE2"]
+
+
+@dataclass(frozen=True)
+class _Quantized(Recipe):
+    """Abstract: what the two have in common."""
+
+    codes: int = 512
+    """Codes of each codebook, K; fsq has the product of its levels."""
+    code_dim: int = 64
+    """Width of a code's vector, d."""
+    channels: tuple[int, ...] = (32, 64)
+    """Channels of the levels of the networks, from the finest down: each halves the grid, so two make 7 x 7 of 28."""
+    blocks: int = 2
+    """Residual blocks of encoder and decoder."""
+    hidden: int | None = None
+    """Channels inside a block; default: as many as outside."""
+    activation: Activation = "relu"
+    """Nonlinearity between layers."""
+    likelihood: LikelihoodName = "gaussian"
+    """p(x given z), as for recipe vae; gaussian weighs squared errors, auto gives bits per dimension."""
+    scale: ScaleName = "auto"
+    """Scale of gaussian and discretized-logistic, as for recipe vae."""
+    variance: float = 0.1
+    """Fixed or initial variance of gaussian: the smaller, the less the commitment weighs beside the reconstruction, and
+    the fewer codes are used; 0.1 suits pixels in [0, 1]."""
+    quantizer: Literal["ema", "gradient", "fsq"] = "ema"
+    """How codes learn: by moving averages, by gradients, or not at all (a fixed grid, finite scalar quantisation)."""
+    decay: float = 0.99
+    """Decay of the moving averages of ema."""
+    commitment: float = 0.25
+    """Weight of the encoder's squared distance from its codes, beside nats."""
+    codebook: float = 1.0
+    """Weight of the codes' squared distance from the encoder's output, with quantizer gradient."""
+    cosine: bool = False
+    """Compare vectors and codes by their direction alone."""
+    project: int | None = None
+    """Width in which vectors and codes are compared, behind a learned projection; 8 is common; default: none."""
+    revive: float = 0.03
+    """Share of the mean usage below which a code is dead and starts anew; 0: never."""
+    fsq_levels: tuple[int, ...] = (8, 8, 8)
+    """Levels of each dimension of fsq."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self.code_dim, self.channels, (self.codes,))
+        if self.blocks < 0 or (self.hidden is not None and self.hidden < 1):
+            raise UsageError("There are no such blocks.", got=f"blocks {self.blocks}, hidden {self.hidden}")
+        for name in ("commitment", "codebook"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(f"The weight {name} is out of range.", got=value, expected="0 or more, finite")
+        if self.quantizer == "fsq" and (self.cosine or self.project is not None):
+            raise UsageError("Finite scalar quantisation compares nothing.", remedy="Leave --cosine and --project out.")
+
+    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
+        from ..objectives.quantized import vq
+
+        return vq(terms, self.codebook, self.commitment)
+
+    def bound(self, terms: Terms) -> Tensor:
+        from ..objectives import elbo
+
+        return elbo(terms)
+
+    def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
+        """What speaks against training with so many examples, as sentences."""
+        posterior: Any = model.posterior
+        pairs = zip(posterior.levels, posterior.grids, strict=True)
+        few = [(k, examples * math.prod(grid)) for k, grid in pairs if k > examples * math.prod(grid)]
+        return [f"{k} codes for {n} vectors of all training examples: lower --codes" for k, n in few]
+
+    def _quantizer(self) -> nn.Module:
+        from ..quantizers import FiniteScalarQuantizer, VectorQuantizer
+
+        if self.quantizer == "fsq":
+            return FiniteScalarQuantizer(self.fsq_levels, dim=self.code_dim)
+        ema = self.decay if self.quantizer == "ema" else None
+        return VectorQuantizer(
+            self.codes, self.code_dim, ema=ema, cosine=self.cosine, project=self.project, revive=self.revive
+        )
+
+    def _likelihood(self, data: DataSpec, latent: tuple[int, ...]) -> Any:
+        """The likelihood of latents of that shape, on another network yet."""
+        from . import parts
+
+        options: dict[str, Any] = {"likelihood": self.likelihood, "scale": self.scale, "variance": self.variance}
+        px = parts.likelihood(VAE(latent_dim=1, hidden=(), **options), data)
+        px.input_shape = latent
+        return px
+
+    def _encoder(self, shape: tuple[int, ...], outputs: int, channels: tuple[int, ...]) -> Any:
+        from ..networks import GridEncoder
+
+        return GridEncoder(shape, outputs, channels, self.blocks, self.hidden, self.activation)
+
+    def _decoder(self, inputs: int, shape: tuple[int, ...], channels: tuple[int, ...], parameters: int = 1) -> Any:
+        from ..networks import GridDecoder
+
+        return GridDecoder(inputs, shape, channels, self.blocks, self.hidden, parameters, self.activation)
+
+
+@register("vq-vae")
+@dataclass(frozen=True)
+class VQVAE(_Quantized):
+    r"""VQ-VAE: a grid of codes, each the nearest vector of a codebook.
+
+    .. math:: \log p(x) \ge \log p(x \mid z = e_k) - \sum_i \ln K, \qquad
+        k_i = \arg\min_k \lVert f_i(x) - e_k \rVert
+
+    What is reported is this bound, with the uniform prior; :func:`~tightbound.objectives.quantized.vq` is what is
+    trained.
+
+    References:
+        Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
+        Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023).
+
+    Raises:
+        UsageError: If an option is out of range, or the options cannot model the data: the sides of its images must be
+            divisible by 2 once for each entry of ``channels``.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> model = VQVAE(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model().sample((5,)).shape
+        torch.Size([5, 1, 8, 8])
+    """
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..models.latent import LatentVariableModel
+        from ..posteriors.quantized import QuantizedPosterior
+        from ..priors.uniform import UniformCodePrior
+
+        encoder = self._encoder(data.shape, self.code_dim, self.channels)
+        q = QuantizedPosterior(encoder, self._quantizer(), data.shape)
+        px = self._likelihood(data, (self.code_dim, *encoder.grid))
+        px.network = self._decoder(self.code_dim, data.shape, self.channels, px.parameters_per_entry)
+        return LatentVariableModel(UniformCodePrior(q), px, q)
+
+
+@register("vq-vae-2")
+@dataclass(frozen=True)
+class VQVAE2(_Quantized):
+    r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top holds the whole, the bottom details.
+
+    .. math:: \log p(x) \ge \log p(x \mid z_{\text{top}}, z_{\text{bottom}}) - \sum_i \ln K
+
+    References:
+        Generating Diverse High-Fidelity Images with VQ-VAE-2 (Razavi, van den Oord and Vinyals, 2019).
+
+    Raises:
+        UsageError: If an option is out of range, or the options cannot model the data.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> model = VQVAE2(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model.posterior.grids
+        ((2, 2), (4, 4))
+    """
+
+    coarser: tuple[int, ...] = (1,)
+    """How often the sides are halved once more from each grid of codes to the next coarser one; an entry per step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(1, self.coarser)
+
+    def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from torch import nn
+
+        from ..models.latent import LatentVariableModel
+        from ..networks import grid_of
+        from ..posteriors.quantized import PyramidDecoder, PyramidPosterior
+        from ..priors.uniform import UniformCodePrior
+
+        grid_of(data.shape, len(self.channels) + sum(self.coarser))  # what cannot be made is told of the whole image
+        width, d, halvings = self.channels[-1], self.code_dim, self.coarser[::-1]
+        encoder = self._encoder(data.shape, width, self.channels)
+        coarser = self._upward(encoder.grid)
+        grids = [part.grid for part in (encoder, *coarser)][::-1]
+        heads = [nn.Conv2d(width, d, 1), *[nn.Conv2d(2 * width, d, 1) for _ in halvings]]
+        quantizers = [self._quantizer() for _ in grids]
+        q = PyramidPosterior(encoder, coarser, heads, self._downward(grids), quantizers, data.shape)
+        px = self._likelihood(data, (sum(d * math.prod(grid) for grid in grids),))
+        last = self._decoder(d + width, data.shape, self.channels, px.parameters_per_entry)
+        px.network = PyramidDecoder(self._downward(grids), last, q.dims, grids)
+        return LatentVariableModel(UniformCodePrior(q), px, q)
+
+    def _upward(self, grid: tuple[int, ...]) -> list[Any]:
+        """From each grid's features to the next coarser's, from the finest up."""
+        width, found = self.channels[-1], list[Any]()
+        for halvings in self.coarser:
+            found.append(self._encoder((width, *grid), width, (width,) * halvings))
+            grid = found[-1].grid
+        return found
+
+    def _downward(self, grids: list[tuple[int, ...]]) -> list[nn.Module]:
+        """From each grid's vectors, and what is lifted to it, to the next finer grid, from the top down."""
+        width, inputs = self.channels[-1], [self.code_dim, *[self.code_dim + self.channels[-1]] * len(self.coarser)]
+        steps = zip(inputs, grids[1:], self.coarser[::-1], strict=False)
+        return [self._decoder(n, (width, *finer), (width,) * halvings) for n, finer, halvings in steps]

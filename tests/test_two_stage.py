@@ -1,0 +1,330 @@
+"""The second stage: priors over codes and vectors, fitted to encoded latents and put in the prior's place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tightbound as tb
+from instances import within_error
+from tightbound.data import Data, DataSpec
+from tightbound.errors import CheckpointError, UsageError
+from tightbound.evaluation import evaluate
+from tightbound.networks import Sampling
+from tightbound.objectives import elbo
+from tightbound.priors import AutoregressivePrior
+from tightbound.recipes import CVAE, VAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
+from tightbound.recipes.vq_vae import VQVAE, VQVAE2
+from tightbound.training.latents import encoded_data, key_of
+from tightbound.training.prior import PriorStep, fit_prior
+
+QUICK: dict[str, Any] = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 15, "save_every": 1e9}
+SMALL = PriorOptions(layers=2, channels=8, kernel=3, width=16, heads=2, dropout=0.0, components=5, transforms=1)
+
+
+def images(n: int = 80, **options: Any) -> Data:
+    generator = np.random.default_rng(0)
+    values = np.zeros((n, 8, 8), np.uint8)
+    labels = generator.integers(0, 2, n)
+    values[labels == 0, :, :4] = 6
+    values[labels == 1, :4, :] = 6
+    values += generator.integers(0, 2, values.shape).astype(np.uint8)
+    return Data.from_arrays(values, labels=labels, levels=8, **options)
+
+
+def vq() -> VQVAE:
+    return VQVAE(codes=6, code_dim=4, channels=(8,), blocks=1, likelihood="categorical")
+
+
+def two_level() -> VQVAE2:
+    return VQVAE2(codes=5, code_dim=4, channels=(8,), blocks=0, likelihood="categorical")
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return images()
+
+
+@pytest.fixture(scope="module")
+def first(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("first")
+    tb.train(vq().build(data.spec), data, out=out, **QUICK)
+    return out
+
+
+@pytest.fixture(scope="module")
+def vectors(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("vectors")
+    tb.train(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data, out=out, **QUICK)
+    return out
+
+
+def of_kind(kind: str, first: Any = None, **options: Any) -> Any:
+    second = dataclasses.replace(SMALL, prior=kind, **options)  # pyright: ignore[reportArgumentType]
+    return TwoStage(vq() if first is None else first, second).build(images().spec).eval()
+
+
+# -- the prior --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("recipe", [vq(), two_level()])
+def test_the_masses_of_all_codes_sum_to_one_level_by_level(kind: str, recipe: Any) -> None:
+    """Exactly for the first codes of each level: what follows is summed out by the chain rule."""
+    model = of_kind(kind, recipe).double()
+    prior: Any = model.prior()
+    posterior: Any = model.posterior
+    codes = tuple(torch.randint(k, (1, *g)) for k, g in zip(posterior.levels, posterior.grids, strict=True))
+    place = 0
+    for level, k in enumerate(posterior.levels):
+        for position in (0, 1, math.prod(posterior.grids[level]) - 1):
+            varied = tuple(c.expand(k, *c.shape[1:]).clone() for c in codes)
+            varied[level].flatten(1)[:, position] = torch.arange(k)
+            each = prior.code_log_prob(varied)[:, place + position]
+            assert each.exp().sum().item() == pytest.approx(1.0, abs=1e-10)
+        place += math.prod(posterior.grids[level])
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+def test_samples_follow_the_masses(kind: str) -> None:
+    model = of_kind(kind)
+    torch.manual_seed(0)
+    codes = model.prior().sample_codes((1500,))
+    log_probs = model.prior().code_log_prob(codes).sum(1)
+    own = model.prior().log_prob(model.posterior.embed(codes))
+    torch.testing.assert_close(own, log_probs, rtol=1e-4, atol=1e-3)
+    first = codes[0].flatten(1)[:, 0]
+    masses = torch.stack([model.prior().code_log_prob((torch.full((1, 4, 4), k),))[0, 0] for k in range(6)]).exp()
+    for k in range(6):
+        assert within_error((first == k).double().unsqueeze(1), masses[k].detach().double(), errors=5)
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+def test_the_lower_level_is_given_the_one_above_and_not_the_other_way(kind: str) -> None:
+    model = of_kind(kind, two_level())
+    with torch.no_grad():
+        for p in model.prior.grids.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    (gt, gb), (kt, kb) = model.posterior.grids, model.posterior.levels
+    top, bottom = torch.randint(kt, (1, *gt)), torch.randint(kb, (1, *gb))
+    n = math.prod(gt)
+    plain = model.prior().code_log_prob((top, bottom))
+    other = model.prior().code_log_prob(((top + 1) % kt, bottom))
+    below = model.prior().code_log_prob((top, (bottom + 1) % kb))
+    assert (plain[:, n:] != other[:, n:]).all()
+    torch.testing.assert_close(plain[:, :n], below[:, :n])
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+def test_the_condition_reaches_the_prior_alone_and_guidance_follows_it(kind: str) -> None:
+    model = of_kind(kind, condition="class")
+    with torch.no_grad():
+        for p in model.prior.grids.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    batch = images().test.batch(torch.arange(6))
+    zero, one = model(torch.zeros(6, 1).long()), model(torch.ones(6, 1).long())
+    assert torch.equal(zero.posterior(batch.x).mean, one.posterior(batch.x).mean)
+    z = zero.posterior(batch.x).mean
+    assert torch.equal(zero.likelihood(z).sample().shape and zero.likelihood(z).mean, one.likelihood(z).mean)
+    assert not torch.equal(zero.prior().log_prob(z), one.prior().log_prob(z))
+    assert model(torch.tensor([[0]])).sample((3,)).shape == (3, 1, 1, 8, 8)
+    c = torch.zeros(400, 1).long()
+    scores = []
+    for guidance in (0.0, 1.0, 4.0):
+        model.prior.sampling = Sampling(guidance=guidance)
+        torch.manual_seed(0)
+        codes = model(c).prior().sample_codes()
+        ratio = model(c).prior().code_log_prob(codes) - model(torch.full_like(c, -1)).prior().code_log_prob(codes)
+        scores.append(ratio.sum(1).mean().item())
+    assert scores[0] < scores[1] < scores[2]
+
+
+def test_the_bound_is_the_likelihood_and_the_mass_of_the_codes(data: Data) -> None:
+    model = of_kind("pixelcnn")
+    batch = data.test.batch(torch.arange(5))
+    terms = model().terms(batch.x, k=2)
+    codes = model.posterior.codes(batch.x)
+    expected = model().likelihood(model.posterior.embed(codes)).log_prob(batch.x) + (
+        model.prior().code_log_prob(codes).sum(1)
+    )
+    torch.testing.assert_close(elbo(terms), expected)
+    found = evaluate(model, data.test, k=1000)
+    assert found.k == 1
+    assert found.trusted
+    assert found.nll is not None
+    assert found.elbo is not None
+    assert found.nll.value == pytest.approx(-found.elbo.value, rel=1e-4)
+    assert found.bits_per_dim is not None
+
+
+# -- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def test_latents_are_encoded_once_and_only_used_for_what_they_are_of(data: Data, first: Path, tmp_path: Path) -> None:
+    model, path = tb.load(first), tmp_path / "latents.safetensors"
+    found = encoded_data(model, data, path)
+    written = path.stat().st_mtime_ns
+    posterior: Any = model.posterior
+    codes = posterior.codes(data.test.batch(torch.arange(len(data.test))).x)[0]
+    assert torch.equal(found.test.values.long(), codes.flatten(1))  # pyright: ignore
+    again = encoded_data(model, data, path, own=False)
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(again.train.values, found.train.values)  # pyright: ignore
+    other = vq().build(data.spec).eval()
+    assert key_of(other, data) != key_of(model, data)
+    with pytest.raises(CheckpointError, match="another model"):
+        encoded_data(other, data, path, own=False)
+    changed = images(n=60)
+    with pytest.raises(CheckpointError, match="other data"):
+        encoded_data(model, changed, path, own=False)
+    encoded_data(other, data, path)
+    assert path.stat().st_mtime_ns != written
+
+
+def test_mirror_images_are_encoded_as_such_and_visited_at_random(first: Path, tmp_path: Path) -> None:
+    flipped = images(flip=True)
+    model: Any = tb.load(first)
+    found = encoded_data(model, flipped, tmp_path / "latents.safetensors")
+    assert found.spec.shape == (2, 16)
+    plain = dataclasses.replace(flipped.train, transform=dataclasses.replace(flipped.train.transform, flip=False))
+    x = plain.batch(torch.arange(10)).x
+    values: Any = found.train.values
+    assert torch.equal(values[:10, 0].long(), model.posterior.codes(x)[0].flatten(1))
+    assert torch.equal(values[:10, 1].long(), model.posterior.codes(x.flip(-1))[0].flatten(1))
+    step = PriorStep(of_kind("pixelcnn"), mirrored=True)
+    one = found.train.batch(torch.zeros(200, dtype=torch.long)).x
+    rows = step(one, torch.ones(()))[0]
+    assert len(rows.unique().round(decimals=3).unique()) <= 2
+
+
+def test_moments_are_drawn_anew_at_every_visit(data: Data, vectors: Path, tmp_path: Path) -> None:
+    model = tb.load(vectors)
+    found = encoded_data(model, data, tmp_path / "latents.safetensors")
+    assert found.spec.shape == (2, 2)
+    q = model().posterior(data.test.batch(torch.arange(5)).x)
+    torch.testing.assert_close(found.test.batch(torch.arange(5)).x, torch.stack([q.mean, q.stddev], 1).detach())
+    step = PriorStep(of_kind("mixture", VAE(latent_dim=2, hidden=(8,))), mirrored=False)
+    x = found.train.batch(torch.arange(5)).x
+    assert not torch.equal(step(x, torch.ones(())), step(x, torch.ones(())))
+
+
+# -- fitting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+def test_a_fitted_prior_beats_the_uniform_one_and_leaves_the_first_stage_alone(
+    data: Data, first: Path, tmp_path: Path, kind: Any
+) -> None:
+    prior = dataclasses.replace(SMALL, prior=kind, condition="class")
+    quick = {**QUICK, "steps": 120, "lr": 1e-2, "evaluate_every": 40}
+    result = fit_prior(first, out=tmp_path, prior=prior, data=data, **quick)
+    assert result.stopped == "done"
+    before, after = tb.load(first), tb.load(tmp_path)
+    for part in ("posterior", "likelihood"):
+        own, was = getattr(after, part).state_dict(), getattr(before, part).state_dict()
+        assert all(torch.equal(own[name], was[name]) for name in was)
+    uniform, fitted = evaluate(before, data.test, k=1), evaluate(after, data.test, k=1)
+    assert uniform.kl is not None
+    assert uniform.kl.value == pytest.approx(16 * math.log(6), rel=1e-5)
+    assert fitted.kl is not None
+    assert fitted.kl.value < 0.7 * uniform.kl.value
+    assert fitted.reconstruction.value == pytest.approx(uniform.reconstruction.value, rel=1e-4)
+    assert after(torch.tensor([[0], [1]])).sample((2,)).shape == (2, 2, 1, 8, 8)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf8"))
+    assert config["recipe"]["first"]["kind"] == "vq-vae"
+
+
+@pytest.mark.parametrize("kind", ["mixture", "flow"])
+def test_priors_over_vectors(data: Data, vectors: Path, tmp_path: Path, kind: Any) -> None:
+    fit_prior(vectors, out=tmp_path, prior=dataclasses.replace(SMALL, prior=kind), data=data, **QUICK)
+    found = evaluate(tb.load(tmp_path), data.test, k=50)
+    assert found.nll is not None
+
+
+def test_a_fit_that_stopped_goes_on_bit_for_bit(data: Data, first: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit_prior(first, out=whole, prior=SMALL, data=data, **QUICK)
+    step, calls = PriorStep.forward, 0
+
+    def interrupted(self: PriorStep, *args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 23:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PriorStep, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit_prior(first, out=parts, prior=SMALL, data=data, **QUICK)
+    fit_prior(first, out=parts, prior=SMALL, data=data, resume=True, **QUICK)
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_fitted_prior_can_be_fitted_anew(data: Data, first: Path, tmp_path: Path) -> None:
+    fit_prior(first, out=tmp_path / "a", prior=SMALL, data=data, **QUICK)
+    other = dataclasses.replace(SMALL, prior="transformer")
+    fit_prior(tmp_path / "a", out=tmp_path / "b", prior=other, data=data, **QUICK)
+    recipe = tb.load(tmp_path / "b").recipe
+    assert isinstance(recipe, TwoStage)
+    assert recipe.first == vq()
+    assert isinstance(tb.load(tmp_path / "b").prior, AutoregressivePrior)
+
+
+def test_what_does_not_suit_is_refused(data: Data, tmp_path: Path) -> None:
+    vae = VAE(latent_dim=2, hidden=(8,))
+    for first, second, says in (
+        (vq(), {"prior": "flow"}, "latents are codes"),
+        (vae, {"prior": "pixelcnn"}, "latents are vectors"),
+        (vae, {"prior": "flow", "condition": "class"}, "no condition"),
+        (CVAE(latent_dim=2, hidden=(8,)), {}, "do not depend on a condition"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            TwoStage(first, dataclasses.replace(SMALL, **second)).build(data.spec)
+    for wrong in ({"layers": 0}, {"dropout": 1.0}, {"drop_condition": -0.1}, {"prior": "pixelcn"}):
+        with pytest.raises(UsageError):
+            PriorOptions(**wrong)  # pyright: ignore[reportArgumentType]
+    model = vq().build(data.spec)
+    model.recipe = None
+    tb.train(model, data, out=tmp_path, **QUICK)
+    with pytest.raises(UsageError, match="by hand"):
+        fit_prior(tmp_path, out=tmp_path / "b", data=data, **QUICK)
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recipe", [PixelCNNRecipe(channels=8, layers=2, kernel=3), TransformerRecipe(width=16, heads=2, layers=2)]
+)
+@pytest.mark.parametrize("shape", [(1, 2, 2), (3, 2, 1)])
+def test_models_of_pixels_are_exact(recipe: Any, shape: tuple[int, ...]) -> None:
+    spec = DataSpec("x", shape, levels=2)
+    model = recipe.build(spec).double().eval()
+    size = math.prod(shape)
+    every = torch.tensor([[(i >> j) & 1 for j in range(size)] for i in range(2**size)]).double().view(-1, *shape)
+    terms = model().terms(every)
+    assert elbo(terms).exp().sum().item() == pytest.approx(1.0, abs=1e-10)
+    drawn = model().sample((4000,))
+    assert drawn.shape == (4000, *shape)
+    counts = (drawn.flatten(1).long() * 2 ** torch.arange(size)).sum(1)
+    for i in (0, 3, 2**size - 1):
+        assert within_error((counts == i).double().unsqueeze(1), elbo(terms)[i].exp().detach(), errors=5)
+
+
+def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -> None:
+    model = PixelCNNRecipe(channels=8, layers=2, kernel=3, condition="class", drop_condition=0.2).build(data.spec)
+    tb.train(model, data, out=tmp_path, **{**QUICK, "steps": 60, "lr": 1e-2})
+    found = evaluate(model, data.test, k=100)
+    assert (found.k, found.trusted) == (1, True)
+    batch = data.test.batch(torch.arange(len(data.test)))
+    right, wrong = model.given(batch), model(1 - batch.labels.unsqueeze(-1))  # pyright: ignore
+    with torch.no_grad():
+        assert elbo(right.terms(batch.x)).mean() > elbo(wrong.terms(batch.x)).mean()
