@@ -177,6 +177,8 @@ class VQVAE2(_Quantized):
         ((2, 2), (4, 4))
     """
 
+    variance: float = 0.01
+    """As for recipe vq-vae; smaller, because a commitment that weighs more drives the information out of the top."""
     coarser: tuple[int, ...] = (1,)
     """How often the sides are halved once more from each grid of codes to the next coarser one; an entry per step."""
 
