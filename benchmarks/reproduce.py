@@ -188,8 +188,8 @@ EXPERIMENTS += [
     for k, published in [(1, 86.76), (5, 85.54), (50, 84.78)]
 ]
 QUADRANTS = (
-    "--data mnist --likelihood bernoulli --validation 0.1 --epochs 40 --batch-size 128 --lr 1e-3 --lr-schedule constant "
-    "--beta-warmup 0 --evaluate-every 422 --patience 3"
+    "--data mnist --likelihood bernoulli --validation 0.1 --epochs 40 --batch-size 128 --lr 1e-3 "
+    "--lr-schedule constant --beta-warmup 0 --evaluate-every 422 --patience 3"
 )
 EXPERIMENTS += [
     experiment
