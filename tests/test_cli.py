@@ -332,3 +332,13 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "recipes": ["json"],
         "data": ["json", "source"],
     }
+
+
+def test_a_model_without_a_latent_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "pixels"
+    words = ("pixelcnn", "--data", "digits", "--channels", "8", "--layers", "1", "--steps", "2", "--no-pictures")
+    assert main(["train", *words, "--out", str(run)]) == 0
+    for command in ("reconstruct", "interpolate", "traverse"):
+        refused(capsys, command, run, code=2, says="no latent")
+    refused(capsys, "encode", run, "--out", tmp_path / "z.npz", code=2, says="no latent")
+    refused(capsys, "diagnose", run, code=1, says="has none")

@@ -96,3 +96,18 @@ def test_variances_of_gradients_are_plotted_in_the_published_order(
     last = [float(line.split()[-1]) for line in lines[1 : 1 + len(module.ESTIMATORS)]]
     score, controlled, pathwise = last[0], last[1], last[2:]
     assert score > 10 * controlled > 10 * max(pathwise)
+
+
+def test_pictures_from_texts_are_drawn_and_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = example("text_to_image", monkeypatch)
+    words = ["--quick", "--captions", "12", "--samples", "2", "--out", str(tmp_path)]
+    assert module.main(words) == 0
+    found = json.loads((tmp_path / "numbers.json").read_text(encoding="utf8"))
+    assert set(found) == {"seen in training", "held out"}
+    for part in found.values():
+        assert set(part["accuracy"]) == {"one sample", "the best of several", "the true picture"}
+        assert all(0 <= value["value"] <= 1 for value in part["accuracy"].values())
+    assert (tmp_path / "seen-in-training.png").is_file()
+    written = (tmp_path / "judge.safetensors").stat().st_mtime_ns
+    assert module.main(words) == 0  # what is there is used as it is
+    assert (tmp_path / "judge.safetensors").stat().st_mtime_ns == written

@@ -435,3 +435,25 @@ def test_a_sheet_holds_its_pictures() -> None:
     np.testing.assert_allclose(pixels[52:, :48, 0], 255 * images[2, 0].numpy(), atol=0.51)
     assert pixels[52:, 52:].max() == 0
     assert sheet(torch.rand(1, 3, 200, 400), columns=1).size == (96, 48)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        tb.recipes.CVAE(latent_dim=2, hidden=(8,)),
+        tb.recipes.Completion(latent_dim=2, hidden=(8,)),
+        tb.recipes.CompletionBaseline(hidden=(8,)),
+        tb.recipes.VQVAE(codes=8, channels=(8,), blocks=0, likelihood="categorical"),
+        tb.recipes.GumbelVAE(positions=3, classes=4, hidden=(8,)),
+        tb.recipes.PixelCNNRecipe(channels=8, layers=1, kernel=3),
+    ],
+    ids=lambda recipe: type(recipe).__name__,
+)
+def test_models_with_conditions_codes_or_no_latent_have_a_report(recipe: Any, tmp_path: Path) -> None:
+    data = tb.load_data("digits")
+    data = dataclasses.replace(data, test=data.test.subset(40))
+    tb.train(recipe.build(data.spec), data, out=tmp_path, steps=3, batch_size=50, pictures=False)
+    page = write_report(tmp_path, data=data, k=5).read_text(encoding="utf8")
+    assert "<h2>Samples</h2>" in page
+    assert ("codes used" in page) == isinstance(recipe, tb.recipes.VQVAE | tb.recipes.GumbelVAE)
+    assert ("relaxation gap" in page) == isinstance(recipe, tb.recipes.GumbelVAE)

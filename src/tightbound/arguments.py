@@ -32,6 +32,7 @@ __all__ = [
     "model_of",
     "opened",
     "positive",
+    "with_latent",
 ]
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
@@ -57,6 +58,18 @@ def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Laten
 
     folder, model = model_of(run, device)
     return folder, model, load_run_data(run, source)
+
+
+def with_latent(model: LatentVariableModel) -> None:
+    """Refuses a model without a latent."""
+    from .posteriors import EmptyPosterior
+
+    if isinstance(model.posterior, EmptyPosterior):
+        raise UsageError(
+            "This model has no latent: it can be sampled and evaluated.",
+            got=type(model.recipe).__name__,
+            remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
+        )
 
 
 def limited(split: Split, limit: int | None) -> Split:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive
+from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive, with_latent
 from .data import DATASETS, DataOptions
 from .errors import UsageError
 from .output import (
@@ -215,6 +215,7 @@ def encode(
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
     _, model, loaded = opened(run, data, device)
+    with_latent(model)
     arrays: dict[str, Any] = {}
     with fixed_noise(seed):
         for name in ("train", "valid", "test") if split == "all" else (split,):

@@ -20,6 +20,7 @@ from .arguments import (
     model_of,
     opened,
     positive,
+    with_latent,
 )
 from .errors import UsageError
 from .output import check_output, write
@@ -106,6 +107,7 @@ def reconstruct(
     from .randomness import fixed_noise
 
     folder, model, loaded = opened(run, data, device)
+    with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     with fixed_noise(seed):
         x, c = first(model, loaded.split(split), n)
@@ -132,6 +134,7 @@ def interpolate(
     from .randomness import fixed_noise
 
     folder, model, loaded = opened(run, data, device)
+    with_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = loaded.split(split)
     if 2 * n > len(part):
@@ -166,6 +169,7 @@ def traverse(
     positive("-n", n)
     positive("--steps", steps)
     folder, model, loaded = opened(run, data, device)
+    with_latent(model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = loaded.split(split)
     if not 0 <= example < len(part):

@@ -147,6 +147,11 @@ def diagnose(
         )
     some = spread(split, limit)
     terms = terms_of_the_first(model, some)
+    if not any(latent.z.numel() for latent in terms.latents):
+        raise ObjectiveError(
+            "Only latents can be diagnosed, and this model has none.",
+            remedy="Its nll is exact: tightbound evaluate RUN.",
+        )
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",

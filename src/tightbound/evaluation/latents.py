@@ -21,7 +21,16 @@ from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
 from ..randomness import fixed_noise
 
-__all__ = ["Walk", "encode", "interpolation", "posterior_means", "quantiles", "reconstruction_error", "traversal"]
+__all__ = [
+    "Walk",
+    "encode",
+    "interpolation",
+    "natural_path",
+    "posterior_means",
+    "quantiles",
+    "reconstruction_error",
+    "traversal",
+]
 
 Path = Literal["auto", "linear", "spherical"]
 
@@ -177,7 +186,7 @@ def interpolation(
         raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
     if x0.shape != x1.shape:
         raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
-    path = ("spherical" if _gaussian(model, _one(c)) is not None else "linear") if path == "auto" else path
+    path = natural_path(model, c) if path == "auto" else path
     with evaluating(model), fixed_noise(seed):
         px = model(c)
         z0, z1 = px.posterior(x0).mean, px.posterior(x1).mean
@@ -285,8 +294,20 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = Non
     return z.quantile(levels.to(z), dim=0)
 
 
-def _one(c: Tensor | None) -> Tensor | None:
-    return None if c is None else c[0]
+def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal["spherical", "linear"]:
+    """How an interpolation goes from one code to another: turning under a Gaussian prior, else straight.
+
+    Args:
+        model: The model.
+        c: Conditions, ``(rows, size)``.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> natural_path(VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17)))
+        'spherical'
+    """
+    return "linear" if _gaussian(model, None if c is None else c[0]) is None else "spherical"
 
 
 def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | None:

@@ -8,7 +8,7 @@ from ..checkpoint import write_atomically
 from ..data import Data
 from ..models.latent import LatentVariableModel
 from . import diagnosis, page, tables, visuals
-from .material import gather
+from .material import Material, gather
 
 __all__ = ["write_report"]
 
@@ -54,15 +54,12 @@ def write_report(
     m = gather(run, data, model, k, device=device, seed=seed)
     rows = tables.comparison(m)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
+    latent = m.codes.shape[1] > 0
     sections = [
         ("Evaluation", numbers),
-        ("Diagnosis", diagnosis.section(m)),
-        ("Reconstructions", visuals.reconstructions(m)),
+        *([("Diagnosis", diagnosis.section(m)), ("Reconstructions", visuals.reconstructions(m))] if latent else []),
         ("Samples", visuals.samples(m)),
-        ("Interpolations", visuals.interpolations(m)),
-        ("Traversals", visuals.traversals(m)),
-        ("Latent map", visuals.latent_map(m)),
-        ("Latent dimensions", visuals.activity(m)),
+        *(_of_latents(m) if latent else []),
         ("Training", visuals.curves(m)),
         ("Configuration", tables.configuration(m)),
         ("How to reproduce it", tables.reproduction(m)),
@@ -71,3 +68,12 @@ def write_report(
     text = page.page(title, tables.heading(m, rows), sections)
     write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
     return m.folder.report
+
+
+def _of_latents(m: Material) -> list[tuple[str, str]]:
+    return [
+        ("Interpolations", visuals.interpolations(m)),
+        ("Traversals", visuals.traversals(m)),
+        ("Latent map", visuals.latent_map(m)),
+        ("Latent dimensions", visuals.activity(m)),
+    ]

@@ -13,6 +13,7 @@ from .. import __version__
 from ..evaluation import Estimate, Evaluation
 from ..evaluation.baselines import Baseline, baselines
 from ..evaluation.latents import reconstruction_error
+from ..likelihoods import measure_of
 from ..spec import to_json
 from . import page
 from .command import changed, reproduction_command
@@ -51,7 +52,8 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     e, own = m.evaluation, rows[0]
     there = len(m.data.split(e.split))
     where = f"On {e.n:,}{'' if e.n == there else f' of {there:,}'} {e.split} examples"
-    active = f"{e.active_units} of {m.codes.shape[1]} latent dimensions are active."
+    latents = m.codes.shape[1]
+    active = f"{e.active_units} of {latents} latent dimensions are active." if latents else "It has no latent."
     if e.nll is None or e.measure == "none":
         error = f"{where} the squared error of a reconstruction is {_cell(own.squared_error)}"
         pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
@@ -88,14 +90,24 @@ def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
 def evaluation(m: Material) -> str:
     """What was measured, as an HTML table."""
     e = m.evaluation
+    dimensions = measure_of(m.model.likelihood, m.spec).dimensions or m.spec.dimensions
     how = {True: "closed form", False: "Monte Carlo", None: ""}[e.kl_is_analytic]
     ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f} of {e.k}"
     rows = [
         (_SCORE[e.measure], e.nll and _cell(e.nll), f"nats; {e.notes[0]}"),
-        ("bits per dimension", e.bits_per_dim and _cell(e.bits_per_dim, 3), f"over {m.spec.dimensions} dimensions"),
+        ("bits per dimension", e.bits_per_dim and _cell(e.bits_per_dim, 3), f"over {dimensions} dimensions"),
         ("ELBO", e.elbo and _cell(e.elbo), "nats; reconstruction minus KL"),
         ("reconstruction", _cell(e.reconstruction), "nats; expected log-likelihood under the posterior"),
         ("KL", e.kl and _cell(e.kl), f"nats, {how}; what the code carries"),
+        ("prediction", e.prediction and _cell(e.prediction), "nats; with latents of the prior, as it predicts"),
+        ("with uniform codes", e.uniform_bits_per_dim and _cell(e.uniform_bits_per_dim, 3), "bits per dimension"),
+        (
+            "relaxation gap",
+            e.relaxation_gap and _cell(e.relaxation_gap),
+            "nats that relaxed latents add to the ELBO",
+        ),
+        ("codes used", None if e.codebook_usage is None else f"{e.codebook_usage:.1%}", "of all codes, by this split"),
+        ("perplexity", None if e.perplexity is None else f"{e.perplexity:.0f}", "codes, equally used, as uncertain"),
         ("effective sample size", ess, "importance samples that count"),
         ("active units", f"{e.active_units} of {m.codes.shape[1]}", "the posterior's mean varies by more than 0.01"),
     ]
@@ -109,7 +121,9 @@ def comparison(m: Material) -> list[Baseline]:
     error = Estimate.of(reconstruction_error(m.model, m.test))
     own: Any = e.measure
     rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, error, own, e.notes[0])]
-    found = baselines(m.data, m.codes.shape[1], m.test)
+    if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
+        return rows
+    found = baselines(m.data, m.codes.shape[1] or 1, m.test)
     return rows + [row for row in found if row.measure != "density" or e.measure == "density"]
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import pictures
+from ..conditions import PartCondition
 from ..evaluation.evaluate import ACTIVE
-from ..evaluation.latents import interpolation, traversal
+from ..evaluation.latents import interpolation, natural_path, traversal
 from ..randomness import fixed_noise
 from ..runs import number
 from . import figures, page
@@ -45,12 +46,23 @@ def samples(m: Material, count: int = 36) -> str:
         return page.paragraph("The model has no prior, so nothing can be sampled: it only reconstructs.")
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
+    if isinstance(m.model.condition, PartCondition):
+        return _completions(m)
     with fixed_noise(m.seed):
         sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
     tiles = (page.figure(_grid(x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     return page.paragraph("Latents drawn from the prior; the same latent stands in the same place on both sides.") + (
         page.tiles(*tiles)
     )
+
+
+def _completions(m: Material, count: int = 8) -> str:
+    x, c = m.examples(m.spread(count))
+    with fixed_noise(m.seed):
+        parts = pictures.completions(m.model, x, c, 6)
+    rows = torch.cat(list(parts.values()), dim=1)
+    text = "From the left: what is seen, completions with latents from the prior, the truth."
+    return page.paragraph(text) + _grid(rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1])
 
 
 def interpolations(m: Material, rows: int = 5) -> str:
@@ -63,7 +75,8 @@ def interpolations(m: Material, rows: int = 5) -> str:
     (x0, c), (x1, _) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
     walk = interpolation(m.model, x0, x1, steps=9, c=c)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
-    how = "on a great circle, as suits a Gaussian prior" if m.model.prior is not None else "on a straight line"
+    turning = natural_path(m.model, c) == "spherical"
+    how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
         "everything between is the mean of p(x|z)."
