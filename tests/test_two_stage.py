@@ -14,7 +14,9 @@ import torch
 
 import tightbound as tb
 from instances import within_error
-from tightbound.data import Data, DataSpec
+from tightbound import checkpoint
+from tightbound.cli import main
+from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.evaluation import evaluate
 from tightbound.networks import Sampling
@@ -22,6 +24,9 @@ from tightbound.objectives import elbo
 from tightbound.priors import AutoregressivePrior
 from tightbound.recipes import CVAE, VAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
+from tightbound.reporting import reproduction_command
+from tightbound.runs import RunFolder
+from tightbound.spec import to_json
 from tightbound.training.latents import encoded_data, key_of
 from tightbound.training.prior import PriorStep, fit_prior
 
@@ -328,3 +333,15 @@ def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -
     right, wrong = model.given(batch), model(1 - batch.labels.unsqueeze(-1))  # pyright: ignore
     with torch.no_grad():
         assert elbo(right.terms(batch.x)).mean() > elbo(wrong.terms(batch.x)).mean()
+
+
+def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
+    data: Data, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_prior(first, out=tmp_path, prior=dataclasses.replace(SMALL, prior="transformer"), data=data, **QUICK)
+    config = RunFolder(tmp_path).config()
+    named = dataclasses.replace(config, data=DataOptions("digits"))
+    assert (reproduction_command(named, "again") or "").startswith("tightbound fit-prior FIRST --out again --prior")
+    checkpoint.write_json(tmp_path / "config.json", to_json(named))
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
+    assert "fit-prior" in capsys.readouterr().err

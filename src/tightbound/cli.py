@@ -124,6 +124,11 @@ def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
             "This run was started in Python, with a model or data of its own.",
             remedy="Resume it there: train(..., resume=True).",
         )
+    if not config.recipe.by_itself:
+        raise UsageError(
+            "This run is a second stage.",
+            remedy=f"tightbound fit-prior FIRST --resume --out {out}, with the same options.",
+        )
     return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
 
 

@@ -160,14 +160,14 @@ def evaluate(
     notes = tuple(_notes(measure, terms.bounded, estimate, reason))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
     return dataclasses.replace(
-        found, **_of_codes(model, split, values, found, seed), **_predictions(model, found, split)
+        found, **_of_codes(model, split, values, found, seed), **_predictions(model, found, split, seed)
     )
 
 
-def _predictions(model: LatentVariableModel, found: Evaluation, split: Split) -> dict[str, Any]:
+def _predictions(model: LatentVariableModel, found: Evaluation, split: Split, seed: int) -> dict[str, Any]:
     if model.condition is None or model.prior is None or model.prior_only or not found.kl_per_dimension:
         return {}
-    predicted = over(model, split, PREDICTIONS, _predicted)["prediction"]
+    predicted = over(model, split, PREDICTIONS, _predicted, seed=seed)["prediction"]
     offset = measure_of(model.likelihood, split.spec).offset
     return {"prediction": Estimate.of(predicted, offset=-offset)}
 

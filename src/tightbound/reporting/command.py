@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from ..recipes import TwoStage
 from ..runs import RunConfig
 from ..spec import to_json
 
@@ -15,6 +16,8 @@ __all__ = ["changed", "reproduction_command"]
 
 def reproduction_command(config: RunConfig, out: str) -> str | None:
     """The ``tightbound train`` command of a run: only the options that differ from their defaults.
+
+    Of a second stage it is the ``tightbound fit-prior``, with FIRST for the run of the first.
 
     Args:
         config: What the run's ``config.json`` says.
@@ -35,8 +38,12 @@ def reproduction_command(config: RunConfig, out: str) -> str | None:
     """
     if config.recipe is None or config.data is None:
         return None
-    words = ["tightbound", "train", to_json(config.recipe)["kind"], "--data", config.data.data, "--out", out]
-    for options in (config.recipe, config.data, config.training):
+    if isinstance(config.recipe, TwoStage):
+        words, parts = ["tightbound", "fit-prior", "FIRST", "--out", out], (config.recipe.second, config.training)
+    else:
+        words = ["tightbound", "train", to_json(config.recipe)["kind"], "--data", config.data.data, "--out", out]
+        parts = (config.recipe, config.data, config.training)
+    for options in parts:
         for name, value in changed(options).items():
             if name != "data":
                 words.extend(_flag(name, value))
