@@ -125,16 +125,10 @@ class Completion(VAE):
     so the prior then sees the observed part alone."""
     baseline_hidden: tuple[int, ...] = (500, 500)
     """Sizes of the hidden layers of that network."""
-    hybrid: float = 1.0
-    """Share of the ELBO in training; the rest has its latents from the prior, as when it predicts (GSNN)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self.latent_dim, self.baseline_hidden)
-        if not 0 <= self.hybrid <= 1:
-            raise UsageError("A share lies between 0 and 1.", got=f"hybrid {self.hybrid}")
-        if self.hybrid < 1 and (self.objective != "elbo" or self.gradient != "path" or self.free_bits or self.capacity):
-            raise UsageError("The hybrid objective is of the plain ELBO.", remedy="Leave the other options out.")
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..completion import Nothing
@@ -149,17 +143,6 @@ class Completion(VAE):
         model = LatentVariableModel(p, completing(self, data, self.quadrants), q)
         model.condition = condition
         return model
-
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        from ..objectives import hybrid
-
-        if self.hybrid == 1:
-            return super().training_objective(terms, beta, examples)
-        return hybrid(terms, self.hybrid, self.beta * beta, analytic=self._analytic)
-
-    @property
-    def generates(self) -> bool:
-        return self.hybrid < 1
 
 
 def completing(recipe: Any, data: DataSpec, quadrants: Quadrants, latent: bool = True) -> CompletionLikelihood:

@@ -12,10 +12,10 @@ from .base import check_sizes
 from .vae import VAE
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..conditions import Condition
-    from ..models.latent import LatentVariableModel, Terms
+    from ..models.latent import LatentVariableModel
 
 __all__ = ["CVAE", "ConditionName", "Conditioned", "condition_of", "embedding_of", "prefix_of"]
 
@@ -60,18 +60,12 @@ class CVAE(VAE):
     """Features of the condition that each network is shown."""
     drop_condition: float = 0.0
     """Probability with which training shows no condition, so that the model also learns p(x); guidance needs some."""
-    hybrid: float = 1.0
-    """Share of the ELBO in training; the rest has its latents from p(z given c), as when it predicts (GSNN)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self.condition_dim)
-        if not 0 <= self.drop_condition <= 1 or not 0 <= self.hybrid <= 1:
-            raise UsageError(
-                "A share lies between 0 and 1.", got=f"drop_condition {self.drop_condition}, hybrid {self.hybrid}"
-            )
-        if self.hybrid < 1 and (self.objective != "elbo" or self.gradient != "path" or self.free_bits or self.capacity):
-            raise UsageError("The hybrid objective is of the plain ELBO.", remedy="Leave the other options out.")
+        if not 0 <= self.drop_condition <= 1:
+            raise UsageError("A probability lies between 0 and 1.", got=f"drop_condition {self.drop_condition}")
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
@@ -84,17 +78,6 @@ class CVAE(VAE):
         model = LatentVariableModel(p, px, q)
         model.condition = condition
         return model
-
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        from ..objectives import hybrid
-
-        if self.hybrid == 1:
-            return super().training_objective(terms, beta, examples)
-        return hybrid(terms, self.hybrid, self.beta * beta, analytic=self._analytic)
-
-    @property
-    def generates(self) -> bool:
-        return self.hybrid < 1
 
 
 def _prior(recipe: CVAE, condition: Condition) -> nn.Module:

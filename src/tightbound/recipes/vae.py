@@ -97,6 +97,9 @@ class VAE(Recipe):
     """Nats that the KL is held to in training, reached linearly over warm-up; beta weighs the distance."""
     mmd: float = 100.0
     """Weight of the maximum mean discrepancy of objective mmd, whose KL has the weight beta."""
+    hybrid: float = 1.0
+    """Share of the ELBO in training; the rest has its latents from the prior, as when a conditional model predicts
+    (GSNN)."""
     pixel_layers: int = 3
     """Layers of likelihood autoregressive, each of which sees two pixels further: the fewer, the more is left to z."""
     pixel_channels: int = 32
@@ -119,6 +122,8 @@ class VAE(Recipe):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"The option {name} is out of range.", got=value, expected=f"0 <= {name} < infinity")
+        if not 0 <= self.hybrid <= 1:
+            raise UsageError("A share lies between 0 and 1.", got=f"hybrid {self.hybrid}")
         for wrong, message, remedy in self._contradictions():
             if wrong:
                 raise UsageError(message, remedy=remedy)
@@ -131,6 +136,8 @@ class VAE(Recipe):
         yield self.capacity is not None and not plain, "A capacity is of the ELBO.", "Use --objective elbo."
         both = self.free_bits > 0 and self.capacity is not None
         yield both, "Free bits and a capacity contradict each other.", "Give one of them."
+        mixed = self.hybrid < 1 and (not plain or self.free_bits > 0 or self.capacity is not None)
+        yield mixed, "The hybrid objective is of the plain ELBO.", "Leave the other options out."
         misfit = self.gradient != "path" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
         yield (
             misfit,
@@ -178,6 +185,8 @@ class VAE(Recipe):
         if self.free_bits:
             nats, group = self.free_bits, self.free_bits_group
             return o.free_bits(terms, nats, self.beta * beta, group=group, analytic=self._analytic)
+        if self.hybrid < 1:
+            return o.hybrid(terms, self.hybrid, self.beta * beta, analytic=self._analytic)
         return o.elbo(terms, self.beta * beta, analytic=self._analytic)
 
     def bound(self, terms: Terms) -> Tensor:
@@ -190,6 +199,10 @@ class VAE(Recipe):
     @property
     def training_samples(self) -> int:
         return self.samples
+
+    @property
+    def generates(self) -> bool:
+        return self.hybrid < 1
 
     @property
     def pathwise(self) -> bool:
