@@ -26,7 +26,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) $(PEERS_STAMP)  ## Measure speed against a bare loop and pythae, and write docs/benchmarks.md
+bench: $(STAMP) $(PEERS_STAMP)  ## Measure speed and memory against bare loops and other libraries, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 reproduce: $(STAMP)  ## Rebuild published numbers and write docs/results.md (the data sets are downloaded if need be)

@@ -6,55 +6,17 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from process import PYTHON, Result, alternate, contender, median_of, median_ratio, seconds
+from cases_codes import pixelcnn_sampling, quantizer, transformer_sampling
+from process import PYTHON, Result, alternate, contender, median_of, seconds
+from rows import Plan, Row, at_least
 
-__all__ = ["CASES", "Plan", "Row"]
+__all__ = ["CASES"]
 
 RATE, POINTS = "examples_per_second", "points_times_k_per_second"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to measure."""
-
-    examples: int
-    epochs: int
-    rounds: int
-    images: int
-    threads: int
-    weights: Path
-    """A folder for the weights that the contenders share."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table; ``value`` is a median and ``ratio`` compares ours with it, round by round."""
-
-    what: str
-    value: float
-    unit: str
-    ratio: float | None = None
-    target: str = ""
-    met: bool | None = None
-
-    def json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-def _least(what: str, results: dict[str, list[Result]], ours: str, key: str, least: float | None = None) -> Row:
-    """A contender's speed, and how many times as fast ours is."""
-    unit = "examples/s" if key == RATE else "points·k/s"
-    value = median_of(results[what], key)
-    if what == ours:
-        return Row(what, value, unit)
-    ratio = median_ratio(results[ours], results[what], key)
-    target = "" if least is None else f"≥ {least}"
-    return Row(what, value, unit, ratio, target, None if least is None else ratio >= least)
 
 
 def _initial_weights(plan: Plan, network: str) -> tuple[Path, Row]:
@@ -86,7 +48,7 @@ def train_mlp(plan: Plan) -> list[Row]:
         "pythae, 4 workers": run("peer", workers=4),
     }
     results, least = alternate(runs, plan.rounds), {"bare loop": 0.95, "pythae": 1.5}
-    return [*(_least(name, results, "tightbound", RATE, least.get(name)) for name in runs), parity]
+    return [*(at_least(name, results, "tightbound", RATE, least.get(name)) for name in runs), parity]
 
 
 def train_convolutional(plan: Plan) -> list[Row]:
@@ -102,7 +64,7 @@ def train_convolutional(plan: Plan) -> list[Row]:
         "pythae": run("peer"),
     }
     results, least = alternate(runs, plan.rounds), {"pythae": 2.0}
-    return [*(_least(name, results, auto, RATE, least.get(name)) for name in runs), parity]
+    return [*(at_least(name, results, auto, RATE, least.get(name)) for name in runs), parity]
 
 
 def importance_weighted_nll(plan: Plan) -> list[Row]:
@@ -120,7 +82,7 @@ def importance_weighted_nll(plan: Plan) -> list[Row]:
         "pythae, batches of 1000, no_grad": partial(contender, "peer", "nll", chunk=1000, no_grad=True, **slow),
     }
     results = alternate(runs, plan.rounds)
-    rows = [_least(name, results, "tightbound", POINTS, 3.0 if "pythae" in name else None) for name in runs]
+    rows = [at_least(name, results, "tightbound", POINTS, 3.0 if "pythae" in name else None) for name in runs]
     return [*rows, _same_nll(slow), *_memory(shared)]
 
 
@@ -195,5 +157,8 @@ CASES: dict[str, Callable[[Plan], list[Row]]] = {
     "train-convolutional": train_convolutional,
     "importance-weighted-nll": importance_weighted_nll,
     "matrix-products": matrix_products,
+    "quantizer": quantizer,
+    "pixelcnn-sampling": pixelcnn_sampling,
+    "transformer-sampling": transformer_sampling,
     "startup": startup,
 }

@@ -16,8 +16,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PYTHON = dict.fromkeys(("ours", "bare", "products", "startup"), sys.executable)
+PYTHON: dict[str, str] = dict.fromkeys(("ours", "bare", "products", "startup", "pixelcnn"), sys.executable)
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+BESIDE_PEERS = ("quantizer", "transformer")
+"""Contenders with tightbound and peers in one process: the peers' Python, which finds this package's source."""
 
 Result = dict[str, Any]
 
@@ -26,13 +28,14 @@ def contender(name: str, task: str, **options: Any) -> Result:
     """What the script of that name prints: a JSON object on its last line.
 
     Args:
-        name: ``ours``, ``bare``, ``peer``, ``products`` or ``startup``.
+        name: That of a file in ``contenders``.
         task: What it shall do.
         **options: Its options; True for a flag, False and None to leave one out.
     """
     python = PYTHON.get(name, str(PEER_PYTHON))
     command = [python, str(HERE / "contenders" / f"{name}.py"), task, *_arguments(options)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=False)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "src")} if name in BESIDE_PEERS else None
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=variables, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -261,17 +261,21 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "source": experiment.source,
         "measure": found["measure"],
         "training_seconds": round(seconds, 1),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": _commit(),
-        "date": date.today().isoformat(),
+        **provenance(),
     }
     (RESULTS / f"reproduce-{experiment.name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
     return result
 
 
-def _commit() -> str:
+def provenance() -> dict[str, str]:
+    """Where, from what and when a result is made."""
     words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    commit = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    return {
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit,
+        "date": date.today().isoformat(),
+    }
 
 
 def write_table() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import tempfile
 from pathlib import Path
 
-from cases import CASES, Plan
+from cases import CASES
 from process import HERE, PEER_PYTHON, ROOT, environment
+from rows import Plan
 from table import write_page
 
 
@@ -37,16 +39,19 @@ def _options() -> argparse.Namespace:
 
 
 def _plan(given: argparse.Namespace, weights: Path) -> Plan:
+    shared = {"threads": given.threads, "weights": weights}
     if given.quick:
-        return Plan(6_400, 3, given.rounds or 2, 50, given.threads, weights)
-    return Plan(60_000, 6, given.rounds or 3, 200, given.threads, weights)
+        rounds = given.rounds or 2
+        return Plan(examples=6_400, epochs=3, rounds=rounds, images=50, turns=3, grids=(4,), **shared)
+    rounds = given.rounds or 3
+    return Plan(examples=60_000, epochs=6, rounds=rounds, images=200, turns=10, grids=(1, 16), **shared)
 
 
 def _measure(name: str, plan: Plan, folder: Path) -> None:
     print(name, flush=True)
     facts = environment(plan.threads)
     rows = CASES[name](plan)
-    about = (CASES[name].__doc__ or "").strip()
+    about = inspect.getdoc(CASES[name]) or ""
     result = {"case": name, "about": about, "rounds": plan.rounds, "rows": [r.json() for r in rows]}
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**result, "environment": facts}, indent=1, ensure_ascii=False)

@@ -10,12 +10,18 @@ INTRODUCTION = """# Benchmarks
 
 Written by `make bench` from `benchmarks/results/*.json`; do not edit. Every measurement runs in a process of its own,
 the contenders in turn for several rounds; values are medians, and a ratio is the median over the rounds of
-tightbound's value over that contender's, so above 1 tightbound is faster. pythae is 0.1.2, with the same torch, the
-same initial weights, the same data (synthetic binary 28 × 28 pictures) and the same Adam; before anything is timed,
-both must give the same loss for the same batch and noise. `tightbound` is `tb.train` with its logging and
-checkpoints, and `tb.evaluation.per_example`; the bare loop is what one writes by hand on tensors in memory. A rate of
-training counts all that happens between the last step of one epoch and the last step of the next.
+tightbound's value over that contender's, so above 1 tightbound is faster. All have the same torch and threads.
+
+In training and likelihood pythae has the same initial weights, the same data (synthetic binary 28 × 28 pictures) and
+the same Adam; before anything is timed, both must give the same loss for the same batch and noise. `tightbound` is
+`tb.train` with its logging and checkpoints, and `tb.evaluation.per_example`; the bare loop is what one writes by hand
+on tensors in memory. A rate of training counts all that happens between the last step of one epoch and the last step
+of the next.
+
+Quantisers, and samplers of codes, take turns within one process, several times in each round, and a ratio is the median
+over all turns; samplers of the same network must agree on its logits before anything is timed.
 """
+PEERS = ("pythae", "transformers", "vector-quantize-pytorch")
 
 
 def write_page(results: Path, page: Path) -> None:
@@ -48,7 +54,9 @@ def _footnotes(result: dict[str, Any]) -> list[str]:
     e = result["environment"]
     where = f"{e['processor']}, {e['cores']} cores, {e['threads']} threads, {e['capability']}"
     when = f"{e['date']}, commit {e['commit']}, load average {e['load_average']} before the start"
-    notes = [f"{where}; Python {e['python']}, torch {e['torch']}; {when}; {result['rounds']} rounds."]
+    peers = [name.replace("==", " ") for name in e.get("peers", []) if name.split("==")[0] in PEERS]
+    versions = ", ".join([f"Python {e['python']}", f"torch {e['torch']}", *peers])
+    notes = [f"{where}; {versions}; {when}; {result['rounds']} rounds."]
     if result["case"] == "train-convolutional" and not e["amx"]:
         notes.append("This processor has no AMX, so `auto` means float32: the target is for processors that have it.")
     return notes

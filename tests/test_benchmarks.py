@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+import tightbound
 from tightbound.distributions import Bernoulli
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -84,3 +87,129 @@ def test_a_step_clock_counts_whole_epochs_behind_the_first() -> None:
     clock = common.StepClock()
     clock.times = [1.0, 2.0, 3.0, 5.0, 6.0, 10.0]
     assert clock.result(examples=256)["examples_per_second"] == [256 / 3, 256 / 5]
+
+
+@pytest.mark.parametrize("name", ["cases", "cases_codes"])
+def test_every_case_says_what_it_measures(name: str) -> None:
+    module = load(name)
+    cases = module.CASES.values() if name == "cases" else [getattr(module, case) for case in module.__all__]
+    assert all((case.__doc__ or "").endswith((".", ".\n    ")) for case in cases)
+    assert set(cases) <= set(load("cases").CASES.values())
+
+
+def plan(tmp_path: Path, grids: tuple[int, ...]) -> Any:
+    sizes = {"examples": 1, "epochs": 1, "rounds": 2, "images": 1, "turns": 2, "threads": 1}
+    return load("rows").Plan(grids=grids, weights=tmp_path, **sizes)
+
+
+@pytest.mark.parametrize("seconds", [2.4, 2.6])
+def test_the_quantizer_is_held_to_its_product_and_its_distances(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = load("cases_codes")
+
+    def contender(_: str, task: str, **options: Any) -> dict[str, Any]:
+        if task == "memory":
+            return {"peak_mebibytes": 100 * seconds, "distances_mebibytes": 250 / 1.3}
+        slow_then_fast = (5.0, 1.0)  # a machine that changes in between: the ratio of neighbours does not
+        rates = {who: [1 / (seconds * s) for s in slow_then_fast] for who in codes.QUANTIZERS}
+        return {"vectors_per_second": rates | {"product": [1 / s for s in slow_then_fast]}}
+
+    monkeypatch.setattr(codes, "contender", contender)
+    rows = {row.what: row for row in codes.quantizer(plan(tmp_path, (1, 2)))}
+    product = rows["its distance product alone"]
+    assert product.ratio == pytest.approx(1 / seconds, rel=1e-12)
+    assert product.met is (seconds <= 2.5)
+    assert rows["peak memory of tightbound, 2,048 vectors"].met is (seconds <= 2.5)
+    assert rows["peak memory of pythae, 2,048 vectors"].met is None
+
+
+@pytest.mark.parametrize(
+    ("case", "ours", "theirs", "least"),
+    [("pixelcnn_sampling", "cached", "uncached", 30), ("transformer_sampling", "ours", "transformers", 1 / 1.1)],
+)
+def test_samplers_are_compared_batch_by_batch(
+    case: str, ours: str, theirs: str, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = load("cases_codes")
+
+    def contender(*_: str, n: int, **options: Any) -> dict[str, Any]:
+        speed = least * (1.01 if n == 1 else 0.99)
+        rates = {theirs: [1.0, 3.0], ours: [speed, 3 * speed]}
+        return {"codes_per_second": rates, "largest_difference": n * 1e-6, "same_codes": 1.0}
+
+    monkeypatch.setattr(codes, "contender", contender)
+    rows = getattr(codes, case)(plan(tmp_path, (1, 16)))
+    assert [row.met for row in rows[:4]] == [None, True, None, False]
+    assert [row.ratio for row in rows[1:4:2]] == pytest.approx([1.01 * least, 0.99 * least], rel=1e-12)
+    assert rows[4].value == 16e-6
+    assert rows[4].met is (case == "transformer_sampling")
+
+
+def test_only_contenders_beside_peers_find_this_package_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, started = load("process"), dict[str, tuple[str, Any]]()
+
+    def run(command: list[str], env: Any = None, **options: Any) -> Any:
+        started[Path(command[1]).stem] = command[0], env and env["PYTHONPATH"]
+        return SimpleNamespace(returncode=0, stdout='noise\n{"loss": 1.0}\n')
+
+    monkeypatch.setattr(process.subprocess, "run", run)
+    for name in ("ours", "peer", "quantizer"):
+        assert process.contender(name, "task", threads=1, flag=True, left_out=None) == {"loss": 1.0}
+    source = str(Path(tightbound.__file__).parent.parent)
+    assert started["ours"] == (sys.executable, None)
+    assert started["peer"] == (str(process.PEER_PYTHON), None)
+    assert started["quantizer"] == (str(process.PEER_PYTHON), source)
+
+
+def test_the_plain_quantizer_is_one() -> None:
+    torch.manual_seed(1)
+    step = load("quantizer").plain(codes=7)
+    torch.manual_seed(1)
+    codebook, z = torch.randn(7, 64), torch.randn(2, 64, 3, 3, requires_grad=True)
+    rows = z.detach().movedim(1, -1).reshape(-1, 64)
+    indices = torch.cdist(rows, codebook).argmin(1)
+    vectors, loss = step(z)
+    torch.testing.assert_close(vectors, codebook[indices])
+    torch.testing.assert_close(loss, (rows - codebook[indices]).square().sum())
+    (gradient,) = torch.autograd.grad((3 * vectors).sum(), z)
+    torch.testing.assert_close(gradient, torch.full_like(z, 3))
+
+
+def test_the_quantizer_in_one_piece_is_ours() -> None:
+    quantizer, pieces, outputs = load("quantizer"), [], []
+    z, product = torch.randn(4, 64, 32, 32), torch.addmm
+
+    def counted(*given: Any, **options: Any) -> torch.Tensor:
+        pieces[-1] += 1
+        return product(*given, **options)
+
+    for name in ("ours", "unchunked", "ours"):
+        torch.manual_seed(1)
+        step = quantizer.CONTENDERS[name](codes=1024)
+        pieces.append(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "addmm", counted)
+            outputs.append(step(z))
+    assert pieces == [2, 1, 2]  # each of at most 2^21 distances, and all 2^22
+    torch.testing.assert_close(outputs[1], outputs[0])
+
+
+def test_sampling_is_not_timed_where_the_cache_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixelcnn = load("pixelcnn")
+    given = Namespace(levels=5, side=4, n=2, attention_every=0, passes=3, turns=2)
+    found = pixelcnn.draw(given)
+    assert found["largest_difference"] < 1e-5
+    assert {name: len(rates) for name, rates in found["codes_per_second"].items()} == {"cached": 2, "uncached": 2}
+    logits = pixelcnn.PixelCache.logits
+    monkeypatch.setattr(pixelcnn.PixelCache, "logits", lambda *given: 1.001 * logits(*given))
+    with pytest.raises(SystemExit, match="same logits"):
+        pixelcnn.draw(given)
+
+
+def test_turns_before_the_first_are_not_counted() -> None:
+    called: list[str] = []
+    runs = {name: lambda name=name: called.append(name) for name in ("a", "b")}
+    times = load("common").in_turn(runs, turns=2, warm_up=1)
+    assert called == ["a", "b"] * 3
+    assert [len(taken) for taken in times.values()] == [2, 2]

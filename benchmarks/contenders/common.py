@@ -11,6 +11,7 @@ import itertools
 import json
 import resource
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ class StepClock:
         ends = self.times[steps - 1 :: steps]
         rates = [examples / (b - a) for a, b in itertools.pairwise(ends)]
         return {"examples_per_second": rates, "wall_seconds": time.perf_counter() - self.begin}
+
+
+def in_turn(runs: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of every run, one after the other, so often; those before the first turn do not count."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(-warm_up, turns):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            if turn >= 0:
+                times[name].append(time.perf_counter() - begin)
+    return times
 
 
 class PeakMemory:

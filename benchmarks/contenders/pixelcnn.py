@@ -1,25 +1,33 @@
-"""Seconds of drawing a grid of codes from a PixelCNN: cached, and by a pass over the whole grid for every code."""
+"""Drawing grids of codes from a PixelCNN, cached and by a pass over the whole grid for every code; or training it.
+
+Before any clock runs, the cached logits must be the uncached.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from common import in_turn, report
 from torch import Tensor
 from torch.nn import functional as F
 
-from tightbound.networks.pixelcnn import PixelCNN
+from tightbound.networks.pixelcnn import PixelCache, PixelCNN
 from tightbound.networks.sampling import Sampling
 
+APART = 1e-5
+"""The most that cached and uncached logits may differ."""
 
-def seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
+
+@torch.no_grad()
+def parity(network: PixelCNN, codes: Tensor) -> float:
+    """The largest difference of cached from uncached logits, over all places of these grids ``(n, H, W)``."""
+    cache, (rows, columns) = PixelCache(network, len(codes), None, None), network.size
+    cached = [cache.logits(codes.unsqueeze(1), i, j, 0) for i in range(rows) for j in range(columns)]
+    return (torch.stack(cached, dim=1) - network(codes).flatten(1, 2)).abs().max().item()
 
 
 def passes(network: PixelCNN, codes: Tensor, entries: int) -> Callable[[], None]:
@@ -34,8 +42,25 @@ def passes(network: PixelCNN, codes: Tensor, entries: int) -> Callable[[], None]
     return run
 
 
-def step(network: PixelCNN, codes: Tensor) -> Callable[[], None]:
-    """A training step: forward, backward, Adam."""
+def draw(given: argparse.Namespace) -> dict[str, Any]:
+    """Codes per second."""
+    network = PixelCNN(given.levels, (given.side, given.side), attention_every=given.attention_every).eval()
+    codes = torch.randint(given.levels, (given.n, given.side, given.side))
+    apart = parity(network, codes)
+    if not apart <= APART:
+        raise SystemExit(f"Cached and uncached sampling do not see the same logits: they are {apart} apart.")
+    times = in_turn(
+        {"cached": lambda: network.generate(given.n), "uncached": passes(network, codes, given.passes)}, given.turns
+    )
+    drawn = {"cached": given.n * given.side**2, "uncached": given.n * given.passes}
+    rates = {name: [drawn[name] / seconds for seconds in taken] for name, taken in times.items()}
+    return {"codes_per_second": rates, "largest_difference": apart}
+
+
+def step(given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a training step: forward, backward, Adam."""
+    network = PixelCNN(given.levels, (given.side, given.side), attention_every=given.attention_every)
+    codes = torch.randint(given.levels, (given.n, given.side, given.side))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
 
     def run() -> None:
@@ -43,37 +68,23 @@ def step(network: PixelCNN, codes: Tensor) -> Callable[[], None]:
         F.cross_entropy(network(codes).movedim(-1, 1), codes, reduction="none").flatten(1).sum(1).mean().backward()
         optimizer.step()
 
-    return run
+    return {"step_seconds": statistics.median(in_turn({"step": run}, given.turns)["step"])}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("draw", "step"))
     parser.add_argument("--levels", type=int, default=512)
     parser.add_argument("--side", type=int, default=28)
     parser.add_argument("--attention-every", type=int, default=0)
-    parser.add_argument("-n", type=int, default=16)
-    parser.add_argument("--passes", type=int, default=8, help="uncached codes that are drawn; their time is scaled up")
-    parser.add_argument("--step-side", type=int, default=16, help="side of the grids of a training step")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("-n", type=int, default=16, help="grids at once")
+    parser.add_argument("--passes", type=int, default=8, help="uncached codes that are drawn, and stand for all")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    build = lambda side: PixelCNN(given.levels, (side, side), attention_every=given.attention_every)
-    drawing, training = build(given.side).eval(), build(given.step_side)
-    codes = torch.randint(given.levels, (given.n, given.side, given.side))
-    runs = {
-        "cached": lambda: drawing.generate(given.n),
-        "uncached": passes(drawing, codes, given.passes),
-        "step": step(training, codes[:, : given.step_side, : given.step_side].contiguous()),
-    }
-    for run in runs.values():
-        run()
-    rounds = [{name: seconds(run) for name, run in runs.items()} for _ in range(given.repeats)]
-    medians = {f"{name}_seconds": statistics.median(times[name] for times in rounds) for name in runs}
-    medians["uncached_seconds"] *= given.side**2 / given.passes
-    ratio = medians["uncached_seconds"] / medians["cached_seconds"]
-    print(json.dumps({**medians, "ratio": ratio, "uncached_passes_measured": given.passes}))
+    report({"draw": draw, "step": step}[given.task](given))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import synthetic
+from common import in_turn, synthetic
 from ours import build
 from torch import Tensor, nn
 
@@ -21,19 +20,6 @@ from tightbound.memory import keep_freed_memory
 from tightbound.networks import Linear
 from tightbound.recipes import VAE
 from tightbound.training.step import Step, start_from_data
-
-
-def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every run, one after the other, so often."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(repeats):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    return times
 
 
 def nll(given: argparse.Namespace) -> dict[str, list[float]]:

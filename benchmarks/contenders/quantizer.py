@@ -1,37 +1,46 @@
-"""One training step of a quantiser in turn with its distance product alone, and what its peak memory is.
+"""One training step of every quantiser in turn with the distance product alone, or the peak memory of one of them.
 
-Prints JSON. ``plain`` is an index version such as one writes by hand; ``--peer vqp`` adds vector-quantize-pytorch and
-``--peer pythae`` pythae 0.1.2, in an environment that has them.
+Needs vector-quantize-pytorch and pythae beside torch and tightbound. ``plain`` is an index version such as one writes
+by hand. All are at their defaults but for the decay: ours and vector-quantize-pytorch's revive dead codes, the others
+do not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
-from common import PeakMemory
+from common import PeakMemory, in_turn, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 DIM = 64
 
 
-def ours(codes: int, entries: int | None = None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    from tightbound.quantizers import VectorQuantizer, clusters
+def ours(codes: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    from tightbound.quantizers import VectorQuantizer
 
-    quantizer, entries = VectorQuantizer(codes, DIM, start="data"), entries or clusters.ENTRIES
+    quantizer = VectorQuantizer(codes, DIM, start="data")
 
     def step(z: Tensor) -> tuple[Tensor, Tensor]:
-        clusters.ENTRIES = entries
         out = quantizer(z)
         return out.vectors, out.commitment_loss
+
+    return step
+
+
+def unchunked(codes: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Ours, with all distances at once."""
+    from tightbound.quantizers import clusters
+
+    in_pieces = ours(codes)
+
+    def step(z: Tensor) -> tuple[Tensor, Tensor]:
+        with mock.patch.object(clusters, "ENTRIES", 1 << 40):
+            return in_pieces(z)
 
     return step
 
@@ -83,9 +92,9 @@ def pythae(codes: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return step
 
 
-CONTENDERS: dict[str, Callable[..., Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
+CONTENDERS: dict[str, Callable[[int], Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
     "ours": ours,
-    "unchunked": lambda codes: ours(codes, 1 << 40),
+    "unchunked": unchunked,
     "plain": plain,
     "vqp": vqp,
     "pythae": pythae,
@@ -99,68 +108,42 @@ def whole(step: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> None:
     (vectors.sum() + loss.sum()).backward()
 
 
-def times(names: list[str], vectors: int, codes: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of every contender, in turn, and the median over rounds of their ratio to the product alone."""
+def rates(vectors: int, codes: int, turns: int) -> dict[str, Any]:
+    """Vectors per second of every contender in turn, and of the product alone."""
     z = torch.randn(vectors // 1024, DIM, 32, 32)
     rows, codebook = torch.randn(vectors, DIM), torch.randn(codes, DIM)
-    steps = {name: CONTENDERS[name](codes) for name in names}
+    steps = {name: build(codes) for name, build in CONTENDERS.items()}
     runs: dict[str, Callable[[], object]] = {"product": lambda: torch.mm(rows, codebook.T)}
     runs |= {name: lambda step=step: whole(step, z) for name, step in steps.items()}
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(-3, rounds):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if number >= 0:
-                taken[name].append(1e3 * (time.perf_counter() - begin))
-    ratios = {n: [a / b for a, b in zip(t, taken["product"], strict=True)] for n, t in taken.items()}
-    return {
-        "milliseconds": {name: statistics.median(t) for name, t in taken.items()},
-        "least_milliseconds": {name: min(t) for name, t in taken.items()},
-        "ratio": {name: statistics.median(r) for name, r in ratios.items()},
-    }
+    times = in_turn(runs, turns, warm_up=3)
+    return {"vectors_per_second": {name: [vectors / seconds for seconds in taken] for name, taken in times.items()}}
 
 
-def memory(name: str, vectors: int, codes: int) -> float:
-    """MiB that the first two steps add to the process, at their peak."""
+def memory(name: str, vectors: int, codes: int) -> dict[str, Any]:
+    """MiB that the first two steps add to the process, at their peak; and what all distances at once would be."""
     z, step = torch.randn(vectors // 1024, DIM, 32, 32), CONTENDERS[name](codes)
     whole(CONTENDERS[name](32), z[:1])
     peak = PeakMemory()
     for _ in range(2):
         whole(step, z)
-    return peak.mebibytes()
-
-
-def alone(name: str, vectors: int, codes: int) -> float:
-    """The same in a process of its own, since a peak is never forgotten."""
-    sizes = ["--vectors", str(vectors), "--codes", str(codes)]
-    command = [sys.executable, __file__, "memory", "--contender", name, *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"peak_mebibytes": peak.mebibytes(), "distances_mebibytes": vectors * codes * 4 / 2**20}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("step", "memory"), default="step", nargs="?")
-    parser.add_argument("--peer", choices=("vqp", "pythae"), action="append", default=[])
-    parser.add_argument("--contender", choices=tuple(CONTENDERS))
-    parser.add_argument("--vectors", type=int)
-    parser.add_argument("--codes", type=int)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("task", choices=("step", "memory"))
+    parser.add_argument("--contender", choices=tuple(CONTENDERS), default="ours", help="whose memory")
+    parser.add_argument("--vectors", type=int, default=8192, help="a multiple of 1024")
+    parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    names = ["ours", "unchunked", "plain", *given.peer]
-    if given.contender:
-        result: Any = memory(given.contender, given.vectors or 16384, given.codes or 8192)
-    elif given.task == "memory":
-        vectors, codes = given.vectors or 16384, given.codes or 8192
-        distances = vectors * codes * 4 / 2**20
-        result = {"distances_mebibytes": distances, **{n: alone(n, vectors, codes) for n in names}}
+    if given.task == "step":
+        report(rates(given.vectors, given.codes, given.turns))
     else:
-        result = times(names, given.vectors or 8192, given.codes or 1024, given.rounds)
-    print(json.dumps(result))
+        report(memory(given.contender, given.vectors, given.codes))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,23 @@
-"""Cached sampling of a grid of codes: ours in turn with Hugging Face's ``generate`` and static cache, same weights.
+"""Cached sampling of grids of codes: ours in turn with Hugging Face's ``generate`` and static cache, same weights.
 
-Needs ``transformers`` beside torch and tightbound. Both draw 256 codes per example from one start token, with the
-same GPT-2: what differs is the code round it. Before any clock runs, the logits of both must agree.
+Needs ``transformers`` beside torch and tightbound. Both draw all codes of a grid from one start token, with the same
+GPT-2: what differs is the code round it. Before any clock runs, the logits of both must agree.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from common import in_turn, report
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel  # pyright: ignore[reportMissingImports]
 from transformers.utils import logging  # pyright: ignore[reportMissingImports]
 
 from tightbound.networks.sampling import Sampling
-from tightbound.networks.transformer import Transformer
+from tightbound.networks.transformer import CachedTransformer, Transformer
 
 LAYERS = {
     "norm1": "ln_1",
@@ -69,13 +66,14 @@ def copy(source: Any, target: Any) -> None:
     target.bias.copy_(source.bias)
 
 
-def parity(network: Transformer, model: GPT2LMHeadModel) -> float:
-    """How far the logits of both are apart, at every place of some random grids."""
-    codes = torch.randint(network.levels - 1, (4, network.length))
-    tokens = torch.cat([start(network, 4), codes[:, :-1]], dim=1)
-    with torch.no_grad():
-        apart = network(codes.unflatten(1, network.shape)).flatten(1, -2) - model(tokens).logits
-    return apart.abs().max().item()
+@torch.no_grad()
+def parity(network: Transformer, model: GPT2LMHeadModel, n: int) -> float:
+    """How far our cached logits are from GPT-2's of one pass, at every place of n random grids."""
+    codes = torch.randint(network.levels - 1, (n, network.length))
+    cached = CachedTransformer(network, n)
+    ours = torch.stack([cached.first, *map(cached.step, codes[:, :-1].unbind(1))], dim=1)
+    tokens = torch.cat([start(network, n), codes[:, :-1]], dim=1)
+    return (ours - model(tokens).logits).abs().max().item()
 
 
 def start(network: Transformer, n: int) -> Tensor:
@@ -95,50 +93,36 @@ def generators(network: Transformer, model: GPT2LMHeadModel, n: int, sample: boo
     }
 
 
-def in_turn(runs: dict[str, Callable[[], Tensor]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """Seconds of every run, one after the other, so often; and what the first of each gave."""
-    drawn = {name: run() for name, run in runs.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    return times, drawn
-
-
-def measure(network: Transformer, model: GPT2LMHeadModel, n: int, given: argparse.Namespace) -> dict[str, Any]:
-    times, drawn = in_turn(generators(network, model, n, given.sample), given.rounds)
-    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["transformers"], strict=True))
-    same = (drawn["ours"] == drawn["transformers"]).float().mean().item()
-    medians = {f"{name}_seconds": statistics.median(seconds) for name, seconds in times.items()}
-    return {"n": n, "threads": torch.get_num_threads(), **medians, "ratio": ratio, "same_codes": same}
+def draw(network: Transformer, model: GPT2LMHeadModel, given: argparse.Namespace) -> dict[str, Any]:
+    runs = generators(network, model, given.n, given.sample)
+    first, second = (run() for run in runs.values())
+    times, drawn = in_turn(runs, given.turns, warm_up=0), given.n * network.length
+    rates = {name: [drawn / seconds for seconds in taken] for name, taken in times.items()}
+    return {"codes_per_second": rates, "same_codes": (first == second).float().mean().item()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("draw",))
     parser.add_argument("--levels", type=int, default=512)
     parser.add_argument("--shape", type=int, nargs="+", default=(16, 16))
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--examples", type=int, nargs="+", default=(1, 16, 64))
-    parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-n", type=int, default=16, help="grids at once")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sample", action="store_true", help="draw at temperature 1; else the most probable")
     given = parser.parse_args()
     logging.set_verbosity_error()
+    torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     network = ours(given)
     model = theirs(network)
-    apart = parity(network, model)
-    if not apart < 1e-4:
+    apart = parity(network, model, given.n)
+    if not apart <= 1e-4:
         raise SystemExit(f"The contenders do not compute the same logits: they are {apart} apart.")
-    rows = []
-    for threads in given.threads:
-        torch.set_num_threads(threads)
-        rows += [measure(network, model, n, given) for n in given.examples]
-    print(json.dumps({"codes": math.prod(given.shape), "largest_difference_of_logits": apart, "rows": rows}))
+    report({"largest_difference": apart, **draw(network, model, given)})
 
 
 if __name__ == "__main__":
