@@ -10,6 +10,13 @@ prints how often the judge finds the caption of a picture among 100, for caption
 out, for samples (one each, and the best of several) and for the true pictures, and writes it as numbers.json beside
 samples.png. Runs that are there already are used as they are. Any folder of pictures with a metadata.jsonl will do;
 without --data it draws coloured shapes, which takes a few minutes.
+
+The same step by step, with pictures of any text at the end:
+
+    tightbound train vq-vae --data emoji.tar --image-size 32 --color rgb --out codes
+    tightbound fit-prior codes --prior transformer --condition text --out model
+    tightbound train-contrastive --data emoji.tar --image-size 32 --color rgb --out judge.safetensors
+    tightbound sample model --condition "face with tears of joy" --guidance 2 -n 8 --rank judge.safetensors --among 32
 """
 
 from __future__ import annotations
@@ -108,11 +115,11 @@ def judged(model: tb.LatentVariableModel, judge: Contrastive, split: Split, plan
         "the true picture": truth,
     }
     accuracy = {name: retrieval_accuracy(judge, x, tokens, among).json() for name, x in found.items()}
-    return {"among": among, "captions": len(captions), "accuracy": accuracy, "pictures": found}
+    return {"among": among, "captions": len(captions), "accuracy": accuracy, "texts": captions, "pictures": found}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", help="pictures with captions; default: coloured shapes")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("text-to-image"), help="folder for runs, numbers and picture")
@@ -132,7 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, split in (("seen in training", data.train), ("held out", data.test)):
         found = judged(model, judge, spread(split, given.captions), plan)
         shown = found.pop("pictures")
-        sheet = [(title, pictures.grid(x[:32].float(), 8)) for title, x in shown.items()]
+        texts = found.pop("texts")[:16]
+        sheet = [(title, pictures.captioned(x[:16].float(), texts)) for title, x in shown.items()]
         pictures.save_picture(pictures.panels(sheet, across=True), given.out / f"{name.replace(' ', '-')}.png")
         results[name] = found
         for what, value in found["accuracy"].items():

@@ -312,15 +312,19 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
     assert surface == {
         "train": ["arguments"],
         "fit-prior": ["data", "json", "latents", "out", "prior", "resume", "run", "training"],
+        "train-contrastive": [
+            *("batch_size", "caption_length", "channels", "data", "device", "dim", "epochs", "json"),
+            *("lr", "out", "patience", "seed", "vocabulary", "weight_decay"),
+        ],
         "evaluate": [
             *("compile", "data", "device", "json", "k", "limit", "method"),
-            *("precision", "run", "seed", "split", "temperatures"),
+            *("precision", "run", "sample_quality", "seed", "split", "temperatures"),
         ],
         "complete": ["data", "device", "n", "out", "run", "samples", "seed", "split"],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
         "sample": [
-            *("condition", "condition_file", "device", "guidance", "n", "out"),
-            *("run", "seed", "temperature", "top_k", "top_p"),
+            *("among", "condition", "condition_file", "device", "guidance", "n", "out"),
+            *("rank", "run", "seed", "temperature", "top_k", "top_p"),
         ],
         "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],

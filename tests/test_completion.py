@@ -13,6 +13,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 import tightbound as tb
 from instances import double, within_error
 from tightbound import pictures
+from tightbound.completion import Pretrained
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
 from tightbound.errors import CheckpointError, ObjectiveError, ShapeError, UsageError
@@ -96,6 +97,17 @@ def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data
     gsnn(model.given(batch).terms(batch.x, generate=True)).sum().backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"prior", "likelihood"}
+
+
+def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data, tmp_path: Path) -> None:
+    tb.train(CompletionBaseline(hidden=(8,)).build(data.spec), data, out=tmp_path, steps=2, pictures=False)
+    model = completion(data, hybrid=0.5, baseline=str(tmp_path), baseline_hidden=(8,))
+    batch = data.test.batch(torch.arange(6))
+    hybrid(model.given(batch).terms(batch.x, generate=True), 0.5).sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in reached} == {"prior", "likelihood", "posterior"}
+    assert not any(p.requires_grad for m in model.modules() if isinstance(m, Pretrained) for p in m.parameters())
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------

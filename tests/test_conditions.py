@@ -104,12 +104,12 @@ def test_conditions_from_a_file(tmp_path: Path) -> None:
     found = read_conditions(VectorCondition((3,)), None, tmp_path / "c.npy", 2)
     assert found is not None
     assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(UsageError, match="do not fit"):
         read_conditions(VectorCondition((4,)), None, tmp_path / "c.npy", 2)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_conditions(VectorCondition((4,)), None, tmp_path / "none.txt", 2)
     (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
-    with pytest.raises(DataError, match="no condition"):
+    with pytest.raises(UsageError, match="no condition"):
         read_conditions(ClassCondition(NAMES), None, tmp_path / "empty.txt", 2)
     with pytest.raises(UsageError, match="no condition"):
         read_conditions(None, "a", None, 2)

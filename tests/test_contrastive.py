@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from tightbound import checkpoint
 from tightbound.data import Data
-from tightbound.errors import CheckpointError, DataError, ShapeError, UsageError
-from tightbound.evaluation.contrastive import best_of, rank, retrieval_accuracy, train_contrastive, vary
+from tightbound.errors import CheckpointError, ShapeError, TrainingError, UsageError
+from tightbound.evaluation.contrastive import best_of, fits, rank, retrieval_accuracy, train_contrastive, vary
 from tightbound.models.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder, load_clip
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
@@ -176,6 +176,10 @@ def test_the_best_sample_comes_first() -> None:
     encoder = Given(images, texts).train()
     order = rank(encoder, samples, tokens)
     assert order.tolist() == [[0] * 3, [2] * 3, [1] * 3, [3] * 3]
+    cosines = fits(encoder, samples, tokens)
+    torch.testing.assert_close(cosines[0], torch.ones(3))
+    torch.testing.assert_close(cosines[1], torch.full((3,), 1.5 / (1.5**2 + 2 * 0.5**2) ** 0.5))
+    torch.testing.assert_close(cosines[3], -torch.ones(3))
     assert encoder.training
     mixed = samples.flatten(0, 1)[torch.tensor([3, 1, 8, 0, 10, 5])].view(2, 3, 1, 1, 1)
     assert best_of(encoder, mixed, tokens).flatten().tolist() == [0, 1, 8]
@@ -256,9 +260,18 @@ def test_training_stops_when_nothing_gets_better_and_gives_the_best(monkeypatch:
 
 def test_training_refuses_what_it_cannot_learn_from() -> None:
     images, _ = pictures(60)
-    with pytest.raises(DataError, match="learns from captions"):
+    with pytest.raises(UsageError, match="learns from captions"):
         train_contrastive(Data.from_arrays(images, levels=256), SMALL)
+    alike: dict[str, tuple[str, ...]] = dict.fromkeys(("train", "valid", "test"), ("A cat", "a  cat") * 10)
+    same = Data.from_arrays(images[:20], images[20:40], images[40:], captions=alike, levels=256)
+    with pytest.raises(UsageError, match="tell them apart"):
+        train_contrastive(same, SMALL)
     wrong: dict[str, Any]
+    for wrong in ({"lr": 0.0}, {"lr": math.nan}, {"weight_decay": -1.0}):
+        with pytest.raises(UsageError, match="above 0"):
+            train_contrastive(data(), SMALL, **wrong)
+    with pytest.raises(TrainingError, match="never was a number"):
+        train_contrastive(data(), SMALL, epochs=1, lr=1e30)
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"patience": 0}):
         with pytest.raises(UsageError, match="two examples"):
             train_contrastive(data(), SMALL, **wrong)

@@ -13,15 +13,17 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from instances import linear_gaussian
 from tightbound.data import Data
-from tightbound.distributions import FullGaussian, independent
+from tightbound.distributions import Bits, FullGaussian, OneHot, independent
+from tightbound.distributions.codes import CodePoint, UniformCodes
 from tightbound.errors import CheckpointError, ObjectiveError, UsageError
 from tightbound.evaluation import decompose, gaps
 from tightbound.evaluation.decomposition import Decomposition
+from tightbound.evaluation.positions import positions_of
 from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
 from tightbound.posteriors import CholeskyGaussian, DiagonalGaussian, ExactLinearGaussian
 from tightbound.priors import GaussianMixture, StandardNormal
-from tightbound.recipes import VAE, Autoencoder
+from tightbound.recipes import VAE, VQVAE, Autoencoder, PriorOptions, TwoStage
 
 DIM = 2
 
@@ -224,3 +226,69 @@ def test_weights_and_samples_out_of_range_are_refused(measured: Any) -> None:
         next(model.posterior.parameters())[0] = torch.nan
     with pytest.raises(CheckpointError, match="not a number"):
         measured(model, FLOATS.test)
+
+
+# -- codes, position by position --------------------------------------------------------------------------------------
+
+
+class Two(nn.Module):
+    """A code space of two levels: the codes themselves are the latent."""
+
+    grids, levels = ((1,), (2,)), (3, 4)
+
+    def embed(self, codes: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat([level.flatten(1).double() for level in codes], dim=1)
+
+
+def points(codes: Tensor) -> CodePoint:
+    z = codes.double()
+    return CodePoint(z, (codes[:, :1], codes[:, 1:]), torch.zeros(len(z)), torch.zeros(len(z)))
+
+
+def test_certain_codes_tell_their_entropy_and_lie_apart_from_the_uniform_by_the_rest() -> None:
+    codes = torch.tensor([[0, 1, 3], [0, 1, 2], [1, 1, 1], [2, 1, 0]])
+    space: Any = Two()
+    space.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    q = points(codes)
+    found = positions_of(q, UniformCodes(space), q.mean)
+    assert found is not None
+    entropies = torch.tensor([1.5 * math.log(2), 0.0, math.log(4)], dtype=torch.float64)
+    torch.testing.assert_close(found.information(), entropies)
+    torch.testing.assert_close(found.kl(), torch.tensor([3.0, 4.0, 4.0]).double().log() - entropies)
+
+
+@pytest.mark.parametrize("n", [5, 50])
+def test_what_is_sure_of_the_mismatch_is_below_the_truth_on_average(n: int) -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.0, -3.0]]).double()
+    truth = (math.log(4) - OneHot(logits).base_dist.entropy()).sum().item()
+    sure = []
+    for _ in range(400):
+        z = OneHot(logits).sample((n,))
+        found = positions_of(OneHot((z + 1e-12).log()), OneHot(torch.zeros(2, 4).double()), z)  # each its own code
+        assert found is not None
+        kl: Any = found.kl()
+        sure.append((kl - torch.log1p(torch.tensor(3 / n))).sum().item())
+        assert found.kl_at_least() == pytest.approx(max(0.0, sure[-1]), abs=1e-9)
+    mean, error = float(np.mean(sure)), float(np.std(sure)) / math.sqrt(len(sure))
+    assert truth - 1.2 * 3 * 2 / n < mean < truth + 3 * error
+    assert mean > 0 if n == 50 else True
+
+
+def test_posteriors_that_agree_tell_nothing_and_bits_are_codes_of_two() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([2.0, -1.0, 0.0]).double().expand(6, 3)
+    z = Bits(logits).sample()
+    found = positions_of(Bits(logits), Bits(torch.zeros(3).double()), z)
+    assert found is not None
+    torch.testing.assert_close(found.information(), torch.zeros(3, dtype=torch.float64))
+    assert found.codes.tolist() == [2, 2, 2]
+    torch.testing.assert_close(found.log_aggregate.sum(1), Bits(logits).log_prob(z))
+
+
+def test_codes_under_a_prior_of_dependent_positions_have_no_kl_of_each() -> None:
+    data = Data.from_arrays(np.random.default_rng(0).integers(0, 2, (60, 8, 8, 1), dtype=np.uint8), name="bits")
+    recipe = TwoStage(VQVAE(codes=4, code_dim=3, channels=(8,), blocks=1), PriorOptions(layers=1, channels=8))
+    parts = decompose(recipe.build(data.spec), data.train)
+    assert parts.information_per_position is not None
+    assert (parts.dimension_wise_kl, parts.total_correlation, parts.aggregate_kl_at_least) == (None, None, None)

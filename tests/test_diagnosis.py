@@ -20,7 +20,7 @@ from tightbound.evaluation import Diagnosis, diagnose
 from tightbound.evaluation.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
 from tightbound.evaluation.passes import terms_of_the_first
 from tightbound.evaluation.verdict import Symptoms, judge
-from tightbound.recipes import VAE, Autoencoder, LinearVAE
+from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, LinearVAE, TwoStage
 from tightbound.recipes.base import Recipe
 from tightbound.reporting.diagnosis import section
 from tightbound.reporting.material import gather
@@ -38,6 +38,8 @@ WELL: dict[str, Any] = {
     "best_kl": 14.3,
 }
 DEAD = {"kl": 0.01, "mutual_information": 0.01, "decoder_use": 0.0, "active": 0, "mismatch": 0.0, "best_kl": 0.1}
+CHOSEN = {"codes": "chosen", "gap": None, "amortisation": None, "best_kl": None}
+DRAWN = {"codes": "drawn", "amortisation": None, "best_kl": None}
 UNMEASURED = {"best_kl": None, "amortisation": None}
 
 
@@ -94,6 +96,17 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         ({"active": 3}, VAE(), "partial collapse", "--latent-dim 4"),
         ({"active": 3}, VAE(), "partial collapse", "--free-bits 0.1"),
         ({"active": 3, "dimensions": 10}, LinearVAE(), "partial collapse", "--latent-dim 4"),
+        ({**CHOSEN, "mismatch": 5.0}, VQVAE(), "under-regularised", "tightbound fit-prior RUN"),
+        ({**CHOSEN, "mismatch": None}, VQVAE(), "healthy", "tightbound fit-prior RUN"),
+        ({**CHOSEN, "mismatch": 5.0}, TwoStage(VQVAE()), "under-regularised", "train longer"),
+        ({**CHOSEN, "mutual_information": 0.0}, VQVAE(revive=0), "collapsed", "--revive 0.03"),
+        ({**CHOSEN, "decoder_use": 0.0}, VQVAE(), "collapsed", "--project 8"),
+        ({**CHOSEN, "decoder_use": 0.0}, VQVAE(quantizer="fsq"), "collapsed", "--scale shared"),
+        ({**DRAWN, "mismatch": 5.0}, GumbelVAE(), "under-regularised", "--prior learned"),
+        ({**DRAWN, "mismatch": 5.0}, GumbelVAE(prior="learned"), "under-regularised", "tightbound fit-prior RUN"),
+        ({**DRAWN, "active": 3, "dimensions": 20}, GumbelVAE(), "partial collapse", "--positions 4"),
+        ({**DRAWN, "kl": 0.0, "decoder_use": 0.0}, DVAE(), "collapsed", "--beta-warmup"),
+        ({**DRAWN, "decoder_use": 0.0}, DVAE(beta=6.6), "collapsed", "--beta 1"),
     ],
 )
 def test_verdicts(changes: dict[str, Any], recipe: Recipe, verdict: str, option: str) -> None:
@@ -130,6 +143,13 @@ RECIPES: list[Recipe] = [
     VAE(**SMALL, free_bits=2.0, posterior="iaf"),
     LinearVAE(latent_dim=4),
     LinearVAE(latent_dim=4, posterior="gaussian", scale="per-dimension"),
+    GumbelVAE(positions=4, classes=3),
+    GumbelVAE(positions=4, latents="binary", prior="learned", beta=4.0),
+    DVAE(codes=8, channels=(8,), beta=6.6),
+    DVAE(codes=8, channels=(8,), beta=0.5, likelihood="gaussian"),
+    *[VQVAE(codes=8, code_dim=16, channels=(8,), quantizer=kind) for kind in ("ema", "gradient", "fsq")],
+    VQVAE(codes=8, code_dim=4, channels=(8,), revive=0.0),
+    VQVAE2(codes=8, code_dim=16, channels=(8,), project=4),
 ]
 ILL: list[dict[str, Any]] = [
     {},
@@ -185,7 +205,10 @@ def known(s: dict[str, Any], recipe: Recipe, training: TrainingOptions | None = 
     plain = getattr(recipe, "prior", "normal") in ("normal", "diagonal")
     factorises = plain and getattr(recipe, "posterior", "exact") == "gaussian"
     free = getattr(recipe, "divergence", "auto") != "monte-carlo"
-    numbers = {**WELL, "active": 4, **s, "dimensions": 4, "per_dimension": factorises and free}
+    codes = "chosen" if isinstance(recipe, VQVAE | VQVAE2) else "drawn" if hasattr(recipe, "temperature") else None
+    numbers = {**WELL, "active": 4, **s, "dimensions": 4, "per_dimension": factorises and free, "codes": codes}
+    if codes:  # such a posterior is not optimised
+        numbers |= {"best_kl": None, "amortisation": None, "gap": s.get("gap") if codes == "drawn" else None}
     return Symptoms(**numbers, recipe=recipe, training=training)
 
 
@@ -194,11 +217,15 @@ def test_every_remedy_can_be_followed(recipe: Recipe) -> None:
     """Every option that is named is the run's recipe's or training's, accepted, and not what the run had."""
     followed: set[Recipe] = set()
     for s, training in itertools.product(ILL, TRAININGS):
-        verdict, cause, remedy = judge(known(s, recipe, training))
+        symptoms = known(s, recipe, training)
+        verdict, cause, remedy = judge(symptoms)
         assert cause
         assert remedy
         now = training or TrainingOptions()
         for way in remedy.split("; or "):
+            if "tightbound fit-prior" in way:
+                assert symptoms.codes
+                continue
             flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", way)}
             fields = {f.name for f in dataclasses.fields(recipe)}, {f.name for f in dataclasses.fields(now)}
             assert flags <= set.union(*fields), (verdict, way)
@@ -410,3 +437,41 @@ def test_the_report_shows_the_codes_where_the_kl_is_one_number(digits: tb.data.D
     assert "the third goal; of 100 examples" in html
     assert "largest variance of the posterior" in html
     assert "--beta-warmup" not in html
+
+
+@pytest.mark.parametrize(
+    ("recipe", "positions", "certain"),
+    [
+        (VQVAE2(codes=8, code_dim=3, channels=(8,), blocks=1), 4 + 16, True),
+        (GumbelVAE(positions=6, classes=5, hidden=(16,)), 6, False),
+        (GumbelVAE(positions=6, latents="binary", hidden=(16,)), 6, False),
+    ],
+    ids=["chosen", "drawn", "bits"],
+)
+def test_codes_are_told_apart_by_position(
+    digits: tb.data.Data, tmp_path: Path, recipe: Any, positions: int, certain: bool
+) -> None:
+    model = recipe.build(digits.spec)
+    few = dataclasses.replace(digits, test=digits.test.subset(60))
+    tb.train(model, few, out=tmp_path / "run", steps=20, pictures=False)
+    found = diagnose(model, few.test, gap_examples=10, k=5)
+    assert found.dimensions == positions == len(found.kl_per_dimension or ()) == len(found.dimension_wise_kl or ())
+    assert sum(found.kl_per_dimension or ()) == pytest.approx(found.kl.value, rel=1e-4)
+    assert not any("one number" in note for note in found.notes)
+    assert (found.gap is None) == certain
+    assert found.fit is not None
+    if certain:
+        assert (found.fit.value, found.fit_n) == (pytest.approx(-found.reconstruction.value + found.kl.value), 60)
+    assert "What each position of the codes tells" in section(gather(tmp_path / "run", data=few, k=3))
+
+
+def test_a_constant_code_tells_nothing(digits: tb.data.Data) -> None:
+    model = GumbelVAE(positions=3, classes=4, hidden=()).build(digits.spec)
+    with torch.no_grad():
+        for p in model.posterior.parameters():
+            p.zero_()
+        bias: Any = model.posterior.network.output_layer.bias  # pyright: ignore
+        bias[4], bias[8:] = 5.0, torch.randn(4)
+        weight: Any = model.posterior.network.output_layer.weight  # pyright: ignore
+        weight[:4] = 3 * torch.randn(4, 64)
+    assert diagnose(model, digits.test.subset(100), gap_examples=5, k=5).active_units == 1

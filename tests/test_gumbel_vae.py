@@ -156,6 +156,28 @@ def test_the_gradient_reaches_every_parameter(recipe: GumbelVAE) -> None:
     assert without_gradient(model) == []
 
 
+def test_each_term_reaches_its_own_parts_alone(recipe: GumbelVAE) -> None:
+    """The likelihood teaches decoder and, through the relaxation, encoder; the divergence encoder and prior."""
+    model = recipe.build(BINARY).double()
+    nn.init.normal_(model.prior.logits)  # pyright: ignore
+    terms = model().terms(examples(BINARY, 6))
+    own = {"prior"} & {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert taught(terms.log_likelihood, model) == {"posterior", "likelihood"}
+    assert taught(terms.kl(), model) == {"posterior"} | own
+    terms = model.eval()().terms(examples(BINARY, 6))
+    assert taught(terms.log_likelihood, model) == {"likelihood"}  # discrete samples have no gradient
+
+
+def taught(loss: Tensor, model: LatentVariableModel) -> set[str]:
+    """The parts that a loss has a gradient of: of every parameter, or it fails."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    grads = torch.autograd.grad(loss.sum(), parameters, retain_graph=True, allow_unused=True)
+    moved = {name for name, grad in zip(names, grads, strict=True) if grad is not None and grad.any()}
+    parts = {name.split(".")[0] for name in moved}
+    assert moved == {name for name in names if name.split(".")[0] in parts}
+    return parts
+
+
 def test_the_objective_is_the_elbo_with_the_weighted_divergence_of_each_example_alone(recipe: GumbelVAE) -> None:
     recipe = dataclasses.replace(recipe, beta=3.0)
     model, x = recipe.build(BINARY).double(), examples(BINARY, 6)

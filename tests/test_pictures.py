@@ -16,8 +16,9 @@ from tightbound.data import DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.pictures import check_image, grid, panels, reconstructions, samples, save_picture, training_picture
-from tightbound.recipes import VAE, Autoencoder
+from tightbound.recipes import VAE, VQVAE2, Autoencoder
 
+DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
 
 
@@ -121,3 +122,22 @@ def test_a_training_picture_is_a_picture(recipe: VAE | Autoencoder, tmp_path: Pa
     training_picture(recipe.build(GREY)(), examples(GREY, 3).float(), path)
     with Image.open(path) as image:
         assert min(image.size) > 100
+
+
+def test_the_top_alone_is_shown_where_there_are_several_levels() -> None:
+    """With the way down from the top cut off, nothing of an example is left in what the top alone shows."""
+    model = VQVAE2(codes=16, channels=(8,)).build(DIGITS)
+    x = torch.rand(40, *DIGITS.shape)
+    posterior: Any = model.posterior
+    posterior.initialise(x)
+    shown = reconstructions(model(), x)
+    assert list(shown) == ["data", "top alone: mean of p(x|z)", "mean of p(x|z)", "draw from p(x|z)"]
+    top = shown["top alone: mean of p(x|z)"]
+    assert not torch.allclose(top, shown["mean of p(x|z)"])
+    assert not torch.allclose(top[0], top[1])
+    decoder: Any = model.likelihood.network
+    for lift in decoder.lifts:
+        lift.register_forward_hook(lambda module, given, out: torch.zeros_like(out))
+    cut = reconstructions(model(), x)
+    assert torch.equal(cut["top alone: mean of p(x|z)"][0], cut["top alone: mean of p(x|z)"][1])
+    assert not torch.equal(cut["mean of p(x|z)"][0], cut["mean of p(x|z)"][1])

@@ -143,6 +143,8 @@ def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
         ("nll", {"value": "a", "standard_error": 1.0}),
         ("nll", {"value": 1.0}),
         ("elbo", [1.0]),
+        ("sample_quality", {}),
+        ("sample_quality", {"samples": 1.0}),
         ("reconstruction", None),
         ("k", "ten"),
         ("n", 2.5),

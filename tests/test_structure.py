@@ -27,9 +27,9 @@ ORDER = [
     *("posteriors", "priors", "pixels"),
     *("models", "objectives", "recipes"),
     "data",
-    *("runs", "pictures"),
+    *("readings", "runs", "pictures"),
     *("training", "evaluation", "reporting"),
-    *("output", "arguments", "picture_commands", "commands", "cli", "__main__"),
+    *("output", "arguments", "contrastive_commands", "picture_commands", "commands", "cli", "__main__"),
 ]
 """Reading order: a module imports only what stands before it. A package stands for all its modules that are not named
 themselves; among those, no circle."""

@@ -112,11 +112,15 @@ def test_bad_captions_are_refused() -> None:
     assert caught.value.expected == "at most 5"
     assert "6 tokens: 'zebras'" in str(caught.value.got)
     assert "--caption-length 6" in str(caught.value.remedy)
+    with pytest.raises(UsageError, match="too long") as caught:
+        known.encode("zebra " * 100)
+    assert str(caught.value.got).startswith("599 tokens: 'zebra zebra")
+    assert len(str(caught.value.got)) < 100
     with pytest.raises(DataError, match="half a character"):
         known.encode("a\ud83d")
     for captions, options, says in (
         ([], {}, "there are none"),
-        (["a", " "], {}, "empty"),
+        (["a", " "], {}, "empty.\n  got:      1 of 2"),
         (["a"], {"vocabulary": 255}, "Every byte"),
         (["a"], {"length": 0}, "has a token"),
         (["a b c d"], {"length": 3}, "too long"),

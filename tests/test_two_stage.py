@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tightbound.priors import AutoregressivePrior
 from tightbound.recipes import CVAE, VAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
+from tightbound.reporting.material import gather
+from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
 from tightbound.training.latents import encoded_data, key_of
@@ -345,3 +348,35 @@ def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
     checkpoint.write_json(tmp_path / "config.json", to_json(named))
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
     assert "fit-prior" in capsys.readouterr().err
+
+
+def test_a_fit_tells_the_log_probability_of_the_latents_by_its_name(
+    data: Data, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = fit_prior(first, out=tmp_path / "fit", prior=SMALL, data=data, **QUICK)
+    assert re.search(r"validation log prior -\d+", capfd.readouterr().err)
+    readings = RunFolder(tmp_path / "fit").records()
+    assert all({"bound", "reconstruction", "kl", "beta"}.isdisjoint(reading) for reading in readings)
+    valid = [reading["log_prior"] for reading in readings if reading["split"] == "valid"]
+    assert result.best_bound == max(valid)
+    assert [reading["lr"] for reading in readings if reading["split"] == "train"]
+    assert "log-probability of the latents" in curves(gather(tmp_path / "fit", data=data, k=2))
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer", "mixture", "flow"])
+def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
+    data: Data, first: Path, vectors: Path, tmp_path: Path, kind: str
+) -> None:
+    vector = kind in ("mixture", "flow")
+    recipe = VAE(latent_dim=2, hidden=(8,)) if vector else two_level()
+    model = of_kind(kind, recipe, condition="none" if vector else "class").train()
+    with torch.no_grad():
+        for p in model.parameters():  # away from zeros at which a gradient may vanish
+            p.add_(0.05 * torch.randn(p.shape))
+    examples = encoded_data(model, data, tmp_path / "latents.safetensors").train.batch(torch.arange(20))
+    step = PriorStep(model, mirrored=False)
+    step(examples.x, torch.ones(()), model.conditions(examples)).sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {name.split(".")[0] for name in reached} == {"prior"}
+    left = {name for name, p in model.named_parameters() if p.requires_grad and p.numel()} - reached
+    assert not left

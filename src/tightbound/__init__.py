@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        completion,
+        conditions,
         data,
         distributions,
         evaluation,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         objectives,
         posteriors,
         priors,
+        quantizers,
         recipes,
     )
     from .data import load_data
@@ -32,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LatentVariableModel",
+    "completion",
+    "conditions",
     "data",
     "distributions",
     "evaluate",
@@ -46,6 +51,7 @@ __all__ = [
     "objectives",
     "posteriors",
     "priors",
+    "quantizers",
     "recipes",
     "train",
 ]

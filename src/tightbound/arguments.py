@@ -47,7 +47,7 @@ Words = Annotated[
 ]
 WordsFile = Annotated[
     Path | None,
-    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
+    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, or an .npy array."),
 ]
 Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
 

@@ -142,7 +142,7 @@ def _value(words: list[str], name: str) -> str | None:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<12} {_summary(function)}" for name, function in commands.COMMANDS.items())
+    rows = "\n".join(f"  {name:<18} {_summary(function)}" for name, function in commands.COMMANDS.items())
     return f"""usage: tightbound COMMAND ...
 
 Train, measure and explore latent-variable generative models.
@@ -158,7 +158,7 @@ Examples:
 
 
 def _train_overview() -> str:
-    rows = "\n".join(f"  {name:<12} {commands.first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
+    rows = "\n".join(f"  {name:<19} {commands.first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
     return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
 
 Trains a model and leaves a run folder. The recipes:

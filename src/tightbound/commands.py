@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive, with_latent
+from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
 from .errors import UsageError
 from .output import (
@@ -49,6 +50,7 @@ __all__ = [
     "report",
     "sample",
     "train",
+    "train_contrastive",
     "traverse",
 ]
 
@@ -145,6 +147,10 @@ def evaluate(
     limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
     precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
     compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
+    sample_quality: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Also the Fréchet distance of samples from the data, in features trained on its labels."),
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -155,14 +161,17 @@ def evaluate(
     """
     from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
+    from .evaluation import sample_quality as quality_of
 
     annealing = Annealing(steps=temperatures)
     folder, model, loaded = opened(run, data, device)
     part = limited(loaded.split(split), limit)
     samples = (16 if method == "annealed" else 1000) if k is None else k
-    found = run_evaluation(
+    quality = quality_of(model, loaded, part, seed=seed) if sample_quality else None
+    measured = run_evaluation(
         model, part, samples, method=method, annealing=annealing, precision=precision, compile=compile, seed=seed
-    ).json()
+    )
+    found = dataclasses.replace(measured, sample_quality=quality).json()
     print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and split == "test":
         folder.write_evaluation(found)
@@ -205,7 +214,7 @@ def encode(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """The latents of a whole data set: posterior mean, standard deviation, a sample, and the labels.
+    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels.
 
     Example: tightbound encode runs/demo --data digits --out latents.npz
     """
@@ -332,7 +341,8 @@ def _run_info(run: Path) -> dict[str, Any]:
 
     folder = RunFolder(run)
     config = folder.config()
-    bounds = [number(r, "bound") for r in folder.records() if r["split"] == "valid"]
+    valid = [r for r in folder.records() if r["split"] == "valid"]
+    best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in ("bound", "log_prior")}
     steps = max((r["step"] for r in folder.records()), default=0)
     weights = folder.weights.is_file() and config.recipe is not None
     return {
@@ -340,7 +350,7 @@ def _run_info(run: Path) -> dict[str, Any]:
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": sum(p.numel() for p in load(run).parameters()) if weights else None,
         "steps": steps,
-        "best_validation_bound": max((bound for bound in bounds if bound is not None), default=None),
+        **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": folder.read_evaluation(),
     }
 
@@ -369,6 +379,7 @@ def first_sentence(cls: type) -> str:
 COMMANDS = {
     "train": train,
     "fit-prior": fit_prior,
+    "train-contrastive": train_contrastive,
     "evaluate": evaluate,
     "diagnose": diagnose,
     "sample": sample,

@@ -70,6 +70,11 @@ class Condition(nn.Module):
     whole: ClassVar[bool] = False
     """Whether its entries are integers."""
 
+    @property
+    def limit(self) -> int | None:
+        """How many values a whole entry has, from 0 on; None for numbers."""
+        return None
+
     def __init__(self, size: int, drop: float = 0.0) -> None:
         super().__init__()
         if not 0 <= drop <= 1:
@@ -121,6 +126,10 @@ class ClassCondition(Condition):
         super().__init__(1, drop)
         self.classes = tuple(classes)
 
+    @property
+    def limit(self) -> int:
+        return len(self.classes)
+
     def of(self, batch: Examples) -> Tensor:
         if batch.labels is None:
             raise DataError(
@@ -133,7 +142,7 @@ class ClassCondition(Condition):
     def parse(self, words: str) -> Tensor:
         if words in self.classes:
             return torch.tensor([self.classes.index(words)])
-        if not words.lstrip("-").isdigit():
+        if not words.removeprefix("-").isdecimal():
             raise UnknownName("class", words, self.classes)
         if not 0 <= int(words) < len(self.classes):
             raise UsageError(
@@ -292,7 +301,15 @@ class TextCondition(Condition):
                     "The model has not learned a tokenizer yet.",
                     remedy="Train it, or call `condition.initialise_captions(captions)`.",
                 )
-            self._tokenizer = Tokenizer([pair for pair in self.joins.tolist() if pair != [-1, -1]], self.size)
+            there = (self.joins >= 0).any(1)
+            if (there[1:] & ~there[:-1]).any():
+                raise UsageError(
+                    "The tokenizer is damaged: it lost a join.",
+                    got=f"none at {int((~there).nonzero()[0])}, and others behind it",
+                    expected="all of them in a row",
+                    remedy="Use the run's file as it was written, or train again.",
+                )
+            self._tokenizer = Tokenizer(self.joins[there].tolist(), self.size)
         return self._tokenizer
 
     def initialise_captions(self, captions: Iterable[str]) -> None:
@@ -306,6 +323,10 @@ class TextCondition(Condition):
         joins = torch.tensor(self._tokenizer.joins, dtype=torch.int32).view(-1, 2)
         self.joins.fill_(-1)[: len(joins)] = joins.to(self.joins.device)
         self.learned.fill_(True)
+
+    @property
+    def limit(self) -> int:
+        return self.tokenizer.vocabulary
 
     def of(self, batch: Examples) -> Tensor:
         if batch.captions is None:
@@ -329,21 +350,20 @@ class TextCondition(Condition):
         self._tokenizer = None
 
 
-def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int) -> Tensor | None:
+def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int | None) -> Tensor | None:
     """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
 
     Args:
         condition: What the model is given, or None.
         words: One condition.
         path: A text with one condition on each line, or an ``.npy`` of conditions ``(m, size)``.
-        n: How many.
+        n: How many; None for each of them once.
 
     Returns:
         ``(n, size)``.
 
     Raises:
-        UsageError: If the model is given nothing, or it is no such condition.
-        DataError: If the file cannot be read.
+        UsageError: If the model is given nothing, it is no such condition, or the file cannot be read.
 
     Example:
         >>> read_conditions(ClassCondition(("cat", "dog")), "dog", None, 2)
@@ -354,32 +374,53 @@ def read_conditions(condition: nn.Module | None, words: str | None, path: Path |
         return None
     if not isinstance(condition, Condition):
         raise UsageError(
-            "This model is given no condition.", got=words or path, remedy="Leave it out, or train recipe 'cvae'."
+            "This model is given no condition.",
+            got=words if path is None else path,
+            expected="neither --condition nor --condition-file",
+            remedy="Leave it out, or train recipe 'cvae', or a prior: tightbound fit-prior RUN --condition class.",
         )
     if words is not None and path is not None:
         raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
     some = [condition.parse(words)] if words is not None else _from_file(condition, Path(path or ""))
-    return torch.stack([some[i % len(some)] for i in range(n)])
+    return torch.stack([some[i % len(some)] for i in range(len(some) if n is None else n)])
 
 
 def _from_file(condition: Condition, path: Path) -> list[Tensor]:
     try:
         if path.suffix == ".npy":
-            return [_checked(condition, torch.from_numpy(row)) for row in np.load(path, allow_pickle=False)]
+            return [_checked(condition, row) for row in np.atleast_1d(np.load(path, allow_pickle=False))]
         lines = path.read_text(encoding="utf8").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read.", got=error, expected="a text with one condition on each line, or an .npy"
+        raise UsageError(
+            f"{path} cannot be read.",
+            got=error,
+            expected="a text with one condition on each line, or an .npy",
+            remedy="Check the path of --condition-file.",
         ) from None
     if not (some := [condition.parse(line) for line in lines if line.strip()]):
-        raise DataError(f"{path} holds no condition.", expected="one on each line")
+        raise UsageError(f"{path} holds no condition.", got="empty lines alone", expected="one on each line")
     return some
 
 
-def _checked(condition: Condition, row: Tensor) -> Tensor:
-    if row.numel() != condition.size:
-        raise DataError("The file's conditions do not fit.", got=f"{row.numel()} numbers", expected=condition.size)
-    return row.flatten() if condition.whole else row.flatten().float()
+def _checked(condition: Condition, entries: Any) -> Tensor:
+    row, most = np.asarray(entries).reshape(-1), condition.limit
+    if row.size != condition.size or row.dtype.kind not in "iuf" or (most is not None and row.dtype.kind == "f"):
+        raise UsageError(
+            "The file's conditions do not fit.",
+            got=f"{row.size} numbers of kind {row.dtype}",
+            expected=f"{condition.size} {'numbers' if most is None else 'whole numbers'}",
+            remedy="Give an array (conditions, entries of one).",
+        )
+    if most is None:
+        return torch.from_numpy(row.astype(np.float32))
+    if not -1 <= row.min() <= row.max() < most:
+        raise UsageError(
+            "The file's conditions are outside what there is.",
+            got=f"{row.min()} to {row.max()}",
+            expected=f"0 to {most - 1}, or -1 for none",
+            remedy="Name them in a text file, one on each line.",
+        )
+    return torch.from_numpy(row.astype(np.int64))
 
 
 def _few(names: Sequence[str]) -> str:

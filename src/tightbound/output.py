@@ -38,7 +38,9 @@ def print_evaluation(found: dict[str, Any]) -> None:
     units: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
     digits: dict[str, int] = dict.fromkeys(units, 4)
     unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
-    given = [name for name in ("prediction", "uniform_bits_per_dim", "relaxation_gap") if found[name] is not None]
+    units["squared_error"], digits["squared_error"] = "data units²", 3
+    others = ("prediction", "uniform_bits_per_dim", "relaxation_gap", "squared_error")
+    given = [name for name in others if found[name] is not None]
     for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim", *given):
         value, d = found[name], digits.get(name, 2)
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
@@ -49,10 +51,31 @@ def print_evaluation(found: dict[str, Any]) -> None:
         value, d = found[name], {"pareto_k": 2, "codebook_usage": 3}.get(name, 1)
         text = "–" if value is None else f"{value:.{d}f}" if isinstance(value, float) else str(value)
         table.add_row(name, text, "", "")
+    notes, quality = list(found["notes"]), found["sample_quality"]
+    if quality is not None:
+        _add_quality(table, quality)
+        notes += quality["notes"]
     console = Console()
     console.print(table)
-    for note in found["notes"]:
+    for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+_QUALITY = {
+    "samples": "Fréchet distance of samples",
+    "uniform": "  of samples with uniform codes",
+    "reconstructions": "  of reconstructions",
+    "data": "  of training examples",
+}
+
+
+def _add_quality(table: Any, quality: dict[str, Any]) -> None:
+    table.add_section()
+    for name, words in _QUALITY.items():
+        if (value := quality[name]) is not None:
+            table.add_row(words, f"{value['value']:.2f}", f"{value['standard_error']:.2f}", "features²")
+    if (value := quality["accuracy"]) is not None:
+        table.add_row("labels told by the features", f"{value['value']:.1%}", "", "")
 
 
 _DIAGNOSED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
@@ -22,10 +23,13 @@ from .arguments import (
     positive,
     with_latent,
 )
+from .contrastive_commands import captions_to_rank, find_judge, rank_samples, write_ranked
 from .errors import UsageError
 from .output import check_output, write
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .models import LatentVariableModel
 
 __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
@@ -34,7 +38,9 @@ __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
 def sample(
     run: Run,
     /,
-    n: Count = 64,
+    n: Annotated[
+        int | None, arg(aliases=("-n",), help="How many; default: 64, or with --rank the best 8 of each condition.")
+    ] = None,
     condition: Words = None,
     condition_file: WordsFile = None,
     temperature: Annotated[
@@ -43,50 +49,120 @@ def sample(
     top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
     top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
     guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
+    rank: Annotated[
+        Path | None,
+        arg(
+            metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."
+        ),
+    ] = None,
+    among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side.
+    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side; or the best of many.
 
-    Example: tightbound sample runs/demo -n 64 --out samples.png
+    Examples: tightbound sample runs/demo -n 64 --out samples.png
+    tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
     """
     from . import pictures
-    from .conditions import read_conditions
     from .randomness import fixed_noise
-    from .runs import load_run_data
+    from .training.device import find_device
 
+    n = n if n is not None else 64 if rank is None else 8
     positive("-n", n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
     temperature = _choosing(model, temperature, top_k, top_p, guidance)
-    c = read_conditions(model.condition, condition, condition_file, n)
-    with fixed_noise(seed):
-        if model.condition is not None and c is None:
-            c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
-        drawn = pictures.samples(model(c), n, temperature)
-    write(drawn, path, across=True)
+    if rank is None:
+        if among is not None:
+            raise _no_judge(among)
+        c = _conditions(run, model, condition, condition_file, n)
+        with fixed_noise(seed):
+            drawn = pictures.samples(model(c), n, temperature)
+        _write_samples(drawn, pictures.described(model, c), path)
+    else:
+        among = 4 * n if among is None else among
+        c = captions_to_rank(model, condition, condition_file)
+        judge = find_judge(rank, model.data_spec, find_device(device))
+        with fixed_noise(seed):
+            ranked = rank_samples(model, judge, c, n, among, temperature)
+        write_ranked(*ranked, path, among)
+
+
+def _no_judge(among: int) -> UsageError:
+    return UsageError(
+        "Among several, a judge chooses.",
+        got=f"--among {among} alone",
+        expected="--rank JUDGE",
+        remedy="Train a judge: tightbound train-contrastive.",
+    )
+
+
+def _conditions(run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int) -> Tensor | None:
+    """What was asked for, or some of each."""
+    from . import pictures
+    from .conditions import read_conditions
+    from .runs import load_run_data
+
+    c = read_conditions(model.condition, words, file, n)
+    if model.condition is not None and c is None:
+        c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
+    return None if c is None else c.to(next(model.parameters()).device)
+
+
+def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path) -> None:
+    """Samples under their titles, and what they were asked to be, where that can be said in words."""
+    from . import pictures
+
+    if path.suffix == ".npz" or not texts:
+        write(drawn, path, across=True)
+        return
+    pictures.save_picture(pictures.told(drawn, texts), path)
+    print(path)
 
 
 def _choosing(
     model: LatentVariableModel, temperature: float, top_k: int | None, top_p: float | None, guidance: float
 ) -> float:
-    """Lets a prior over codes draw as told; what is left for the latents of another."""
+    """Lets a prior over codes, or pixels, draw as told; what is left for the latents of another."""
     from .networks import Sampling
+    from .pixels import PixelLikelihood
     from .priors import AutoregressivePrior
 
-    if isinstance(model.prior, AutoregressivePrior):
-        model.prior.sampling = Sampling(temperature, top_k, top_p, guidance)
+    if isinstance(part := model.likelihood, PixelLikelihood) or isinstance(part := model.prior, AutoregressivePrior):
+        part.sampling = Sampling(temperature, top_k, top_p, guidance)
+        if guidance != 1:
+            _check_guidance(model, guidance)
         return 1.0
     if (top_k, top_p, guidance) != (None, None, 1.0):
         raise UsageError(
             "This model does not draw codes one after the other.",
             got="--top-k, --top-p or --guidance",
+            expected="--temperature alone",
             remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
         )
     return temperature
+
+
+def _check_guidance(model: LatentVariableModel, guidance: float) -> None:
+    """Refuses guidance where there is nothing to be guided by, or nothing to compare it with."""
+    if model.condition is None:
+        raise UsageError(
+            "Guidance is towards a condition, and this model is given none.",
+            got=f"--guidance {guidance:g}",
+            expected="a model that is given a text or a class",
+            remedy="Leave it out, or fit a prior that is given one: tightbound fit-prior RUN --condition text.",
+        )
+    if getattr(model.condition, "drop", 0) == 0:
+        raise UsageError(
+            "Guidance compares what is drawn with and without the condition, and this model never learned without.",
+            got=f"--guidance {guidance:g} of a model trained with --drop-condition 0",
+            expected="a model that saw some examples without their condition",
+            remedy="Leave it out, or train with --drop-condition 0.1.",
+        )
 
 
 def reconstruct(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +16,33 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .checkpoint import write_atomically
-from .conditions import ClassCondition, PartCondition
+from .conditions import ClassCondition, PartCondition, TextCondition
 from .data import DataSpec, Split
 from .errors import UsageError
 from .models.latent import LatentVariableModel, Marginal
+from .posteriors import EmptyPosterior
+from .progress import progress
 
 __all__ = [
+    "candidates",
+    "captioned",
     "check_image",
     "completions",
     "conditions_to_show",
+    "described",
     "grid",
     "panels",
     "reconstructions",
     "samples",
     "save_picture",
+    "told",
     "training_picture",
 ]
 
 _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
+_LINE, _LINES = 14, 4
+_AT_ONCE = 256
+"""Samples that are drawn at once, to be chosen among."""
 
 
 def check_image(spec: DataSpec) -> None:
@@ -50,12 +60,13 @@ def check_image(spec: DataSpec) -> None:
         )
 
 
-def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Image:
     """Images side by side, row by row.
 
     Args:
         images: ``(n, channels, height, width)`` in [0, 1].
         columns: Images in a row; default: about a square.
+        side: Smaller ones are enlarged to about so many pixels.
 
     Example:
         >>> grid(torch.rand(4, 1, 8, 8)).size[0] >= 64
@@ -69,10 +80,57 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     sheet[:n, :, :height, :width] = images if channels == 3 else images.expand(n, 3, height, width)
     sheet = sheet.reshape(rows, columns, 3, height + _GAP, width + _GAP).permute(0, 3, 1, 4, 2)
     pixels = (sheet.reshape(rows * (height + _GAP), columns * (width + _GAP), 3) * 255).round().to(torch.uint8)
-    zoom = max(1, round(48 / max(height, width)))
+    zoom = max(1, round(side / max(height, width)))
     return Image.fromarray(np.ascontiguousarray(pixels.numpy())).resize(
         (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
     )
+
+
+def captioned(images: Tensor, texts: Sequence[str], columns: int | None = None) -> Image.Image:
+    """Images side by side, row by row, each with its text below it, in a few short lines.
+
+    Args:
+        images: ``(n, channels, height, width)`` in [0, 1].
+        texts: One for each.
+        columns: Images in a row; default: about a square.
+
+    Example:
+        >>> captioned(torch.rand(2, 3, 32, 32), ["face with tears of joy", "cat"]).size[0] > 200
+        True
+    """
+    font, cells = ImageFont.load_default(11), [_cell(image) for image in images]
+    lines = [_wrapped(text, font, cells[0].width) for text in texts]
+    width, height = cells[0].width + 10, cells[0].height + _LINE * max(map(len, lines)) + 10
+    columns = min(len(cells), columns or math.ceil(math.sqrt(len(cells))))
+    sheet = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), _PAPER)
+    for i, (cell, told) in enumerate(zip(cells, lines, strict=True)):
+        room = Image.new("RGB", (width - 4, height), _PAPER)
+        room.paste(cell)
+        ImageDraw.Draw(room).multiline_text((0, cell.height + 2), "\n".join(told), fill=_INK, font=font, spacing=2)
+        sheet.paste(room, (i % columns * width, i // columns * height))
+    return sheet
+
+
+def _cell(image: Tensor) -> Image.Image:
+    """One image, enlarged, without the gap behind it."""
+    height, width = image.shape[1:]
+    drawn = grid(image.unsqueeze(0), 1, side=96)
+    zoom = drawn.width // (width + _GAP)
+    return drawn.crop((0, 0, width * zoom, height * zoom))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """A text in lines of so many pixels, the last of them with an ellipsis where there is more."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if not lines[-1] or font.getlength(longer) <= width else [*lines, word]
+    if len(lines) <= _LINES:
+        return lines
+    last = lines[_LINES - 1]
+    while font.getlength(f"{last} …") > width and last:
+        last = last[:-1]
+    return [*lines[: _LINES - 1], f"{last} …"]
 
 
 def panels(parts: Sequence[tuple[str, Image.Image]], across: bool = False) -> Image.Image:
@@ -104,9 +162,23 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 @torch.no_grad()
 def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
-    """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``."""
-    px = marginal.likelihood(marginal.posterior(x).mean)
-    return {"data": x, "mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+    """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``.
+
+    Where z has several levels, the means without the finest of them come before: each vector of those is their mean.
+    """
+    z, space = marginal.posterior(x).mean, marginal.model.posterior
+    parts = {"data": x}
+    for kept in range(1, len(getattr(space, "grids", ()))):
+        title = "top alone: mean of p(x|z)" if kept == 1 else f"top-{kept} levels: mean of p(x|z)"
+        parts[title] = marginal.likelihood(_without_details(space, z, kept)).mean
+    px = marginal.likelihood(z)
+    return parts | {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+
+
+def _without_details(space: Any, z: Tensor, kept: int) -> Tensor:
+    levels = space.split(z)
+    means = [level.mean((0, 2, 3), keepdim=True).expand_as(level) for level in levels[kept:]]
+    return space.join([*levels[:kept], *means])
 
 
 @torch.no_grad()
@@ -118,12 +190,38 @@ def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, T
         n: How many.
         temperature: Factor on the distance of z from the prior's mean.
     """
-    z = marginal.sample_latent(() if marginal.batch_shape else (n,))
-    if temperature != 1:
-        centre = marginal.prior().mean
-        z = centre + temperature * (z - centre)
-    px = marginal.likelihood(z)
+    px = marginal.likelihood(_latents(marginal, () if marginal.batch_shape else (n,), temperature))
     return {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+
+
+def _latents(marginal: Marginal, shape: tuple[int, ...], temperature: float) -> Tensor:
+    z = marginal.sample_latent(shape)
+    if temperature == 1:
+        return z
+    centre = marginal.prior().mean
+    return centre + temperature * (z - centre)
+
+
+@torch.no_grad()
+def candidates(marginal: Marginal, k: int, temperature: float = 1.0) -> Tensor:
+    """Several samples for each of n conditions, to choose among, ``(k, n, *shape)``, on the CPU.
+
+    They are means of p(x | z) at draws of z, in which no noise of the likelihood hides what is shown; of a model
+    without a latent they are draws.
+
+    Args:
+        marginal: p(x | c) of the conditions ``(n, size)``.
+        k: How many of each.
+        temperature: Factor on the distance of z from the prior's mean.
+    """
+    n, drawn = len(marginal.c) if marginal.c is not None else 1, []
+    with progress("samples", k * n) as advance:
+        for part in torch.arange(k).split(max(1, _AT_ONCE // n)):
+            px = marginal.likelihood(_latents(marginal, (len(part),), temperature))
+            bare = isinstance(marginal.model.posterior, EmptyPosterior)
+            drawn.append((px.sample() if bare else px.mean).clamp(0, 1).cpu())
+            advance(len(part) * n)
+    return torch.cat(drawn)
 
 
 @torch.no_grad()
@@ -162,6 +260,33 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
     if isinstance(model.condition, ClassCondition):
         return (torch.arange(n, device=device) % len(model.condition.classes)).unsqueeze(-1)
     return model.conditions(split.batch(torch.arange(n) % len(split), device))
+
+
+def described(model: LatentVariableModel, c: Tensor | None) -> list[str]:
+    """Conditions ``(n, size)`` in words, where they are texts or classes; else none."""
+    if c is None or not isinstance(model.condition, ClassCondition | TextCondition):
+        return []
+    return [model.condition.describe(row) for row in c]
+
+
+def told(parts: dict[str, Tensor], texts: Sequence[str]) -> Image.Image:
+    """Pictures under their titles, side by side, and what they were asked to be: above them if it is one, else below.
+
+    Args:
+        parts: Images ``(n, *shape)`` by title.
+        texts: One for each of the n.
+
+    Example:
+        >>> told({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
+        True
+    """
+    different = len(set(texts))
+    if different == 1:
+        return panels([(texts[0], panels([(title, grid(x, side=64)) for title, x in parts.items()], across=True))])
+    columns = different if different < len(texts) and different <= 10 else None
+    return panels(
+        [(title, captioned(x, texts, columns)) for title, x in parts.items()], across=columns is None or columns <= 5
+    )
 
 
 def training_picture(marginal: Marginal, x: Tensor, path: Path) -> None:

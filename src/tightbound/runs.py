@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import checkpoint
 from .data import DataOptions, DataSpec
 from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError
+from .readings import is_evaluation, number, reading
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from .models.latent import LatentVariableModel
 
 __all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number"]
-
-_LARGEST = sys.float_info.max
 
 
 @register("run")
@@ -131,7 +127,7 @@ class RunFolder:
         if not self.metrics.is_file():
             return []
         text = self.metrics.read_text(encoding="utf8", errors="replace")
-        return [record for line in text.splitlines() if _is_reading(record := _parsed(line))]
+        return [record for line in text.splitlines() if (record := reading(line)) is not None]
 
     def write_evaluation(self, found: dict[str, Any]) -> None:
         """Writes ``evaluation.json``, and into it which weights it is of.
@@ -156,8 +152,7 @@ class RunFolder:
             found = checkpoint.read_json(self.evaluation)
         except CheckpointError:
             return None
-        sound = all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
-        return found if sound and found.get("weights") == self._digest() else None
+        return found if is_evaluation(found) and found.get("weights") == self._digest() else None
 
     def write_diagnosis(self, found: dict[str, Any]) -> None:
         """Writes ``diagnosis.json``, and into it which weights it is of.
@@ -195,80 +190,6 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
         expected=told.expected,
         remedy=told.remedy or "Use the config.json that `tightbound train` wrote.",
     )
-
-
-def number(values: dict[str, Any], name: str) -> float | None:
-    """A finite number under a name, or None if there is none.
-
-    Example:
-        >>> number({"bound": -3}, "bound"), number({"bound": "a"}, "bound"), number({}, "bound")
-        (-3.0, None, None)
-    """
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
-        return None
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return number({"": value}, "") is not None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _is_estimate(value: Any) -> bool:
-    if not isinstance(value, dict) or "standard_error" not in value:
-        return False
-    return number(value, "value") is not None and _optional(_is_number)(value["standard_error"])
-
-
-def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(kind, value))
-
-
-def _optional(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or kind(value)
-
-
-_EVALUATION: dict[str, Callable[[Any], bool]] = {
-    "elbo": _optional(_is_estimate),
-    "reconstruction": _is_estimate,
-    "kl": _optional(_is_estimate),
-    "nll": _optional(_is_estimate),
-    "bits_per_dim": _optional(_is_estimate),
-    "prediction": _optional(_is_estimate),
-    "uniform_bits_per_dim": _optional(_is_estimate),
-    "codebook_usage": _optional(_is_number),
-    "perplexity": _optional(_is_number),
-    "relaxation_gap": _optional(_is_estimate),
-    "method": lambda value: value in ("importance", "prior", "annealed"),
-    "k": _is_count,
-    "n": _is_count,
-    "split": lambda value: value in ("train", "valid", "test"),
-    "effective_sample_size": _optional(_is_number),
-    "pareto_k": _optional(_is_number),
-    "unreliable": _optional(_is_number),
-    "trusted": lambda value: value is None or isinstance(value, bool),
-    "active_units": _is_count,
-    "kl_per_dimension": _optional(_list_of(_is_number)),
-    "kl_is_analytic": lambda value: value is None or isinstance(value, bool),
-    "measure": lambda value: value in ("mass", "bound", "density", "none"),
-    "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
-}
-"""What a sound ``evaluation.json`` holds under each name."""
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):  # the last line of a run that was killed while writing it, or a damaged one
-        return None
-
-
-def _is_reading(record: Any) -> bool:
-    return isinstance(record, dict) and _is_count(record.get("step")) and isinstance(record.get("split"), str)
 
 
 def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVariableModel:

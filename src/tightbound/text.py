@@ -101,9 +101,17 @@ class Tokenizer:
         """
         if vocabulary < BYTES:
             raise UsageError("Every byte is a token.", got=f"{vocabulary} tokens", expected=f"{BYTES} or more")
-        texts = list(dict.fromkeys(captions))
-        if not texts:
+        every = list(captions)
+        if not every:
             raise DataError("A tokenizer learns from captions, and there are none.", remedy="Use data with captions.")
+        if blank := sum(not text.strip() for text in every):
+            raise DataError(
+                "A caption is empty.",
+                got=f"{blank} of {len(every)} captions",
+                expected="words for each",
+                remedy="Say in the data what is to be seen there, or leave these examples out.",
+            )
+        texts = list(dict.fromkeys(every))
         tokenizer = cls(_learned([_full(text) for text in texts], vocabulary)[: vocabulary - BYTES], length)
         tokenizer.encode(max(texts, key=tokenizer.count))
         return tokenizer
@@ -144,7 +152,7 @@ class Tokenizer:
         if len(tokens) > self.length:
             raise UsageError(
                 "A caption is too long.",
-                got=f"{len(tokens)} tokens: {text!r}",
+                got=f"{len(tokens)} tokens: {_short(text)!r}",
                 expected=f"at most {self.length}",
                 remedy=f"Say it in fewer words, or train with --caption-length {len(tokens)}.",
             )
@@ -211,7 +219,12 @@ def _pieces(joins: Sequence[tuple[int, int]]) -> list[bytes]:
     known = set(pieces)
     for left, right in joins:
         if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
-            raise UsageError("A join is of tokens before it.", got=(left, right), expected=f"0 to {len(pieces) - 1}")
+            raise UsageError(
+                "The tokenizer is damaged: a join is of tokens before it.",
+                got=(left, right),
+                expected=f"two of 0 to {len(pieces) - 1}",
+                remedy="Use it as it was written, or train again.",
+            )
         if (joined := pieces[left] + pieces[right]) not in known:
             pieces.append(joined)
             known.add(joined)
@@ -259,6 +272,10 @@ def _full(caption: str) -> str:
     raise DataError(
         "A caption is empty.", got=repr(caption), expected="a word", remedy="Say something, or leave the text out."
     )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _no_tokenizer(got: str) -> CheckpointError:

@@ -1,6 +1,7 @@
 """Distributions that torch lacks, and the contract that all of them keep."""
 
 from .bernoulli import Bernoulli, BernoulliVector
+from .codes import CodeDistribution, CodePoint, UniformCodes
 from .conditional import Conditional, broadcast, check_event, embedded, has_density, independent, leading_shape
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
@@ -20,6 +21,8 @@ __all__ = [
     "BernoulliVector",
     "Bits",
     "CategoricalLevels",
+    "CodeDistribution",
+    "CodePoint",
     "Conditional",
     "Dirac",
     "DiscretizedLogistic",
@@ -32,6 +35,7 @@ __all__ = [
     "Pushed",
     "RelaxedBernoulli",
     "RelaxedCategorical",
+    "UniformCodes",
     "broadcast",
     "check_event",
     "embedded",

@@ -1,6 +1,8 @@
 """Numbers that say what they are, with their errors."""
 
 from .annealed import Annealing, Bidirectional, annealed, bidirectional
+from .codes import code_usage
+from .contrastive import best_of, rank, retrieval_accuracy, train_contrastive
 from .decomposition import Decomposition, decompose
 from .diagnosis import Diagnosis, diagnose
 from .estimate import Estimate
@@ -9,6 +11,8 @@ from .gaps import Gaps, gaps
 from .importance import from_prior, per_example
 from .log_likelihood import LikelihoodEstimate, likelihood
 from .pareto import pareto_k
+from .relaxation import RelaxationGap, relaxation_gap
+from .sample_quality import SampleQuality, frechet_distance, sample_quality, train_classifier
 
 __all__ = [
     "Annealing",
@@ -19,14 +23,25 @@ __all__ = [
     "Evaluation",
     "Gaps",
     "LikelihoodEstimate",
+    "RelaxationGap",
+    "SampleQuality",
     "annealed",
+    "best_of",
     "bidirectional",
+    "code_usage",
     "decompose",
     "diagnose",
     "evaluate",
+    "frechet_distance",
     "from_prior",
     "gaps",
     "likelihood",
     "pareto_k",
     "per_example",
+    "rank",
+    "relaxation_gap",
+    "retrieval_accuracy",
+    "sample_quality",
+    "train_classifier",
+    "train_contrastive",
 ]

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..data import Data, Split
-from ..errors import DataError, ShapeError, UsageError
+from ..errors import ShapeError, TrainingError, UsageError
 from ..models.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
 from ..networks.modes import evaluating
 from ..progress import Advance, progress
 from ..randomness import epoch_order, fixed_noise
+from ..text import normalise
 from .estimate import Estimate
 
-__all__ = ["best_of", "rank", "retrieval_accuracy", "train_contrastive", "vary"]
+__all__ = ["best_of", "fits", "rank", "retrieval_accuracy", "train_contrastive", "vary"]
 
 AT_ONCE = 256
 """Images or captions that are worked on at once."""
@@ -62,8 +63,9 @@ def train_contrastive(
         The encoder, in evaluation mode.
 
     Raises:
-        DataError: If the data has no captions.
-        UsageError: If a caption is too long, or there is no batch of two examples, no epoch or no patience.
+        UsageError: If the data has no captions, all are the same, or one is too long; or if there is no batch of two
+            examples, no epoch, no patience, or a rate is out of range.
+        TrainingError: If the loss never was a number.
 
     Example:
         >>> images, texts = torch.randint(256, (40, 3, 8, 8)), tuple(["a red circle", "a blue square"] * 20)
@@ -73,16 +75,43 @@ def train_contrastive(
         >>> model.similarity(torch.rand(3, 3, 8, 8), model.tokens(["a red square"])).shape
         torch.Size([3, 1])
     """
-    if data.train.captions is None or data.valid.captions is None:
-        raise DataError("An encoder of captions learns from captions.", remedy="Use data with a metadata.jsonl.")
+    captions = _captions(data)
     if min(epochs, batch_size - 1, patience) < 1:
         got = f"epochs {epochs}, batch_size {batch_size}, patience {patience}"
-        raise UsageError("A batch has two examples, and training an epoch.", got=got)
+        raise UsageError(
+            "A batch has two examples, and training an epoch.", got=got, expected="at least 1, 2 and 1 of them"
+        )
+    if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
+        raise UsageError(
+            "A learning rate is above 0.", got=f"lr {lr}, weight_decay {weight_decay}", remedy="Try --lr 1e-3."
+        )
     with fixed_noise(seed):
         model = Contrastive(config or ContrastiveConfig(data.spec.shape)).to(device)
-    model.text.initialise_captions(data.train.captions)
-    model.tokens(data.valid.captions)  # too long a caption is told before any work
+    model.text.initialise_captions(captions["train"])
+    model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work
     return _Fit(model, data, batch_size, seed).run(epochs, lr, weight_decay, patience)
+
+
+def _captions(data: Data) -> dict[str, tuple[str, ...]]:
+    """The captions of every split, if they can tell pictures apart."""
+    if not data.spec.captioned:
+        raise UsageError(
+            "An encoder of captions learns from captions.",
+            got=f"{data.spec.name!r}, which has none",
+            expected="pictures with captions",
+            remedy="Use a folder or archive of images with a metadata.jsonl.",
+        )
+    found = {split.name: split.captions or () for split in (data.train, data.valid, data.test)}
+    for name in ("train", "valid"):
+        if len(some := {normalise(caption) for caption in found[name]}) < 2:
+            more = " in the validation split: --validation 0.1" if name == "valid" else ""
+            raise UsageError(
+                "An encoder of captions learns to tell them apart.",
+                got=f"{len(found[name])} captions in the {name} split{', all the same' if some else ''}",
+                expected="two different ones",
+                remedy=f"Use data with more captions{more}.",
+            )
+    return found
 
 
 class _Fit:
@@ -105,6 +134,10 @@ class _Fit:
                 best, stale, kept = (found, 0, self._weights()) if found < best else (best, stale + 1, kept)
                 if stale >= patience:
                     break
+        if best == math.inf:
+            raise TrainingError(
+                "The encoder's loss never was a number.", got=f"lr {lr}", remedy="Try a lower learning rate: --lr 1e-3."
+            )
         checkpoint.load_into(self.model, kept)
         return self.model.eval()
 
@@ -164,19 +197,36 @@ def _features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     return torch.cat([encode(part) for part in inputs.split(AT_ONCE)])
 
 
-def rank(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
-    """The order of several samples for each caption, the one that fits best first.
+def fits(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
+    """How well several samples for each caption fit it: cosines, ``(k, n)``.
 
     Args:
         encoder: What compares images and captions.
         samples: k samples for each of n captions, ``(k, n, *shape)``.
         tokens: The captions, ``(n, length)``.
 
-    Returns:
-        Numbers of the samples, int64 ``(k, n)``.
-
     Raises:
         ShapeError: If there are not as many captions as samples.
+
+    Example:
+        >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
+        >>> model.text.initialise_captions(["a red circle", "a blue square"])
+        >>> fits(model, torch.rand(5, 2, 3, 8, 8), model.tokens(["a red circle", "a blue square"])).shape
+        torch.Size([5, 2])
+    """
+    if samples.dim() != 5 or len(tokens) != samples.shape[1]:
+        got = f"samples {tuple(samples.shape)}, captions {tuple(tokens.shape)}"
+        raise ShapeError("Each caption has samples of its own.", got=got, expected="(k, n, *shape) and (n, length)")
+    with evaluating(encoder):
+        images = _features(encoder.image_features, samples.flatten(0, 1)).unflatten(0, samples.shape[:2])
+        return (images * _features(encoder.text_features, tokens)).sum(-1)
+
+
+def rank(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
+    """The order of several samples for each caption, the one that fits best first; arguments as of :func:`fits`.
+
+    Returns:
+        Numbers of the samples, int64 ``(k, n)``.
 
     Example:
         >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
@@ -185,13 +235,7 @@ def rank(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
         >>> rank(model, torch.rand(5, 2, 3, 8, 8), tokens).sort(0).values[:, 0]
         tensor([0, 1, 2, 3, 4])
     """
-    if samples.dim() != 5 or len(tokens) != samples.shape[1]:
-        got = f"samples {tuple(samples.shape)}, captions {tuple(tokens.shape)}"
-        raise ShapeError("Each caption has samples of its own.", got=got, expected="(k, n, *shape) and (n, length)")
-    with evaluating(encoder):
-        images = _features(encoder.image_features, samples.flatten(0, 1)).unflatten(0, samples.shape[:2])
-        fits = (images * _features(encoder.text_features, tokens)).sum(-1)
-    return fits.sort(dim=0, descending=True, stable=True).indices
+    return fits(encoder, samples, tokens).sort(dim=0, descending=True, stable=True).indices
 
 
 def best_of(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
@@ -243,10 +287,9 @@ def retrieval_accuracy(
         got = f"{among} of {len(drawn)} different captions"
         raise UsageError("There are not so many captions to find one among.", got=got)
     with evaluating(encoder):
-        fits = (
-            _features(encoder.image_features, images).double() @ _features(encoder.text_features, captions).double().T
-        )
-    better = ((fits[:, drawn] > fits.gather(1, own.unsqueeze(1)) - TIE) & others).sum(1).double()
+        u, v = _features(encoder.image_features, images), _features(encoder.text_features, captions)
+    cosines = u.double() @ v.double().T
+    better = ((cosines[:, drawn] > cosines.gather(1, own.unsqueeze(1)) - TIE) & others).sum(1).double()
     return Estimate.of((_log_choices(rivals - better, among - 1) - _log_choices(rivals, among - 1)).exp())
 
 

@@ -23,6 +23,7 @@ from ..randomness import fixed_noise
 from .estimate import Estimate
 from .importance import outside_support
 from .passes import check_split, check_support
+from .positions import positions_of
 
 __all__ = ["Decomposition", "decompose", "spread"]
 
@@ -43,9 +44,12 @@ class Decomposition:
         aggregate_kl: :math:`\mathrm{KL}(q(z) \,\|\, p(z)) = \mathbb{E} \log q(z) - \log p(z)`; None if the prior has no
             exact density.
         aggregate_kl_at_least: KL of the Gaussian with the aggregate's mean and covariance from a Gaussian prior, which
-            no aggregate with these moments can fall below; None for other priors.
+            no aggregate with these moments can fall below; of codes, what is sure of the next but one
+            (:meth:`~tightbound.evaluation.positions.Positions.kl_at_least`); None for other priors.
         total_correlation: :math:`\mathbb{E} \log q(z) - \sum_i \log q(z_i)`; None unless posterior and prior factorise.
-        dimension_wise_kl: :math:`\mathrm{KL}(q(z_i) \,\|\, p(z_i))` of each dimension; None likewise.
+        dimension_wise_kl: :math:`\mathrm{KL}(q(z_i) \,\|\, p(z_i))` of each dimension, or position of codes; None
+            likewise.
+        information_per_position: :math:`I(x; z_i)` of each position of codes; None for other latents.
         n: N.
         saturated: Whether the mutual information is so near ln N that it is only a lower bound, and the aggregate KL
             an upper one.
@@ -65,6 +69,7 @@ class Decomposition:
     aggregate_kl_at_least: float | None
     total_correlation: Estimate | None
     dimension_wise_kl: tuple[float, ...] | None
+    information_per_position: tuple[float, ...] | None
     n: int
     saturated: bool
 
@@ -118,21 +123,17 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         log_aggregate = _log_aggregate(latent.posterior, z)
         log_prior = latent.log_prior[0].double() if terms.exact else None
         common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
-        q, p = _factors(latent.posterior), _factors(latent.prior) if latent.prior is not None and common else None
-        marginals = None if q is None else _log_marginals(q, z)
-        matched = None if p is None else _of_moments(latent.posterior, p)
+        parts = _by_factor(latent.posterior, latent.prior if common else None, z)
     information = Estimate.of(own - log_aggregate)
-    wise = None
-    if marginals is not None and p is not None:
-        wise = (marginals - p.log_prob(z).double()).mean(0)
     return Decomposition(
         reconstruction=Estimate.of(terms.log_likelihood[0]),
         kl=None if log_prior is None else Estimate.of(own - log_prior),
         mutual_information=information,
         aggregate_kl=Estimate.of(log_aggregate - log_prior) if log_prior is not None and common else None,
-        aggregate_kl_at_least=matched,
-        total_correlation=None if marginals is None or wise is None else Estimate.of(log_aggregate - marginals.sum(1)),
-        dimension_wise_kl=None if wise is None else tuple(wise.tolist()),
+        aggregate_kl_at_least=parts.at_least,
+        total_correlation=None if parts.log_aggregate is None else Estimate.of(log_aggregate - parts.log_aggregate),
+        dimension_wise_kl=_listed(parts.wise),
+        information_per_position=_listed(parts.information),
         n=n,
         saturated=n > 1 and information.value > FULL * math.log(n),
     )
@@ -157,6 +158,42 @@ def _log_aggregate(q: Distribution, z: Tensor) -> Tensor:
             parts.append(q.log_prob(part.unsqueeze(1)).double().logsumexp(1))
             advance(len(part))
     return torch.cat(parts) - math.log(n)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is known dimension by dimension, or position by position: None where posterior or prior do not factorise.
+
+    Args:
+        at_least: What the aggregate KL cannot be less than.
+        log_aggregate: Sum of log q(z_i), ``(n,)``.
+        wise: KL(q(z_i) ‖ p(z_i)), ``(d,)``.
+        information: I(x; z_i) of codes, ``(d,)``.
+    """
+
+    at_least: float | None = None
+    log_aggregate: Tensor | None = None
+    wise: Tensor | None = None
+    information: Tensor | None = None
+
+
+def _by_factor(q: Distribution, p: Distribution | None, z: Tensor) -> _Parts:
+    if p is None:
+        return _Parts()
+    if (found := positions_of(q, p, z)) is not None:
+        total = None if found.log_prior is None else found.log_aggregate.sum(1)
+        return _Parts(found.kl_at_least(), total, found.kl(), found.information())
+    normal, prior = _factors(q), _factors(p)
+    if prior is None:
+        return _Parts()
+    if normal is None:
+        return _Parts(_of_moments(q, prior))
+    marginals = _log_marginals(normal, z)
+    return _Parts(_of_moments(q, prior), marginals.sum(1), (marginals - prior.log_prob(z).double()).mean(0))
+
+
+def _listed(values: Tensor | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values.tolist())
 
 
 def _log_marginals(q: Normal, z: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from .estimate import Estimate
 from .evaluate import Evaluation, evaluate
 from .gaps import Gaps, gaps
 from .passes import terms_of_the_first
-from .verdict import Symptoms, Verdict, judge
+from .verdict import NOTHING, Symptoms, Verdict, judge
 
 if TYPE_CHECKING:
     from ..training.options import TrainingOptions
@@ -40,19 +40,21 @@ class Diagnosis:
             ``"under-regularised"``.
         cause: What the numbers point to, in words.
         remedy: The option to change, in words.
-        fit: Negative log-likelihood, the first goal; None where the model has none of this data.
+        fit: Negative log-likelihood, the first goal, or the bound on it where a posterior is a point; None where the
+            model has none of this data.
         aggregate_kl: KL of the aggregate posterior from the prior, the second goal.
-        gap: Log p(x) − ELBO, the third goal.
+        gap: Log p(x) − ELBO, the third goal; None where it cannot be measured, as with a posterior that is a point.
         approximation_gap: Its part that no encoder could close with this family of posteriors.
         amortisation_gap: Its part that a better encoder would close.
         reconstruction: Expected log-likelihood.
         kl: KL of posterior and prior.
         mutual_information: I(x; z); at most ln of the examples it was measured on.
         total_correlation: Of the aggregate posterior, where all factorises.
-        aggregate_kl_at_least: A lower bound on ``aggregate_kl`` by its moments, where the prior is Gaussian.
+        aggregate_kl_at_least: A lower bound on ``aggregate_kl``, by its moments where the prior is Gaussian, and by its
+            positions where latents are codes.
         decoder_use: What the likelihood loses when the latents of the examples are exchanged.
-        active_units: Latent dimensions whose posterior mean varies.
-        dimensions: All latent dimensions.
+        active_units: Latent dimensions whose posterior mean varies, or positions of codes that tell something.
+        dimensions: All latent dimensions, or positions.
         kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
         n: Examples.
@@ -160,17 +162,18 @@ def diagnose(
         )
     found = evaluate(model, some, k=1, seed=seed)
     parts = decompose(model, some, limit=limit, seed=seed)
-    gap = gaps(model, some, limit=gap_examples, k=k, seed=seed) if terms.exact else None
+    certain = _is_certain(terms)
+    gap = gaps(model, some, limit=gap_examples, k=k, seed=seed) if terms.exact and not certain else None
     use = _decoder_use(model, some, seed)
     kl = found.kl or parts.mutual_information
-    wise = _told_apart(found, terms)
     symptoms = _symptoms(model, terms, found.active_units, kl, parts, gap, use)
+    wise = _told_apart(found, symptoms.dimensions)
     verdict, cause, remedy = judge(dataclasses.replace(symptoms, training=training))
     return Diagnosis(
         verdict=verdict,
         cause=cause,
         remedy=remedy,
-        fit=evaluate(model, spread(some, gap_examples), k=k, seed=seed).nll if gap else None,
+        fit=evaluate(model, spread(some, gap_examples), k=k, seed=seed).nll if gap else found.nll if certain else None,
         aggregate_kl=parts.aggregate_kl,
         gap=gap and gap.total,
         approximation_gap=gap and gap.approximation,
@@ -181,16 +184,16 @@ def diagnose(
         total_correlation=parts.total_correlation,
         aggregate_kl_at_least=parts.aggregate_kl_at_least,
         decoder_use=use,
-        active_units=found.active_units,
+        active_units=symptoms.active,
         dimensions=symptoms.dimensions,
         kl_per_dimension=wise,
         dimension_wise_kl=parts.dimension_wise_kl,
         n=len(some),
-        fit_n=gap.n if gap else 0,
+        fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
         k=k,
         split=split.name,
         measure=found.measure,
-        notes=tuple(_notes(parts.saturated, len(some), gap, wise is None)),
+        notes=tuple(_notes(parts, len(some), gap, certain, wise is None)),
     )
 
 
@@ -208,16 +211,22 @@ def _symptoms(
         kl=kl.value,
         mutual_information=parts.mutual_information.value,
         decoder_use=use.value,
-        active=active,
-        dimensions=terms.latents[0].posterior.event_shape.numel(),
+        active=active if (told := parts.information_per_position) is None else sum(i > NOTHING for i in told),
+        dimensions=terms.latents[0].posterior.event_shape.numel() if told is None else len(told),
         mismatch=_mismatch(parts),
         gap=gap and gap.total.value,
         amortisation=gap.amortisation.value if gap and gap.amortisation else None,
         best_kl=kl.value + change.value if change else None,
         best_kl_error=(change.standard_error or 0.0) if change else 0.0,
         per_dimension=_charged_per_dimension(model, terms),
+        codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
         recipe=model.recipe,
     )
+
+
+def _is_certain(terms: Terms) -> bool:
+    """Whether all samples of the posterior are the same."""
+    return all(getattr(latent.posterior, "certain", False) for latent in terms.latents)
 
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
@@ -226,9 +235,8 @@ def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
 
 
-def _told_apart(found: Evaluation, terms: Terms) -> tuple[float, ...] | None:
+def _told_apart(found: Evaluation, dimensions: int) -> tuple[float, ...] | None:
     """The KL of each dimension, or None if it is one number for several."""
-    dimensions = sum(latent.posterior.event_shape.numel() for latent in terms.latents)
     wise = found.kl_per_dimension
     return wise if wise is not None and len(wise) == dimensions else None
 
@@ -240,13 +248,17 @@ def _mismatch(parts: Decomposition) -> float | None:
     return parts.aggregate_kl_at_least
 
 
-def _notes(saturated: bool, n: int, gap: Gaps | None, one_number: bool) -> Iterator[str]:
-    if saturated:
+def _notes(parts: Decomposition, n: int, gap: Gaps | None, certain: bool, one_number: bool) -> Iterator[str]:
+    if parts.information_per_position is not None:
+        yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
+    if parts.saturated:
         ceiling = f"ln {n} = {math.log(n):.1f} nats, the most that {n} examples can show"
         yield f"the mutual information is near {ceiling}: it is at least this, and the aggregate KL at most that"
     if one_number:
         yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
-    if gap is None:
+    if certain:
+        yield "the posterior is one code: the fit is the bound itself, and how far log p(x) lies above is not measured"
+    elif gap is None:
         yield "the prior has no exact density: there is no likelihood, and no gap to measure"
     else:
         yield from gap.notes

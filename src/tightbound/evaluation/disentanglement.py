@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from ..errors import ShapeError, UsageError
+from ..errors import UsageError
 from ..information import entropy, mutual_information
+from .factors import check_columns, checked, halves, numbered, squared_correlation, standard
 
 __all__ = ["DCI", "Held", "dci", "factor_vae_score", "factor_vae_score_of", "mig", "sap"]
 
@@ -56,8 +57,8 @@ def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
         >>> mig(-2.0 * factors.flip(1), factors)
         1.0
     """
-    codes, factors = _checked(codes, factors)
-    cut, values = _binned(codes, bins), _values(factors)
+    codes, factors = checked(codes, factors)
+    cut, values = _binned(codes, bins), numbered(factors)
     joints = [[_joint(latent, value) for latent in cut.T] for value in values.T]
     told = torch.stack([torch.stack([mutual_information(joint) for joint in row]) for row in joints])
     unknown = torch.stack([entropy(row[0].sum(0)) for row in joints])
@@ -93,12 +94,12 @@ def sap(
         >>> round(sap(codes, 2 * codes[:, :2] + 1), 2)
         1.0
     """
-    codes, factors = _checked(codes, factors)
-    _check_columns(categorical, factors)
+    codes, factors = checked(codes, factors)
+    check_columns(categorical, factors)
     scores = squared_correlation(factors, codes)
-    train, test = _halves(len(codes), test_share, seed)
+    train, test = halves(len(codes), test_share, seed)
     for k in categorical:
-        values = _values(factors[:, [k]], k)[:, 0]
+        values = numbered(factors[:, [k]], k)[:, 0]
         scores[k] = torch.stack([_thresholds(latent, values, train, test, seed) for latent in codes.T])
     return _gap(scores)
 
@@ -162,13 +163,13 @@ def dci(
         >>> found.disentanglement > 0.95, found.completeness > 0.95, found.informativeness > 0.95
         (True, True, True)
     """
-    codes, factors = _checked(codes, factors)
-    _check_columns(categorical, factors)
-    train, test = _halves(len(codes), test_share, seed)
+    codes, factors = checked(codes, factors)
+    check_columns(categorical, factors)
+    train, test = halves(len(codes), test_share, seed)
     columns, qualities = [], []
     for k, factor in enumerate(factors.T):
         model = _predictor(predictor, k in categorical, seed)
-        target = _values(factor[:, None], k)[:, 0] if k in categorical else standard(factor[:, None])[:, 0]
+        target = numbered(factor[:, None], k)[:, 0] if k in categorical else standard(factor[:, None])[:, 0]
         model.fit(standard(codes)[train].numpy(), target[train].numpy())
         guess = torch.from_numpy(model.predict(standard(codes)[test].numpy()))
         quality = _beyond_chance(guess, target[test]) if k in categorical else _r2(guess, target[test])
@@ -213,8 +214,8 @@ def factor_vae_score(
         >>> factor_vae_score(factors, factors, votes=(300, 300))
         1.0
     """
-    codes, factors = _checked(codes, factors)
-    held = _rows_that_agree(codes, _values(factors))
+    codes, factors = checked(codes, factors)
+    held = _rows_that_agree(codes, numbered(factors))
     return factor_vae_score_of(held, factors.shape[1], size=size, votes=votes, inactive=inactive, seed=seed)
 
 
@@ -273,49 +274,6 @@ def factor_vae_score_of(
     return (right / scored.sum()).item()
 
 
-def _checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors) or 0 in codes.shape + factors.shape:
-        raise ShapeError(
-            "Codes and factors do not belong together.",
-            got=f"codes {tuple(codes.shape)}, factors {tuple(factors.shape)}",
-            expected="(n, d) and (n, m)",
-            remedy="Flatten each code, and give the factors of the same examples in the same order.",
-        )
-    codes, factors = codes.detach().cpu().double(), factors.detach().cpu().double()
-    for name, table in (("codes", codes), ("factors", factors)):
-        if not table.isfinite().all():
-            raise UsageError(f"The {name} are not finite.", got=table[~table.isfinite()][0].item())
-    if constant(codes).all():
-        raise UsageError("All codes are constant.", remedy="The model ignores its latents: see `tightbound diagnose`.")
-    if constant(factors).any():
-        column = int(constant(factors).nonzero()[0])
-        raise UsageError("A factor is constant.", got=f"column {column}", remedy="Leave it out.")
-    return codes, factors
-
-
-def constant(table: Tensor) -> Tensor:
-    return (table == table[0]).all(0)
-
-
-def _check_columns(categorical: Sequence[int], factors: Tensor) -> None:
-    if unknown := [k for k in categorical if not 0 <= k < factors.shape[1]]:
-        raise UsageError("There is no such factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")
-
-
-def _values(factors: Tensor, first: int = 0) -> Tensor:
-    """The number of each value among those of its factor, ``(n, m)``."""
-    numbers = torch.stack([column.unique(return_inverse=True)[1] for column in factors.T], dim=1)
-    for column, most in enumerate(numbers.amax(0).tolist(), start=first):
-        if 2 * (most + 1) > len(factors):
-            raise UsageError(
-                "A factor is continuous, or there are too few examples.",
-                got=f"column {column}: {most + 1} values in {len(factors)} examples",
-                expected="every value more than once",
-                remedy="Cut the factor into intervals.",
-            )
-    return numbers
-
-
 def _binned(codes: Tensor, bins: int) -> Tensor:
     if bins < 2:
         raise UsageError("A latent is cut into bins.", got=f"bins={bins}", expected="2 or more")
@@ -334,25 +292,6 @@ def _gap(scores: Tensor) -> float:
     """Mean over the factors (rows) of what the best latent is ahead of the next."""
     best = torch.cat([scores, torch.zeros(len(scores), 1, dtype=scores.dtype)], dim=1).topk(2, dim=1).values
     return (best[:, 0] - best[:, 1]).mean().item()
-
-
-def standard(table: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of every column; a constant one is 0."""
-    centred = table - table.mean(0)
-    return torch.where(constant(table), 0.0, centred / centred.square().mean(0).sqrt().clamp(min=1e-300))
-
-
-def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
-    return (standard(a).T @ standard(b) / len(a)).square()
-
-
-def _halves(n: int, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
-    held = round(n * test_share)
-    if not 0 < held < n:
-        got = f"{n} examples, test_share={test_share}"
-        raise UsageError("Nothing is left to learn from or to score.", got=got, expected="0 < test_share < 1")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[held:], order[:held]
 
 
 def _thresholds(latent: Tensor, values: Tensor, train: Tensor, test: Tensor, seed: int) -> Tensor:

@@ -18,13 +18,16 @@ from torch import Tensor
 from ..data import Split
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel
+from ..pixels import PixelLikelihood
 from .annealed import Annealing
 from .codes import code_usage
 from .estimate import Estimate
 from .importance import per_example, prior_samples
+from .latents import reconstruction_error
 from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
 from .passes import Precision, check_split, over, terms_of_the_first
 from .relaxation import relaxation_gap
+from .sample_quality import SampleQuality
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -53,6 +56,8 @@ class Evaluation:
         codebook_usage: Share of all codes that the split is encoded to, where there are codes.
         perplexity: How many codes, equally used, would have the same entropy.
         relaxation_gap: By how much relaxed latents flatter the ELBO, nats, where training relaxes them.
+        squared_error: Summed squared error of the mean of p(x | z) at the posterior's mean, in the data's units.
+        sample_quality: What :func:`~tightbound.evaluation.sample_quality` found, where it was asked.
         method: How the likelihood was estimated, as for :func:`~tightbound.evaluation.likelihood`.
         k: Samples of each example.
         n: Examples.
@@ -78,6 +83,8 @@ class Evaluation:
     codebook_usage: float | None
     perplexity: float | None
     relaxation_gap: Estimate | None
+    squared_error: Estimate | None
+    sample_quality: SampleQuality | None
     method: str
     k: int
     n: int
@@ -95,7 +102,7 @@ class Evaluation:
     def json(self) -> dict[str, Any]:
         """As ``tightbound evaluate --json`` prints it."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+        return {name: value.json() if hasattr(value, "json") else value for name, value in values.items()}
 
 
 def evaluate(
@@ -159,9 +166,14 @@ def evaluate(
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
     notes = tuple(_notes(measure, terms.bounded, estimate, reason))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
-    return dataclasses.replace(
-        found, **_of_codes(model, split, values, found, seed), **_predictions(model, found, split, seed)
-    )
+    more = _of_codes(model, split, values, found, seed) | _predictions(model, found, split, seed)
+    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), **more)
+
+
+def _squared_error(model: LatentVariableModel, split: Split, seed: int) -> Estimate | None:
+    if isinstance(model.likelihood, PixelLikelihood):  # it has no mean but draws
+        return None
+    return Estimate.of(reconstruction_error(model, split, seed=seed))
 
 
 def _predictions(model: LatentVariableModel, found: Evaluation, split: Split, seed: int) -> dict[str, Any]:
@@ -221,6 +233,8 @@ def _summary(
         codebook_usage=None,
         perplexity=None,
         relaxation_gap=None,
+        squared_error=None,
+        sample_quality=None,
         method=method,
         k=k,
         n=len(split),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from ..data import Split
 from ..distributions import has_density
+from ..distributions.codes import CodePoint
 from ..errors import ShapeError, UsageError
 from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
@@ -89,7 +90,9 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
 
     Returns:
         On the CPU, ``mean`` and ``sample`` of :math:`q(z \mid x)`, ``(n, *latent)``; ``standard_deviation`` of the
-        same shape where the posterior has a density; ``labels``, ``(n,)`` int64, where the data has them.
+        same shape where the posterior has a density; ``codes``, the most probable ones, int32 ``(n, *grid)``, where the
+        latents are codes: with several levels ``codes_0``, the top's, ``codes_1`` and so on; ``labels``, ``(n,)``
+        int64, where the data has them.
 
     Raises:
         UsageError: If the split is empty.
@@ -105,7 +108,8 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     parameter, parts = next(model.parameters()), []
     with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
         for batch in split.batches(CHUNK, parameter.device):
-            part = _described(model.given(batch).posterior(batch.x.to(parameter.dtype)))
+            q = model.given(batch).posterior(batch.x.to(parameter.dtype))
+            part = _described(q) | _codes(q, model.posterior)
             if batch.labels is not None:
                 part["labels"] = batch.labels
             parts.append({name: value.cpu() for name, value in part.items()})
@@ -118,6 +122,15 @@ def _described(q: Distribution) -> dict[str, Tensor]:
     if has_density(q):
         values["standard_deviation"] = q.stddev
     return values
+
+
+def _codes(q: Distribution, space: Any) -> dict[str, Tensor]:
+    """The codes of each level, where the latents are codes."""
+    if not hasattr(space, "codes_of"):
+        return {}
+    codes = q.codes if isinstance(q, CodePoint) else space.codes_of(q.mode)
+    names = ["codes"] if len(codes) == 1 else [f"codes_{level}" for level in range(len(codes))]
+    return {name: level.int() for name, level in zip(names, codes, strict=True)}
 
 
 @torch.no_grad()

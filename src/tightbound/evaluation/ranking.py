@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError, UsageError
-from .disentanglement import constant, squared_correlation, standard
+from .factors import constant, squared_correlation, standard
 
 __all__ = ["udr"]
 

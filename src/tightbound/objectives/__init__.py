@@ -8,6 +8,7 @@ from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
 from .prediction import gsnn, hybrid
+from .quantized import vq
 
 __all__ = [
     "beta_tcvae",
@@ -24,4 +25,5 @@ __all__ = [
     "score_function",
     "sticking_the_landing",
     "total_correlation",
+    "vq",
 ]

@@ -6,6 +6,7 @@ from .dirac import DiracPosterior
 from .empty import EmptyPosterior
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian
+from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
 
 __all__ = [
     "BernoulliPosterior",
@@ -16,4 +17,7 @@ __all__ = [
     "EmptyPosterior",
     "ExactLinearGaussian",
     "FlowPosterior",
+    "PyramidDecoder",
+    "PyramidPosterior",
+    "QuantizedPosterior",
 ]

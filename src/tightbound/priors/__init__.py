@@ -5,6 +5,7 @@ from .categorical import BernoulliPrior, CategoricalPrior
 from .flow import FlowPrior
 from .gaussian import ConditionalNormal, DiagonalNormal, GaussianMixture
 from .normal import StandardNormal
+from .uniform import UniformCodePrior
 from .vamp import VampPrior
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "GaussianMixture",
     "StandardNormal",
     "TransformerGrid",
+    "UniformCodePrior",
     "VampPrior",
 ]

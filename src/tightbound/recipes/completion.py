@@ -65,7 +65,7 @@ class CompletionBaseline(Recipe):
         from ..posteriors import EmptyPosterior
         from ..priors import StandardNormal
 
-        px = completing(VAE(latent_dim=1, hidden=self.hidden, **_of_pixels(self)), data, self.quadrants, latent=False)
+        px = _predicting(self, self.hidden, data)
         model = LatentVariableModel(StandardNormal(0), px, EmptyPosterior(data.shape))
         model.condition = _part(data, self.quadrants)
         return model
@@ -140,26 +140,31 @@ class Completion(VAE):
         q = parts.posterior(self, data)
         q.embedding = Nothing()  # the whole picture tells which part of it is observed
         p = _prior(self, data) if self.prior == "conditional" else StandardNormal(self.latent_dim)
-        model = LatentVariableModel(p, completing(self, data, self.quadrants), q)
+        px = _completing(parts.likelihood(self, data, 2 * data.dimensions), data, self.quadrants)
+        model = LatentVariableModel(p, px, q)
         model.condition = condition
         return model
 
 
-def completing(recipe: Any, data: DataSpec, quadrants: Quadrants, latent: bool = True) -> CompletionLikelihood:
-    """The likelihood of the missing pixels given the others and, where there is one, a latent."""
+def _completing(px: Any, data: DataSpec, quadrants: Quadrants) -> CompletionLikelihood:
+    """Of the missing pixels alone, from a likelihood of all of them that is shown what is observed."""
     from ..completion import CompletionLikelihood
     from ..conditions import observed_part
-    from ..networks import MLP, Observed
-    from . import parts
+    from ..networks import Observed
 
-    px = parts.likelihood(recipe, data, 2 * data.dimensions)
-    if not latent:
-        outputs = px.parameters_per_entry * data.dimensions
-        px.network = MLP(0, outputs, recipe.hidden[::-1], recipe.activation, 2 * data.dimensions)
-        px.input_shape = (0,)
     px.embedding = Observed(data.dimensions)
     missing = int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
     return CompletionLikelihood(px, missing)
+
+
+def _predicting(recipe: CompletionBaseline | Completion, hidden: tuple[int, ...], data: DataSpec) -> Any:
+    """The likelihood of the missing pixels given the others alone, without a latent."""
+    from ..networks import MLP
+    from .parts import likelihood_on
+
+    seen = 2 * data.dimensions
+    make = lambda parameters: MLP(0, parameters * data.dimensions, hidden[::-1], recipe.activation, seen)
+    return _completing(likelihood_on(make, (0,), data, recipe.likelihood), data, recipe.quadrants)
 
 
 def _prior(recipe: Completion, data: DataSpec) -> Any:
@@ -171,14 +176,9 @@ def _prior(recipe: Completion, data: DataSpec) -> Any:
     network = MLP(size, 2 * recipe.latent_dim, recipe.hidden, recipe.activation)
     if not recipe.baseline:
         return ConditionalNormal(network, Observed(data.dimensions), size)
-    of = VAE(latent_dim=1, hidden=recipe.baseline_hidden, **_of_pixels(recipe))
     weights = str(Path(recipe.baseline) / "model.safetensors")
-    predicted = Pretrained(completing(of, data, recipe.quadrants, latent=False), weights)
+    predicted = Pretrained(_predicting(recipe, recipe.baseline_hidden, data), weights)
     return ConditionalNormal(network, Filled(predicted), size)
-
-
-def _of_pixels(recipe: Any) -> dict[str, Any]:
-    return {"activation": recipe.activation, "likelihood": recipe.likelihood}
 
 
 def _part(data: DataSpec, quadrants: Quadrants) -> Any:

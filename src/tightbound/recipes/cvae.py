@@ -25,7 +25,7 @@ ConditionName = Literal["auto", "class", "vector", "image", "text"]
 @register("cvae")
 @dataclass(frozen=True)
 class CVAE(VAE):
-    r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, a vector or an image.
+    r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, vector, image or text.
 
     .. math:: \log p(x \mid c) \ge \mathbb{E}_{q(z \mid x, c)} \log p(x \mid z, c) -
         \mathrm{KL}(q(z \mid x, c) \,\|\, p(z \mid c))

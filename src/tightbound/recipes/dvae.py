@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..spec import register
 from .base import check_sizes
 from .gumbel_vae import Relaxation
-from .vae import VAE, Activation, LikelihoodName, ScaleName
+from .vae import Activation, LikelihoodName, ScaleName
 
 if TYPE_CHECKING:
     from ..models.latent import LatentVariableModel
@@ -107,6 +107,7 @@ class DVAE(Relaxation):
         from ..networks import GridDecoder, GridEncoder
         from ..posteriors import CategoricalPosterior
         from ..priors import CategoricalPrior
+        from .parts import likelihood_on
 
         like: dict[str, Any] = {"activation": self.activation, "norm": self.norm}
         network = GridEncoder(data.shape, self.codes, self.channels, self.blocks, **like)
@@ -114,16 +115,6 @@ class DVAE(Relaxation):
         q = CategoricalPosterior(
             network, data.shape, positions, codes, self.straight_through, self.temperature, network.grid
         )
-        px = self._likelihood(data)
-        px.input_shape = (positions, codes)
-        px.network = GridDecoder(
-            codes, data.shape, self.channels, self.blocks, parameters=px.parameters_per_entry, **like
-        )
+        make = lambda n: GridDecoder(codes, data.shape, self.channels, self.blocks, parameters=n, **like)
+        px = likelihood_on(make, (positions, codes), data, self.likelihood, self.scale, self.variance)
         return LatentVariableModel(CategoricalPrior(positions, codes, self.prior == "learned"), px, q)
-
-    def _likelihood(self, data: DataSpec) -> Any:
-        """The likelihood, on another network yet."""
-        from . import parts
-
-        options: dict[str, Any] = {"likelihood": self.likelihood, "scale": self.scale, "variance": self.variance}
-        return parts.likelihood(VAE(latent_dim=1, hidden=(), **options), data)

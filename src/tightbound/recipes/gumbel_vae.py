@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..schedules import temperature
 from ..spec import register
 from .base import Recipe, check_sizes
-from .vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName
+from .vae import Activation, LikelihoodName, NetworkName, ScaleName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,24 +163,13 @@ class GumbelVAE(Relaxation):
         from . import parts
 
         n, k, learned = self.positions, self.classes, self.prior == "learned"
-        like = self._with_vectors(n if self.latents == "binary" else n * k)
-        network, px = parts.encoder(like, data, like.latent_dim), parts.likelihood(like, data)
+        latent = (n,) if self.latents == "binary" else (n, k)
+        size = math.prod(latent)
+        network = parts.encoder(self, data, size)
+        make = lambda parameters: parts.decoder(self, data, size, parameters)
+        px = parts.likelihood_on(make, latent, data, self.likelihood, self.scale, self.variance)
         if self.latents == "binary":
             q = BernoulliPosterior(network, data.shape, n, self.straight_through, self.temperature)
             return LatentVariableModel(BernoulliPrior(n, learned), px, q)
         q = CategoricalPosterior(network, data.shape, n, k, self.straight_through, self.temperature)
-        px.input_shape = (n, k)
         return LatentVariableModel(CategoricalPrior(n, k, learned), px, q)
-
-    def _with_vectors(self, size: int) -> VAE:
-        """The recipe whose networks and likelihood these are, but for the shape of the latent."""
-        return VAE(
-            latent_dim=size,
-            network=self.network,
-            hidden=self.hidden,
-            channels=self.channels,
-            activation=self.activation,
-            likelihood=self.likelihood,
-            scale=self.scale,
-            variance=self.variance,
-        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -17,15 +18,28 @@ from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal,
 
 if TYPE_CHECKING:
     from .autoencoder import Autoencoder
-    from .vae import VAE
+    from .vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName
 
 CONTEXT = 64
 """Features of an example that the layers of a flow posterior see."""
 
-__all__ = ["decoder", "encoder", "likelihood", "posterior", "prior"]
+__all__ = ["Networks", "decoder", "encoder", "likelihood", "likelihood_on", "posterior", "prior"]
 
 
-def encoder(recipe: VAE | Autoencoder, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
+class Networks(Protocol):
+    """Abstract: options of an encoder and of the decoder that mirrors it."""
+
+    @property
+    def network(self) -> NetworkName: ...
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+    @property
+    def activation(self) -> Activation: ...
+
+
+def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
     """The encoder's network, from one example to that many features."""
     if recipe.network == "mlp":
         return MLP(data.shape, outputs, recipe.hidden, recipe.activation, condition_dim)
@@ -35,68 +49,83 @@ def encoder(recipe: VAE | Autoencoder, data: DataSpec, outputs: int, condition_d
     )
 
 
-def decoder(recipe: VAE | Autoencoder, data: DataSpec, parameters: int, condition_dim: int = 0) -> nn.Module:
-    """The decoder's network, from one latent to that many parameters for each entry of an example."""
+def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, condition_dim: int = 0) -> nn.Module:
+    """The decoder's network, from one latent of so many entries to that many parameters for each of an example's."""
     if recipe.network == "mlp":
         outputs = parameters * data.dimensions
-        return MLP(recipe.latent_dim, outputs, recipe.hidden[::-1], recipe.activation, condition_dim)
+        return MLP(inputs, outputs, recipe.hidden[::-1], recipe.activation, condition_dim)
     _check_image(data)
     channels, *sides = data.shape
     shape = (parameters * channels, *sides)
     return ConvolutionalDecoder(
-        recipe.latent_dim, shape, recipe.channels, activation=recipe.activation, condition_dim=condition_dim
+        inputs, shape, recipe.channels, activation=recipe.activation, condition_dim=condition_dim
     )
 
 
 def likelihood(recipe: VAE | Autoencoder, data: DataSpec, condition_dim: int = 0) -> Any:
-    """The likelihood of the recipe's name and scale for that data.
+    """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
 
     Raises:
         UsageError: If it cannot model that data.
     """
-    kind, scale = _resolved(recipe, data)
-    if recipe.scale != "auto" and kind in ("bernoulli", "categorical", "logit-laplace", "autoregressive"):
-        raise UsageError(f"The likelihood {kind!r} has no scale.", got=recipe.scale, remedy="Leave --scale out.")
-    latent, per_entry = (recipe.latent_dim,), 2 if scale == "network" else 1
-    make = lambda parameters: decoder(recipe, data, parameters, condition_dim)
+    if recipe.likelihood == "autoregressive":
+        _check_no_scale(recipe.likelihood, recipe.scale)
+        return _autoregressive(recipe, data, condition_dim)
+    make = lambda parameters: decoder(recipe, data, recipe.latent_dim, parameters, condition_dim)
+    return likelihood_on(make, (recipe.latent_dim,), data, recipe.likelihood, recipe.scale, recipe.variance)
+
+
+def likelihood_on(
+    make: Callable[[int], nn.Module],
+    latent: Sequence[int],
+    data: DataSpec,
+    name: LikelihoodName,
+    scale: ScaleName = "auto",
+    variance: float = 0.5,
+) -> Any:
+    """The likelihood of that name, of entries that are independent given the latent, on any decoder.
+
+    Args:
+        make: Gives the decoder for so many parameters of each entry.
+        latent: Shape of one latent.
+        data: What it is a likelihood of.
+        name: Which.
+        scale: Of gaussian and discretized-logistic.
+        variance: Fixed or initial, of gaussian.
+
+    Raises:
+        UsageError: If it cannot model that data.
+    """
+    kind, own = _resolved(name, scale, data)
+    if kind in ("bernoulli", "categorical", "logit-laplace"):
+        _check_no_scale(kind, scale)
+    per_entry = 2 if own == "network" else 1
     if kind == "bernoulli":
         _check_unit_interval(data)
         return Bernoulli(make(1), latent, data.shape)
     if kind == "gaussian":
-        return Gaussian(make(per_entry), latent, data.shape, scale, recipe.variance)
+        return Gaussian(make(per_entry), latent, data.shape, own, variance)
     if kind == "logit-laplace":
         _check_unit_interval(data)
         return LogitLaplaceLikelihood(make(2), latent, data.shape)
-    if kind == "autoregressive":
-        return _autoregressive(recipe, data, condition_dim)
-    if not data.discrete or data.levels is None:
-        raise UsageError(
-            f"The likelihood {kind!r} is over levels, and this data is continuous.",
-            got="dequantized data" if data.dequantized else "continuous data",
-            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
-        )
+    levels = _levels(kind, data)
     if kind == "categorical":
-        return Categorical(make(data.levels), latent, data.shape, data.levels)
-    return DiscretizedLogisticLikelihood(make(per_entry), latent, data.shape, data.levels, scale)
+        return Categorical(make(levels), latent, data.shape, levels)
+    return DiscretizedLogisticLikelihood(make(per_entry), latent, data.shape, levels, own)
 
 
 def _autoregressive(recipe: Any, data: DataSpec, condition_dim: int) -> nn.Module:
     _check_image(data)
-    if not data.discrete or data.levels is None:
-        raise UsageError(
-            "The autoregressive likelihood is over levels, and this data is continuous.",
-            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
-        )
-    parameters = 1 if data.levels == 2 else data.levels
+    levels = _levels("autoregressive", data)
     network = PixelDecoder(
         recipe.latent_dim,
         data.shape,
-        parameters,
+        1 if levels == 2 else levels,
         recipe.pixel_channels,
         recipe.pixel_layers,
         condition_dim=condition_dim,
     )
-    return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, data.levels)
+    return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, levels)
 
 
 def posterior(recipe: VAE, data: DataSpec, condition_dim: int = 0) -> Any:
@@ -127,15 +156,30 @@ def prior(recipe: VAE, data: DataSpec, q: nn.Module) -> nn.Module:
     return FlowPrior(d, recipe.prior, recipe.transforms)
 
 
-def _resolved(recipe: VAE | Autoencoder, data: DataSpec) -> tuple[str, Scale]:
+def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[str, Scale]:
     """The names with ``auto`` replaced."""
     automatic = "bernoulli" if data.levels == 2 else "discretized-logistic"
-    kind = recipe.likelihood if recipe.likelihood != "auto" else automatic if data.discrete else "gaussian"
-    if recipe.scale != "auto":
-        return kind, recipe.scale
+    kind = name if name != "auto" else automatic if data.discrete else "gaussian"
+    if scale != "auto":
+        return kind, scale
     if kind == "discretized-logistic":
         return kind, "per-dimension"
-    return kind, "shared" if recipe.likelihood == "auto" else "fixed"
+    return kind, "shared" if name == "auto" else "fixed"
+
+
+def _levels(kind: str, data: DataSpec) -> int:
+    if not data.discrete or data.levels is None:
+        raise UsageError(
+            f"The likelihood {kind!r} is over levels, and this data is continuous.",
+            got="dequantized data" if data.dequantized else "continuous data",
+            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
+        )
+    return data.levels
+
+
+def _check_no_scale(kind: str, scale: ScaleName) -> None:
+    if scale != "auto":
+        raise UsageError(f"The likelihood {kind!r} has no scale.", got=scale, remedy="Leave --scale out.")
 
 
 def _check_image(data: DataSpec) -> None:

@@ -76,7 +76,9 @@ class _Pixels(Recipe):
 @register("pixelcnn")
 @dataclass(frozen=True)
 class PixelCNNRecipe(_Pixels):
-    r"""Gated PixelCNN on pixels, without a latent: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`, exact.
+    r"""Gated PixelCNN on pixels: an exact likelihood, pixel after pixel, without a latent.
+
+    .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
 
     References:
         Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
@@ -118,7 +120,9 @@ class PixelCNNRecipe(_Pixels):
 @register("transformer")
 @dataclass(frozen=True)
 class TransformerRecipe(_Pixels):
-    r"""Transformer on pixels, without a latent: :math:`p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)`, exact.
+    r"""Transformer on pixels: an exact likelihood, pixel after pixel, without a latent.
+
+    .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
 
     References:
         Generative Pretraining from Pixels (Chen et al., 2020).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import register
 from .base import Recipe, check_sizes
-from .vae import VAE, Activation, LikelihoodName, ScaleName
+from .vae import Activation, LikelihoodName, ScaleName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,14 +100,10 @@ class _Quantized(Recipe):
             self.codes, self.code_dim, ema=ema, cosine=self.cosine, project=self.project, revive=self.revive
         )
 
-    def _likelihood(self, data: DataSpec, latent: tuple[int, ...]) -> Any:
-        """The likelihood of latents of that shape, on another network yet."""
-        from . import parts
+    def _likelihood(self, make: Callable[[int], nn.Module], latent: tuple[int, ...], data: DataSpec) -> Any:
+        from .parts import likelihood_on
 
-        options: dict[str, Any] = {"likelihood": self.likelihood, "scale": self.scale, "variance": self.variance}
-        px = parts.likelihood(VAE(latent_dim=1, hidden=(), **options), data)
-        px.input_shape = latent
-        return px
+        return likelihood_on(make, latent, data, self.likelihood, self.scale, self.variance)
 
     def _encoder(self, shape: tuple[int, ...], outputs: int, channels: tuple[int, ...]) -> Any:
         from ..networks import GridEncoder
@@ -152,8 +149,8 @@ class VQVAE(_Quantized):
 
         encoder = self._encoder(data.shape, self.code_dim, self.channels)
         q = QuantizedPosterior(encoder, self._quantizer(), data.shape)
-        px = self._likelihood(data, (self.code_dim, *encoder.grid))
-        px.network = self._decoder(self.code_dim, data.shape, self.channels, px.parameters_per_entry)
+        make = lambda parameters: self._decoder(self.code_dim, data.shape, self.channels, parameters)
+        px = self._likelihood(make, (self.code_dim, *encoder.grid), data)
         return LatentVariableModel(UniformCodePrior(q), px, q)
 
 
@@ -202,9 +199,9 @@ class VQVAE2(_Quantized):
         heads = [nn.Conv2d(width, d, 1), *[nn.Conv2d(2 * width, d, 1) for _ in halvings]]
         quantizers = [self._quantizer() for _ in grids]
         q = PyramidPosterior(encoder, coarser, heads, self._downward(grids), quantizers, data.shape)
-        px = self._likelihood(data, (sum(d * math.prod(grid) for grid in grids),))
-        last = self._decoder(d + width, data.shape, self.channels, px.parameters_per_entry)
-        px.network = PyramidDecoder(self._downward(grids), last, q.dims, grids)
+        last = lambda parameters: self._decoder(d + width, data.shape, self.channels, parameters)
+        make = lambda parameters: PyramidDecoder(self._downward(grids), last(parameters), q.dims, grids)
+        px = self._likelihood(make, (sum(d * math.prod(grid) for grid in grids),), data)
         return LatentVariableModel(UniformCodePrior(q), px, q)
 
     def _upward(self, grid: tuple[int, ...]) -> list[Any]:

@@ -9,8 +9,10 @@ import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis, Estimate, diagnose
-from ..evaluation.decomposition import spread
+from ..evaluation.decomposition import decompose, spread
+from ..evaluation.verdict import NOTHING
 from ..randomness import fixed_noise
+from ..recipes.two_stage import is_code_space
 from . import figures, page
 from .material import Material
 
@@ -72,9 +74,21 @@ def _cell(value: Estimate) -> str:
     return str(value).replace("-", "−")
 
 
+def _positions(m: Material, test: Split) -> str:
+    """What each position of the codes tells of the examples: the entries of a vector say nothing by themselves."""
+    told = decompose(m.model, test, seed=m.seed).information_per_position
+    if not told:
+        return ""
+    bars = figures.dimension_bars(told, [nats > NOTHING for nats in told], "I(x; position) [nats]")
+    title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
+    return page.wide(page.figure(page.plot(figures.svg(bars), alt=title), title))
+
+
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
     kl = np.asarray(found.kl_per_dimension or ())
+    if is_code_space(m.model.posterior):
+        return _positions(m, test)
     if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""
     parameter = next(m.model.parameters())

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..evaluation import Estimate, Evaluation
+from ..evaluation import Estimate, Evaluation, SampleQuality
 from ..evaluation.baselines import Baseline, baselines
-from ..evaluation.latents import reconstruction_error
 from ..likelihoods import measure_of
 from ..spec import to_json
 from . import page
@@ -111,16 +110,29 @@ def evaluation(m: Material) -> str:
         ("effective sample size", ess, "importance samples that count"),
         ("active units", f"{e.active_units} of {m.codes.shape[1]}", "the posterior's mean varies by more than 0.01"),
     ]
-    there = [[name, value, what] for name, value, what in rows if value is not None]
+    there = [[name, value, what] for name, value, what in [*rows, *_quality(e.sample_quality)] if value is not None]
     return page.table(["", "value ± standard error", "what it is"], there, numbers=1)
+
+
+def _quality(found: SampleQuality | None) -> Iterator[tuple[str, str | None, str]]:
+    if found is None:
+        return
+    told = "" if found.accuracy is None else f", which tell {found.accuracy.value:.0%} of the labels"
+    yield "Fréchet distance of samples", _cell(found.samples), f"in features of a classifier{told}"
+    yield "of samples with uniform codes", found.uniform and _cell(found.uniform), "in the same features"
+    yield (
+        "of reconstructions",
+        found.reconstructions and _cell(found.reconstructions),
+        "what a perfect prior would have",
+    )
+    yield "of training examples", _cell(found.data), "what chance leaves"
 
 
 def comparison(m: Material) -> list[Baseline]:
     """The model's row, then those of the baselines that can be compared with it."""
     e = m.evaluation
-    error = Estimate.of(reconstruction_error(m.model, m.test))
     own: Any = e.measure
-    rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, error, own, e.notes[0])]
+    rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, e.squared_error, own, e.notes[0])]
     if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
         return rows
     found = baselines(m.data, m.codes.shape[1] or 1, m.test)

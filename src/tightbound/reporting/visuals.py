@@ -191,7 +191,8 @@ def curves(m: Material) -> str:
 def _curves(records: list[dict[str, Any]]) -> Iterator[str]:
     bounded = any("kl" in r for r in records)  # else the bound is the reconstruction, and nothing has a weight
     names = {"bound": "bound", "reconstruction": "reconstruction", "kl": "KL"}
-    for name, title in names.items() if bounded else [("reconstruction", "reconstruction")]:
+    others = {"log_prior": "log-probability of the latents, log p(z)", "reconstruction": "reconstruction"}
+    for name, title in (names if bounded else others).items():
         lines = [line for split in ("train", "valid") if (line := _line(records, split, name))]
         if name == "bound" and lines and (objective := _objective(records)):
             lines.append(objective)

@@ -1,7 +1,8 @@
-"""Training: one readable loop."""
+"""Training: one readable loop. Importing it costs no torch: names load when asked for."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .options import TrainingOptions
@@ -9,22 +10,19 @@ from .options import TrainingOptions
 if TYPE_CHECKING:
     from .loop import train
     from .prior import fit_prior
+    from .state import TrainingResult
     from .step import start_from_data
 
-__all__ = ["TrainingOptions", "fit_prior", "start_from_data", "train"]
+__all__ = ["TrainingOptions", "TrainingResult", "fit_prior", "start_from_data", "train"]
+
+_LAZY = {"TrainingResult": "state", "fit_prior": "prior", "start_from_data": "step", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        from .loop import train
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
 
-        return train
-    if name == "fit_prior":
-        from .prior import fit_prior
 
-        return fit_prior
-    if name == "start_from_data":
-        from .step import start_from_data
-
-        return start_from_data
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ from .options import TrainingOptions
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["best_precision", "find_device", "launch"]
+__all__ = ["best_precision", "cuda_devices", "find_device", "launch"]
 
 
 def launch(options: TrainingOptions) -> Fabric:
@@ -64,3 +64,8 @@ def find_device(device: str) -> str:
         here = ", ".join(name for name, there in available.items() if there)
         raise UsageError(f"There is no device {device!r} here.", got=device, expected=f"auto or one of: {here}")
     return device
+
+
+def cuda_devices() -> list[int]:
+    """The numbers of all GPUs: those with a random state of their own."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -11,7 +11,6 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,41 +20,22 @@ from torch import Tensor, nn
 from .. import __version__, checkpoint, pictures
 from ..data import Data
 from ..errors import TrainingError, UnknownName, UsageError
-from ..likelihoods import measure_of
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
-from ..spec import to_json
-from .device import launch
+from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
+from .notes import check_data, never_warm, said_before
+from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
-from .state import Progress, restore_state, save_state
-from .step import ROWS, Step, start_from_data
+from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
+from .step import Step, start_from_data
 
 __all__ = ["TrainingResult", "train", "train_on"]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training ended.
-
-    Args:
-        out: The run folder.
-        step: Steps done.
-        steps: Steps of the whole run.
-        best_bound: Best validation bound, nats per example; None without a validation split.
-        stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
-    """
-
-    out: Path
-    step: int
-    steps: int
-    best_bound: float | None
-    stopped: str
 
 
 def train(
@@ -134,12 +114,8 @@ def train_on(
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
     run.prepare(resume, resume_from)
-    with torch.random.fork_rng(devices=_cuda_devices()), stop_on_signals() as stop:
+    with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
         return run.go(stop)
-
-
-def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
 
 
 class _Run:
@@ -158,10 +134,7 @@ class _Run:
         examples: Data | None = None,
         step: nn.Module | None = None,
     ) -> None:
-        if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
-        if len(data.train) == 0:
-            raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+        check_data(data)
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
@@ -171,12 +144,14 @@ class _Run:
         self.per_epoch = options.steps_per_epoch(len(data.train))
         self.evaluate_every = options.evaluate_every or -(-self.steps // 20)
         self.warmup = options.warmup_steps(len(data.train))
-        self.layout = _layout(model, self.fabric.device)
+        self.layout = memory_layout(model, self.fabric.device)
         if self.layout is torch.channels_last:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
-        self.raw = step or Step(model, objective, len(data.train))
+        self.raw: Any = step or Step(model, objective, len(data.train))
+        self.rows: tuple[str, ...] = self.raw.rows
+        self.selects = self.rows.index("bound") if "bound" in self.rows else 0
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
-        self.module, self.optimizer = self.fabric.setup(module, _optimizer(model, options, self.fabric.device))
+        self.module, self.optimizer = self.fabric.setup(module, optimizer_of(model, options, self.fabric.device))
         self.average = MovingAverage(model, options.ema)
         self.run = Progress(parts=self.fabric.world_size * options.accumulate)
         self.ask_every = 1
@@ -188,10 +163,12 @@ class _Run:
     def prepare(self, resume: bool, which: str) -> None:
         """Makes a new run folder, or takes up the state in an old one."""
         if resume:
-            _check_same(self.folder.config(), self.config)
+            check_same_run(self.folder.config(), self.config)
             path = self.folder.checkpoint(which)
             scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
             self.fabric.strategy.precision.load_state_dict(scaler)
+            old = [len(sums) != len(self.rows) + 1 for sums in self.run.window]  # of a version with other rows
+            self.run.window = [] if any(old) else self.run.window
             self.model.starts_from_data = False
             return
         if self.fabric.broadcast(self.folder.config_file.exists()):  # all processes must refuse
@@ -213,15 +190,10 @@ class _Run:
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
         self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
         self.bar = ProgressBar(self.steps, self.run.step, show=first)
-        if (measure := measure_of(self.model.likelihood, self.config.data_spec)).kind in ("none", "density"):
-            self.bar.say(f"note: {measure.note}")
-        for caution in model.recipe.cautions(model, len(self.train_split)) if (model := self.model).recipe else ():
-            self.bar.say(f"warning: {caution}")
+        for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
+            self.bar.say(line)
         if self.warmup > self.steps:
-            self.bar.say(
-                f"warning: warm-up of the KL's weight takes {self.warmup} steps, the run {self.steps}: the weight "
-                f"ends at {self._beta(self.steps - 1):.2f} of its value; lower --beta-warmup-epochs or train longer"
-            )
+            self.bar.say(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
         self.model.train()
         try:
             while not (reason := self._ended(stop)):
@@ -273,7 +245,7 @@ class _Run:
         if self.model.recipe is not None:
             self.model.recipe.anneal(self.model, self.run.step, self.steps)
         batch, accumulate = self._batch_indices(), self.options.accumulate
-        sums = torch.zeros(len(ROWS) + 1, device=self.fabric.device)
+        sums = self._no_sums()
         for i in range(accumulate):
             sums += self._part(batch, i * self.fabric.world_size + self.fabric.global_rank, beta, i < accumulate - 1)
         if self.options.clip_norm is not None:
@@ -301,6 +273,9 @@ class _Run:
             self.fabric.backward(loss)
         return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
 
+    def _no_sums(self) -> Tensor:
+        return torch.zeros(len(self.rows) + 1, device=self.fabric.device)
+
     def _batch_indices(self) -> Tensor:
         epoch, position = divmod(self.run.step, self.per_epoch)
         if self.order[0] != epoch:
@@ -326,11 +301,8 @@ class _Run:
         self._check_finite(window)
         seconds = max(time.monotonic() - self.read_at, 1e-9)
         *sums, examples = window.double().sum(0).tolist()
-        rates = {
-            "beta": self._beta(self.run.step - 1),
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "examples_per_second": examples / seconds,
-        }
+        rates = {"beta": self._beta(self.run.step - 1)} if "kl" in self.rows else {}
+        rates |= {"lr": self.optimizer.param_groups[0]["lr"], "examples_per_second": examples / seconds}
         self._write("train", [total / examples for total in sums], rates)
         self.ask_every = self.fabric.broadcast(max(1, min(self.options.log_every, int(len(window) / seconds))))
         self.run.window, self.read_at = [], time.monotonic()
@@ -341,9 +313,12 @@ class _Run:
             return
         self.run.step -= len(window) - int(bad[0])
         examples = ", ".join(str(i) for i in self._batch_indices()[:8].tolist())
-        raise TrainingError(
-            f"The loss is no longer a number at step {self.run.step} (epoch {self.run.step // self.per_epoch}).",
-            got=f"{dict(zip(ROWS, window[bad[0, 0]].tolist(), strict=False))}, summed over examples {examples}, ...",
+        raise self._not_finite("loss is no longer", window[bad[0, 0]], f", summed over examples {examples}, ...")
+
+    def _not_finite(self, what: str, sums: Tensor, more: str = "") -> TrainingError:
+        return TrainingError(
+            f"The {what} a number at step {self.run.step} (epoch {self.run.step // self.per_epoch}).",
+            got=f"{dict(zip(self.rows, sums.tolist(), strict=False))}{more}",
             expected="finite numbers",
             remedy="Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true; "
             f"the last good state is in {self.folder.checkpoint('last')}.",
@@ -368,32 +343,26 @@ class _Run:
     def _validate(self) -> float:
         rank, world, split = self.fabric.global_rank, self.fabric.world_size, self.data.valid
         dtype = next(self.model.parameters()).dtype
-        one, sums = torch.ones((), device=self.fabric.device), torch.zeros(len(ROWS) + 1, device=self.fabric.device)
+        one, sums = torch.ones((), device=self.fabric.device), self._no_sums()
         for indices in torch.arange(rank, len(split), world).split(self.options.batch_size):
             batch = split.batch(indices, self.fabric.device)
             rows = self.raw(batch.x.to(dtype), one, self.model.conditions(batch))
             sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
         total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
         if not total.isfinite().all():
-            raise TrainingError(
-                f"The validation bound is not a number at step {self.run.step}.",
-                got=dict(zip(ROWS, total.tolist(), strict=False)),
-                expected="finite numbers",
-                remedy="Start a new run with a lower --lr or --clip-norm 1; the last good state is in "
-                f"{self.folder.checkpoint('last')}.",
-            )
+            raise self._not_finite("validation bound is not", total)
         means = (total[:-1] / total[-1]).tolist()
         self._write("valid", means, {})
-        what = "reconstruction" if self.model.prior is None else "bound"
-        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[1]:.2f} nats")
-        return means[1]
+        what = "reconstruction" if self.model.prior is None else self.rows[self.selects].replace("_", " ")
+        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[self.selects]:.2f} nats")
+        return means[self.selects]
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:
             return
-        rows = dict(zip(ROWS, means, strict=True))
+        rows = dict(zip(self.rows, means, strict=True))
         if self.model.prior is None:
-            del rows["kl"]
+            rows.pop("kl", None)
         self.log.write({"step": self.run.step, "epoch": self.run.step / self.per_epoch, "split": split, **rows, **more})
 
     def _draw(self) -> None:
@@ -419,48 +388,3 @@ class _Run:
     def _write_weights(self, applied: bool = False) -> None:
         with contextlib.nullcontext() if applied else self.average.applied():
             checkpoint.write(self.folder.weights, checkpoint.tensors_of(self.model))
-
-
-def _layout(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last for convolutions on a GPU, whose kernels want them so; a CPU's are no faster for it."""
-    convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in model.modules())
-    return torch.channels_last if convolutional and device.type == "cuda" else torch.contiguous_format
-
-
-def _optimizer(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    lr, decay, eps = options.lr, options.weight_decay, options.optimizer_eps
-    if options.optimizer == "adam":
-        fused = device.type in ("cpu", "cuda", "mps")
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, eps=eps, fused=fused)
-    if options.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, lr=lr, weight_decay=decay, eps=eps)
-    if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay, eps=eps, centered=True)
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9)
-
-
-_FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")
-"""Options that do not change the result; of accumulation only its product with the processes does, checked apart."""
-
-
-def _check_same(old: RunConfig, new: RunConfig) -> None:
-    """A resumed run must be the same run: what cannot change its result may differ."""
-    free = {name: getattr(old.training, name) for name in _FREE}
-    new = dataclasses.replace(new, training=dataclasses.replace(new.training, **free), tightbound=old.tightbound)
-    if old == new:
-        return
-    was, now = to_json(old), to_json(new)
-    different = [f"{part}: {_difference(was[part], now[part])}" for part in was if was[part] != now[part]]
-    raise UsageError(
-        "The options or the data differ from those of the run to resume.",
-        got="; ".join(different),
-        remedy="Leave them as they were, or start a new run in another --out.",
-    )
-
-
-def _difference(was: Any, now: Any) -> str:
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        return f"{was} was {now}"
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})" for name in names)

@@ -27,12 +27,14 @@ __all__ = ["PriorStep", "fit_prior"]
 
 
 class PriorStep(nn.Module):
-    """From a batch of encoded latents to the rows of a training step: all of them log p(z | c), in nats.
+    """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
 
     Args:
         model: The two-stage model.
         mirrored: Whether each example comes with its mirror image, of which one is taken at random.
     """
+
+    rows = ("log_prior",)
 
     def __init__(self, model: LatentVariableModel, mirrored: bool) -> None:
         super().__init__()
@@ -42,8 +44,7 @@ class PriorStep(nn.Module):
         if self.mirrored:
             side = torch.randint(2, (len(latents),), device=latents.device)
             latents = latents[torch.arange(len(latents), device=latents.device), side]
-        value = self._log_prior(latents, c)
-        return torch.stack([value, value.detach(), value.detach(), torch.zeros_like(value)])
+        return self._log_prior(latents, c).unsqueeze(0)
 
     def _log_prior(self, latents: Tensor, c: Tensor | None) -> Tensor:
         prior: Any = self.model(c).prior()

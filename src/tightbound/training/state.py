@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, TrainingError, UsageError
+from ..runs import RunConfig
+from ..spec import to_json
 from .ema import MovingAverage
 
-__all__ = ["Progress", "restore_state", "save_state"]
+__all__ = ["Progress", "TrainingResult", "check_same_run", "restore_state", "save_state"]
+
+_FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")
+"""Options that do not change the result; of accumulation only its product with the processes does, checked apart."""
 
 
 @dataclass
@@ -47,6 +53,25 @@ class Progress:
         elif warm:
             self.stale += 1
         return better
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Args:
+        out: The run folder.
+        step: Steps done.
+        steps: Steps of the whole run.
+        best_bound: Best validation bound (of a prior's fit: log p(z)), nats per example; None without such a split.
+        stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
+    """
+
+    out: Path
+    step: int
+    steps: int
+    best_bound: float | None
+    stopped: str
 
 
 def save_state(
@@ -104,3 +129,29 @@ def _lay_out_like_parameters(optimizer: Any) -> None:
         for name, value in tensors.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def check_same_run(old: RunConfig, new: RunConfig) -> None:
+    """A resumed run must be the same run: what cannot change its result may differ.
+
+    Raises:
+        UsageError: If it is another, with what differs.
+    """
+    free = {name: getattr(old.training, name) for name in _FREE}
+    new = dataclasses.replace(new, training=dataclasses.replace(new.training, **free), tightbound=old.tightbound)
+    if old == new:
+        return
+    was, now = to_json(old), to_json(new)
+    different = [f"{part}: {_difference(was[part], now[part])}" for part in was if was[part] != now[part]]
+    raise UsageError(
+        "The options or the data differ from those of the run to resume.",
+        got="; ".join(different),
+        remedy="Leave them as they were, or start a new run in another --out.",
+    )
+
+
+def _difference(was: Any, now: Any) -> str:
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return f"{was} was {now}"
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})" for name in names)

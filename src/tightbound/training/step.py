@@ -16,9 +16,7 @@ from ..objectives import elbo, reconstruction
 from ..randomness import epoch_order, fixed_noise, mix
 from ..recipes import Recipe
 
-__all__ = ["ROWS", "Step", "build_seeded", "start_from_data"]
-
-ROWS = ("objective", "bound", "reconstruction", "kl")
+__all__ = ["Step", "build_seeded", "start_from_data"]
 
 
 class Step(nn.Module):
@@ -29,6 +27,9 @@ class Step(nn.Module):
         objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
         examples: Size of the training split.
     """
+
+    rows = ("objective", "bound", "reconstruction", "kl")
+    """What the rows are; the first is maximised, and "bound" selects the model, or the first where there is none."""
 
     def __init__(
         self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None, examples: int = 1

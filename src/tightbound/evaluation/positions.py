@@ -1,0 +1,114 @@
+r"""What each position of discrete latents tells of the data, and how far its codes are from the prior.
+
+Convention: z holds one of K codes at each of P positions, drawn for N examples, ``(N, P)``; the aggregate of a position
+is :math:`q(z_i) = \frac{1}{N} \sum_n q(z_i \mid x_n)`. Values are in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..distributions import Bits, OneHot
+from ..distributions.codes import CodeDistribution, CodePoint, UniformCodes
+
+__all__ = ["Positions", "positions_of"]
+
+Discrete = OneHot | Bits
+
+
+@dataclass(frozen=True)
+class Positions:
+    r"""Log-probabilities of a sample of every example, position by position.
+
+    Args:
+        log_posterior: :math:`\log q(z_i \mid x)`, ``(N, P)``, float64.
+        log_aggregate: :math:`\log q(z_i)`, likewise.
+        log_prior: :math:`\log p(z_i)`, likewise; None where the prior's positions depend on each other.
+        codes: K of each position, ``(P,)``.
+
+    Example:
+        >>> told = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).unsqueeze(1)  # two examples, one position, two codes
+        >>> found = positions_of(OneHot((told + 1e-9).log()), OneHot(torch.zeros(1, 2)), told)
+        >>> found.information()  # ln 2: the position tells the examples apart
+        tensor([0.6931], dtype=torch.float64)
+        >>> found.kl().abs() < 1e-8
+        tensor([True])
+    """
+
+    log_posterior: Tensor
+    log_aggregate: Tensor
+    log_prior: Tensor | None
+    codes: Tensor
+
+    def information(self) -> Tensor:
+        """I(x; z_i) of each position, ``(P,)``."""
+        return (self.log_posterior - self.log_aggregate).mean(0)
+
+    def kl(self) -> Tensor | None:
+        """KL(q(z_i) ‖ p(z_i)) of each position, ``(P,)``; None where the prior has no such factors."""
+        return None if self.log_prior is None else (self.log_aggregate - self.log_prior).mean(0)
+
+    def kl_at_least(self) -> float | None:
+        r"""What the KL of the whole aggregate cannot be less than, on average over data sets of N examples.
+
+        .. math:: \sum_i \Big( \mathrm{KL}(\hat q(z_i) \,\|\, p(z_i)) - \ln \big(1 + \tfrac{K_i - 1}{N}\big) \Big)
+
+        Positions that depend on each other only add to it. The logarithm is the most by which the shares of N examples
+        seem further from the prior than those of all data, since a KL is at most :math:`\ln(1 + \chi^2)`.
+        """
+        if (kl := self.kl()) is None:
+            return None
+        chance = torch.log1p((self.codes - 1) / len(self.log_aggregate))
+        return max(0.0, (kl - chance).sum().item())
+
+
+def positions_of(q: Distribution, p: Distribution | None, z: Tensor) -> Positions | None:
+    """The positions of discrete latents; None of others.
+
+    Args:
+        q: The posterior of N examples.
+        p: The prior, without a condition.
+        z: A sample of each, ``(N, *latent)``.
+    """
+    if isinstance(q, CodePoint):
+        return _of_points(q, p) if isinstance(p, CodeDistribution) else None
+    if not isinstance(q, Discrete):
+        return None
+    own, aggregate = _log_mass(q.logits, z), _log_mass(_aggregate(q), z)
+    prior = _log_mass(p.logits, z) if isinstance(p, Discrete) else None
+    k = q.logits.shape[-1] if isinstance(q, OneHot) else 2
+    return Positions(own, aggregate, prior, torch.full((own.shape[1],), k, device=own.device))
+
+
+def _of_points(q: CodePoint, p: CodeDistribution) -> Positions:
+    """Of codes that are certain: the aggregate is their shares."""
+    parts = [_log_shares(codes.flatten(1), k) for codes, k in zip(q.codes, p.space.levels, strict=True)]
+    aggregate = torch.cat(parts, dim=1)
+    counts = [torch.full((part.shape[1],), k) for part, k in zip(parts, p.space.levels, strict=True)]
+    prior = p.code_log_prob(q.codes).double() if isinstance(p, UniformCodes) else None
+    return Positions(torch.zeros_like(aggregate), aggregate, prior, torch.cat(counts).to(aggregate.device))
+
+
+def _log_shares(codes: Tensor, k: int) -> Tensor:
+    """Log of the share of the examples with the same code, ``(N, P)``."""
+    counts = torch.zeros(codes.shape[1], k, dtype=torch.float64, device=codes.device)
+    counts.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.float64))
+    return counts.gather(1, codes.T).T.log() - math.log(len(codes))
+
+
+def _aggregate(q: Discrete) -> Tensor:
+    """Logits of the mean of all posteriors."""
+    mean = q.mean.double().mean(0)
+    return mean.log() if isinstance(q, OneHot) else mean.logit()
+
+
+def _log_mass(logits: Tensor, z: Tensor) -> Tensor:
+    """Of one-hot vectors ``(N, P, K)`` under log-probabilities, or of bits ``(N, P)`` under logits."""
+    if z.dim() == 3:
+        return logits.double().expand(z.shape).gather(-1, z.argmax(-1, keepdim=True)).squeeze(-1)
+    return torch.nn.functional.logsigmoid(torch.where(z > 0.5, logits, -logits).double())

@@ -1,0 +1,111 @@
+"""What is read back from a run's files of numbers, which a kill, a disk or a stranger may have damaged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["is_evaluation", "number", "reading"]
+
+_LARGEST = sys.float_info.max
+
+
+def number(values: dict[str, Any], name: str) -> float | None:
+    """A finite number under a name, or None if there is none.
+
+    Example:
+        >>> number({"bound": -3}, "bound"), number({"bound": "a"}, "bound"), number({}, "bound")
+        (-3.0, None, None)
+    """
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        return None
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return number({"": value}, "") is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_estimate(value: Any) -> bool:
+    if not isinstance(value, dict) or "standard_error" not in value:
+        return False
+    return number(value, "value") is not None and _optional(_is_number)(value["standard_error"])
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _optional(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or kind(value)
+
+
+def _holding(parts: dict[str, Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    """Whether a value is a JSON object with just these names, and what they shall hold."""
+    return lambda value: (
+        isinstance(value, dict) and value.keys() == parts.keys() and all(parts[name](value[name]) for name in parts)
+    )
+
+
+_QUALITY = _holding(
+    {
+        "samples": _is_estimate,
+        "reconstructions": _optional(_is_estimate),
+        "uniform": _optional(_is_estimate),
+        "data": _is_estimate,
+        "accuracy": _optional(_is_estimate),
+        "n": _is_count,
+        "split": lambda value: value in ("train", "valid", "test"),
+        "notes": _list_of(lambda note: isinstance(note, str)),
+    }
+)
+_EVALUATION: dict[str, Callable[[Any], bool]] = {
+    "elbo": _optional(_is_estimate),
+    "reconstruction": _is_estimate,
+    "kl": _optional(_is_estimate),
+    "nll": _optional(_is_estimate),
+    "bits_per_dim": _optional(_is_estimate),
+    "prediction": _optional(_is_estimate),
+    "uniform_bits_per_dim": _optional(_is_estimate),
+    "codebook_usage": _optional(_is_number),
+    "perplexity": _optional(_is_number),
+    "relaxation_gap": _optional(_is_estimate),
+    "squared_error": _optional(_is_estimate),
+    "sample_quality": _optional(_QUALITY),
+    "method": lambda value: value in ("importance", "prior", "annealed"),
+    "k": _is_count,
+    "n": _is_count,
+    "split": lambda value: value in ("train", "valid", "test"),
+    "effective_sample_size": _optional(_is_number),
+    "pareto_k": _optional(_is_number),
+    "unreliable": _optional(_is_number),
+    "trusted": lambda value: value is None or isinstance(value, bool),
+    "active_units": _is_count,
+    "kl_per_dimension": _optional(_list_of(_is_number)),
+    "kl_is_analytic": lambda value: value is None or isinstance(value, bool),
+    "measure": lambda value: value in ("mass", "bound", "density", "none"),
+    "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
+}
+"""What a sound ``evaluation.json`` holds under each name."""
+
+
+def is_evaluation(found: dict[str, Any]) -> bool:
+    """Whether it holds what ``evaluation.json`` shall."""
+    return all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
+
+
+def reading(line: str) -> dict[str, Any] | None:
+    """What a line of ``metrics.jsonl`` says, if it tells its step and split."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):  # the last line of a run that was killed while writing it, or a damaged one
+        return None
+    whole = isinstance(found, dict) and _is_count(found.get("step")) and isinstance(found.get("split"), str)
+    return found if whole else None

@@ -1,0 +1,40 @@
+"""What is checked and said before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..data import Data, DataSpec
+from ..errors import UsageError
+from ..likelihoods import measure_of
+from ..models.latent import LatentVariableModel
+
+__all__ = ["check_data", "never_warm", "said_before"]
+
+
+def check_data(data: Data) -> None:
+    """Refuses what cannot be trained on.
+
+    Raises:
+        UsageError: If it is no data, or has no training examples.
+    """
+    if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
+    if len(data.train) == 0:
+        raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+
+
+def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> Iterator[str]:
+    """What the likelihood is of that data, where that is less than a probability, and what the recipe warns of."""
+    if (measure := measure_of(model.likelihood, spec)).kind in ("none", "density"):
+        yield f"note: {measure.note}"
+    for caution in model.recipe.cautions(model, examples) if model.recipe else ():
+        yield f"warning: {caution}"
+
+
+def never_warm(warmup: int, steps: int, last: float) -> str:
+    """That a run ends before its warm-up does, at a weight of so much."""
+    return (
+        f"warning: warm-up of the KL's weight takes {warmup} steps, the run {steps}: the weight ends at {last:.2f} of "
+        "its value; lower --beta-warmup-epochs or train longer"
+    )
