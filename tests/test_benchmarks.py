@@ -213,3 +213,44 @@ def test_turns_before_the_first_are_not_counted() -> None:
     times = load("common").in_turn(runs, turns=2, warm_up=1)
     assert called == ["a", "b"] * 3
     assert [len(taken) for taken in times.values()] == [2, 2]
+
+
+def test_a_study_of_two_stages_leaves_its_numbers_and_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tightbound.cli import main
+
+    two_stages = load("two_stages")
+
+    def run_here(words: str) -> str:
+        capsys.readouterr()
+        assert main(words.split()) == 0
+        return capsys.readouterr().out
+
+    for name, value in {"ROOT": tmp_path, "RESULTS": tmp_path, "PAGE": tmp_path / "page.md"}.items():
+        monkeypatch.setattr(two_stages, name, value)
+    monkeypatch.setattr(two_stages, "tightbound", run_here)
+    monkeypatch.setattr(two_stages, "provenance", lambda: {"commit": "abc", "date": "today"})
+    monkeypatch.setattr(two_stages, "DIMENSIONS", {"digits": 64})
+    small = "--steps 3 --channels 4 --seed 1"
+    study = two_stages.Study("tiny", "4 × 4 of 8", "digits", f"vq-vae --codes 8 {small}", f"--layers 1 {small}", 48.0)
+    monkeypatch.setattr(two_stages, "STUDIES", [study])
+    found = two_stages.run(study, "digits", again=False)
+    assert found["evaluation"]["sample_quality"]["uniform"]["value"] > 0
+    evaluation = json.loads((tmp_path / "runs" / "codes-tiny-prior" / "evaluation.json").read_text())
+    assert found["squared_error_per_entry"] == pytest.approx(evaluation["squared_error"]["value"] / 64)
+    two_stages.write_page()
+    page = (tmp_path / "page.md").read_text()
+    assert f"| {found['evaluation']['codebook_usage']:.1%} |" in page
+    assert "tightbound fit-prior RUN --layers 1" in page
+
+
+def test_every_study_names_options_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options are read before data and runs, so that what is missed is the data."""
+    from tightbound.cli import main
+
+    nowhere = str(tmp_path / "nowhere")
+    for study in load("two_stages").STUDIES:
+        for words in (f"train {study.first} --data {nowhere}", f"fit-prior {nowhere} {study.second}"):
+            assert main([*words.split(), "--out", str(tmp_path / "out")]) != 0
+            assert "nowhere" in capsys.readouterr().err
