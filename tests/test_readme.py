@@ -1,11 +1,12 @@
 """What the README shows, runs."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tightbound.cli import main
 
@@ -55,6 +56,26 @@ def test_two_stages_and_conditions_run(tmp_path: Path, monkeypatch: pytest.Monke
         words = shlex.split(line)[1:]
         assert main([*words, *(SHORTER if words[0] in ("train", "fit-prior") else [])]) == 0, line
     assert (tmp_path / "sevens.png").is_file()
+
+
+def test_pictures_from_texts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "captioned"
+    folder.mkdir()
+    lines = []
+    for i in range(60):
+        kind, color = ("circle", "square")[i % 2], ("red", "green", "blue")[i % 3]
+        image = Image.new("RGB", (32, 32), "white")
+        draw = ImageDraw.Draw(image)
+        (draw.ellipse if kind == "circle" else draw.rectangle)((4 + i % 5, 6, 20 + i % 7, 24), fill=color)
+        image.save(folder / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"a {color} {kind}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    for line in blocks("sh")[4].splitlines():
+        words = shlex.split(line)[1:]
+        less = {"train": SHORTER, "fit-prior": SHORTER, "train-contrastive": ["--epochs", "2"]}.get(words[0], [])
+        assert main([*words, *less]) == 0, line
+    assert (tmp_path / "runs" / "pictures" / "samples" / "samples.png").is_file()
 
 
 def test_the_first_two_commands_are_targets() -> None:
