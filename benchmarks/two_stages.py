@@ -36,6 +36,8 @@ class Study:
     second: str = ""
     bits: float = 0.0
     """Bits of all codes of an image."""
+    pictures: tuple[str, ...] = ()
+    """Which pictures the page shows: reconstructions, samples."""
 
 
 def _bits(positions: int, codes: int) -> float:
@@ -46,6 +48,7 @@ STUDIES = [
     Study(
         "fashion-mnist", "VQ-VAE, 7 × 7 of 512", "fashion-mnist",
         "vq-vae --steps 2500", "--prior pixelcnn --steps 1200", _bits(49, 512),
+        ("samples",),
     ),
     Study(
         "fashion-mnist-likelihood", "the same with a likelihood of the grey levels, prior given the class",
@@ -63,7 +66,7 @@ STUDIES = [
     Study(
         "eurosat-two-levels", "VQ-VAE-2, 4 × 4 and 8 × 8 of 147", "eurosat",
         "vq-vae-2 --image-size 32 --codes 147 --steps 2500",
-        "--prior pixelcnn --attention-every 4 --steps 1200", _bits(80, 147),
+        "--prior pixelcnn --attention-every 4 --steps 1200", _bits(80, 147), ("reconstructions", "samples"),
     ),
 ]  # fmt: skip
 
@@ -80,6 +83,8 @@ def run(study: Study, data: str, again: bool) -> dict[str, Any]:
     found = json.loads(tightbound(f"evaluate {last} -k 1 --sample-quality --json"))
     for command, name in [(f"reconstruct {folder} -n 12", "reconstructions"), (f"sample {last} -n 36", "samples")]:
         tightbound(f"{command} --out {last / f'{name}.png'}")
+        if name in study.pictures:
+            shutil.copy(last / f"{name}.png", PAGE.with_name(_picture(study, name)))
     result = {
         "name": study.name,
         "what": study.what,
@@ -103,14 +108,20 @@ def _once(folder: Path, words: str, again: bool) -> None:
         tightbound(f"{words} --out {folder}")
 
 
+def _picture(study: Study, name: str) -> str:
+    return f"two-stages-{study.name}-{name}.png"
+
+
 def write_page() -> None:
     """Writes docs/two-stages.md from all results there are."""
     found = {path.stem: json.loads(path.read_text(encoding="utf8")) for path in RESULTS.glob("codes-*.json")}
-    results = [found[f"codes-{study.name}"] for study in STUDIES if f"codes-{study.name}" in found]
-    lines = [HEAD, *(_row(result) for result in results), "", NOTES]
-    for result in results:
+    results = [(study, found[f"codes-{study.name}"]) for study in STUDIES if f"codes-{study.name}" in found]
+    lines = [HEAD, *(_row(result) for _, result in results), "", NOTES]
+    for study, result in results:
         made = f"commit {result['commit']}, {result['date']}"
         lines += ["", f"**{result['name']}** ({made})", "", *(f"    {command}" for command in result["commands"])]
+        for name in study.pictures:
+            lines += ["", f"![{name} of {study.name}]({_picture(study, name)})"]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
@@ -123,7 +134,12 @@ reconstructions | training images | bits per dimension: uniform codes | fitted p
 |---|---|---|---|---|---|---|---|---|---|"""
 NOTES = """The Fréchet distance of samples from the test images is taken in the 64 features of a small classifier \
 trained on the labels (`tightbound evaluate RUN --sample-quality`); it compares rows of the same data only. \
-Reconstructions are what a perfect prior would reach, training images what chance leaves."""
+Reconstructions are what a perfect prior would reach, training images what chance leaves.
+
+At equal bits one level reconstructs EuroSAT better here than two: the bottom, which sees the whole image, carries \
+nearly everything, and the top alone shows little more than a tint. Two levels pay where one grid is too large for one \
+prior; at 8 × 8 it is not. EuroSAT is a quarter of the published set, 6,750 images at 32 × 32, so that its distances \
+have large errors."""
 
 
 def _row(result: dict[str, Any]) -> str:
@@ -131,7 +147,7 @@ def _row(result: dict[str, Any]) -> str:
     fitted = quality["uniform"] is not None
     uniform = quality["uniform"] if fitted else quality["samples"]
     cells = [
-        f"{result['data']}: {result['what']}",
+        f"{result['data']} ({e['n']:,} test images): {result['what']}",
         f"{result['bits']:.0f}",
         f"{result['squared_error_per_entry']:.5f}",
         f"{e['codebook_usage']:.1%}",
