@@ -20,9 +20,10 @@ import tightbound as tb
 from tightbound.cli import main
 from tightbound.data import Data
 from tightbound.errors import UsageError
-from tightbound.reporting.comparison import ComparedRun, compare
+from tightbound.reporting.comparison import ComparedRun, _options, compare  # pyright: ignore[reportPrivateUsage]
 from tightbound.reporting.side_by_side import CELL, draw_comparison
-from tightbound.runs import load
+from tightbound.runs import RunConfig, load
+from tightbound.training import TrainingOptions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LOOK = {"pictures": False, "device": "cpu"}
@@ -288,3 +289,19 @@ def test_the_autoencoder_against_the_vae(tmp_path: Path, capsys: pytest.CaptureF
     with Image.open(tmp_path / "out" / "ae_against_vae.png") as image:
         assert min(image.size) > 800
     assert compare([tmp_path / "out" / "vae", tmp_path / "out" / "ae"], k=2, limit=10).runs[1].recipe == "autoencoder"
+
+
+def test_stages_are_told_option_by_option() -> None:
+    """Of a first stage by the names of a run of its own, so that it can be held against one; no Python within."""
+    spec = tb.load_data("digits").spec
+    first, second = tb.recipes.VAE(latent_dim=3), tb.recipes.PriorOptions(prior="mixture", components=7)
+    recipes = [
+        first,
+        tb.recipes.TwoStage(first, second),
+        tb.recipes.TwoStage(first, dataclasses.replace(second, layers=2)),
+    ]
+    told = _options([RunConfig(spec, TrainingOptions(), recipe) for recipe in recipes])
+    assert told[0] == {}
+    assert told[1]["second.components"] == told[2]["second.components"] == 7
+    assert (told[1]["second.layers"], told[2]["second.layers"]) == (8, 2)
+    assert not any(dataclasses.is_dataclass(value) for options in told for value in options.values())

@@ -19,11 +19,26 @@ from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Diagnosis, diagnose
 from tightbound.evaluation.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
 from tightbound.evaluation.passes import terms_of_the_first
+from tightbound.evaluation.positions import active_units, information_of
 from tightbound.evaluation.verdict import Symptoms, judge
-from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, LinearVAE, TwoStage
+from tightbound.output import print_diagnosis
+from tightbound.recipes import (
+    CVAE,
+    DVAE,
+    VAE,
+    VQVAE,
+    VQVAE2,
+    Autoencoder,
+    GumbelVAE,
+    LinearVAE,
+    PriorOptions,
+    TwoStage,
+)
 from tightbound.recipes.base import Recipe
+from tightbound.reporting import tables
 from tightbound.reporting.diagnosis import section
 from tightbound.reporting.material import gather
+from tightbound.reporting.visuals import activity
 from tightbound.training import TrainingOptions
 
 WELL: dict[str, Any] = {
@@ -462,7 +477,19 @@ def test_codes_are_told_apart_by_position(
     assert found.fit is not None
     if certain:
         assert (found.fit.value, found.fit_n) == (pytest.approx(-found.reconstruction.value + found.kl.value), 60)
-    assert "What each position of the codes tells" in section(gather(tmp_path / "run", data=few, k=3))
+    told, active = found.information_per_position, f"{found.active_units} of {positions} positions of codes are active"
+    assert told is not None
+    m = gather(tmp_path / "run", data=few, k=3)
+    assert m.evaluation.active_units == found.active_units
+    measured, count = active_units(model.posterior, m.codes)
+    assert (measured, count) == (found.active_units, positions)
+    own = information_of(model.posterior, m.codes)
+    assert own is not None
+    assert (own - torch.tensor(told)).abs().max() < (1e-6 if certain else 0.3)  # drawn codes against their mean
+    assert "What each position of the codes tells" in activity(m)
+    assert active in activity(m)
+    assert active in tables.verdict(m, tables.comparison(m))
+    assert f"{found.active_units} of {positions}" in tables.evaluation(m)
 
 
 def test_a_constant_code_tells_nothing(digits: tb.data.Data) -> None:
@@ -475,3 +502,50 @@ def test_a_constant_code_tells_nothing(digits: tb.data.Data) -> None:
         weight: Any = model.posterior.network.output_layer.weight  # pyright: ignore
         weight[:4] = 3 * torch.randn(4, 64)
     assert diagnose(model, digits.test.subset(100), gap_examples=5, k=5).active_units == 1
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        TwoStage(VQVAE(codes=8, channels=(8,), blocks=1), PriorOptions(condition="class", channels=8, layers=2)),
+        CVAE(latent_dim=2, hidden=(8,), prior="conditional"),
+    ],
+    ids=["codes", "vectors"],
+)
+def test_agreement_is_not_claimed_where_each_condition_has_its_own_prior(digits: tb.data.Data, recipe: Any) -> None:
+    model = recipe.build(digits.spec)
+    if isinstance(recipe, TwoStage):
+        typing.cast("Any", model.posterior).initialise(digits.test.batch(torch.arange(100)).x)
+    found = diagnose(model, digits.test.subset(100), gap_examples=3, k=5)
+    assert (found.aggregate_kl, found.aggregate_kl_at_least) == (None, None)
+    assert (found.information_per_position is None) == isinstance(recipe, CVAE)
+    used = {"kl": 14.0, "mutual_information": 3.0, "decoder_use": 9.0, "active": 9, "dimensions": 16}
+    for codes in (None, "chosen"):
+        s = Symptoms(**used, codes=codes, recipe=recipe, unmeasured="each condition has a prior of its own")  # pyright: ignore
+        what, why, _ = judge(s)
+        assert what == "healthy"
+        assert "agree with the prior is not known: each condition" in why
+
+
+def test_a_bound_is_called_one(digits: tb.data.Data, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of saturated codes the mismatch in the verdict is a lower bound and that in the table an upper one."""
+    model = VQVAE(codes=64, channels=(8,), blocks=1).build(digits.spec)
+    few = dataclasses.replace(digits, test=digits.test.subset(100))
+    tb.train(model, few, out=tmp_path / "run", steps=1, pictures=False)
+    found = diagnose(model, few.test, gap_examples=3, k=5)
+    least, most = found.aggregate_kl_at_least, found.aggregate_kl
+    assert found.saturated
+    assert least is not None
+    assert most is not None
+    assert least < most.value
+    why = judge(Symptoms(kl=9.0, mutual_information=3.0, decoder_use=9.0, active=9, dimensions=9, mismatch=8.0))[1]
+    assert "at least" not in why
+    sure = Symptoms(**WELL | {"mismatch": 8.0, "mismatch_at_least": True})
+    assert "at least 8.0 nats from the prior" in judge(sure)[1]
+    print_diagnosis(json.loads(json.dumps(found.json())))
+    printed = capsys.readouterr().out
+    html = section(gather(tmp_path / "run", data=few, k=3))
+    for text in (printed, html):
+        assert "at most" in text
+        assert "at least" in text
+    assert f"{least:.2f}" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -21,7 +22,7 @@ from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
 from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
 from tightbound.priors import StandardNormal
-from tightbound.recipes import VAE, Autoencoder
+from tightbound.recipes import VAE, VQVAE, Autoencoder, GumbelVAE, PriorOptions, TwoStage
 
 
 def floats(n: int = 300) -> Data:
@@ -151,6 +152,23 @@ def test_a_prior_without_an_exact_density_can_only_be_sampled() -> None:
     assert evaluate(model, FLOATS.test, k=5).nll is None
     assert any("method 'prior'" in note for note in evaluate(model, FLOATS.test, k=5).notes)
     assert isinstance(likelihood(model, FLOATS.test, "prior", k=5), LikelihoodEstimate)
+
+
+@pytest.mark.parametrize("second", [None, PriorOptions(prior="transformer", layers=1, width=8, heads=2)])
+@pytest.mark.parametrize("first", [VQVAE(codes=4, channels=(4,)), GumbelVAE(positions=3, classes=3, hidden=(4,))])
+def test_annealing_through_codes_is_refused(first: Any, second: PriorOptions | None) -> None:
+    data = Data.from_arrays(np.random.default_rng(0).integers(0, 5, (40, 4, 4)).astype(np.uint8), levels=5)
+    recipe = dataclasses.replace(first, likelihood="categorical")
+    model = (recipe if second is None else TwoStage(recipe, second)).build(data.spec)
+    few = Annealing(steps=2, leapfrog=1)
+    with pytest.raises(ObjectiveError) as error:
+        likelihood(model, data.test, "annealed", k=2, annealing=few)
+    assert "importance" in str(error.value.remedy)
+    if first.__class__ is VQVAE or second is not None:
+        found = evaluate(model, data.test, k=2, method="annealed", annealing=few)
+        assert found.nll is None
+        assert found.elbo is not None
+        assert any("latents are codes" in note for note in found.notes)
 
 
 class Bounded(nn.Module):

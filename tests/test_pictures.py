@@ -12,11 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from instances import CONTINUOUS, GREY, ODD, RGB, examples
+from tightbound import pictures
 from tightbound.data import DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
+from tightbound.networks import Sampling
 from tightbound.pictures import check_image, grid, panels, reconstructions, samples, save_picture, training_picture
-from tightbound.recipes import VAE, VQVAE2, Autoencoder
+from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
@@ -141,3 +143,79 @@ def test_the_top_alone_is_shown_where_there_are_several_levels() -> None:
     cut = reconstructions(model(), x)
     assert torch.equal(cut["top alone: mean of p(x|z)"][0], cut["top alone: mean of p(x|z)"][1])
     assert not torch.equal(cut["mean of p(x|z)"][0], cut["mean of p(x|z)"][1])
+
+
+# -- drawing from the prior -----------------------------------------------------------------------------------------
+
+CODED: dict[str, Any] = {"codes": 16, "channels": (8,), "blocks": 1}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [VQVAE(**CODED), VQVAE2(**CODED), GumbelVAE(hidden=(8,)), GumbelVAE(hidden=(8,), latents="binary")],
+    ids=["vq-vae", "vq-vae-2", "gumbel-vae", "bits"],
+)
+def test_a_temperature_of_uniform_codes_is_refused(recipe: VAE | VQVAE) -> None:
+    model = recipe.build(DIGITS)
+    assert len(samples(model(), 3)["mean of p(x|z)"]) == 3
+    with pytest.raises(UsageError, match="changes nothing"):
+        samples(model(), 3, 0.7)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_temperature_divides_the_logits_of_a_learned_prior(temperature: float) -> None:
+    model = GumbelVAE(positions=2, classes=3, hidden=(8,), prior="learned").build(DIGITS)
+    logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.5, 2.0]])
+    prior: Any = model.prior
+    prior.logits.data.copy_(logits)
+    drawn, n = pictures._latents(model(), (20_000,), temperature), 20_000  # pyright: ignore[reportPrivateUsage]
+    assert drawn.unique().tolist() == [0, 1]
+    p = (logits / temperature).softmax(-1)
+    assert ((drawn.mean(0) - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1e-40, 0.0])
+def test_a_temperature_divides_the_logits_of_learned_bits(temperature: float) -> None:
+    model, n = GumbelVAE(positions=3, latents="binary", hidden=(8,), prior="learned").build(DIGITS), 20_000
+    prior: Any = model.prior
+    prior.logits.data.copy_(torch.tensor([1.0, -0.3, 0.2]))
+    drawn = pictures._latents(model(), (n,), temperature).mean(0)  # pyright: ignore[reportPrivateUsage]
+    p = (prior.logits.detach() / max(temperature, 1e-6)).sigmoid()
+    assert ((drawn - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all()
+
+
+def test_a_prior_that_draws_code_after_code_is_told_its_temperature() -> None:
+    model = TwoStage(VQVAE(**CODED), PriorOptions(channels=8, layers=2)).build(DIGITS)
+    with pytest.raises(UsageError, match="temperature of its own"):
+        samples(model(), 3, 0.7)
+    prior: Any = model.prior
+    prior.sampling = Sampling(temperature=0)
+    same = samples(model(), 3)["mean of p(x|z)"]
+    torch.testing.assert_close(same, same[:1].expand_as(same))
+
+
+def test_samples_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of any size each sample belongs to its condition, and none is another's copy."""
+    spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=tuple("abcdefghij"))
+    model = CVAE(latent_dim=2, hidden=(32,)).build(spec).eval()
+    c = torch.arange(10).unsqueeze(-1)
+    sizes: list[int] = []
+    model.likelihood.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    for piece in (4, 100):
+        monkeypatch.setattr("tightbound.pictures._AT_ONCE", piece)
+        mean = samples(model(c), 10, 0.0)["mean of p(x|z)"]  # without noise all pieces are the same
+        expected = model(c).likelihood(model(c).prior().mean).mean
+        torch.testing.assert_close(mean, expected)
+        assert max(sizes[:-1]) <= piece
+        sizes.clear()
+    monkeypatch.setattr("tightbound.pictures._AT_ONCE", 3)
+    drawn = samples(VAE(**SMALL).build(DIGITS)(), 8)
+    assert all(len(x) == 8 == len(x.flatten(1).unique(dim=0)) for x in drawn.values())
+
+
+def test_pieces_of_a_model_without_a_latent_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = PixelCNNRecipe(channels=8, layers=2, kernel=3).build(DIGITS)
+    monkeypatch.setattr("tightbound.pictures._AT_ONCE", 2)
+    drawn = samples(model(), 4)
+    assert list(drawn) == ["draw from p(x|z)"]
+    assert len(drawn["draw from p(x|z)"].flatten(1).unique(dim=0)) == 4

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tightbound.progress import progress
+from tightbound.networks import PixelCNN, Transformer
+from tightbound.progress import progress, silent
 
 
 @pytest.mark.parametrize(("patience", "terminal", "shown"), [(0.0, True, True), (0.0, False, False), (60, True, False)])
@@ -27,3 +28,34 @@ def test_a_bar(
     output = capsys.readouterr()
     assert output.out == ""
     assert ("decoding" in output.err) == shown
+
+
+def test_a_terminal_has_room_for_one_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tightbound.progress.PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("outer", total=2) as outer:
+        outer()
+        with progress("inner", total=2) as inner:
+            inner()
+        with silent(), progress("another", total=2) as another:
+            another()
+    with progress("later", total=1) as later:
+        later()
+    shown = capsys.readouterr().err
+    assert "outer" in shown
+    assert "later" in shown
+    assert "inner" not in shown
+    assert "another" not in shown
+
+
+NETWORKS = [PixelCNN(5, (4, 3), channels=8, layers=2), Transformer(5, (4, 3), 8, 1, 2)]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=["cnn", "transformer"])
+def test_drawing_codes_is_followed(
+    network: PixelCNN | Transformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tightbound.progress.PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    network.generate(2)
+    assert "drawing codes" in capsys.readouterr().err

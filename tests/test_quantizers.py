@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tightbound.errors import DataError, ShapeError, UsageError
 from tightbound.quantizers import FiniteScalarQuantizer, Quantized, Usage, VectorQuantizer
 from tightbound.quantizers.clusters import fill, k_means, moments, nearest, spread
-from tightbound.quantizers.vector import direction
+from tightbound.quantizers.vector import direction, forget
 
 DOUBLE = torch.float64
 Quantizer = VectorQuantizer | FiniteScalarQuantizer
@@ -249,6 +250,22 @@ def lexical(points: Tensor) -> Tensor:
 def test_k_means_finds_clusters() -> None:
     vectors, means = clusters()
     torch.testing.assert_close(lexical(k_means(vectors, 12)), lexical(means))
+
+
+@pytest.mark.parametrize(("count", "n"), [(12, 10_000), (60, 10_000), (3000, 5999), (3000, 6000), (20, 39)])
+def test_the_start_costs_no_more_than_it_brings(count: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iteration takes at most so many distances, and none is made where there is nothing to average."""
+    taken: list[int] = []
+
+    def counted(vectors: Tensor, centres: Tensor) -> Tensor:
+        taken.append(len(vectors) * len(centres))
+        return nearest(vectors, centres)
+
+    monkeypatch.setattr("tightbound.quantizers.clusters.nearest", counted)
+    monkeypatch.setattr("tightbound.quantizers.clusters.WORK", 60 * 1000)
+    assert k_means(torch.randn(n, 2), count, iterations=2).shape == (count, 2)
+    assert bool(taken) == (n >= 2 * count and count <= 60)
+    assert max(taken, default=0) <= 60 * 1000
 
 
 def test_more_centres_than_rounds_are_spread_too() -> None:
@@ -486,14 +503,23 @@ def test_every_code_has_its_own_point_and_back(levels: tuple[int, ...]) -> None:
     assert torch.equal(quantizer.embed(codes), points)
 
 
-@pytest.mark.parametrize("levels", [3, 4, 5, 8])
+@pytest.mark.parametrize("levels", [3, 4, 5, 8, 1001, 1002, 4096, 50_001])
 def test_the_bound_reaches_every_level_and_no_other(levels: int) -> None:
     quantizer = FiniteScalarQuantizer((levels,), dim=1)
     values = torch.linspace(-1e4, 1e4, 20_001).view(-1, 1)
-    values = torch.cat([values, torch.linspace(-12, 12, 5_001).view(-1, 1), torch.zeros(1, 1)])
+    half, offset = (levels - 1) / 2, (1 - levels % 2) / 2
+    each = (torch.linspace(-half, half, levels).view(-1, 1) / half * 0.999_999).atanh() - math.atanh(offset / half)
+    values = torch.cat([values, torch.linspace(-12, 12, 5_001).view(-1, 1), each, torch.zeros(1, 1)])
     rounded = quantizer.bounded(values).round()
     assert rounded.unique().tolist() == list(range(-(levels // 2), (levels + 1) // 2))
-    assert quantizer.bounded(torch.zeros(1, 1)).abs().item() < 1e-6
+    assert quantizer.bounded(torch.zeros(1, 1)).abs().item() < 1e-6 * levels
+
+
+def test_more_codes_than_can_be_told_apart_are_refused() -> None:
+    for levels in ((4096, 4097), (3_000_000_000_000,) * 2):
+        with pytest.raises(UsageError, match="told apart"):
+            FiniteScalarQuantizer(levels, dim=2)
+    assert FiniteScalarQuantizer((4096, 4096), dim=2).codes == 1 << 24
 
 
 def test_the_gradient_of_the_rounding_is_that_of_the_bound() -> None:
@@ -576,3 +602,28 @@ def test_what_is_held_at_once_is_bounded() -> None:
     with Largest() as largest:
         quantizer(z)
     assert largest.numbers <= 1 << 21  # of the 2^27 distances
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adamax])
+def test_a_revived_code_does_not_go_where_the_dead_one_was_going(optimizer: Any) -> None:
+    """Without a memory and without a gradient it stays where it starts; the others move on as they would have."""
+    quantizer = VectorQuantizer(8, 2, ema=None, start="data")
+    codebook: Any = quantizer.codebook
+    moving = optimizer([codebook], lr=0.1)
+    for _ in range(5):
+        codebook.grad = torch.ones_like(codebook)
+        moving.step()
+    quantizer.started.fill_(True)
+    quantizer.weight.fill_(0.9)
+    quantizer.averages.fill_(1.0)
+    quantizer.averages[3] = 0.0
+    quantizer(5 + torch.randn(16, 2, 1, 1))
+    before = codebook.detach().clone()
+    assert (before[3] > 2).all()
+    codebook.grad = torch.ones_like(codebook)
+    forget([quantizer], moving)
+    moving.step()
+    assert torch.equal(codebook[3], before[3])
+    assert ((codebook - before).abs().amin(1) > 1e-3).sum() == 7
+    assert not quantizer.anew.any()
+    assert set(quantizer.state_dict()) == {"codebook", "averages", "weight", "started"}

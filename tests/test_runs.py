@@ -13,14 +13,16 @@ import torch
 
 from data_helpers import refused
 from tightbound import checkpoint
-from tightbound.data import Data, DataOptions, load_data
+from tightbound.data import Data, DataOptions, DataSpec, load_data
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import evaluate
-from tightbound.recipes import VAE
-from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number
+from tightbound.recipes import VAE, PriorOptions, TwoStage
+from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
 from tightbound.training.options import TrainingOptions
+from tightbound.training.state import check_same_run
 
 RECIPE = VAE(latent_dim=2, hidden=(4,))
+DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 
 
 def made(path: Path, data: Data) -> RunFolder:
@@ -230,3 +232,15 @@ def test_other_data_must_fit(run: RunFolder) -> None:
         load_run_data(run.path, "digits")
     with refused(UsageError, "does not fit the run's model", "continuous"):
         load_run_data(run.path, Data.from_arrays(np.zeros((20, 6), dtype=np.float32)))
+
+
+def test_what_differs_in_a_second_stage_is_told_option_by_option() -> None:
+    first, second = VAE(latent_dim=2), PriorOptions(prior="mixture")
+    old = RunConfig(DIGITS, TrainingOptions(), TwoStage(first, second))
+    other = TwoStage(dataclasses.replace(first, latent_dim=3), dataclasses.replace(second, components=7))
+    with pytest.raises(UsageError) as caught:
+        check_same_run(old, dataclasses.replace(old, recipe=other))
+    assert caught.value.got == "recipe: first.latent_dim 3 (was 2), second.components 7 (was 100)"
+    with pytest.raises(UsageError, match=r"recipe: kind 'vae' \(was 'two-stage'\)"):
+        check_same_run(old, dataclasses.replace(old, recipe=first))
+    assert options_of(old)["recipe.second.components"] == 100

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from tightbound.errors import CheckpointError, TrainingError, UsageError
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
-from tightbound.training.step import Step, build_seeded, start_from_data
+from tightbound.training.step import Step, build_seeded, draw_by_xavier, start_from_data
 
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
 
@@ -500,3 +501,38 @@ def test_weights_taken_over_by_hand_are_not_replaced_by_a_start_from_data(data: 
     start_from_data(model, data.train)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name]), name
+
+
+def test_weights_can_be_drawn_by_xaviers_rule(data: Data) -> None:
+    model = tb.recipes.VAE(latent_dim=2, hidden=(50,)).build(data.spec)
+    model.likelihood.requires_grad_(False)
+    frozen = {name: p.clone() for name, p in model.likelihood.named_parameters()}
+    draw_by_xavier(model, seed=3)
+    assert all(torch.equal(p, frozen[name]) for name, p in model.likelihood.named_parameters())
+    for layer in (part for part in model.posterior.modules() if isinstance(part, nn.Linear)):
+        largest = math.sqrt(6 / (layer.in_features + layer.out_features))
+        assert 0.95 * largest < layer.weight.abs().max() <= largest
+        assert not layer.bias.any()
+    drawn = {name: p.clone() for name, p in model.posterior.named_parameters()}
+    draw_by_xavier(model, seed=3)
+    assert all(torch.equal(p, drawn[name]) for name, p in model.posterior.named_parameters())
+
+
+def test_weights_that_were_loaded_are_not_drawn_again(data: Data, tmp_path: Path) -> None:
+    model = tb.recipes.VAE(latent_dim=2, hidden=(50,)).build(data.spec)
+    model.load_state_dict(model.state_dict())
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    draw_by_xavier(model)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_the_option_draws_them_before_the_first_step(data: Data, tmp_path: Path) -> None:
+    runs = []
+    for rule in ("torch", "xavier"):
+        model = tb.recipes.VAE(latent_dim=2, hidden=(8,)).build(data.spec)
+        tb.train(
+            model, data, out=tmp_path / rule, steps=1, lr=1e-12, pictures=False, data_start=False, initial_weights=rule
+        )
+        runs.append([layer for layer in model.modules() if isinstance(layer, nn.Linear)])
+    assert runs[0][0].bias.abs().max() > 1e-3
+    assert runs[1][0].bias.abs().max() < 1e-9

@@ -18,19 +18,20 @@ from instances import within_error
 from tightbound import checkpoint
 from tightbound.cli import main
 from tightbound.data import Data, DataOptions, DataSpec
-from tightbound.errors import CheckpointError, UsageError
+from tightbound.distributions import CodePoint
+from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
 from tightbound.networks import Sampling
 from tightbound.objectives import elbo
 from tightbound.priors import AutoregressivePrior
-from tightbound.recipes import CVAE, VAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
+from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
 from tightbound.reporting.material import gather
 from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
-from tightbound.training.latents import encoded_data, key_of
+from tightbound.training.latents import encoded_data
 from tightbound.training.prior import PriorStep, fit_prior
 
 QUICK: dict[str, Any] = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 15, "save_every": 1e9}
@@ -49,6 +50,10 @@ def images(n: int = 80, **options: Any) -> Data:
 
 def vq() -> VQVAE:
     return VQVAE(codes=6, code_dim=4, channels=(8,), blocks=1, likelihood="categorical")
+
+
+def gumbel() -> GumbelVAE:
+    return GumbelVAE(positions=6, classes=4, hidden=(8,), likelihood="categorical")
 
 
 def two_level() -> VQVAE2:
@@ -83,7 +88,7 @@ def of_kind(kind: str, first: Any = None, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
-@pytest.mark.parametrize("recipe", [vq(), two_level()])
+@pytest.mark.parametrize("recipe", [vq(), two_level(), gumbel()])
 def test_the_masses_of_all_codes_sum_to_one_level_by_level(kind: str, recipe: Any) -> None:
     """Exactly for the first codes of each level: what follows is summed out by the chain rule."""
     model = of_kind(kind, recipe).double()
@@ -101,16 +106,19 @@ def test_the_masses_of_all_codes_sum_to_one_level_by_level(kind: str, recipe: An
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
-def test_samples_follow_the_masses(kind: str) -> None:
-    model = of_kind(kind)
+@pytest.mark.parametrize("recipe", [vq(), gumbel()])
+def test_samples_follow_the_masses(kind: str, recipe: Any) -> None:
+    model: Any = of_kind(kind, recipe)
+    (grid,), (levels,) = model.posterior.grids, model.posterior.levels
     torch.manual_seed(0)
     codes = model.prior().sample_codes((1500,))
     log_probs = model.prior().code_log_prob(codes).sum(1)
     own = model.prior().log_prob(model.posterior.embed(codes))
     torch.testing.assert_close(own, log_probs, rtol=1e-4, atol=1e-3)
     first = codes[0].flatten(1)[:, 0]
-    masses = torch.stack([model.prior().code_log_prob((torch.full((1, 4, 4), k),))[0, 0] for k in range(6)]).exp()
-    for k in range(6):
+    codes = [torch.full((1, *grid), k) for k in range(levels)]
+    masses = torch.stack([model.prior().code_log_prob((each,))[0, 0] for each in codes]).exp()
+    for k in range(levels):
         assert within_error((first == k).double().unsqueeze(1), masses[k].detach().double(), errors=5)
 
 
@@ -172,55 +180,49 @@ def test_the_bound_is_the_likelihood_and_the_mass_of_the_codes(data: Data) -> No
     assert found.bits_per_dim is not None
 
 
-# -- encoding ---------------------------------------------------------------------------------------------------------
+def test_the_latents_of_a_categorical_posterior_are_the_codes_at_its_mode(data: Data) -> None:
+    """So that with uniform codes both figures are one, and the cached codes are the evaluated ones."""
+    model: Any = of_kind("auto", gumbel())
+    with torch.no_grad():
+        for p in model.prior.grids.parameters():
+            p.zero_()
+    found = evaluate(model, data.test, k=1000)
+    assert (found.k, found.trusted) == (1, True)
+    x = data.test.batch(torch.arange(len(data.test))).x
+    z = model.posterior.embed(model.posterior.codes(x))
+    expected = 6 * math.log(4) - model().likelihood(z).log_prob(x).mean().item()
+    assert found.nll is not None
+    assert found.nll.value == pytest.approx(expected, rel=1e-5)
+    assert found.bits_per_dim is not None
+    assert found.uniform_bits_per_dim is not None
+    assert found.uniform_bits_per_dim.value == pytest.approx(found.bits_per_dim.value, rel=1e-6)
+    assert f"{6 * math.log(4):.2f} if all were alike" in " ".join(found.notes)
+    assert found.relaxation_gap is None
+    assert isinstance(model.train()().posterior(x), CodePoint)
 
 
-def test_latents_are_encoded_once_and_only_used_for_what_they_are_of(data: Data, first: Path, tmp_path: Path) -> None:
-    model, path = tb.load(first), tmp_path / "latents.safetensors"
-    found = encoded_data(model, data, path)
-    written = path.stat().st_mtime_ns
-    posterior: Any = model.posterior
-    codes = posterior.codes(data.test.batch(torch.arange(len(data.test))).x)[0]
-    assert torch.equal(found.test.values.long(), codes.flatten(1))  # pyright: ignore
-    again = encoded_data(model, data, path, own=False)
-    assert path.stat().st_mtime_ns == written
-    assert torch.equal(again.train.values, found.train.values)  # pyright: ignore
-    other = vq().build(data.spec).eval()
-    assert key_of(other, data) != key_of(model, data)
-    with pytest.raises(CheckpointError, match="another model"):
-        encoded_data(other, data, path, own=False)
-    changed = images(n=60)
-    with pytest.raises(CheckpointError, match="other data"):
-        encoded_data(model, changed, path, own=False)
-    encoded_data(other, data, path)
-    assert path.stat().st_mtime_ns != written
+@pytest.mark.parametrize("latents", ["categorical", "binary"])
+def test_a_prior_learns_and_is_judged_on_the_same_codes(latents: Any, data: Data, tmp_path: Path) -> None:
+    first = dataclasses.replace(gumbel(), latents=latents)
+    tb.train(first.build(data.spec), data, out=tmp_path / "first", **QUICK)
+    result = fit_prior(tmp_path / "first", out=tmp_path / "second", prior=SMALL, data=data, **QUICK)
+    found = evaluate(tb.load(tmp_path / "second"), data.valid, k=10)
+    assert found.kl is not None
+    assert -found.kl.value == pytest.approx(result.best_bound, rel=1e-5)
 
 
-def test_mirror_images_are_encoded_as_such_and_visited_at_random(first: Path, tmp_path: Path) -> None:
-    flipped = images(flip=True)
-    model: Any = tb.load(first)
-    found = encoded_data(model, flipped, tmp_path / "latents.safetensors")
-    assert found.spec.shape == (2, 16)
-    plain = dataclasses.replace(flipped.train, transform=dataclasses.replace(flipped.train.transform, flip=False))
-    x = plain.batch(torch.arange(10)).x
-    values: Any = found.train.values
-    assert torch.equal(values[:10, 0].long(), model.posterior.codes(x)[0].flatten(1))
-    assert torch.equal(values[:10, 1].long(), model.posterior.codes(x.flip(-1))[0].flatten(1))
-    step = PriorStep(of_kind("pixelcnn"), mirrored=True)
-    one = found.train.batch(torch.zeros(200, dtype=torch.long)).x
-    rows = step(one, torch.ones(()))[0]
-    assert len(rows.unique().round(decimals=3).unique()) <= 2
-
-
-def test_moments_are_drawn_anew_at_every_visit(data: Data, vectors: Path, tmp_path: Path) -> None:
-    model = tb.load(vectors)
-    found = encoded_data(model, data, tmp_path / "latents.safetensors")
-    assert found.spec.shape == (2, 2)
-    q = model().posterior(data.test.batch(torch.arange(5)).x)
-    torch.testing.assert_close(found.test.batch(torch.arange(5)).x, torch.stack([q.mean, q.stddev], 1).detach())
-    step = PriorStep(of_kind("mixture", VAE(latent_dim=2, hidden=(8,))), mirrored=False)
-    x = found.train.batch(torch.arange(5)).x
-    assert not torch.equal(step(x, torch.ones(())), step(x, torch.ones(())))
+@pytest.mark.parametrize("kind", ["pixelcnn", "mixture"])
+def test_every_visit_takes_a_view_and_draws_what_is_left_to_draw(kind: str) -> None:
+    codes = kind == "pixelcnn"
+    model = of_kind(kind, None if codes else VAE(latent_dim=2, hidden=(8,)))
+    step, one = PriorStep(model), torch.ones(())
+    views = torch.randint(6, (1, 3, 16)).float() if codes else torch.randn(1, 3, 2)  # of codes; draws
+    each = {round(step(views[:, i : i + 1], one).item(), 3) for i in range(3)}
+    seen = step(views.expand(200, *views.shape[1:]), one)[0].tolist()
+    assert {round(value, 3) for value in seen} == each
+    moments = torch.stack([torch.zeros(1, 1, 2), torch.ones(1, 1, 2)], dim=2)
+    if not codes:
+        assert step(moments, one) != step(moments, one)
 
 
 # -- fitting ----------------------------------------------------------------------------------------------------------
@@ -254,6 +256,37 @@ def test_priors_over_vectors(data: Data, vectors: Path, tmp_path: Path, kind: An
     fit_prior(vectors, out=tmp_path, prior=dataclasses.replace(SMALL, prior=kind), data=data, **QUICK)
     found = evaluate(tb.load(tmp_path), data.test, k=50)
     assert found.nll is not None
+
+
+@pytest.mark.parametrize("options", [{"flip": True}, {"binarize": "dynamic"}, {"validation": 0.0}])
+@pytest.mark.parametrize("kind", ["mixture", "pixelcnn"])
+def test_a_prior_is_fitted_to_data_that_differs_from_visit_to_visit(
+    options: dict[str, Any], kind: Any, tmp_path: Path
+) -> None:
+    data = images(**options)
+    recipe = vq() if kind == "pixelcnn" else VAE(latent_dim=2, hidden=(8,), posterior="cholesky")
+    recipe = dataclasses.replace(recipe, likelihood="auto")
+    tb.train(recipe.build(data.spec), data, out=tmp_path / "first", **QUICK)
+    prior = dataclasses.replace(SMALL, prior=kind)
+    fit_prior(tmp_path / "first", out=tmp_path / "second", prior=prior, data=data, **{**QUICK, "pictures": True})
+    assert evaluate(tb.load(tmp_path / "second"), data.test, k=5).nll is not None
+    with pytest.raises(UsageError, match="no such file"):
+        fit_prior(tmp_path / "first", out=tmp_path / "third", latents=tmp_path / "typo", data=data, **QUICK)
+
+
+def test_the_places_of_a_text_can_be_rotary(data: Data) -> None:
+    spec = dataclasses.replace(data.spec, captioned=True)
+    like: dict[str, Any] = {"condition": "text", "text_positions": "rotary"}
+    second = dataclasses.replace(SMALL, prior="transformer", caption_length=5, **like)
+    recipes = (TwoStage(two_level(), second), TransformerRecipe(width=16, heads=2, layers=2, caption_length=5, **like))
+    for recipe in recipes:
+        model: Any = recipe.build(spec).eval()
+        pixels = recipe is recipes[1]
+        grids = [model.likelihood.grid] if pixels else model.prior.grids
+        assert [grid.network.rotary_prefix for grid in grids] == ([5] if pixels else [5, 9])  # a text; and 2 x 2 above
+        assert all(grid.embedding.places is None for grid in grids)
+        c = torch.tensor([[3, 1, 4, -1, -1]])
+        assert model(c).sample((2,)).shape == (2, 1, 1, 8, 8)
 
 
 def test_a_fit_that_stopped_goes_on_bit_for_bit(data: Data, first: Path, tmp_path: Path) -> None:
@@ -343,8 +376,15 @@ def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
 ) -> None:
     fit_prior(first, out=tmp_path, prior=dataclasses.replace(SMALL, prior="transformer"), data=data, **QUICK)
     config = RunFolder(tmp_path).config()
-    named = dataclasses.replace(config, data=DataOptions("digits"))
-    assert (reproduction_command(named, "again") or "").startswith("tightbound fit-prior FIRST --out again --prior")
+    assert reproduction_command(config, "again") is None  # its data was handed over in Python
+    recipe: Any = config.recipe
+    assert recipe.first_training == RunFolder(first).config().training
+    digits = DataOptions("digits")
+    named = dataclasses.replace(config, data=digits, recipe=dataclasses.replace(recipe, first_data=digits))
+    one, two = (reproduction_command(named, "again") or "").splitlines()
+    assert one.startswith("tightbound train vq-vae --data digits --out FIRST --codes 6 --code-dim 4")
+    assert "--steps 30" in one
+    assert two.startswith("tightbound fit-prior FIRST --out again --prior transformer")
     checkpoint.write_json(tmp_path / "config.json", to_json(named))
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
     assert "fit-prior" in capsys.readouterr().err
@@ -374,7 +414,7 @@ def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
         for p in model.parameters():  # away from zeros at which a gradient may vanish
             p.add_(0.05 * torch.randn(p.shape))
     examples = encoded_data(model, data, tmp_path / "latents.safetensors").train.batch(torch.arange(20))
-    step = PriorStep(model, mirrored=False)
+    step = PriorStep(model)
     step(examples.x, torch.ones(()), model.conditions(examples)).sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[0] for name in reached} == {"prior"}

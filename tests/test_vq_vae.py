@@ -22,7 +22,7 @@ from tightbound.distributions import kl_per_dimension
 from tightbound.distributions.codes import CodePoint, UniformCodes
 from tightbound.errors import DataError, ObjectiveError, UsageError
 from tightbound.evaluation.codes import code_usage
-from tightbound.evaluation.latents import encode
+from tightbound.evaluation.latents import encode, traversal
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.networks import GridEncoder
@@ -31,7 +31,7 @@ from tightbound.objectives.quantized import vq, weight_of_means
 from tightbound.posteriors.quantized import QuantizedPosterior
 from tightbound.priors.uniform import UniformCodePrior
 from tightbound.quantizers import VectorQuantizer
-from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, Recipe
+from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
 from tightbound.training.step import build_seeded, start_from_data
@@ -571,3 +571,73 @@ def test_a_weight_of_the_recipe_is_on_the_term_of_its_name() -> None:
     committed = gradient(q.commitment_loss.sum())
     for (without, with_it), own in zip(differences, committed, strict=True):
         torch.testing.assert_close(without - with_it, 2 * own)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [VQVAE(**SMALL), VQVAE2(**SMALL), GumbelVAE(hidden=(8,)), GumbelVAE(hidden=(8,), latents="binary")],
+    ids=["vq-vae", "vq-vae-2", "gumbel-vae", "bits"],
+)
+def test_codes_have_no_dimensions_to_traverse(recipe: Recipe) -> None:
+    model = recipe.build(GREY)
+    with pytest.raises(UsageError, match=r"(?s)no dimensions.*remedy:.*interpolate"):
+        traversal(model, examples(GREY, 1)[0].float(), [0])
+
+
+def test_cautions_are_said_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tb.load_data("digits")
+    model = VQVAE(codes=30_000, channels=(8,), blocks=1).build(data.spec)
+
+    def started(*arguments: Any) -> None:
+        assert "30000 codes for" in capsys.readouterr().err
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tightbound.training.loop.start_from_data", started)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, out=tmp_path / "run", options=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("codes 0", "code_dim 0", "project 0", "hidden 0", "blocks -1"),
+        *("commitment -1", "codebook inf", "decay 1", "revive nan", "revive 1"),
+    ],
+)
+def test_what_is_out_of_range_is_told_by_its_option(option: str) -> None:
+    name, value = option.split()
+    given: Any = float(value) if name in ("commitment", "codebook", "decay", "revive") else int(value)
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} {value}"):
+        VQVAE(**{**SMALL, name: given})
+
+
+def test_an_optimiser_forgets_what_revived_codes_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop does so in every step, so that a code which starts anew is moved by what it is alone."""
+    data, moments = tb.load_data("digits"), list[bool]()
+    model = VQVAE(codes=400, channels=(8,), blocks=1, quantizer="gradient", revive=0.5).build(data.spec)
+    quantizer: Any = model.posterior.quantizers[0]  # pyright: ignore
+    step = torch.optim.AdamW.step
+
+    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
+        told = revived[-1] if revived else None
+        if told is not None and (state := self.state.get(quantizer.codebook)):
+            moments.append(bool((state["exp_avg"][told] == 0).all() and (quantizer.codebook.grad[told] == 0).all()))
+        return step(self, *arguments, **options)
+
+    revived: list[Tensor] = []
+    revive = quantizer._revive
+
+    def noted(picked: Tensor) -> None:
+        before = quantizer.codebook.detach().clone()
+        revive(picked)
+        if (dead := (quantizer.codebook != before).any(1)).any():
+            revived.append(dead)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    monkeypatch.setattr(quantizer, "_revive", noted)
+    train(model, data, out=tmp_path / "run", options=dataclasses.replace(QUICK, steps=80, evaluate_every=80))
+    assert moments
+    assert moments[0]

@@ -101,7 +101,9 @@ def fit_prior(
     training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
     out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
     data: Source = None,
-    latents: Annotated[Path | None, arg(metavar="FILE", help="Encoded latents; default: in RUN, made once.")] = None,
+    latents: Annotated[
+        Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
+    ] = None,
     resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:

@@ -101,11 +101,16 @@ def print_diagnosis(found: dict[str, Any]) -> None:
     table = Table(title=f"{found['n']} {found['split']} examples{fewer}")
     for column in ("nats per example", "value", "standard error", ""):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
+    bounds = {"aggregate_kl": ", at most", "mutual_information": ", at least"} if found["saturated"] else {}
     for name, (words, goal) in _DIAGNOSED.items():
+        words += bounds.get(name, "") if found[name] else ""
         value = found[name] or {"value": None, "standard_error": None}
         cells = ["–" if number is None else f"{number:.2f}" for number in value.values()]
         table.add_row(words, *cells, goal)
-    table.add_row("active latent dimensions", f"{found['active_units']} of {found['dimensions']}", "", "")
+        if name == "aggregate_kl" and bounds and found["aggregate_kl_at_least"] is not None:
+            table.add_row("  and at least", f"{found['aggregate_kl_at_least']:.2f}", "", "")
+    what = "latent dimensions" if found["information_per_position"] is None else "positions of codes"
+    table.add_row(f"active {what}", f"{found['active_units']} of {found['dimensions']}", "", "")
     console = Console(highlight=False)
     console.print(f"[bold]{found['verdict']}[/bold]: {found['cause']}.", f"Remedy: {found['remedy']}.", sep="\n")
     console.print(table)

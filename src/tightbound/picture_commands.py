@@ -206,7 +206,7 @@ def interpolate(
 
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
-    from .evaluation.latents import interpolation
+    from .evaluation.latents import BETWEEN_CODES, interpolation
     from .randomness import fixed_noise
 
     folder, model, loaded = opened(run, data, device)
@@ -218,7 +218,9 @@ def interpolate(
     with fixed_noise(seed):
         x, c = first(model, part, 2 * n)
         walk = interpolation(model, x[::2], x[1::2], steps, c=None if c is None else c[::2])
-    write({"mean of p(x|z) on the way from one example to another": walk.mean}, path, latents=walk.z)
+    title = "mean of p(x|z) on the way from one example to another"
+    title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
+    write({title: walk.mean}, path, latents=walk.z)
 
 
 def traverse(
@@ -239,13 +241,14 @@ def traverse(
     """
     import torch
 
-    from .evaluation.latents import posterior_means, quantiles, traversal
+    from .evaluation.latents import check_dimensions, posterior_means, quantiles, traversal
     from .randomness import fixed_noise
 
     positive("-n", n)
     positive("--steps", steps)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
+    check_dimensions(model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = loaded.split(split)
     if not 0 <= example < len(part):

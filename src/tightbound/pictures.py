@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.distributions import Distribution
 
 from .checkpoint import write_atomically
 from .conditions import ClassCondition, PartCondition, TextCondition
 from .data import DataSpec, Split
+from .distributions import Bits, OneHot
+from .distributions.codes import CodeDistribution, UniformCodes
 from .errors import UsageError
 from .models.latent import LatentVariableModel, Marginal
+from .networks.sampling import COLDEST, tempered
 from .posteriors import EmptyPosterior
 from .progress import progress
 
@@ -42,7 +46,9 @@ __all__ = [
 _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
 _LINE, _LINES = 14, 4
 _AT_ONCE = 256
-"""Samples that are drawn at once, to be chosen among."""
+"""Samples that are drawn at once."""
+SURE = 1e4
+"""A bit whose logit is larger is certain."""
 
 
 def check_image(spec: DataSpec) -> None:
@@ -183,23 +189,54 @@ def _without_details(space: Any, z: Tensor, kept: int) -> Tensor:
 
 @torch.no_grad()
 def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
-    """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior.
+    """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior, ``(n, *shape)`` on the CPU.
+
+    Of a model without a latent there are draws alone. They are made piece by piece, in memory that does not grow.
 
     Args:
         marginal: p(x), or p(x | c) of one condition ``(size,)`` or of n.
         n: How many.
-        temperature: Factor on the distance of z from the prior's mean.
+        temperature: Factor on the distance of z from the prior's mean; of codes, what divides their logits.
+
+    Raises:
+        UsageError: If a temperature changes nothing, or is to be told to the prior.
     """
-    px = marginal.likelihood(_latents(marginal, () if marginal.batch_shape else (n,), temperature))
-    return {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+    bare, parts = isinstance(marginal.model.posterior, EmptyPosterior), list[dict[str, Tensor]]()
+    n = marginal.batch_shape[0] if marginal.batch_shape else n
+    with progress("samples", n) as advance:
+        for part in torch.arange(n).split(_AT_ONCE):
+            some = marginal if marginal.c is None or not marginal.batch_shape else marginal.model(marginal.c[part])
+            px = some.likelihood(_latents(some, () if some.batch_shape else (len(part),), temperature))
+            mean = {} if bare else {"mean of p(x|z)": px.mean.cpu()}
+            parts.append(mean | {"draw from p(x|z)": px.sample().cpu()})
+            advance(len(part))
+    return {title: torch.cat([each[title] for each in parts]) for title in parts[0]}
 
 
 def _latents(marginal: Marginal, shape: tuple[int, ...], temperature: float) -> Tensor:
-    z = marginal.sample_latent(shape)
     if temperature == 1:
-        return z
-    centre = marginal.prior().mean
-    return centre + temperature * (z - centre)
+        return marginal.sample_latent(shape)
+    prior = marginal.prior()
+    if isinstance(prior, OneHot | Bits | CodeDistribution):
+        return _tempered(prior, temperature).sample(shape)
+    return torch.lerp(prior.mean, marginal.sample_latent(shape), temperature)
+
+
+def _tempered(prior: Distribution, temperature: float) -> Distribution:
+    """A prior over codes with its logits divided: what lies between two codes is no code."""
+    if isinstance(prior, OneHot) and (prior.logits != prior.logits[..., :1]).any():
+        return OneHot(tempered(prior.logits, temperature))
+    if isinstance(prior, Bits) and prior.logits.any():
+        return Bits((prior.logits / max(temperature, COLDEST)).clamp(-SURE, SURE))
+    if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):
+        how = "Tell the prior: model.prior.sampling = Sampling(temperature=...)."
+        raise UsageError("A prior that draws code after code has a temperature of its own.", remedy=how)
+    raise UsageError(
+        "All codes are as probable under this prior, so a temperature, which divides their logits, changes nothing.",
+        got=f"temperature {temperature:g} with uniform codes",
+        expected="temperature 1",
+        remedy="Leave it out, or fit a prior to the codes: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
+    )
 
 
 @torch.no_grad()
@@ -212,7 +249,7 @@ def candidates(marginal: Marginal, k: int, temperature: float = 1.0) -> Tensor:
     Args:
         marginal: p(x | c) of the conditions ``(n, size)``.
         k: How many of each.
-        temperature: Factor on the distance of z from the prior's mean.
+        temperature: As for :func:`samples`.
     """
     n, drawn = len(marginal.c) if marginal.c is not None else 1, []
     with progress("samples", k * n) as advance:

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-__all__ = ["Advance", "progress"]
+__all__ = ["Advance", "progress", "silent"]
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
@@ -22,7 +22,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance]:
-    """A bar that appears only where standard error is a terminal, and only after two seconds.
+    """A bar that appears only where standard error is a terminal, only after two seconds, and only where none is.
 
     Args:
         title: What is going on.
@@ -40,7 +40,25 @@ def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance
         bar.stop()
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bar within, as where another one stands already.
+
+    Example:
+        >>> with silent(), progress("decoding", total=3) as advance:
+        ...     advance(3)
+    """
+    before, _Bar.taken = _Bar.taken, True
+    try:
+        yield
+    finally:
+        _Bar.taken = before
+
+
 class _Bar:
+    taken: ClassVar[bool] = False
+    """Whether a bar is on the terminal, which has room for one."""
+
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self.started, self.shown, self.task = time.monotonic(), None, None
@@ -50,7 +68,7 @@ class _Bar:
         self.done += amount
         if self.shown is not None and self.task is not None:
             self.shown.update(self.task, completed=self.done)
-        elif self.wanted and time.monotonic() - self.started > PATIENCE:
+        elif self.wanted and not _Bar.taken and time.monotonic() - self.started > PATIENCE:
             self._show()
 
     def _show(self) -> None:
@@ -61,8 +79,10 @@ class _Bar:
         columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn())
         self.shown = Progress(*columns, console=Console(stderr=True), transient=True)
         self.shown.start()
+        _Bar.taken = True
         self.task = self.shown.add_task(self.title, total=self.total or None, completed=self.done)
 
     def stop(self) -> None:
         if self.shown is not None:
             self.shown.stop()
+            _Bar.taken = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .data import Data
     from .models.latent import LatentVariableModel
 
-__all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number"]
+__all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]
 
 
 @register("run")
@@ -52,6 +53,25 @@ class RunConfig:
     data: DataOptions | None = None
     tightbound: str = ""
     fingerprint: str = ""
+
+
+def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = lambda spec: vars(spec)) -> dict[str, Any]:
+    """The options of a dataclass by their names, and of the dataclasses in it by dotted names.
+
+    Args:
+        spec: The dataclass.
+        of: Which fields of one count.
+
+    Example:
+        >>> from tightbound.recipes import VAE, TwoStage
+        >>> options_of(TwoStage(VAE(latent_dim=2)))["first.latent_dim"]
+        2
+    """
+    found: dict[str, Any] = {}
+    for name, value in of(spec).items():
+        inner = options_of(value, of) if dataclasses.is_dataclass(value) else None
+        found |= {name: value} if inner is None else {f"{name}.{key}": each for key, each in inner.items()}
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Convention: expectations are over the N examples of a split and :math:`z \sim q(
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class Decomposition:
         kl: :math:`\mathbb{E} \log q(z \mid x) - \log p(z)`.
         mutual_information: :math:`I(x; z) = \mathbb{E} \log q(z \mid x) - \log q(z)`, at most ln N.
         aggregate_kl: :math:`\mathrm{KL}(q(z) \,\|\, p(z)) = \mathbb{E} \log q(z) - \log p(z)`; None if the prior has no
-            exact density.
+            exact density, or there is one for each condition.
         aggregate_kl_at_least: KL of the Gaussian with the aggregate's mean and covariance from a Gaussian prior, which
             no aggregate with these moments can fall below; of codes, what is sure of the next but one
             (:meth:`~tightbound.evaluation.positions.Positions.kl_at_least`); None for other priors.
@@ -123,7 +124,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         log_aggregate = _log_aggregate(latent.posterior, z)
         log_prior = latent.log_prior[0].double() if terms.exact else None
         common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
-        parts = _by_factor(latent.posterior, latent.prior if common else None, z)
+        parts = _by_factor(latent.posterior, latent.prior, z, common)
     information = Estimate.of(own - log_aggregate)
     return Decomposition(
         reconstruction=Estimate.of(terms.log_likelihood[0]),
@@ -177,13 +178,13 @@ class _Parts:
     information: Tensor | None = None
 
 
-def _by_factor(q: Distribution, p: Distribution | None, z: Tensor) -> _Parts:
-    if p is None:
-        return _Parts()
+def _by_factor(q: Distribution, p: Distribution | None, z: Tensor, common: bool) -> _Parts:
+    """Of codes, what they tell, be their prior one or one for each condition; all else is held against one prior."""
     if (found := positions_of(q, p, z)) is not None:
+        found = found if common else dataclasses.replace(found, log_prior=None)
         total = None if found.log_prior is None else found.log_aggregate.sum(1)
         return _Parts(found.kl_at_least(), total, found.kl(), found.information())
-    normal, prior = _factors(q), _factors(p)
+    normal, prior = _factors(q), _factors(p) if common and p is not None else None
     if prior is None:
         return _Parts()
     if normal is None:

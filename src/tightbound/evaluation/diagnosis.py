@@ -23,7 +23,8 @@ from .estimate import Estimate
 from .evaluate import Evaluation, evaluate
 from .gaps import Gaps, gaps
 from .passes import terms_of_the_first
-from .verdict import NOTHING, Symptoms, Verdict, judge
+from .positions import NOTHING
+from .verdict import Symptoms, Verdict, judge
 
 if TYPE_CHECKING:
     from ..training.options import TrainingOptions
@@ -42,13 +43,14 @@ class Diagnosis:
         remedy: The option to change, in words.
         fit: Negative log-likelihood, the first goal, or the bound on it where a posterior is a point; None where the
             model has none of this data.
-        aggregate_kl: KL of the aggregate posterior from the prior, the second goal.
+        aggregate_kl: KL of the aggregate posterior from the prior, the second goal: an upper bound if ``saturated``.
         gap: Log p(x) − ELBO, the third goal; None where it cannot be measured, as with a posterior that is a point.
         approximation_gap: Its part that no encoder could close with this family of posteriors.
         amortisation_gap: Its part that a better encoder would close.
         reconstruction: Expected log-likelihood.
         kl: KL of posterior and prior.
-        mutual_information: I(x; z); at most ln of the examples it was measured on.
+        mutual_information: I(x; z), at most ln of the examples it was measured on: a lower bound if ``saturated``.
+        saturated: Whether the mutual information is so near that ceiling that both are bounds.
         total_correlation: Of the aggregate posterior, where all factorises.
         aggregate_kl_at_least: A lower bound on ``aggregate_kl``, by its moments where the prior is Gaussian, and by its
             positions where latents are codes.
@@ -57,6 +59,7 @@ class Diagnosis:
         dimensions: All latent dimensions, or positions.
         kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
+        information_per_position: I(x; z_i) of each position, the coarsest grid first, where latents are codes.
         n: Examples.
         fit_n: Examples that ``fit`` and the gap and its parts are of, at even distances among these; 0 where there is
             no fit and no gap.
@@ -84,6 +87,7 @@ class Diagnosis:
     reconstruction: Estimate
     kl: Estimate
     mutual_information: Estimate
+    saturated: bool
     total_correlation: Estimate | None
     aggregate_kl_at_least: float | None
     decoder_use: Estimate
@@ -91,6 +95,7 @@ class Diagnosis:
     dimensions: int
     kl_per_dimension: tuple[float, ...] | None
     dimension_wise_kl: tuple[float, ...] | None
+    information_per_position: tuple[float, ...] | None
     n: int
     fit_n: int
     k: int
@@ -181,6 +186,7 @@ def diagnose(
         reconstruction=found.reconstruction,
         kl=kl,
         mutual_information=parts.mutual_information,
+        saturated=parts.saturated,
         total_correlation=parts.total_correlation,
         aggregate_kl_at_least=parts.aggregate_kl_at_least,
         decoder_use=use,
@@ -188,6 +194,7 @@ def diagnose(
         dimensions=symptoms.dimensions,
         kl_per_dimension=wise,
         dimension_wise_kl=parts.dimension_wise_kl,
+        information_per_position=parts.information_per_position,
         n=len(some),
         fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
         k=k,
@@ -207,13 +214,16 @@ def _symptoms(
     use: Estimate,
 ) -> Symptoms:
     change = gap and gap.kl_change
+    mismatch, at_least = _mismatch(parts)
     return Symptoms(
         kl=kl.value,
         mutual_information=parts.mutual_information.value,
         decoder_use=use.value,
         active=active if (told := parts.information_per_position) is None else sum(i > NOTHING for i in told),
         dimensions=terms.latents[0].posterior.event_shape.numel() if told is None else len(told),
-        mismatch=_mismatch(parts),
+        mismatch=mismatch,
+        mismatch_at_least=at_least,
+        unmeasured=_why_unmeasured(terms),
         gap=gap and gap.total.value,
         amortisation=gap.amortisation.value if gap and gap.amortisation else None,
         best_kl=kl.value + change.value if change else None,
@@ -241,11 +251,18 @@ def _told_apart(found: Evaluation, dimensions: int) -> tuple[float, ...] | None:
     return wise if wise is not None and len(wise) == dimensions else None
 
 
-def _mismatch(parts: Decomposition) -> float | None:
-    """The aggregate KL where it is known, else the least that it can be."""
+def _mismatch(parts: Decomposition) -> tuple[float | None, bool]:
+    """The aggregate KL where it is known, else the least that it can be; and whether it is that."""
     if parts.aggregate_kl is not None and not parts.saturated:
-        return parts.aggregate_kl.value
-    return parts.aggregate_kl_at_least
+        return parts.aggregate_kl.value, False
+    return parts.aggregate_kl_at_least, True
+
+
+def _why_unmeasured(terms: Terms) -> str:
+    prior = terms.latents[0].prior
+    if prior is not None and prior.batch_shape:
+        return "each condition has a prior of its own"
+    return "too few examples tell" if terms.exact else "the prior has no exact density"
 
 
 def _notes(parts: Decomposition, n: int, gap: Gaps | None, certain: bool, one_number: bool) -> Iterator[str]:

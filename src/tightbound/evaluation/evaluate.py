@@ -26,13 +26,12 @@ from .importance import per_example, prior_samples
 from .latents import reconstruction_error
 from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
 from .passes import Precision, check_split, over, terms_of_the_first
+from .positions import active_units
 from .relaxation import relaxation_gap
 from .sample_quality import SampleQuality
 
 __all__ = ["Evaluation", "evaluate"]
 
-ACTIVE = 1e-2
-"""A latent dimension is active if the posterior's mean varies more than this over the data."""
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
 """Samples of the prior for each example of a conditional model's prediction."""
@@ -66,7 +65,8 @@ class Evaluation:
         pareto_k: Mean shape of the tails of the weights; above 0.7 they are too heavy.
         unreliable: Share of the examples of which they are.
         trusted: Whether neither of the two speaks against ``nll``.
-        active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples.
+        active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples, or
+            positions of codes that tell more than 0.1 nats of them.
         kl_per_dimension: Mean KL of each latent dimension, nats; one entry, the whole, where it cannot be told apart.
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
@@ -166,7 +166,7 @@ def evaluate(
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
     notes = tuple(_notes(measure, terms.bounded, estimate, reason))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
-    more = _of_codes(model, split, values, found, seed) | _predictions(model, found, split, seed)
+    more = _of_codes(model, split, values, found, seed, sure) | _predictions(model, found, split, seed)
     return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), **more)
 
 
@@ -185,7 +185,7 @@ def _predictions(model: LatentVariableModel, found: Evaluation, split: Split, se
 
 
 def _of_codes(
-    model: LatentVariableModel, split: Split, values: dict[str, Tensor], found: Evaluation, seed: int
+    model: LatentVariableModel, split: Split, values: dict[str, Tensor], found: Evaluation, seed: int, sure: bool
 ) -> dict[str, Any]:
     """What is only known of discrete latents."""
     space: Any = model.posterior
@@ -193,11 +193,15 @@ def _of_codes(
         return {}
     usage = code_usage(model, split, seed=seed)
     out: dict[str, Any] = {"codebook_usage": usage.codebook_usage, "perplexity": usage.perplexity}
+    out["active_units"], _ = active_units(space, values["posterior_mean"])
     out["notes"] = (*found.notes, *usage.notes)
-    if hasattr(space, "relaxed"):
+    if hasattr(space, "relaxed") and not sure:
         out["relaxation_gap"] = relaxation_gap(model, split, seed=seed).gap
-    if model.prior_only and found.bits_per_dim is not None:
-        uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
+    if not (model.prior_only and sure and found.kl is not None):
+        return out
+    uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
+    out["notes"] += (f"the codes take {found.kl.value:.2f} nats; {uniform:.2f} if all were alike",)
+    if found.bits_per_dim is not None:
         measure, bits = measure_of(model.likelihood, split.spec), 1 / (split.spec.dimensions * math.log(2))
         total = values["reconstruction"].double() - uniform
         out["uniform_bits_per_dim"] = Estimate.of(total, -bits, measure.offset * bits)
@@ -243,16 +247,12 @@ def _summary(
         pareto_k=estimate and estimate.pareto_k,
         unreliable=estimate and estimate.unreliable,
         trusted=estimate and estimate.trusted,
-        active_units=_active_units(values["posterior_mean"].double()),
+        active_units=active_units(None, values["posterior_mean"])[0],
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),
         kl_is_analytic=analytic,
         measure="none" if kl is None and estimate is None else measure.kind,
         notes=notes,
     )
-
-
-def _active_units(codes: Tensor) -> int:
-    return int((codes.var(0) > ACTIVE).sum()) if len(codes) > 1 and codes.numel() else 0
 
 
 def _notes(

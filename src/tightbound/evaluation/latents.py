@@ -23,7 +23,9 @@ from ..progress import progress
 from ..randomness import fixed_noise
 
 __all__ = [
+    "BETWEEN_CODES",
     "Walk",
+    "check_dimensions",
     "encode",
     "interpolation",
     "natural_path",
@@ -37,6 +39,8 @@ Path = Literal["auto", "linear", "spherical"]
 
 CHUNK = 500
 """Examples that are encoded at once."""
+BETWEEN_CODES = "between its ends z mixes two codes and is none"
+"""What a reader must know of a walk between codes."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,8 @@ def traversal(
         seed: Seed of the draws.
 
     Raises:
-        UsageError: If a dimension does not exist, or the model has no prior to take the values from.
+        UsageError: If a dimension does not exist, latents are codes or no vector, or the model has no prior to take the
+            values from.
 
     Example:
         >>> import tightbound as tb
@@ -251,6 +256,7 @@ def traversal(
         >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
         torch.Size([2, 9, 1, 8, 8])
     """
+    check_dimensions(model)
     with evaluating(model), fixed_noise(seed):
         code = model(None if c is None else c.unsqueeze(0)).posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
@@ -263,11 +269,25 @@ def traversal(
         return _seen(model, z, c)
 
 
+def check_dimensions(model: LatentVariableModel) -> None:
+    """Refuses latents that are codes: an entry of a code's vector means nothing without the others.
+
+    Raises:
+        UsageError: If they are.
+    """
+    if hasattr(model.posterior, "codes_of"):
+        raise UsageError(
+            "The latents are codes, which have no dimensions to move one by one.",
+            got=type(model.recipe).__name__ if model.recipe else type(model.posterior).__name__,
+            expected="a model whose latent is a vector",
+            remedy="Try tightbound reconstruct, interpolate or sample; or train a recipe such as vae.",
+        )
+
+
 def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
     if code.dim() != 1:
-        raise UsageError(
-            "Only the dimensions of a vector can be traversed.", got=f"latents of shape {tuple(code.shape)}"
-        )
+        got, remedy = f"latents of shape {tuple(code.shape)}", "Try an interpolation, or a recipe such as vae."
+        raise UsageError("Only the dimensions of a vector can be traversed.", got=got, remedy=remedy)
     if wrong := [d for d in dims if not 0 <= d < len(code)]:
         raise UsageError("There is no such latent dimension.", got=wrong[0], expected=f"0 ... {len(code) - 1}")
 

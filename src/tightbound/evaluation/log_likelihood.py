@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..data import Split
-from ..distributions import has_density
+from ..distributions import CodeDistribution, has_density
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel, Terms
@@ -199,6 +199,8 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
         return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
+    if method == "annealed" and any(isinstance(latent.prior, CodeDistribution) for latent in terms.latents):
+        return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
         kinds = ", ".join(type(latent.prior).__name__ for latent in terms.latents)
         return f"the prior has a bound, no exact density ({kinds})", "Use method 'prior', which only samples it."

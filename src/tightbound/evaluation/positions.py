@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ..distributions import Bits, OneHot
-from ..distributions.codes import CodeDistribution, CodePoint, UniformCodes
+from ..distributions.codes import CodeDistribution, CodePoint, UniformCodes, latent_shape
 
-__all__ = ["Positions", "positions_of"]
+__all__ = ["ACTIVE", "NOTHING", "Positions", "active_units", "information_of", "positions_of"]
 
 Discrete = OneHot | Bits
+
+ACTIVE = 1e-2
+"""A latent dimension is active if the posterior's mean varies more than this over the data (variance)."""
+NOTHING = 0.1
+"""Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,49 @@ class Positions:
             return None
         chance = torch.log1p((self.codes - 1) / len(self.log_aggregate))
         return max(0.0, (kl - chance).sum().item())
+
+
+def active_units(space: Any, means: Tensor) -> tuple[int, int]:
+    """How many latent dimensions vary with the data, or positions of codes tell something of it, and of how many.
+
+    Args:
+        space: The posterior.
+        means: Its means for N examples, flattened, ``(N, d)``.
+
+    Example:
+        >>> active_units(None, torch.tensor([[0.0, 1.0], [0.0, -1.0]]))
+        (1, 2)
+    """
+    if (told := information_of(space, means)) is not None:
+        return int((told > NOTHING).sum()), len(told)
+    varies = means.double().var(0) if len(means) > 1 and means.numel() else torch.zeros(means.shape[1])
+    return int((varies > ACTIVE).sum()), means.shape[1]
+
+
+def information_of(space: Any, means: Tensor) -> Tensor | None:
+    r"""I(x; z_i) of each position of codes, the coarsest grid first, ``(P,)`` float64; None of other latents.
+
+    .. math:: I(x; z_i) = \mathrm{H}\Big(\frac{1}{N} \sum_n q(z_i \mid x_n)\Big)
+        - \frac{1}{N} \sum_n \mathrm{H}(q(z_i \mid x_n))
+
+    Args:
+        space: The posterior: the means of one over codes are their vectors, or else their probabilities.
+        means: Its means for N examples, flattened, ``(N, d)``.
+
+    Example:
+        >>> information_of(None, torch.zeros(5, 2)) is None
+        True
+    """
+    if not (hasattr(space, "codes_of") and hasattr(space, "grids")):
+        return None
+    if hasattr(space, "quantizers"):
+        rows = means.to(next(space.parameters())).unflatten(1, latent_shape(space))
+        codes = [level.flatten(1) for level in space.codes_of(rows)]
+        return -torch.cat([_log_shares(level, k).mean(0) for level, k in zip(codes, space.levels, strict=True)]).cpu()
+    p = means.double().unflatten(1, (math.prod(space.grids[0]), -1))
+    p = torch.cat([p, 1 - p], dim=-1) if p.shape[-1] == 1 else p  # bits
+    entropy = torch.special.entr
+    return (entropy(p.mean(0)) - entropy(p).mean(0)).sum(-1)
 
 
 def positions_of(q: Distribution, p: Distribution | None, z: Tensor) -> Positions | None:

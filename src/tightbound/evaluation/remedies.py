@@ -67,7 +67,10 @@ class Symptoms:
         decoder_use: Nats that the likelihood loses when the examples' latents are exchanged.
         active: Active latent dimensions, or positions of codes.
         dimensions: All latent dimensions, or positions.
-        mismatch: How far the aggregate posterior is from the prior at least, nats.
+        mismatch: How far the aggregate posterior is from the prior, or from what it is sure to be, nats; None where
+            neither is known.
+        mismatch_at_least: Whether that is only a lower bound.
+        unmeasured: Why neither is known, where that is so.
         gap: Log p(x) − ELBO, nats.
         amortisation: The part of it that is the encoder's, nats.
         best_kl: KL of the posterior that is best for each example, nats.
@@ -85,6 +88,8 @@ class Symptoms:
     active: int
     dimensions: int
     mismatch: float | None = None
+    mismatch_at_least: bool = False
+    unmeasured: str = "too few examples tell"
     gap: float | None = None
     amortisation: float | None = None
     best_kl: float | None = None

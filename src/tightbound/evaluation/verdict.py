@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from . import remedies as ways
+from .positions import NOTHING
 from .remedies import Options, Symptoms, Way, free_together, in_words, is_fitted, offer, open_to, option, whose_kl
 
 __all__ = ["NOTHING", "Symptoms", "Verdict", "judge"]
@@ -17,8 +18,6 @@ __all__ = ["NOTHING", "Symptoms", "Verdict", "judge"]
 Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised", "under-regularised"]
 Cause = tuple[str, Options]
 
-NOTHING = 0.1
-"""Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
 CHANGE = 0.15
 """By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
 too small or too large."""
@@ -48,7 +47,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     if too_much:
         return "under-regularised", *_why_too_much(s)
     if s.mismatch is not None and s.mismatch > max(LEAST_MISMATCH, MISMATCH * s.kl):
-        why = f"the codes of all data together are {s.mismatch:.1f} nats from the prior, so its samples are unlike them"
+        least = "at least " if s.mismatch_at_least else ""
+        why = f"all codes together are {least}{s.mismatch:.1f} nats from the prior, so its samples are unlike them"
         another = "" if is_fitted(s) else "take a recipe whose prior can learn (vae)"
         better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
         return "under-regularised", why, offer(s, *better, otherwise=another)
@@ -156,9 +156,10 @@ def _kl_said(s: Symptoms) -> str:
 
 def _what_is_left(s: Symptoms) -> tuple[str, str]:
     done = "nothing needs to change"
-    if s.mismatch is None and s.codes:
+    if s.mismatch is None and (s.codes or s.gap is None or s.amortisation is None):
         way = f"; for better samples, {in_words(s, second)}" if (second := ways.second_stage(s)) else ""
-        return "the latents are used; whether their codes agree with the prior, too few examples tell", done + way
+        unknown = "whether all codes together agree with the prior is not known"
+        return f"the latents are used; {unknown}: {s.unmeasured}", done + way
     if s.gap is None or s.amortisation is None:
         return "the latents are used and the codes agree with the prior", done
     if s.gap < NOTHING:

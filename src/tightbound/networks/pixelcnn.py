@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError, ShapeError, UsageError
+from ..progress import progress
 from .linear import Linear
 from .modes import evaluating
 from .pixelcnn_layers import AttentionCache, CausalAttention, EarlierChannels, GatedLayer, LayerCache
@@ -174,10 +175,12 @@ class PixelCNN(nn.Module):
         if null is not None:
             c, grid = self._twice(n, c, null, grid)
         codes = torch.zeros(n, self.planes, *self.size, dtype=torch.long, device=self.embedding.weight.device)
-        with evaluating(self):
+        with evaluating(self), progress("drawing codes, row by row", self.size[0]) as advance:
             logits = self._step(n if null is None else 2 * n, c, grid, cached)
-            for i, j, k in itertools.product(*map(range, (*self.size, self.planes))):
-                codes[:, k, i, j] = sampling.choose(*logits(codes, i, j, k).split(n))
+            for i in range(self.size[0]):
+                for j, k in itertools.product(range(self.size[1]), range(self.planes)):
+                    codes[:, k, i, j] = sampling.choose(*logits(codes, i, j, k).split(n))
+                advance()
         return codes.view(n, *self.shape)
 
     def _step(

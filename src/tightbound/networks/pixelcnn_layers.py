@@ -134,7 +134,8 @@ class CausalAttention(nn.Module):
     def __init__(self, channels: int, heads: int, shape: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
-            raise UsageError("Heads share the features.", got=f"{heads} heads", expected=f"a divisor of {channels}")
+            got, expected = f"--heads {heads}", f"a divisor of --channels {channels}"
+            raise UsageError("Heads share the features.", got=got, expected=expected, remedy="Try --heads 4.")
         self.heads = heads
         self.rows = nn.Parameter(0.1 * torch.randn(shape[0], 1, channels))
         self.columns = nn.Parameter(0.1 * torch.randn(shape[1], channels))

@@ -10,7 +10,25 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-__all__ = ["Sampling"]
+__all__ = ["COLDEST", "Sampling", "tempered"]
+
+COLDEST = 1e-30
+"""A temperature below this chooses the most probable: differences of logits over it are no numbers any more."""
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    r"""Logits over a temperature, :math:`(\eta - \max_k \eta_k) / T`, none above 0 and the largest 0, however low T is.
+
+    Args:
+        logits: ``(*batch, K)``.
+        temperature: T; 0 leaves nothing but the most probable.
+
+    Example:
+        >>> tempered(torch.tensor([1.0, 3.0]), 1e-40).softmax(-1)
+        tensor([0., 1.])
+    """
+    below = logits - logits.amax(-1, keepdim=True)
+    return below / temperature if temperature >= COLDEST else below.masked_fill(below < 0, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Sampling:
 
     Args:
         temperature: Divides the logits; 0 chooses the most probable.
-        top_k: Only so many of the most probable.
+        top_k: Only so many of the most probable; of equals the first.
         top_p: Only the most probable whose probabilities add up to this.
         guidance: s; 1 is the plain condition.
 
@@ -64,13 +82,11 @@ class Sampling:
             logits = null + self.guidance * (logits - null)
         if self.temperature == 0:
             return logits.argmax(-1)
-        logits = logits.float() / self.temperature
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, dim=-1).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -math.inf)
-        if self.top_p is not None and self.top_p < 1:
-            ordered, places = logits.sort(dim=-1, descending=True)
-            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-            cut = (before >= self.top_p).scatter(-1, places, before >= self.top_p)
-            logits = logits.masked_fill(cut, -math.inf)
-        return torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
+        logits = logits.float() if self.temperature == 1 else tempered(logits.float(), self.temperature)
+        if (self.top_k or math.inf) >= logits.shape[-1] and (self.top_p or 1) >= 1:
+            return torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
+        ordered, places = logits.sort(dim=-1, descending=True, stable=True)
+        left = ordered[..., : self.top_k].softmax(-1)
+        if self.top_p is not None:
+            left = left.masked_fill(left.cumsum(-1) - left >= self.top_p, 0)
+        return places.gather(-1, torch.multinomial(left, 1)).squeeze(-1)

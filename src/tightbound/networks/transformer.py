@@ -1,8 +1,9 @@
 r"""A decoder-only transformer over the codes of a grid: logits for each code, given a prefix and the codes before it.
 
-Convention: the codes of a grid come row by row, from the left; behind the prefix stands a learned start token, whose
-output is the first code's logits. Masks are True where something is seen. Shapes: n examples, L entries of the prefix,
-N codes of the grid, T = L + N places (prefix, start, all codes but the last), h heads of size d.
+Convention: the codes of a grid come row by row, from the left, the channels of a pixel one after another; behind the
+prefix stands a learned start token, whose output is the first code's logits. Masks are True where something is seen.
+Shapes: n examples, L entries of the prefix, N codes of the grid, T = L + N places (prefix, start, all codes but the
+last), h heads of size d.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ShapeError, UsageError
+from ..progress import progress
 from .linear import Linear
 from .modes import evaluating
 from .sampling import Sampling
@@ -43,7 +45,7 @@ class Transformer(nn.Module):
 
     Args:
         levels: How many codes there are.
-        shape: Shape of the grid, ``(height, width)`` or ``(length,)``.
+        shape: Shape of the grid, ``(channels, height, width)``, ``(height, width)`` or ``(length,)``.
         width: Size of the vector at each place.
         layers: Blocks.
         heads: Attention heads, which share the width.
@@ -108,13 +110,13 @@ class Transformer(nn.Module):
         remedy = "Fit the prior to codes of this grid, or build it for the grid of these."
         _check("codes", codes, [(*codes.shape[:1], *self.shape)], remedy)
         front, seen = self._front(len(codes), prefix, prefix_mask)
-        before = self.codes(codes.flatten(1)[:, :-1]) + self.places()[:-1]
+        before = self.codes(self._in_a_row(codes)[:, :-1]) + self.places()[:-1]
         x = torch.cat([front, before], dim=1)
         attend = self._causal(x.shape[1], front.shape[1] - 1, seen)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, attend)
-        return self.head(self.norm(x[:, front.shape[1] - 1 :])).unflatten(1, self.shape)
+        return self._on_grid(self.head(self.norm(x[:, front.shape[1] - 1 :])))
 
     @torch.no_grad()
     def generate(
@@ -144,17 +146,28 @@ class Transformer(nn.Module):
         if guided:
             prefix, prefix_mask = self._joined(n, prefix, null, prefix_mask, null_mask)
         codes = torch.empty(n, self.length, dtype=torch.int64, device=self.start.device)
-        with evaluating(self):
+        with evaluating(self), progress("drawing codes", self.length) as advance:
             cached = CachedTransformer(self, 2 * n if guided else n, prefix, prefix_mask)
             for i in range(self.length):
                 before = codes[:, i - 1]
                 logits = cached.step(before.repeat(2) if guided else before) if i else cached.first
                 codes[:, i] = sampling.choose(logits[:n], logits[n:] if guided else None)
-        return codes.unflatten(1, self.shape)
+                advance()
+        return self._on_grid(codes)
 
     def places(self) -> Tensor:
-        """The learned place of every code of the grid, ``(N, width)``."""
-        return functools.reduce(operator.add, self.axes).flatten(0, -2)
+        """The learned place of every code of the grid in their order, ``(N, width)``."""
+        return self._in_a_row(functools.reduce(operator.add, self.axes).unsqueeze(0))[0]
+
+    def _in_a_row(self, grids: Tensor) -> Tensor:
+        """What stands at the places of grids ``(n, *shape, *rest)``, in the order of the codes, ``(n, N, *rest)``."""
+        return (grids.movedim(1, 3) if len(self.shape) == 3 else grids).flatten(1, len(self.shape))
+
+    def _on_grid(self, row: Tensor) -> Tensor:
+        """The inverse of :meth:`_in_a_row`."""
+        if len(self.shape) < 3:
+            return row.unflatten(1, self.shape)
+        return row.unflatten(1, (*self.shape[1:], self.shape[0])).movedim(3, 1)
 
     def _front(self, n: int, prefix: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What stands before the codes, ``(n, L + 1, width)``, and which of it is seen, ``(n, L + 1)``."""
@@ -391,7 +404,8 @@ def _check(name: str, given: Tensor, shapes: Sequence[tuple[int, ...]], remedy: 
 
 def _check_heads(width: int, heads: int, rotary_prefix: int) -> None:
     if width % heads:
-        remedy = f"Try width {heads * max(1, width // heads)}."
-        raise ShapeError("The heads share the width.", got=f"{width} for {heads}", expected="a multiple", remedy=remedy)
+        remedy = f"Try --width {heads * max(1, width // heads)}, or other --heads."
+        got = f"--width {width} for --heads {heads}"
+        raise ShapeError("The heads share the width.", got=got, expected="a multiple", remedy=remedy)
     if rotary_prefix and (width // heads) % 2:
         raise ShapeError("Rotary places turn pairs of numbers.", got=f"heads of {width // heads}", expected="even")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..distributions import Bits, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
+from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
 from ..quantizers.quantized import check_codes
@@ -29,6 +29,8 @@ class _Relaxable(Conditional):
     """
 
     temperature: Tensor
+    at_mode: bool = False
+    """Whether it is the point at its most probable codes, in any mode: what a prior that is fitted to those needs."""
 
     def __init__(
         self,
@@ -56,7 +58,14 @@ class _Relaxable(Conditional):
         return self.logits(out, inputs.dim() - len(self.input_shape))
 
     def distribution(self, features: Tensor) -> Distribution:
+        if self.at_mode:
+            return self._point(features)
         return self._relaxed(features) if self.training else self._exact(features)
+
+    def _point(self, logits: Tensor) -> CodePoint:
+        q = self._exact(logits)
+        nothing = logits.new_zeros(q.batch_shape)
+        return CodePoint(q.mode, self.codes_of(q.mode), nothing, nothing)
 
     def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         """The relaxed distribution in any mode: what the exact one is compared with, for the relaxation gap."""

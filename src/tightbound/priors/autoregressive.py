@@ -30,7 +30,8 @@ class ConvolutionalGrid(nn.Module):
     """A PixelCNN over one grid of codes, shown the condition and the grids above.
 
     Args:
-        network: The PixelCNN; its ``grid_channels`` are those of the map of the grids above.
+        network: The PixelCNN, over the grid or, of codes in a row, over ``(1, length)``; its ``grid_channels`` are
+            those of the map of the grids above.
         embedding: Features of conditions, or None.
         above: Numbers of codes of the grids above, the top first.
 
@@ -49,6 +50,7 @@ class ConvolutionalGrid(nn.Module):
 
     def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
         """Of every code given those before it and above, ``(n, positions)``."""
+        codes = codes.reshape(len(codes), *self.network.shape)
         return _of_chosen(self.network(codes, embedded(self.embedding, c), self._map(above)), codes)
 
     def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
@@ -206,7 +208,7 @@ class AutoregressiveCodes(CodeDistribution):
         for grid in self.prior.grids:
             draw: Callable[..., Tensor] = grid.generate  # pyright: ignore[reportAssignmentType]
             drawn.append(draw(math.prod(leading), c, tuple(drawn), self.prior.sampling))
-        return tuple(codes.view(*leading, *codes.shape[1:]) for codes in drawn)
+        return tuple(codes.view(*leading, *grid) for codes, grid in zip(drawn, self.space.grids, strict=True))
 
     def _conditions(self, leading: Sequence[int]) -> Tensor | None:
         return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(-1, self.c.shape[-1])

@@ -14,6 +14,8 @@ ENTRIES = 1 << 21
 """Distances held at once on a CPU: 8 MiB stay in its cache, which is faster than one large product."""
 DEVICE_ENTRIES = 1 << 26
 """The same on an accelerator, which wants large products."""
+WORK = 1 << 30
+"""Distances that an iteration of k-means takes at most."""
 JITTER = 0.01
 """Standard deviation of the noise on repeated vectors, as a share of the data's."""
 
@@ -103,8 +105,8 @@ def _gumbel(like: Tensor) -> Tensor:
 def k_means(vectors: Tensor, count: int, iterations: int = 10) -> Tensor:
     """Centres ``(count, d)`` of vectors ``(N, d)`` by Lloyd's iterations from spread starts.
 
-    A centre without vectors stays where it is. Of very many vectors 64 for each centre are used; with fewer vectors
-    than centres, see :func:`fill`.
+    A centre without vectors stays where it is. Of very many vectors 64 for each centre are used, fewer of thousands of
+    centres. With less than two for each there is nothing to average: see :func:`fill`.
 
     References:
         Least squares quantization in PCM (Lloyd, 1982).
@@ -114,10 +116,11 @@ def k_means(vectors: Tensor, count: int, iterations: int = 10) -> Tensor:
         tensor([[ 1.],
                 [10.]])
     """
-    if len(vectors) <= count:
+    most = min(64 * count, WORK // count)
+    if min(len(vectors), most) < 2 * count:
         return fill(vectors, count)
-    if len(vectors) > 64 * count:
-        vectors = vectors[torch.randperm(len(vectors), device=vectors.device)[: 64 * count]]
+    if len(vectors) > most:
+        vectors = vectors[torch.randperm(len(vectors), device=vectors.device)[:most]]
     centres = spread(vectors, count)
     for _ in range(iterations):
         sizes, sums = moments(vectors, nearest(vectors, centres), count).split([1, vectors.shape[1]], dim=1)

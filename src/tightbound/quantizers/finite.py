@@ -18,15 +18,18 @@ from .quantized import Quantized, check_codes, check_finite, grid_of, rows_of, s
 
 __all__ = ["FiniteScalarQuantizer"]
 
-MARGIN = 1e-3
-"""By how much the bound exceeds the outermost levels, so that they are reached before tanh saturates."""
+MARGIN, WIDEST = 1e-3, 0.25
+"""By which share of their distance, and how much of a level at most, the bound exceeds the outermost levels, so that
+they are reached before tanh saturates: by half a level it would reach beyond them."""
+MOST = 1 << 24
+"""Whole numbers that float32 tells apart."""
 
 
 class FiniteScalarQuantizer(nn.Module):
     r"""Few bounded dimensions, each rounded to one of its levels; the code is their mixed-radix number.
 
-    A dimension with :math:`L` levels, half-width :math:`h = (1 + 10^{-3})(L - 1) / 2` and offset :math:`o`, which is
-    0 for odd and 1/2 for even :math:`L`, is
+    A dimension with :math:`L` levels, of half-width :math:`h`, which is :math:`(L - 1) / 2` and a little more, and with
+    offset :math:`o`, which is 0 for odd and 1/2 for even :math:`L`, is
 
     .. math:: \hat z = \mathrm{round}\big(h \tanh(z + \operatorname{artanh}(o / h)) - o\big) / \lfloor L / 2 \rfloor,
 
@@ -42,7 +45,7 @@ class FiniteScalarQuantizer(nn.Module):
         dim: Width d of the vectors, which learned projections turn into ``len(levels)`` and back.
 
     Raises:
-        UsageError: If there are no levels, one has fewer than 3, or ``dim`` is less than 1.
+        UsageError: If there are no levels, one has fewer than 3, they make too many codes, or ``dim`` is less than 1.
 
     Example:
         >>> quantizer = FiniteScalarQuantizer((8, 5, 5, 5), dim=16)
@@ -59,7 +62,10 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.levels, self.dim = tuple(levels), dim
         if not self.levels or min(self.levels) < 3:
-            raise UsageError("Every dimension needs 3 levels.", got=self.levels, remedy="Try (8, 5, 5, 5).")
+            raise UsageError("Every dimension needs 3 levels.", got=self.levels, remedy="Try --fsq-levels 8 5 5 5.")
+        if math.prod(self.levels) > MOST:
+            got, remedy = f"{self.levels}: {math.prod(self.levels)} codes", "Try --fsq-levels 8 5 5 5."
+            raise UsageError("So many codes cannot be told apart.", got=got, expected=f"at most {MOST}", remedy=remedy)
         if dim < 1:
             raise UsageError("Vectors have at least one dimension.", got=f"dim = {dim}", expected="1 or more")
         self.codes = math.prod(self.levels)
@@ -104,7 +110,8 @@ class FiniteScalarQuantizer(nn.Module):
 
     def bounded(self, values: Tensor) -> Tensor:
         """Numbers ``(*shape, len(levels))`` squeezed between the outermost levels, one level apart being 1."""
-        half = (1 + MARGIN) * (self.widths - 1).to(values.dtype) / 2
+        half = (self.widths - 1).to(values.dtype) / 2
+        half = half + (MARGIN * half).clamp(max=WIDEST)
         offset = (1 - self.widths % 2).to(values.dtype) / 2
         return half * torch.tanh(values + torch.atanh(offset / half)) - offset
 

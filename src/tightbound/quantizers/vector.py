@@ -6,6 +6,7 @@ Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape `
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from ..networks.linear import Linear
 from .clusters import fill, k_means, moments, nearest
 from .quantized import Quantized, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
 
-__all__ = ["VectorQuantizer", "direction"]
+__all__ = ["VectorQuantizer", "direction", "forget"]
 
 PSEUDO_COUNT = 1e-5
 """How many vectors each code is taken to have had at its own place, so that an unused one stays there."""
@@ -44,9 +45,10 @@ class VectorQuantizer(nn.Module):
 
     A code is dead when its average count is below the share ``revive`` of the mean count and the average has half
     filled its window (69 steps at 0.99). It becomes a random vector of the batch, and its average starts again between
-    that share and the mean, so that it has about two windows to prove itself. At 0.03 a code of average popularity
-    is not taken for dead by chance while a batch has at least K / 16 vectors, and what is lost with a code used that
-    rarely is little. Nothing in this waits for the device.
+    that share and the mean, so that it has about two windows to prove itself. Of a codebook that is learned by
+    gradients, ``anew`` tells which codes did so since the optimiser was last made to :func:`forget` what they were. At
+    0.03 a code of average popularity is not taken for dead by chance while a batch has at least K / 16 vectors, and
+    what is lost with a code used that rarely is little. Nothing in this waits for the device.
 
     Both learn in :meth:`forward` in training mode only, and, where ``torch.distributed`` is initialised, from the
     vectors of all processes, which then keep the same codebook. Everything is at least float32, within autocast too.
@@ -86,6 +88,7 @@ class VectorQuantizer(nn.Module):
     averages: Tensor
     weight: Tensor
     started: Tensor
+    anew: Tensor
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("averages", torch.zeros(codes, 1 + width))  # N and S
         self.register_buffer("weight", torch.zeros(()))  # 1 - decay^t
         self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("anew", torch.zeros(codes, 1, dtype=torch.bool), persistent=False)
         self._known_started = False
 
     def forward(self, z: Tensor) -> Quantized:
@@ -228,10 +232,38 @@ class VectorQuantizer(nn.Module):
         fresh = size * torch.cat([torch.ones_like(sizes), picked], dim=1)
         self.averages.copy_(torch.where(dead, fresh, self.averages))
         self.codebook.copy_(torch.where(dead, picked, self.codebook))
+        if self.ema is None:
+            self.anew.logical_or_(dead)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._known_started = False
+
+
+@torch.no_grad()
+def forget(quantizers: Iterable[VectorQuantizer], optimizer: Any) -> None:
+    """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
+
+    Args:
+        quantizers: Those whose codebooks the optimiser moves; to be called before each of its steps.
+        optimizer: The optimiser.
+
+    Example:
+        >>> quantizer = VectorQuantizer(4, 2, ema=None)
+        >>> optimizer = torch.optim.Adam(quantizer.parameters())
+        >>> quantizer.codebook.grad = torch.ones(4, 2)
+        >>> optimizer.step()
+        >>> quantizer.anew[1] = True
+        >>> forget([quantizer], optimizer)
+        >>> optimizer.state[quantizer.codebook]["exp_avg"][:, 0]
+        tensor([0.1000, 0.0000, 0.1000, 0.1000])
+    """
+    for quantizer in quantizers:
+        codebook = quantizer.codebook
+        for remembered in (codebook.grad, *optimizer.state.get(codebook, {}).values()):
+            if isinstance(remembered, Tensor) and remembered.shape == codebook.shape:
+                remembered.masked_fill_(quantizer.anew, 0)
+        quantizer.anew.zero_()
 
 
 def direction(vectors: Tensor) -> Tensor:

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from ..conditions import Condition
     from ..models.latent import LatentVariableModel
 
-__all__ = ["CVAE", "ConditionName", "Conditioned", "condition_of", "embedding_of", "prefix_of"]
+__all__ = [
+    "CVAE",
+    "ConditionName",
+    "Conditioned",
+    "TextPositions",
+    "condition_of",
+    "embedding_of",
+    "prefix_of",
+    "rotary_places",
+]
 
 ConditionName = Literal["auto", "class", "vector", "image", "text"]
+TextPositions = Literal["learned", "rotary"]
 
 
 @register("cvae")
@@ -139,11 +149,18 @@ def embedding_of(condition: Any, dim: int) -> nn.Module:
     return ImageEmbedding(condition.shape, dim) if len(condition.shape) == 3 else Observed(condition.size, dim)
 
 
-def prefix_of(condition: Any, width: int) -> nn.Module | None:
+def prefix_of(condition: Any, width: int, positions: TextPositions = "learned") -> nn.Module | None:
     """What stands in front of a transformer: the tokens of a text, or features of another condition."""
     from ..conditions import TextCondition
     from ..networks import TokenPrefix
 
     if isinstance(condition, TextCondition):
-        return TokenPrefix(condition.vocabulary, condition.size, width)
+        return TokenPrefix(condition.vocabulary, condition.size, width, positions)
     return embedding_of(condition, width) if condition else None
+
+
+def rotary_places(condition: Any, positions: TextPositions, behind: int = 0) -> int:
+    """The longest prefix whose places a transformer turns: that of a text, with so many entries behind it."""
+    from ..conditions import TextCondition
+
+    return condition.size + behind if positions == "rotary" and isinstance(condition, TextCondition) else 0

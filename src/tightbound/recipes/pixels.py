@@ -9,7 +9,7 @@ from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import register
 from .base import Recipe, check_sizes
-from .cvae import condition_of, embedding_of, prefix_of
+from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,10 +140,13 @@ class TransformerRecipe(_Pixels):
     """Size of the vector at each place."""
     heads: int = 4
     """Attention heads, which share it."""
+    text_positions: TextPositions = "learned"
+    """Places of a text in front of the pixels: a learned vector for each, or queries and keys turned by them."""
 
     def network(self, data: DataSpec, condition: Condition | None) -> Any:
         from ..networks import Transformer
         from ..priors import TransformerGrid
 
-        network = Transformer(data.levels or 2, data.shape, self.width, self.layers, self.heads, self.dropout)
-        return TransformerGrid(network, prefix_of(condition, self.width))
+        rotary = rotary_places(condition, self.text_positions)
+        network = Transformer(data.levels or 2, data.shape, self.width, self.layers, self.heads, self.dropout, rotary)
+        return TransformerGrid(network, prefix_of(condition, self.width, self.text_positions))

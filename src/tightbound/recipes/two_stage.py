@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ..data.options import DataOptions
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import check_choices, register
+from ..training.options import TrainingOptions
 from .base import Recipe, check_sizes
-from .cvae import condition_of, embedding_of, prefix_of
+from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,6 +47,8 @@ class PriorOptions:
     """Tokens of a text at most; 256 of them are the bytes."""
     caption_length: int = 32
     """Tokens of the longest text."""
+    text_positions: TextPositions = "learned"
+    """Places of a text in front of a transformer: a learned vector for each, or queries and keys turned by them."""
     layers: int = 8
     """Layers of a pixelcnn or transformer."""
     channels: int = 64
@@ -79,13 +83,19 @@ class TwoStage(Recipe):
 
     .. math:: \max_{p(z \mid c)} \mathbb{E}_{q(z \mid x)} \log p(z \mid c)
 
+    The posterior is frozen; over codes it is, from now on, the point at its mode, so that one and the same code of an
+    example is learned from, evaluated and decoded (as the image tokens of DALL-E are).
+
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
         Diagnosing and Enhancing VAE Models (Dai and Wipf, 2019).
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Args:
         first: The recipe of the first stage.
         second: The prior.
+        first_training: How the first stage was trained, to say how it is made again.
+        first_data: On what.
 
     Raises:
         UsageError: If the prior does not suit the latents.
@@ -103,9 +113,14 @@ class TwoStage(Recipe):
     """The recipe of the first stage."""
     second: PriorOptions = dataclasses.field(default_factory=PriorOptions)
     """The prior."""
+    first_training: TrainingOptions | None = None
+    """How the first stage was trained."""
+    first_data: DataOptions | None = None
+    """What the first stage was trained on."""
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
+        from ..posteriors import BernoulliPosterior, CategoricalPosterior
 
         first = self.first.build(data)
         if first.condition is not None:
@@ -119,6 +134,8 @@ class TwoStage(Recipe):
         prior = _over_codes(first.posterior, o, condition) if is_code_space(first.posterior) else _over_vectors(self, o)
         for part in (first.posterior, first.likelihood):
             part.requires_grad_(False)
+        if isinstance(first.posterior, BernoulliPosterior | CategoricalPosterior):
+            first.posterior.at_mode = True
         model = LatentVariableModel(prior, first.likelihood, first.posterior)
         model.condition, model.prior_only = condition, True
         return model
@@ -174,8 +191,11 @@ def _transformer(posterior: Any, level: int, o: PriorOptions, condition: Conditi
 
     above = posterior.levels[:level]
     positions = sum(math.prod(grid) for grid in posterior.grids[:level])
-    network = Transformer(posterior.levels[level], posterior.grids[level], o.width, o.layers, o.heads, o.dropout)
-    embedding = prefix_of(condition, o.width)
+    rotary = rotary_places(condition, o.text_positions, positions)
+    network = Transformer(
+        posterior.levels[level], posterior.grids[level], o.width, o.layers, o.heads, o.dropout, rotary
+    )
+    embedding = prefix_of(condition, o.width, o.text_positions)
     return TransformerGrid(network, embedding, above, positions)
 
 

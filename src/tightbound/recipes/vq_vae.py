@@ -63,15 +63,19 @@ class _Quantized(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.code_dim, self.channels, (self.codes,))
-        if self.blocks < 0 or (self.hidden is not None and self.hidden < 1):
-            raise UsageError("There are no such blocks.", got=f"blocks {self.blocks}, hidden {self.hidden}")
-        for name in ("commitment", "codebook"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise UsageError(f"The weight {name} is out of range.", got=value, expected="0 or more, finite")
+        for name, least in {"codes": 1, "code_dim": 1, "blocks": 0, "hidden": 1, "project": 1}.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise _out_of_range(name, value, f"{least} or more")
+        for size in self.channels:
+            if size < 1:
+                raise _out_of_range("channels", size, "1 or more")
+        for name, most in {"commitment": math.inf, "codebook": math.inf, "decay": 1, "revive": 1}.items():
+            if not 0 <= (value := getattr(self, name)) < most:
+                raise _out_of_range(name, value, f"0 or more, {'finite' if most == math.inf else f'below {most}'}")
         if self.quantizer == "fsq" and (self.cosine or self.project is not None):
-            raise UsageError("Finite scalar quantisation compares nothing.", remedy="Leave --cosine and --project out.")
+            got = " and ".join(["--cosine"] * self.cosine + ["--project"] * (self.project is not None))
+            remedy = "Leave --cosine and --project out, or choose another --quantizer."
+            raise UsageError("Finite scalar quantisation compares nothing.", got=f"{got} with fsq", remedy=remedy)
 
     def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
         from ..objectives.quantized import vq
@@ -88,7 +92,8 @@ class _Quantized(Recipe):
         posterior: Any = model.posterior
         pairs = zip(posterior.levels, posterior.grids, strict=True)
         few = [(k, examples * math.prod(grid)) for k, grid in pairs if k > examples * math.prod(grid)]
-        return [f"{k} codes for {n} vectors of all training examples: lower --codes" for k, n in few]
+        lower = "--fsq-levels" if self.quantizer == "fsq" else "--codes"
+        return [f"{k} codes for {n} vectors of all training examples: lower {lower}" for k, n in few]
 
     def _quantizer(self) -> nn.Module:
         from ..quantizers import FiniteScalarQuantizer, VectorQuantizer
@@ -114,6 +119,11 @@ class _Quantized(Recipe):
         from ..networks import GridDecoder
 
         return GridDecoder(inputs, shape, channels, self.blocks, self.hidden, parameters, self.activation)
+
+
+def _out_of_range(name: str, value: float, expected: str) -> UsageError:
+    option = f"--{name.replace('_', '-')}"
+    return UsageError(f"{option} is out of range.", got=f"{option} {value:g}", expected=expected)
 
 
 @register("vq-vae")

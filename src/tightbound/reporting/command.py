@@ -7,9 +7,11 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from ..recipes import TwoStage
+from ..data import DataOptions
+from ..recipes import Recipe, TwoStage
 from ..runs import RunConfig
-from ..spec import to_json
+from ..spec import kind_of
+from ..training.options import TrainingOptions
 
 __all__ = ["changed", "reproduction_command"]
 
@@ -17,15 +19,15 @@ __all__ = ["changed", "reproduction_command"]
 def reproduction_command(config: RunConfig, out: str) -> str | None:
     """The ``tightbound train`` command of a run: only the options that differ from their defaults.
 
-    Of a second stage it is the ``tightbound fit-prior``, with FIRST for the run of the first.
+    Of a second stage it is that of the first, into a folder FIRST, and on a second line the ``tightbound fit-prior``.
 
     Args:
         config: What the run's ``config.json`` says.
         out: Where the new run shall be.
 
     Returns:
-        One command for a POSIX shell, or None if the run cannot be made by a command: its model was put together, or
-        its data handed over, in Python.
+        One command or two for a POSIX shell, or None if the run cannot be made by a command: its model was put
+        together, or its data handed over, in Python.
 
     Example:
         >>> from tightbound.data import DataOptions, DataSpec
@@ -36,18 +38,31 @@ def reproduction_command(config: RunConfig, out: str) -> str | None:
         >>> reproduction_command(config, "runs/a b")
         "tightbound train vae --data digits --out 'runs/a b' --hidden 64 32 --epochs 30"
     """
-    if config.recipe is None or config.data is None:
+    recipe, data = config.recipe, config.data
+    if recipe is None or data is None or not data.data:
         return None
-    if isinstance(config.recipe, TwoStage):
-        words, parts = ["tightbound", "fit-prior", "FIRST", "--out", out], (config.recipe.second, config.training)
-    else:
-        words = ["tightbound", "train", to_json(config.recipe)["kind"], "--data", config.data.data, "--out", out]
-        parts = (config.recipe, config.data, config.training)
+    if not isinstance(recipe, TwoStage):
+        return _train(recipe, data, config.training, out)
+    first, training = recipe.first_data, recipe.first_training
+    other = ["--data", data.data] if first is not None and first.data != data.data else []
+    fit = shlex.join(
+        ["tightbound", "fit-prior", "FIRST", "--out", out, *other, *_flags(recipe.second, config.training)]
+    )
+    if first is None or training is None or not first.data:  # of an old version, or on arrays
+        return fit
+    return f"{_train(recipe.first, first, training, 'FIRST')}\n{fit}"
+
+
+def _train(recipe: Recipe, data: DataOptions, training: TrainingOptions, out: str) -> str:
+    words = ["tightbound", "train", kind_of(recipe), "--data", data.data, "--out", out]
+    return shlex.join([*words, *_flags(recipe, data, training)])
+
+
+def _flags(*parts: Any) -> Iterator[str]:
     for options in parts:
         for name, value in changed(options).items():
             if name != "data":
-                words.extend(_flag(name, value))
-    return shlex.join(words)
+                yield from _flag(name, value)
 
 
 def changed(options: Any) -> dict[str, Any]:

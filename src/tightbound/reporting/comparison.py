@@ -10,7 +10,7 @@ what makes an example hard for both runs cancels, so that it is known far better
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from ..data import Data, Split
 from ..errors import UsageError
 from ..evaluation import Estimate, LikelihoodEstimate, per_example
 from ..evaluation.decomposition import spread
-from ..evaluation.evaluate import ACTIVE
 from ..evaluation.latents import reconstruction_error
 from ..evaluation.log_likelihood import refusal
 from ..evaluation.passes import over, terms_of_the_first
+from ..evaluation.positions import active_units
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 from ..randomness import fixed_noise
-from ..runs import RunConfig, RunFolder
+from ..runs import RunConfig, RunFolder, options_of
 from ..spec import to_json
 from ..training.device import find_device
 from .command import changed
@@ -59,8 +59,9 @@ class ComparedRun:
         reconstruction: Expected log-likelihood under the posterior, nats.
         kl: KL of posterior and prior, nats.
         squared_error: Of the reconstruction, summed over an example.
-        active_units: Latent dimensions whose posterior mean varies by more than 0.01.
-        dimensions: Entries of the latent.
+        active_units: Latent dimensions whose posterior mean varies by more than 0.01, or positions of codes that tell
+            more than 0.1 nats of the data.
+        dimensions: Entries of the latent, or positions.
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``.
         trusted: Whether nothing speaks against ``nll``.
         notes: What a reader must know of these numbers.
@@ -257,16 +258,22 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Of each run the options that are not alike in all: one that a recipe lacks counts where another changed it."""
-    values, chosen = [], [dict[str, Any]() for _ in configs]
-    for config, different in zip(configs, chosen, strict=True):
+    """Of each run the options that are not alike in all: one that a recipe lacks counts where another changed it.
+
+    Those of a first stage go by the names that they have in a run of their own.
+    """
+    values, chosen = [], []
+    for config in configs:
         parts = [part for part in (config.recipe, config.data, config.training) if part is not None]
-        values.append({f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part)})
-        for part in parts:
-            different.update(changed(part))
-    names = dict.fromkeys(name for options in values for name in options if name not in IGNORED)
+        values.append(_named(options_of(part) for part in parts))
+        chosen.append(_named(options_of(part, changed) for part in parts))
+    names = dict.fromkeys(name for options in values for name in options if name.split(".")[-1] not in IGNORED)
     told = [name for name in names if _differs(name, values, chosen)]
     return [{name: options[name] for name in told if name in options} for options in values]
+
+
+def _named(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {name.removeprefix("first."): value for part in parts for name, value in part.items()}
 
 
 def _differs(name: str, values: list[dict[str, Any]], chosen: list[dict[str, Any]]) -> bool:
@@ -312,11 +319,12 @@ def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict
             "trusted": found.trusted,
             "notes": found.notes,
         }
+    active, dimensions = active_units(model.posterior, codes)
     return numbers | {
         "reconstruction": Estimate.of(values["reconstruction"], offset=-measure.offset),
         "squared_error": Estimate.of(each["squared_error"]),
-        "active_units": int((codes.double().var(0) > ACTIVE).sum()) if len(codes) > 1 else 0,
-        "dimensions": codes.shape[1],
+        "active_units": active,
+        "dimensions": dimensions,
         "measure": measure.kind if kls or reason is None else "none",
         "per_example": each,
         "codes": codes,

@@ -9,8 +9,7 @@ import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis, Estimate, diagnose
-from ..evaluation.decomposition import decompose, spread
-from ..evaluation.verdict import NOTHING
+from ..evaluation.decomposition import spread
 from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
 from . import figures, page
@@ -46,7 +45,9 @@ def _bars(found: Diagnosis) -> str:
     said, mismatch = found.mutual_information.value, found.aggregate_kl
     bars = []
     if mismatch is not None:
-        bars.append(("KL", [("mutual information", said), ("codes together against the prior", mismatch.value)]))
+        least, most = (" (at least)", " (at most)") if found.saturated else ("", "")
+        parts = [(f"mutual information{least}", said), (f"codes together against the prior{most}", mismatch.value)]
+        bars.append(("KL", parts))
     if found.approximation_gap and found.amortisation_gap:
         approximation = ("posterior's family", found.approximation_gap.value)
         bars.append(("gap", [approximation, ("encoder", found.amortisation_gap.value)]))
@@ -58,11 +59,14 @@ def _bars(found: Diagnosis) -> str:
 
 def _table(found: Diagnosis) -> str:
     fewer = f"; of {found.fit_n} examples" if found.fit_n != found.n else ""
+    least, most = (", at least", ", at most") if found.saturated else ("", "")
+    ceiling = f"never above ln {found.n} = {math.log(found.n):.2f} here"
     rows: list[tuple[str, Estimate | None, str]] = [
         ("negative log-likelihood", found.fit, f"the fit: the first goal{fewer}"),
-        ("KL of all codes together from the prior", found.aggregate_kl, "self-consistency: the second goal"),
+        (f"KL of all codes together from the prior{most}", found.aggregate_kl, "self-consistency: the second goal"),
+        ("  and at least", _least(found), "what is sure of it"),
         ("log p(x) − ELBO", found.gap, f"tightness of the bound: the third goal{fewer}"),
-        ("mutual information I(x; z)", found.mutual_information, f"at most ln {found.n} = {math.log(found.n):.2f}"),
+        (f"mutual information I(x; z){least}", found.mutual_information, ceiling),
         ("total correlation of the codes", found.total_correlation, "dependence of the latent dimensions"),
         ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
     ]
@@ -70,25 +74,21 @@ def _table(found: Diagnosis) -> str:
     return page.table(["nats per example", "value ± standard error", "what it is"], shown, numbers=1)
 
 
+def _least(found: Diagnosis) -> Estimate | None:
+    """What the KL of all codes together is at least, where it is known by bounds alone."""
+    known = found.aggregate_kl_at_least if found.saturated else None
+    return None if known is None else Estimate(known, None)
+
+
 def _cell(value: Estimate) -> str:
     return str(value).replace("-", "−")
-
-
-def _positions(m: Material, test: Split) -> str:
-    """What each position of the codes tells of the examples: the entries of a vector say nothing by themselves."""
-    told = decompose(m.model, test, seed=m.seed).information_per_position
-    if not told:
-        return ""
-    bars = figures.dimension_bars(told, [nats > NOTHING for nats in told], "I(x; position) [nats]")
-    title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
-    return page.wide(page.figure(page.plot(figures.svg(bars), alt=title), title))
 
 
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
     kl = np.asarray(found.kl_per_dimension or ())
     if is_code_space(m.model.posterior):
-        return _positions(m, test)
+        return ""
     if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""
     parameter = next(m.model.parameters())

@@ -12,8 +12,10 @@ import torch
 from .. import __version__
 from ..evaluation import Estimate, Evaluation, SampleQuality
 from ..evaluation.baselines import Baseline, baselines
+from ..evaluation.positions import ACTIVE, NOTHING, active_units
 from ..likelihoods import measure_of
-from ..spec import to_json
+from ..recipes.two_stage import TwoStage, is_code_space
+from ..spec import kind_of, to_json
 from . import page
 from .command import changed, reproduction_command
 from .material import Material
@@ -51,8 +53,9 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     e, own = m.evaluation, rows[0]
     there = len(m.data.split(e.split))
     where = f"On {e.n:,}{'' if e.n == there else f' of {there:,}'} {e.split} examples"
-    latents = m.codes.shape[1]
-    active = f"{e.active_units} of {latents} latent dimensions are active." if latents else "It has no latent."
+    active, latents = active_units(m.model.posterior, m.codes)
+    what = "positions of codes" if is_code_space(m.model.posterior) else "latent dimensions"
+    active = f"{active} of {latents} {what} are active." if latents else "It has no latent."
     if e.nll is None or e.measure == "none":
         error = f"{where} the squared error of a reconstruction is {_cell(own.squared_error)}"
         pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
@@ -108,10 +111,17 @@ def evaluation(m: Material) -> str:
         ("codes used", None if e.codebook_usage is None else f"{e.codebook_usage:.1%}", "of all codes, by this split"),
         ("perplexity", None if e.perplexity is None else f"{e.perplexity:.0f}", "codes, equally used, as uncertain"),
         ("effective sample size", ess, "importance samples that count"),
-        ("active units", f"{e.active_units} of {m.codes.shape[1]}", "the posterior's mean varies by more than 0.01"),
+        ("active units", *_active(m)),
     ]
     there = [[name, value, what] for name, value, what in [*rows, *_quality(e.sample_quality)] if value is not None]
     return page.table(["", "value ± standard error", "what it is"], there, numbers=1)
+
+
+def _active(m: Material) -> tuple[str, str]:
+    """How many of how many, and what that is."""
+    codes = is_code_space(m.model.posterior)
+    what = f"positions that tell more than {NOTHING} nats" if codes else f"its mean varies by more than {ACTIVE}"
+    return " of ".join(map(str, active_units(m.model.posterior, m.codes))), what
 
 
 def _quality(found: SampleQuality | None) -> Iterator[tuple[str, str | None, str]]:
@@ -172,7 +182,12 @@ def _cell(estimate: Estimate | None, digits: int = 2) -> str:
 
 def configuration(m: Material) -> str:
     """Every option, as HTML tables; what differs from its default is marked."""
-    parts = {f"Recipe {recipe_name(m)}": m.config.recipe, "Data": m.config.data, "Training": m.config.training}
+    recipe: Any = m.config.recipe
+    parts = {f"Recipe {recipe_name(m)}": recipe}
+    if isinstance(recipe, TwoStage):
+        first = {f"First stage: {kind_of(recipe.first)}": recipe.first, "Its data": recipe.first_data}
+        parts = first | {"Its training": recipe.first_training, "Prior": recipe.second}
+    parts |= {"Data": m.config.data, "Training": m.config.training}
     text = page.paragraph("An asterisk marks what differs from its default.")
     return text + page.tiles(
         *(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from .. import pictures
 from ..conditions import PartCondition
-from ..evaluation.evaluate import ACTIVE
-from ..evaluation.latents import interpolation, natural_path, traversal
+from ..evaluation.latents import BETWEEN_CODES, interpolation, natural_path, traversal
+from ..evaluation.positions import ACTIVE, NOTHING, information_of
 from ..randomness import fixed_noise
+from ..recipes.two_stage import is_code_space
 from ..runs import number
 from . import figures, page
 from .maps import flat_views
@@ -51,9 +52,8 @@ def samples(m: Material, count: int = 36) -> str:
     with fixed_noise(m.seed):
         sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
     tiles = (page.figure(_grid(x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
-    return page.paragraph("Latents drawn from the prior; the same latent stands in the same place on both sides.") + (
-        page.tiles(*tiles)
-    )
+    same = "Latents drawn from the prior; the same latent stands in the same place on both sides."
+    return (page.paragraph(same) if len(sides) > 1 else "") + page.tiles(*tiles)
 
 
 def _completions(m: Material, count: int = 8) -> str:
@@ -76,10 +76,11 @@ def interpolations(m: Material, rows: int = 5) -> str:
     walk = interpolation(m.model, x0, x1, steps=9, c=c)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
+    mixed = f"; {BETWEEN_CODES}" if is_code_space(m.model.posterior) else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
-        "everything between is the mean of p(x|z)."
+        f"everything between is the mean of p(x|z){mixed}."
     )
     return page.paragraph(text) + _grid(whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1])
 
@@ -99,6 +100,8 @@ def traversals(m: Material, rows: int = 8) -> str:
     """The most active dimensions, each moved alone, as HTML."""
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
+    if is_code_space(m.model.posterior):
+        return page.paragraph("The latents are codes, so there are no single dimensions to move.")
     x, c = m.examples(m.spread(1))
     if m.model(c).posterior(x).mean.dim() != 2:
         return page.paragraph("The latent is not a vector, so it has no single dimensions to move.")
@@ -153,7 +156,9 @@ def _classes(m: Material, indices: Tensor, most: int = 40) -> tuple[Any, list[st
 
 
 def activity(m: Material) -> str:
-    """How much each latent dimension is used, as HTML."""
+    """How much each latent dimension, or each position of codes, is used, as HTML."""
+    if (told := information_of(m.model.posterior, m.codes)) is not None:
+        return _positions(told.tolist())
     size, what, unit = _activity(m)
     active = (_variance(m) > ACTIVE).tolist()
     used = f"{sum(active)} of {len(active)} dimensions are active: their posterior mean varies by more than {ACTIVE}."
@@ -166,6 +171,15 @@ def activity(m: Material) -> str:
     return page.paragraph(used + why) + page.wide(
         page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
     )
+
+
+def _positions(told: list[float]) -> str:
+    """The entries of a vector that stands for a code say nothing by themselves."""
+    active = [nats > NOTHING for nats in told]
+    used = f"{sum(active)} of {len(active)} positions of codes are active: they tell more than {NOTHING} nats."
+    bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]"))
+    title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
+    return page.paragraph(used) + page.wide(page.figure(page.plot(bars, alt=title), title))
 
 
 def _activity(m: Material) -> tuple[Tensor, str, str]:

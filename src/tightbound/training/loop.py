@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from .. import __version__, checkpoint, pictures
@@ -22,6 +23,8 @@ from ..data import Data
 from ..errors import TrainingError, UnknownName, UsageError
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
+from ..progress import silent
+from ..quantizers.vector import VectorQuantizer, forget
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
@@ -33,7 +36,7 @@ from .notes import check_data, never_warm, said_before
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
-from .step import Step, start_from_data
+from .step import Step, draw_by_xavier, start_from_data
 
 __all__ = ["TrainingResult", "train", "train_on"]
 
@@ -152,6 +155,7 @@ class _Run:
         self.selects = self.rows.index("bound") if "bound" in self.rows else 0
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(model, options, self.fabric.device))
+        self.revived = [m for m in model.modules() if isinstance(m, VectorQuantizer) and m.ema is None and m.revive]
         self.average = MovingAverage(model, options.ema)
         self.run = Progress(parts=self.fabric.world_size * options.accumulate)
         self.ask_every = 1
@@ -164,6 +168,7 @@ class _Run:
         """Makes a new run folder, or takes up the state in an old one."""
         if resume:
             check_same_run(self.folder.config(), self.config)
+            self._warn()
             path = self.folder.checkpoint(which)
             scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
             self.fabric.strategy.precision.load_state_dict(scaler)
@@ -176,6 +181,9 @@ class _Run:
                 f"{self.folder.path} holds a run already.",
                 remedy="Go on with it by --resume, or choose another --out.",
             )
+        self._warn()
+        if self.options.initial_weights == "xavier":
+            draw_by_xavier(self.model, self.options.seed)
         if self.options.data_start:
             start_from_data(self.model, self.train_split, self.options.seed)
         self.average = MovingAverage(self.model, self.options.ema)
@@ -184,16 +192,21 @@ class _Run:
             self._save("last")
         self.fabric.barrier()
 
+    def _warn(self) -> None:
+        """Says what speaks against the run while nothing has been computed for it."""
+        console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
+        for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
+            console.print(line, soft_wrap=True, markup=False)
+        if self.warmup > self.steps:
+            line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))
+            console.print(line, soft_wrap=True, markup=False)
+
     def go(self, stop: Stop) -> TrainingResult:
         """Steps until the end, early stopping or a signal."""
         first = self.fabric.is_global_zero
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
         self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
         self.bar = ProgressBar(self.steps, self.run.step, show=first)
-        for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
-            self.bar.say(line)
-        if self.warmup > self.steps:
-            self.bar.say(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
         self.model.train()
         try:
             while not (reason := self._ended(stop)):
@@ -252,6 +265,7 @@ class _Run:
             self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=self.options.clip_norm, error_if_nonfinite=False
             )
+        forget(self.revived, self.optimizer)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.run.step)
@@ -371,7 +385,8 @@ class _Run:
         split = self.data.valid if len(self.data.valid) else self.data.train
         batch = split.batch(torch.arange(min(8, len(split))), self.fabric.device)
         x = batch.x.to(next(self.model.parameters()).dtype)
-        pictures.training_picture(self.model.given(batch), x, self.folder.samples / f"step_{self.run.step:07d}.png")
+        with silent():
+            pictures.training_picture(self.model.given(batch), x, self.folder.samples / f"step_{self.run.step:07d}.png")
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,8 @@ class TrainingOptions:
     """Decay of an exponential moving average of the weights (0: none; 0.999 is common), which is then what is kept."""
     seed: int = 0
     """Seed of the initial weights, the order of the data and all noise."""
+    initial_weights: Literal["torch", "xavier"] = "torch"
+    """How a new model's weights are drawn: as torch does, or by Xavier's uniform rule with biases of zero."""
     data_start: bool = True
     """Let parts that can (the decoder's last bias, pseudo-inputs) start from training examples."""
     evaluate_every: int | None = None

@@ -16,7 +16,7 @@ from ..data import Data
 from ..errors import UsageError
 from ..models.latent import LatentVariableModel
 from ..recipes.two_stage import PriorOptions, TwoStage, is_code_space
-from ..runs import RunFolder, load, load_run_data
+from ..runs import RunConfig, RunFolder, load, load_run_data
 from .device import find_device
 from .latents import encoded_data
 from .loop import TrainingResult, train_on
@@ -29,31 +29,39 @@ __all__ = ["PriorStep", "fit_prior"]
 class PriorStep(nn.Module):
     """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
 
+    Each visit takes one of an example's views at random, and draws z where a view is the moments of its posterior.
+
     Args:
         model: The two-stage model.
-        mirrored: Whether each example comes with its mirror image, of which one is taken at random.
     """
 
     rows = ("log_prior",)
 
-    def __init__(self, model: LatentVariableModel, mirrored: bool) -> None:
+    def __init__(self, model: LatentVariableModel) -> None:
         super().__init__()
-        self.model, self.mirrored = model, mirrored
+        self.model = model
 
     def forward(self, latents: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
-        if self.mirrored:
-            side = torch.randint(2, (len(latents),), device=latents.device)
-            latents = latents[torch.arange(len(latents), device=latents.device), side]
-        return self._log_prior(latents, c).unsqueeze(0)
+        return self._log_prior(_one_view(latents), c).unsqueeze(0)
 
     def _log_prior(self, latents: Tensor, c: Tensor | None) -> Tensor:
         prior: Any = self.model(c).prior()
         if not is_code_space(self.model.posterior):
-            mean, std = latents.unbind(1)
-            return prior.log_prob(mean + std * torch.randn_like(std))
+            return prior.log_prob(_drawn(latents) if latents.dim() == 3 else latents)
         grids: Any = self.model.posterior.grids  # pyright: ignore[reportAttributeAccessIssue]
         levels = latents.round().long().split([math.prod(grid) for grid in grids], dim=1)
         return prior.code_log_prob(tuple(k.unflatten(1, grid) for k, grid in zip(levels, grids, strict=True))).sum(-1)
+
+
+def _one_view(latents: Tensor) -> Tensor:
+    n, views = latents.shape[:2]
+    chosen = torch.randint(views, (n,), device=latents.device)
+    return latents[torch.arange(n, device=latents.device), chosen]
+
+
+def _drawn(moments: Tensor) -> Tensor:
+    mean, std = moments.unbind(1)
+    return mean + std * torch.randn_like(std)
 
 
 def fit_prior(
@@ -69,7 +77,9 @@ def fit_prior(
 ) -> TrainingResult:
     """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
 
-    The latents are encoded once, into ``latents.safetensors`` in the folder of the first stage.
+    The latents are encoded once, into ``latents.safetensors`` in the folder of the first stage. A latent of codes is
+    encoded to the most probable ones, and that is also the posterior of the model which this leaves: its prior is
+    learned, selected and evaluated on the same codes.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -80,13 +90,14 @@ def fit_prior(
         prior: What the prior is.
         options: How to train it.
         data: Other data than the first stage's own.
-        latents: A file of latents, of this model and this data.
+        latents: A file of latents, of this model and this data, that is there already.
         resume: Go on where the run in ``out`` stopped.
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
 
     Raises:
-        UsageError: If the prior does not suit the latents, or ``out`` holds a run already.
-        CheckpointError: If ``run`` holds no complete run, or the latents are of another model.
+        UsageError: If the prior does not suit the latents, there is no file ``latents``, or ``out`` holds a run
+            already.
+        CheckpointError: If ``run`` holds no complete run, or ``latents`` is of another model or damaged.
 
     Example:
         >>> import tempfile, tightbound as tb
@@ -106,16 +117,18 @@ def fit_prior(
     first = load(run).to(find_device(options.device))
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    model = build_seeded(TwoStage(_first(config.recipe), prior or PriorOptions()), found.spec, options.seed)
+    model = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
     for part in ("posterior", "likelihood"):
         checkpoint.load_into(getattr(model, part), checkpoint.tensors_of(getattr(first, part)), run)
     model.starts_from_data = False
     if isinstance(model.condition, TextCondition) and found.train.captions is not None:
         model.condition.initialise_captions(found.train.captions)
-    step = PriorStep(model, mirrored=found.train.transform.flip)
-    return train_on(model, found, encoded, step, out=Path(out), options=options, resume=resume)
+    return train_on(model, found, encoded, PriorStep(model), out=Path(out), options=options, resume=resume)
 
 
-def _first(recipe: Any) -> Any:
-    """A prior that was fitted before is replaced, not fitted upon."""
-    return recipe.first if isinstance(recipe, TwoStage) else recipe
+def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:
+    """What becomes of a run; a prior that was fitted before is replaced, not fitted upon."""
+    recipe: Any = config.recipe
+    if isinstance(recipe, TwoStage):
+        return dataclasses.replace(recipe, second=prior)
+    return TwoStage(recipe, prior, config.training, config.data)

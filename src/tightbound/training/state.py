@@ -142,7 +142,7 @@ def check_same_run(old: RunConfig, new: RunConfig) -> None:
     if old == new:
         return
     was, now = to_json(old), to_json(new)
-    different = [f"{part}: {_difference(was[part], now[part])}" for part in was if was[part] != now[part]]
+    different = [f"{part}: {_difference(_flat(was[part]), _flat(now[part]))}" for part in was if was[part] != now[part]]
     raise UsageError(
         "The options or the data differ from those of the run to resume.",
         got="; ".join(different),
@@ -150,8 +150,14 @@ def check_same_run(old: RunConfig, new: RunConfig) -> None:
     )
 
 
-def _difference(was: Any, now: Any) -> str:
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        return f"{was} was {now}"
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The entries of an object and of the objects in it, under dotted names; of anything else itself, under its own."""
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = (_flat(inner, f"{name}.{key}" if name else key) for key, inner in value.items())
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})" for name in names)
+    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})".strip() for name in names)

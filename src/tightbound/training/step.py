@@ -16,7 +16,7 @@ from ..objectives import elbo, reconstruction
 from ..randomness import epoch_order, fixed_noise, mix
 from ..recipes import Recipe
 
-__all__ = ["Step", "build_seeded", "start_from_data"]
+__all__ = ["Step", "build_seeded", "draw_by_xavier", "start_from_data"]
 
 
 class Step(nn.Module):
@@ -65,6 +65,30 @@ def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableMod
         return recipe.build(spec)
 
 
+@torch.no_grad()
+def draw_by_xavier(model: LatentVariableModel, seed: int = 0) -> None:
+    r"""Draws the weights of a new model's linear layers and convolutions anew, with biases of zero; frozen ones stay.
+
+    .. math:: w \sim \mathcal{U}(-a, a), \qquad a = \sqrt{6 / (n_{\text{in}} + n_{\text{out}})}
+
+    References:
+        Understanding the Difficulty of Training Deep Feedforward Neural Networks (Glorot and Bengio, 2010).
+
+    Args:
+        model: The model, which a recipe has just built; others are left as they are.
+        seed: Of the weights.
+    """
+    if not model.starts_from_data:
+        return
+    with fixed_noise(seed):
+        for module in model.modules():
+            if isinstance(module, _WEIGHTED) and module.weight.requires_grad:
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 STARTING = 2000
 """Training examples that a part which starts from data sees, unless it says how many it wants."""
 
