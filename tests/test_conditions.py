@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tightbound.condition_files import read_conditions
 from tightbound.conditions import (
     ClassCondition,
     Condition,
@@ -18,9 +20,9 @@ from tightbound.conditions import (
     VectorCondition,
     missing,
     observed_part,
-    read_conditions,
 )
 from tightbound.data import Batch, Data, DataSpec
+from tightbound.data.arrays import as_conditions
 from tightbound.errors import DataError, ObjectiveError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
@@ -91,7 +93,7 @@ def test_words_name_a_condition_or_are_refused_with_what_there_is() -> None:
             classes.parse(wrong)
         assert says in str(caught.value)
     for wrong in ("1 2", "one two three", ""):
-        with pytest.raises(UsageError, match="3 numbers"):
+        with pytest.raises(UsageError, match="3 finite numbers"):
             VectorCondition((3,)).parse(wrong)
 
 
@@ -241,3 +243,88 @@ def test_unconditional_models_are_given_nothing() -> None:
 
 def test_every_condition_is_one() -> None:
     assert all(isinstance(condition, Condition) for condition, _ in CONDITIONS.values())
+
+
+def test_a_picture_is_a_condition_where_the_model_is_given_one(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = torch.from_numpy(pixels / np.float32(255)).flatten()
+    found = read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "a.png", 2)
+    assert found is not None
+    torch.testing.assert_close(found, expected.expand(2, -1))
+    np.save(tmp_path / "a.npy", pixels[None])
+    torch.testing.assert_close(read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "a.npy", 1), found[:1])
+    part = PartCondition((1, 4, 6), quadrants=1)
+    seen = read_conditions(part, None, tmp_path / "a.png", 1)
+    assert seen is not None
+    torch.testing.assert_close(seen, part.seen(expected.view(1, 1, 4, 6)), equal_nan=True)
+    color = read_conditions(VectorCondition((3, 4, 6)), None, tmp_path / "a.png", 1)
+    assert color is not None
+    torch.testing.assert_close(color.view(3, -1), expected.expand(3, -1))
+    with pytest.raises(UsageError, match="another size"):
+        read_conditions(VectorCondition((1, 6, 4)), None, tmp_path / "a.png", 1)
+    with pytest.raises(UsageError, match="no picture"):
+        read_conditions(ClassCondition(NAMES), None, tmp_path / "a.png", 1)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "b.png", 1)
+
+
+def test_no_condition_can_be_asked_for_where_it_was_learned(tmp_path: Path) -> None:
+    for condition in (ClassCondition(NAMES, drop=0.1), VectorCondition((3,), drop=0.1)):
+        found = read_conditions(condition, "none", None, 2)
+        assert found is not None
+        torch.testing.assert_close(found, missing(torch.zeros_like(found)), equal_nan=True)
+    assert read_conditions(ClassCondition(("some", "none")), "none", None, 1) == torch.tensor([[1]])
+    np.save(tmp_path / "none.npy", np.array([[1], [-1]]))
+    for words, path in (("none", None), (None, tmp_path / "none.npy")):
+        with pytest.raises(UsageError, match="has not learned to go without"):
+            read_conditions(ClassCondition(NAMES), words, path, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (np.zeros((0, 1), int), "holds no condition"),
+        (np.array([[1.5]]), "do not fit"),
+        (np.array([[9]]), "outside"),
+        (np.array([["a"]]), "do not fit"),
+        (np.array([[np.inf]]), "do not fit"),
+        (np.array(3.5), "do not fit"),
+    ],
+    ids=str,
+)
+def test_arrays_of_no_classes_are_refused(values: np.ndarray, says: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", values)
+    with pytest.raises(UsageError, match=says):
+        read_conditions(ClassCondition(NAMES), None, tmp_path / "c.npy", 2)
+
+
+def test_whole_floats_are_classes_and_infinite_numbers_no_vectors(tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", np.array([[1.0], [0.0]]))
+    found = read_conditions(ClassCondition(NAMES), None, tmp_path / "c.npy", None)
+    assert found is not None
+    assert found.tolist() == [[1], [0]]
+    with pytest.raises(UsageError, match="3 finite numbers"):
+        VectorCondition((3,)).parse("inf 1 1")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "becomes"),
+    [((5,), np.float32, (1,)), ((5, 4, 6), np.uint8, (1, 4, 6)), ((5, 3), np.uint8, (3,)), ((5, 2), np.int64, (2,))],
+)
+def test_numbers_beside_examples_take_the_shape_and_scale_of_a_condition(
+    shape: tuple[int, ...], dtype: Any, becomes: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    found = as_conditions(values, 5, "train")
+    assert found.shape == (5, *becomes)
+    scale = 255 if dtype == np.uint8 else 1
+    np.testing.assert_allclose(found.reshape(shape) * scale, values.astype(np.float32), rtol=1e-6)
+
+
+def test_a_class_beyond_the_last_finds_no_row_on_any_device() -> None:
+    """Where the classes cannot be looked at in time, the table's own check stops what is outside them."""
+    embedding = ClassEmbedding(3, 2)
+    assert embedding.row_of(torch.tensor([-1, 0, 2])).tolist() == [3, 0, 2]
+    assert (embedding.row_of(torch.tensor([3, 4, 9])) >= embedding.table.num_embeddings).all()

@@ -22,7 +22,7 @@ ORDER = [
     *("data.spec", "data.options", "training.options"),
     *("schedules", "checkpoint", "randomness"),
     "information",
-    *("text", "conditions"),
+    *("text", "conditions", "condition_files"),
     *("distributions", "networks", "quantizers", "likelihoods", "completion", "autoregressive"),
     *("posteriors", "priors", "pixels"),
     *("models", "objectives", "recipes"),

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from tightbound import checkpoint, load, train
-from tightbound.conditions import ClassCondition, TextCondition, missing, read_conditions
+from tightbound.condition_files import read_conditions
+from tightbound.conditions import ClassCondition, TextCondition, missing
 from tightbound.data import Batch, Data
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.likelihoods import Bernoulli

@@ -43,11 +43,12 @@ Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 SplitName = Annotated[Literal["train", "valid", "test"], arg(help="Which part of the data.")]
 Source = Annotated[str | None, arg(metavar="DATA", help="Other data than the run's own.")]
 Words = Annotated[
-    str | None, arg(metavar="WORDS", help="What the model is given: a class, numbers, a text; default: some of each.")
+    str | None,
+    arg(metavar="WORDS", help="What the model is given: a class, numbers, a text, or none; default: some of each."),
 ]
 WordsFile = Annotated[
     Path | None,
-    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, or an .npy array."),
+    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
 ]
 Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +26,6 @@ __all__ = [
     "VectorCondition",
     "missing",
     "observed_part",
-    "read_conditions",
 ]
 
 
@@ -75,6 +72,15 @@ class Condition(nn.Module):
         """How many values a whole entry has, from 0 on; None for numbers."""
         return None
 
+    @property
+    def picture(self) -> tuple[int, ...] | None:
+        """Shape ``(channels, height, width)`` of the picture that it is; None if it is none."""
+        return None
+
+    def of_picture(self, picture: Tensor) -> Tensor:
+        """The condition ``(size,)`` that a picture is, or that is seen of it."""
+        return picture.flatten()
+
     def __init__(self, size: int, drop: float = 0.0) -> None:
         super().__init__()
         if not 0 <= drop <= 1:
@@ -100,7 +106,9 @@ class Condition(nn.Module):
             UsageError: If they name none.
         """
         raise UsageError(
-            "This model's condition cannot be said in words.", got=words, remedy="Give a file: --condition-file."
+            "This model's condition cannot be said in words.",
+            got=words,
+            remedy="Give a picture or an .npy: --condition-file FILE.",
         )
 
     def describe(self, c: Tensor) -> str:
@@ -185,9 +193,13 @@ class VectorCondition(Condition):
             values = torch.tensor([float(word) for word in words.replace(",", " ").split()])
         except ValueError:
             values = torch.empty(0)
-        if len(values) != self.size:
-            raise UsageError("That is not such a vector.", got=words, expected=f"{self.size} numbers")
+        if len(values) != self.size or values.isinf().any():
+            raise UsageError("That is not such a vector.", got=words, expected=f"{self.size} finite numbers")
         return values
+
+    @property
+    def picture(self) -> tuple[int, ...] | None:
+        return self.shape if len(self.shape) == 3 else None
 
     def describe(self, c: Tensor) -> str:
         shown = ", ".join(f"{value:.3g}" for value in c[:6].tolist())
@@ -245,6 +257,13 @@ class PartCondition(Condition):
 
     def of(self, batch: Examples) -> Tensor:
         return self.seen(batch.x)
+
+    @property
+    def picture(self) -> tuple[int, ...] | None:
+        return self.shape
+
+    def of_picture(self, picture: Tensor) -> Tensor:
+        return self.seen(picture.unsqueeze(0))[0]
 
     def seen(self, x: Tensor) -> Tensor:
         """What is seen of pictures ``(n, *shape)``, ``(n, size)``."""
@@ -348,79 +367,6 @@ class TextCondition(Condition):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._tokenizer = None
-
-
-def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int | None) -> Tensor | None:
-    """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
-
-    Args:
-        condition: What the model is given, or None.
-        words: One condition.
-        path: A text with one condition on each line, or an ``.npy`` of conditions ``(m, size)``.
-        n: How many; None for each of them once.
-
-    Returns:
-        ``(n, size)``.
-
-    Raises:
-        UsageError: If the model is given nothing, it is no such condition, or the file cannot be read.
-
-    Example:
-        >>> read_conditions(ClassCondition(("cat", "dog")), "dog", None, 2)
-        tensor([[1],
-                [1]])
-    """
-    if words is None and path is None:
-        return None
-    if not isinstance(condition, Condition):
-        raise UsageError(
-            "This model is given no condition.",
-            got=words if path is None else path,
-            expected="neither --condition nor --condition-file",
-            remedy="Leave it out, or train recipe 'cvae', or a prior: tightbound fit-prior RUN --condition class.",
-        )
-    if words is not None and path is not None:
-        raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
-    some = [condition.parse(words)] if words is not None else _from_file(condition, Path(path or ""))
-    return torch.stack([some[i % len(some)] for i in range(len(some) if n is None else n)])
-
-
-def _from_file(condition: Condition, path: Path) -> list[Tensor]:
-    try:
-        if path.suffix == ".npy":
-            return [_checked(condition, row) for row in np.atleast_1d(np.load(path, allow_pickle=False))]
-        lines = path.read_text(encoding="utf8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read.",
-            got=error,
-            expected="a text with one condition on each line, or an .npy",
-            remedy="Check the path of --condition-file.",
-        ) from None
-    if not (some := [condition.parse(line) for line in lines if line.strip()]):
-        raise UsageError(f"{path} holds no condition.", got="empty lines alone", expected="one on each line")
-    return some
-
-
-def _checked(condition: Condition, entries: Any) -> Tensor:
-    row, most = np.asarray(entries).reshape(-1), condition.limit
-    if row.size != condition.size or row.dtype.kind not in "iuf" or (most is not None and row.dtype.kind == "f"):
-        raise UsageError(
-            "The file's conditions do not fit.",
-            got=f"{row.size} numbers of kind {row.dtype}",
-            expected=f"{condition.size} {'numbers' if most is None else 'whole numbers'}",
-            remedy="Give an array (conditions, entries of one).",
-        )
-    if most is None:
-        return torch.from_numpy(row.astype(np.float32))
-    if not -1 <= row.min() <= row.max() < most:
-        raise UsageError(
-            "The file's conditions are outside what there is.",
-            got=f"{row.min()} to {row.max()}",
-            expected=f"0 to {most - 1}, or -1 for none",
-            remedy="Name them in a text file, one on each line.",
-        )
-    return torch.from_numpy(row.astype(np.int64))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -123,7 +123,8 @@ def captions_to_rank(model: LatentVariableModel, words: str | None, file: Path |
     """
     import torch
 
-    from .conditions import TextCondition, read_conditions
+    from .condition_files import read_conditions
+    from .conditions import TextCondition
 
     if not isinstance(model.condition, TextCondition):
         given = "nothing" if model.condition is None else type(model.condition).__name__.removesuffix("Condition")

@@ -104,7 +104,7 @@ def _no_judge(among: int) -> UsageError:
 def _conditions(run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int) -> Tensor | None:
     """What was asked for, or some of each."""
     from . import pictures
-    from .conditions import read_conditions
+    from .condition_files import read_conditions
     from .runs import load_run_data
 
     c = read_conditions(model.condition, words, file, n)

@@ -194,8 +194,8 @@ def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, T
     Of a model without a latent there are draws alone. They are made piece by piece, in memory that does not grow.
 
     Args:
-        marginal: p(x), or p(x | c) of one condition ``(size,)`` or of n.
-        n: How many.
+        marginal: p(x), or p(x | c) of one condition ``(size,)`` or of as many as are drawn.
+        n: How many, where the conditions do not say it.
         temperature: Factor on the distance of z from the prior's mean; of codes, what divides their logits.
 
     Raises:

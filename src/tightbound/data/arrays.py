@@ -143,18 +143,22 @@ def as_labels(labels: Array, count: int, what: str) -> npt.NDArray[np.int64]:
 def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float32]:
     """What a model is given with each example, float32 ``[N, *condition_shape]``; NaN where it is missing.
 
+    Bytes are images or shares of 255, and scaled to [0, 1]; ``[N, height, width]`` has one channel, ``[N]`` one entry.
+
     Raises:
         DataError: If there are more or fewer than examples, or they are no finite numbers.
     """
-    if values.dtype.kind not in "buif" or values.ndim < 2 or len(values) != count:
+    if values.dtype.kind not in "buif" or values.ndim < 1 or len(values) != count or values.size == 0:
         raise DataError(
             f"The conditions of {what} do not match its examples.",
             got=f"{values.dtype} of shape {values.shape}, {count} examples",
-            expected=f"numbers of shape ({count}, ...)",
+            expected=f"numbers of shape ({count},) or ({count}, ...)",
         )
     if np.isinf(values).any():
         raise DataError(f"The conditions of {what} are infinite.", expected="finite numbers; NaN for what is missing")
-    return np.ascontiguousarray(values, np.float32)
+    shape = {1: (count, 1), 3: (count, 1, *values.shape[1:])}.get(values.ndim, values.shape)
+    numbers = np.ascontiguousarray(values, np.float32).reshape(shape)
+    return numbers / np.float32(255) if values.dtype == np.uint8 else numbers
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:

@@ -270,7 +270,8 @@ def _notes(parts: Decomposition, n: int, gap: Gaps | None, certain: bool, one_nu
         yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
     if parts.saturated:
         ceiling = f"ln {n} = {math.log(n):.1f} nats, the most that {n} examples can show"
-        yield f"the mutual information is near {ceiling}: it is at least this, and the aggregate KL at most that"
+        aggregate = ", and the aggregate KL at most that" if parts.aggregate_kl is not None else ""
+        yield f"the mutual information is near {ceiling}: it is at least this{aggregate}"
     if one_number:
         yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
     if certain:

@@ -45,7 +45,11 @@ class ClassEmbedding(nn.Module):
                 expected=f"0 to {self.classes - 1}, or -1 for none",
                 remedy="Check the labels of the data, or build the model from its spec.",
             )
-        return self.table(label.remainder(self.classes + 1))  # -1 is the last
+        return self.table(self.row_of(label))
+
+    def row_of(self, label: Tensor) -> Tensor:
+        """The last row for no class; for one that there is not a row behind the table, where a GPU stops too."""
+        return torch.where(label < 0, self.classes, label + (label >= self.classes))
 
 
 class Observed(nn.Module):
