@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import tightbound as tb
 from instances import double, within_error
-from tightbound import pictures
+from tightbound import picture_commands, pictures
 from tightbound.completion import Pretrained
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
-from tightbound.errors import CheckpointError, ObjectiveError, ShapeError, UsageError
+from tightbound.errors import ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import evaluate
 from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
-from tightbound.training.step import start_from_data
+from tightbound.runs import RunFolder
+from tightbound.training.step import Step, start_from_data
+
+QUICK: Any = {"steps": 3, "batch_size": 20, "pictures": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,58 @@ def test_the_hybrid_is_a_share_of_both(data: Data, alpha: float) -> None:
             hybrid(terms, wrong)
     with pytest.raises(ObjectiveError, match="no samples of the prior"):
         gsnn(model.given(batch).terms(batch.x))
+
+
+@pytest.mark.parametrize("prior", ["diagonal", "coupling", "spline"])
+def test_gradients_of_gsnn_reach_every_prior_that_the_hybrid_takes(data: Data, prior: Any) -> None:
+    model = VAE(latent_dim=3, hidden=(8,), prior=prior, hybrid=0.5).build(data.spec)
+    terms = model().terms(data.test.batch(torch.arange(6)).x, k=2, generate=True)
+    gsnn(terms).sum().backward()
+    assert model.prior is not None
+    assert any(p.grad is not None and p.grad.any() for p in model.prior.parameters())
+    assert terms.generated is not None
+    assert terms.generated.log_likelihood.shape == (2, 6)
+    assert terms.generated.kl().abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_the_hybrid_refuses_priors_whose_draws_have_no_gradient(prior: Any) -> None:
+    with pytest.raises(UsageError, match=r"no gradient(?s:.*)remedy"):
+        VAE(prior=prior, hybrid=0.5)
+    VAE(prior=prior)
+
+
+def test_the_prior_of_the_hybrid_is_learned_without_a_kl() -> None:
+    assert CVAE(beta=0.0, hybrid=0.5).hybrid == 0.5
+    with pytest.raises(UsageError, match="learns nothing"):
+        CVAE(beta=0.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_step_of_the_hybrid_computes_the_prior_once(data: Data, alpha: float) -> None:
+    model, calls = completion(data, hybrid=alpha), list[int]()
+    model.prior.register_forward_hook(lambda *_: calls.append(1))
+    batch = data.train.batch(torch.arange(5))
+    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    assert len(calls) == 1
+
+
+def test_gsnn_selects_by_its_own_bound_for_its_posterior_stays_untrained(data: Data, tmp_path: Path) -> None:
+    """The posterior is as it was and drives the ELBO down while what is maximised rises."""
+    model = completion(data, hybrid=0.0)
+    before = {name: p.clone() for name, p in model.posterior.named_parameters()}
+    quick = QUICK | {"steps": 150, "evaluate_every": 10, "lr": 2e-2}
+    result = tb.train(model, data, out=tmp_path, **quick)
+    assert all(torch.equal(p, before[name]) for name, p in model.posterior.named_parameters())
+    readings = [r for r in RunFolder(tmp_path).records() if r["split"] == "valid"]
+    assert all(r["bound"] == r["objective"] for r in readings)
+    assert result.best_bound == max(r["bound"] for r in readings)
+    elbos = [r["reconstruction"] - r["kl"] for r in readings]
+    assert elbos.index(max(elbos)) != [r["bound"] for r in readings].index(result.best_bound)
+    found = evaluate(model, data.test, k=5)
+    assert any("method prior suits" in note for note in found.notes)
+    assert not any("suits" in note for note in evaluate(model, data.test, k=5, method="prior").notes)
+    assert not any("hybrid 0" in note for note in evaluate(completion(data), data.test, k=5).notes)
 
 
 def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data: Data) -> None:
@@ -165,9 +222,78 @@ def test_the_prior_sees_the_pretrained_prediction_which_stays_as_it_is(data: Dat
     assert all(torch.equal(p, before[n]) for n, p in filled.named_parameters())
     again = tb.load(tmp_path / "run")
     torch.testing.assert_close(again.prior.given(c), filled(c))  # pyright: ignore
-    wrong = Completion(latent_dim=3, hidden=(8,), baseline=str(tmp_path / "baseline"), baseline_hidden=(9,))
-    with pytest.raises(CheckpointError):
-        start_from_data(wrong.build(data.spec), data.train)
+    shutil.rmtree(tmp_path / "baseline")  # the run has its own copy
+    assert torch.equal(tb.load(tmp_path / "run").prior.given(c), filled(c))  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline's run."""
+    run = tmp_path_factory.mktemp("runs") / "baseline"
+    tb.train(CompletionBaseline(hidden=(8,)).build(data.spec), data, out=run, **QUICK)
+    return run
+
+
+def prediction(model: Any) -> Pretrained:
+    return next(m for m in model.modules() if isinstance(m, Pretrained))
+
+
+def assert_taken_over(model: Any, run: Path) -> None:
+    own, theirs = dict(prediction(model).likelihood.named_parameters()), tb.load(run).likelihood.state_dict()
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+def test_the_baseline_is_taken_over_without_a_start_from_data_too(data: Data, trained: Path, tmp_path: Path) -> None:
+    model = completion(data, baseline=str(trained), baseline_hidden=(8,))
+    tb.train(model, data, out=tmp_path, data_start=False, initial_weights="xavier", ema=0.9, **QUICK)
+    assert_taken_over(model, trained)
+    assert_taken_over(tb.load(tmp_path), trained)
+
+
+def test_the_baseline_is_taken_over_in_a_loop_written_by_hand(data: Data, trained: Path) -> None:
+    model, batch = completion(data, baseline=str(trained), baseline_hidden=(8,)), data.train.batch(torch.arange(4))
+    model.given(batch).lower_bound(batch.x).sum().backward()
+    assert_taken_over(model, trained)
+    kept = {name: tensor / 2 for name, tensor in model.state_dict().items()}
+    other = completion(data, baseline=str(trained), baseline_hidden=(8,))
+    other.load_state_dict(kept)
+    other.given(batch).sample()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"quadrants": 3}, r"--quadrants 1(?s:.*)--quadrants 3"),
+        ({"likelihood": "gaussian"}, r"--likelihood auto(?s:.*)--likelihood gaussian"),
+        ({"activation": "tanh"}, r"--activation relu(?s:.*)--activation tanh"),
+        ({"baseline_hidden": (9, 8)}, r"--baseline-hidden 8(?s:.*)--baseline-hidden 9 8"),
+    ],
+)
+def test_the_baseline_of_another_network_is_refused(
+    data: Data, trained: Path, tmp_path: Path, options: dict[str, Any], says: str
+) -> None:
+    model = completion(data, **{"baseline": str(trained), "baseline_hidden": (8,), **options})
+    with pytest.raises(UsageError, match=says):
+        tb.train(model, data, out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_baseline_of_other_data_is_refused(data: Data, trained: Path) -> None:
+    batch = data.train.batch(torch.arange(4))
+    for change in ({"name": "others"}, {"levels": 2, "classes": ("a", "b")}, {"shape": (1, 6, 4)}):
+        spec = dataclasses.replace(data.spec, **change)  # pyright: ignore[reportArgumentType]
+        model = Completion(latent_dim=3, hidden=(8,), baseline=str(trained), baseline_hidden=(8,)).build(spec)
+        with pytest.raises(UsageError, match=f"other data(?s:.*){list(change)[-1]}"):
+            model.given(Batch(batch.x.reshape(-1, *spec.shape), None)).sample()
+
+
+def test_a_baseline_is_a_run_of_its_recipe(data: Data, tmp_path: Path) -> None:
+    tb.train(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data, out=tmp_path / "vae", **QUICK)
+    for run, says in (("vae", "a run of vae"), ("none", "no run")):
+        model = completion(data, baseline=str(tmp_path / run))
+        with pytest.raises(UsageError, match=says):
+            start_from_data(model, data.train)
 
 
 def test_a_trained_model_uses_what_it_sees(data: Data, tmp_path: Path) -> None:
@@ -208,6 +334,11 @@ def test_options_of_cvae_out_of_range_are_refused(options: dict[str, Any]) -> No
         CVAE(**options)
 
 
+def test_a_condition_without_features_is_told_by_its_option() -> None:
+    with pytest.raises(UsageError, match="--condition-dim 0"):
+        CVAE(condition_dim=0)
+
+
 def test_vectors_have_no_quadrants() -> None:
     with pytest.raises(UsageError, match="quadrants"):
         Completion().build(DataSpec("x", (10,), levels=2))
@@ -222,3 +353,30 @@ def test_a_conditional_models_prediction_is_measured_beside_its_reconstruction(d
         expected = gsnn(model.given(batch).terms(batch.x, k=2000, generate=True)).mean().item()
     assert found.prediction.value == pytest.approx(expected, abs=0.3)
     assert evaluate(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data.test, k=5).prediction is None
+
+
+@pytest.mark.parametrize("kind", ["class", "part"])
+def test_a_walk_between_conditions_has_each_end_given_its_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = tb.load_data("digits")
+    recipe = CVAE(latent_dim=2, hidden=(8,)) if kind == "class" else Completion(latent_dim=2, hidden=(8,))
+    tb.train(recipe.build(digits.spec), digits, out=tmp_path, **QUICK)
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(picture_commands, "write", lambda parts, path, **more: written.update(parts=parts, **more))
+    picture_commands.interpolate(tmp_path, n=3, steps=4, device="cpu")
+    model, batch = tb.load(tmp_path), digits.test.batch(torch.arange(6))
+    with torch.no_grad():
+        c: Any = model.conditions(batch)
+        px = model(c)
+        z = px.posterior(batch.x).mean
+        ends = px.likelihood(z).mean
+        (title, mean), latents = *written["parts"].items(), written["latents"]
+        middle = [model(each).likelihood(latents[:, i]).mean for i, each in ((1, c[::2]), (2, c[1::2]))]
+    assert "given the condition of the nearer one" in title
+    torch.testing.assert_close(latents[:, [0, -1]].flatten(0, 1), z)
+    torch.testing.assert_close(latents[:, 1], (2 * z[::2] + z[1::2]) / 3)
+    torch.testing.assert_close(mean[:, [0, -1]].flatten(0, 1), ends)
+    torch.testing.assert_close(mean[:, 1:3], torch.stack(middle, dim=1))
+    with pytest.raises(UsageError, match="both ends"):
+        picture_commands.interpolate(tmp_path, n=3, steps=1, device="cpu")

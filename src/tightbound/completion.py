@@ -5,7 +5,8 @@ Convention: a condition ``c`` is a flattened picture with NaN where it is missin
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +97,12 @@ class Filled(nn.Module):
 class Pretrained(nn.Module):
     r"""The prediction of a network that was trained before, and is held fixed.
 
+    It takes over the weights before a new model's first step or at its first call, and never once it was given others:
+    a run that was trained has its own copy.
+
     Args:
         likelihood: :math:`p(x_m \mid x_o)` without a latent.
-        weights: File of the model that was trained; it is read once, where a new model starts.
+        read: Gives the weights that it was trained to, by their names in ``likelihood``; None for those it has.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli
@@ -109,16 +113,25 @@ class Pretrained(nn.Module):
         torch.Size([5, 1, 2, 2])
     """
 
-    def __init__(self, likelihood: nn.Module, weights: str = "") -> None:
+    def __init__(self, likelihood: nn.Module, read: Callable[[], Mapping[str, Tensor]] | None = None) -> None:
         super().__init__()
-        self.likelihood, self.weights = likelihood.requires_grad_(False), weights
+        self.likelihood, self.read = likelihood.requires_grad_(False), read
 
     def forward(self, c: Tensor) -> Distribution:
+        self.take_over()
         return self.likelihood(c[:, :0], c)
 
+    def take_over(self) -> None:
+        """Takes over the weights, unless it has them or others."""
+        if self.read is not None:
+            checkpoint.load_into(self.likelihood, self.read(), "The network that was trained before")
+            self.read = None
+
     def initialise(self, x: Tensor) -> None:
-        """Takes over the weights."""
-        if self.weights:
-            found = checkpoint.read(Path(self.weights))
-            own = {name.removeprefix("likelihood."): v for name, v in found.items() if name.startswith("likelihood.")}
-            checkpoint.load_into(self.likelihood, own, self.weights)
+        """Takes over the weights; of the data it needs nothing."""
+        self.take_over()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **options: Any) -> None:
+        if any(name.startswith(prefix) for name in state_dict):
+            self.read = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)  # pyright: ignore[reportArgumentType]

@@ -303,6 +303,7 @@ class Marginal(Distribution):
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
             UsageError: If k is less than 1.
+            ObjectiveError: If samples of the prior are asked for, and there is none.
         """
         if k < 1:
             raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
@@ -310,16 +311,21 @@ class Marginal(Distribution):
         z = posterior.rsample((k,)) if pathwise and posterior.has_rsample else posterior.sample((k,))
         likelihood = self.likelihood(z)
         check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
-        prior = None if self.model.prior is None else self.prior()
+        prior = self.prior() if generate or self.model.prior is not None else None
         if prior is not None and has_density(prior):
             check_event(prior, posterior.event_shape, "prior")
         log_likelihood = likelihood.log_prob(x).expand(k, *posterior.batch_shape)
         generated = None
-        if generate:
-            prior = self.prior()
-            batch = posterior.batch_shape[: len(posterior.batch_shape) - len(prior.batch_shape)]
-            generated = self.terms(x, k, prior.expand((*batch, *prior.batch_shape)), pathwise=pathwise)
+        if generate and prior is not None:
+            generated = self._generated(x, k, prior, posterior.batch_shape, pathwise)
         return Terms(log_likelihood, (Latent(z, posterior, prior),), generated)
+
+    def _generated(self, x: Tensor, k: int, prior: Distribution, batch: torch.Size, pathwise: bool) -> Terms:
+        """The terms of x with the prior in the posterior's place."""
+        drawn = _expanded(prior, batch)
+        shape = (k, *batch[: len(batch) - len(drawn.batch_shape)])
+        z = drawn.rsample(shape) if pathwise and drawn.has_rsample else drawn.sample(shape)
+        return Terms(self.likelihood(z).log_prob(x).expand(k, *batch), (Latent(z, drawn, prior),))
 
     def lower_bound(self, x: Tensor) -> Tensor:
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
@@ -339,3 +345,13 @@ class Marginal(Distribution):
             "The density of a latent-variable model is an integral without a closed form.",
             remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
         )
+
+
+def _expanded(prior: Distribution, batch: torch.Size) -> Distribution:
+    """The same prior for each of a batch of examples, or as it is where it cannot be repeated."""
+    if prior.batch_shape == batch:
+        return prior
+    try:
+        return prior.expand(batch)
+    except NotImplementedError:
+        return prior

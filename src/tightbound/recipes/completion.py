@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..spec import register
+from ..spec import from_json, register
 from .base import Recipe, check_sizes
 from .vae import VAE, Activation
 
@@ -94,7 +95,8 @@ class Completion(VAE):
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Raises:
-        UsageError: If an option is out of range, the data are no pictures, or the baseline is another network's.
+        UsageError: If an option is out of range, the data are no pictures, or, once the model takes over the baseline's
+            weights, that run is of other data or another network.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -121,10 +123,11 @@ class Completion(VAE):
     quadrants: Quadrants = 1
     """How much is seen: the bottom left quadrant (1), the left half (2), all but the bottom right quadrant (3)."""
     baseline: str = ""
-    """Run of recipe completion-baseline whose network predicts for the prior; none: an untrained one would only harm,
+    """Run of recipe completion-baseline, on the same data with the same quadrants, likelihood and activation, whose
+    network predicts for the prior; none: an untrained one would only harm,
     so the prior then sees the observed part alone."""
     baseline_hidden: tuple[int, ...] = (500, 500)
-    """Sizes of the hidden layers of that network."""
+    """Sizes of the hidden layers of that network, as its run has them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,9 +179,71 @@ def _prior(recipe: Completion, data: DataSpec) -> Any:
     network = MLP(size, 2 * recipe.latent_dim, recipe.hidden, recipe.activation)
     if not recipe.baseline:
         return ConditionalNormal(network, Observed(data.dimensions), size)
-    weights = str(Path(recipe.baseline) / "model.safetensors")
-    predicted = Pretrained(_predicting(recipe, recipe.baseline_hidden, data), weights)
+    predicted = Pretrained(_predicting(recipe, recipe.baseline_hidden, data), partial(_trained, recipe, data))
     return ConditionalNormal(network, Filled(predicted), size)
+
+
+def _trained(recipe: Completion, data: DataSpec) -> dict[str, Tensor]:
+    """The weights of the baseline's likelihood, once its run is known to be what the recipe says.
+
+    Raises:
+        UsageError: If it is no such run, or of other data or another network.
+        CheckpointError: If it is not complete.
+    """
+    from .. import checkpoint
+
+    run = Path(recipe.baseline)
+    if not (run / "config.json").is_file():
+        raise _no_baseline(f"no run in {run}")
+    config = checkpoint.read_json(run / "config.json")
+    first, spec = (part if isinstance(part := config.get(name), dict) else {} for name in ("recipe", "data_spec"))
+    if first.get("kind") != "completion-baseline":
+        raise _no_baseline(f"a run of {first.get('kind') or 'a model put together by hand'}")
+    _check_options(recipe, from_json(first, CompletionBaseline))
+    _check_data(data, from_json(spec, DataSpec))
+    found = checkpoint.read(run / "model.safetensors")
+    return {name.removeprefix("likelihood."): v for name, v in found.items() if name.startswith("likelihood.")}
+
+
+def _no_baseline(got: str) -> UsageError:
+    return UsageError(
+        "The baseline is a run of recipe completion-baseline.",
+        got=got,
+        remedy="Train one: tightbound train completion-baseline --data DATA --out RUN, and give --baseline RUN.",
+    )
+
+
+def _check_options(recipe: Completion, baseline: CompletionBaseline) -> None:
+    """Refuses the network of a baseline that sees, or gives, something else."""
+    same = ("quadrants", "likelihood", "activation")
+    pairs = {f"--{name}": (getattr(baseline, name), getattr(recipe, name)) for name in same}
+    pairs["--baseline-hidden"] = _words(baseline.hidden), _words(recipe.baseline_hidden)
+    theirs, mine = (
+        ", ".join(f"{name} {pair[i]}" for name, pair in pairs.items() if pair[0] != pair[1]) for i in range(2)
+    )
+    if theirs:
+        raise UsageError(
+            "The baseline was trained with other options.",
+            got=f"{theirs}, in {recipe.baseline}",
+            expected=mine,
+            remedy="Give this run the options of its baseline, or train a baseline with those of this run.",
+        )
+
+
+def _words(sizes: tuple[int, ...]) -> str:
+    return " ".join(map(str, sizes))
+
+
+def _check_data(mine: DataSpec, theirs: DataSpec) -> None:
+    """Refuses a baseline that was trained on other data."""
+    names = [field.name for field in fields(DataSpec) if getattr(mine, field.name) != getattr(theirs, field.name)]
+    if names:
+        raise UsageError(
+            "The baseline was trained on other data.",
+            got=", ".join(f"{name} {getattr(theirs, name)!r}" for name in names),
+            expected=", ".join(f"{name} {getattr(mine, name)!r}" for name in names),
+            remedy="Train a baseline on this data, with the same options of the data.",
+        )
 
 
 def _part(data: DataSpec, quadrants: Quadrants) -> Any:

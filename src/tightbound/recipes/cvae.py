@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import register
-from .base import check_sizes
 from .vae import VAE
 
 if TYPE_CHECKING:
@@ -73,7 +72,10 @@ class CVAE(VAE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.condition_dim)
+        if self.condition_dim < 1:
+            raise UsageError(
+                "A condition needs a feature.", got=f"--condition-dim {self.condition_dim}", expected="1 or more"
+            )
         if not 0 <= self.drop_condition <= 1:
             raise UsageError("A probability lies between 0 and 1.", got=f"drop_condition {self.drop_condition}")
 

@@ -99,7 +99,7 @@ class VAE(Recipe):
     """Weight of the maximum mean discrepancy of objective mmd, whose KL has the weight beta."""
     hybrid: float = 1.0
     """Share of the ELBO in training; the rest has its latents from the prior, as when a conditional model predicts
-    (GSNN)."""
+    (GSNN). At 0 nothing trains the posterior, and GSNN's own bound selects the model."""
     pixel_layers: int = 3
     """Layers of likelihood autoregressive, each of which sees two pixels further: the fewer, the more is left to z."""
     pixel_channels: int = 32
@@ -138,6 +138,12 @@ class VAE(Recipe):
         yield both, "Free bits and a capacity contradict each other.", "Give one of them."
         mixed = self.hybrid < 1 and (not plain or self.free_bits > 0 or self.capacity is not None)
         yield mixed, "The hybrid objective is of the plain ELBO.", "Leave the other options out."
+        deaf = self.hybrid < 1 and self.prior in ("mixture", "vamp")
+        yield (
+            deaf,
+            f"The hybrid objective learns the prior by its draws, and those of {self.prior!r} have no gradient.",
+            "Use --hybrid 1, or another prior: normal, diagonal, coupling, spline; conditional, where there is one.",
+        )
         misfit = self.gradient != "path" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
         yield (
             misfit,
@@ -155,8 +161,9 @@ class VAE(Recipe):
         yield dirac, "A point mass has no KL to a prior.", "Use --objective mmd --beta 0, or recipe autoencoder."
         unlearned = self.posterior == "dirac" and self.prior != "normal"
         yield unlearned, "A point mass cannot teach a prior.", "Use --prior normal, or another posterior."
-        idle = self.beta == 0 and self.prior != "normal"
-        yield idle, "With a KL of weight 0 the prior learns nothing.", "Use --prior normal, or a beta above 0."
+        idle = self.beta == 0 and self.prior != "normal" and self.hybrid == 1
+        remedy = "Use --prior normal, a beta above 0, or --hybrid below 1."
+        yield idle, "With a KL of weight 0 the prior learns nothing.", remedy
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
@@ -190,10 +197,12 @@ class VAE(Recipe):
         return o.elbo(terms, self.beta * beta, analytic=self._analytic)
 
     def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import elbo, iwae, reconstruction
+        from ..objectives import elbo, gsnn, iwae, reconstruction
 
         if self.posterior == "dirac":
             return reconstruction(terms)
+        if self.hybrid == 0:  # nothing trains the posterior, so no bound of it tells a good model from a bad one
+            return gsnn(terms)
         return iwae(terms) if self.objective == "iwae" else elbo(terms, analytic=self._analytic)
 
     @property

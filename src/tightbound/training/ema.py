@@ -12,12 +12,15 @@ from ..checkpoint import tensors_of
 
 __all__ = ["MovingAverage"]
 
+SCHEDULED = ("temperature",)
+"""Buffers that a schedule sets and no training learns: the average has them as they are."""
+
 
 class MovingAverage:
     r"""Average of a module's floating-point state, :math:`\bar\theta \leftarrow d \bar\theta + (1 - d) \theta`.
 
     The decay grows from 0.1 towards ``decay`` over the first steps, :math:`\min(d, (1 + n) / (10 + n))`, so that the
-    initial weights are soon forgotten.
+    initial weights are soon forgotten. What is not learned, whole numbers and :data:`SCHEDULED`, is not averaged.
 
     Args:
         module: The module that is trained.
@@ -41,8 +44,9 @@ class MovingAverage:
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
+        scheduled = _scheduled(self.module)
         for name, tensor in tensors_of(self.module).items():
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and name not in scheduled:
                 self.tensors[name].lerp_(tensor, 1 - decay)
             else:
                 self.tensors[name].copy_(tensor)
@@ -64,3 +68,9 @@ class MovingAverage:
     def _copy(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors_of(self.module).items():
             tensor.copy_(tensors[name])
+
+
+def _scheduled(module: nn.Module) -> set[str]:
+    """The names of the buffers that a schedule sets."""
+    buffers = module.named_buffers(remove_duplicate=False)
+    return {name for name, _ in buffers if name.rpartition(".")[2] in SCHEDULED}

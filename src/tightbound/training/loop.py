@@ -36,7 +36,7 @@ from .notes import check_data, never_warm, said_before
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
-from .step import Step, draw_by_xavier, start_from_data
+from .step import Step, draw_by_xavier, start_from_data, take_over_weights
 
 __all__ = ["TrainingResult", "train", "train_on"]
 
@@ -181,6 +181,7 @@ class _Run:
                 f"{self.folder.path} holds a run already.",
                 remedy="Go on with it by --resume, or choose another --out.",
             )
+        take_over_weights(self.model)
         self._warn()
         if self.options.initial_weights == "xavier":
             draw_by_xavier(self.model, self.options.seed)

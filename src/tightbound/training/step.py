@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..completion import Pretrained
 from ..data import DataSpec, Split
 from ..errors import DataError
 from ..models.latent import LatentVariableModel, Terms
@@ -16,7 +17,7 @@ from ..objectives import elbo, reconstruction
 from ..randomness import epoch_order, fixed_noise, mix
 from ..recipes import Recipe
 
-__all__ = ["Step", "build_seeded", "draw_by_xavier", "start_from_data"]
+__all__ = ["Step", "build_seeded", "draw_by_xavier", "start_from_data", "take_over_weights"]
 
 
 class Step(nn.Module):
@@ -86,6 +87,21 @@ def draw_by_xavier(model: LatentVariableModel, seed: int = 0) -> None:
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+def take_over_weights(model: nn.Module) -> None:
+    """Lets the parts of a new model that go on from another run take over its weights.
+
+    Args:
+        model: The model; parts that have their weights already keep them.
+
+    Raises:
+        UsageError: If the other run does not fit the model.
+        CheckpointError: If there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, Pretrained):
+            module.take_over()
 
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
