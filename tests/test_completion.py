@@ -19,7 +19,7 @@ from tightbound.completion import Pretrained
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
-from tightbound.evaluation import evaluate
+from tightbound.evaluation import diagnose, evaluate
 from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
 from tightbound.runs import RunFolder
@@ -165,6 +165,18 @@ def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data,
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood", "posterior"}
     assert not any(p.requires_grad for m in model.modules() if isinstance(m, Pretrained) for p in m.parameters())
+
+
+def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> None:
+    """So that several processes wait for no gradient of it."""
+    model = completion(data, hybrid=0.0)
+    batch = data.test.batch(torch.arange(6))
+    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in reached} == {"prior", "likelihood"}
+    with pytest.raises(ObjectiveError, match="Nothing trained the posterior"):
+        diagnose(model, data.test)
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from .verdict import Symptoms, Verdict, judge
 if TYPE_CHECKING:
     from ..training.options import TrainingOptions
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,11 @@ def diagnose(
             got="no prior, or a posterior that is a point",
             remedy="Train a VAE; an autoencoder has no KL, and its codes cannot collapse into a prior.",
         )
+    if untrained(model):
+        raise ObjectiveError(
+            "Nothing trained the posterior of this model (hybrid 0), so its latents tell nothing of the data.",
+            remedy="What it predicts with its prior: tightbound evaluate RUN --method prior.",
+        )
     found = evaluate(model, some, k=1, seed=seed)
     parts = decompose(model, some, limit=limit, seed=seed)
     certain = _is_certain(terms)
@@ -232,6 +237,11 @@ def _symptoms(
         codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
         recipe=model.recipe,
     )
+
+
+def untrained(model: LatentVariableModel) -> bool:
+    """Whether the posterior is one that training leaves as it is."""
+    return getattr(model.recipe, "hybrid", 1.0) == 0
 
 
 def _is_certain(terms: Terms) -> bool:

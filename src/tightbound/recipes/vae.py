@@ -165,6 +165,12 @@ class VAE(Recipe):
         remedy = "Use --prior normal, a beta above 0, or --hybrid below 1."
         yield idle, "With a KL of weight 0 the prior learns nothing.", remedy
 
+    def build(self, data: DataSpec) -> LatentVariableModel:
+        model = super().build(data)
+        if self.hybrid == 0:  # nothing trains it
+            model.posterior.requires_grad_(False)
+        return model
+
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
         from .parts import likelihood, posterior, prior

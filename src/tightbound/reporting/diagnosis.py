@@ -10,6 +10,7 @@ import torch
 from ..data import Split
 from ..evaluation import Diagnosis, Estimate, diagnose
 from ..evaluation.decomposition import spread
+from ..evaluation.diagnosis import untrained
 from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
 from . import figures, page
@@ -29,6 +30,10 @@ def section(m: Material) -> str:
     """The verdict, the ELBO taken apart, and the codes against the prior, as HTML."""
     if m.evaluation.kl is None:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
+    if untrained(m.model):
+        return page.paragraph(
+            "Nothing trained the posterior of this model (hybrid 0), so there is nothing to diagnose."
+        )
     test = spread(m.test, EXAMPLES)
     found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed, training=m.config.training)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
