@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from instances import examples, terms_with, without_gradient
 from tightbound.data import Data, DataSpec, load_data
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
+from tightbound.evaluation.codes import code_usage
 from tightbound.evaluation.relaxation import relaxation_gap
 from tightbound.likelihoods import LogitLaplaceLikelihood, measure_of
 from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
 from tightbound.recipes import DVAE
+from tightbound.reporting.command import changed
 from tightbound.schedules import weight
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
@@ -26,6 +30,7 @@ from tightbound.training import train
 RGB = DataSpec("rgb", (3, 16, 24), levels=256)
 DALLE = DataSpec("the paper's images", (3, 256, 256), levels=256)
 SMALL = DVAE(codes=5, channels=(6, 8), blocks=1, activation="tanh")
+LAPLACE = dataclasses.replace(SMALL, likelihood="logit-laplace")
 
 
 def build(recipe: DVAE = SMALL, spec: DataSpec = RGB) -> LatentVariableModel:
@@ -68,15 +73,44 @@ def test_the_papers_codes_and_temperatures() -> None:
     assert not recipe.straight_through
     temperatures = [recipe.temperature_at(step, 3_000_000) for step in (0, 75_000, 150_000, 2_999_999)]
     assert temperatures == pytest.approx([1.0, (1 + 1 / 16) / 2, 1 / 16, 1 / 16])
-    rise = [weight(step, round(3_000_000 * (5 / 3000)), "cosine") for step in (0, 2499, 4999, 100_000)]
+    training = DVAE.dalle_training()
+    assert (training.steps, training.batch_size, training.lr) == (3_000_000, 512, 1e-4)
+    assert (training.weight_decay, training.ema, training.beta_schedule) == (1e-4, 0.999, "cosine")
+    rise = [weight(step, training.warmup_steps(1_000_000), training.beta_schedule) for step in (0, 2499, 4999, 100_000)]
     assert rise == pytest.approx([0, 0.5, 1, 1], abs=1e-3)
 
 
+def test_the_printed_command_has_the_papers_numbers() -> None:
+    words = iter(shlex.split((DVAE.__doc__ or "").split("$ ")[1].split("\n\n")[0]))
+    assert [next(words) for _ in range(3)] == ["tightbound", "train", "dvae"]
+    given: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            values = given.setdefault(word[2:].replace("-", "_"), [])
+        else:
+            values.append(word)
+    images = {name: given.pop(name) for name in ("data", "image_size", "color", "out")}
+    assert (images["image_size"], images["color"]) == (["256"], ["rgb"])
+    wanted = {**changed(DVAE.dalle()), **changed(DVAE.dalle_training())}
+    assert {name: tuple(map(as_number, values)) for name, values in given.items()} == {
+        name: value if isinstance(value, tuple) else (value,) for name, value in wanted.items()
+    }
+
+
+def as_number(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
 def test_the_likelihood_is_logit_laplace_with_the_papers_margin() -> None:
-    likelihood: Any = build().likelihood
+    assert DVAE.dalle().likelihood == "logit-laplace"
+    likelihood: Any = build(LAPLACE).likelihood
     assert isinstance(likelihood, LogitLaplaceLikelihood)
     assert likelihood.eps == 0.1
-    assert likelihood.features(build()().sample_latent((4,))).shape == (4, 2, *RGB.shape), "6 output maps"
+    assert likelihood.features(build(LAPLACE)().sample_latent((4,))).shape == (4, 2, *RGB.shape), "6 output maps"
 
 
 # -- the grid ---------------------------------------------------------------------------------------------------------
@@ -175,6 +209,29 @@ def test_it_learns_the_digits_and_its_bound_is_of_discrete_codes(tmp_path: Path)
         assert set(model.eval()().terms(rows_of(data)).latents[0].z.unique().tolist()) == {0.0, 1.0}
 
 
+def test_the_defaults_use_their_codes_on_the_digits(tmp_path: Path) -> None:
+    data = load_data("digits")
+    model = DVAE().build(data.spec)
+    train(model, data, steps=300, out=tmp_path / "run", pictures=False)
+    found = evaluate(model, data.test, k=1)
+    assert found.kl is not None
+    assert found.codebook_usage is not None
+    assert found.kl.value > 1
+    assert found.codebook_usage > 0.05
+
+
+@torch.no_grad()
+def test_logits_start_with_one_spread_for_every_class() -> None:
+    data = load_data("digits")
+    model = DVAE(codes=16, channels=(8,)).build(data.spec)
+    x = data.train.batch(torch.arange(600)).x
+    posterior: Any = model.posterior
+    posterior.initialise(x)
+    logits = posterior.features(x).flatten(0, -2)
+    torch.testing.assert_close(logits.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits.std(0), torch.ones(16), atol=1e-3, rtol=0)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     "likelihood", ["logit-laplace", "gaussian", "discretized-logistic", "categorical", "bernoulli"]
@@ -188,7 +245,27 @@ def test_every_likelihood_of_pixels(likelihood: Any) -> None:
     assert model().terms(x).log_likelihood.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "dequantize", "named"),
+    [
+        ("logit-laplace", False, True),
+        ("logit-laplace", True, False),
+        ("auto", False, False),
+    ],
+)
+def test_the_remedy_of_a_collapse_names_the_likelihood_where_it_applies(
+    likelihood: Any, dequantize: bool, named: bool
+) -> None:
+    data = load_data("digits", dequantize=dequantize)
+    model = DVAE(codes=500, channels=(4, 4), blocks=0, likelihood=likelihood).build(data.spec)
+    with torch.no_grad():
+        model.posterior.network.output_layer.weight.zero_()  # pyright: ignore
+    (note,) = code_usage(model, data.train.subset(200)).notes
+    assert "collapsed to 1 of 500" in note
+    assert ("--likelihood auto" in note) == named
+
+
 def test_a_density_of_pixels_becomes_a_bound_on_their_probability_by_dequantisation() -> None:
-    likelihood = build().likelihood
+    likelihood = build(LAPLACE).likelihood
     assert measure_of(likelihood, RGB).kind == "density"
     assert measure_of(likelihood, DataSpec("rgb", RGB.shape, levels=256, dequantized=True)).kind == "bound"

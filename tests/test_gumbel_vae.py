@@ -17,14 +17,17 @@ from tightbound.data import Data
 from tightbound.distributions import OneHot
 from tightbound.errors import ObjectiveError, ShapeError, UnknownName, UsageError
 from tightbound.evaluation import evaluate
+from tightbound.evaluation.latents import interpolation, reconstruction_error
 from tightbound.evaluation.relaxation import relaxation_gap
+from tightbound.evaluation.sample_quality import frechet_distance, sample_quality
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP
 from tightbound.objectives import elbo
+from tightbound.pictures import reconstructions
 from tightbound.posteriors import BernoulliPosterior, CategoricalPosterior
 from tightbound.priors import BernoulliPrior
-from tightbound.recipes import VAE, GumbelVAE
+from tightbound.recipes import VAE, GumbelVAE, PriorOptions, TwoStage
 from tightbound.schedules import temperature
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
@@ -366,6 +369,76 @@ def test_a_posterior_that_is_not_relaxed_has_no_gap() -> None:
         relaxation_gap(VAE(latent_dim=2).build(data.spec), data.test)
     with pytest.raises(UsageError, match="At least one sample"):
         relaxation_gap(RECIPES["classes"].build(data.spec), data.test, samples=0)
+
+
+# -- what is measured at codes ----------------------------------------------------------------------------------------
+
+
+def stages(data: Data) -> tuple[LatentVariableModel, LatentVariableModel]:
+    """A first stage whose codes are unsure, and a second stage over it that is given the class."""
+    first_recipe = RECIPES["classes"]
+    second = TwoStage(first_recipe, PriorOptions(condition="class", channels=4, layers=1, kernel=3)).build(data.spec)
+    first = first_recipe.build(data.spec)
+    for part, other in ((first.posterior, second.posterior), (first.likelihood, second.likelihood)):
+        for parameter in part.parameters():
+            parameter.detach().add_(0.3 * torch.randn_like(parameter))
+        other.load_state_dict(part.state_dict())
+    return first.eval(), second.eval()
+
+
+def labelled() -> Data:
+    data = small(120)
+    spec = dataclasses.replace(data.spec, classes=("even", "odd"))
+    split = lambda part: dataclasses.replace(part, spec=spec, labels=torch.arange(len(part)) % 2)
+    return dataclasses.replace(data, spec=spec, train=split(data.train), valid=split(data.valid), test=split(data.test))
+
+
+@torch.no_grad()
+def test_reconstructions_are_made_of_codes_and_a_second_stage_makes_the_same() -> None:
+    data = labelled()
+    first, second = stages(data)
+    batch = data.test.batch(torch.arange(len(data.test)))
+    q: Any = first.posterior
+    mean = first.likelihood(q.embed(q.codes(batch.x))).mean
+    soft = first.likelihood(first.posterior(batch.x).mean).mean
+    assert (mean - soft).abs().max() > 0.01, "else this test tells nothing"
+    for model in (first, second):
+        errors = reconstruction_error(model, data.test)
+        torch.testing.assert_close(errors, (batch.x - mean).double().square().flatten(1).sum(1))
+        shown = reconstructions(model.given(batch), batch.x)
+        torch.testing.assert_close(shown["mean of p(x|z)"], mean)
+        quality = sample_quality(model, data, features=lambda x: x.flatten(1)[:, :5])
+        expected = frechet_distance(mean.flatten(1)[:, :5], batch.x.flatten(1)[:, :5])
+        assert quality.reconstructions is not None
+        assert quality.reconstructions.value == pytest.approx(expected.value, rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_walk_between_codes_begins_and_ends_at_codes() -> None:
+    data = small(60)
+    model = RECIPES["classes"].build(data.spec)
+    x = data.test.batch(torch.arange(6)).x
+    z = interpolation(model, x[:3], x[3:], steps=3).z
+    assert set(z[:, [0, -1]].unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_second_stage_is_evaluated_and_has_no_relaxation_gap() -> None:
+    data = labelled()
+    _, second = stages(data)
+    found = evaluate(second, data.test, k=2)
+    assert found.elbo is not None
+    assert found.relaxation_gap is None
+    with pytest.raises(ObjectiveError, match="first stage"):
+        relaxation_gap(second, data.test, samples=2)
+
+
+def test_a_condition_of_the_prior_alone_does_not_reach_the_relaxation() -> None:
+    """The gap of parts that know of no condition is the same beside a prior that is given one."""
+    data = labelled()
+    first, second = stages(data)
+    beside = LatentVariableModel(first.prior, first.likelihood, first.posterior)
+    beside.condition, beside.prior_only = second.condition, True
+    assert relaxation_gap(beside, data.test, samples=3) == relaxation_gap(first, data.test, samples=3)
 
 
 def test_the_discrete_distribution_is_at_hand() -> None:

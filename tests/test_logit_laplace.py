@@ -100,10 +100,29 @@ def test_the_centre_is_the_median_and_at_small_scales_the_mode() -> None:
         best = grid[p.log_prob(grid).argmax(0), 0]
         torch.testing.assert_close(p.mode, best, rtol=0, atol=1e-4)
         samples = p.sample((20_000,))
-        below, above = (samples < p.mean - 1e-12).double().mean(0), (samples > p.mean + 1e-12).double().mean(0)
+        below, above = (samples < p.median - 1e-12).double().mean(0), (samples > p.median + 1e-12).double().mean(0)
         assert (torch.maximum(below, above) < 0.5 + 4.5 * 0.5 / 20_000**0.5).all()
-        assert p.mean.min() == 0
-        assert p.mean.max() == 1
+        assert p.median.min() == 0
+        assert p.median.max() == 1
+
+
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize("b", [1e-5, 0.05, 0.5, 1.0, 3.0, 100.0])
+def test_the_mean_is_that_of_the_quantiles(b: float, eps: float) -> None:
+    """Every quantile of x is a function of one of the Laplace distribution: their average is the mean."""
+    mean = torch.tensor([-6.0, -2.2, -1.0, 0.0, 0.7, 2.5]).double()
+    p = LogitLaplace(mean, torch.tensor(b).double().log(), eps)
+    u = ((torch.arange(200_000) + 0.5) / 200_000).double().unsqueeze(1)
+    y = Laplace(mean, torch.tensor(b).double()).icdf(u).sigmoid()
+    expected = ((y - eps) / (1 - 2 * eps)).clamp(0, 1).mean(0)
+    torch.testing.assert_close(p.mean, expected, rtol=0, atol=2e-5)
+
+
+def test_the_mean_of_a_wide_distribution_is_not_its_median() -> None:
+    p = LogitLaplace(torch.tensor(-2.1).double(), torch.tensor(1.5).double().log())
+    assert p.mean > p.median + 0.1
+    samples = p.sample((40_000,))
+    assert p.mean.item() == pytest.approx(samples.mean().item(), abs=4.5 * samples.std().item() / 200)
 
 
 def test_shapes_broadcast() -> None:

@@ -457,3 +457,14 @@ def test_models_with_conditions_codes_or_no_latent_have_a_report(recipe: Any, tm
     assert "<h2>Samples</h2>" in page
     assert ("codes used" in page) == isinstance(recipe, tb.recipes.VQVAE | tb.recipes.GumbelVAE)
     assert ("relaxation gap" in page) == isinstance(recipe, tb.recipes.GumbelVAE)
+
+
+def test_beside_codes_pca_has_a_component_for_each_position(tmp_path: Path, few: Data) -> None:
+    recipe = tb.recipes.GumbelVAE(positions=7, classes=10, hidden=(8,))
+    tb.train(recipe.build(few.spec), few, out=tmp_path, steps=3, batch_size=50, pictures=False)
+    material = gather(tmp_path, data=few, k=2)
+    (pca,) = [row for row in tables.comparison(material) if row.name == "PCA"]
+    assert pca.note.startswith("k = 7")
+    assert "7 positions" in pca.note
+    assert pca.squared_error is not None
+    assert pca.squared_error.value > 0.1

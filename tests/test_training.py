@@ -22,6 +22,7 @@ from tightbound.data import Data
 from tightbound.errors import CheckpointError, TrainingError, UsageError
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
+from tightbound.training.ema import MovingAverage
 from tightbound.training.loop import train
 from tightbound.training.step import Step, build_seeded, draw_by_xavier, start_from_data
 
@@ -536,3 +537,25 @@ def test_the_option_draws_them_before_the_first_step(data: Data, tmp_path: Path)
         runs.append([layer for layer in model.modules() if isinstance(layer, nn.Linear)])
     assert runs[0][0].bias.abs().max() > 1e-3
     assert runs[1][0].bias.abs().max() < 1e-9
+
+
+def test_an_average_has_what_a_schedule_sets_as_it_is(data: Data, tmp_path: Path) -> None:
+    recipe = tb.recipes.GumbelVAE(positions=4, classes=3, hidden=(8,), temperature=1.0, temperature_floor=0.1)
+    model = build_seeded(recipe, data.spec, seed=0)
+    train(model, data, out=tmp_path, options=dataclasses.replace(QUICK, steps=30, ema=0.9))
+    assert weights(tmp_path)["posterior.temperature"].item() == pytest.approx(recipe.temperature_at(29, 30))
+    averages, raw = last(tmp_path)["average"], last(tmp_path)["model"]
+    assert torch.equal(averages["posterior.temperature"], raw["posterior.temperature"])
+    learned = [name for name, _ in model.named_parameters()]
+    assert all(not torch.equal(averages[name], raw[name]) for name in learned)
+
+
+def test_a_temperature_that_is_learned_is_averaged() -> None:
+    module = nn.Module()
+    module.temperature = nn.Parameter(torch.tensor(1.0))
+    module.register_buffer("statistic", torch.tensor(1.0))
+    average = MovingAverage(module, 0.5)
+    for tensor in module.state_dict().values():
+        tensor.fill_(0.0)
+    average.update(step=100)
+    assert [t.item() for t in average.tensors.values()] == [0.5, 0.5]

@@ -217,32 +217,12 @@ def interpolate(
         raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
     with fixed_noise(seed):
         x, c = first(model, part, 2 * n)
-        if c is None or model.prior_only:
-            walk = interpolation(model, x[::2], x[1::2], steps, c=None if c is None else c[::2])
-            z, mean = walk.z, walk.mean
-        else:
-            z, mean = _across_conditions(model, x, c, steps)
+        c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
+        walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
     title = "mean of p(x|z) on the way from one example to another"
     title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
     title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
-    write({title: mean}, path, latents=z)
-
-
-def _across_conditions(model: LatentVariableModel, x: Tensor, c: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Latents straight from one example's code to the next one's, and the means there, given the nearer's condition."""
-    import torch
-
-    from .evaluation.latents import representative
-    from .models.latent import evaluating
-
-    if steps < 2:
-        raise UsageError("An interpolation needs both ends.", got=f"--steps {steps}", expected="at least 2")
-    with torch.no_grad(), evaluating(model):
-        codes = representative(model(c), x).unsqueeze(1)
-        t = torch.linspace(0, 1, steps).to(codes)
-        z = torch.lerp(codes[::2], codes[1::2], t.view(-1, *[1] * (codes.dim() - 2)))
-        given = torch.where(t.unsqueeze(-1) < 0.5, c[::2].unsqueeze(1), c[1::2].unsqueeze(1))
-        return z, model(given).likelihood(z).mean
+    write({title: walk.mean}, path, latents=walk.z)
 
 
 def traverse(

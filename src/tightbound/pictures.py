@@ -170,9 +170,10 @@ def save_picture(image: Image.Image, path: Path) -> None:
 def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
     """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``.
 
+    Latents that are codes are the most probable ones: the mean of a distribution over codes is none of them.
     Where z has several levels, the means without the finest of them come before: each vector of those is their mean.
     """
-    z, space = marginal.posterior(x).mean, marginal.model.posterior
+    z, space = marginal.representative(x), marginal.model.posterior
     parts = {"data": x}
     for kept in range(1, len(getattr(space, "grids", ()))):
         title = "top alone: mean of p(x|z)" if kept == 1 else f"top-{kept} levels: mean of p(x|z)"

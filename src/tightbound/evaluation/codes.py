@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import ObjectiveError
+from ..likelihoods import LogitLaplaceLikelihood
 from ..models.latent import LatentVariableModel
 from ..quantizers import Usage
 from .passes import over
@@ -108,7 +109,7 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
 
     over(model, split, 1, count, seed=seed)
     levels = tuple(_level(*pair) for pair in zip(space.grids, usages, strict=True))
-    notes = tuple(_notes(levels, len(split), _remedy(space)))
+    notes = tuple(_notes(levels, len(split), _remedy(model, split)))
     return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
 
 
@@ -136,9 +137,11 @@ def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]
         yield f"{where} has collapsed to {used}: {remedy}"
 
 
-def _remedy(space: Any) -> str:
-    quantizers = getattr(space, "quantizers", ())
+def _remedy(model: LatentVariableModel, split: Split) -> str:
+    quantizers = getattr(model.posterior, "quantizers", ())
     if any(hasattr(quantizer, "revive") for quantizer in quantizers):
         return "train for more steps with --revive 0.03 (dead codes start anew), or with fewer --codes or --project 8"
+    if isinstance(model.likelihood, LogitLaplaceLikelihood) and split.spec.discrete:
+        return "train with --likelihood auto: at discrete levels logit-laplace is unbounded, and few pixels drown all"
     less = "--fsq-levels" if quantizers else "codes; or with a smaller --beta or a longer --beta-warmup"
     return f"train for more steps, or with fewer {less}"

@@ -164,7 +164,7 @@ def evaluate(
         values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
     estimate = LikelihoodEstimate.of(values, measure, split, samples, method, sure) if reason is None else None
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
-    notes = tuple(_notes(measure, terms.bounded, estimate, reason))
+    notes = (*_notes(measure, terms.bounded, estimate, reason), *_of_an_untrained_posterior(model, method))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
     more = _of_codes(model, split, values, found, seed, sure) | _predictions(model, found, split, seed)
     return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), **more)
@@ -267,3 +267,12 @@ def _notes(
     yield measure.note
     if reason is not None and reason[0] != measure.note:
         yield f"no nll: {reason[0]}. {reason[1]}"
+
+
+def _of_an_untrained_posterior(model: LatentVariableModel, method: str) -> Iterator[str]:
+    """What a reader must know of a model that was trained with latents of its prior alone (GSNN)."""
+    if getattr(model.recipe, "hybrid", 1.0) != 0:
+        return
+    yield "nothing trained the posterior (hybrid 0), so elbo, reconstruction and kl say little of this model"
+    if method != "prior":
+        yield f"method {method} draws from that posterior: method prior suits this model"

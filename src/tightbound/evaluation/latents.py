@@ -1,6 +1,7 @@
 r"""What a model's latents look like: the codes of a data set, and walks between and along them.
 
-Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`. A walk has one row for each pair or
+Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`,
+or the most probable codes where latents are such. A walk has one row for each pair or
 dimension and one column for each step: latents ``(rows, steps, *latent)``, pictures ``(rows, steps, *shape)``.
 """
 
@@ -139,7 +140,7 @@ def _codes(q: Distribution, space: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Tensor:
-    """Summed squared error of the mean of p(x | z) at the posterior's mean: what PCA's error compares with.
+    """Summed squared error of the mean of p(x | z) at representative latents: what PCA's error compares with.
 
     Args:
         model: The model, on the device to compute on.
@@ -153,7 +154,7 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
     with evaluating(model), fixed_noise(seed):
         for batch in split.batches(CHUNK, parameter.device):
             x, px = batch.x.to(parameter.dtype), model.given(batch)
-            mean = px.likelihood(px.posterior(x).mean).mean
+            mean = px.likelihood(px.representative(x)).mean
             parts.append((x - mean).double().square().flatten(1).sum(1).cpu())
     return torch.cat(parts)
 
@@ -166,6 +167,7 @@ def interpolation(
     steps: int = 9,
     path: Path = "auto",
     c: Tensor | None = None,
+    c1: Tensor | None = None,
     *,
     seed: int = 0,
 ) -> Walk:
@@ -185,7 +187,8 @@ def interpolation(
         x1: Where they end, the same shape.
         steps: Points of each row, both ends included.
         path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
-        c: Conditions of the rows, ``(rows, size)``, the same from end to end.
+        c: Conditions of the rows' beginnings, ``(rows, size)``.
+        c1: Conditions of their ends; default: the same. Each point is decoded under that of the nearer end.
         seed: Seed of the draws.
 
     Raises:
@@ -203,12 +206,15 @@ def interpolation(
         raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
     if x0.shape != x1.shape:
         raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
+    c1 = c if c1 is None else c1
     path = natural_path(model, c) if path == "auto" else path
     with evaluating(model), fixed_noise(seed):
-        px = model(c)
-        z0, z1 = px.posterior(x0).mean, px.posterior(x1).mean
+        z0, z1 = model(c).representative(x0), model(c1).representative(x1)
         t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
-        return _seen(model, _between(z0, z1, t, path), None if c is None else c.unsqueeze(1).expand(-1, steps, -1))
+        nearer = None
+        if c is not None and c1 is not None:
+            nearer = torch.where(t.unsqueeze(-1) < 0.5, c.unsqueeze(1), c1.unsqueeze(1))
+        return _seen(model, _between(z0, z1, t, path), nearer)
 
 
 def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
@@ -328,7 +334,7 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = Non
 
 
 def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal["spherical", "linear"]:
-    """How an interpolation goes from one code to another: turning under a Gaussian prior, else straight.
+    """How an interpolation goes from one code to another: turning under a Gaussian prior about zero, else straight.
 
     Args:
         model: The model.
@@ -340,7 +346,8 @@ def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal
         >>> natural_path(VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17)))
         'spherical'
     """
-    return "linear" if _gaussian(model, None if c is None else c[0]) is None else "spherical"
+    prior = _gaussian(model, None if c is None else c[0])
+    return "linear" if prior is None or prior.loc.any() else "spherical"
 
 
 def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | None:

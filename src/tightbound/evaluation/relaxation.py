@@ -79,7 +79,7 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = 16, 
 
     Raises:
         UsageError: If the split is empty or ``samples`` less than 1.
-        ObjectiveError: If the posterior is not a relaxed one.
+        ObjectiveError: If the posterior is not a relaxed one, or a second stage has made it a point.
 
     Example:
         >>> import tightbound as tb
@@ -95,6 +95,12 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = 16, 
             got=type(q).__name__,
             expected="CategoricalPosterior or BernoulliPosterior",
             remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
+        )
+    if q.at_mode:
+        raise ObjectiveError(
+            "A second stage encodes to the most probable codes, and those have no relaxation.",
+            got="a posterior that is a point",
+            remedy="Measure the gap of the first stage's run.",
         )
     values = over(model, split, samples, lambda m, x, c: _of_each(m, x, c, samples), seed=seed)
     relaxed, hard = values["relaxed"].double() - values["kl"], values["hard"].double() - values["kl"]
@@ -124,7 +130,7 @@ def _of_each(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: i
 def _of_some(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
     """The same as sums over some samples."""
     q: Any = marginal.model.posterior
-    relaxed = q.relaxed(x, marginal.c).rsample((samples,))
+    relaxed = q.relaxed(x, None if marginal.model.prior_only else marginal.c).rsample((samples,))
     hard = q.embed(q.codes_of(relaxed))
     kl = Latent(hard, marginal.posterior(x), marginal.prior()).kl().flatten(1).sum(1)
     return {

@@ -196,7 +196,8 @@ class SampleQuality:
 
     Args:
         samples: Of samples of the model, one for each example and given its condition.
-        reconstructions: Of the examples' reconstructions: what the likelihood leaves to a perfect prior.
+        reconstructions: Of the examples' reconstructions (of codes, of the most probable ones): what the
+            likelihood leaves to a perfect prior.
         uniform: Of samples with uniform codes, where a prior was fitted to codes.
         data: Of as many training examples: what remains of the distance where nothing differs but chance.
         accuracy: Share of the examples whose label the features tell; None for features of other making.
@@ -292,7 +293,7 @@ def _found(model: LatentVariableModel, features: Callable[[Tensor], Tensor]) -> 
         leading = () if px.batch_shape else (len(x),)
         images = {"data": x, "samples": _shown(px.likelihood(px.sample_latent(leading)), empty)}
         if not empty:
-            images["reconstructions"] = px.likelihood(px.posterior(x).mean).mean
+            images["reconstructions"] = px.likelihood(px.representative(x)).mean
         if coded is not None:
             images["uniform"] = px.likelihood(UniformCodePrior(coded)().sample((len(x),))).mean
         return {name: features(image).flatten(1) for name, image in images.items()}

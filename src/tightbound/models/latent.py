@@ -258,6 +258,16 @@ class Marginal(Distribution):
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
         return self.model.posterior(x, self._beyond_prior)
 
+    def representative(self, x: Tensor) -> Tensor:
+        """The one latent that examples ``(n, *shape)`` are encoded to: q's mean, or the most probable codes.
+
+        The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
+        """
+        space: Any = self.model.posterior
+        if not hasattr(space, "codes_of"):
+            return self.posterior(x).mean
+        return space.embed(space.codes(x, self._beyond_prior))
+
     def likelihood(self, z: Tensor) -> Distribution:
         """The distribution of x given z."""
         return self.model.likelihood(z, self._beyond_prior)

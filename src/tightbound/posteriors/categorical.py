@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from ..errors import ShapeError, UsageError
 from ..quantizers.quantized import check_codes
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior"]
+
+AT_ONCE = 250
+"""Examples that are encoded at once where logits start from data."""
 
 
 class _Relaxable(Conditional):
@@ -127,6 +131,7 @@ class CategoricalPosterior(_Relaxable):
         hard: Whether training samples are one-hot too (straight through).
         temperature: The first.
         grid: Shape in which the codes lie; None for a row.
+        spread: Deviation of every class's logits that :meth:`initialise` starts from; None to leave them as drawn.
 
     Raises:
         ShapeError: If the encoder gives another number of logits, or the grid has another number of positions.
@@ -152,9 +157,28 @@ class CategoricalPosterior(_Relaxable):
         hard: bool = False,
         temperature: float = 1.0,
         grid: Sequence[int] | None = None,
+        spread: float | None = None,
     ) -> None:
         super().__init__(network, shape, positions, classes, hard, temperature, grid)
-        self.classes = classes
+        self.classes, self.spread = classes, spread
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Lets the logits of every class start with mean 0 and the same deviation over examples and positions.
+
+        As they are drawn, a few classes are the most probable everywhere, and all of them hardly depend on x: the
+        decoder learns to ignore z before the encoder has something to say.
+
+        Args:
+            x: Training examples, ``(n, *shape)``; the encoder ends in a layer ``output_layer`` with K outputs.
+        """
+        layer: Any = getattr(self.network, "output_layer", None)
+        if self.spread is None or layer is None or len(layer.weight) != self.classes:
+            return
+        logits = torch.cat([self.features(part).flatten(0, -2) for part in x.split(AT_ONCE)])
+        gain = self.spread / logits.std(0).clamp(min=1e-6)
+        layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.dim() - 1)))
+        layer.bias.copy_(gain * (layer.bias - logits.mean(0)))
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         event, given = (self.positions, self.classes), tuple(out.shape[leading:])

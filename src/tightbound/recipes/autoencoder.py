@@ -57,7 +57,7 @@ class Autoencoder(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.latent_dim, self.hidden, self.channels)
+        check_sizes(latent_dim=self.latent_dim, hidden=self.hidden, channels=self.channels)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel

@@ -118,12 +118,16 @@ def find_recipe(name: str) -> type[Recipe]:
     return known[name]
 
 
-def check_sizes(latent_dim: int, *layers: tuple[int, ...]) -> None:
-    """Refuses sizes below one.
+def check_sizes(**sizes: int | tuple[int, ...]) -> None:
+    """Refuses sizes below one, by the name of their option.
 
     Raises:
         UsageError: If there is one.
     """
-    for size in (latent_dim, *(size for sizes in layers for size in sizes)):
-        if size < 1:
-            raise UsageError("A layer needs at least one unit.", got=size, expected="at least 1")
+    for name, given in sizes.items():
+        for size in given if isinstance(given, tuple) else (given,):
+            if size < 1:
+                got, option = f"{name} {size}", name.replace("_", "-")
+                raise UsageError(
+                    "A layer needs at least one unit.", got=got, expected="at least 1", remedy=f"Raise --{option}."
+                )

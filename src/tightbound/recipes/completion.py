@@ -59,7 +59,7 @@ class CompletionBaseline(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(1, self.hidden)
+        check_sizes(hidden=self.hidden)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..models.latent import LatentVariableModel
@@ -131,7 +131,7 @@ class Completion(VAE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.latent_dim, self.baseline_hidden)
+        check_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..completion import Nothing

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import register
+from ..training.options import TrainingOptions
 from .base import check_sizes
 from .gumbel_vae import Relaxation
 from .vae import Activation, LikelihoodName, ScaleName
@@ -32,7 +33,17 @@ class DVAE(Relaxation):
     sums, and the same objective has ``beta`` 6.6.
 
     As for recipe gumbel-vae, training's ``bound`` is of relaxed samples, validation's and evaluation's of discrete
-    ones. The logit-Laplace likelihood is a density; ``--dequantize`` makes it a bound on the probability of pixels.
+    ones. The published likelihood, ``--likelihood logit-laplace``, is a density, unbounded at pixels that
+    hardly vary: without ``--dequantize`` those drown the others, and codes stay unused. The default is a probability.
+
+    :meth:`dalle` has the published numbers. On the command line, for images of 3 x 256 x 256:
+
+    .. code-block:: console
+
+        $ tightbound train dvae --data IMAGES --image-size 256 --color rgb --out RUN --codes 8192
+          --channels 256 512 1024 --likelihood logit-laplace --temperature-steps 150000 --beta 6.6
+          --steps 3000000 --batch-size 512 --lr 1e-4 --weight-decay 1e-4 --ema 0.999
+          --beta-warmup 0.0016667 --beta-schedule cosine
 
     References:
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
@@ -60,8 +71,8 @@ class DVAE(Relaxation):
     """Nonlinearity between layers."""
     norm: bool = True
     """Group normalisations in the residual blocks; without them the codes may long stay unused."""
-    likelihood: LikelihoodName = "logit-laplace"
-    """p(x given z), as for recipe vae; the margin of logit-laplace is 0.1."""
+    likelihood: LikelihoodName = "auto"
+    """p(x given z), as for recipe vae; the published one is logit-laplace, here with its margin of 0.1."""
     scale: ScaleName = "auto"
     """Scale of gaussian and discretized-logistic, as for recipe vae."""
     variance: float = 0.5
@@ -71,7 +82,7 @@ class DVAE(Relaxation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(1, self.channels)
+        check_sizes(channels=self.channels)
         if self.blocks < 0:
             raise UsageError("The number of blocks is not negative.", got=self.blocks, expected="0 or more")
         if self.codes < 2:
@@ -79,13 +90,36 @@ class DVAE(Relaxation):
 
     @classmethod
     def dalle(cls) -> DVAE:
-        """The published numbers: 8192 codes; temperature 1 to 1/16 over 150,000 steps; beta 6.6.
+        """The published numbers: 8192 codes; logit-Laplace; temperature 1 to 1/16 over 150,000 steps; beta 6.6.
 
-        With images of 3 x 256 x 256 the grid has 32 x 32 positions. The rest are options of training: ``lr=1e-4``
-        with a cosine, ``weight_decay=1e-4``, ``ema=0.999``, ``batch_size=512``, ``steps=3_000_000``, and beta's rise
-        over 5,000 of them, ``beta_schedule="cosine"`` with ``beta_warmup=5 / 3000``. Widths are this package's.
+        With images of 3 x 256 x 256 the grid has 32 x 32 positions. The rest are :meth:`dalle_training`; widths are
+        this package's. The recipe's own text has both as a command.
         """
-        return cls(codes=8192, channels=(256, 512, 1024), temperature_steps=150_000, beta=6.6)
+        return cls(
+            codes=8192,
+            channels=(256, 512, 1024),
+            likelihood="logit-laplace",
+            temperature_steps=150_000,
+            beta=6.6,
+        )
+
+    @staticmethod
+    def dalle_training() -> TrainingOptions:
+        """The published training: 3,000,000 steps of AdamW, over 5,000 of which beta rises.
+
+        Example:
+            >>> DVAE.dalle_training().warmup_steps(1_000_000)
+            5000
+        """
+        return TrainingOptions(
+            steps=3_000_000,
+            batch_size=512,
+            lr=1e-4,
+            weight_decay=1e-4,
+            ema=0.999,
+            beta_warmup=0.0016667,
+            beta_schedule="cosine",
+        )
 
     def weight_of_means(self, data: DataSpec) -> float:
         r"""The weight :math:`\beta P / D` of the mean KL of a position where the log-likelihood is a mean over entries.
@@ -113,8 +147,13 @@ class DVAE(Relaxation):
         network = GridEncoder(data.shape, self.codes, self.channels, self.blocks, **like)
         positions, codes = math.prod(network.grid), self.codes
         q = CategoricalPosterior(
-            network, data.shape, positions, codes, self.straight_through, self.temperature, network.grid
+            network, data.shape, positions, codes, self.straight_through, self.temperature, network.grid, spread=1.0
         )
-        make = lambda n: GridDecoder(codes, data.shape, self.channels, self.blocks, parameters=n, **like)
+
+        def make(parameters: int) -> GridDecoder:
+            decoder = GridDecoder(codes, data.shape, self.channels, self.blocks, parameters=parameters, **like)
+            decoder.join.weight.data *= math.sqrt(codes)  # drawn for a sum over all codes, and it sees one
+            return decoder
+
         px = likelihood_on(make, (positions, codes), data, self.likelihood, self.scale, self.variance)
         return LatentVariableModel(CategoricalPrior(positions, codes, self.prior == "learned"), px, q)

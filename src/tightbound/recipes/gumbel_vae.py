@@ -152,7 +152,7 @@ class GumbelVAE(Relaxation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.positions, self.hidden, self.channels)
+        check_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
         if self.classes < 2:
             raise UsageError("A choice is between two classes at least.", got=self.classes, remedy="Try --classes 10.")
 

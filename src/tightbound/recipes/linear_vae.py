@@ -52,7 +52,7 @@ class LinearVAE(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.latent_dim)
+        check_sizes(latent_dim=self.latent_dim)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..likelihoods import Gaussian

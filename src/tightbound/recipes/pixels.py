@@ -39,7 +39,7 @@ class _Pixels(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.layers)
+        check_sizes(layers=self.layers)
 
     def network(self, data: DataSpec, condition: Condition | None) -> Any:
         """The network over the grid of an image, given a condition."""

@@ -70,7 +70,8 @@ class PriorOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_sizes(self.layers, (self.channels, self.kernel, self.width, self.heads, self.components, self.transforms))
+        names = ("layers", "channels", "kernel", "width", "heads", "components", "transforms")
+        check_sizes(**{name: getattr(self, name) for name in names})
         for name in ("dropout", "drop_condition"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is a probability.", got=getattr(self, name), expected=f"0 <= {name} < 1")

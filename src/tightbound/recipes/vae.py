@@ -107,13 +107,8 @@ class VAE(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(
-            self.latent_dim,
-            self.hidden,
-            self.channels,
-            (self.components, self.transforms, self.pixel_layers, self.pixel_channels),
-        )
-
+        names = ("latent_dim", "hidden", "channels", "components", "transforms", "pixel_layers", "pixel_channels")
+        check_sizes(**{name: getattr(self, name) for name in names})
         if self.free_bits_group < 0:
             raise UsageError("A group of dimensions is not negative.", got=self.free_bits_group, expected="0 or more")
         if self.samples < 1:

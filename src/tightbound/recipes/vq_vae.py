@@ -191,7 +191,7 @@ class VQVAE2(_Quantized):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(1, self.coarser)
+        check_sizes(coarser=self.coarser)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from torch import nn

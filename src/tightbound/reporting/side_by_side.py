@@ -96,12 +96,12 @@ def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
     with fixed_noise(seed):
         x, c = _examples(run, shown)
         px = model(c)
-        rebuilt = px.likelihood(px.posterior(x).mean).mean
+        rebuilt = px.likelihood(px.representative(x)).mean
         random = model(conditions_to_show(model, run.test, 4 * COLUMNS))
         decoded = random.likelihood(_random_latents(run, random, 4 * COLUMNS)).mean
         ends = _ends(run)
-        (x0, c0), (x1, _) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
-        walk = interpolation(model, x0, x1, COLUMNS, c=c0, seed=seed).mean
+        (x0, c0), (x1, c1) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
+        walk = interpolation(model, x0, x1, COLUMNS, c=c0, c1=c1, seed=seed).mean
     return {
         "Reconstructions: data above the mean of p(x|z)": _sheet(torch.cat([x, rebuilt])),
         "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(decoded),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Iterator
 from typing import Any
@@ -59,7 +60,8 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     if e.nll is None or e.measure == "none":
         error = f"{where} the squared error of a reconstruction is {_cell(own.squared_error)}"
         pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
-        compared = f", that of PCA with as many dimensions {_cell(pca)}" if pca else ""
+        many = "components as positions" if is_code_space(m.model.posterior) else "dimensions"
+        compared = f", that of PCA with as many {many} {_cell(pca)}" if pca else ""
         return f"{error}{compared}; the model gives no likelihood of this data. {active}"
     if e.measure == "density":
         limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
@@ -145,8 +147,21 @@ def comparison(m: Material) -> list[Baseline]:
     rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, e.squared_error, own, e.notes[0])]
     if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
         return rows
-    found = baselines(m.data, m.codes.shape[1] or 1, m.test)
-    return rows + [row for row in found if row.measure != "density" or e.measure == "density"]
+    positions = _positions(m.model.posterior)
+    found = baselines(m.data, positions or m.codes.shape[1] or 1, m.test)
+    return rows + [_told(row, positions) for row in found if row.measure != "density" or e.measure == "density"]
+
+
+def _positions(posterior: Any) -> int:
+    """How many positions of codes, where the latents are codes; else 0."""
+    return sum(math.prod(grid) for grid in posterior.grids) if is_code_space(posterior) else 0
+
+
+def _told(row: Baseline, positions: int) -> Baseline:
+    """A row of PCA beside codes says that it has a component for each position."""
+    if not positions or "PCA" not in row.name:
+        return row
+    return dataclasses.replace(row, note=f"{row.note}; beside codes, a component for each of {positions} positions")
 
 
 def comparison_table(m: Material, rows: list[Baseline]) -> str:

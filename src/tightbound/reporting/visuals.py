@@ -72,11 +72,12 @@ def interpolations(m: Material, rows: int = 5) -> str:
     if len(m.test) < 2:
         return page.paragraph("It takes two examples to go from one to another.")
     ends = _ends(m, rows)
-    (x0, c), (x1, _) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
-    walk = interpolation(m.model, x0, x1, steps=9, c=c)
+    (x0, c), (x1, c1) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
+    walk = interpolation(m.model, x0, x1, steps=9, c=c, c1=c1)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
-    mixed = f"; {BETWEEN_CODES}" if is_code_space(m.model.posterior) else ""
+    mixed = "" if c is None or m.model.prior_only else ", given the condition of the nearer end"
+    mixed += f"; {BETWEEN_CODES}" if is_code_space(m.model.posterior) else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
