@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "packed"]
 
 LARGE = 1 << 21
 """Multiplications from which a product outweighs the copies to and from oneDNN's layout."""
@@ -62,3 +62,34 @@ class _ByOneDNN(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad)
         grads = torch.ops.aten.mkldnn_linear_backward(x.to_mkldnn(), y_grad.to_mkldnn(), weight, wanted)
         return tuple(g.to_dense() if want else None for g, want in zip(grads, wanted, strict=True))
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer for sampling: its weight is laid out for oneDNN once, which :class:`Linear` does at each call.
+
+    Args:
+        layer: The layer, in float32 on a CPU.
+        rows: How many rows the products will have.
+    """
+
+    def __init__(self, layer: Linear, rows: int) -> None:
+        super().__init__()
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows), layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+def packed(layer: nn.Module | None, rows: int) -> Any:
+    """The layer laid out for products with so many rows where that is faster and allowed, else the layer."""
+    return _PackedLinear(layer, rows) if type(layer) is Linear and rows >= 4 and _packs(layer.weight) else layer
+
+
+def _packs(weight: Tensor) -> bool:
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )

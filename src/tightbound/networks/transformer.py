@@ -14,7 +14,6 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 
 from ..errors import ShapeError, UsageError
 from ..progress import progress
-from .linear import Linear
+from .linear import Linear, packed
 from .modes import evaluating
 from .sampling import Sampling
 from .text_embedding import rotary_angles, rotate
@@ -245,7 +244,7 @@ class Block(nn.Module):
     def packed(self, rows: int) -> Block:
         """The same block, its weights laid out once for many products with so many rows."""
         twin = copy.copy(self)
-        twin._modules = {name: _packed(layer, rows) for name, layer in self._modules.items()}
+        twin._modules = {name: packed(layer, rows) for name, layer in self._modules.items()}
         return twin
 
 
@@ -337,7 +336,7 @@ class CachedTransformer:
         later = None if seen is None else F.pad(seen, (0, network.length - 1), value=True)[:, None, None]
         self.caches = [Cache(places, later) for _ in network.blocks]
         self.blocks = [block.packed(n) for block in network.blocks if isinstance(block, Block)]
-        self.head = _packed(network.head, n)
+        self.head = packed(network.head, n)
         x = network.dropout(x)
         for block, cache in zip(self.blocks, self.caches, strict=True):
             x = block(x, functools.partial(cache.begin, causal=causal))
@@ -353,37 +352,6 @@ class CachedTransformer:
         for block, cache in zip(self.blocks, self.caches, strict=True):
             x = block(x, cache.step)
         return self.head(network.norm(x[:, 0]))
-
-
-class PackedLinear(nn.Module):
-    """A linear layer for sampling: its weight is laid out for oneDNN once, which :class:`Linear` does at each call.
-
-    Args:
-        layer: The layer, in float32 on a CPU.
-        rows: How many rows the products will have.
-    """
-
-    def __init__(self, layer: Linear, rows: int) -> None:
-        super().__init__()
-        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows), layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-
-
-def _packed(layer: nn.Module | None, rows: int) -> Any:
-    """The layer laid out for products with so many rows where that is faster and allowed, else the layer."""
-    return PackedLinear(layer, rows) if type(layer) is Linear and rows >= 4 and _packs(layer.weight) else layer
-
-
-def _packs(weight: Tensor) -> bool:
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
 
 
 def _causal_mask(length: int, seen: Tensor) -> Tensor:
