@@ -21,6 +21,7 @@ from tightbound.evaluation.relaxation import relaxation_gap
 from tightbound.likelihoods import LogitLaplaceLikelihood, measure_of
 from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
+from tightbound.posteriors import categorical
 from tightbound.recipes import DVAE
 from tightbound.reporting.command import changed
 from tightbound.schedules import weight
@@ -218,6 +219,18 @@ def test_the_defaults_use_their_codes_on_the_digits(tmp_path: Path) -> None:
     assert found.codebook_usage is not None
     assert found.kl.value > 1
     assert found.codebook_usage > 0.05
+
+
+@torch.no_grad()
+def test_a_start_holds_no_more_logits_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DVAE(codes=16, channels=(8,)).build(load_data("digits").spec)
+    posterior: Any = model.posterior
+    assert posterior.examples_wanted == 20_000 // 16
+    monkeypatch.setattr(categorical, "AT_ONCE", 3 * 16 * 16)
+    sizes, features = list[int](), posterior.features
+    monkeypatch.setattr(posterior, "features", lambda x: sizes.append(len(x)) or features(x))
+    posterior.initialise(torch.rand(10, 1, 8, 8))
+    assert sizes == [3, 3, 3, 1]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
-from .arguments import Device, Json, Seed
+from .arguments import Device, Json, Seed, limited
 from .data import DataOptions
 from .errors import CheckpointError, UsageError
 from .output import print_json, write_arrays
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .models.contrastive import Contrastive, TextImageEncoder
 
 __all__ = ["captions_to_rank", "find_judge", "rank_samples", "train_contrastive", "write_ranked"]
+
+
+MEASURED = 2000
+"""Held-out pictures at most, evenly spread, whose caption the judge is asked for."""
 
 
 def train_contrastive(
@@ -64,7 +68,8 @@ def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
 
     from .evaluation.contrastive import retrieval_accuracy
 
-    batch, device = data.test.batch(torch.arange(len(data.test))), judge.log_scale.device
+    test, device = limited(data.test, MEASURED), judge.log_scale.device
+    batch = test.batch(torch.arange(len(test)))
     tokens = judge.tokens(batch.captions or ())
     among = min(100, len(tokens.unique(dim=0)))
     accuracy = retrieval_accuracy(judge, batch.x.to(device), tokens, among).json() if among > 1 else None

@@ -20,7 +20,7 @@ from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..randomness import fixed_noise
 from .decomposition import Decomposition, decompose, spread
 from .estimate import Estimate
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation, evaluate, untrained
 from .gaps import Gaps, gaps
 from .passes import terms_of_the_first
 from .positions import NOTHING
@@ -29,7 +29,7 @@ from .verdict import Symptoms, Verdict, judge
 if TYPE_CHECKING:
     from ..training.options import TrainingOptions
 
-__all__ = ["Diagnosis", "diagnose", "untrained"]
+__all__ = ["Diagnosis", "diagnose"]
 
 
 @dataclass(frozen=True)
@@ -237,11 +237,6 @@ def _symptoms(
         codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
         recipe=model.recipe,
     )
-
-
-def untrained(model: LatentVariableModel) -> bool:
-    """Whether the posterior is one that training leaves as it is."""
-    return getattr(model.recipe, "hybrid", 1.0) == 0
 
 
 def _is_certain(terms: Terms) -> bool:

@@ -30,7 +30,7 @@ from .positions import active_units
 from .relaxation import relaxation_gap
 from .sample_quality import SampleQuality
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "untrained"]
 
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
@@ -269,9 +269,14 @@ def _notes(
         yield f"no nll: {reason[0]}. {reason[1]}"
 
 
+def untrained(model: LatentVariableModel) -> bool:
+    """Whether the posterior is one that training leaves as it is."""
+    return getattr(model.recipe, "hybrid", 1.0) == 0
+
+
 def _of_an_untrained_posterior(model: LatentVariableModel, method: str) -> Iterator[str]:
     """What a reader must know of a model that was trained with latents of its prior alone (GSNN)."""
-    if getattr(model.recipe, "hybrid", 1.0) != 0:
+    if not untrained(model):
         return
     yield "nothing trained the posterior (hybrid 0), so elbo, reconstruction and kl say little of this model"
     if method != "prior":

@@ -22,8 +22,10 @@ from ..quantizers.quantized import check_codes
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior"]
 
-AT_ONCE = 250
-"""Examples that are encoded at once where logits start from data."""
+AT_ONCE = 2**24
+"""Logits that are held at once where they start from data."""
+VECTORS = 20_000
+"""Positions, of all examples together, that tell how far the logits of a class are spread."""
 
 
 class _Relaxable(Conditional):
@@ -162,6 +164,11 @@ class CategoricalPosterior(_Relaxable):
         super().__init__(network, shape, positions, classes, hard, temperature, grid)
         self.classes, self.spread = classes, spread
 
+    @property
+    def examples_wanted(self) -> int:
+        """How many training examples :meth:`initialise` wants."""
+        return max(32, min(2000, VECTORS // self.positions))
+
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Lets the logits of every class start with mean 0 and the same deviation over examples and positions.
@@ -175,10 +182,14 @@ class CategoricalPosterior(_Relaxable):
         layer: Any = getattr(self.network, "output_layer", None)
         if self.spread is None or layer is None or len(layer.weight) != self.classes:
             return
-        logits = torch.cat([self.features(part).flatten(0, -2) for part in x.split(AT_ONCE)])
-        gain = self.spread / logits.std(0).clamp(min=1e-6)
+        n, sums = 0, torch.zeros(2, self.classes, dtype=torch.float64, device=x.device)
+        for part in x.split(max(1, AT_ONCE // (self.positions * self.classes))):
+            logits = self.features(part).flatten(0, -2).double()
+            n, sums = n + len(logits), sums + torch.stack([logits.sum(0), logits.square().sum(0)])
+        mean, square = (sums / n).to(layer.weight.dtype)
+        gain = self.spread / (square - mean.square()).clamp(min=1e-12).sqrt()
         layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.dim() - 1)))
-        layer.bias.copy_(gain * (layer.bias - logits.mean(0)))
+        layer.bias.copy_(gain * (layer.bias - mean))
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         event, given = (self.positions, self.classes), tuple(out.shape[leading:])

@@ -10,7 +10,7 @@ import torch
 from ..data import Split
 from ..evaluation import Diagnosis, Estimate, diagnose
 from ..evaluation.decomposition import spread
-from ..evaluation.diagnosis import untrained
+from ..evaluation.evaluate import untrained
 from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
 from . import figures, page
