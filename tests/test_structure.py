@@ -169,7 +169,10 @@ assert before == after, (before, after)
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-BROAD = {"data.images": "Pillow's decoders raise nearly anything on a damaged file"}
+BROAD = {
+    "errors": "`reading` is where every reader's exceptions become one error",
+    "data.images": "Pillow's decoders raise nearly anything on a damaged file",
+}
 """Where everything may be caught, and why."""
 
 

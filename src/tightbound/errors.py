@@ -13,7 +13,8 @@ TightboundError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError",
@@ -24,6 +25,7 @@ __all__ = [
     "TrainingError",
     "UnknownName",
     "UsageError",
+    "reading",
 ]
 
 
@@ -100,3 +102,41 @@ class CheckpointError(TightboundError):
 
 class TrainingError(TightboundError):
     """Training cannot go on; the last good state is on disk."""
+
+
+@contextmanager
+def reading(
+    what: object, kind: type[TightboundError] = DataError, *, expected: object = None, remedy: object = None
+) -> Generator[None]:
+    """Turns whatever a reader raises on a damaged or hostile file into one error of this package.
+
+    Args:
+        what: What is read, such as its path.
+        kind: The error to raise.
+        expected: What a sound file is.
+        remedy: What the user can do.
+
+    Raises:
+        DataError: Or ``kind``, for any exception within; an error of this package passes as it is.
+
+    Example:
+        >>> with reading("numbers.json", expected="a JSON object"):
+        ...     {}["a"]
+        Traceback (most recent call last):
+        tightbound.errors.DataError: numbers.json cannot be read.
+          got:      KeyError: 'a'
+          expected: a JSON object
+    """
+    try:
+        yield
+    except TightboundError:
+        raise
+    except Exception as error:  # parsers raise nearly anything on a damaged file
+        raise kind(f"{what} cannot be read.", got=_told(error), expected=expected, remedy=remedy) from error
+
+
+def _told(error: Exception) -> str:
+    """An exception in one line of bounded length."""
+    first = str(error).strip().partition("\n")[0]
+    plain = first if isinstance(error, OSError | UnicodeError) else f"{type(error).__name__}: {first}".rstrip(": ")
+    return plain if len(plain) <= 200 else f"{plain[:200]}..."
