@@ -47,7 +47,10 @@ def train_mlp(plan: Plan) -> list[Row]:
         "pythae": run("peer"),
         "pythae, 4 workers": run("peer", workers=4),
     }
-    results, least = alternate(runs, plan.rounds), {"bare loop": 0.95, "pythae": 1.5}
+    results, least = (
+        alternate(runs, plan.rounds),
+        {"bare loop, fused Adam": 0.95, "tightbound, torch's linear layers": 0.97, "pythae": 1.3},
+    )
     return [*(at_least(name, results, "tightbound", RATE, least.get(name)) for name in runs), parity]
 
 
@@ -137,6 +140,18 @@ def matrix_products(plan: Plan) -> list[Row]:
     return [Row(what, value, "", target=f"≥ {least:.2f}", met=value >= least) for what, value, least in rows]
 
 
+def linear_layers(plan: Plan) -> list[Row]:
+    """A linear layer at several shapes; the value is how many times as fast oneDNN is as torch's own layer.
+
+    The ratio is that of our layer, which takes the one or the other by the kind of processor, to torch's own.
+    """
+    runs = {"speed": partial(contender, "linear", "speed", threads=plan.threads, turns=3 * plan.turns)}
+    found = [result["seconds"] for result in alternate(runs, plan.rounds)["speed"]]
+    faster = lambda what, way: statistics.median(f[what]["torch"] / f[what][way] for f in found)
+    rows = [(what, faster(what, "onednn"), faster(what, "ours")) for what in found[0]]
+    return [Row(what, onednn, "×", ours, "≥ 0.95", ours >= 0.95) for what, onednn, ours in rows]
+
+
 def startup(plan: Plan) -> list[Row]:
     """Importing, and the command line's help."""
     command = Path(PYTHON["ours"]).parent / "tightbound"
@@ -157,6 +172,7 @@ CASES: dict[str, Callable[[Plan], list[Row]]] = {
     "train-convolutional": train_convolutional,
     "importance-weighted-nll": importance_weighted_nll,
     "matrix-products": matrix_products,
+    "linear-layers": linear_layers,
     "quantizer": quantizer,
     "pixelcnn-sampling": pixelcnn_sampling,
     "transformer-sampling": transformer_sampling,

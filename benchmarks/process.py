@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PYTHON: dict[str, str] = dict.fromkeys(("ours", "bare", "products", "startup", "pixelcnn"), sys.executable)
+PYTHON: dict[str, str] = dict.fromkeys(("ours", "bare", "products", "startup", "pixelcnn", "linear"), sys.executable)
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 BESIDE_PEERS = ("quantizer", "transformer")
 """Contenders with tightbound and peers in one process: the peers' Python, which finds this package's source."""
@@ -87,14 +88,16 @@ def seconds(command: Sequence[str]) -> Result:
 
 def environment(threads: int) -> dict[str, Any]:
     """Everything that a reader needs to judge the numbers."""
-    facts = "import json, torch; print(json.dumps([torch.__version__, torch.backends.cpu.get_cpu_capability()]))"
-    torch_version, capability = json.loads(_output([sys.executable, "-c", facts]))
+    asked = "torch.__version__, torch.backends.cpu.get_cpu_capability(), matrix_library()"
+    facts = f"import json, torch; from tightbound.processor import matrix_library; print(json.dumps([{asked}]))"
+    torch_version, capability, matrices = json.loads(_output([sys.executable, "-c", facts]))
     flags = _cpu_line("flags").split()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]) or "unknown",
         "processor": f"{_cpu_line('model name') or platform.processor()} (family {_cpu_line('cpu family')})",
         "capability": capability,
+        "matrices": matrices,
         "amx": "amx_tile" in flags,
         "cores": os.cpu_count(),
         "threads": threads,
@@ -103,6 +106,11 @@ def environment(threads: int) -> dict[str, Any]:
         "torch": torch_version,
         "peers": _output([str(PEER_PYTHON), "-m", "pip", "freeze", "--disable-pip-version-check"]).splitlines(),
     }
+
+
+def folder_of(environment: Mapping[str, Any]) -> str:
+    """The name of the folder for results of that kind of processor."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{environment['processor']} {environment['capability']}".lower()).strip("-")
 
 
 def _cpu_line(name: str) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from cases import CASES
-from process import HERE, PEER_PYTHON, ROOT, environment
+from process import HERE, PEER_PYTHON, ROOT, environment, folder_of
 from rows import Plan
 from table import write_page
 
@@ -53,6 +53,7 @@ def _measure(name: str, plan: Plan, folder: Path) -> None:
     rows = CASES[name](plan)
     about = inspect.getdoc(CASES[name]) or ""
     result = {"case": name, "about": about, "rounds": plan.rounds, "rows": [r.json() for r in rows]}
+    folder = folder / folder_of(facts)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**result, "environment": facts}, indent=1, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf8")

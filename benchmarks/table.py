@@ -18,6 +18,10 @@ the same Adam; before anything is timed, both must give the same loss for the sa
 on tensors in memory. A rate of training counts all that happens between the last step of one epoch and the last step
 of the next.
 
+Which library multiplies matrices, and which vectors a processor has, changes these ratios, so every kind of processor
+has a table of its own; `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 make bench` shows
+a processor with AVX-512 as one without.
+
 Quantisers, and samplers of codes, take turns within one process, several times in each round, and a ratio is the median
 over all turns; samplers of the same network must agree on its logits before anything is timed.
 """
@@ -25,17 +29,23 @@ PEERS = ("pythae", "transformers", "vector-quantize-pytorch")
 
 
 def write_page(results: Path, page: Path) -> None:
-    """Writes the page from every result there is."""
-    found = [json.loads(file.read_text(encoding="utf8")) for file in sorted(results.glob("*.json"))]
-    parts = [INTRODUCTION, *(_section(result) for result in found if "case" in result)]  # reproduce.py writes here too
-    page.write_text("\n".join(parts), encoding="utf8")
+    """Writes the page from every result there is: a section for each case, a table for each kind of processor."""
+    found = [json.loads(file.read_text(encoding="utf8")) for file in sorted(results.glob("*/*.json"))]
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        cases.setdefault(result["case"], []).append(result)
+    sections = [_section(cases[name]) for name in sorted(cases)]
+    page.write_text("\n".join([INTRODUCTION, *sections]), encoding="utf8")
 
 
-def _section(result: dict[str, Any]) -> str:
-    lines = [f"## {result['case']}", "", result["about"], ""]
-    lines += ["| | value | tightbound / it | target | |", "|---|---:|---:|---|---|"]
-    lines += [_line(row) for row in result["rows"]]
-    return "\n".join([*lines, "", *_footnotes(result), ""])
+def _section(results: list[dict[str, Any]]) -> str:
+    newest = max(results, key=lambda result: result["environment"]["date"])
+    lines = [f"## {newest['case']}", "", newest["about"], ""]
+    for result in results:
+        lines += [f"### {result['environment']['processor']}, {result['environment']['capability']}", ""]
+        lines += ["| | value | tightbound / it | target | |", "|---|---:|---:|---|---|"]
+        lines += [*(_line(row) for row in result["rows"]), "", *_footnotes(result), ""]
+    return "\n".join(lines)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -52,7 +62,8 @@ def _number(value: float) -> str:
 
 def _footnotes(result: dict[str, Any]) -> list[str]:
     e = result["environment"]
-    where = f"{e['processor']}, {e['cores']} cores, {e['threads']} threads, {e['capability']}"
+    library = f", matrices by {e['matrices']}" if "matrices" in e else ""
+    where = f"{e['cores']} cores, {e['threads']} threads{library}"
     when = f"{e['date']}, commit {e['commit']}, load average {e['load_average']} before the start"
     peers = [name.replace("==", " ") for name in e.get("peers", []) if name.split("==")[0] in PEERS]
     versions = ", ".join([f"Python {e['python']}", f"torch {e['torch']}", *peers])

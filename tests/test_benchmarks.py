@@ -71,15 +71,23 @@ def test_contenders_take_turns() -> None:
     assert called == ["a", "b", "a", "b"]
 
 
-def test_the_page_says_what_was_met_and_missed(tmp_path: Path) -> None:
+def test_the_page_says_what_was_met_and_missed_on_each_kind_of_processor(tmp_path: Path) -> None:
     environment = {"processor": "P", "cores": 2, "threads": 2, "capability": "AVX512", "amx": False, "python": "3.11"}
     environment |= {"torch": "2.13.0", "date": "2026-11-20", "commit": "abc", "load_average": 0.1}
     row = {"what": "pythae", "value": 12345.6, "unit": "examples/s", "ratio": 1.25, "target": "≥ 1.5", "met": False}
     result = {"case": "train-mlp", "about": "About.", "rounds": 3, "rows": [row], "environment": environment}
-    (tmp_path / "train-mlp.json").write_text(json.dumps(result), encoding="utf8")
+    other = {**result, "environment": {**environment, "processor": "Q", "matrices": "torch"}}
+    for each in (result, other):
+        folder = tmp_path / load("process").folder_of(each["environment"])
+        folder.mkdir()
+        (folder / "train-mlp.json").write_text(json.dumps(each), encoding="utf8")
+    (tmp_path / "reproduce-digits.json").write_text("{}", encoding="utf8")
     load("table").write_page(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text(encoding="utf8")
-    assert "| pythae | 12,346 examples/s | 1.25 | ≥ 1.5 | **missed** |" in page
+    assert page.count("| pythae | 12,346 examples/s | 1.25 | ≥ 1.5 | **missed** |") == 2
+    headings = [line for line in page.splitlines() if line.startswith("##")]
+    assert headings == ["## train-mlp", "### P, AVX512", "### Q, AVX512"]
+    assert page.count("matrices by torch") == 1
 
 
 def test_a_step_clock_counts_whole_epochs_behind_the_first() -> None:

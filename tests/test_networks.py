@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tightbound.networks import (
     Linear,
     LinearWithConstant,
 )
+from tightbound.processor import matrix_library
 
 
 @pytest.fixture(params=[0, CONDITION], ids=["no-condition", "condition"])
@@ -98,8 +99,17 @@ def test_a_convolutional_network_halves_while_it_can() -> None:
     assert math.prod(strides) == 16  # 28 -> 14 -> 7 -> 4 -> 2
 
 
+@pytest.fixture(params=["torch", "onednn"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Either choice of a library, on any processor."""
+    monkeypatch.setenv("TIGHTBOUND_MATRICES", request.param)
+    matrix_library.cache_clear()
+    yield request.param
+    matrix_library.cache_clear()
+
+
 @pytest.mark.parametrize("leading", [(2048,), (8, 256)])
-def test_large_products_by_onednn_equal_torchs(leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_products_equal_torchs(leading: tuple[int, ...], library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradients, whichever library multiplies."""
     ours, theirs = Linear(64, 48), nn.Linear(64, 48)
     theirs.load_state_dict(ours.state_dict())
@@ -112,7 +122,7 @@ def test_large_products_by_onednn_equal_torchs(leading: tuple[int, ...], monkeyp
         y = layer(inputs)
         (y * upstream).sum().backward()
         found.append((y.detach(), inputs.grad, layer.weight.grad, layer.bias.grad))
-    assert bool(calls) == torch.backends.mkldnn.is_available()
+    assert bool(calls) == (library == "onednn")
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
@@ -125,6 +135,7 @@ def counted(function: Callable[..., torch.Tensor], calls: list[int]) -> Callable
     return called
 
 
+@pytest.mark.usefixtures("library")
 def test_everything_else_is_torchs_own_layer() -> None:
     layer, x = Linear(64, 48), torch.randn(2048, 64)
     expected = nn.functional.linear(x, layer.weight, layer.bias)
@@ -138,6 +149,7 @@ def test_everything_else_is_torchs_own_layer() -> None:
     assert set(layer.state_dict()) == {"weight", "bias"}
 
 
+@pytest.mark.usefixtures("library")
 def test_gradients_of_gradients_survive_large_products() -> None:
     """A gradient penalty through a layer large enough for oneDNN."""
     found = []

@@ -1,4 +1,8 @@
-r"""A linear layer that takes the faster of a processor's two matrix libraries."""
+r"""A linear layer that takes the faster of a processor's two matrix libraries.
+
+Weights laid out for oneDNN once, for sampling, are faster than torch's own layer on every processor tried (AVX2, and
+AVX-512 of Zen 4 and Zen 5; from 4 rows on); the layout at each call, which training needs, pays on some only.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..processor import matrix_library
+
 __all__ = ["Linear", "packed"]
 
 LARGE = 1 << 21
@@ -14,11 +20,10 @@ LARGE = 1 << 21
 
 
 class Linear(nn.Linear):
-    r"""torch's linear layer, :math:`y = W x + b`, with large float32 products on a CPU done by oneDNN.
+    r"""torch's linear layer, :math:`y = W x + b`, with large float32 products by the faster library of a CPU.
 
-    torch sends these to MKL, which leaves the wide vector units of processors that are not Intel's unused; oneDNN,
-    which torch has for convolutions, does not: on an AMD EPYC it is twice as fast, forward and backward. Everything
-    else (other devices and types, autocast, ``torch.compile``, function transforms) is torch's own layer.
+    Where :func:`~tightbound.processor.matrix_library` says so, that is oneDNN, which torch has for convolutions.
+    Everything else (other devices and types, autocast, ``torch.compile``, function transforms) is torch's own layer.
 
     Args:
         in_features: Size of one input.
@@ -32,7 +37,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or not self._by_onednn(input):
             return super().forward(input)
-        return _ByOneDNN.apply(input.flatten(0, -2), self.weight, self.bias).unflatten(0, input.shape[:-1])
+        return by_onednn(input, self.weight, self.bias)
 
     def _by_onednn(self, x: Tensor) -> bool:
         return (
@@ -40,10 +45,15 @@ class Linear(nn.Linear):
             and x.device.type == self.weight.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and self.bias is not None
-            and torch.backends.mkldnn.is_available()
+            and matrix_library() == "onednn"
             and not torch.is_autocast_enabled("cpu")
             and not torch._C._are_functorch_transforms_active()
         )
+
+
+def by_onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The layer's output by oneDNN, ``(*batch, out_features)``, with gradients."""
+    return _ByOneDNN.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 
 
 class _ByOneDNN(torch.autograd.Function):

@@ -23,6 +23,7 @@ from ..data import Data
 from ..errors import TrainingError, UnknownName, UsageError
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
+from ..processor import slow_arithmetic
 from ..progress import silent
 from ..quantizers.vector import VectorQuantizer, forget
 from ..randomness import epoch_order, fixed_noise, reseed
@@ -196,7 +197,8 @@ class _Run:
     def _warn(self) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
-        for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
+        slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
+        for line in (*slow, *said_before(self.model, self.config.data_spec, len(self.train_split))):
             console.print(line, soft_wrap=True, markup=False)
         if self.warmup > self.steps:
             line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))
