@@ -15,7 +15,7 @@ demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write run
 	$(BIN)/tightbound report runs/demo
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
