@@ -32,7 +32,7 @@ from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, never_warm, said_before
+from .notes import check_data, never_warm, said_before, said_of_data
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
@@ -141,6 +141,7 @@ class _Run:
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
+        self.from_latents = examples is not None
         self.data = data = examples or data
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
@@ -196,6 +197,8 @@ class _Run:
     def _warn(self) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
+        for line in () if console.quiet or self.from_latents else said_of_data(self.data):
+            console.print(line, soft_wrap=True, markup=False)
         for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
             console.print(line, soft_wrap=True, markup=False)
         if self.warmup > self.steps:
