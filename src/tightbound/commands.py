@@ -334,7 +334,13 @@ def data(
         from .data import load_data
 
         found = load_data(source).summary()
-    print_json(found) if json else print_pairs(found)
+    if json:
+        print_json(found)
+        return
+    notes = found.pop("notes", [])
+    print_pairs(found)
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _run_info(run: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UnknownName, UsageError
 from .arrays import from_arrays
 from .divide import divided
+from .observed import described, observed
 from .options import DataOptions
 from .raw import Array, Part, Raw
 from .reshape import fit_images
@@ -41,6 +42,7 @@ class Data:
         train: Examples to learn from.
         valid: Examples to choose a model with; may be empty.
         test: Examples to measure with.
+        said: What the reader left out, scaled or chosen, a sentence each.
 
     Example:
         >>> from tightbound.data import load_data
@@ -54,6 +56,7 @@ class Data:
     train: Split
     valid: Split
     test: Split
+    said: tuple[str, ...] = ()
 
     @classmethod
     def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
@@ -67,7 +70,7 @@ class Data:
         spec = _described(raw, options)
         parts = divided(raw.parts, options)
         splits = {name: _split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test")}
-        return cls(spec, options, **splits)
+        return cls(spec, options, **splits, said=raw.notes)
 
     @classmethod
     def from_arrays(
@@ -139,6 +142,27 @@ class Data:
                 digest.update(part)
         return f"{counts}-{digest.hexdigest()}"
 
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth a look before a model learns from it, a sentence each: what the reader said, and what is seen.
+
+        Example:
+            >>> Data.from_arrays(np.eye(20, 4, dtype=np.uint8)).notes[0]
+            'Only levels 0 ... 1 of 256 are in use...'
+        """
+        return (*self.said, *observed(self.spec, (self.train, self.valid, self.test)))
+
+    @property
+    def description(self) -> str:
+        """Examples, shape, levels, classes and captions in one line.
+
+        Example:
+            >>> from tightbound.data import load_data
+            >>> load_data("digits").description
+            'digits: 1,293 training, 144 validation and 360 test examples; shape 1 x 8 x 8; 17 levels; 10 classes'
+        """
+        return described(self.spec, (self.train, self.valid, self.test))
+
     def split(self, name: str) -> Split:
         """The split of a name.
 
@@ -164,6 +188,7 @@ class Data:
             "captions": self.train.captions is not None,
             "stored_as": str(self.train.values.dtype).removeprefix("torch."),
             "memory_mapped": not isinstance(self.train.values, Tensor),
+            "notes": list(self.notes),
             "options": dataclasses.asdict(self.options),
         }
 

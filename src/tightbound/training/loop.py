@@ -33,7 +33,7 @@ from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, never_warm, said_before
+from .notes import check_data, never_warm, said_before, said_of_data
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
@@ -142,6 +142,7 @@ class _Run:
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
+        self.from_latents = examples is not None
         self.data = data = examples or data
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
@@ -197,8 +198,10 @@ class _Run:
     def _warn(self) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
+        of_data = () if console.quiet or self.from_latents else said_of_data(self.data)
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
-        for line in (*slow, *said_before(self.model, self.config.data_spec, len(self.train_split))):
+        of_model = said_before(self.model, self.config.data_spec, len(self.train_split))
+        for line in (*of_data, *slow, *of_model):
             console.print(line, soft_wrap=True, markup=False)
         if self.warmup > self.steps:
             line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 
-__all__ = ["check_data", "never_warm", "said_before"]
+__all__ = ["check_data", "never_warm", "said_before", "said_of_data"]
 
 
 def check_data(data: Data) -> None:
@@ -22,6 +22,13 @@ def check_data(data: Data) -> None:
         raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
     if len(data.train) == 0:
         raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+
+
+def said_of_data(data: Data) -> Iterator[str]:
+    """What there is to learn from, and what is worth a look in it."""
+    yield f"data: {data.description}"
+    for note in data.notes:
+        yield f"note: {note}"
 
 
 def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> Iterator[str]:
