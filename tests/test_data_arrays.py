@@ -113,7 +113,7 @@ def test_the_first_wrong_entry_is_found_in_a_later_run_of_rows(monkeypatch: pyte
         (np.array([0, 1, -1, 0, 0]), ["-1 at index 2"]),
         (np.array([0, 1, 10**9, 0, 0]), ["1000000000 at index 2"]),
         (np.array([0, 0.5, 0, 0, 0]), ["0.5 at index 1"]),
-        (np.array(list("abcde")), ["dtype <U1"]),
+        (np.zeros(5, np.complex64), ["dtype complex64", "np.unique"]),
     ],
 )
 def test_wrong_labels_are_refused(labels: npt.NDArray[Any], parts: list[str]) -> None:

@@ -51,7 +51,8 @@ class Measure:
         kind: ``"mass"`` for the probability of discrete data, ``"bound"`` for a lower bound on it by dequantisation,
             ``"density"`` for a density, ``"none"`` if it is no likelihood of that data.
         note: The reason, as a sentence for reports.
-        offset: Nats to add to the negative log-density so that it counts nats of the data.
+        offset: Nats to add to the negative log-density so that it counts nats of the data: what dequantisation and
+            standardising have changed.
         dimensions: How many entries it is of, where that is not all of an example.
 
     Example:
@@ -354,7 +355,7 @@ def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
     measure = getattr(likelihood, "measure", None)
     if measure is not None:
         return measure(data)
-    return Measure("density", "the likelihood does not say what it measures: read as a density")
+    return Measure("density", "the likelihood does not say what it measures: read as a density", data.log_volume)
 
 
 def _mass_over_levels(levels: int, data: DataSpec) -> Measure:
@@ -365,7 +366,7 @@ def _mass_over_levels(levels: int, data: DataSpec) -> Measure:
 
 def _density_of(data: DataSpec) -> Measure:
     if data.levels is None:
-        return Measure("density", "density of continuous data, in nats of its own units")
+        return Measure("density", "density of continuous data, in nats of its own units", data.log_volume)
     if data.dequantized:
         offset = data.dimensions * math.log(data.levels)
         density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"

@@ -194,23 +194,30 @@ def check_output(path: Path, spec: DataSpec | None) -> Path:
     return path
 
 
-def write(parts: dict[str, Tensor], path: Path, across: bool = False, **more: Tensor) -> None:
+def write(parts: dict[str, Tensor], path: Path, spec: DataSpec | None, across: bool = False, **more: Tensor) -> None:
     """Pictures under their titles; or, with what else belongs to them, arrays under the titles' first words.
+
+    Arrays are in the data's own units.
 
     Args:
         parts: Images ``(n, *shape)``, or ``(rows, columns, *shape)``, by title.
         path: The .png or .npz.
+        spec: Of the data; None: a model put together by hand gives it as it is.
         across: Titles side by side.
         **more: For the arrays alone.
     """
     from . import pictures
 
     if path.suffix == ".npz":
-        arrays = {title.split()[0]: value for title, value in parts.items()} | more
+        from .data.transform import in_data_units
+
+        own = {title: in_data_units(value, spec) if spec else value for title, value in parts.items()}
+        arrays = {title.split()[0]: value for title, value in own.items()} | more
         write_arrays({name: value.cpu().numpy() for name, value in arrays.items()}, path)
         return
     sheets: list[tuple[str, Image]] = []
-    for title, images in parts.items():
+    for title, values in parts.items():
+        images = pictures.drawable(values, spec)
         walk = images.dim() == 5
         sheets.append((title, pictures.grid(images.flatten(0, 1), images.shape[1]) if walk else pictures.grid(images)))
     pictures.save_picture(pictures.panels(sheets, across), path)
@@ -244,6 +251,12 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in pairs.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        text = ", ".join(f"{k} {_brief(v)}" for k, v in value.items()) if isinstance(value, dict) else _brief(value)
         table.add_row(f"[bold]{escape(name)}[/bold]", escape(text))
     Console(highlight=False).print(table)
+
+
+def _brief(value: Any) -> str:
+    """A value in words; of many numbers, the first."""
+    many = isinstance(value, tuple | list) and len(value) > 8 and all(isinstance(one, float) for one in value)
+    return f"{str(list(value[:8]))[:-1]}, ... {len(value):,} numbers]" if many else str(value)

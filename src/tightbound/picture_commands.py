@@ -30,6 +30,7 @@ from .output import check_output, write
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .data import DataSpec
     from .models import LatentVariableModel
 
 __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
@@ -82,7 +83,7 @@ def sample(
         c = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
             drawn = pictures.samples(model(c), n, temperature)
-        _write_samples(drawn, pictures.described(model, c), path)
+        _write_samples(drawn, pictures.described(model, c), path, model.data_spec)
     else:
         among = 4 * n if among is None else among
         c = captions_to_rank(model, condition, condition_file)
@@ -113,14 +114,15 @@ def _conditions(run: Path, model: LatentVariableModel, words: str | None, file: 
     return None if c is None else c.to(next(model.parameters()).device)
 
 
-def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path) -> None:
+def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
     """Samples under their titles, and what they were asked to be, where that can be said in words."""
     from . import pictures
 
     if path.suffix == ".npz" or not texts:
-        write(drawn, path, across=True)
+        write(drawn, path, spec, across=True)
         return
-    pictures.save_picture(pictures.told(drawn, texts), path)
+    shown = {title: pictures.drawable(x, spec) for title, x in drawn.items()}
+    pictures.save_picture(pictures.told(shown, texts), path)
     print(path)
 
 
@@ -188,7 +190,7 @@ def reconstruct(
     with fixed_noise(seed):
         x, c = first(model, loaded.split(split), n)
         parts = pictures.reconstructions(model(c), x)
-    write(parts, path, across=True)
+    write(parts, path, model.data_spec, across=True)
 
 
 def interpolate(
@@ -222,7 +224,7 @@ def interpolate(
     title = "mean of p(x|z) on the way from one example to another"
     title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
     title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
-    write({title: walk.mean}, path, latents=walk.z)
+    write({title: walk.mean}, path, model.data_spec, latents=walk.z)
 
 
 def traverse(
@@ -265,7 +267,7 @@ def traverse(
         walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
     what = "codes" if model.prior is None else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
-    write({title: walk.mean}, path, latents=walk.z, dimensions=dimensions)
+    write({title: walk.mean}, path, model.data_spec, latents=walk.z, dimensions=dimensions)
 
 
 def complete(
@@ -292,4 +294,4 @@ def complete(
     with fixed_noise(seed):
         x, c = first(model, loaded.split(split), n)
         parts = pictures.completions(model, x, c, samples)
-    write(parts, path, across=True)
+    write(parts, path, model.data_spec, across=True)

@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from .checkpoint import write_atomically
 from .conditions import ClassCondition, PartCondition, TextCondition
 from .data import DataSpec, Split
+from .data.transform import in_data_units
 from .distributions import Bits, OneHot
 from .distributions.codes import CodeDistribution, UniformCodes
 from .errors import UsageError
@@ -34,6 +35,7 @@ __all__ = [
     "completions",
     "conditions_to_show",
     "described",
+    "drawable",
     "grid",
     "panels",
     "reconstructions",
@@ -64,6 +66,23 @@ def check_image(spec: DataSpec) -> None:
             expected="(1 or 3, height, width)",
             remedy="Write an array instead: --out FILE.npz",
         )
+
+
+def drawable(x: Tensor, spec: DataSpec | None) -> Tensor:
+    """What a model sees or gives, between black and white: continuous data by the range of its training split.
+
+    Args:
+        x: ``(*batch, *shape)``.
+        spec: Of the data; None: it is between 0 and 1.
+
+    Example:
+        >>> spec = DataSpec("scan", (1, 1, 2), None, location=(50.0,), scale=(10.0,), low=0.0, high=100.0)
+        >>> drawable(torch.tensor([[[[-5.0, 1.0]]]]), spec)
+        tensor([[[[0.0000, 0.6000]]]])
+    """
+    if spec is None or (spec.low, spec.high, spec.scale) == (0.0, 1.0, ()):
+        return x
+    return (in_data_units(x, spec) - spec.low) / (spec.high - spec.low)
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Image:
@@ -327,14 +346,15 @@ def told(parts: dict[str, Tensor], texts: Sequence[str]) -> Image.Image:
     )
 
 
-def training_picture(marginal: Marginal, x: Tensor, path: Path) -> None:
+def training_picture(marginal: Marginal, x: Tensor, path: Path, spec: DataSpec | None = None) -> None:
     """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
+    rows = lambda images, columns: grid(drawable(images, spec), columns)
     if isinstance(marginal.model.condition, PartCondition):
         drawn = completions(marginal.model, x, marginal.c, 6).items()
-        save_picture(panels([(t, grid(images.flatten(0, 1), images.shape[1])) for t, images in drawn], True), path)
+        save_picture(panels([(t, rows(images.flatten(0, 1), images.shape[1])) for t, images in drawn], True), path)
         return
-    parts = [(title, grid(images, len(images))) for title, images in reconstructions(marginal, x).items()]
+    parts = [(title, rows(images, len(images))) for title, images in reconstructions(marginal, x).items()]
     if marginal.model.prior is not None:
         drawn = samples(marginal, 2 * len(x)).items()
-        parts += [(f"samples: {title}", grid(images, len(x))) for title, images in drawn]
+        parts += [(f"samples: {title}", rows(images, len(x))) for title, images in drawn]
     save_picture(panels(parts), path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,14 @@ def _check_spec(spec: DataSpec) -> None:
     levels = spec.levels is None or 2 <= spec.levels <= 256
     if not (levels and spec.shape and min(spec.shape) > 0):
         raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
+    numbers = (*spec.location, *spec.scale, spec.low, spec.high)
+    sizes = len(spec.location) == len(spec.scale) in (0, 1, spec.shape[0])
+    if not (sizes and all(map(math.isfinite, numbers)) and min(spec.scale, default=1.0) > 0 and spec.low < spec.high):
+        raise CheckpointError(
+            "There is no such location and scale of data.",
+            got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
+            expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
+        )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -280,6 +289,7 @@ def load_run_data(run: str | Path, source: Data | str | Path | None = None) -> D
         data = source
     else:
         data = _own_data(config) if source is None else _other_data(config, str(source))
+    data = data.scaled_as(config.data_spec)
     _check_fits(config.data_spec, data.spec)
     return data
 
@@ -325,7 +335,7 @@ def _counts(fingerprint: str) -> str:
 def _other_data(config: RunConfig, source: str) -> Data:
     from .data import load_data
 
-    return load_data(dataclasses.replace(config.data or DataOptions(), data=source))
+    return load_data(dataclasses.replace(config.data or DataOptions(), data=source, standardize="none"))
 
 
 def _check_fits(model: DataSpec, data: DataSpec) -> None:

@@ -1,7 +1,8 @@
 """Arrays, of this process or of an ``.npz`` / ``.npy``: what their shapes and types mean, and whether they keep it.
 
 Convention: ``[N, F]`` are vectors and ``[N, H, W]`` grey images. Of four dimensions, the second is the channels if it
-is 1 or 3; else the last, if that is 1 or 3; else the second if it is 2 or 4; else the last if it is; else the second.
+is 1 or 3; else the last, if that is 1 or 3; else the second if it is 2 or 4; else the last if it is. Any other number
+of channels is that beside two equal sides, or before two sides of which the last is not the smallest.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..errors import DataError, UnknownName
+from .labels import as_labels
 from .raw import Array, Part, Raw
 
-__all__ = ["ArrayLike", "Levels", "as_examples", "as_labels", "checked_values", "from_arrays"]
+__all__ = ["ArrayLike", "Levels", "as_examples", "checked_values", "from_arrays"]
 
 ArrayLike = Array | Tensor
 Levels = int | Literal["auto"] | None
 
-MOST_CLASSES = 100_000
-"""A label above this is taken for a mistake."""
 CHUNK_BYTES = 2**26
 """What is looked at in one go, so that checking a memory map does not fill the memory."""
+FINE = 2.0**-10
+"""Of the range of a column, what rounding to float32 may change of its values."""
 
 
 def from_arrays(
@@ -42,7 +44,7 @@ def from_arrays(
     Args:
         name: Title of the data.
         values: Examples of each split, by name; ``"train"`` alone is divided later.
-        labels: Class numbers of the training split, or of each split by name.
+        labels: Class numbers, words or one-hot rows of the training split, or of each split by name.
         levels: Number of values of an entry, None if continuous, ``"auto"`` to go by the type.
         classes: Names of the labels.
         captions: Texts of each split, by name.
@@ -60,20 +62,22 @@ def from_arrays(
     arrays = {split: as_examples(_numpy(value), f"{name}: {split}") for split, value in values.items()}
     _check_one_shape(arrays)
     levels = _common_levels(arrays, levels)
+    counts = {split: len(array) for split, array in arrays.items()}
+    numbers, classes, notes = as_labels({split: _numpy(some) for split, some in by_split.items()}, counts, classes)
     parts: dict[str, Part] = {}
     for split, array in arrays.items():
-        numbers = None if split not in by_split else as_labels(_numpy(by_split[split]), len(array), split)
         texts = None if captions is None else captions.get(split)
         vectors = None if split not in given else as_conditions(_numpy(given[split]), len(array), split)
-        parts[split] = Part(checked_values(array, levels, f"{name}: {split}"), numbers, texts, vectors)
-    return Raw(name, parts, levels, _named_classes(parts, classes))
+        parts[split] = Part(checked_values(array, levels, f"{name}: {split}"), numbers.get(split), texts, vectors)
+    return Raw(name, parts, levels, classes, notes)
 
 
 def as_examples(array: Array, what: str) -> Array:
     """An array with its channels second, ``[N, *shape]``; a view, so a memory map stays one.
 
     Raises:
-        DataError: If it is not an array of numbers with 2 to 4 dimensions, or holds nothing.
+        DataError: If it is not an array of numbers with 2 to 4 dimensions, or holds nothing, or where its channels are
+            cannot be told.
 
     Example:
         >>> as_examples(np.zeros((5, 32, 32, 3), dtype=np.uint8), "images").shape
@@ -91,15 +95,24 @@ def as_examples(array: Array, what: str) -> Array:
             f"{what} does not have the shape of examples.",
             got=f"shape {array.shape}",
             expected="[N, features], [N, H, W], [N, C, H, W] or [N, H, W, C]",
-            remedy="Reshape the array; the first dimension counts the examples.",
+            remedy=_RESHAPED.get(array.ndim, "Reshape the array; the first dimension counts the examples."),
         )
     if array.ndim == 3:
         return array[:, None]
-    return np.moveaxis(array, 3, 1) if array.ndim == 4 and _channels_last(array.shape) else array
+    return np.moveaxis(array, 3, 1) if array.ndim == 4 and _channels_last(array.shape, what) else array
+
+
+_RESHAPED = {
+    1: "If each number is an example: x[:, None]; the first dimension counts the examples.",
+    5: "Volumes are read as vectors, x.reshape(len(x), -1), or as images of as many channels as there are layers.",
+}
 
 
 def checked_values(array: Array, levels: int | None, what: str) -> Array:
     """The values in the type they are stored in: uint8 with levels, float32 without; a memory map as it is.
+
+    Where float32 would round away what tells the values of a column apart (times in seconds since 1970), they stay
+    float64 until they are standardised.
 
     Raises:
         DataError: If an entry is NaN or infinite, or no level.
@@ -110,34 +123,13 @@ def checked_values(array: Array, levels: int | None, what: str) -> Array:
         )
     if levels is None:
         _refuse(array, _not_finite, what, "NaN, infinite or too large for float32", "finite floats")
-        return array if isinstance(array, np.memmap) else array.astype(np.float32, copy=False)
+        if isinstance(array, np.memmap):
+            return array
+        return array.astype(np.float64 if _blurred(array) else np.float32, copy=False)
     top = levels - 1
     expected = f"whole numbers 0 ... {top} ({levels} levels)"
     _refuse(array, lambda part: ~((part >= 0) & (part <= top) & (part % 1 == 0)), what, "no level", expected)
     return array if isinstance(array, np.memmap) else array.astype(np.uint8, copy=False)
-
-
-def as_labels(labels: Array, count: int, what: str) -> npt.NDArray[np.int64]:
-    """Class numbers, int64 ``[N]``.
-
-    Raises:
-        DataError: If there are more or fewer than examples, or one is no class number.
-    """
-    flat = labels.reshape(-1) if labels.size == len(labels) else labels
-    if flat.shape != (count,):
-        raise DataError(
-            f"The labels of {what} do not match its examples.",
-            got=f"labels of shape {labels.shape}, {count} examples",
-            expected=f"labels of shape ({count},)",
-        )
-    numbers = flat.dtype.kind in "buif"
-    bad = ~((flat >= 0) & (flat < MOST_CLASSES) & (flat % 1 == 0)) if numbers else np.ones(count, np.bool_)
-    if bad.any():
-        got = f"{flat[bad][0]} at index {bad.argmax()}" if numbers else f"dtype {flat.dtype}"
-        raise DataError(
-            f"The labels of {what} are no class numbers.", got=got, expected=f"whole numbers 0 ... {MOST_CLASSES - 1}"
-        )
-    return flat.astype(np.int64)
 
 
 def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float32]:
@@ -172,12 +164,20 @@ def _numpy(value: ArrayLike) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    _, second, _, last = shape
+def _channels_last(shape: tuple[int, ...], what: str) -> bool:
+    _, second, third, last = shape
     for sizes in ((1, 3), (2, 4)):
         if second in sizes or last in sizes:
             return second not in sizes
-    return False
+    if second == third or third == last or last > min(second, third):
+        return second == third != last
+    raise DataError(
+        f"Where the channels of {what} are cannot be told from its shape.",
+        got=f"shape {shape}",
+        expected=f"[N, C, H, W]; or [N, H, W, C] with equal sides, or with 1 to 4 channels (here {last})",
+        remedy=f"If the last dimension counts {last} channels, save x.transpose(0, 3, 1, 2); if the second counts "
+        f"{second}, save x.transpose(0, 1, 3, 2), whose images lie on their side.",
+    )
 
 
 def _check_one_shape(arrays: Mapping[str, Array]) -> None:
@@ -218,18 +218,17 @@ def _refuse(
         )
 
 
+def _blurred(array: Array) -> bool:
+    """Whether rounding to float32 changes the values of a column by more than a small part of their range."""
+    if array.dtype.itemsize < 8 or len(array) == 0:
+        return False
+    low, high, error = array[0].astype(np.float64), array[0].astype(np.float64), np.zeros(array.shape[1:])
+    for _, part in chunks(array):
+        low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
+        error = np.maximum(error, np.abs(part - part.astype(np.float32)).max(0))
+    return bool((error > FINE * (high - low)).any())
+
+
 def _not_finite(part: Array) -> npt.NDArray[np.bool_]:
     with np.errstate(over="ignore"):
         return ~np.isfinite(part.astype(np.float32))
-
-
-def _named_classes(parts: Mapping[str, Part], classes: tuple[str, ...]) -> tuple[str, ...]:
-    numbers = [part.labels for part in parts.values() if part.labels is not None and len(part.labels)]
-    top = max((int(labels.max()) for labels in numbers), default=-1)
-    if classes and top >= len(classes):
-        raise DataError(
-            "A label has no class.",
-            got=f"label {top}, {len(classes)} classes",
-            expected=f"labels 0 ... {len(classes) - 1}",
-        )
-    return classes or tuple(str(number) for number in range(top + 1))

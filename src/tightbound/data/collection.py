@@ -22,6 +22,7 @@ from .raw import Array, Part, Raw
 from .reshape import fit_images
 from .spec import DataSpec
 from .split import Split
+from .standardise import standardised
 from .transform import Transform
 
 __all__ = ["Data", "SplitName"]
@@ -67,10 +68,26 @@ class Data:
             UsageError: If an option does not fit this data.
         """
         raw = fit_images(raw, options)
-        spec = _described(raw, options)
         parts = divided(raw.parts, options)
+        spec, notes = standardised(_described(raw, options), parts["train"], options)
         splits = {name: _split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test")}
-        return cls(spec, options, **splits, said=raw.notes)
+        return cls(spec, options, **splits, said=(*raw.notes, *notes))
+
+    def scaled_as(self, spec: DataSpec) -> Data:
+        """The same data, standardised by the numbers of other data: those of the training split of a trained run.
+
+        Args:
+            spec: What a model was built for.
+
+        Example:
+            >>> train = Data.from_arrays(1000 * torch.randn(20, 4))
+            >>> Data.from_arrays(torch.randn(20, 4)).scaled_as(train.spec).spec.scale == train.spec.scale
+            True
+        """
+        if self.spec.levels is not None:
+            return self
+        splits = {name: self.split(name).scaled_as(spec) for name in ("train", "valid", "test")}
+        return dataclasses.replace(self, spec=self.spec.scaled_as(spec), **splits)
 
     @classmethod
     def from_arrays(
@@ -233,7 +250,8 @@ def _stored(split: Split) -> Iterator[bytes]:
 def _split(name: str, part: Part, raw: Raw, spec: DataSpec, options: DataOptions) -> Split:
     binarize = "none" if raw.levels == 2 else options.binarize
     flip = options.flip and name == "train"
-    transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip)
+    scaled = {"location": spec.location, "scale": spec.scale}
+    transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip, **scaled)
     labels = None if part.labels is None else torch.from_numpy(part.labels.astype(np.int64))
     given = None if part.conditions is None else torch.from_numpy(part.conditions)
     if isinstance(part.values, np.memmap):

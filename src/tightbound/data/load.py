@@ -7,14 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, UnknownName
+from ..errors import DataError, UnknownName, UsageError
 from .array_files import read_array_file
 from .catalogue import DATASETS
 from .collection import Data
 from .folder import read_folder
 from .named import READERS
 from .options import DataOptions
+from .others import refuse_others
 from .raw import Raw
+from .tables import TABLES, read_table
 
 __all__ = ["load_data"]
 
@@ -22,7 +24,7 @@ __all__ = ["load_data"]
 def load_data(
     source: str | os.PathLike[str] | DataOptions = "digits", *, mirror: str | None = None, **options: Any
 ) -> Data:
-    """Loads a named data set, a folder or archive of images, or arrays in a file.
+    """Loads a named data set, a folder or archive of images, arrays in a file, or a table.
 
     Args:
         source: A name (:data:`DATASETS` lists them; a folder of that name is reached as ``./name``), a path, or
@@ -60,6 +62,7 @@ def _absolute(source: str) -> str:
 
 
 def _read(options: DataOptions, mirror: str | None) -> Raw:
+    _check_label(options)
     if options.data in READERS:
         return READERS[options.data](options, mirror)
     path = Path(options.data).expanduser()
@@ -67,7 +70,20 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
         raise _not_found(options.data)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array_file(path)
+    if path.suffix.lower() in TABLES and path.is_file():
+        return read_table(path, options.label)
+    refuse_others(path)
     return read_folder(path, options)
+
+
+def _check_label(options: DataOptions) -> None:
+    if options.label and Path(options.data).suffix.lower() not in TABLES:
+        raise UsageError(
+            "Only a table has a column of labels.",
+            got=f"label={options.label!r} with {options.data!r}",
+            expected=f"a {', '.join(TABLES)}",
+            remedy="Leave --label out: folders give classes by their names, an .npz by its array `y`.",
+        )
 
 
 def _not_found(source: str) -> Exception:
@@ -75,7 +91,8 @@ def _not_found(source: str) -> Exception:
         return DataError(
             f"There is no file or folder {source!r}.",
             got=f"{Path(source).expanduser().absolute()}, which does not exist",
-            expected=f"a folder of images, a .tar or .zip of one, an .npz or .npy, or one of: {', '.join(DATASETS)}",
+            expected="a folder of images, a .tar or .zip of one, an .npz or .npy, a .csv or .parquet, or one of: "
+            + ", ".join(DATASETS),
             remedy="Check the spelling of the path.",
         )
     return UnknownName("data set", source, DATASETS)

@@ -12,6 +12,7 @@ __all__ = ["DataOptions"]
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Color = Literal["as-is", "grey", "rgb"]
+Standardize = Literal["auto", "none", "per-entry"]
 
 
 @register("data-options")
@@ -20,7 +21,7 @@ class DataOptions:
     """Everything that turns a source into the batches a model sees; kept in a run's ``config.json``.
 
     Raises:
-        UnknownName: If ``binarize`` or ``color`` is not one of its values.
+        UnknownName: If ``binarize``, ``color`` or ``standardize`` is not one of its values.
         UsageError: If a number is out of range, or ``binarize`` and ``dequantize`` are asked for together.
 
     Example:
@@ -29,8 +30,10 @@ class DataOptions:
     """
 
     data: str = "digits"
-    """A name (`tightbound data` lists them), a folder or tar of images, or an .npz / .npy array; empty for arrays that
-    were handed over in Python."""
+    """A name (`tightbound data` lists them), a folder or tar of images, an .npz / .npy array, or a .csv / .parquet
+    table; empty for arrays that were handed over in Python."""
+    label: str = ""
+    """Column of a table that holds the classes; all others are numbers that the model sees."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
     """Grey to black and white: drawn anew at every visit with the grey value as probability, or cut at one half."""
     dequantize: bool = False
@@ -41,6 +44,10 @@ class DataOptions:
     """Side length in pixels: the shorter side is resized to it, then the centre is cut out."""
     color: Literal["as-is", "grey", "rgb"] = "as-is"
     """Convert images to grey or to RGB; transparent pixels are laid on white."""
+    standardize: Literal["auto", "none", "per-entry"] = "auto"
+    """Give continuous data mean 0 and standard deviation 1 on the training split: where it is far from that, a vector
+    entry by entry and an image as a whole (auto); never; or always, each feature or channel by itself (per-entry).
+    Log-densities and errors stay in the data's own units."""
     validation: float = 0.1
     """Share of the training split held out to choose a model, at most 10,000 examples (0: none; official validation
     splits are kept)."""
@@ -52,6 +59,8 @@ class DataOptions:
             raise UnknownName("way to binarize", self.binarize, get_args(Binarize))
         if self.color not in get_args(Color):
             raise UnknownName("color", self.color, get_args(Color))
+        if self.standardize not in get_args(Standardize):
+            raise UnknownName("way to standardize", self.standardize, get_args(Standardize))
         if self.binarize != "none" and self.dequantize:
             raise UsageError(
                 "Data is either binarized or dequantized.",

@@ -82,7 +82,12 @@ class Split:
         labels = None if self.labels is None else _rows(self.labels, indices).to(device, non_blocking=True)
         captions = None if self.captions is None else tuple(self.captions[i] for i in indices.tolist())
         given = None if self.conditions is None else _rows(self.conditions, indices).to(device, non_blocking=True)
-        return Batch(self.transform(self._gather(indices).to(device, non_blocking=True)), labels, captions, given)
+        values = self._gather(indices)
+        if values.dtype == torch.float64:  # which not every device has
+            x = self.transform(values).to(device, non_blocking=True)
+        else:
+            x = self.transform(values.to(device, non_blocking=True))
+        return Batch(x, labels, captions, given)
 
     def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Every example once, in order; the last batch may be smaller.
@@ -121,13 +126,19 @@ class Split:
             conditions=None if self.conditions is None else _rows(self.conditions, indices),
         )
 
+    def scaled_as(self, spec: DataSpec) -> Split:
+        """The same examples, standardised by the numbers of other data."""
+        transform = replace(self.transform, location=spec.location, scale=spec.scale)
+        return replace(self, spec=self.spec.scaled_as(spec), transform=transform)
+
     def to(self, device: torch.device | str) -> Split:
         """The split with its values on a device, so that a batch is gathered there.
 
-        A memory map, and values that would take more than half of the device's free memory, stay where they are.
+        A memory map, float64, and values that would take more than half of the device's free memory, stay where they
+        are.
         """
         device = torch.device(device)
-        if not isinstance(self.values, Tensor) or not _fits(self.values, device):
+        if not isinstance(self.values, Tensor) or self.values.dtype == torch.float64 or not _fits(self.values, device):
             return self
         return replace(
             self, values=self.values.to(device), labels=None if self.labels is None else self.labels.to(device)

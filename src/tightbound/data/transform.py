@@ -1,19 +1,21 @@
 r"""From stored levels to what a model sees, on a whole batch at once and on its device.
 
 Convention: a stored entry is a level :math:`l \in \{0, \dots, L - 1\}`. Scaled, it is :math:`l / (L - 1)`;
-dequantised, :math:`(l + u) / L` with :math:`u \sim U(0, 1)`. Draws come from torch's global generator.
+dequantised, :math:`(l + u) / L` with :math:`u \sim U(0, 1)`. Continuous values are standardised, :math:`(x - m) / s`,
+or stay as they are. Draws come from torch's global generator.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .options import Binarize
+from .spec import DataSpec
 
-__all__ = ["Transform"]
+__all__ = ["Transform", "in_data_units", "widths"]
 
 
 @dataclass(frozen=True)
@@ -21,36 +23,77 @@ class Transform:
     """Turns gathered values into a batch.
 
     Args:
-        levels: Number L of stored levels, or None if the values are continuous and stay as they are.
+        levels: Number L of stored levels, or None if the values are continuous.
         binarize: ``"dynamic"`` draws from a Bernoulli with the grey value as probability, ``"threshold"`` cuts at 1/2.
         dequantize: Whether to add uniform noise within a level.
         flip: Whether to mirror the last dimension of each example with probability one half.
+        location: What is subtracted from continuous values: one number, one for each entry of the first dimension of an
+            example (features or channels), or none.
+        scale: What they are then divided by: as many numbers.
 
     Example:
         >>> Transform(levels=5)(torch.tensor([[0, 1, 4]], dtype=torch.uint8))
         tensor([[0.0000, 0.2500, 1.0000]])
         >>> Transform(levels=5, binarize="threshold")(torch.tensor([[0, 2, 3]], dtype=torch.uint8))
         tensor([[0., 0., 1.]])
+        >>> Transform(None, location=(10.0, 0.0), scale=(1.0, 5.0))(torch.tensor([[9.0, 5.0]]))
+        tensor([[-1.,  1.]])
     """
 
     levels: int | None
     binarize: Binarize = "none"
     dequantize: bool = False
     flip: bool = False
+    location: tuple[float, ...] = field(default=(), repr=False)
+    scale: tuple[float, ...] = field(default=(), repr=False)
 
     def __call__(self, values: Tensor) -> Tensor:
         """The batch, float32 of the shape of ``values``."""
         if self.flip:
             values = _mirror_half(values)
-        x = values.to(torch.float32)
         if self.levels is None:
-            return x
+            return self._standardised(values).to(torch.float32)
+        x = values.to(torch.float32)
         if self.dequantize:
             return _within_level(x).add_(x).div_(self.levels)
         x = x / (self.levels - 1)
         if self.binarize == "dynamic":
             return torch.rand_like(x).lt_(x)  # a Bernoulli draw, at a third of the time of torch.bernoulli
         return (x > 0.5).to(torch.float32) if self.binarize == "threshold" else x
+
+    def _standardised(self, values: Tensor) -> Tensor:
+        if not self.scale:
+            return values
+        x = values if values.dtype == torch.float64 else values.to(torch.float32)
+        return (x - _along(self.location, x, x.dim() - 1)) / _along(self.scale, x, x.dim() - 1)
+
+
+def in_data_units(x: Tensor, spec: DataSpec) -> Tensor:
+    """What a model sees, or gives, in the data's own units: :math:`s x + m`.
+
+    Args:
+        x: ``(*batch, *shape)``.
+        spec: Of the data.
+
+    Example:
+        >>> spec = DataSpec("columns", (2,), None, location=(10.0, 0.0), scale=(1.0, 5.0))
+        >>> in_data_units(torch.tensor([[-1.0, 1.0]]), spec)
+        tensor([[9., 5.]])
+    """
+    if not spec.scale:
+        return x
+    return x * _along(spec.scale, x, len(spec.shape)) + _along(spec.location, x, len(spec.shape))
+
+
+def widths(spec: DataSpec) -> Tensor:
+    """The scale s of every entry of an example, float64 ``(*shape)``; 1 where the data stays as it is."""
+    one = torch.ones(spec.shape, dtype=torch.float64)
+    return one * _along(spec.scale, one, one.dim()) if spec.scale else one
+
+
+def _along(numbers: tuple[float, ...], x: Tensor, dimensions: int) -> Tensor:
+    """One number for all, or one for each entry of the first dimension of examples, to be broadcast over x."""
+    return torch.tensor(numbers, dtype=x.dtype, device=x.device).view(-1, *[1] * (dimensions - 1))
 
 
 def _mirror_half(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data import Split
+from ..data.transform import widths
 from ..errors import ObjectiveError, UsageError
 from .rows import chunks, levels_of, limited, undequantized
 
@@ -92,9 +93,10 @@ def pca_error(pca: PrincipalComponents, test: Split) -> Tensor:
         test: Examples.
 
     Returns:
-        ``(n,)``, in squared units of the data as a model sees it.
+        ``(n,)``, in squared units of the data.
     """
-    errors = torch.cat([project(pca, x)[1] for x in chunks(undequantized(test))])
+    units = widths(test.spec).flatten()
+    errors = torch.cat([(_rest(pca, x) * units).square().sum(1) for x in chunks(undequantized(test))])
     if not test.spec.dequantized:
         return errors
     scale, noise = _dequantization(levels_of(test.spec))
@@ -102,11 +104,12 @@ def pca_error(pca: PrincipalComponents, test: Split) -> Tensor:
 
 
 def ppca_log_density(pca: PrincipalComponents, test: Split) -> Tensor:
-    r"""Log-density of probabilistic PCA at the scaled values, before any dequantisation.
+    r"""Log-density of probabilistic PCA of the values as a model sees them, before any dequantisation.
 
     .. math:: \log \mathcal{N}(x; \mu, C), \qquad C = V \Lambda V^\top + \sigma^2 (I - V V^\top)
 
-    It is the optimum of a linear VAE. At discrete levels it is a density, and no likelihood of that data.
+    It is the optimum of a linear VAE, and of standardised data a density in the data's own units. At discrete levels it
+    is no likelihood of that data.
 
     References:
         Probabilistic Principal Component Analysis (Tipping and Bishop, 1999).
@@ -128,7 +131,8 @@ def ppca_log_density(pca: PrincipalComponents, test: Split) -> Tensor:
             expected="more examples than components, and values that vary",
             remedy="Use fewer components, or measure on dequantised values: ppca_bound.",
         )
-    return torch.cat([_log_normal(pca, *project(pca, x)) for x in chunks(undequantized(test))])
+    found = torch.cat([_log_normal(pca, *project(pca, x)) for x in chunks(undequantized(test))])
+    return found - test.spec.log_volume
 
 
 def ppca_bound(pca: PrincipalComponents, test: Split) -> Tensor:
@@ -201,9 +205,13 @@ def _ritz(split: Split, mean: Tensor, basis: Tensor) -> tuple[float, Tensor, Ten
 
 def project(pca: PrincipalComponents, x: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates along the components, ``(n, k)``, and the squared distance from their plane, ``(n,)``."""
+    return (x - pca.mean) @ pca.components, _rest(pca, x).square().sum(1)
+
+
+def _rest(pca: PrincipalComponents, x: Tensor) -> Tensor:
+    """What the plane of the components leaves of each entry, ``(n, D)``."""
     centred = x - pca.mean
-    along = centred @ pca.components
-    return along, (centred - along @ pca.components.T).square().sum(1)
+    return centred - (centred @ pca.components) @ pca.components.T
 
 
 def _log_normal(pca: PrincipalComponents, along: Tensor, across: Tensor) -> Tensor:

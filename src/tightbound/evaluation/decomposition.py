@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from ..checkpoint import check_finite
 from ..data import Split
 from ..distributions import MixtureOfGaussians
+from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel, evaluating
 from ..progress import progress
 from ..randomness import fixed_noise
@@ -108,7 +109,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         >>> abs(parts.kl.value - parts.mutual_information.value - parts.aggregate_kl.value) < 1e-4
         True
     """
-    check_split(split)
+    check_split(split, model)
     check_finite(model)
     parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
@@ -127,7 +128,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         parts = _by_factor(latent.posterior, latent.prior, z, common)
     information = Estimate.of(own - log_aggregate)
     return Decomposition(
-        reconstruction=Estimate.of(terms.log_likelihood[0]),
+        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-measure_of(model.likelihood, split.spec).offset),
         kl=None if log_prior is None else Estimate.of(own - log_prior),
         mutual_information=information,
         aggregate_kl=Estimate.of(log_aggregate - log_prior) if log_prior is not None and common else None,

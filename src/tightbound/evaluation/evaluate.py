@@ -143,7 +143,7 @@ def evaluate(
         >>> evaluate(model, data.test.subset(10), k=5).n
         10
     """
-    check_split(split)
+    check_split(split, model)
     sampler(method, k, annealing)  # refuses an unknown name before anything is computed
     terms = terms_of_the_first(model, split)
     measure = measure_of(model.likelihood, split.spec)

@@ -113,7 +113,7 @@ def gaps(
         >>> found.n
         5
     """
-    check_split(split)
+    check_split(split, model)
     check_finite(model)
     if limit < 1 or k < 1 or steps < 0 or not lr > 0:
         raise UsageError(

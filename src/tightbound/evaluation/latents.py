@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from ..data import Split
+from ..data.transform import widths
 from ..distributions import has_density
 from ..distributions.codes import CodePoint
 from ..errors import ShapeError, UsageError
@@ -148,14 +149,15 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
         seed: Seed of binarisation and dequantisation.
 
     Returns:
-        ``(n,)``, in squared units of the data as the model sees it.
+        ``(n,)``, in squared units of the data.
     """
     parameter, parts = next(model.parameters()), []
+    units = widths(split.spec).to(parameter.device, parameter.dtype)
     with evaluating(model), fixed_noise(seed):
         for batch in split.batches(CHUNK, parameter.device):
             x, px = batch.x.to(parameter.dtype), model.given(batch)
             mean = px.likelihood(px.representative(x)).mean
-            parts.append((x - mean).double().square().flatten(1).sum(1).cpu())
+            parts.append(((x - mean) * units).double().square().flatten(1).sum(1).cpu())
     return torch.cat(parts)
 
 

@@ -161,7 +161,7 @@ def likelihood(
         >>> likelihood(model, data.test.subset(10), k=50).bits_per_dim is not None
         True
     """
-    check_split(split)
+    check_split(split, model)
     found = sampler(method, k, annealing)
     measure = measure_of(model.likelihood, split.spec)
     reason = refusal(terms_of_the_first(model, split), measure, method)

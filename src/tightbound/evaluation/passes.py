@@ -54,7 +54,7 @@ def over(
         CheckpointError: If a weight is not a number.
         ObjectiveError: If a value is not, or samples leave the prior's support.
     """
-    check_split(split)
+    check_split(split, model)
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
     check_finite(model)
@@ -106,12 +106,24 @@ def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[ob
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def check_split(split: Split) -> None:
-    """Refuses what is no split, or an empty one."""
+def check_split(split: Split, model: LatentVariableModel) -> None:
+    """Refuses what is no split, an empty one, or one that is standardised by other numbers than the model's data.
+
+    Raises:
+        UsageError: If it is.
+    """
     if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
+    own = model.data_spec
+    if own is not None and (own.location, own.scale) != (split.spec.location, split.spec.scale):
+        raise UsageError(
+            "The split is standardised by other numbers than the data that the model was made for.",
+            got=f"scale {split.spec.scale[:3] or 'as it is'}",
+            expected=f"scale {own.scale[:3] or 'as it is'}",
+            remedy="Take data.scaled_as(model.data_spec), or tightbound.runs.load_run_data(run, data).",
+        )
 
 
 def check_support(values: dict[str, Tensor]) -> None:

@@ -263,7 +263,7 @@ def sample_quality(
         True
     """
     split = data.test if split is None else split
-    check_split(split)
+    check_split(split, model)
     if model.prior is None:
         model().prior()  # says so, before anything is trained
     device, classifier = next(model.parameters()).device, None

@@ -22,7 +22,7 @@ from ..evaluation import Estimate
 from ..evaluation.latents import interpolation
 from ..likelihoods import measure_of
 from ..models import Marginal
-from ..pictures import conditions_to_show, save_picture
+from ..pictures import conditions_to_show, drawable, save_picture
 from ..randomness import fixed_noise
 from ..runs import number
 from . import figures, page
@@ -103,9 +103,9 @@ def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
         (x0, c0), (x1, c1) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
         walk = interpolation(model, x0, x1, COLUMNS, c=c0, c1=c1, seed=seed).mean
     return {
-        "Reconstructions: data above the mean of p(x|z)": _sheet(torch.cat([x, rebuilt])),
-        "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(decoded),
-        "Interpolations: the mean of p(x|z) between the codes of two examples": _sheet(walk.flatten(0, 1)),
+        "Reconstructions: data above the mean of p(x|z)": _sheet(run, torch.cat([x, rebuilt])),
+        "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(run, decoded),
+        "Interpolations: the mean of p(x|z) between the codes of two examples": _sheet(run, walk.flatten(0, 1)),
     }
 
 
@@ -140,8 +140,8 @@ def _spread(there: int, count: int) -> Tensor:
     return torch.linspace(0, there - 1, min(count, there), dtype=torch.float64).round().long()
 
 
-def _sheet(images: Tensor) -> Image.Image:
-    return sheet(images, COLUMNS)
+def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
+    return sheet(drawable(images, run.test.spec), COLUMNS)
 
 
 def _map(run: ComparedRun, most: int = 1500) -> Image.Image:
@@ -187,13 +187,17 @@ _KINDS = {
 
 
 def _line(run: ComparedRun) -> tuple[str, figures.Array, figures.Array]:
-    """Which split, steps, and nats of the data."""
+    """Which split, steps, and nats of the data; a record of older versions lacks the offset to them."""
     offset, records = measure_of(run.model.likelihood, run.test.spec).offset, run.folder.records()
     for split, name in (("valid", "validation"), ("train", "training")):
-        points = [(r["step"], y) for r in records if r["split"] == split and (y := number(r, "bound")) is not None]
+        points = [
+            (r["step"], y - (0 if "offset" in r else offset))
+            for r in records
+            if r["split"] == split and (y := number(r, "bound")) is not None
+        ]
         if points:
             steps, values = np.asarray(points, dtype=np.float64).T
-            return name, steps, values - offset
+            return name, steps, values
     return "", np.zeros(0), np.zeros(0)
 
 

@@ -37,7 +37,7 @@ def reconstructions(m: Material, count: int = 10) -> str:
     with fixed_noise(m.seed), torch.no_grad():
         x, c = m.examples(m.spread(count))
         rows = pictures.reconstructions(m.model(c), x)
-    strips = [(title, _grid(x, f"{title} of {len(x)} examples", len(x))) for title, x in rows.items()]
+    strips = [(title, _grid(m, x, f"{title} of {len(x)} examples", len(x))) for title, x in rows.items()]
     return page.paragraph(_MEAN_AND_DRAW) + page.strips(strips)
 
 
@@ -51,7 +51,7 @@ def samples(m: Material, count: int = 36) -> str:
         return _completions(m)
     with fixed_noise(m.seed):
         sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
-    tiles = (page.figure(_grid(x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
+    tiles = (page.figure(_grid(m, x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     same = "Latents drawn from the prior; the same latent stands in the same place on both sides."
     return (page.paragraph(same) if len(sides) > 1 else "") + page.tiles(*tiles)
 
@@ -62,7 +62,7 @@ def _completions(m: Material, count: int = 8) -> str:
         parts = pictures.completions(m.model, x, c, 6)
     rows = torch.cat(list(parts.values()), dim=1)
     text = "From the left: what is seen, completions with latents from the prior, the truth."
-    return page.paragraph(text) + _grid(rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1])
+    return page.paragraph(text) + _grid(m, rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1])
 
 
 def interpolations(m: Material, rows: int = 5) -> str:
@@ -83,7 +83,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
         f"everything between is the mean of p(x|z){mixed}."
     )
-    return page.paragraph(text) + _grid(whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1])
+    return page.paragraph(text) + _grid(m, whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1])
 
 
 def _ends(m: Material, rows: int) -> Tensor:
@@ -117,7 +117,7 @@ def traversals(m: Material, rows: int = 8) -> str:
         f"the dimensions with the largest {what} first."
     )
     strips = [
-        (f"z{d} · {size[d]:.2f} {unit}", _grid(x, f"traversal of z{d}", len(x)))
+        (f"z{d} · {size[d]:.2f} {unit}", _grid(m, x, f"traversal of z{d}", len(x)))
         for d, x in zip(dims, walk.mean, strict=True)
     ]
     return page.paragraph(text) + page.strips(strips)
@@ -255,8 +255,9 @@ def _line(records: list[dict[str, Any]], split: str, name: str) -> figures.Line 
     return "validation" if split == "valid" else split, steps, values
 
 
-def _grid(images: Tensor, alt: str, columns: int | None = None) -> str:
+def _grid(m: Material, values: Tensor, alt: str, columns: int | None = None) -> str:
     """Pictures in rows, as an HTML image; default: about a square."""
+    images = pictures.drawable(values, m.spec)
     lossy = images.shape[1] == 3 and max(images.shape[-2:]) > LOSSLESS
     return page.picture(sheet(images, columns or math.ceil(math.sqrt(len(images)))), alt, lossy=lossy)
 

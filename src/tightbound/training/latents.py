@@ -83,7 +83,8 @@ def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: boo
         found = {name: _encode(model, data.split(name)) for name in SPLITS}
         checkpoint.write(path, {"key": key, "digest": _digest(found), **found})
     spec = DataSpec(f"latents of {data.spec.name}", tuple(found["train"].shape[2:]), None, classes=data.spec.classes)
-    return Data(spec, data.options, *(_split(data.split(name), found[name], spec) for name in SPLITS))
+    train, valid, test = (_split(data.split(name), found[name], spec) for name in SPLITS)
+    return Data(spec, data.options, train, valid, test)
 
 
 def _split(images: Split, values: Tensor, spec: DataSpec) -> Split:

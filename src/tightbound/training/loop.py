@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .. import __version__, checkpoint, pictures
 from ..data import Data
 from ..errors import TrainingError, UnknownName, UsageError
+from ..likelihoods import measure_of
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..processor import slow_arithmetic
@@ -33,7 +34,7 @@ from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, never_warm, said_before, said_of_data
+from .notes import check_data, check_range, never_warm, said_before, said_of_data
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
@@ -139,6 +140,7 @@ class _Run:
         step: nn.Module | None = None,
     ) -> None:
         check_data(data)
+        check_range(model, data.spec)
         self.fabric = launch(options)
         self.model, self.data, self.folder, self.options = model, data, folder, options
         self.config = RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
@@ -154,6 +156,7 @@ class _Run:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.raw: Any = step or Step(model, objective, len(data.train))
         self.rows: tuple[str, ...] = self.raw.rows
+        self.offset = measure_of(model.likelihood, self.config.data_spec).offset if "bound" in self.rows else 0.0
         self.selects = self.rows.index("bound") if "bound" in self.rows else 0
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(model, options, self.fabric.device))
@@ -230,7 +233,8 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         self._keep_selected()
-        return TrainingResult(self.folder.path, self.run.step, self.steps, self.run.best, reason)
+        best = None if self.run.best is None else self.run.best - self.offset
+        return TrainingResult(self.folder.path, self.run.step, self.steps, best, reason)
 
     def _ended(self, stop: Stop) -> str:
         """Why the run is over, or nothing."""
@@ -340,9 +344,19 @@ class _Run:
             f"The {what} a number at step {self.run.step} (epoch {self.run.step // self.per_epoch}).",
             got=f"{dict(zip(self.rows, sums.tolist(), strict=False))}{more}",
             expected="finite numbers",
-            remedy="Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true; "
-            f"the last good state is in {self.folder.checkpoint('last')}.",
+            remedy=self._how_to_go_on(),
         )
+
+    def _how_to_go_on(self) -> str:
+        if self.run.step == 0:  # nothing has been learned that could have gone wrong
+            x = self.train_split.batch(self._batch_indices()).x
+            return (
+                f"The model sees values from {x.min():.3g} to {x.max():.3g}. If that is far from 1, bring them into "
+                "range: continuous data by --standardize auto; else try --precision 32-true. Then start a new run."
+            )
+        last = self.folder.checkpoint("last")
+        lower = "Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true"
+        return f"{lower}; the last good state is in {last}."
 
     @torch.no_grad()
     def _evaluate(self) -> None:
@@ -374,13 +388,17 @@ class _Run:
         means = (total[:-1] / total[-1]).tolist()
         self._write("valid", means, {})
         what = "reconstruction" if self.model.prior is None else self.rows[self.selects].replace("_", " ")
-        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[self.selects]:.2f} nats")
+        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[self.selects] - self.offset:.2f} nats")
         return means[self.selects]
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:
             return
         rows = dict(zip(self.rows, means, strict=True))
+        if self.offset:
+            rows = {name: value - self.offset * (name != "kl") for name, value in rows.items()} | {
+                "offset": self.offset
+            }
         if self.model.prior is None:
             rows.pop("kl", None)
         self.log.write({"step": self.run.step, "epoch": self.run.step / self.per_epoch, "split": split, **rows, **more})
@@ -392,7 +410,8 @@ class _Run:
         batch = split.batch(torch.arange(min(8, len(split))), self.fabric.device)
         x = batch.x.to(next(self.model.parameters()).dtype)
         with silent():
-            pictures.training_picture(self.model.given(batch), x, self.folder.samples / f"step_{self.run.step:07d}.png")
+            path = self.folder.samples / f"step_{self.run.step:07d}.png"
+            pictures.training_picture(self.model.given(batch), x, path, self.data.spec)
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 
-__all__ = ["check_data", "never_warm", "said_before", "said_of_data"]
+__all__ = ["check_data", "check_range", "never_warm", "said_before", "said_of_data"]
 
 
 def check_data(data: Data) -> None:
@@ -29,6 +29,26 @@ def said_of_data(data: Data) -> Iterator[str]:
     yield f"data: {data.description}"
     for note in data.notes:
         yield f"note: {note}"
+
+
+MOST = 2.0**12
+"""The square of a larger value is beyond 2^24, where float32 no longer tells one nat from the next."""
+
+
+def check_range(model: LatentVariableModel, spec: DataSpec) -> None:
+    """Refuses values whose likelihood float32 cannot hold; a model put together by hand may scale them itself.
+
+    Raises:
+        UsageError: If they are that large as they are.
+    """
+    if model.recipe is None or spec.levels is not None or spec.scale or max(-spec.low, spec.high) <= MOST:
+        return
+    raise UsageError(
+        "The values are too large to be learned as they are.",
+        got=f"{spec.low:.4g} to {spec.high:.4g}, with --standardize none",
+        expected=f"at most {MOST:g}, beyond which float32 cannot tell the likelihood to a nat",
+        remedy="Leave --standardize auto: densities and errors stay in the data's own units.",
+    )
 
 
 def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> Iterator[str]:

@@ -160,4 +160,9 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    return ", ".join(f"{name} {now.get(name)!r} (was {was.get(name)!r})".strip() for name in names)
+    return ", ".join(f"{name} {_brief(now.get(name))} (was {_brief(was.get(name))})".strip() for name in names)
+
+
+def _brief(value: Any) -> str:
+    told = repr(value)
+    return told if len(told) <= 100 else f"{told[:100]}..."
