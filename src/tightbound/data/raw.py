@@ -68,9 +68,11 @@ class Raw:
         parts: ``"train"``, and ``"valid"`` and ``"test"`` where the source fixes them.
         levels: Number of values of an entry, or None if continuous.
         classes: Names of the labels.
+        notes: What the reader left out, scaled or chosen, a sentence each.
     """
 
     name: str
     parts: dict[str, Part]
     levels: int | None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
