@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .runs import RunFolder
 
 __all__ = [
-    "Count",
     "Device",
     "Json",
     "Picture",
@@ -30,18 +30,28 @@ __all__ = [
     "first",
     "limited",
     "model_of",
+    "named",
     "opened",
+    "part_of",
     "positive",
     "with_latent",
 ]
 
+NAMED = 4
+"""Examples that a line names."""
+
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
-Count = Annotated[int, arg(aliases=("-n",), help="How many.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
-SplitName = Annotated[Literal["train", "valid", "test"], arg(help="Which part of the data.")]
-Source = Annotated[str | None, arg(metavar="DATA", help="Other data than the run's own.")]
+SplitName = Annotated[
+    Literal["train", "valid", "test", "all"] | None,
+    arg(help="Which part of the data; default: test, or of --data all."),
+]
+Source = Annotated[
+    str | None,
+    arg(metavar="DATA", help="Other data than the run's own: a name, a folder, an archive, a picture or an array."),
+]
 Words = Annotated[
     str | None,
     arg(metavar="WORDS", help="What the model is given: a class, numbers, a text, or none; default: some of each."),
@@ -54,11 +64,38 @@ Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; de
 
 
 def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
-    """A run's model, and its data or another that fits the model."""
+    """A run's model, and its data or another that fits the model; what was done to that is said."""
     from .runs import load_run_data
 
     folder, model = model_of(run, device)
-    return folder, model, load_run_data(run, source)
+    loaded = load_run_data(run, source)
+    if source is not None:
+        _say(loaded)
+    return folder, model, loaded
+
+
+def _say(loaded: Data) -> None:
+    notes = loaded.said if loaded.new else ("this is the data that the run was trained on, divided as it was",)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def part_of(loaded: Data, name: str | None) -> Split:
+    """The split of a name, or what is measured by default."""
+    return loaded.split(name or loaded.default)
+
+
+def named(split: Split, n: int) -> str:
+    """What the first n examples of a split are called, in a line.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> named(load_data("digits").test, 6)
+        '6 of 360 test examples of digits: 6, 8, 12, 13, ...'
+    """
+    names = ", ".join([*split.names[: min(n, NAMED)], *(["..."] if n > NAMED else [])])
+    what = "examples" if split.name == "all" else f"{split.name} examples"
+    return f"{n} of {len(split)} {what} of {split.spec.name}: {names}"
 
 
 def with_latent(model: LatentVariableModel) -> None:

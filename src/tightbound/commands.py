@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive, with_latent
+from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, part_of, positive, with_latent
 from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
 from .errors import UsageError
 from .output import (
+    as_names,
     print_comparison,
     print_diagnosis,
     print_evaluation,
@@ -134,7 +135,7 @@ def evaluate(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
+    split: SplitName = None,
     method: Annotated[
         Literal["importance", "prior", "annealed"],
         arg(
@@ -164,18 +165,21 @@ def evaluate(
     from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
     from .evaluation import sample_quality as quality_of
+    from .runs import load_run_data
 
     annealing = Annealing(steps=temperatures)
     folder, model, loaded = opened(run, data, device)
-    part = limited(loaded.split(split), limit)
+    part = limited(part_of(loaded, split), limit)
     samples = (16 if method == "annealed" else 1000) if k is None else k
-    quality = quality_of(model, loaded, part, seed=seed) if sample_quality else None
+    quality = (
+        quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed) if sample_quality else None
+    )
     measured = run_evaluation(
         model, part, samples, method=method, annealing=annealing, precision=precision, compile=compile, seed=seed
     )
     found = dataclasses.replace(measured, sample_quality=quality).json()
     print_json(found) if json else print_evaluation(found)
-    if data is None and limit is None and split == "test":
+    if data is None and limit is None and part.name == "test":
         folder.write_evaluation(found)
 
 
@@ -183,7 +187,7 @@ def diagnose(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
+    split: SplitName = None,
     limit: Annotated[int, arg(help="Examples at most, evenly spread; they bound the mutual information.")] = 2000,
     gap_examples: Annotated[int, arg(help="Examples at most whose posterior is optimised.")] = 100,
     k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each of these.")] = 1000,
@@ -199,11 +203,11 @@ def diagnose(
 
     positive("--limit", limit)
     folder, model, loaded = opened(run, data, device)
-    part = loaded.split(split)
+    part = part_of(loaded, split)
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
     print_json(found) if json else print_diagnosis(found)
-    if data is None and split == "test":
+    if data is None and part.name == "test":
         folder.write_diagnosis(found)
 
 
@@ -216,23 +220,31 @@ def encode(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels.
+    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels; of every
+    row its file or number, and the split that it came from.
 
-    Example: tightbound encode runs/demo --data digits --out latents.npz
+    Example: tightbound encode runs/demo --data photographs/ --out latents.npz
     """
+    import torch
+
     from .evaluation.latents import encode as encoded
-    from .randomness import fixed_noise
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
     _, model, loaded = opened(run, data, device)
     with_latent(model)
-    arrays: dict[str, Any] = {}
-    with fixed_noise(seed):
-        for name in ("train", "valid", "test") if split == "all" else (split,):
-            if len(part := loaded.split(name)):
-                arrays |= {f"{name}_{key}": value for key, value in encoded(model, part).items()}
-    write_arrays(arrays, out)
+    parts = loaded.parts(split)
+    found = [encoded(model, part, seed=seed) for part in parts]
+    arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}
+    arrays["names"] = as_names([name for part in parts for name in part.names])
+    arrays["split"] = as_names([part.name for part in parts for _ in range(len(part))])
+    told = " and ".join(f"{len(part)} {part.name}" for part in parts)
+    write_arrays(arrays, out, f"{told} examples of {loaded.spec.name}")
+
+
+def _common(found: list[dict[str, Any]]) -> list[str]:
+    """What was found of every part: labels are left out where a part has none."""
+    return [name for name in found[0] if all(name in each for each in found)]
 
 
 def report(
@@ -256,7 +268,7 @@ def compare(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two run folders or more.")],
     /,
     data: Source = None,
-    split: SplitName = "test",
+    split: SplitName = None,
     k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
     limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
     out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,

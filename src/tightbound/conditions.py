@@ -145,6 +145,13 @@ class ClassCondition(Condition):
                 expected=f"labels 0...{len(self.classes) - 1}",
                 remedy="Use data with labels: class sub-folders, or an .npz with 'y'.",
             )
+        if not self.training and len(batch.labels) and (top := int(batch.labels.max())) >= len(self.classes):
+            raise DataError(
+                "The model is given the class of an example, and has not learned all classes of this data.",
+                got=f"class number {top}",
+                expected=f"0 to {len(self.classes) - 1}: {_few(self.classes)}",
+                remedy="Leave the examples of other classes out, or name their folders as the model's classes.",
+            )
         return batch.labels.unsqueeze(-1)
 
     def parse(self, words: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from .data import DataSpec
 
 __all__ = [
+    "as_names",
     "check_output",
     "print_comparison",
     "print_diagnosis",
     "print_evaluation",
     "print_json",
     "print_pairs",
+    "print_written",
     "write",
     "write_arrays",
 ]
@@ -194,7 +197,15 @@ def check_output(path: Path, spec: DataSpec | None) -> Path:
     return path
 
 
-def write(parts: dict[str, Tensor], path: Path, spec: DataSpec | None, across: bool = False, **more: Tensor) -> None:
+def write(
+    parts: dict[str, Tensor],
+    path: Path,
+    spec: DataSpec | None,
+    across: bool = False,
+    told: str = "",
+    names: Sequence[str] = (),
+    **more: Tensor,
+) -> None:
     """Pictures under their titles; or, with what else belongs to them, arrays under the titles' first words.
 
     Arrays are in the data's own units.
@@ -204,6 +215,8 @@ def write(parts: dict[str, Tensor], path: Path, spec: DataSpec | None, across: b
         path: The .png or .npz.
         spec: Of the data; None: a model put together by hand gives it as it is.
         across: Titles side by side.
+        told: What they are of.
+        names: For the arrays alone: what each of n examples is called.
         **more: For the arrays alone.
     """
     from . import pictures
@@ -213,7 +226,8 @@ def write(parts: dict[str, Tensor], path: Path, spec: DataSpec | None, across: b
 
         own = {title: in_data_units(value, spec) if spec else value for title, value in parts.items()}
         arrays = {title.split()[0]: value for title, value in own.items()} | more
-        write_arrays({name: value.cpu().numpy() for name, value in arrays.items()}, path)
+        called = {"names": as_names(names)} if names else {}
+        write_arrays({name: value.cpu().numpy() for name, value in arrays.items()} | called, path, told)
         return
     sheets: list[tuple[str, Image]] = []
     for title, values in parts.items():
@@ -221,11 +235,28 @@ def write(parts: dict[str, Tensor], path: Path, spec: DataSpec | None, across: b
         walk = images.dim() == 5
         sheets.append((title, pictures.grid(images.flatten(0, 1), images.shape[1]) if walk else pictures.grid(images)))
     pictures.save_picture(pictures.panels(sheets, across), path)
-    print(path)
+    print_written(path, told)
 
 
-def write_arrays(arrays: dict[str, Any], path: Path) -> None:
-    """Arrays in an .npz file, all of it or nothing."""
+def print_written(path: Path, told: str) -> None:
+    """Where something was written, and what it is of."""
+    print(f"{path}: {told}" if told else path)
+
+
+def as_names(names: Sequence[str]) -> Any:
+    """Names as an array of text, which is read without a pickle.
+
+    Example:
+        >>> as_names(["a.png", "b.png"]).dtype.kind
+        'U'
+    """
+    import numpy as np
+
+    return np.array(names, dtype=np.str_)
+
+
+def write_arrays(arrays: dict[str, Any], path: Path, told: str = "") -> None:
+    """Arrays in an .npz file, all of it or nothing; told is what they are of."""
     import numpy as np
 
     from .checkpoint import write_atomically
@@ -235,7 +266,8 @@ def write_arrays(arrays: dict[str, Any], path: Path) -> None:
             np.savez_compressed(file, **arrays)
 
     write_atomically(path, save)
-    print(f"{path}: " + ", ".join(f"{name} {tuple(value.shape)}" for name, value in arrays.items()))
+    what = ", ".join(f"{name} {tuple(value.shape)}" for name, value in arrays.items())
+    print_written(path, f"{told}; {what}" if told else what)
 
 
 def print_json(value: object) -> None:

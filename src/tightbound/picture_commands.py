@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from .arguments import (
-    Count,
     Device,
     Picture,
     Run,
@@ -19,7 +18,9 @@ from .arguments import (
     WordsFile,
     first,
     model_of,
+    named,
     opened,
+    part_of,
     positive,
     with_latent,
 )
@@ -171,8 +172,8 @@ def reconstruct(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
-    n: Count = 16,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 16, or as many as there are.")] = None,
     out: Picture = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -187,18 +188,20 @@ def reconstruct(
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
+    part = part_of(loaded, split)
+    n = min(16, len(part)) if n is None else n
     with fixed_noise(seed):
-        x, c = first(model, loaded.split(split), n)
+        x, c = first(model, part, n)
         parts = pictures.reconstructions(model(c), x)
-    write(parts, path, model.data_spec, across=True)
+    write(parts, path, model.data_spec, across=True, told=named(part, n), names=part.names[:n])
 
 
 def interpolate(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
-    n: Count = 8,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many pairs; default: 8, or as many as there are.")] = None,
     steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
     out: Picture = None,
     seed: Seed = 0,
@@ -214,9 +217,10 @@ def interpolate(
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
-    part = loaded.split(split)
+    part = part_of(loaded, split)
+    n = max(1, min(8, len(part) // 2)) if n is None else n
     if 2 * n > len(part):
-        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
+        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {part.name} split")
     with fixed_noise(seed):
         x, c = first(model, part, 2 * n)
         c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
@@ -224,14 +228,14 @@ def interpolate(
     title = "mean of p(x|z) on the way from one example to another"
     title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
     title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
-    write({title: walk.mean}, path, model.data_spec, latents=walk.z)
+    write({title: walk.mean}, path, model.data_spec, told=named(part, 2 * n), names=part.names[: 2 * n], latents=walk.z)
 
 
 def traverse(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
+    split: SplitName = None,
     n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
     steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
     example: Annotated[int, arg(help="Which example to start from.")] = 0,
@@ -254,9 +258,9 @@ def traverse(
     with_latent(model)
     check_dimensions(model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
-    part = loaded.split(split)
+    part = part_of(loaded, split)
     if not 0 <= example < len(part):
-        raise UsageError(f"The {split} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
     means, _ = posterior_means(model, part)
     dimensions = means.var(0).argsort(descending=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
@@ -267,15 +271,16 @@ def traverse(
         walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
     what = "codes" if model.prior is None else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
-    write({title: walk.mean}, path, model.data_spec, latents=walk.z, dimensions=dimensions)
+    told = f"from {part.names[example]}, of {len(part)} {part.name} examples of {part.spec.name}"
+    write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
 
 
 def complete(
     run: Run,
     /,
     data: Source = None,
-    split: SplitName = "test",
-    n: Annotated[int, arg(aliases=("-n",), help="How many pictures.")] = 8,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 8, or as many as there are.")] = None,
     samples: Annotated[int, arg(help="Completions of each.")] = 6,
     out: Picture = None,
     seed: Seed = 0,
@@ -291,7 +296,9 @@ def complete(
     positive("--samples", samples)
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
+    part = part_of(loaded, split)
+    n = min(8, len(part)) if n is None else n
     with fixed_noise(seed):
-        x, c = first(model, loaded.split(split), n)
+        x, c = first(model, part, n)
         parts = pictures.completions(model, x, c, samples)
-    write(parts, path, model.data_spec, across=True)
+    write(parts, path, model.data_spec, across=True, told=named(part, n), names=part.names[:n])

@@ -268,13 +268,15 @@ def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> LatentVariableM
         raise _damaged(folder.config_file, error) from error
 
 
-def load_run_data(run: str | Path, source: Data | str | Path | None = None) -> Data:
+def load_run_data(run: str | Path, source: Data | str | Path | None = None, *, divide: bool = False) -> Data:
     """The data of a run, or other data seen through the same options, checked to fit its model.
 
     Args:
         run: The run folder.
-        source: Other data: a name, folder, archive or array, or what was loaded already; default: the run's own, which
-            must be what the run was trained on.
+        source: Other data: a name, folder, archive, picture or array, or what was loaded already; default: the run's
+            own, which must be what the run was trained on.
+        divide: Whether splits are held out of other data too, to learn from it; else all of it is one split, or those
+            that it comes in, unless it is what the run was trained on, in another place.
 
     Raises:
         CheckpointError: If there is no run in the folder.
@@ -288,7 +290,7 @@ def load_run_data(run: str | Path, source: Data | str | Path | None = None) -> D
     if isinstance(source, Data):
         data = source
     else:
-        data = _own_data(config) if source is None else _other_data(config, str(source))
+        data = _own_data(config) if source is None else _other_data(config, str(source), divide)
     data = data.scaled_as(config.data_spec)
     _check_fits(config.data_spec, data.spec)
     return data
@@ -332,10 +334,17 @@ def _counts(fingerprint: str) -> str:
     return f"{', '.join(f'{count} {name}' for name, count in counts)} examples"
 
 
-def _other_data(config: RunConfig, source: str) -> Data:
-    from .data import load_data
+def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
+    from .data.load import load_data, load_for_learned
 
-    return load_data(dataclasses.replace(config.data or DataOptions(), data=source, standardize="none"))
+    options = dataclasses.replace(config.data or DataOptions(), data=source, standardize="none")
+    if divide:
+        return load_data(options)
+    found = load_for_learned(options, config.data_spec, config.fingerprint)
+    if found.new and config.data is not None and found.options.data == config.data.data:
+        said = "this is where the run's own data was, which has changed: what the model was trained on may be in it"
+        return dataclasses.replace(found, said=(*found.said, said))
+    return found
 
 
 def _check_fits(model: DataSpec, data: DataSpec) -> None:
@@ -348,5 +357,16 @@ def _check_fits(model: DataSpec, data: DataSpec) -> None:
             "This data does not fit the run's model.",
             got=f"{data.name!r}: {kind(data)}",
             expected=kind(model),
-            remedy="Give data of the same kind with the same options, or train a model on this data.",
+            remedy=_fitting(model, data),
         )
+
+
+def _fitting(model: DataSpec, data: DataSpec) -> str:
+    """What to do with data that does not fit."""
+    if model.image and data.image and model.shape[0] == data.shape[0] and model.shape != data.shape:
+        height, width = model.shape[1:]
+        return f"Resize the pictures to {width} x {height} (width x height) first, or train a model on this data."
+    if model.shape == data.shape and None in (model.levels, data.levels):
+        kind = "floats" if model.levels is None else f"whole numbers 0 ... {model.levels - 1} (uint8)"
+        return f"Save it as {kind}, in the range of the run's own data, or train a model on this data."
+    return "Give data of the same kind with the same options, or train a model on this data."

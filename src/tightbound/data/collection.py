@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,18 +16,19 @@ from torch import Tensor
 from ..errors import UnknownName, UsageError
 from .arrays import from_arrays
 from .divide import divided
+from .learned import as_learned
 from .observed import described, observed
 from .options import DataOptions
 from .raw import Array, Part, Raw
 from .reshape import fit_images
 from .spec import DataSpec
-from .split import Split
+from .split import Split, joined
 from .standardise import standardised
 from .transform import Transform
 
 __all__ = ["Data", "SplitName"]
 
-SplitName = Literal["train", "valid", "test"]
+SplitName = Literal["train", "valid", "test", "all"]
 
 WHOLE, SOME = 2**30, 2**24
 """A split of at most so many bytes goes into the fingerprint as it is; of a larger one, so many bytes of its rows."""
@@ -35,15 +36,16 @@ WHOLE, SOME = 2**30, 2**24
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Three splits of the same kind of example.
+    """Three splits of the same kind of example; of new data for a trained model, those that it came in.
 
     Args:
         spec: What a model must know to be built.
         options: What was asked for.
-        train: Examples to learn from.
+        train: Examples to learn from; all of them, in one split ``"all"``, where new data is not divided.
         valid: Examples to choose a model with; may be empty.
         test: Examples to measure with.
         said: What the reader left out, scaled or chosen, a sentence each.
+        new: Whether it is new data for a trained model, of which nothing was held out.
 
     Example:
         >>> from tightbound.data import load_data
@@ -58,6 +60,7 @@ class Data:
     valid: Split
     test: Split
     said: tuple[str, ...] = ()
+    new: bool = False
 
     @classmethod
     def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
@@ -70,8 +73,8 @@ class Data:
         raw = fit_images(raw, options)
         parts = divided(raw.parts, options)
         spec, notes = standardised(_described(raw, options), parts["train"], options)
-        splits = {name: _split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test")}
-        return cls(spec, options, **splits, said=(*raw.notes, *notes))
+        train, valid, test = (_split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test"))
+        return cls(spec, options, train, valid, test, said=(*raw.notes, *notes))
 
     def scaled_as(self, spec: DataSpec) -> Data:
         """The same data, standardised by the numbers of other data: those of the training split of a trained run.
@@ -86,8 +89,29 @@ class Data:
         """
         if self.spec.levels is not None:
             return self
-        splits = {name: self.split(name).scaled_as(spec) for name in ("train", "valid", "test")}
-        return dataclasses.replace(self, spec=self.spec.scaled_as(spec), **splits)
+        train, valid, test = (split.scaled_as(spec) for split in (self.train, self.valid, self.test))
+        return replace(self, spec=self.spec.scaled_as(spec), train=train, valid=valid, test=test)
+
+    @classmethod
+    def for_learned(cls, raw: Raw, options: DataOptions, model: DataSpec) -> Data:
+        """New data for a trained model, all of it: in the splits that it came in, or in one that is called "all".
+
+        Args:
+            raw: What a reader found.
+            options: How the model's own data was read.
+            model: What the model was built for.
+
+        Raises:
+            DataError: If values are above the levels that the model knows.
+            UsageError: If an option does not fit this data.
+        """
+        raw = as_learned(fit_images(raw, options), model, options)
+        spec, whole = _described(raw, options).scaled_as(model), len(raw.parts) == 1
+        nothing = next(iter(raw.parts.values())).take(np.arange(0))
+        parts = [(name, raw.parts.get(name, nothing)) for name in ("train", "valid", "test")]
+        still = dataclasses.replace(options, flip=False)
+        train, valid, test = (_split("all" if whole else name, part, raw, spec, still) for name, part in parts)
+        return cls(spec, options, train, valid, test, said=raw.notes, new=True)
 
     @classmethod
     def from_arrays(
@@ -181,15 +205,42 @@ class Data:
         return described(self.spec, (self.train, self.valid, self.test))
 
     def split(self, name: str) -> Split:
-        """The split of a name.
+        """The split of a name, or the examples of all as one split.
 
         Raises:
-            UnknownName: If it is not ``"train"``, ``"valid"`` or ``"test"``.
+            UnknownName: If it is not ``"train"``, ``"valid"``, ``"test"`` or ``"all"``.
+            UsageError: If it is one of new data that is not divided.
+
+        Example:
+            >>> data = Data.from_arrays(np.zeros((20, 4), dtype=np.uint8))
+            >>> len(data.split("test")), len(data.split("all"))
+            (2, 20)
         """
+        if name == "all":
+            parts = self.parts(name)
+            return parts[0] if self.train.name == "all" else joined("all", parts)
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
         if name not in splits:
-            raise UnknownName("split", name, splits)
+            raise UnknownName("split", name, [*splits, "all"])
+        if self.train.name == "all":
+            raise UsageError(
+                f"This data is not divided, so it has no {name} split.",
+                got=f"{len(self.train)} examples of {self.spec.name!r}",
+                remedy="Leave --split out, or say --split all: all of it is taken.",
+            )
         return splits[name]
+
+    def parts(self, name: str) -> list[Split]:
+        """The split of a name; of ``"all"``, every one that has examples, never mirrored."""
+        if name != "all":
+            return [self.split(name)]
+        found = [split for split in (self.train, self.valid, self.test) if len(split)] or [self.train]
+        return [replace(split, transform=replace(split.transform, flip=False)) for split in found]
+
+    @property
+    def default(self) -> SplitName:
+        """What is measured and shown unless another split is asked for: of a model's own data, what it never saw."""
+        return "all" if self.new else "test"
 
     def summary(self) -> dict[str, Any]:
         """What there is, in numbers and words that JSON can hold."""
@@ -254,8 +305,9 @@ def _split(name: str, part: Part, raw: Raw, spec: DataSpec, options: DataOptions
     transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip, **scaled)
     labels = None if part.labels is None else torch.from_numpy(part.labels.astype(np.int64))
     given = None if part.conditions is None else torch.from_numpy(part.conditions)
+    numbers = None if part.rows is None else torch.from_numpy(part.rows)
+    known = {"files": part.names, "numbers": numbers}
     if isinstance(part.values, np.memmap):
-        rows = None if part.rows is None else torch.from_numpy(part.rows)
-        return Split(name, spec, part.values, transform, labels, part.captions, given, rows)
+        return Split(name, spec, part.values, transform, labels, part.captions, given, numbers, **known)
     values = torch.from_numpy(np.ascontiguousarray(part.dense()))
-    return Split(name, spec, values, transform, labels, part.captions, given)
+    return Split(name, spec, values, transform, labels, part.captions, given, **known)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from ..errors import DataError
+from .images import SUFFIXES
 
-__all__ = ["FileTree", "Folder", "Read", "Tar", "Zip", "open_tree"]
+__all__ = ["FileTree", "Folder", "OneFile", "Read", "Tar", "Zip", "open_tree"]
 
 Read = Callable[[], bytes]
 """Gives the bytes of one file."""
@@ -103,6 +104,17 @@ class Folder(FileTree):
         return repr([(name, size, (self.path / name).stat().st_mtime_ns) for name, size in self.sizes.items()])
 
 
+class OneFile(Folder):
+    """A single file, as if it were alone in its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.only = path.name
+        super().__init__(path.parent)
+
+    def _sizes(self) -> dict[str, int]:
+        return {self.only: (self.path / self.only).stat().st_size}
+
+
 class Archive(FileTree):
     """One file that holds a folder; a single top-level folder in it is left out of the names."""
 
@@ -156,13 +168,15 @@ class Zip(Archive):
 
 
 def open_tree(path: Path) -> FileTree:
-    """The files in a folder, a tar or a zip.
+    """The files in a folder, a tar or a zip; of a picture, itself.
 
     Raises:
         DataError: If it is none of them, or damaged.
     """
     if path.is_dir():
         return Folder(path)
+    if path.name.lower().endswith(SUFFIXES):
+        return OneFile(path)
     try:
         if zipfile.is_zipfile(path):
             return Zip(path)

@@ -56,7 +56,7 @@ def read_folder(path: Path, options: DataOptions) -> Raw:
         texts = tuple(captions[name] for name in files) if captions else None
         whole = len(splits) == 1
         mine = None if whole else np.array([rows[name] for name in files])
-        parts[split] = Part(values, numbers, texts, rows=mine)
+        parts[split] = Part(values, numbers, texts, rows=mine, names=tuple(tree.stem + name for name in files))
     return Raw(path.resolve().name.partition(".")[0] or str(path), parts, 256, classes)
 
 

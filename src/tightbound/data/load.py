@@ -16,9 +16,10 @@ from .named import READERS
 from .options import DataOptions
 from .others import refuse_others
 from .raw import Raw
+from .spec import DataSpec
 from .tables import TABLES, read_table
 
-__all__ = ["load_data"]
+__all__ = ["load_data", "load_for_learned"]
 
 
 def load_data(
@@ -45,6 +46,32 @@ def load_data(
     """
     resolved = _resolved(source, options)
     return Data.from_raw(_read(resolved, mirror), resolved)
+
+
+def load_for_learned(options: DataOptions, model: DataSpec, fingerprint: str = "") -> Data:
+    """Data for a trained model: its own, divided as it was, if that is what it is; else all of it, as new data.
+
+    Args:
+        options: Where it is, and how the model's own data was read.
+        model: What the model was built for.
+        fingerprint: Of the data that the model has learned from.
+
+    Raises:
+        UnknownName, UsageError, DataError: As :func:`load_data`; but one example is enough.
+    """
+    options = _resolved(options, {})
+    raw = _read(options, None)
+    if sum(map(len, raw.parts.values())) == _count(fingerprint):
+        own = Data.from_raw(raw, options)
+        if own.fingerprint == fingerprint:
+            return own
+    return Data.for_learned(raw, options, model)
+
+
+def _count(fingerprint: str) -> int:
+    """How many examples data of a fingerprint has; -1 without one."""
+    counts = fingerprint.split("-")[:3]
+    return sum(map(int, counts)) if len(counts) == 3 and all(map(str.isdecimal, counts)) else -1
 
 
 def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, Any]) -> DataOptions:

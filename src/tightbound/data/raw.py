@@ -24,6 +24,8 @@ class Part:
         captions: A text for each of the N examples.
         conditions: What a model is given with each of them, float32 ``[N, *condition_shape]``.
         rows: Which rows of ``values`` the N examples are; None: all, in order (then N = M).
+        names: What each of the N examples is called where it came from: a file, relative to its folder or archive.
+            None: it is known by its row.
 
     Example:
         >>> part = Part(np.arange(12).reshape(4, 3)).take(np.array([3, 1]))
@@ -36,6 +38,7 @@ class Part:
     captions: tuple[str, ...] | None = None
     conditions: npt.NDArray[np.float32] | None = None
     rows: npt.NDArray[np.int64] | None = None
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.values) if self.rows is None else len(self.rows)
@@ -48,6 +51,7 @@ class Part:
             labels=None if self.labels is None else self.labels[index],
             captions=None if self.captions is None else tuple(self.captions[i] for i in index.tolist()),
             conditions=None if self.conditions is None else self.conditions[index],
+            names=None if self.names is None else tuple(self.names[i] for i in index.tolist()),
         )
 
     def dense(self) -> Array:

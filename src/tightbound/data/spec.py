@@ -75,5 +75,7 @@ class DataSpec:
         return len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     def scaled_as(self, other: DataSpec) -> DataSpec:
-        """The same data, standardised by the numbers of other data."""
+        """The same data, standardised by the numbers of other data; data with levels never is."""
+        if self.levels is not None:
+            return self
         return replace(self, location=other.location, scale=other.scale, low=other.low, high=other.high)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,13 @@ from torch import Tensor
 from ..errors import UsageError
 from .raw import Array
 from .spec import DataSpec
+from .store import stored
 from .transform import Transform
 
-__all__ = ["Batch", "Split"]
+__all__ = ["Batch", "Split", "joined"]
+
+CHUNK = 1000
+"""Examples that are copied at once from one file to another."""
 
 
 class Batch(NamedTuple):
@@ -39,7 +44,7 @@ class Split:
     """Examples of one split, stored as they came (bytes where they can be) and scaled batch by batch.
 
     Args:
-        name: ``"train"``, ``"valid"`` or ``"test"``.
+        name: ``"train"``, ``"valid"`` or ``"test"``; ``"all"`` of what is not divided, or of all three together.
         spec: Shape and range of what a batch holds.
         values: Levels (uint8) or floats, ``[N, *shape]``; or a memory map of which ``rows`` are the examples.
         transform: What turns values into a batch.
@@ -47,6 +52,8 @@ class Split:
         captions: One text per example.
         conditions: What a model is given with each example, float32 ``[N, *condition_shape]``.
         rows: Rows of ``values`` that are the examples, int64 ``[N]``; None: all of them.
+        files: The file of each example, relative to its folder or archive; None where they are no files.
+        numbers: The row of each example in the array that it came from, int64 ``[N]``; None: they are in order.
 
     Example:
         >>> from tightbound.data import load_data
@@ -65,12 +72,27 @@ class Split:
     captions: tuple[str, ...] | None = None
     conditions: Tensor | None = None
     rows: Tensor | None = None
+    files: tuple[str, ...] | None = None
+    numbers: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self):,} examples of {self.spec.name!r}, shape {self.spec.shape})"
 
     def __len__(self) -> int:
         return len(self.values) if self.rows is None else len(self.rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each example is called where it came from: its file, or the number of its row.
+
+        Example:
+            >>> from tightbound.data import load_data
+            >>> load_data("digits").test.subset(3).names
+            ('6', '8', '12')
+        """
+        if self.files is not None:
+            return self.files
+        return tuple(map(str, range(len(self)) if self.numbers is None else self.numbers.tolist()))
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Batch:
         """The examples at ``indices``, drawn anew where the options are random.
@@ -124,6 +146,8 @@ class Split:
             labels=None if self.labels is None else _rows(self.labels, indices),
             captions=None if self.captions is None else tuple(self.captions[i] for i in indices.tolist()),
             conditions=None if self.conditions is None else _rows(self.conditions, indices),
+            files=None if self.files is None else tuple(self.files[i] for i in indices.tolist()),
+            numbers=indices.cpu() if self.numbers is None else self.numbers[indices.cpu()],
         )
 
     def scaled_as(self, spec: DataSpec) -> Split:
@@ -149,6 +173,65 @@ class Split:
             return _rows(self.values, indices)
         rows = (indices.cpu() if self.rows is None else self.rows[indices.cpu()]).numpy()
         return torch.from_numpy(np.ascontiguousarray(self.values[rows]))
+
+
+def joined(name: str, splits: Sequence[Split]) -> Split:
+    """Several splits of one kind as one, never mirrored; what only some of them know is left out.
+
+    Args:
+        name: What it is called.
+        splits: At least one.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> data = load_data("digits")
+        >>> joined("all", (data.train, data.test))
+        Split('all', 1,653 examples of 'digits', shape (1, 8, 8))
+    """
+    one = splits[0]
+    values, rows = _joined_values(splits)
+    numbers = [torch.arange(len(each)) if each.numbers is None else each.numbers for each in splits]
+    return replace(
+        one,
+        name=name,
+        values=values,
+        rows=rows,
+        transform=replace(one.transform, flip=False),
+        labels=_all_of([each.labels for each in splits]),
+        captions=_texts([each.captions for each in splits]),
+        conditions=_all_of([each.conditions for each in splits]),
+        files=_texts([each.files for each in splits]),
+        numbers=torch.cat(numbers),
+    )
+
+
+def _joined_values(splits: Sequence[Split]) -> tuple[Tensor | Array, Tensor | None]:
+    """The values of all, in memory or mapped from a file, and which of their rows."""
+    first = splits[0].values
+    if isinstance(first, Tensor):
+        return torch.cat([torch.as_tensor(each.values) for each in splits]), None
+    rows = [torch.arange(len(each)) if each.rows is None else each.rows for each in splits]
+    if all(each.values is first for each in splits):
+        return first, torch.cat(rows)
+    ends = np.cumsum([len(each) for each in splits]).tolist()
+
+    def fill(out: Array) -> None:
+        for each, end, picked in zip(splits, ends, rows, strict=True):
+            start = end - len(each)
+            for part in torch.arange(len(each)).split(CHUNK):
+                out[start + part.numpy()] = np.asarray(each.values)[picked[part].numpy()]
+
+    return stored((ends[-1], *first.shape[1:]), first.dtype, fill, key=None), None
+
+
+def _all_of(values: Sequence[Tensor | None]) -> Tensor | None:
+    known = [value for value in values if value is not None]
+    return torch.cat(known) if len(known) == len(values) else None
+
+
+def _texts(values: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    known = [value for value in values if value is not None]
+    return tuple(chain(*known)) if len(known) == len(values) else None
 
 
 def _rows(values: Tensor, indices: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -18,7 +20,7 @@ from ..networks.linear import Linear
 from .clusters import fill, k_means, moments, nearest
 from .quantized import Quantized, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
 
-__all__ = ["VectorQuantizer", "direction", "forget"]
+__all__ = ["VectorQuantizer", "direction", "forget", "part_of_batch"]
 
 PSEUDO_COUNT = 1e-5
 """How many vectors each code is taken to have had at its own place, so that an unused one stays there."""
@@ -117,6 +119,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("anew", torch.zeros(codes, 1, dtype=torch.bool), persistent=False)
         self._known_started = False
+        self.more, self.empty, self._seen = False, False, list[tuple[Tensor, Tensor]]()
 
     def forward(self, z: Tensor) -> Quantized:
         """The nearest vectors of an encoder's output ``(n, d, *grid)``, with what they cost.
@@ -208,9 +211,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, indices: Tensor) -> None:
-        """One step of the averages; the index ``codes`` marks rows that are not finite."""
+        """One step of the averages, after all parts; the index ``codes`` marks rows that are not finite."""
         seen = moments(rows, indices, self.codes + 1)[:-1]
-        seen, picked = _agreed(seen, _pick(rows, self.codes))
+        self._seen.append((torch.zeros_like(seen) if self.empty else seen, _pick(rows, self.codes)))
+        if self.more:
+            return
+        parts, self._seen = self._seen, []
+        seen, picked = _agreed(reduce(torch.add, [seen for seen, _ in parts]), parts[0][1])
         decay = USAGE_DECAY if self.ema is None else self.ema
         self.averages.lerp_(seen, 1 - decay)
         self.weight.mul_(decay).add_(1 - decay)
@@ -238,6 +245,33 @@ class VectorQuantizer(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._known_started = False
+
+
+@contextmanager
+def part_of_batch(quantizers: Sequence[VectorQuantizer], *, more: bool, empty: bool) -> Iterator[None]:
+    """Within it, what passes is a part of a batch, so that codes learn from the parts together as from the whole.
+
+    Args:
+        quantizers: Those that shall know.
+        more: Whether another part follows: the codes wait for it.
+        empty: Whether the part has no examples of its own: what passes counts for nothing.
+
+    Example:
+        >>> quantizer, z = VectorQuantizer(2, 1, start="data"), torch.tensor([[0.0], [1.0]])
+        >>> for more in (True, False):
+        ...     with part_of_batch([quantizer], more=more, empty=False):
+        ...         _ = quantizer(z)
+        ...     print(f"{quantizer.averages[:, 0].sum():.2f}")
+        0.00
+        0.04
+    """
+    for quantizer in quantizers:
+        quantizer.more, quantizer.empty = more, empty
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.more, quantizer.empty = False, False
 
 
 @torch.no_grad()

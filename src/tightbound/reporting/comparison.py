@@ -151,7 +151,7 @@ def compare(
     runs: Sequence[str | Path],
     *,
     data: Data | str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     k: int = 200,
     limit: int | None = None,
     device: str = "auto",
@@ -165,7 +165,7 @@ def compare(
     Args:
         runs: At least two run folders.
         data: Other data than the runs' own.
-        split: Which part of the data.
+        split: Which part of the data; default: the test split, or all of other data.
         k: Importance samples of each example.
         limit: At most so many examples, at even distances; default: all.
         device: Where to compute.
@@ -188,7 +188,8 @@ def compare(
     _check_count(runs, limit)
     folders = [RunFolder(Path(run)) for run in runs]
     configs = [folder.config() for folder in folders]
-    tests = [run_folders.load_run_data(folder.path, data).split(split) for folder in folders]
+    loaded = _loaded(folders, data)
+    tests = [each.split(split or each.default) for each in loaded]
     for folder, test in zip(folders[1:], tests[1:], strict=True):
         _check_same(folders[0], tests[0], folder, test)
     tests = tests if limit is None else [spread(test, limit) for test in tests]
@@ -199,9 +200,18 @@ def compare(
             model = run_folders.load(folder.path).to(place)
         numbers = _numbers(model, tests[i].to(place), k, seed)
         parts = {"label": labels[i], "options": options[i], "model": model, "test": tests[i].to(place)}
+        numbers["notes"] = (*loaded[i].said, *numbers["notes"])
         found.append(ComparedRun(**_identity(folder, configs[i], model), **parts, **numbers))
     differences = tuple(_difference(found[0], other) for other in found[1:])
-    return Comparison(tuple(found), differences, split, len(tests[0]), k, seed)
+    return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
+
+
+def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
+    """The data of each run; other data divided alike for all where one of them has learned from it."""
+    loaded = [run_folders.load_run_data(folder.path, data) for folder in folders]
+    if data is None or all(each.new for each in loaded):
+        return loaded
+    return [run_folders.load_run_data(folder.path, data, divide=True) for folder in folders]
 
 
 def _plain(found: ComparedRun | Difference) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import runs
 from ..data import Data, DataSpec, Split
+from ..errors import DataError, UsageError
 from ..evaluation import Estimate, Evaluation, SampleQuality, evaluate
 from ..evaluation.latents import posterior_means
 from ..models.latent import LatentVariableModel
@@ -35,7 +36,8 @@ class Material:
         folder: The run.
         config: Its configuration.
         model: Its model, in evaluation mode.
-        data: Its data.
+        data: Its data, or other data.
+        learned: What it has learned from; None where that is not there.
         test: The examples that ``evaluation`` is of.
         evaluation: What was measured.
         codes: Posterior means of ``test``, ``(n, d)``.
@@ -46,6 +48,7 @@ class Material:
     config: RunConfig
     model: LatentVariableModel
     data: Data
+    learned: Data | None
     test: Split
     evaluation: Evaluation
     codes: Tensor
@@ -106,15 +109,25 @@ def gather(
     with fixed_noise():  # building a model draws initial weights
         config, loaded = folder.config(), runs.load(run, model).to(place)
     found = runs.load_run_data(run, data)
-    evaluation = _read(folder, len(found.test), k) if data is None else None
+    there = found.split(found.default)
+    evaluation = _read(folder, len(there), k) if data is None else None
     samples = SAMPLES if k is None else k
-    test = (found.test if evaluation else _affordable(found.test, samples)).to(place)
+    test = (there if evaluation else _affordable(there, samples)).to(place)
     if evaluation is None:
         evaluation = evaluate(loaded, test, samples, seed=seed)
-        if data is None and len(test) == len(found.test):
+        if data is None and len(test) == len(there):
             folder.write_evaluation(evaluation.json())
     codes = posterior_means(loaded, test, seed=seed)[0]
-    return Material(folder, config, loaded, found, test, evaluation, codes, seed)
+    learned = _learned(run) if found.new else found
+    return Material(folder, config, loaded, found, learned, test, evaluation, codes, seed)
+
+
+def _learned(run: str | Path) -> Data | None:
+    """The data that a run was trained on, if it is still there."""
+    try:
+        return runs.load_run_data(run)
+    except (DataError, UsageError):
+        return None
 
 
 def _spread(there: int, count: int) -> Tensor:

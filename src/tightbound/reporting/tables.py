@@ -35,12 +35,15 @@ _OTHER = (
 )
 
 
+_NO_BASELINES = "without baselines, because what the run was trained on is not there to fit them to"
+
+
 def heading(m: Material, rows: list[Baseline]) -> str:
     """Title, verdict and warnings, as HTML."""
     lines = [page.tag("h1", page.escape(f"{recipe_name(m)} on {m.spec.name}"))]
     lines.append(page.paragraph(verdict(m, rows), "verdict"))
     if m.other:
-        lines.append(page.box("Not the data of this run.", [_OTHER], "note"))
+        lines.append(page.box("Not the data of this run.", [_OTHER, *m.data.said], "note"))
     return "".join([*lines, *_warnings(m.evaluation, continuous=m.spec.levels is None)])
 
 
@@ -147,8 +150,10 @@ def comparison(m: Material) -> list[Baseline]:
     rows = [Baseline(f"{recipe_name(m)} (this run)", e.nll, e.bits_per_dim, e.squared_error, own, e.notes[0])]
     if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
         return rows
+    if m.learned is None:
+        return [dataclasses.replace(rows[0], note=f"{rows[0].note}; {_NO_BASELINES}")]
     positions = _positions(m.model.posterior)
-    found = baselines(m.data, positions or m.codes.shape[1] or 1, m.test)
+    found = baselines(m.learned, positions or m.codes.shape[1] or 1, m.test)
     return rows + [_told(row, positions) for row in found if row.measure != "density" or e.measure == "density"]
 
 

@@ -26,7 +26,7 @@ from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..processor import slow_arithmetic
 from ..progress import silent
-from ..quantizers.vector import VectorQuantizer, forget
+from ..quantizers.vector import VectorQuantizer, forget, part_of_batch
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
@@ -39,6 +39,7 @@ from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights
+from .validation import mean_rows
 
 __all__ = ["TrainingResult", "train", "train_on"]
 
@@ -160,7 +161,8 @@ class _Run:
         self.selects = self.rows.index("bound") if "bound" in self.rows else 0
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(model, options, self.fabric.device))
-        self.revived = [m for m in model.modules() if isinstance(m, VectorQuantizer) and m.ema is None and m.revive]
+        self.quantizers = [m for m in model.modules() if isinstance(m, VectorQuantizer)]
+        self.revived = [m for m in self.quantizers if m.ema is None and m.revive]
         self.average = MovingAverage(model, options.ema)
         self.run = Progress(parts=self.fabric.world_size * options.accumulate)
         self.ask_every = 1
@@ -292,7 +294,8 @@ class _Run:
         x, c = examples.x, self.model.conditions(examples)
         x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
         with self.fabric.no_backward_sync(self.module, enabled=more):
-            rows = self.module(x, beta, c)
+            with part_of_batch(self.quantizers, more=more, empty=not len(share)):
+                rows = self.module(x, beta, c)
             loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
             self.fabric.backward(loss)
         return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
@@ -363,7 +366,7 @@ class _Run:
         """The honest bound on the validation split, float32 and with the same noise every time, selects the model."""
         better = False
         self.model.eval()
-        with self.average.applied(), fixed_noise(part=self.fabric.global_rank):
+        with self.average.applied(), fixed_noise():
             if len(self.data.valid):
                 better = self.run.judge(self._validate(), warm=self.run.step >= self.warmup)
                 if better and self.fabric.is_global_zero:
@@ -375,21 +378,14 @@ class _Run:
         self.read_at = time.monotonic()
 
     def _validate(self) -> float:
-        rank, world, split = self.fabric.global_rank, self.fabric.world_size, self.data.valid
-        dtype = next(self.model.parameters()).dtype
-        one, sums = torch.ones((), device=self.fabric.device), self._no_sums()
-        for indices in torch.arange(rank, len(split), world).split(self.options.batch_size):
-            batch = split.batch(indices, self.fabric.device)
-            rows = self.raw(batch.x.to(dtype), one, self.model.conditions(batch))
-            sums += torch.cat([rows.sum(1), rows.new_tensor([len(indices)])])
-        total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
-        if not total.isfinite().all():
-            raise self._not_finite("validation bound is not", total)
-        means = (total[:-1] / total[-1]).tolist()
-        self._write("valid", means, {})
+        means = mean_rows(self.fabric, self.raw, self.data.valid)
+        if not means.isfinite().all():
+            raise self._not_finite("validation bound is not", means)
+        self._write("valid", means.tolist(), {})
         what = "reconstruction" if self.model.prior is None else self.rows[self.selects].replace("_", " ")
-        self.bar.reading(self.run.step, self.steps, f"validation {what} {means[self.selects] - self.offset:.2f} nats")
-        return means[self.selects]
+        bound = means[self.selects].item()
+        self.bar.reading(self.run.step, self.steps, f"validation {what} {bound - self.offset:.2f} nats")
+        return bound
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:

@@ -108,7 +108,7 @@ def fit_prior(
         'done'
     """
     options = dataclasses.replace(options or TrainingOptions(), **changes)
-    config, found = RunFolder(Path(run)).config(), load_run_data(run, data)
+    config, found = RunFolder(Path(run)).config(), load_run_data(run, data, divide=True)
     if config.recipe is None:
         raise UsageError(
             "The first stage was put together by hand, so its parts are not in the folder.",

@@ -1,0 +1,99 @@
+"""New data for a model that has learned already: shown as it saw its own, and said where that changes anything."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ..errors import DataError
+from .arrays import chunks
+from .options import DataOptions
+from .raw import Part, Raw
+from .reshape import fit_images
+from .spec import DataSpec
+
+__all__ = ["as_learned"]
+
+
+def as_learned(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
+    """New data in the colours, levels and classes of what a model has learned from.
+
+    Args:
+        raw: What a reader found.
+        spec: What the model was built for.
+        options: How its own data was read.
+
+    Raises:
+        DataError: If values are above the levels that the model knows.
+
+    Example:
+        >>> new = Raw("new", {"train": Part(np.ones((2, 3, 4, 4), np.uint8))}, 256)
+        >>> found = as_learned(new, DataSpec("own", (1, 4, 4), 256), DataOptions())
+        >>> found.parts["train"].values.shape, found.notes
+        ((2, 1, 4, 4), ('new: the pictures were turned to grey, as the model knows them.',))
+    """
+    return _classes(_levels(_colours(raw, spec, options), spec, options), spec)
+
+
+def _colours(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
+    shape = raw.parts["train"].values.shape[1:]
+    channels = {shape[0], spec.shape[0]} if len(shape) == len(spec.shape) == 3 else set[int]()
+    if channels != {1, 3}:
+        return raw
+    grey = spec.shape[0] == 1
+    turned = fit_images(raw, dataclasses.replace(options, color="grey" if grey else "rgb", image_size=None))
+    return _said(turned, f"the pictures were turned to {'grey' if grey else 'RGB'}, as the model knows them.")
+
+
+def _levels(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
+    """Bytes hold the levels of the model where those are fewer than bytes have."""
+    known = None if options.binarize != "none" else spec.levels
+    if known is None or raw.levels is None or raw.levels <= known:
+        return raw
+    top = max(int(part.max()) for each in raw.parts.values() for _, part in chunks(each.values))
+    if top >= known:
+        raise DataError(
+            f"{raw.name} has more levels than the model's data had.",
+            got=f"levels up to {top}",
+            expected=f"whole numbers 0 ... {known - 1}",
+            remedy=f"Scale them down and save them as an array: round(values * {known - 1} / {raw.levels - 1}).",
+        )
+    told = f"its values, up to {top}, are taken as levels of the {known} that the model knows."
+    return _said(dataclasses.replace(raw, levels=known), told)
+
+
+def _classes(raw: Raw, spec: DataSpec) -> Raw:
+    """Classes by their names: the model's keep their numbers, others come behind them."""
+    if not spec.classes:
+        return raw
+    raw = raw if raw.classes else _class_of_folder(raw, spec)
+    counted = raw.classes == tuple(map(str, range(len(raw.classes))))
+    if not raw.classes or raw.classes == spec.classes:
+        return raw
+    if counted and len(raw.classes) <= len(spec.classes):  # numbers without names
+        return dataclasses.replace(raw, classes=spec.classes)
+    classes = (*spec.classes, *(name for name in raw.classes if name not in spec.classes))
+    numbers = np.array([classes.index(name) for name in raw.classes])
+    parts = {name: _renumbered(part, numbers) for name, part in raw.parts.items()}
+    found = dataclasses.replace(raw, parts=parts, classes=classes)
+    strange = classes[len(spec.classes) :]
+    return _said(found, f"classes that the model's data did not have: {', '.join(strange)}.") if strange else found
+
+
+def _class_of_folder(raw: Raw, spec: DataSpec) -> Raw:
+    """Pictures of one class, in a folder of its name."""
+    tops = {name.partition("/")[0] for part in raw.parts.values() for name in part.names or ("",) if "/" in name}
+    if len(raw.parts) > 1 or len(tops) != 1 or not tops <= set(spec.classes):
+        return raw
+    part = raw.parts["train"]
+    labelled = dataclasses.replace(part, labels=np.zeros(len(part), np.int64))
+    return dataclasses.replace(raw, parts={"train": labelled}, classes=tuple(tops))
+
+
+def _renumbered(part: Part, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Part:
+    return part if part.labels is None else dataclasses.replace(part, labels=numbers[part.labels])
+
+
+def _said(raw: Raw, note: str) -> Raw:
+    return dataclasses.replace(raw, notes=(*raw.notes, f"{raw.name}: {note}"))
