@@ -7,6 +7,7 @@ import json as jsonlib
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -16,7 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive, with_latent
 from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
-from .errors import UsageError
+from .errors import CheckpointError, UsageError
 from .output import (
     print_comparison,
     print_diagnosis,
@@ -55,6 +56,8 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Recipe)
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended, so that what was to follow it does not."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume_from=arguments.resume_from,
     )
     following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
-    _print_result(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
+    _conclude(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
 
 
 def _ending(stopped: str) -> str:
@@ -105,6 +108,7 @@ def fit_prior(
         Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
     ] = None,
     resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last",
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
     """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
@@ -113,15 +117,21 @@ def fit_prior(
     """
     from .training.prior import fit_prior as run_fit
 
-    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, resume=resume)
+    go = {"resume": resume, "resume_from": resume_from}
+    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, **go)
     go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
-    _print_result(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+    _conclude(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+
+
+def _conclude(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
+    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(result, json, what, following, go_on)
+    if result.stopped not in ("done", "early"):
+        raise SystemExit(INTERRUPTED)
 
 
 def _print_result(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
-    """How a training ended, by one of several processes."""
-    if os.environ.get("RANK", "0") != "0":
-        return
     if json:
         print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
         return
@@ -176,7 +186,7 @@ def evaluate(
     found = dataclasses.replace(measured, sample_quality=quality).json()
     print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and split == "test":
-        folder.write_evaluation(found)
+        _keep(folder.write_evaluation, found, model.loaded_weights)
 
 
 def diagnose(
@@ -204,7 +214,15 @@ def diagnose(
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
     print_json(found) if json else print_diagnosis(found)
     if data is None and split == "test":
-        folder.write_diagnosis(found)
+        _keep(folder.write_diagnosis, found, model.loaded_weights)
+
+
+def _keep(write: Callable[[dict[str, Any], str], None], found: dict[str, Any], weights: str) -> None:
+    """Stores in the run folder what has been printed, or says why not."""
+    try:
+        write(found, weights)
+    except CheckpointError as error:
+        print(f"note: what was found is not stored. {error}", file=sys.stderr)
 
 
 def encode(
