@@ -135,6 +135,20 @@ def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, fou
     assert run.read_evaluation() is None
 
 
+def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found: dict[str, Any]) -> None:
+    """As where a training beside it has found better ones meanwhile."""
+    model = load(run.path)
+    run.write_evaluation(found, model.loaded_weights)
+    before = run.evaluation.read_bytes()
+    checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
+    with refused(CheckpointError, "no longer those that were measured"):
+        run.write_evaluation({**found, "k": 3}, model.loaded_weights)
+    with refused(CheckpointError, "no longer those that were measured"):
+        run.write_diagnosis({}, model.loaded_weights)
+    assert run.evaluation.read_bytes() == before
+    assert load(run.path).loaded_weights != model.loaded_weights
+
+
 def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
     one = evaluate(load(run.path), load_run_data(run.path).test.subset(1), k=2).json()
     one["nll"]["standard_error"] = None

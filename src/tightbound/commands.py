@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, positive, with_latent
+from .arguments import (
+    Device,
+    Json,
+    Overwrite,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    check_out,
+    limited,
+    opened,
+    positive,
+    with_latent,
+)
 from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
 from .errors import CheckpointError, UsageError
@@ -229,6 +242,7 @@ def encode(
     run: Run,
     /,
     out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
+    overwrite: Overwrite = False,
     data: Source = None,
     split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
     seed: Seed = 0,
@@ -243,6 +257,7 @@ def encode(
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+    check_out(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
     with_latent(model)
     arrays: dict[str, Any] = {}
@@ -278,6 +293,7 @@ def compare(
     k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
     limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
     out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -291,6 +307,7 @@ def compare(
 
     if out is not None:
         check_drawing(out)
+        check_out(out, overwrite, data, *runs)
     found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
     print_json(found.json()) if json else print_comparison(found.json())
     if out is not None:

@@ -10,6 +10,7 @@ from tyro.conf import arg
 from .arguments import (
     Count,
     Device,
+    Overwrite,
     Picture,
     Run,
     Seed,
@@ -17,6 +18,7 @@ from .arguments import (
     SplitName,
     Words,
     WordsFile,
+    check_out,
     first,
     model_of,
     opened,
@@ -57,6 +59,7 @@ def sample(
     ] = None,
     among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -73,6 +76,7 @@ def sample(
     positive("-n", n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
+    check_out(out, overwrite, run, condition_file, rank)
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
     temperature = _choosing(model, temperature, top_k, top_p, guidance)
@@ -172,6 +176,7 @@ def reconstruct(
     split: SplitName = "test",
     n: Count = 16,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -182,6 +187,7 @@ def reconstruct(
     from . import pictures
     from .randomness import fixed_noise
 
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
@@ -199,6 +205,7 @@ def interpolate(
     n: Count = 8,
     steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -209,6 +216,7 @@ def interpolate(
     from .evaluation.latents import BETWEEN_CODES, interpolation
     from .randomness import fixed_noise
 
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
@@ -234,6 +242,7 @@ def traverse(
     steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
     example: Annotated[int, arg(help="Which example to start from.")] = 0,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -248,6 +257,7 @@ def traverse(
 
     positive("-n", n)
     positive("--steps", steps)
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     check_dimensions(model)
@@ -276,6 +286,7 @@ def complete(
     n: Annotated[int, arg(aliases=("-n",), help="How many pictures.")] = 8,
     samples: Annotated[int, arg(help="Completions of each.")] = 6,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -287,6 +298,7 @@ def complete(
     from .randomness import fixed_noise
 
     positive("--samples", samples)
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     with fixed_noise(seed):
