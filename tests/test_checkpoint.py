@@ -14,12 +14,23 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from instances import GREY
 from tightbound import checkpoint
-from tightbound.checkpoint import load_into, read, read_json, tensors_of, write, write_atomically, write_json
+from tightbound.checkpoint import (
+    digest,
+    load_into,
+    read,
+    read_json,
+    read_with_digest,
+    tensors_of,
+    write,
+    write_atomically,
+    write_json,
+)
 from tightbound.errors import CheckpointError
 from tightbound.recipes import VAE
 from tightbound.runs import RunConfig, RunFolder, load
@@ -133,6 +144,45 @@ def test_a_damaged_header_is_refused(path: Path, header: str) -> None:
     save_file({"w": torch.ones(2)}, path, {"tightbound": header})
     with pytest.raises(CheckpointError, match=r"state\.safetensors"):
         read(path)
+
+
+@pytest.mark.parametrize("where", [-1, -40, -200])
+def test_a_changed_byte_is_told(path: Path, where: int) -> None:
+    write(path, {"w": torch.randn(50), "step": 3})
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("change", [('"value": 3', '"value": 4'), ('["w", ', '["v", ')])
+def test_a_changed_structure_is_told(path: Path, change: tuple[str, str]) -> None:
+    tensors = {"w": torch.ones(2), "v": torch.ones(2)}
+    write(path, {**tensors, "step": 3})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()["tightbound"]
+    assert change[0] in header
+    save_file(tensors, path, {"tightbound": header.replace(*change)})
+    with pytest.raises(CheckpointError, match="damaged"):
+        read(path)
+
+
+def test_a_file_without_a_digest_is_read(path: Path) -> None:
+    """Those of old versions."""
+    tree = {"dict": [["w", {"tensor": "w"}], ["step", {"value": 3}]]}
+    save_file({"w": torch.ones(2)}, path, {"tightbound": json.dumps({"format": 1, "tree": tree})})
+    assert equal(read(path), {"w": torch.ones(2), "step": 3})
+
+
+def test_a_digest_tells_contents_apart(path: Path) -> None:
+    w, found = torch.arange(6.0), set[str]()
+    others = ({"w": w}, {"v": w}, {"w": w.int()}, {"w": w.view(2, 3)}, {"w": w.view(2, 3).T}, {"w": w + 1}, {})
+    for state in (*others, {"w": w, "step": 1}, {"w": w, "step": 2}):
+        write(path, state)
+        found.add(read_with_digest(path)[1])
+    assert len(found) == 9
+    assert digest({"w": w[:0], "b": torch.ones((), dtype=torch.bfloat16)})
 
 
 def test_safetensors_of_others_are_read_as_tensors(path: Path) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 import tightbound as tb
 from tightbound import checkpoint, commands
 from tightbound.cli import main
+from tightbound.errors import CheckpointError
+from tightbound.lock import locked
 
 TRAIN = ["--steps", "12", "--latent-dim", "3", "--hidden", "16", "--no-pictures", "--device", "cpu"]
 
@@ -242,6 +244,43 @@ def test_half_written_runs(copy: Path, capsys: pytest.CaptureFixture[str]) -> No
     refused(capsys, "evaluate", copy, code=1, says="cannot be read")
 
 
+def test_what_cannot_be_stored_is_printed_all_the_same(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(path: Path, value: object) -> None:
+        raise CheckpointError(f"{path} could not be written.", got="Read-only file system")
+
+    monkeypatch.setattr(checkpoint, "write_json", read_only)
+    for command in ("evaluate", "diagnose"):
+        assert main([command, str(copy), "-k", "2", "--json"]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out)["n"] == 360
+        assert "not stored" in said.err
+        assert "Read-only" in said.err
+
+
+def test_an_interrupt_is_no_traceback(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tightbound.data.load_data", interrupted)
+    for words in (["evaluate", run], ["sample", run], ["train", "vae", "--out", run.with_name("new")]):
+        monkeypatch.setattr("tightbound.randomness.fixed_noise", interrupted)
+        refused(capsys, *words, code=130, says="Interrupted")
+    assert not run.with_name("new").exists()
+
+
+def test_a_second_training_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(copy):
+        refused(capsys, "train", "--resume", "--out", copy, code=1, says=f"process {os.getpid()}")
+        new = ["train", "vae", "--out", copy.with_name("other"), *TRAIN]
+        with locked(copy.with_name("other")):
+            refused(capsys, *new, code=1, says="is being trained already")
+    printed(capsys, *new)
+
+
 def test_truncated_weights(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -311,27 +350,27 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
     surface = {name: sorted(inspect.signature(function).parameters) for name, function in commands.COMMANDS.items()}
     assert surface == {
         "train": ["arguments"],
-        "fit-prior": ["data", "json", "latents", "out", "prior", "resume", "run", "training"],
+        "fit-prior": ["data", "json", "latents", "out", "prior", "resume", "resume_from", "run", "training"],
         "train-contrastive": [
             *("batch_size", "caption_length", "channels", "data", "device", "dim", "epochs", "json"),
-            *("lr", "out", "patience", "seed", "vocabulary", "weight_decay"),
+            *("lr", "out", "overwrite", "patience", "seed", "vocabulary", "weight_decay"),
         ],
         "evaluate": [
             *("compile", "data", "device", "json", "k", "limit", "method"),
             *("precision", "run", "sample_quality", "seed", "split", "temperatures"),
         ],
-        "complete": ["data", "device", "n", "out", "run", "samples", "seed", "split"],
+        "complete": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
         "sample": [
-            *("among", "condition", "condition_file", "device", "guidance", "n", "out"),
+            *("among", "condition", "condition_file", "device", "guidance", "n", "out", "overwrite"),
             *("rank", "run", "seed", "temperature", "top_k", "top_p"),
         ],
-        "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
-        "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],
-        "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],
-        "encode": ["data", "device", "out", "run", "seed", "split"],
+        "reconstruct": ["data", "device", "n", "out", "overwrite", "run", "seed", "split"],
+        "interpolate": ["data", "device", "n", "out", "overwrite", "run", "seed", "split", "steps"],
+        "traverse": ["data", "device", "example", "n", "out", "overwrite", "run", "seed", "split", "steps"],
+        "encode": ["data", "device", "out", "overwrite", "run", "seed", "split"],
         "report": ["data", "device", "k", "run", "seed"],
-        "compare": ["data", "device", "json", "k", "limit", "out", "runs", "seed", "split"],
+        "compare": ["data", "device", "json", "k", "limit", "out", "overwrite", "runs", "seed", "split"],
         "info": ["json", "run"],
         "recipes": ["json"],
         "data": ["json", "source"],

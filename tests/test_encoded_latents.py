@@ -182,7 +182,7 @@ def lacking(found: dict[str, Any]) -> None:
 
 def outside(found: dict[str, Any]) -> None:
     found["test"][0, 0, 0] = 6
-    found["digest"] = latents._digest({name: found[name] for name in latents.SPLITS})
+    found["digest"] = checkpoint.digest({name: found[name] for name in latents.SPLITS})
 
 
 def misshapen(found: dict[str, Any]) -> None:

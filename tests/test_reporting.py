@@ -165,7 +165,7 @@ def copy(vae_run: Path, vae_page: _Page, tmp_path: Path) -> RunFolder:
 
 def _change_evaluation(folder: RunFolder, **changes: Any) -> None:
     found = json.loads(folder.evaluation.read_text(encoding="utf8"))
-    folder.write_evaluation({**found, **changes})
+    folder.write_evaluation({**found, **changes}, found["weights"])
 
 
 def _verdict(material: Material) -> str:

@@ -35,6 +35,10 @@ def made(path: Path, data: Data) -> RunFolder:
     return folder
 
 
+def weights_of(run: RunFolder) -> str:
+    return checkpoint.read_with_digest(run.weights)[1]
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "levels.npy"
@@ -120,7 +124,7 @@ def found(run: RunFolder) -> dict[str, Any]:
 
 def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, found: dict[str, Any]) -> None:
     assert run.read_evaluation() is None
-    run.write_evaluation(found)
+    run.write_evaluation(found, weights_of(run))
     read = run.read_evaluation()
     assert read is not None
     assert read.pop("weights")
@@ -131,10 +135,24 @@ def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, fou
     assert run.read_evaluation() is None
 
 
+def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found: dict[str, Any]) -> None:
+    """As where a training beside it has found better ones meanwhile."""
+    model = load(run.path)
+    run.write_evaluation(found, model.loaded_weights)
+    before = run.evaluation.read_bytes()
+    checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
+    with refused(CheckpointError, "no longer those that were measured"):
+        run.write_evaluation({**found, "k": 3}, model.loaded_weights)
+    with refused(CheckpointError, "no longer those that were measured"):
+        run.write_diagnosis({}, model.loaded_weights)
+    assert run.evaluation.read_bytes() == before
+    assert load(run.path).loaded_weights != model.loaded_weights
+
+
 def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
     one = evaluate(load(run.path), load_run_data(run.path).test.subset(1), k=2).json()
     one["nll"]["standard_error"] = None
-    run.write_evaluation(one)
+    run.write_evaluation(one, weights_of(run))
     assert run.read_evaluation() is not None
 
 
@@ -162,7 +180,7 @@ def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
     ],
 )
 def test_a_damaged_evaluation_is_none(run: RunFolder, found: dict[str, Any], name: str, value: object) -> None:
-    run.write_evaluation(found)
+    run.write_evaluation(found, weights_of(run))
     content = json.loads(run.evaluation.read_text())
     run.evaluation.write_text(json.dumps({**content, name: value}))
     assert run.read_evaluation() is None
@@ -178,15 +196,16 @@ def test_an_evaluation_that_is_no_json_is_none(run: RunFolder, content: bytes) -
 
 
 def test_numbers_that_json_lacks_leave_no_file(run: RunFolder, found: dict[str, Any]) -> None:
-    run.write_evaluation(found)
-    run.write_evaluation({**found, "effective_sample_size": float("nan")})
+    run.write_evaluation(found, weights_of(run))
+    run.write_evaluation({**found, "effective_sample_size": float("nan")}, weights_of(run))
     assert not run.evaluation.exists()
 
 
 def test_without_weights_there_is_nothing_to_write_an_evaluation_of(run: RunFolder, found: dict[str, Any]) -> None:
+    weights = weights_of(run)
     run.weights.unlink()
     with pytest.raises(CheckpointError, match="cannot be opened"):
-        run.write_evaluation(found)
+        run.write_evaluation(found, weights)
 
 
 # -- the data of a run ----------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_a_report_shows_the_quality_that_was_measured(tmp_path) -> None:
     tb.train(model, data, steps=3, out=tmp_path)
     quality = sample_quality(model, data, features=flat)
     found = dataclasses.replace(tb.evaluate(model, data.test, k=2), sample_quality=quality)
-    RunFolder(tmp_path).write_evaluation(found.json())
+    RunFolder(tmp_path).write_evaluation(found.json(), tb.load(tmp_path).loaded_weights)
     text = write_report(tmp_path).read_text(encoding="utf8")
     assert f"{quality.samples.value:.2f}" in text
     assert "Fréchet distance of samples" in text

@@ -18,7 +18,7 @@ ROOT = Path(tightbound.__file__).parent
 PACKAGE = "tightbound"
 
 ORDER = [
-    *("errors", "spec", "progress", "memory", "processor"),
+    *("errors", "spec", "progress", "memory", "processor", "lock"),
     *("data.spec", "data.options", "training.options"),
     *("schedules", "checkpoint", "randomness"),
     "information",

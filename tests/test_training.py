@@ -23,6 +23,7 @@ from tightbound.errors import CheckpointError, TrainingError, UsageError
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
 from tightbound.training.ema import MovingAverage
+from tightbound.training.interrupt import Stop, stop_on_signals
 from tightbound.training.loop import train
 from tightbound.training.step import Step, build_seeded, draw_by_xavier, start_from_data
 
@@ -299,6 +300,87 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert_same_run(tmp_path, tmp_path.with_name("whole"))
 
 
+def test_a_run_folder_that_is_moved_ends_its_training(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = tmp_path / "run", torch.optim.AdamW.step
+    steps = iter(range(100))
+
+    def moving(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(steps) == 6:
+            run.rename(tmp_path / "moved")
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", moving)
+        with pytest.raises(TrainingError, match="was moved or deleted"):
+            train(vae(data), data, out=run, options=QUICK)
+    assert not run.exists()
+    train(vae(data), data, out=tmp_path / "moved", options=QUICK, resume=True)
+    train(vae(data), data, out=tmp_path / "whole", options=QUICK)
+    assert_same_run(tmp_path / "moved", tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_at_a_reading_says_how_to_go_on(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode == "a":
+            raise OSError(28, "No space left on device")
+        return real(self, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl could not be written") as caught:
+            train(vae(data), data, out=tmp_path, options=QUICK)
+    assert "go on with --resume: the last checkpoint is unharmed" in str(caught.value)
+    assert train(vae(data), data, out=tmp_path, options=QUICK, resume=True).stopped == "done"
+
+
+def test_a_damaged_checkpoint_names_one_that_is_there(data: Data, tmp_path: Path) -> None:
+    train(vae(data), data, out=tmp_path, options=QUICK)
+    folder = RunFolder(tmp_path)
+    for damaged, other in (("last", "best"), ("best", "last")):
+        path = folder.checkpoint(damaged)
+        kept = path.read_bytes()
+        for content in (kept[:-1] + bytes([kept[-1] ^ 1]), None):
+            path.write_bytes(content) if content else path.unlink()
+            with pytest.raises(CheckpointError, match=f"--resume-from {other}"):
+                train(vae(data), data, out=tmp_path, options=QUICK, resume=True, resume_from=damaged)
+        path.write_bytes(kept)
+    folder.checkpoint("best").unlink()
+    folder.checkpoint("last").unlink()
+    with pytest.raises(CheckpointError, match="train anew elsewhere"):
+        train(vae(data), data, out=tmp_path, options=QUICK, resume=True)
+
+
+def test_the_same_signal_passed_on_is_one_and_a_later_one_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.2, 5.0])
+    monkeypatch.setattr("tightbound.training.interrupt.time.monotonic", lambda: next(times))
+    stop = Stop()
+    stop.ask(signal.SIGINT, None)
+    stop.ask(signal.SIGTERM, None)
+    assert stop.signal is signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        stop.ask(signal.SIGINT, None)
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is None
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_early_stopping_waits_for_warm_up(data: Data, tmp_path: Path) -> None:
     options = TrainingOptions(
         steps=60, batch_size=32, lr=1e-12, beta_warmup=0.5, evaluate_every=2, patience=3, pictures=False, device="cpu"
@@ -406,7 +488,7 @@ def test_killed_at_a_random_step_and_resumed_ends_byte_for_byte_the_same(tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process = start([*COMMAND, "--steps", "100000", "--save-every", "0", "--out", str(tmp_path / "run")])
     path, deadline = RunFolder(tmp_path / "run").checkpoint("last"), time.monotonic() + 60
@@ -414,7 +496,7 @@ def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) 
         time.sleep(0.05)
     process.send_signal(number)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
     assert f"saved on {number.name}" in out
     assert "--resume" in out
     assert "Traceback" not in errors

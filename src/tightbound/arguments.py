@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from .data import DATASETS
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "Json",
+    "Overwrite",
     "Picture",
     "Run",
     "Seed",
@@ -27,6 +29,7 @@ __all__ = [
     "SplitName",
     "Words",
     "WordsFile",
+    "check_out",
     "first",
     "limited",
     "model_of",
@@ -61,6 +64,60 @@ WordsFile = Annotated[
     arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
 ]
 Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
+
+Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
+
+
+def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
+    """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
+
+    Args:
+        out: What shall be written; None for a place of the command's own.
+        overwrite: Whether it may be there.
+        *sources: Run folders and data, by their paths or names, which are to stay as they are.
+
+    Raises:
+        UsageError: If it may not be written.
+        CheckpointError: If a run's config cannot be read.
+    """
+    from .runs import RunFolder
+
+    if out is None:
+        return
+    whole = out.resolve()
+    if any(RunFolder(folder).config_file.is_file() and RunFolder(folder).owns(whole) for folder in whole.parents[:2]):
+        raise _not_there(out, "a file of a run")
+    for source in sources:
+        if whole in (data := _data_of(source)) or not data.isdisjoint(whole.parents):
+            raise _not_there(out, f"a place in {source}, or in its data")
+    if out.is_dir():
+        raise _not_there(out, "a folder")
+    if out.exists() and not overwrite:
+        raise UsageError(
+            f"{out} is there already.",
+            got=f"--out {out}",
+            expected="a name that is free",
+            remedy="Choose another name, or replace it: --overwrite.",
+        )
+
+
+def _data_of(source: object) -> set[Path]:
+    """The files and folders that a run, or what names data, is read from."""
+    from .runs import RunFolder
+
+    path = Path(str(source)).expanduser()
+    if source is None or str(source) in DATASETS or not path.exists():
+        return set()
+    if not RunFolder(path).config_file.is_file():
+        return {path.resolve()}
+    options = RunFolder(path).config().data
+    return set() if options is None or not options.data else _data_of(options.data)
+
+
+def _not_there(out: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{out} is not to be written over.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
+    )
 
 
 def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:

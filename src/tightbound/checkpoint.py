@@ -1,28 +1,48 @@
 """Tensors and JSON in one file: read strictly, written atomically, with nothing in it that could run.
 
 A file is safetensors: its tensors, and in the header one JSON text. Nested states (an optimiser's, say) are flattened
-to names joined by ``/``, with the structure kept in that JSON.
+to names joined by ``/``, with the structure kept in that JSON, beside a digest of the whole content that is checked
+when it is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, nn, uint8
 
 from .errors import CheckpointError
+from .lock import try_lock
 
-__all__ = ["check_finite", "load_into", "read", "read_json", "tensors_of", "write", "write_atomically", "write_json"]
+__all__ = [
+    "check_finite",
+    "clear_leftovers",
+    "digest",
+    "load_into",
+    "read",
+    "read_json",
+    "read_with_digest",
+    "tensors_of",
+    "write",
+    "write_atomically",
+    "write_json",
+    "writing",
+]
 
 _HEADER, _FORMAT = "tightbound", 1
+ANOTHER = "Use another checkpoint of the run (checkpoints/last or best), or train again."
+_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of the temporary files of :func:`write_atomically`."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -44,32 +64,66 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
-    header = {_HEADER: json.dumps({"format": _FORMAT, "tree": tree})}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+    header = {"format": _FORMAT, "digest": digest(tensors, json.dumps(tree)), "tree": tree}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, {_HEADER: json.dumps(header)}))
+
+
+def digest(tensors: Mapping[str, Tensor], *more: str) -> str:
+    """A digest of tensors, their names, types and shapes, and of what else belongs to them.
+
+    Args:
+        tensors: In any order, on any device.
+        *more: Texts.
+
+    Example:
+        >>> import torch
+        >>> digest({"w": torch.ones(2)}) == digest({"w": torch.ones(2, dtype=torch.float64)})
+        False
+    """
+    found = hashlib.blake2b("".join(more).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read(path: Path) -> dict[str, Any]:
     """Reads what :func:`write` wrote.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, a pickle, or not of this package.
+        CheckpointError: If the file is missing, truncated, damaged, a pickle, or not of this package.
+    """
+    return read_with_digest(path)[0]
+
+
+def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
+    """Reads what :func:`write` wrote, and tells the digest of just that content.
+
+    Raises:
+        CheckpointError: As :func:`read`.
     """
     _refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return dict(tensors) if header is None else _unflatten(_tree(path, header), tensors)
+        if header is None:
+            return dict(tensors), digest(tensors)
+        tree, kept = _tree(path, header)
+        found = digest(tensors, json.dumps(tree))
+        _check_digest(path, kept, found)
+        return _unflatten(tree, tensors), found
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read: it is truncated or damaged.",
             got=repr(error),
             expected="a complete safetensors file",
-            remedy="Use another checkpoint of the run (checkpoints/last or best), or train again.",
+            remedy=ANOTHER,
         ) from None
 
 
-def _tree(path: Path, header: str) -> dict[str, Any]:
+def _tree(path: Path, header: str) -> tuple[dict[str, Any], str | None]:
+    """The structure of a file's content, and the digest that it was written with, which older files lack."""
     content = json.loads(header)
     if content["format"] != _FORMAT:
         raise CheckpointError(
@@ -78,7 +132,17 @@ def _tree(path: Path, header: str) -> dict[str, Any]:
             expected=f"format {_FORMAT}",
             remedy="Upgrade tightbound.",
         )
-    return content["tree"]
+    return content["tree"], content.get("digest")
+
+
+def _check_digest(path: Path, kept: str | None, found: str) -> None:
+    if kept not in (None, found):
+        raise CheckpointError(
+            f"{path} is damaged: its content is not what was written.",
+            got=f"digest {found}",
+            expected=f"digest {kept}",
+            remedy=ANOTHER,
+        )
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -158,27 +222,53 @@ def write_atomically(path: Path, save: Callable[[str], object]) -> None:
     Raises:
         CheckpointError: If that fails, for want of space or of permission; what was at ``path`` is then still there.
     """
-    temporary = None
+    temporary = handle = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        save(temporary)
-        with open(temporary, "rb") as file:  # noqa: PTH123
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            try_lock(handle)  # tells a file that is being written from what a dead process left
+            save(temporary)
+            with open(temporary, "rb") as file:  # noqa: PTH123
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # noqa: PTH101
+            os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        if temporary is not None and handle is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file is written into one error.
+
+    Raises:
+        CheckpointError: For want of space or of permission.
+    """
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} could not be written.",
             got=error,
             expected="a writable disk with space left",
-            remedy="Free some space and go on with --resume: the last complete checkpoint is unharmed.",
+            remedy="Free some space, or choose another place.",
         ) from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)  # noqa: PTH108
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed had begun to write in a folder; what others write now stays."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR)
+                try:
+                    if try_lock(handle):
+                        path.unlink()
+                finally:
+                    os.close(handle)
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The command line: options to functions, errors to one message and an exit code (0 done, 1 failed, 2 bad usage)."""
+"""The command line: options to functions, errors to one message and an exit code.
+
+0 done, 1 failed, 2 bad usage, 130 stopped by a signal.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ Examples:
   tightbound train vae --data digits --out runs/digits
   tightbound train vae --data mnist --binarize dynamic --network convolutional --out runs/mnist
   tightbound train --resume --out runs/digits
-  torchrun --nproc-per-node 2 -m tightbound train vae --data mnist --out runs/mnist"""
+  tightbound train vae --out runs/digits && tightbound evaluate runs/digits
+  torchrun --nproc-per-node 2 -m tightbound train vae --data mnist --out runs/mnist
+
+A first Ctrl-C (or SIGTERM, SIGHUP) saves and leaves with exit code 130; --resume goes on exactly there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,17 +124,14 @@ def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
     out = _value(words, "--out")
     if out is None:
         raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
-    config = RunFolder(Path(out)).config()
+    folder = RunFolder(Path(out))
+    config = folder.config()
     if config.recipe is None or config.data is None or not config.data.data:
         raise UsageError(
-            "This run was started in Python, with a model or data of its own.",
-            remedy="Resume it there: train(..., resume=True).",
+            "This run was started in Python, with a model or data of its own.", remedy=f"Go on with: {folder.way_on()}."
         )
     if not config.recipe.by_itself:
-        raise UsageError(
-            "This run is a second stage.",
-            remedy=f"tightbound fit-prior FIRST --resume --out {out}, with the same options.",
-        )
+        raise UsageError("This run is a second stage.", remedy=f"Go on with: {folder.way_on()}.")
     return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
 
 
@@ -154,7 +157,8 @@ Examples:
   tightbound evaluate runs/digits -k 1000
   tightbound report runs/digits
 
-`tightbound COMMAND --help` explains a command; `tightbound --version` prints the version."""
+`tightbound COMMAND --help` explains a command; `tightbound --version` prints the version.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by a signal."""
 
 
 def _train_overview() -> str:

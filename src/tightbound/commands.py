@@ -7,16 +7,31 @@ import json as jsonlib
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, part_of, positive, with_latent
+from .arguments import (
+    Device,
+    Json,
+    Overwrite,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    check_out,
+    limited,
+    opened,
+    part_of,
+    positive,
+    with_latent,
+)
 from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
-from .errors import UsageError
+from .errors import CheckpointError, UsageError
 from .output import (
     as_names,
     print_comparison,
@@ -56,6 +71,8 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Recipe)
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended, so that what was to follow it does not."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume_from=arguments.resume_from,
     )
     following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
-    _print_result(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
+    _conclude(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
 
 
 def _ending(stopped: str) -> str:
@@ -106,6 +123,7 @@ def fit_prior(
         Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
     ] = None,
     resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last",
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
     """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
@@ -114,15 +132,21 @@ def fit_prior(
     """
     from .training.prior import fit_prior as run_fit
 
-    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, resume=resume)
+    go = {"resume": resume, "resume_from": resume_from}
+    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, **go)
     go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
-    _print_result(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+    _conclude(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+
+
+def _conclude(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
+    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(result, json, what, following, go_on)
+    if result.stopped not in ("done", "early"):
+        raise SystemExit(INTERRUPTED)
 
 
 def _print_result(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
-    """How a training ended, by one of several processes."""
-    if os.environ.get("RANK", "0") != "0":
-        return
     if json:
         print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
         return
@@ -180,7 +204,7 @@ def evaluate(
     found = dataclasses.replace(measured, sample_quality=quality).json()
     print_json(found) if json else print_evaluation(found)
     if data is None and limit is None and part.name == "test":
-        folder.write_evaluation(found)
+        _keep(folder.write_evaluation, found, model.loaded_weights)
 
 
 def diagnose(
@@ -208,13 +232,22 @@ def diagnose(
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
     print_json(found) if json else print_diagnosis(found)
     if data is None and part.name == "test":
-        folder.write_diagnosis(found)
+        _keep(folder.write_diagnosis, found, model.loaded_weights)
+
+
+def _keep(write: Callable[[dict[str, Any], str], None], found: dict[str, Any], weights: str) -> None:
+    """Stores in the run folder what has been printed, or says why not."""
+    try:
+        write(found, weights)
+    except CheckpointError as error:
+        print(f"note: what was found is not stored. {error}", file=sys.stderr)
 
 
 def encode(
     run: Run,
     /,
     out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
+    overwrite: Overwrite = False,
     data: Source = None,
     split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
     seed: Seed = 0,
@@ -231,6 +264,7 @@ def encode(
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+    check_out(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
     with_latent(model)
     parts = loaded.parts(split)
@@ -272,6 +306,7 @@ def compare(
     k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
     limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
     out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -285,6 +320,7 @@ def compare(
 
     if out is not None:
         check_drawing(out)
+        check_out(out, overwrite, data, *runs)
     found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
     print_json(found.json()) if json else print_comparison(found.json())
     if out is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
-from .arguments import Device, Json, Seed, limited
+from .arguments import Device, Json, Overwrite, Seed, check_out, limited
 from .data import DataOptions
 from .errors import CheckpointError, UsageError
 from .output import print_json, write_arrays
@@ -38,6 +38,7 @@ def train_contrastive(
     caption_length: Annotated[int, arg(help="Tokens of the longest caption.")] = 32,
     dim: Annotated[int, arg(help="Size of the features.")] = 128,
     channels: Annotated[tuple[int, ...], arg(help="Channels of each level of the image encoder.")] = (32, 64, 128),
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: FlagCreatePairsOff[Json] = False,
@@ -53,6 +54,7 @@ def train_contrastive(
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError("A judge is written as tensors.", got=out, expected="a file whose name ends in .safetensors")
+    check_out(out, overwrite, data.data)
     loaded = load_data(data)
     config = ContrastiveConfig(loaded.spec.shape, vocabulary, caption_length, dim, channels)
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}

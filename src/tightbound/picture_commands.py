@@ -9,6 +9,7 @@ from tyro.conf import arg
 
 from .arguments import (
     Device,
+    Overwrite,
     Picture,
     Run,
     Seed,
@@ -16,6 +17,7 @@ from .arguments import (
     SplitName,
     Words,
     WordsFile,
+    check_out,
     first,
     model_of,
     named,
@@ -59,6 +61,7 @@ def sample(
     ] = None,
     among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -75,6 +78,7 @@ def sample(
     positive("-n", n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
+    check_out(out, overwrite, run, condition_file, rank)
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
     temperature = _choosing(model, temperature, top_k, top_p, guidance)
@@ -175,6 +179,7 @@ def reconstruct(
     split: SplitName = None,
     n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 16, or as many as there are.")] = None,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -185,6 +190,7 @@ def reconstruct(
     from . import pictures
     from .randomness import fixed_noise
 
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
@@ -204,6 +210,7 @@ def interpolate(
     n: Annotated[int | None, arg(aliases=("-n",), help="How many pairs; default: 8, or as many as there are.")] = None,
     steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -214,6 +221,7 @@ def interpolate(
     from .evaluation.latents import BETWEEN_CODES, interpolation
     from .randomness import fixed_noise
 
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
@@ -240,6 +248,7 @@ def traverse(
     steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
     example: Annotated[int, arg(help="Which example to start from.")] = 0,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -254,6 +263,7 @@ def traverse(
 
     positive("-n", n)
     positive("--steps", steps)
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     check_dimensions(model)
@@ -283,6 +293,7 @@ def complete(
     n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 8, or as many as there are.")] = None,
     samples: Annotated[int, arg(help="Completions of each.")] = 6,
     out: Picture = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -294,6 +305,7 @@ def complete(
     from .randomness import fixed_noise
 
     positive("--samples", samples)
+    check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     part = part_of(loaded, split)

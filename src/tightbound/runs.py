@@ -4,6 +4,7 @@ config.json            recipe, data, training: everything needed to rebuild
 model.safetensors      the selected weights
 metrics.jsonl          one line per reading
 checkpoints/           last and best, both resumable
+lock                   held by the training that writes the folder
 samples/               pictures made while training
 evaluation.json        what `tightbound evaluate` found
 report.html            what `tightbound report` wrote
@@ -12,7 +13,6 @@ report.html            what `tightbound report` wrote
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,6 +118,37 @@ class RunFolder:
         """The ``last`` or ``best`` resumable state."""
         return self.path / "checkpoints" / f"{which}.safetensors"
 
+    @property
+    def begun(self) -> bool:
+        """Whether a training has left something here that a new one would lose."""
+        states = (self.checkpoint(which) for which in ("last", "best"))
+        return any(path.exists() for path in (*states, self.weights, self.metrics))
+
+    def owns(self, path: Path) -> bool:
+        """Whether a path is one of the files that make up this run, there or not; pictures are not.
+
+        Example:
+            >>> RunFolder(Path("runs/demo")).owns(Path("runs/demo/checkpoints/last.safetensors"))
+            True
+        """
+        own, path = self.path.resolve(), path.resolve()
+        named = {own / name for name in _NAMES}
+        return path in named or own / "checkpoints" in path.parents or own / "tensorboard" in path.parents
+
+    def clear_leftovers(self) -> None:
+        """Removes what killed processes had begun to write."""
+        for folder in (self.path, self.path / "checkpoints", self.samples):
+            checkpoint.clear_leftovers(folder)
+
+    def way_on(self) -> str:
+        """The command that goes on with the training of this run."""
+        config = self.config()
+        if config.recipe is None or config.data is None or not config.data.data:
+            return "train(..., resume=True) in Python, with the same model and data"
+        if not config.recipe.by_itself:
+            return f"tightbound fit-prior FIRST --resume --out {self.path}, with the same options"
+        return f"tightbound train --resume --out {self.path}"
+
     def config(self) -> RunConfig:
         """What ``config.json`` says.
 
@@ -150,18 +181,20 @@ class RunFolder:
         text = self.metrics.read_text(encoding="utf8", errors="replace")
         return [record for line in text.splitlines() if (record := reading(line)) is not None]
 
-    def write_evaluation(self, found: dict[str, Any]) -> None:
+    def write_evaluation(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``evaluation.json``, and into it which weights it is of.
 
         Args:
             found: What ``Evaluation.json()`` gives, of the whole test split of the run's own data. Where it holds a
                 number that is not finite, which JSON cannot hold, no file is left.
+            weights: The digest of the weights that were evaluated: what :attr:`loaded_weights` of the model says.
 
         Raises:
-            CheckpointError: If there are no weights, or it cannot be written.
+            CheckpointError: If the run has other weights now, or none, or the file cannot be written.
         """
+        self._require_weights(weights)
         try:
-            checkpoint.write_json(self.evaluation, {**found, "weights": self._digest()})
+            checkpoint.write_json(self.evaluation, {**found, "weights": weights})
         except ValueError:
             self.evaluation.unlink(missing_ok=True)
 
@@ -175,25 +208,37 @@ class RunFolder:
             return None
         return found if is_evaluation(found) and found.get("weights") == self._digest() else None
 
-    def write_diagnosis(self, found: dict[str, Any]) -> None:
+    def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``diagnosis.json``, and into it which weights it is of.
 
         Args:
             found: What ``Diagnosis.json()`` gives, of the test split of the run's own data.
+            weights: The digest of the weights that were diagnosed.
 
         Raises:
-            CheckpointError: If there are no weights, or it cannot be written.
+            CheckpointError: As :meth:`write_evaluation`.
         """
-        checkpoint.write_json(self.diagnosis, {**found, "weights": self._digest()})
+        self._require_weights(weights)
+        checkpoint.write_json(self.diagnosis, {**found, "weights": weights})
+
+    def _require_weights(self, weights: str) -> None:
+        """Refuses to keep what was measured of weights that a training has replaced meanwhile."""
+        if (now := self._digest()) != weights:
+            raise CheckpointError(
+                f"The weights of {self.path} are no longer those that were measured.",
+                got=f"digest {now}",
+                expected=f"digest {weights}",
+                remedy="Measure again once its training has ended.",
+            )
 
     def _digest(self) -> str:
-        try:
-            with self.weights.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.weights} cannot be opened.", got=error, remedy="Is this a complete run folder?"
-            ) from None
+        return checkpoint.read_with_digest(self.weights)[1]
+
+
+_NAMES = (
+    *("config.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "diagnosis.json", "report.html"),
+    *("latents.safetensors", "lock"),
+)
 
 
 def _check_spec(spec: DataSpec) -> None:
@@ -253,9 +298,10 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
     if not folder.weights.is_file():
         raise CheckpointError(
             f"{folder.path} has no model.safetensors: its training has not got that far.",
-            remedy=f"Go on with: tightbound train --resume --out {folder.path}",
+            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
         )
-    checkpoint.load_into(model, checkpoint.read(folder.weights), folder.weights)
+    tensors, model.loaded_weights = checkpoint.read_with_digest(folder.weights)
+    checkpoint.load_into(model, tensors, folder.weights)
     checkpoint.check_finite(model)
     model.starts_from_data = False
     return model.eval()

@@ -202,6 +202,8 @@ class LatentVariableModel(nn.Module):
     """Whether a condition reaches the prior alone: that of a second stage, behind parts that know of none."""
     starts_from_data: bool = False
     """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
+    loaded_weights: str = ""
+    """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
 
     def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module) -> None:
         super().__init__()

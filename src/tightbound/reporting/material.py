@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .. import runs
 from ..data import Data, DataSpec, Split
-from ..errors import DataError, UsageError
+from ..errors import CheckpointError, DataError, UsageError
 from ..evaluation import Estimate, Evaluation, SampleQuality, evaluate
 from ..evaluation.latents import posterior_means
 from ..models.latent import LatentVariableModel
@@ -116,7 +117,7 @@ def gather(
     if evaluation is None:
         evaluation = evaluate(loaded, test, samples, seed=seed)
         if data is None and len(test) == len(there):
-            folder.write_evaluation(evaluation.json())
+            _keep(folder, evaluation, loaded.loaded_weights)
     codes = posterior_means(loaded, test, seed=seed)[0]
     learned = _learned(run) if found.new else found
     return Material(folder, config, loaded, found, learned, test, evaluation, codes, seed)
@@ -128,6 +129,14 @@ def _learned(run: str | Path) -> Data | None:
         return runs.load_run_data(run)
     except (DataError, UsageError):
         return None
+
+
+def _keep(folder: RunFolder, evaluation: Evaluation, weights: str) -> None:
+    """Stores an evaluation, or says why not: the page shows it all the same."""
+    try:
+        folder.write_evaluation(evaluation.json(), weights)
+    except CheckpointError as error:
+        print(f"note: the evaluation is not stored. {error}", file=sys.stderr)
 
 
 def _spread(there: int, count: int) -> Tensor:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
-from ..errors import UsageError
+from ..errors import TightboundError, UsageError
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["best_precision", "cuda_devices", "find_device", "launch"]
+__all__ = ["best_precision", "by_first", "cuda_devices", "find_device", "launch"]
+
+T = TypeVar("T")
 
 
 def launch(options: TrainingOptions) -> Fabric:
@@ -37,6 +40,20 @@ def launch(options: TrainingOptions) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
+    """What the first of several processes finds, for all of them; or the error that it meets, in all of them."""
+    found = error = None
+    if fabric.is_global_zero:
+        try:
+            found = work()
+        except TightboundError as met:
+            error = met
+    found, error = fabric.broadcast((found, error))
+    if error is not None:
+        raise error
+    return cast(T, found)
 
 
 def best_precision(accelerator: str) -> str:

@@ -1,14 +1,18 @@
-"""A polite stop: the first signal asks the loop to save and leave, the second ends the program at once."""
+"""A polite stop: the first signal asks the loop to save and leave, another ends the program at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["Stop", "stop_on_signals"]
+
+ECHO = 1.0
+"""Seconds within which a second signal is the first again: a launcher passes on what the terminal sent to all."""
 
 
 class Stop:
@@ -16,23 +20,35 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.asked = 0.0
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal, self.asked = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self.asked > ECHO:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within it, SIGINT and SIGTERM are noted and do not end the program; in another thread nothing changes."""
+    """Within it, SIGINT, SIGTERM and SIGHUP are noted and do not end the program.
+
+    In another thread nothing changes, and a SIGHUP that is ignored, as by nohup, stays so.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop.ask) for number in _asking()}
     try:
         yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _asking() -> Iterator[signal.Signals]:
+    yield from (signal.SIGINT, signal.SIGTERM)
+    hangup = getattr(signal, "SIGHUP", None)  # which Windows lacks
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        yield hangup

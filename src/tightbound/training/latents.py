@@ -12,7 +12,6 @@ dequantisation or its latent is drawn; a validation or test example has the one 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -49,16 +48,7 @@ def key_of(model: LatentVariableModel, data: Data) -> str:
         data: What it encodes.
     """
     seen = [repr(data.split(name).transform) for name in SPLITS]
-    digest = hashlib.blake2b(f"{data.fingerprint} {seen} {DRAWS} {CHUNK}".encode(), digest_size=16)
-    return _digest(checkpoint.tensors_of(model.posterior), digest)
-
-
-def _digest(tensors: dict[str, Tensor], digest: Any = None) -> str:
-    digest = digest or hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return checkpoint.digest(checkpoint.tensors_of(model.posterior), f"{data.fingerprint} {seen} {DRAWS} {CHUNK}")
 
 
 def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: bool = True) -> Data:
@@ -81,7 +71,7 @@ def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: boo
     found = _own(path, key, model, data) if own else _given(path, key, model, data)
     if found is None:
         found = {name: _encode(model, data.split(name)) for name in SPLITS}
-        checkpoint.write(path, {"key": key, "digest": _digest(found), **found})
+        checkpoint.write(path, {"key": key, "digest": checkpoint.digest(found), **found})
     spec = DataSpec(f"latents of {data.spec.name}", tuple(found["train"].shape[2:]), None, classes=data.spec.classes)
     train, valid, test = (_split(data.split(name), found[name], spec) for name in SPLITS)
     return Data(spec, data.options, train, valid, test)
@@ -138,7 +128,7 @@ def _damage(found: dict[str, Any], model: LatentVariableModel, data: Data) -> st
             return f"latents of {len(values)} examples of split {name!r}, which has {len(data.split(name))}"
         if is_code_space(model.posterior) and not _are_codes(values, model.posterior):
             return f"numbers in split {name!r} that are no codes of the model"
-    if found.get("digest") != _digest({name: found[name] for name in SPLITS}):
+    if found.get("digest") != checkpoint.digest({name: found[name] for name in SPLITS}):
         return "values that are not those of its checksum"
     return None
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..checkpoint import write_atomically
+from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
 
 __all__ = ["MetricsLog", "ProgressBar"]
@@ -30,23 +30,27 @@ class MetricsLog:
         lines = path.read_text(encoding="utf8", errors="replace").splitlines() if step and path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_atomically(path, lambda temporary: Path(temporary).write_text("".join(f"{line}\n" for line in kept)))
-        self.file = path.open("a", encoding="utf8")
+        self.path = path
         self.writer = None if tensorboard is None else _summary_writer(tensorboard, step)
 
     def write(self, record: dict[str, Any]) -> None:
         """One line; a value that JSON cannot hold becomes null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self.file.write(json.dumps(clean) + "\n")
-        self.file.flush()
+        with writing(self.path), self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(clean) + "\n")
         if self.writer is not None:
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self.writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+            with writing(self.path.parent / "tensorboard"):
+                _draw(self.writer, record)
 
     def close(self) -> None:
-        self.file.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def _draw(writer: Any, record: dict[str, Any]) -> None:
+    for name, value in record.items():
+        if isinstance(value, float):
+            writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
 
 
 def _step_of(line: str) -> float:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from .. import __version__, checkpoint, pictures
 from ..data import Data
-from ..errors import TrainingError, UnknownName, UsageError
+from ..errors import TrainingError, UnknownName
 from ..likelihoods import measure_of
+from ..lock import Lock
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..processor import slow_arithmetic
@@ -30,14 +31,15 @@ from ..quantizers.vector import VectorQuantizer, forget, part_of_batch
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
-from .device import cuda_devices, launch
+from .device import by_first, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .notes import check_data, check_range, never_warm, said_before, said_of_data
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
-from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
+from .place import check_free, check_resumable, held, saying_way_on
+from .state import Progress, TrainingResult, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights
 from .validation import mean_rows
 
@@ -62,7 +64,7 @@ def train(
         data: Its training split is learned from, its validation split selects.
         out: The run folder; it must not hold another run.
         options: How to train.
-        resume: Go on where the run in ``out`` stopped; its options must be the same.
+        resume: Go on where the run in ``out`` stopped, be it before the first step; its options must be the same.
         resume_from: The ``"last"`` or the ``"best"`` checkpoint.
         objective: Instead of the recipe's: ``(terms, beta) -> (n,)`` nats, to be maximised.
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
@@ -72,8 +74,9 @@ def train(
 
     Raises:
         UsageError: If ``out`` holds a run already, or the options differ from those of the run to resume.
-        TrainingError: If the loss stops being a number; the last good state is kept.
-        CheckpointError: If the disk is full, or the checkpoint to resume from is damaged.
+        TrainingError: If the loss stops being a number, where the last good state is kept; or if the folder is moved.
+        CheckpointError: If the disk is full, another training holds ``out``, or the checkpoint to resume from is
+            damaged.
 
     Example:
         >>> import tempfile, tightbound as tb
@@ -99,6 +102,7 @@ def train_on(
     out: Path,
     options: TrainingOptions,
     resume: bool = False,
+    resume_from: str = "last",
 ) -> TrainingResult:
     """Trains a part of a model on other examples than its data: a prior on latents.
 
@@ -110,18 +114,20 @@ def train_on(
         out: The run folder.
         options: How to train.
         resume: Go on where the run in ``out`` stopped.
+        resume_from: The ``"last"`` or the ``"best"`` checkpoint.
 
     Raises:
         UsageError, TrainingError, CheckpointError: As :func:`train`.
     """
     keep_freed_memory()
-    return _run(_Run(model, data, RunFolder(out), options, None, examples, step), resume, "last")
+    return _run(_Run(model, data, RunFolder(out), options, None, examples, step), resume, resume_from)
 
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
-    run.prepare(resume, resume_from)
-    with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
-        return run.go(stop)
+    with held(run.fabric, run.folder) as run.lock:
+        run.prepare(resume, resume_from)
+        with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
+            return run.go(stop)
 
 
 class _Run:
@@ -129,6 +135,7 @@ class _Run:
 
     log: MetricsLog | None
     bar: ProgressBar
+    lock: Lock | None = None
 
     def __init__(
         self,
@@ -173,70 +180,85 @@ class _Run:
 
     def prepare(self, resume: bool, which: str) -> None:
         """Makes a new run folder, or takes up the state in an old one."""
-        if resume:
-            check_same_run(self.folder.config(), self.config)
-            self._warn()
-            path = self.folder.checkpoint(which)
-            scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
-            self.fabric.strategy.precision.load_state_dict(scaler)
-            old = [len(sums) != len(self.rows) + 1 for sums in self.run.window]  # of a version with other rows
-            self.run.window = [] if any(old) else self.run.window
-            self.model.starts_from_data = False
-            return
-        if self.fabric.broadcast(self.folder.config_file.exists()):  # all processes must refuse
-            raise UsageError(
-                f"{self.folder.path} holds a run already.",
-                remedy="Go on with it by --resume, or choose another --out.",
-            )
-        take_over_weights(self.model)
-        self._warn()
+        check = check_resumable if resume else check_free
+        begun = by_first(self.fabric, lambda: check(self.folder, self.config))
+        if not begun:
+            take_over_weights(self.model)
+        self._warn(restarted=resume and not begun)
+        if begun:
+            self._take_up(self.folder.checkpoint(which))
+        else:
+            self._begin()
+
+    def _take_up(self, path: Path) -> None:
+        scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
+        self.fabric.strategy.precision.load_state_dict(scaler)
+        old = [len(sums) != len(self.rows) + 1 for sums in self.run.window]  # of a version with other rows
+        self.run.window = [] if any(old) else self.run.window
+        self.model.starts_from_data = False
+        if self.fabric.is_global_zero:
+            self.folder.clear_leftovers()
+
+    def _begin(self) -> None:
         if self.options.initial_weights == "xavier":
             draw_by_xavier(self.model, self.options.seed)
         if self.options.data_start:
             start_from_data(self.model, self.train_split, self.options.seed)
         self.average = MovingAverage(self.model, self.options.ema)
-        if self.fabric.is_global_zero:
+        by_first(self.fabric, self._write_start)
+
+    def _write_start(self) -> None:
+        self.folder.clear_leftovers()
+        with saying_way_on(self.folder):
             self.folder.write_config(self.config)
             self._save("last")
-        self.fabric.barrier()
 
-    def _warn(self) -> None:
+    def _warn(self, restarted: bool) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
         of_data = () if console.quiet or self.from_latents else said_of_data(self.data)
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
-        of_model = said_before(self.model, self.config.data_spec, len(self.train_split))
-        for line in (*of_data, *slow, *of_model):
-            console.print(line, soft_wrap=True, markup=False)
+        lines = [*of_data, *slow, *said_before(self.model, self.config.data_spec, len(self.train_split))]
         if self.warmup > self.steps:
-            line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))
+            lines.append(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
+        if self.lock is not None and not self.lock.sure:
+            lines.append(f"warning: {self.folder.path} cannot be locked: see that nothing else trains in it")
+        if restarted:
+            lines.append(f"note: {self.folder.path} has no checkpoint yet: it starts at step 0")
+        for line in lines:
             console.print(line, soft_wrap=True, markup=False)
 
     def go(self, stop: Stop) -> TrainingResult:
         """Steps until the end, early stopping or a signal."""
         first = self.fabric.is_global_zero
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
-        self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
+        with saying_way_on(self.folder):
+            self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
         self.bar = ProgressBar(self.steps, self.run.step, show=first)
         self.model.train()
-        try:
-            while not (reason := self._ended(stop)):
-                self._one_step()
-                evaluate = self.run.step % self.evaluate_every == 0 or self.run.step == self.steps
-                if evaluate or self.run.step % self.options.log_every == 0:
-                    self._read_metrics()
-                if evaluate:
-                    self._evaluate()
-                if evaluate or time.monotonic() - self.saved_at >= self.options.save_every:
-                    self._save("last")
-            self._save("last")
-        finally:
-            self.bar.close()
-            if self.log is not None:
-                self.log.close()
-        self._keep_selected()
+        with saying_way_on(self.folder):
+            try:
+                reason = self._steps(stop)
+            finally:
+                self.bar.close()
+                if self.log is not None:
+                    self.log.close()
+            self._keep_selected()
         best = None if self.run.best is None else self.run.best - self.offset
         return TrainingResult(self.folder.path, self.run.step, self.steps, best, reason)
+
+    def _steps(self, stop: Stop) -> str:
+        while not (reason := self._ended(stop)):
+            self._one_step()
+            evaluate = self.run.step % self.evaluate_every == 0 or self.run.step == self.steps
+            if evaluate or self.run.step % self.options.log_every == 0:
+                self._read_metrics()
+            if evaluate:
+                self._evaluate()
+            if evaluate or time.monotonic() - self.saved_at >= self.options.save_every:
+                self._save("last")
+        self._save("last")
+        return reason
 
     def _ended(self, stop: Stop) -> str:
         """Why the run is over, or nothing."""
@@ -390,6 +412,7 @@ class _Run:
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:
             return
+        self._require_folder()
         rows = dict(zip(self.rows, means, strict=True))
         if self.offset:
             rows = {name: value - self.offset * (name != "kl") for name, value in rows.items()} | {
@@ -415,6 +438,7 @@ class _Run:
         """A resumable state, never one whose loss or weights are not numbers."""
         if not self.fabric.is_global_zero:
             return
+        self._require_folder()
         if self.run.window:
             self._check_finite(torch.stack(self.run.window))
         scaler = self.fabric.strategy.precision.state_dict()
@@ -422,5 +446,11 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _write_weights(self, applied: bool = False) -> None:
+        self._require_folder()
         with contextlib.nullcontext() if applied else self.average.applied():
             checkpoint.write(self.folder.weights, checkpoint.tensors_of(self.model))
+
+    def _require_folder(self) -> None:
+        """Ends the training if its folder was moved away, in whose place another would be made."""
+        if self.lock is not None:
+            self.lock.check()

@@ -73,6 +73,7 @@ def fit_prior(
     data: Data | str | Path | None = None,
     latents: str | Path | None = None,
     resume: bool = False,
+    resume_from: str = "last",
     **changes: Any,
 ) -> TrainingResult:
     """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
@@ -92,6 +93,7 @@ def fit_prior(
         data: Other data than the first stage's own.
         latents: A file of latents, of this model and this data, that is there already.
         resume: Go on where the run in ``out`` stopped.
+        resume_from: The ``"last"`` or the ``"best"`` checkpoint.
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
 
     Raises:
@@ -123,7 +125,8 @@ def fit_prior(
     model.starts_from_data = False
     if isinstance(model.condition, TextCondition) and found.train.captions is not None:
         model.condition.initialise_captions(found.train.captions)
-    return train_on(model, found, encoded, PriorStep(model), out=Path(out), options=options, resume=resume)
+    step = PriorStep(model)
+    return train_on(model, found, encoded, step, out=Path(out), options=options, resume=resume, resume_from=resume_from)
 
 
 def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:

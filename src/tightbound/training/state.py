@@ -101,9 +101,7 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
     Raises:
         CheckpointError: If there is no such file, it is damaged, or it is not a state of this run.
     """
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.", remedy="Try --resume-from best, or train anew.")
-    state = checkpoint.read(path)
+    state = _read(path)
     if set(state) != {"model", "average", "optimizer", "scaler", "progress"}:
         raise CheckpointError(f"{path} is not a resumable state.", got=f"it holds {', '.join(list(state)[:5])}")
     kept = Progress(**state["progress"])
@@ -121,6 +119,17 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
     _lay_out_like_parameters(optimizer)
     vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
     return state["scaler"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    other = path.with_stem("best" if path.stem == "last" else "last")
+    remedy = f"Try --resume-from {other.stem}." if other.is_file() else "There is no other: train anew elsewhere."
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.", remedy=remedy)
+    try:
+        return checkpoint.read(path)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, got=error.got, expected=error.expected, remedy=remedy) from None
 
 
 def _lay_out_like_parameters(optimizer: Any) -> None:

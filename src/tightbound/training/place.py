@@ -1,0 +1,79 @@
+"""The run folder while it is trained: whose it is, what it may hold, and how to go on in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, UsageError
+from ..lock import Lock, locked
+from ..runs import RunConfig, RunFolder
+from .device import by_first
+from .state import check_same_run
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["check_free", "check_resumable", "held", "saying_way_on"]
+
+
+@contextmanager
+def held(fabric: Fabric, folder: RunFolder) -> Iterator[Lock | None]:
+    """Within it, no other training writes the folder; of several processes the first holds the lock.
+
+    Raises:
+        CheckpointError: In all processes, if another training holds the folder.
+    """
+    locks: list[Lock] = []
+    with ExitStack() as stack:
+        by_first(fabric, lambda: locks.append(stack.enter_context(locked(folder.path))))
+        yield locks[0] if locks else None
+
+
+def check_free(folder: RunFolder, new: RunConfig) -> bool:
+    """A new run needs a folder without one; what a killed training left there before its first checkpoint may be.
+
+    Returns:
+        False: there is no state to go on from.
+
+    Raises:
+        UsageError: If the folder holds a run, or files that look like one.
+    """
+    remedy = "Choose another --out."
+    if folder.begun and folder.config_file.exists():
+        raise UsageError(f"{folder.path} holds a run already.", remedy=f"Go on with it by --resume. {remedy}")
+    if folder.begun:
+        raise UsageError(f"{folder.path} holds files of a run, though no config.json.", remedy=remedy)
+    if folder.config_file.exists():
+        try:
+            folder.config()
+        except CheckpointError as error:
+            raise UsageError(f"{folder.path} holds something else. {error.message}", remedy=remedy) from None
+    return False
+
+
+def check_resumable(folder: RunFolder, new: RunConfig) -> bool:
+    """A resumed run must be there, and be the same run.
+
+    Returns:
+        Whether there is a state to go on from; without one it starts at step 0.
+
+    Raises:
+        UsageError: If it is another, with what differs.
+        CheckpointError: If there is none.
+    """
+    check_same_run(folder.config(), new)
+    return folder.begun
+
+
+@contextmanager
+def saying_way_on(folder: RunFolder) -> Iterator[None]:
+    """Adds to the remedy for what could not be written within it how to go on from there."""
+    try:
+        yield
+    except CheckpointError as error:
+        saved = folder.checkpoint("last").is_file()
+        then = "go on with --resume: the last checkpoint is unharmed" if saved else "start again: nothing is lost"
+        remedy = f"{error.remedy} Then {then}."
+        raise CheckpointError(error.message, got=error.got, expected=error.expected, remedy=remedy) from None
