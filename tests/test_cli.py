@@ -326,7 +326,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("among", "condition", "condition_file", "device", "guidance", "n", "out"),
             *("rank", "run", "seed", "temperature", "top_k", "top_p"),
         ],
-        "reconstruct": ["data", "device", "n", "out", "run", "seed", "split"],
+        "reconstruct": ["data", "device", "n", "out", "run", "samples", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "n", "out", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "run", "seed", "split"],

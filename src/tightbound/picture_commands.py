@@ -171,23 +171,30 @@ def reconstruct(
     data: Source = None,
     split: SplitName = "test",
     n: Count = 16,
+    samples: Annotated[
+        int | None, arg(help="Also decode so many samples of q(z|x), and show one of them beside their average.")
+    ] = None,
     out: Picture = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
 
-    Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    tightbound reconstruct runs/demo --samples 100 --out averaged.png
     """
     from . import pictures
     from .randomness import fixed_noise
 
+    if samples is not None:
+        positive("--samples", samples)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     with fixed_noise(seed):
         x, c = first(model, loaded.split(split), n)
         parts = pictures.reconstructions(model(c), x)
+        parts |= {} if samples is None else pictures.averaged(model(c), x, samples)
     write(parts, path, across=True)
 
 

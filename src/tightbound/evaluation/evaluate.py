@@ -271,13 +271,13 @@ def _notes(
 
 def untrained(model: LatentVariableModel) -> bool:
     """Whether the posterior is one that training leaves as it is."""
-    return getattr(model.recipe, "hybrid", 1.0) == 0
+    return model.recipe is not None and model.recipe.untrained != ""
 
 
 def _of_an_untrained_posterior(model: LatentVariableModel, method: str) -> Iterator[str]:
-    """What a reader must know of a model that was trained with latents of its prior alone (GSNN)."""
-    if not untrained(model):
+    """What a reader must know of a model that was trained with latents of its prior alone."""
+    if model.recipe is None or not (why := model.recipe.untrained):
         return
-    yield "nothing trained the posterior (hybrid 0), so elbo, reconstruction and kl say little of this model"
+    yield f"nothing trained the posterior ({why}), so elbo, reconstruction and kl say little of this model"
     if method != "prior":
         yield f"method {method} draws from that posterior: method prior suits this model"
