@@ -71,18 +71,29 @@ class FullGaussianLikelihood(Likelihood):
             raise UsageError("The variance of a Gaussian must be positive.", got=variance, remedy="Try --variance 0.5.")
         d = shape[0]
         super().__init__(network, input_shape, shape, parameters=1 if noise == "shared" else 1 + d)
+        self.noise = noise
         self.factor = nn.Parameter(0.5 * math.log(variance) * torch.eye(d))
         """What is added to the network's, or alone: the logarithm of the diagonal, and the entries below."""
 
     def distribution(self, features: Tensor) -> Distribution:
         mean, rows = features[..., 0, :], features[..., 1:, :]
-        raw = self.factor + rows.mT if rows.shape[-2] else self.factor
-        log_diagonal = raw.diagonal(dim1=-2, dim2=-1).clamp(-12.0, 12.0)
-        factor = raw.tril(-1) + torch.diag_embed(log_diagonal.exp())
-        return FullGaussian(mean, scale_tril=factor, validate_args=False)
+        raw = self.factor if self.noise == "shared" else self.factor + rows.mT
+        return FullGaussian(mean, scale_tril=_triangular(raw), validate_args=False)
+
+    @property
+    def own_covariance(self) -> Tensor:
+        """The covariance, or with ``noise="network"`` where the network says nothing, ``(D, D)``."""
+        factor = _triangular(self.factor)
+        return factor @ factor.mT
 
     def measure(self, data: DataSpec) -> Measure:
         return density_of(data)
+
+
+def _triangular(raw: Tensor) -> Tensor:
+    """What lies below the diagonal, and the exponential of the diagonal."""
+    log_diagonal = raw.diagonal(dim1=-2, dim2=-1).clamp(-12.0, 12.0)
+    return raw.tril(-1) + torch.diag_embed(log_diagonal.exp())
 
 
 def check_small_vector(shape: Sequence[int]) -> None:

@@ -21,6 +21,7 @@ from ..models.latent import LatentVariableModel
 from ..pixels import PixelLikelihood
 from .annealed import Annealing
 from .codes import code_usage
+from .decoder_noise import DecoderNoise, decoder_noise
 from .estimate import Estimate
 from .importance import per_example, prior_samples
 from .latents import reconstruction_error
@@ -71,6 +72,7 @@ class Evaluation:
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
         notes: What a reader must know of these numbers.
+        decoder_noise: The sigma of the decoder beside the data's, where it has one.
     """
 
     elbo: Estimate | None
@@ -98,6 +100,7 @@ class Evaluation:
     kl_is_analytic: bool | None
     measure: str
     notes: tuple[str, ...]
+    decoder_noise: DecoderNoise | None = None
 
     def json(self) -> dict[str, Any]:
         """As ``tightbound evaluate --json`` prints it."""
@@ -167,7 +170,8 @@ def evaluate(
     notes = (*_notes(measure, terms.bounded, estimate, reason), *_of_an_untrained_posterior(model, method))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
     more = _of_codes(model, split, values, found, seed, sure) | _predictions(model, found, split, seed)
-    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), **more)
+    noise = decoder_noise(model, split, seed=seed)
+    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), decoder_noise=noise, **more)
 
 
 def _squared_error(model: LatentVariableModel, split: Split, seed: int) -> Estimate | None:
