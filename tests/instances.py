@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.correlated import FullGaussianLikelihood, Noise
 from tightbound.data import DataSpec
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
 from tightbound.models import LatentVariableModel, Marginal
@@ -86,6 +87,13 @@ def _gaussian(spec: DataSpec, scale: Scale) -> Part:
     return Part(f"gaussian, {scale} scale, {spec.name}", spec, make)
 
 
+def _full_gaussian(noise: Noise) -> Part:
+    parameters = 1 if noise == "shared" else 1 + CONTINUOUS.dimensions
+    decoder = lambda c: _decoder(CONTINUOUS, parameters, c)
+    make = lambda c: FullGaussianLikelihood(decoder(c), (LATENT,), CONTINUOUS.shape, noise)
+    return Part(f"full gaussian, {noise} factor, {CONTINUOUS.name}", CONTINUOUS, make)
+
+
 def _discretized_logistic(spec: DataSpec, scale: Scale) -> Part:
     parameters, levels = 2 if scale == "network" else 1, spec.levels or 0
     make = lambda c: DiscretizedLogisticLikelihood(_decoder(spec, parameters, c), (LATENT,), spec.shape, levels, scale)
@@ -110,6 +118,7 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 LIKELIHOODS = [
     *[_bernoulli(spec) for spec in (BINARY, GREY)],
     *[_gaussian(spec, scale) for spec in (CONTINUOUS, ODD, DEQUANTIZED) for scale in SCALES],
+    *[_full_gaussian(noise) for noise in get_args(Noise)],
     *[_discretized_logistic(spec, scale) for spec in (GREY, RGB, LEVELS) for scale in SCALES],
     *[_categorical(spec) for spec in (GREY, LEVELS)],
     *[_convolutional(spec) for spec in (RGB, ODD)],
@@ -209,6 +218,7 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     *[(VAE(**_small, network="convolutional"), spec) for spec in (GREY, RGB, ODD, CONTINUOUS_IMAGE)],
     (VAE(**_small, likelihood="bernoulli"), GREY),
     *[(VAE(**_small, likelihood="gaussian", scale=scale), ODD) for scale in SCALES],
+    *[(VAE(**_small, likelihood="full-gaussian", scale=scale), CONTINUOUS) for scale in ("auto", "network")],
     *[(VAE(**_small, likelihood="discretized-logistic", scale=scale), LEVELS) for scale in SCALES],
     *[(VAE(**_small, likelihood="categorical"), spec) for spec in (GREY, LEVELS)],
     (VAE(**_small, likelihood="categorical", network="convolutional"), ODD),

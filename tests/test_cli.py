@@ -365,7 +365,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("among", "condition", "condition_file", "device", "guidance", "n", "out", "overwrite"),
             *("rank", "run", "seed", "temperature", "top_k", "top_p"),
         ],
-        "reconstruct": ["data", "device", "n", "out", "overwrite", "run", "seed", "split"],
+        "reconstruct": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "overwrite", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "n", "out", "overwrite", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "overwrite", "run", "seed", "split"],

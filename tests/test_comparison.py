@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import importlib.util
+import io
 import json
 import math
 import shutil
@@ -214,8 +216,22 @@ def test_a_page_needs_nothing_but_itself(plain: Path, autoencoder: Path, tmp_pat
     assert "<b>" not in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert all(source.startswith("data:image/") for source in _sources(text))
-    assert len(_sources(text)) == 2 * 4 + 2  # four pictures of each run, and curves of two kinds
+    assert len(_sources(text)) == 2 * 5 + 2  # five pictures of each run, and curves of two kinds
     assert "has no likelihood" in text
+
+
+def test_maps_by_neighbours_are_drawn_where_there_are_more_than_two_dimensions(
+    plain: Path, heavy: Path, autoencoder: Path, tmp_path: Path
+) -> None:
+    flat = [trained(tmp_path / f"flat-{seed}", tb.recipes.VAE(latent_dim=2, hidden=(8,)), steps=2) for seed in (0, 1)]
+    heights = {}
+    for name, runs, limit in (("flat", flat, 40), ("deep", [plain, heavy], 40), ("few", [plain, autoencoder], 8)):
+        text = draw_comparison(compare(runs, k=2, limit=limit), tmp_path / f"{name}.html").read_text(encoding="utf8")
+        assert ("t-SNE" in text) == (name != "flat")
+        images = [io.BytesIO(base64.b64decode(part.split(",")[1])) for part in _sources(text) if "svg" not in part]
+        heights[name] = [Image.open(image).height for image in images]
+    assert min(heights["deep"][2:4]) > 200
+    assert max(heights["few"][2:4]) < 50  # of eight examples, or one dimension, there is a sentence
 
 
 def _sources(text: str) -> list[str]:
@@ -230,7 +246,7 @@ def test_vectors_without_labels_have_maps_and_curves_alone(tmp_path: Path) -> No
     ]
     found = compare(runs, k=2)
     assert found.differences[0].nll is not None  # densities of the same values
-    assert len(_sources(draw_comparison(found, tmp_path / "c.html").read_text(encoding="utf8"))) == 3
+    assert len(_sources(draw_comparison(found, tmp_path / "c.html").read_text(encoding="utf8"))) == 5
 
 
 def test_a_run_without_readings_is_drawn(plain: Path, heavy: Path, tmp_path: Path) -> None:
@@ -288,6 +304,10 @@ def test_the_autoencoder_against_the_vae(tmp_path: Path, capsys: pytest.CaptureF
         assert found[name]["squared error of reconstructions"] > 0
     with Image.open(tmp_path / "out" / "ae_against_vae.png") as image:
         assert min(image.size) > 800
+    assert found["maps"]["ae"]["KL [nats]"] is None
+    assert found["maps"]["mean"]["KL [nats]"] < found["maps"]["vae"]["KL [nats]"]
+    with Image.open(tmp_path / "out" / "maps.png") as image:
+        assert image.size[0] > 2.5 * image.size[1]
     assert compare([tmp_path / "out" / "vae", tmp_path / "out" / "ae"], k=2, limit=10).runs[1].recipe == "autoencoder"
 
 

@@ -17,7 +17,17 @@ from tightbound.data import DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.networks import Sampling
-from tightbound.pictures import check_image, grid, panels, reconstructions, samples, save_picture, training_picture
+from tightbound.pictures import (
+    averaged,
+    check_image,
+    grid,
+    panels,
+    reconstructions,
+    samples,
+    save_picture,
+    training_picture,
+)
+from tightbound.randomness import fixed_noise
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
@@ -97,6 +107,32 @@ def test_a_reconstruction_is_the_mean_and_not_another_draw() -> None:
     assert not torch.equal(one[draw], other[draw])
     torch.testing.assert_close(one[mean], model.likelihood(model.posterior(x).mean).mean)
     assert all(value.shape == x.shape and not value.requires_grad for value in one.values())
+
+
+def test_an_average_of_decoded_samples_is_nearer_than_one_of_them() -> None:
+    """By the variance of the decoded samples: the mean of their errors is the error of their mean and that."""
+    torch.manual_seed(0)
+    model, x = trained(GREY), examples(GREY, 4).float()
+    with fixed_noise(3):
+        one, average = averaged(model(), x, 500).values()
+    with fixed_noise(3):
+        first = averaged(model(), x, 1)
+    titles = [title.split()[0] for title in [*reconstructions(model(), x), *first]]
+    assert len(set(titles)) == len(titles)  # by them the arrays of an .npz are named
+    assert all(torch.equal(value, one) for value in first.values())
+    with torch.no_grad():
+        decoded = model.likelihood(model.posterior(x).sample((500,))).mean
+    errors = (x - decoded).square().flatten(2).sum(2)
+    spread = decoded.var(0, correction=0).flatten(1).sum(1)
+    expected = errors.mean(0) - spread
+    found = (x - average).square().flatten(1).sum(1)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+    assert (found < errors.mean(0)).all()
+
+
+def test_the_samples_of_a_point_are_not_averaged() -> None:
+    with pytest.raises(UsageError, match=r"all alike(?s:.*)Leave --samples out"):
+        averaged(Autoencoder(latent_dim=2, hidden=(8,)).build(GREY)(), examples(GREY, 4).float(), 10)
 
 
 def test_mean_and_draw_of_a_sample_belong_together() -> None:

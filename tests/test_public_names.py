@@ -20,7 +20,17 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 MATHEMATICS = [
-    *("distributions", "networks", "quantizers", "conditions", "likelihoods", "posteriors", "priors", "models"),
+    *(
+        "distributions",
+        "networks",
+        "quantizers",
+        "conditions",
+        "likelihoods",
+        "correlated",
+        "posteriors",
+        "priors",
+        "models",
+    ),
     *("objectives", "schedules", "recipes", "evaluation"),
 ]
 SHOWN_ELSEWHERE = {

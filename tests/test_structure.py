@@ -23,7 +23,7 @@ ORDER = [
     *("schedules", "checkpoint", "randomness"),
     "information",
     *("text", "conditions", "condition_files"),
-    *("distributions", "networks", "quantizers", "likelihoods", "completion", "autoregressive"),
+    *("distributions", "networks", "quantizers", "likelihoods", "correlated", "completion", "autoregressive"),
     *("posteriors", "priors", "pixels"),
     *("models", "objectives", "recipes"),
     "data",

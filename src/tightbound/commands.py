@@ -392,6 +392,7 @@ def data(
 
 
 def _run_info(run: Path) -> dict[str, Any]:
+    from .evaluation import learned_sigma
     from .runs import RunFolder, load, number
     from .spec import to_json
 
@@ -400,11 +401,12 @@ def _run_info(run: Path) -> dict[str, Any]:
     valid = [r for r in folder.records() if r["split"] == "valid"]
     best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in ("bound", "log_prior")}
     steps = max((r["step"] for r in folder.records()), default=0)
-    weights = folder.weights.is_file() and config.recipe is not None
+    model = load(run) if folder.weights.is_file() and config.recipe is not None else None
     return {
         "run": str(run),
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
-        "parameters": sum(p.numel() for p in load(run).parameters()) if weights else None,
+        "parameters": model and sum(p.numel() for p in model.parameters()),
+        "decoder_sigma": model and learned_sigma(model.likelihood),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": folder.read_evaluation(),

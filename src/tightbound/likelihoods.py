@@ -37,6 +37,7 @@ __all__ = [
     "LogitLaplaceLikelihood",
     "Measure",
     "Scale",
+    "density_of",
     "measure_of",
 ]
 
@@ -225,7 +226,7 @@ class Gaussian(_Located):
         return independent(Normal(mean, log_scale.exp(), validate_args=False), len(self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
-        return _density_of(data)
+        return density_of(data)
 
 
 class DiscretizedLogisticLikelihood(_Located):
@@ -341,7 +342,7 @@ class LogitLaplaceLikelihood(Likelihood):
         return torch.stack([centre, (logits - centre).abs().mean(0).clamp(min=1e-3).log()])
 
     def measure(self, data: DataSpec) -> Measure:
-        return _density_of(data)
+        return density_of(data)
 
 
 def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
@@ -364,7 +365,13 @@ def _mass_over_levels(levels: int, data: DataSpec) -> Measure:
     return Measure("none", f"a mass over {levels} levels is no likelihood of this data")
 
 
-def _density_of(data: DataSpec) -> Measure:
+def density_of(data: DataSpec) -> Measure:
+    """What a density is of that data.
+
+    Example:
+        >>> density_of(DataSpec("vectors", shape=(3,), levels=None)).kind
+        'density'
+    """
     if data.levels is None:
         return Measure("density", "density of continuous data, in nats of its own units", data.log_volume)
     if data.dequantized:

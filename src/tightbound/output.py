@@ -55,6 +55,8 @@ def print_evaluation(found: dict[str, Any]) -> None:
         text = "–" if value is None else f"{value:.{d}f}" if isinstance(value, float) else str(value)
         table.add_row(name, text, "", "")
     notes, quality = list(found["notes"]), found["sample_quality"]
+    if (noise := found["decoder_noise"]) is not None:
+        notes.append(_add_noise(table, noise))
     if quality is not None:
         _add_quality(table, quality)
         notes += quality["notes"]
@@ -62,6 +64,14 @@ def print_evaluation(found: dict[str, Any]) -> None:
     console.print(table)
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _add_noise(table: Any, noise: dict[str, Any]) -> str:
+    """A row, and what it means."""
+    from .evaluation import DecoderNoise
+
+    table.add_row("decoder σ", f"{noise['std']:.3f}", "", f"data units; the data's {noise['data_std']:.3f}")
+    return DecoderNoise(**noise).remark
 
 
 _QUALITY = {

@@ -178,6 +178,9 @@ def reconstruct(
     data: Source = None,
     split: SplitName = None,
     n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 16, or as many as there are.")] = None,
+    samples: Annotated[
+        int | None, arg(help="Also decode so many samples of q(z|x), and show one of them beside their average.")
+    ] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -185,11 +188,14 @@ def reconstruct(
 ) -> None:
     """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
 
-    Example: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    tightbound reconstruct runs/demo --samples 100 --out averaged.png
     """
     from . import pictures
     from .randomness import fixed_noise
 
+    if samples is not None:
+        positive("--samples", samples)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
@@ -199,6 +205,7 @@ def reconstruct(
     with fixed_noise(seed):
         x, c = first(model, part, n)
         parts = pictures.reconstructions(model(c), x)
+        parts |= {} if samples is None else pictures.averaged(model(c), x, samples)
     write(parts, path, model.data_spec, across=True, told=named(part, n), names=part.names[:n])
 
 

@@ -20,7 +20,7 @@ from .checkpoint import write_atomically
 from .conditions import ClassCondition, PartCondition, TextCondition
 from .data import DataSpec, Split
 from .data.transform import in_data_units
-from .distributions import Bits, OneHot
+from .distributions import Bits, CodePoint, Dirac, OneHot
 from .distributions.codes import CodeDistribution, UniformCodes
 from .errors import UsageError
 from .models.latent import LatentVariableModel, Marginal
@@ -29,6 +29,7 @@ from .posteriors import EmptyPosterior
 from .progress import progress
 
 __all__ = [
+    "averaged",
     "candidates",
     "captioned",
     "check_image",
@@ -199,6 +200,37 @@ def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
         parts[title] = marginal.likelihood(_without_details(space, z, kept)).mean
     px = marginal.likelihood(z)
     return parts | {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+
+
+@torch.no_grad()
+def averaged(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
+    r"""The mean of p(x | z) at one sample of q(z | x), and its average over several, each shaped like ``x``.
+
+    The average minimises the squared error, :math:`\lVert x - \mathbb{E} \mu(z) \rVert^2 = \mathbb{E} \lVert x - \mu(z)
+    \rVert^2 - \operatorname{Var} \mu(z)`, and is blurred for it; the ELBO is of the single ones.
+
+    Args:
+        marginal: p(x), or p(x | c) of as many conditions.
+        x: Examples, ``(n, *shape)``.
+        samples: How many are averaged; the first of them is the one that is shown alone.
+
+    Raises:
+        UsageError: If the posterior is a point, whose samples are all alike.
+    """
+    q = marginal.posterior(x)
+    if isinstance(q, Dirac | CodePoint):
+        raise UsageError(
+            "The posterior of this model is a point, so its samples are all alike.",
+            got=f"{samples} samples",
+            remedy="Leave --samples out, or train a model with a posterior to sample: tightbound train vae.",
+        )
+    one, total = x, torch.zeros_like(x)
+    with progress("decoded samples", samples) as advance:
+        for i in range(samples):
+            mean = marginal.likelihood(q.sample()).mean
+            one, total = (mean if i == 0 else one), total + mean
+            advance(1)
+    return {"one decoded sample of q(z|x)": one, f"average of {samples} decoded samples": total / samples}
 
 
 def _without_details(space: Any, z: Tensor, kept: int) -> Tensor:

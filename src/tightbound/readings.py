@@ -66,6 +66,9 @@ _QUALITY = _holding(
         "notes": _list_of(lambda note: isinstance(note, str)),
     }
 )
+_NOISE = _holding(
+    {"std": _is_number, "error": _is_number, "data_std": _is_number, "fixed": lambda value: isinstance(value, bool)}
+)
 _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "elbo": _optional(_is_estimate),
     "reconstruction": _is_estimate,
@@ -91,6 +94,7 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "kl_per_dimension": _optional(_list_of(_is_number)),
     "kl_is_analytic": lambda value: value is None or isinstance(value, bool),
     "measure": lambda value: value in ("mass", "bound", "density", "none"),
+    "decoder_noise": _optional(_NOISE),
     "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
 }
 """What a sound ``evaluation.json`` holds under each name."""

@@ -6,6 +6,7 @@ Convention: a value with :math:`L` levels is :math:`x = l / (L - 1) \in [0, 1]`;
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -68,8 +69,19 @@ class DiscretizedLogistic(Distribution):
     @property
     def mean(self) -> Tensor:
         r""":math:`\mathbb{E}[x] = \sum_{l \ge 1} P(X \ge l) / (L - 1)`, exact."""
+        return self._summed_tails(lambda level: 1.0) / (self.levels - 1)
+
+    @property
+    def variance(self) -> Tensor:
+        r"""Exact, by :math:`\mathbb{E}[x^2] = \sum_{l \ge 1} (2 l - 1) P(X \ge l) / (L - 1)^2`."""
+        second = self._summed_tails(lambda level: 2.0 * level - 1.0) / (self.levels - 1) ** 2
+        return (second - self.mean.square()).clamp(min=0)
+
+    def _summed_tails(self, weight: Callable[[int], float]) -> Tensor:
+        """The weighted sum of P(X >= l) over the levels above the lowest."""
         precision = torch.exp(-self.log_scale)
         total = torch.zeros(self.batch_shape, dtype=self.location.dtype, device=self.location.device)
         for level in range(1, self.levels):
-            total = total + torch.sigmoid((self.location - (level - 0.5) / (self.levels - 1)) * precision)
-        return total / (self.levels - 1)
+            tail = torch.sigmoid((self.location - (level - 0.5) / (self.levels - 1)) * precision)
+            total = total + weight(level) * tail
+        return total

@@ -3,6 +3,7 @@
 from .annealed import Annealing, Bidirectional, annealed, bidirectional
 from .codes import code_usage
 from .contrastive import best_of, rank, retrieval_accuracy, train_contrastive
+from .decoder_noise import DecoderNoise, decoder_noise, learned_sigma
 from .decomposition import Decomposition, decompose
 from .diagnosis import Diagnosis, diagnose
 from .estimate import Estimate
@@ -17,6 +18,7 @@ from .sample_quality import SampleQuality, frechet_distance, sample_quality, tra
 __all__ = [
     "Annealing",
     "Bidirectional",
+    "DecoderNoise",
     "Decomposition",
     "Diagnosis",
     "Estimate",
@@ -29,12 +31,14 @@ __all__ = [
     "best_of",
     "bidirectional",
     "code_usage",
+    "decoder_noise",
     "decompose",
     "diagnose",
     "evaluate",
     "frechet_distance",
     "from_prior",
     "gaps",
+    "learned_sigma",
     "likelihood",
     "pareto_k",
     "per_example",

@@ -167,7 +167,7 @@ def diagnose(
         )
     if untrained(model):
         raise ObjectiveError(
-            "Nothing trained the posterior of this model (hybrid 0), so its latents tell nothing of the data.",
+            "Nothing trained the posterior of this model, so its latents tell nothing of the data.",
             remedy="What it predicts with its prior: tightbound evaluate RUN --method prior.",
         )
     found = evaluate(model, some, k=1, seed=seed)

@@ -21,6 +21,7 @@ from ..models.latent import LatentVariableModel
 from ..pixels import PixelLikelihood
 from .annealed import Annealing
 from .codes import code_usage
+from .decoder_noise import DecoderNoise, decoder_noise
 from .estimate import Estimate
 from .importance import per_example, prior_samples
 from .latents import reconstruction_error
@@ -71,6 +72,7 @@ class Evaluation:
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
         notes: What a reader must know of these numbers.
+        decoder_noise: The sigma of the decoder beside the data's, where it has one.
     """
 
     elbo: Estimate | None
@@ -98,6 +100,7 @@ class Evaluation:
     kl_is_analytic: bool | None
     measure: str
     notes: tuple[str, ...]
+    decoder_noise: DecoderNoise | None = None
 
     def json(self) -> dict[str, Any]:
         """As ``tightbound evaluate --json`` prints it."""
@@ -167,7 +170,8 @@ def evaluate(
     notes = (*_notes(measure, terms.bounded, estimate, reason), *_of_an_untrained_posterior(model, method))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
     more = _of_codes(model, split, values, found, seed, sure) | _predictions(model, found, split, seed)
-    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), **more)
+    noise = decoder_noise(model, split, seed=seed)
+    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), decoder_noise=noise, **more)
 
 
 def _squared_error(model: LatentVariableModel, split: Split, seed: int) -> Estimate | None:
@@ -271,13 +275,13 @@ def _notes(
 
 def untrained(model: LatentVariableModel) -> bool:
     """Whether the posterior is one that training leaves as it is."""
-    return getattr(model.recipe, "hybrid", 1.0) == 0
+    return model.recipe is not None and model.recipe.untrained != ""
 
 
 def _of_an_untrained_posterior(model: LatentVariableModel, method: str) -> Iterator[str]:
-    """What a reader must know of a model that was trained with latents of its prior alone (GSNN)."""
-    if not untrained(model):
+    """What a reader must know of a model that was trained with latents of its prior alone."""
+    if model.recipe is None or not (why := model.recipe.untrained):
         return
-    yield "nothing trained the posterior (hybrid 0), so elbo, reconstruction and kl say little of this model"
+    yield f"nothing trained the posterior ({why}), so elbo, reconstruction and kl say little of this model"
     if method != "prior":
         yield f"method {method} draws from that posterior: method prior suits this model"

@@ -7,7 +7,7 @@ is averaged by whoever maximises, never here. Only ``elbo`` at a weight of 1 and
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
-from .prediction import gsnn, hybrid
+from .prediction import gsnn, hybrid, naive_monte_carlo
 from .quantized import vq
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "info_vae",
     "iwae",
     "mmd",
+    "naive_monte_carlo",
     "reconstruction",
     "score_function",
     "sticking_the_landing",

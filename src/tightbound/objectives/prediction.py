@@ -1,9 +1,11 @@
-r"""Objectives of conditional models that are to predict: trained with the latents that they will predict with.
+r"""Objectives whose latents come from the prior: of conditional models that are to predict, and the naive way.
 
-Convention: as in :mod:`~tightbound.objectives.bounds`; at test time z comes from the prior :math:`p(z \mid c)`.
+Convention: as in :mod:`~tightbound.objectives.bounds`, but :math:`z_1, \dots, z_k \sim p(z \mid c)`, as at test time.
 """
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from ..errors import ObjectiveError, UsageError
 from ..models.latent import Terms
 from .bounds import elbo, reconstruction
 
-__all__ = ["gsnn", "hybrid"]
+__all__ = ["gsnn", "hybrid", "naive_monte_carlo"]
 
 
 def gsnn(terms: Terms) -> Tensor:
@@ -40,11 +42,47 @@ def gsnn(terms: Terms) -> Tensor:
         >>> gsnn(px.terms(torch.zeros(5, 1, 8, 8), k=3, generate=True)).shape
         torch.Size([5])
     """
+    return reconstruction(_generated(terms))
+
+
+def naive_monte_carlo(terms: Terms) -> Tensor:
+    r"""Naive Monte Carlo, :math:`\log \frac{1}{k} \sum_{j=1}^k p(x \mid z_j, c)`, :math:`z_j \sim p(z \mid c)`.
+
+    It is :func:`~tightbound.objectives.iwae` with the prior in the posterior's place, and at k = 1
+    :func:`~tightbound.objectives.gsnn`, whose mean stands outside the logarithm. The sum is unbiased, its logarithm is
+    too low; where few samples of the prior explain x, one of them carries the sum, and k has to grow exponentially
+    with the nats that z tells of x.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+
+    Args:
+        terms: The terms of a batch, made with ``terms(x, k, generate=True)``; the prior needs no density.
+
+    Returns:
+        ``(*batch)``, nats.
+
+    Raises:
+        ObjectiveError: If they were made without.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> naive_monte_carlo(px.terms(torch.zeros(5, 1, 8, 8), k=100, generate=True)).shape
+        torch.Size([5])
+    """
+    log_likelihood = _generated(terms).log_likelihood
+    return log_likelihood.logsumexp(0) - math.log(len(log_likelihood))
+
+
+def _generated(terms: Terms) -> Terms:
     if terms.generated is None:
         raise ObjectiveError(
             "These terms hold no samples of the prior.", remedy="Make them with terms(x, k, generate=True)."
         )
-    return reconstruction(terms.generated)
+    return terms.generated
 
 
 def hybrid(terms: Terms, alpha: float, beta: float | Tensor = 1.0, *, analytic: bool | None = None) -> Tensor:

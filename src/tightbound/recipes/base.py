@@ -70,6 +70,11 @@ class Recipe:
         return False
 
     @property
+    def untrained(self) -> str:
+        """The option with which nothing trains the posterior; empty where training does."""
+        return ""
+
+    @property
     def pathwise(self) -> bool:
         """Whether training's gradients go through the samples of the posterior."""
         return True

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..autoregressive import AutoregressiveLikelihood
+from ..correlated import FullGaussianLikelihood, check_small_vector
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, LogitLaplaceLikelihood, Scale
@@ -90,12 +91,14 @@ def likelihood_on(
         latent: Shape of one latent.
         data: What it is a likelihood of.
         name: Which.
-        scale: Of gaussian and discretized-logistic.
-        variance: Fixed or initial, of gaussian.
+        scale: Of gaussian and discretized-logistic; of full-gaussian, auto or network.
+        variance: Fixed or initial, of gaussian and full-gaussian.
 
     Raises:
         UsageError: If it cannot model that data.
     """
+    if name == "full-gaussian":
+        return _full_gaussian(make, latent, data, scale, variance)
     kind, own = _resolved(name, scale, data)
     if kind in ("bernoulli", "categorical", "logit-laplace"):
         _check_no_scale(kind, scale)
@@ -112,6 +115,22 @@ def likelihood_on(
     if kind == "categorical":
         return Categorical(make(levels), latent, data.shape, levels)
     return DiscretizedLogisticLikelihood(make(per_entry), latent, data.shape, levels, own)
+
+
+def _full_gaussian(
+    make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec, scale: ScaleName, variance: float
+) -> nn.Module:
+    if scale not in ("auto", "network"):
+        raise UsageError(
+            "The likelihood 'full-gaussian' learns a whole covariance.",
+            got=f"--scale {scale}",
+            expected="auto, one covariance for every z, or network, one for each",
+            remedy="Leave --scale out, or use --likelihood gaussian.",
+        )
+    check_small_vector(data.shape)
+    if scale == "auto":
+        return FullGaussianLikelihood(make(1), latent, data.shape, "shared", variance)
+    return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
 
 
 def _autoregressive(recipe: Any, data: DataSpec, condition_dim: int) -> nn.Module:

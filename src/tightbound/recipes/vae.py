@@ -21,9 +21,18 @@ __all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "PosteriorName"
 
 NetworkName = Literal["mlp", "convolutional"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
-LikelihoodName = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "logit-laplace"]
+LikelihoodName = Literal[
+    "auto", "bernoulli", "gaussian", "full-gaussian", "discretized-logistic", "categorical", "logit-laplace"
+]
 DecoderName = Literal[
-    "auto", "bernoulli", "gaussian", "discretized-logistic", "categorical", "logit-laplace", "autoregressive"
+    "auto",
+    "bernoulli",
+    "gaussian",
+    "full-gaussian",
+    "discretized-logistic",
+    "categorical",
+    "logit-laplace",
+    "autoregressive",
 ]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
 PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
@@ -63,12 +72,14 @@ class VAE(Recipe):
     """Nonlinearity between layers."""
     likelihood: DecoderName = "auto"
     """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else;
-    autoregressive: pixels that depend on those before them too (masked convolutions)."""
+    full-gaussian: small vectors whose entries are correlated given z too; autoregressive: pixels that depend on those
+    before them too (masked convolutions)."""
     scale: ScaleName = "auto"
     """Scale of gaussian and discretized-logistic: fixed, learned (shared or per-dimension), or given by the network;
-    auto: fixed for gaussian, per-dimension for discretized-logistic."""
+    auto: fixed for gaussian, per-dimension for discretized-logistic. The covariance of full-gaussian is learned, one
+    for every z (auto), or given by the network."""
     variance: float = 0.5
-    """Fixed or initial variance of gaussian; 0.5 makes its loss the summed squared error."""
+    """Fixed or initial variance of gaussian, initial of full-gaussian; 0.5 makes the loss the summed squared error."""
     posterior: PosteriorName = "gaussian"
     """q(z given x): gaussian (diagonal), cholesky (full covariance), iaf or spline (flows); dirac (for mmd)."""
     prior: PriorName = "normal"
@@ -77,10 +88,12 @@ class VAE(Recipe):
     """Components of a mixture, or pseudo-inputs of a vamp prior."""
     transforms: int = 2
     """Transformations of each flow."""
-    objective: Literal["elbo", "iwae", "tc", "mmd"] = "elbo"
-    """What training maximises; tc: the ELBO with beta on the total correlation alone; mmd: InfoVAE's, see mmd."""
+    objective: Literal["elbo", "iwae", "naive-monte-carlo", "tc", "mmd"] = "elbo"
+    """What training maximises; naive-monte-carlo: the likelihood averaged over samples of the prior, to see why the
+    others are used; tc: the ELBO with beta on the total correlation alone; mmd: InfoVAE's, see mmd."""
     samples: int = 1
-    """Samples of the posterior in a training step: of the ELBO's expectation, or of the importance-weighted bound."""
+    """Samples of the posterior in a training step: of the ELBO's expectation, or of the importance-weighted bound;
+    of the prior with naive-monte-carlo."""
     gradient: Literal["path", "stl", "dreg", "score"] = "path"
     """Estimator of the gradient: pathwise, sticking the landing (elbo), doubly reparameterised (iwae), score function
     (elbo; to see why the others are used)."""
@@ -127,17 +140,19 @@ class VAE(Recipe):
         """Options that exclude each other, and what to do."""
         objective, plain = self.objective, self.objective == "elbo" and self.gradient == "path"
         yield objective == "iwae" and self.beta != 1, "The importance-weighted bound has no beta.", "Use the elbo."
+        naive = objective == "naive-monte-carlo"
+        yield naive and self.beta != 1, "Naive Monte Carlo has no KL and so no beta.", "Use the elbo."
         yield self.free_bits > 0 and not plain, "Free bits are of the ELBO.", "Use --objective elbo --gradient path."
         yield self.capacity is not None and not plain, "A capacity is of the ELBO.", "Use --objective elbo."
         both = self.free_bits > 0 and self.capacity is not None
         yield both, "Free bits and a capacity contradict each other.", "Give one of them."
         mixed = self.hybrid < 1 and (not plain or self.free_bits > 0 or self.capacity is not None)
         yield mixed, "The hybrid objective is of the plain ELBO.", "Leave the other options out."
-        deaf = self.hybrid < 1 and self.prior in ("mixture", "vamp")
+        deaf = self.generates and self.prior in ("mixture", "vamp")
         yield (
             deaf,
-            f"The hybrid objective learns the prior by its draws, and those of {self.prior!r} have no gradient.",
-            "Use --hybrid 1, or another prior: normal, diagonal, coupling, spline; conditional, where there is one.",
+            f"This objective learns the prior by its draws, and those of {self.prior!r} have no gradient.",
+            "Use the elbo (--hybrid 1), or a prior of normal, diagonal, coupling, spline, or conditional, if any.",
         )
         misfit = self.gradient != "path" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
         yield (
@@ -162,7 +177,7 @@ class VAE(Recipe):
 
     def build(self, data: DataSpec) -> LatentVariableModel:
         model = super().build(data)
-        if self.hybrid == 0:  # nothing trains it
+        if self.untrained:
             model.posterior.requires_grad_(False)
         return model
 
@@ -184,6 +199,8 @@ class VAE(Recipe):
             return o.score_function(terms)
         if self.objective == "iwae":
             return o.iwae(terms)
+        if self.objective == "naive-monte-carlo":
+            return o.naive_monte_carlo(terms)
         if self.objective == "tc":
             return o.beta_tcvae(terms, examples, 1 + (self.beta - 1) * beta)
         if self.objective == "mmd":
@@ -198,12 +215,12 @@ class VAE(Recipe):
         return o.elbo(terms, self.beta * beta, analytic=self._analytic)
 
     def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import elbo, gsnn, iwae, reconstruction
+        from ..objectives import elbo, gsnn, iwae, naive_monte_carlo, reconstruction
 
         if self.posterior == "dirac":
             return reconstruction(terms)
-        if self.hybrid == 0:  # nothing trains the posterior, so no bound of it tells a good model from a bad one
-            return gsnn(terms)
+        if self.untrained:  # so no bound of the posterior tells a good model from a bad one
+            return gsnn(terms) if self.hybrid == 0 else naive_monte_carlo(terms)
         return iwae(terms) if self.objective == "iwae" else elbo(terms, analytic=self._analytic)
 
     @property
@@ -212,7 +229,12 @@ class VAE(Recipe):
 
     @property
     def generates(self) -> bool:
-        return self.hybrid < 1
+        return self.hybrid < 1 or self.objective == "naive-monte-carlo"
+
+    @property
+    def untrained(self) -> str:
+        naive = "objective naive-monte-carlo" if self.objective == "naive-monte-carlo" else ""
+        return "hybrid 0" if self.hybrid == 0 else naive
 
     @property
     def pathwise(self) -> bool:

@@ -31,9 +31,7 @@ def section(m: Material) -> str:
     if m.evaluation.kl is None:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
     if untrained(m.model):
-        return page.paragraph(
-            "Nothing trained the posterior of this model (hybrid 0), so there is nothing to diagnose."
-        )
+        return page.paragraph("Nothing trained the posterior of this model, so there is nothing to diagnose.")
     test = spread(m.test, EXAMPLES)
     found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed, training=m.config.training)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import runs
 from ..data import Data, DataSpec, Split
 from ..errors import CheckpointError, DataError, UsageError
-from ..evaluation import Estimate, Evaluation, SampleQuality, evaluate
+from ..evaluation import DecoderNoise, Estimate, Evaluation, SampleQuality, evaluate
 from ..evaluation.latents import posterior_means
 from ..models.latent import LatentVariableModel
 from ..randomness import fixed_noise
@@ -162,5 +162,6 @@ def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
 def _field(value: Any) -> Any:
     if isinstance(value, dict):
         parts = {name: _field(part) for name, part in value.items()}
-        return Estimate(**parts) if "value" in parts else SampleQuality(**parts)
+        kind: Any = Estimate if "value" in parts else DecoderNoise if "data_std" in parts else SampleQuality
+        return kind(**parts)
     return tuple(value) if isinstance(value, list) else value

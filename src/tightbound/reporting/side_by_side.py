@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from ..evaluation.latents import interpolation
 from ..likelihoods import measure_of
 from ..models import Marginal
 from ..pictures import conditions_to_show, drawable, save_picture
+from ..progress import progress
 from ..randomness import fixed_noise
 from ..runs import number
 from . import figures, page
 from .comparison import ComparedRun, Comparison
+from .maps import flat_views
 from .sheet import sheet
 
 __all__ = ["check_drawing", "draw_comparison"]
@@ -54,7 +57,7 @@ def check_drawing(path: Path) -> Path:
 
 
 def draw_comparison(found: Comparison, path: str | Path) -> Path:
-    """Latent maps, reconstructions, decodings of random latents and interpolations side by side; curves on one axis.
+    """Latent maps, reconstructions, decodings of random latents, interpolations side by side; curves on one axis.
 
     Args:
         found: What :func:`~tightbound.reporting.comparison.compare` found.
@@ -83,6 +86,9 @@ def draw_comparison(found: Comparison, path: str | Path) -> Path:
 def _cells(found: Comparison) -> Cells:
     """Title and one picture of each run, row by row."""
     rows: Cells = [("Latent map: posterior means, by label", [_map(run) for run in found.runs])]
+    if any(run.codes.shape[1] > 2 for run in found.runs):
+        title = "t-SNE of the posterior means: neighbours stay neighbours, distances mean nothing"
+        rows.append((title, _neighbours(found.runs)))
     if not found.runs[0].test.spec.image:
         return rows
     seen = [_pictures(run, found.seed) for run in found.runs]
@@ -147,11 +153,36 @@ def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
 def _map(run: ComparedRun, most: int = 1500) -> Image.Image:
     """The codes in a plane."""
     shown = _spread(len(run.codes), most)
-    points, axes = _plane(run.codes[shown].double().numpy())
+    return _scatter(run, shown, *_plane(run.codes[shown].double().numpy()))
+
+
+def _neighbours(runs: Sequence[ComparedRun], most: int = 600) -> list[Image.Image]:
+    """The t-SNE maps of all runs, or why there is none."""
+    images = []
+    with progress("t-SNE", len(runs)) as advance:
+        for run in runs:
+            shown = _spread(len(run.codes), most)
+            views, why_not = flat_views(run.codes[shown].double().numpy())
+            images.append(_scatter(run, shown, views[-1].points, None) if not why_not else _note(why_not))
+            advance(1)
+    return images
+
+
+def _scatter(run: ComparedRun, shown: Tensor, points: figures.Array, axes: tuple[str, str] | None) -> Image.Image:
+    """Points of a plane in the colours of their labels."""
     labels = None if run.test.labels is None else run.test.labels.cpu()[shown].numpy()
     classes = run.test.spec.classes
     names = list(classes) or [str(i) for i in range(0 if labels is None else int(labels.max()) + 1)]
     return Image.open(io.BytesIO(figures.png(figures.scatter(points, labels, names, axes))))
+
+
+def _note(text: str) -> Image.Image:
+    """A sentence in a map's place."""
+    lines = textwrap.wrap(text, 52)
+    image = Image.new("RGB", (CELL, LINE * len(lines)), "white")
+    for row, line in enumerate(lines):
+        ImageDraw.Draw(image).text((0, row * LINE), line, fill=_SOFT, font=_font(13))
+    return image
 
 
 def _plane(codes: figures.Array) -> tuple[figures.Array, tuple[str, str]]:

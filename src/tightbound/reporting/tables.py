@@ -117,6 +117,7 @@ def evaluation(m: Material) -> str:
         ("perplexity", None if e.perplexity is None else f"{e.perplexity:.0f}", "codes, equally used, as uncertain"),
         ("effective sample size", ess, "importance samples that count"),
         ("active units", *_active(m)),
+        ("decoder σ", e.decoder_noise and f"{e.decoder_noise.std:.3g}", e.decoder_noise and e.decoder_noise.remark),
     ]
     there = [[name, value, what] for name, value, what in [*rows, *_quality(e.sample_quality)] if value is not None]
     return page.table(["", "value ± standard error", "what it is"], there, numbers=1)
