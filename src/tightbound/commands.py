@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .arguments import Device, Json, Run, Seed, Source, SplitName, limited, opened, part_of, positive, with_latent
+from .arguments import (
+    Device,
+    Json,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    counted,
+    limited,
+    opened,
+    part_of,
+    positive,
+    with_latent,
+)
 from .contrastive_commands import train_contrastive
 from .data import DATASETS, DataOptions
 from .errors import UsageError
@@ -238,8 +251,7 @@ def encode(
     arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}
     arrays["names"] = as_names([name for part in parts for name in part.names])
     arrays["split"] = as_names([part.name for part in parts for _ in range(len(part))])
-    told = " and ".join(f"{len(part)} {part.name}" for part in parts)
-    write_arrays(arrays, out, f"{told} examples of {loaded.spec.name}")
+    write_arrays(arrays, out, counted(parts))
 
 
 def _common(found: list[dict[str, Any]]) -> list[str]:

@@ -111,7 +111,7 @@ def check_split(split: Split) -> None:
     if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
-        raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
+        raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another, or all: --split all.")
 
 
 def check_support(values: dict[str, Tensor]) -> None:
