@@ -141,7 +141,7 @@ def test_all_of_mapped_data_is_all_of_it(tmp_path: Path, official: bool, monkeyp
     monkeypatch.setenv("TIGHTBOUND_MEMORY_LIMIT", "10")
     monkeypatch.setenv("TIGHTBOUND_CACHE", str(tmp_path / "cache"))
     values = np.arange(240, dtype=np.uint8).reshape(60, 4)
-    parts = {"train": values[:40], "test": values[40:]} if official else {"x": values}
+    parts: dict[str, Any] = {"train": values[:40], "test": values[40:]} if official else {"x": values}
     np.savez(tmp_path / "x.npz", **parts)
     data = tb.load_data(tmp_path / "x.npz")
     every = data.split("all")
