@@ -95,8 +95,9 @@ def test_the_same_seed_gives_the_same_picture(run: Path, tmp_path: Path) -> None
 def test_encode_writes_every_example(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "encode", run, "--out", tmp_path / "z.npz")
     with np.load(tmp_path / "z.npz", allow_pickle=False) as arrays:
-        assert arrays["train_mean"].shape == (1293, 3)
-        assert arrays["test_labels"].shape == (360,)
+        assert arrays["mean"].shape == (1797, 3)
+        assert (arrays["split"] == "test").sum() == 360
+        assert sorted(map(int, arrays["names"])) == list(range(1797))
 
 
 def test_info_recipes_and_data_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +134,7 @@ def test_resume_needs_nothing_but_the_run(tmp_path: Path, capsys: pytest.Capture
 
 def test_another_data_set_through_the_same_model(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "ok.npz", x=np.random.default_rng(0).integers(0, 17, (40, 8, 8), dtype=np.uint8), levels=17)
-    assert json.loads(printed(capsys, "evaluate", run, "--data", tmp_path / "ok.npz", "-k", "2", "--json"))["n"] == 4
+    assert json.loads(printed(capsys, "evaluate", run, "--data", tmp_path / "ok.npz", "-k", "2", "--json"))["n"] == 40
     np.savez(tmp_path / "other.npz", x=np.zeros((40, 9, 9), dtype=np.uint8))
     refused(capsys, "evaluate", run, "--data", tmp_path / "other.npz", code=2, says="does not fit the run's model")
 

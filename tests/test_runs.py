@@ -216,7 +216,8 @@ def test_data_that_changed_is_refused_until_it_is_named(run: RunFolder, source: 
     np.save(source, np.concatenate([values, values[:1]]))
     with refused(UsageError, "has changed", "33 training, 4 validation, 4 test", "32 training", f"--data {source}"):
         load_run_data(run.path)
-    assert len(load_run_data(run.path, source).train) == 33
+    assert len(load_run_data(run.path, source).split("all")) == 41
+    assert len(load_run_data(run.path, source, divide=True).train) == 33
     values[3, 3] ^= 1
     np.save(source, values)
     with refused(UsageError, "has changed", "of other values"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .runs import RunFolder
 
 __all__ = [
+    "NAMED",
     "Device",
     "Json",
     "Overwrite",
@@ -30,6 +32,7 @@ __all__ = [
     "Words",
     "WordsFile",
     "check_out",
+    "counted",
     "first",
     "limited",
     "model_of",
@@ -151,8 +154,20 @@ def named(split: Split, n: int) -> str:
         '6 of 360 test examples of digits: 6, 8, 12, 13, ...'
     """
     names = ", ".join([*split.names[: min(n, NAMED)], *(["..."] if n > NAMED else [])])
-    what = "examples" if split.name == "all" else f"{split.name} examples"
-    return f"{n} of {len(split)} {what} of {split.spec.name}: {names}"
+    return f"{n} of {counted([split])}: {names}"
+
+
+def counted(parts: Sequence[Split]) -> str:
+    """How many examples there are in each of some splits of one data set, in words.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> counted([load_data("digits").test])
+        '360 test examples of digits'
+    """
+    counts = [f"{len(part)}" if part.name == "all" else f"{len(part)} {part.name}" for part in parts]
+    plural = "s" * (sum(map(len, parts)) != 1)
+    return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
 
 
 def with_latent(model: LatentVariableModel) -> None:
@@ -184,7 +199,10 @@ def first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Ten
     positive("-n", n)
     if n > len(split):
         raise UsageError(
-            f"The {split.name} split has fewer examples.", got=n, expected=f"at most {len(split)}", remedy="Lower -n."
+            "The data has fewer examples.",
+            got=f"-n {n}, of {counted([split])}",
+            expected=f"at most {len(split)}",
+            remedy="Lower -n.",
         )
     parameter = next(model.parameters())
     batch = split.batch(torch.arange(n), parameter.device)

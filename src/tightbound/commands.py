@@ -23,6 +23,7 @@ from .arguments import (
     Source,
     SplitName,
     check_out,
+    counted,
     limited,
     opened,
     part_of,
@@ -272,8 +273,7 @@ def encode(
     arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}
     arrays["names"] = as_names([name for part in parts for name in part.names])
     arrays["split"] = as_names([part.name for part in parts for _ in range(len(part))])
-    told = " and ".join(f"{len(part)} {part.name}" for part in parts)
-    write_arrays(arrays, out, f"{told} examples of {loaded.spec.name}")
+    write_arrays(arrays, out, counted(parts))
 
 
 def _common(found: list[dict[str, Any]]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from .arguments import (
+    NAMED,
     Device,
     Overwrite,
     Picture,
@@ -18,6 +20,7 @@ from .arguments import (
     Words,
     WordsFile,
     check_out,
+    counted,
     first,
     model_of,
     named,
@@ -28,7 +31,7 @@ from .arguments import (
 )
 from .contrastive_commands import captions_to_rank, find_judge, rank_samples, write_ranked
 from .errors import UsageError
-from .output import check_output, write
+from .output import check_output, print_written, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +42,19 @@ if TYPE_CHECKING:
 __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
 
 
+SAMPLES = 64
+"""What is drawn unless another number is asked for, or a file has more conditions."""
+
+
 def sample(
     run: Run,
     /,
     n: Annotated[
-        int | None, arg(aliases=("-n",), help="How many; default: 64, or with --rank the best 8 of each condition.")
+        int | None,
+        arg(
+            aliases=("-n",),
+            help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
+        ),
     ] = None,
     condition: Words = None,
     condition_file: WordsFile = None,
@@ -74,8 +85,7 @@ def sample(
     from .randomness import fixed_noise
     from .training.device import find_device
 
-    n = n if n is not None else 64 if rank is None else 8
-    positive("-n", n)
+    positive("-n", 1 if n is None else n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     check_out(out, overwrite, run, condition_file, rank)
@@ -85,11 +95,12 @@ def sample(
     if rank is None:
         if among is not None:
             raise _no_judge(among)
-        c = _conditions(run, model, condition, condition_file, n)
+        c, n = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
             drawn = pictures.samples(model(c), n, temperature)
         _write_samples(drawn, pictures.described(model, c), path, model.data_spec)
     else:
+        n = 8 if n is None else n
         among = 4 * n if among is None else among
         c = captions_to_rank(model, condition, condition_file)
         judge = find_judge(rank, model.data_spec, find_device(device))
@@ -107,28 +118,41 @@ def _no_judge(among: int) -> UsageError:
     )
 
 
-def _conditions(run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int) -> Tensor | None:
-    """What was asked for, or some of each."""
+def _conditions(
+    run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int | None
+) -> tuple[Tensor | None, int]:
+    """What was asked for, every condition of a file unless fewer samples were, or some of each; and how many."""
+    import torch
+
     from . import pictures
     from .condition_files import read_conditions
     from .runs import load_run_data
 
-    c = read_conditions(model.condition, words, file, n)
+    asked = read_conditions(model.condition, words, file, None)
+    there = 0 if asked is None else len(asked)
+    n = max(SAMPLES, there) if n is None else n
+    if n < there:
+        print(f"note: the first {n} of {there} conditions; all of them: -n {there}", file=sys.stderr)
+    c = None if asked is None else asked[torch.arange(n) % there]
     if model.condition is not None and c is None:
         c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
-    return None if c is None else c.to(next(model.parameters()).device)
+    return None if c is None else c.to(next(model.parameters()).device), n
 
 
 def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
     """Samples under their titles, and what they were asked to be, where that can be said in words."""
     from . import pictures
 
+    n = len(next(iter(drawn.values())))
+    shown = dict.fromkeys(texts)
+    given = ", ".join([*list(shown)[:NAMED], *(["..."] if len(shown) > NAMED else [])])
+    told = f"{n} sample{'s' * (n != 1)}{f' given {given}' if texts else ''}"
     if path.suffix == ".npz" or not texts:
-        write(drawn, path, spec, across=True)
+        write(drawn, path, spec, across=True, told=told)
         return
     shown = {title: pictures.drawable(x, spec) for title, x in drawn.items()}
     pictures.save_picture(pictures.told(shown, texts), path)
-    print(path)
+    print_written(path, told)
 
 
 def _choosing(
@@ -235,7 +259,7 @@ def interpolate(
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
     if 2 * n > len(part):
-        raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {part.name} split")
+        raise UsageError(f"{n} pair{'s need' if n > 1 else ' needs'} {2 * n} examples.", got=counted([part]))
     with fixed_noise(seed):
         x, c = first(model, part, 2 * n)
         c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
@@ -279,7 +303,7 @@ def traverse(
     if not 0 <= example < len(part):
         raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
     means, _ = posterior_means(model, part)
-    dimensions = means.var(0).argsort(descending=True)[:n]
+    dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
     with fixed_noise(seed):
         x, c = first(model, part, example + 1)
@@ -288,7 +312,7 @@ def traverse(
         walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
     what = "codes" if model.prior is None else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
-    told = f"from {part.names[example]}, of {len(part)} {part.name} examples of {part.spec.name}"
+    told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
 
 

@@ -48,10 +48,16 @@ def _colours(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
 
 def _levels(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
     """Bytes hold the levels of the model where those are fewer than bytes have."""
-    known = None if options.binarize != "none" else spec.levels
+    binary = options.binarize != "none"
+    known = 2 if binary else spec.levels
     if known is None or raw.levels is None or raw.levels <= known:
         return raw
     top = max(int(part.max()) for each in raw.parts.values() for _, part in chunks(each.values))
+    if binary:
+        dark = (
+            f"its values reach only {top} of {raw.levels - 1}, so nearly all of it is black to the model; {_DECLARED}"
+        )
+        return _said(raw, dark) if 2 * top < raw.levels - 1 else raw
     if top >= known:
         raise DataError(
             f"{raw.name} has more levels than the model's data had.",
@@ -61,6 +67,9 @@ def _levels(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
         )
     told = f"its values, up to {top}, are taken as levels of the {known} that the model knows."
     return _said(dataclasses.replace(raw, levels=known), told)
+
+
+_DECLARED = "if there are fewer levels, say how many: np.savez(file, x=values, levels=17)"
 
 
 def _classes(raw: Raw, spec: DataSpec) -> Raw:

@@ -63,7 +63,7 @@ def load_for_learned(options: DataOptions, model: DataSpec, fingerprint: str = "
     raw = _read(options, None)
     if sum(map(len, raw.parts.values())) == _count(fingerprint):
         own = Data.from_raw(raw, options)
-        if own.fingerprint == fingerprint:
+        if (own.fingerprint, own.spec.classes) == (fingerprint, model.classes):
             return own
     return Data.for_learned(raw, options, model)
 

@@ -110,7 +110,7 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
         ['labels', 'mean', 'sample', 'standard_deviation']
     """
     if len(split) == 0:
-        raise UsageError(f"The {split.name} split is empty.", remedy="Encode another: --split test.")
+        raise UsageError(f"The {split.name} split is empty.", remedy="Encode another, or all: --split all.")
     parameter, parts = next(model.parameters()), []
     with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
         for batch in split.batches(CHUNK, parameter.device):

@@ -115,7 +115,7 @@ def check_split(split: Split, model: LatentVariableModel) -> None:
     if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
-        raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another: --split test.")
+        raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another, or all: --split all.")
     own = model.data_spec
     if own is not None and (own.location, own.scale) != (split.spec.location, split.spec.scale):
         raise UsageError(

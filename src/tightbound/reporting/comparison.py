@@ -238,7 +238,7 @@ def _check_same(first_run: RunFolder, first: Split, other_run: RunFolder, other:
         raise UsageError(
             "These runs have different examples, so no number of one can be held against one of the other.",
             got=f"{first_run.path}: {first!r}; {other_run.path}: {other!r}",
-            expected=f"the same {first.name} examples",
+            expected="the same examples",
             remedy="Compare runs of one data set and split, or measure all on other data: --data DATA",
         )
 

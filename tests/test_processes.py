@@ -1,0 +1,124 @@
+"""Two processes do what one does: the same noise, the same bounds, the same selected weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tightbound import checkpoint
+from tightbound.data import Data
+from tightbound.quantizers import VectorQuantizer
+from tightbound.quantizers.vector import part_of_batch
+from tightbound.recipes import VAE, VQVAE, PriorOptions, Recipe
+from tightbound.runs import RunFolder
+from tightbound.training import train
+from tightbound.training.options import TrainingOptions
+from tightbound.training.prior import fit_prior
+from tightbound.training.step import build_seeded
+
+OPTIONS = TrainingOptions(
+    steps=8, batch_size=32, evaluate_every=2, log_every=2, beta_warmup=0, pictures=False, device="cpu"
+)
+HERE = str(Path(__file__).parent)
+SCRIPT = (
+    f"import pathlib, sys; sys.path.insert(0, {HERE!r}); import test_processes as t; t.work(pathlib.Path(sys.argv[1]))"
+)
+
+
+def data(train: int, valid: int, **options: Any) -> Data:
+    """Soft discs somewhere in a picture."""
+    random, count = np.random.default_rng(0), train + valid + 4
+    y, x = np.mgrid[:8, :8]
+    centres = random.uniform(2, 6, (count, 2, 1, 1))
+    discs = (255 * np.clip(3 - np.hypot(y - centres[:, 0], x - centres[:, 1]), 0, 1)).astype(np.uint8)
+    return Data.from_arrays(discs[:train], discs[-4:], discs[train : train + valid], **options)
+
+
+CASES: dict[str, tuple[Recipe, Data]] = {
+    "one validation example": (VAE(latent_dim=2, hidden=(8,)), data(33, 1, binarize="dynamic")),
+    "many": (VAE(latent_dim=2, hidden=(8,)), data(40, 230, binarize="dynamic")),
+    "fewer than processes": (VAE(latent_dim=2, hidden=(8,)), data(1, 1)),
+    "averaged codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, revive=0.5), data(33, 3)),
+    "learned codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, quantizer="gradient"), data(33, 3)),
+}
+
+
+def work(out: Path, options: TrainingOptions = OPTIONS) -> None:
+    """Every case, and a second stage of the first."""
+    for name, (recipe, loaded) in CASES.items():
+        train(build_seeded(recipe, loaded.spec, 0), loaded, out=out / name, options=options)
+    first = "one validation example"
+    fit_prior(out / first, data=CASES[first][1], out=out / "prior", prior=PriorOptions("mixture"), options=options)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """All cases by one process that takes two parts, and by two processes."""
+    folder = tmp_path_factory.mktemp("processes")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    (folder / "work.py").write_text(SCRIPT)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*torchrun, str(folder / "work.py"), str(folder / "two")]
+    two = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    work(folder / "one", dataclasses.replace(OPTIONS, accumulate=2))
+    _, errors = two.communicate(timeout=300)
+    assert two.returncode == 0, errors
+    return folder / "one", folder / "two"
+
+
+def readings(run: RunFolder) -> list[dict[str, float]]:
+    """Every number of every reading but its speed."""
+    return [{k: v for k, v in r.items() if k not in ("split", "examples_per_second")} for r in run.records()]
+
+
+@pytest.mark.parametrize("name", [*CASES, "prior"])
+def test_two_processes_do_as_one(runs: tuple[Path, Path], name: str) -> None:
+    one, two = (RunFolder(folder / name) for folder in runs)
+    mine, others = (readings(run) for run in (one, two))
+    assert len(mine) == len(others) == 8
+    for a, b in zip(mine, others, strict=True):
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-6)
+    for path in ("checkpoints/best.safetensors", "checkpoints/last.safetensors"):
+        a, b = (checkpoint.read(run.path / path) for run in (one, two))
+        assert a["progress"]["step"] == b["progress"]["step"]
+        assert a["progress"]["stale"] == b["progress"]["stale"]
+        for key, weights in a["model"].items():
+            torch.testing.assert_close(weights, b["model"][key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_the_bound_of_the_same_weights_depends_on_neither_batch_size_nor_parts(tmp_path: Path, binarize: str) -> None:
+    """With a learning rate of nearly nothing all runs have the same weights."""
+    loaded, found = data(40, 130, binarize=binarize), list[float]()
+    for i, changes in enumerate(({}, {"batch_size": 7}, {"accumulate": 3}, {"batch_size": 1, "steps": 1})):
+        options = dataclasses.replace(OPTIONS, **{"lr": 1e-30, "steps": 2, "evaluate_every": 1} | changes)
+        train(
+            build_seeded(VAE(latent_dim=2, hidden=(8,)), loaded.spec, 0), loaded, out=tmp_path / str(i), options=options
+        )
+        found += [record["bound"] for record in RunFolder(tmp_path / str(i)).records() if record["split"] == "valid"]
+    assert len(found) == 7
+    assert set(found) == {found[0]}
+
+
+@pytest.mark.parametrize("ema", [0.9, None])
+def test_codes_learn_from_the_parts_of_a_batch_as_from_the_whole(ema: float | None) -> None:
+    z = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    whole, parted = (VectorQuantizer(8, 4, ema=ema, revive=0) for _ in range(2))
+    for quantizer in (whole, parted):
+        torch.manual_seed(0)
+        quantizer.start_from(z)
+    for _ in range(5):
+        whole(z)
+        for i, part in enumerate((z[:25], z[25:], z[:1])):
+            with part_of_batch([parted], more=i < 2, empty=i == 2):
+                parted(part)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parted.state_dict()[name], value)
