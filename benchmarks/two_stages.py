@@ -82,7 +82,7 @@ def run(study: Study, data: str, again: bool) -> dict[str, Any]:
         words.append(f"fit-prior RUN {study.second}")
     found = json.loads(tightbound(f"evaluate {last} -k 1 --sample-quality --json"))
     for command, name in [(f"reconstruct {folder} -n 12", "reconstructions"), (f"sample {last} -n 36", "samples")]:
-        tightbound(f"{command} --out {last / f'{name}.png'}")
+        tightbound(f"{command} --overwrite --out {last / f'{name}.png'}")
         if name in study.pictures:
             shutil.copy(last / f"{name}.png", PAGE.with_name(_picture(study, name)))
     result = {

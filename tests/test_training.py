@@ -503,6 +503,22 @@ def test_signals_save_and_leave_cleanly(tmp_path: Path, number: signal.Signals) 
     assert last(tmp_path / "run")["progress"]["step"] > 5
 
 
+def test_several_processes_stop_together(tmp_path: Path) -> None:
+    """The launcher passes the signal on to each, and ends as a failure: what was to follow does not."""
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    words = [*COMMAND, "--steps", "100000", "--save-every", "0", "--device", "cpu", "--out", str(tmp_path / "run")]
+    process = start(words, sys.executable, *torchrun)
+    path, deadline = RunFolder(tmp_path / "run").checkpoint("last"), time.monotonic() + 90
+    while time.monotonic() < deadline and not (path.exists() and last(tmp_path / "run")["progress"]["step"] > 5):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert out.count("saved on SIGTERM") == 1, errors
+    assert "go on: tightbound train --resume" in out
+    assert not (tmp_path / "run" / "lock").exists()
+
+
 @pytest.mark.parametrize("recipe", ["vae", "autoencoder"])
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path, recipe: str) -> None:
     """Two processes see the parts, and draw the noise, that one process with two parts does."""

@@ -203,10 +203,10 @@ class RunFolder:
         if not (self.evaluation.is_file() and self.weights.is_file()):
             return None
         try:
-            found = checkpoint.read_json(self.evaluation)
+            found, weights = checkpoint.read_json(self.evaluation), self._digest()
         except CheckpointError:
             return None
-        return found if is_evaluation(found) and found.get("weights") == self._digest() else None
+        return found if is_evaluation(found) and found.get("weights") == weights else None
 
     def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``diagnosis.json``, and into it which weights it is of.

@@ -26,12 +26,12 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, step: int, tensorboard: Path | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf8", errors="replace").splitlines() if step and path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_atomically(path, lambda temporary: Path(temporary).write_text("".join(f"{line}\n" for line in kept)))
-        self.path = path
-        self.writer = None if tensorboard is None else _summary_writer(tensorboard, step)
+        self.path, self.events = path, tensorboard or path
+        with writing(self.events):
+            self.writer = None if tensorboard is None else _summary_writer(tensorboard, step)
 
     def write(self, record: dict[str, Any]) -> None:
         """One line; a value that JSON cannot hold becomes null."""
@@ -39,12 +39,13 @@ class MetricsLog:
         with writing(self.path), self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(clean) + "\n")
         if self.writer is not None:
-            with writing(self.path.parent / "tensorboard"):
+            with writing(self.events):
                 _draw(self.writer, record)
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with writing(self.events):
+                self.writer.close()
 
 
 def _draw(writer: Any, record: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ from .log import MetricsLog, ProgressBar
 from .notes import check_data, check_range, never_warm, said_before, said_of_data
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
-from .place import check_free, check_resumable, held, saying_way_on
+from .place import check_free, check_resumable, held, said_of_place, saying_way_on
 from .state import Progress, TrainingResult, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights
 from .validation import mean_rows
@@ -124,9 +124,9 @@ def train_on(
 
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
-    with held(run.fabric, run.folder) as run.lock:
+    with stop_on_signals() as stop, held(run.fabric, run.folder) as run.lock:
         run.prepare(resume, resume_from)
-        with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
+        with torch.random.fork_rng(devices=cuda_devices()):
             return run.go(stop)
 
 
@@ -215,16 +215,15 @@ class _Run:
 
     def _warn(self, restarted: bool) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
-        console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
-        of_data = () if console.quiet or self.from_latents else said_of_data(self.data)
+        if not self.fabric.is_global_zero:
+            return
+        of_data = () if self.from_latents else said_of_data(self.data)
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
         lines = [*of_data, *slow, *said_before(self.model, self.config.data_spec, len(self.train_split))]
         if self.warmup > self.steps:
             lines.append(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
-        if self.lock is not None and not self.lock.sure:
-            lines.append(f"warning: {self.folder.path} cannot be locked: see that nothing else trains in it")
-        if restarted:
-            lines.append(f"note: {self.folder.path} has no checkpoint yet: it starts at step 0")
+        lines += said_of_place(self.folder, self.lock, restarted)
+        console = Console(stderr=True, highlight=False)
         for line in lines:
             console.print(line, soft_wrap=True, markup=False)
 

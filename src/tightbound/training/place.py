@@ -15,7 +15,7 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["check_free", "check_resumable", "held", "saying_way_on"]
+__all__ = ["check_free", "check_resumable", "held", "said_of_place", "saying_way_on"]
 
 
 @contextmanager
@@ -65,6 +65,14 @@ def check_resumable(folder: RunFolder, new: RunConfig) -> bool:
     """
     check_same_run(folder.config(), new)
     return folder.begun
+
+
+def said_of_place(folder: RunFolder, lock: Lock | None, restarted: bool) -> Iterator[str]:
+    """What is odd about a folder: that it cannot be locked, or that a run to resume in it has not begun."""
+    if lock is not None and not lock.sure:
+        yield f"warning: {folder.path} cannot be locked: see that nothing else trains in it"
+    if restarted:
+        yield f"note: {folder.path} has no checkpoint yet: it starts at step 0"
 
 
 @contextmanager
