@@ -198,8 +198,9 @@ class _Run:
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
         for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
             console.print(line, soft_wrap=True, markup=False)
-        if self.warmup > self.steps:
-            line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))
+        warming = self.model.recipe.warming if self.model.recipe else "the KL's weight"
+        if warming and self.warmup > self.steps:
+            line = never_warm(warming, self.warmup, self.steps, self._beta(self.steps - 1))
             console.print(line, soft_wrap=True, markup=False)
 
     def go(self, stop: Stop) -> TrainingResult:
