@@ -65,13 +65,14 @@ def test_information_and_mismatch_of_one_dimension_by_quadrature() -> None:
     aggregate = torch.trapezoid(density * (density.log() - Normal(0.0, 1.0).log_prob(grid)), grid)
     information = -torch.trapezoid(density * density.log(), grid) - Normal(0.0, 0.4).entropy()
     parts = [decompose(model, part, seed=seed) for seed in range(30)]
-    for name, truth in [("aggregate_kl", aggregate), ("mutual_information", information)]:
+    for name, truth in [("aggregate_kl", aggregate), ("mutual_information", information)]:  # of these examples alone
         values = torch.tensor([getattr(p, name).value for p in parts])
         assert abs(values.mean() - truth) < 4 * values.std() / 30**0.5
     assert parts[0].dimension_wise_kl is not None
     assert parts[0].aggregate_kl is not None
     assert parts[0].dimension_wise_kl[0] == pytest.approx(parts[0].aggregate_kl.value, abs=1e-9)
-    assert not parts[0].saturated
+    assert parts[0].aggregate_kl_at_least is not None
+    assert 0 <= parts[0].aggregate_kl_at_least.value < parts[0].aggregate_kl.value
 
 
 def check_identities(parts: Decomposition) -> None:
@@ -82,9 +83,10 @@ def check_identities(parts: Decomposition) -> None:
     if parts.total_correlation is not None and parts.dimension_wise_kl is not None:
         rest = parts.total_correlation.value + sum(parts.dimension_wise_kl)
         assert parts.aggregate_kl.value == pytest.approx(rest, abs=1e-9)
-    if parts.aggregate_kl_at_least is not None and not parts.saturated:
-        error = parts.aggregate_kl.standard_error or 0
-        assert parts.aggregate_kl_at_least <= parts.aggregate_kl.value + 4 * error
+    assert parts.aggregate_kl_at_least is not None
+    other = parts.mutual_information_at_most.value + parts.aggregate_kl_at_least.value
+    assert parts.kl.value == pytest.approx(other, abs=1e-9)
+    assert 0 <= parts.aggregate_kl_at_least.value <= parts.aggregate_kl.value + 1e-9
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -104,13 +106,16 @@ def test_a_posterior_that_ignores_the_data_tells_nothing() -> None:
     assert parts.mutual_information.value == pytest.approx(0, abs=1e-9)
     assert parts.aggregate_kl is not None
     assert parts.aggregate_kl.value == pytest.approx(0, abs=1e-9)
-    assert parts.aggregate_kl_at_least == pytest.approx(0, abs=1e-9)
+    assert parts.aggregate_kl_at_least is not None
+    assert parts.aggregate_kl_at_least.value == pytest.approx(0, abs=1e-9)
+    assert parts.mutual_information_at_most.value == pytest.approx(0, abs=1e-9)
 
 
-def test_codes_far_apart_tell_all_and_say_that_they_are_at_the_ceiling() -> None:
+def test_codes_far_apart_tell_as_much_as_the_examples_can_show_and_maybe_more() -> None:
     parts = decompose(coded(factor=1e4, std=0.01), FLOATS.train)
     assert parts.mutual_information.value == pytest.approx(math.log(len(FLOATS.train)), abs=1e-3)
-    assert parts.saturated
+    exact = DIM * 0.5 * math.log1p(1e12)
+    assert parts.mutual_information_at_most.value == pytest.approx(exact, abs=0.5)
 
 
 def test_at_most_so_many_examples_evenly_spread() -> None:
@@ -258,7 +263,7 @@ def test_certain_codes_tell_their_entropy_and_lie_apart_from_the_uniform_by_the_
 
 
 @pytest.mark.parametrize("n", [5, 50])
-def test_what_is_sure_of_the_mismatch_is_below_the_truth_on_average(n: int) -> None:
+def test_what_others_tell_of_the_mismatch_is_below_the_truth_on_average(n: int) -> None:
     torch.manual_seed(0)
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.0, -3.0]]).double()
     truth = (math.log(4) - OneHot(logits).base_dist.entropy()).sum().item()
@@ -267,12 +272,24 @@ def test_what_is_sure_of_the_mismatch_is_below_the_truth_on_average(n: int) -> N
         z = OneHot(logits).sample((n,))
         found = positions_of(OneHot((z + 1e-12).log()), OneHot(torch.zeros(2, 4).double()), z)  # each its own code
         assert found is not None
-        kl: Any = found.kl()
-        sure.append((kl - torch.log1p(torch.tensor(3 / n))).sum().item())
-        assert found.kl_at_least() == pytest.approx(max(0.0, sure[-1]), abs=1e-9)
+        sure.append((found.held_out(1.0).sum(1) - 2 * math.log(1 / 4)).mean().item())
     mean, error = float(np.mean(sure)), float(np.std(sure)) / math.sqrt(len(sure))
     assert truth - 1.2 * 3 * 2 / n < mean < truth + 3 * error
     assert mean > 0 if n == 50 else True
+
+
+def test_shares_of_the_others_sum_to_one_and_know_nothing_of_the_example() -> None:
+    codes = torch.tensor([0, 0, 1, 2])
+    for i, weight in [(0, 1.0), (3, 5.0)]:
+        shares = []
+        for own in range(4):
+            z = torch.nn.functional.one_hot(codes.clone().index_fill_(0, torch.tensor([i]), own), 4).double()[:, None]
+            found = positions_of(OneHot((z + 1e-300).log()), OneHot(torch.zeros(1, 4).double()), z)
+            assert found is not None
+            shares.append(found.held_out(weight)[i, 0].exp().item())
+        counts = torch.nn.functional.one_hot(codes, 4).sum(0) - torch.nn.functional.one_hot(codes[i], 4)
+        assert shares == pytest.approx(((counts + weight / 4) / (3 + weight)).tolist())
+        assert sum(shares) == pytest.approx(1.0)
 
 
 def test_posteriors_that_agree_tell_nothing_and_bits_are_codes_of_two() -> None:
@@ -290,5 +307,6 @@ def test_codes_under_a_prior_of_dependent_positions_have_no_kl_of_each() -> None
     data = Data.from_arrays(np.random.default_rng(0).integers(0, 2, (60, 8, 8, 1), dtype=np.uint8), name="bits")
     recipe = TwoStage(VQVAE(codes=4, code_dim=3, channels=(8,), blocks=1), PriorOptions(layers=1, channels=8))
     parts = decompose(recipe.build(data.spec), data.train)
-    assert parts.information_per_position is not None
-    assert (parts.dimension_wise_kl, parts.total_correlation, parts.aggregate_kl_at_least) == (None, None, None)
+    assert parts.information_per_dimension is not None
+    assert (parts.dimension_wise_kl, parts.total_correlation) == (None, None)
+    check_identities(parts)

@@ -93,13 +93,15 @@ def _add_quality(table: Any, quality: dict[str, Any]) -> None:
 
 _DIAGNOSED = {
     "fit": ("fit: negative log-likelihood", "first goal"),
-    "aggregate_kl": ("consistency: KL of all codes together from the prior", "second goal"),
+    "aggregate_kl_at_least": ("consistency: KL of all codes together from the prior, at least", "second goal"),
+    "aggregate_kl": ("  and at most", ""),
     "gap": ("tightness: log p(x) − ELBO", "third goal"),
     "approximation_gap": ("  of it the posterior family's", ""),
     "amortisation_gap": ("  of it the encoder's", ""),
     "reconstruction": ("reconstruction", ""),
     "kl": ("KL of posterior and prior", ""),
-    "mutual_information": ("mutual information I(x; z)", ""),
+    "mutual_information": ("mutual information I(x; z), at least", ""),
+    "mutual_information_at_most": ("  and at most", ""),
     "total_correlation": ("total correlation of the codes", ""),
     "decoder_use": ("loss of likelihood with latents exchanged", ""),
 }
@@ -114,16 +116,15 @@ def print_diagnosis(found: dict[str, Any]) -> None:
     table = Table(title=f"{found['n']} {found['split']} examples{fewer}")
     for column in ("nats per example", "value", "standard error", ""):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
-    bounds = {"aggregate_kl": ", at most", "mutual_information": ", at least"} if found["saturated"] else {}
     for name, (words, goal) in _DIAGNOSED.items():
-        words += bounds.get(name, "") if found[name] else ""
         value = found[name] or {"value": None, "standard_error": None}
         cells = ["–" if number is None else f"{number:.2f}" for number in value.values()]
         table.add_row(words, *cells, goal)
-        if name == "aggregate_kl" and bounds and found["aggregate_kl_at_least"] is not None:
-            table.add_row("  and at least", f"{found['aggregate_kl_at_least']:.2f}", "", "")
-    what = "latent dimensions" if found["information_per_position"] is None else "positions of codes"
-    table.add_row(f"active {what}", f"{found['active_units']} of {found['dimensions']}", "", "")
+    codes, carrying = found["information_per_position"] is not None, found["carrying"]
+    what, convention = ("positions of codes", "") if codes else ("latent dimensions", " by Burda's 0.01")
+    if carrying is not None:
+        table.add_row(f"{what} that carry 99 %", f"{len(carrying)} of {found['dimensions']}", "", "")
+    table.add_row(f"active {what}{convention}", f"{found['active_units']} of {found['dimensions']}", "", "")
     console = Console(highlight=False)
     console.print(f"[bold]{found['verdict']}[/bold]: {found['cause']}.", f"Remedy: {found['remedy']}.", sep="\n")
     console.print(table)

@@ -6,7 +6,7 @@ Convention: a share of the codes is between 0 and 1; a perplexity is the exponen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import ObjectiveError
-from ..likelihoods import LogitLaplaceLikelihood
 from ..models.latent import LatentVariableModel
 from ..quantizers import Usage
 from .passes import over
+from .remedies import Run, compared_in_few, fewer_codes, longer, offer, plain_likelihood, revival
 
 __all__ = ["CodeUsage", "LevelUsage", "code_usage"]
 
@@ -109,7 +109,7 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
 
     over(model, split, 1, count, seed=seed)
     levels = tuple(_level(*pair) for pair in zip(space.grids, usages, strict=True))
-    notes = tuple(_notes(levels, len(split), _remedy(model, split)))
+    notes = tuple(_notes(levels, len(split), lambda used: _remedy(model, split, used)))
     return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
 
 
@@ -125,7 +125,7 @@ def _overall(levels: tuple[LevelUsage, ...]) -> tuple[float, float]:
     return used, math.exp(sum(entropies) / sum(positions))
 
 
-def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]:
+def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: Callable[[int], str]) -> Iterator[str]:
     for i, level in enumerate(levels):
         if level.codebook_usage >= LOW:
             continue
@@ -133,15 +133,12 @@ def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]
         if (vectors := n * math.prod(level.grid)) < level.codes:
             yield f"{where} has {level.codes} codes, and this split only {vectors} vectors: count over a larger split"
             continue
-        used = f"{round(level.codes * level.codebook_usage)} of {level.codes} codes ({level.codebook_usage:.0%})"
-        yield f"{where} has collapsed to {used}: {remedy}"
+        used = round(level.codes * level.codebook_usage)
+        share = f"{used} of {level.codes} codes ({level.codebook_usage:.0%})"
+        yield f"{where} has collapsed to {share}: {remedy(used)}"
 
 
-def _remedy(model: LatentVariableModel, split: Split) -> str:
-    quantizers = getattr(model.posterior, "quantizers", ())
-    if any(hasattr(quantizer, "revive") for quantizer in quantizers):
-        return "train for more steps with --revive 0.03 (dead codes start anew), or with fewer --codes or --project 8"
-    if isinstance(model.likelihood, LogitLaplaceLikelihood) and split.spec.discrete:
-        return "train with --likelihood auto: at discrete levels logit-laplace is unbounded, and few pixels drown all"
-    less = "--fsq-levels" if quantizers else "codes; or with a smaller --beta or a longer --beta-warmup"
-    return f"train for more steps, or with fewer {less}"
+def _remedy(model: LatentVariableModel, split: Split, used: int) -> str:
+    """What the model's recipe offers against codes that are not used."""
+    run = Run(recipe=model.recipe, data=split.spec)
+    return offer(run, plain_likelihood(run), revival(run), longer(run), compared_in_few(run), fewer_codes(run, used))

@@ -7,7 +7,6 @@ The three goals of a latent-variable model are each a number: it fits the data (
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,16 @@ from ..data import Split
 from ..errors import ObjectiveError, UsageError
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..randomness import fixed_noise
+from ..recipes.two_stage import is_code_space
 from .decomposition import Decomposition, decompose, spread
 from .estimate import Estimate
 from .evaluate import Evaluation, evaluate, untrained
 from .gaps import Gaps, gaps
 from .passes import terms_of_the_first
-from .positions import NOTHING
-from .verdict import Symptoms, Verdict, judge
+from .positions import NOTHING, carrying
+from .remedies import fewer_dimensions, open_to
+from .sameness import sameness
+from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
 
 if TYPE_CHECKING:
     from ..training.options import TrainingOptions
@@ -37,26 +39,27 @@ class Diagnosis:
     """What :func:`diagnose` found; values are nats per example.
 
     Args:
-        verdict: ``"healthy"``, ``"partial collapse"``, ``"collapsed"``, ``"over-regularised"`` or
-            ``"under-regularised"``.
+        verdict: ``"healthy"``, ``"partial collapse"``, ``"collapsed"``, ``"over-regularised"``,
+            ``"under-regularised"`` or ``"constant data"``.
         cause: What the numbers point to, in words.
         remedy: The option to change, in words.
         fit: Negative log-likelihood, the first goal, or the bound on it where a posterior is a point; None where the
             model has none of this data.
-        aggregate_kl: KL of the aggregate posterior from the prior, the second goal: an upper bound if ``saturated``.
+        aggregate_kl: KL of the aggregate posterior from the prior, the second goal, is at most this.
+        aggregate_kl_at_least: And at least this.
         gap: Log p(x) − ELBO, the third goal; None where it cannot be measured, as with a posterior that is a point.
         approximation_gap: Its part that no encoder could close with this family of posteriors.
         amortisation_gap: Its part that a better encoder would close.
         reconstruction: Expected log-likelihood.
         kl: KL of posterior and prior.
-        mutual_information: I(x; z), at most ln of the examples it was measured on: a lower bound if ``saturated``.
-        saturated: Whether the mutual information is so near that ceiling that both are bounds.
+        mutual_information: I(x; z) is at least this, which cannot exceed ln of the examples it was measured on.
+        mutual_information_at_most: And at most this.
         total_correlation: Of the aggregate posterior, where all factorises.
-        aggregate_kl_at_least: A lower bound on ``aggregate_kl``, by its moments where the prior is Gaussian, and by its
-            positions where latents are codes.
         decoder_use: What the likelihood loses when the latents of the examples are exchanged.
         active_units: Latent dimensions whose posterior mean varies, or positions of codes that tell something.
         dimensions: All latent dimensions, or positions.
+        carrying: The fewest dimensions with 99 % of the KL, or of what each tells of the data where latents are codes
+            or the KL is one number; None where neither is known.
         kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
         information_per_position: I(x; z_i) of each position, the coarsest grid first, where latents are codes.
@@ -81,18 +84,19 @@ class Diagnosis:
     remedy: str
     fit: Estimate | None
     aggregate_kl: Estimate | None
+    aggregate_kl_at_least: Estimate | None
     gap: Estimate | None
     approximation_gap: Estimate | None
     amortisation_gap: Estimate | None
     reconstruction: Estimate
     kl: Estimate
     mutual_information: Estimate
-    saturated: bool
+    mutual_information_at_most: Estimate
     total_correlation: Estimate | None
-    aggregate_kl_at_least: float | None
     decoder_use: Estimate
     active_units: int
     dimensions: int
+    carrying: tuple[int, ...] | None
     kl_per_dimension: tuple[float, ...] | None
     dimension_wise_kl: tuple[float, ...] | None
     information_per_position: tuple[float, ...] | None
@@ -152,8 +156,57 @@ def diagnose(
             got=f"{min(len(split), limit)} examples",
             expected="at least 2",
         )
-    some = spread(split, limit)
+    some, few = spread(split, limit), spread(split, min(limit, gap_examples))
     terms = terms_of_the_first(model, some)
+    _check(model, terms)
+    found = evaluate(model, some, k=1, seed=seed)
+    parts = decompose(model, some, limit=limit, seed=seed)
+    certain = _is_certain(terms)
+    gap = gaps(model, few, limit=gap_examples, k=k, seed=seed) if terms.exact and not certain else None
+    use = _decoder_use(model, some, seed)
+    kl = found.kl or parts.mutual_information
+    wise, carried = _told_apart(found, terms), _carrying(found, parts, terms)
+    symptoms = dataclasses.replace(
+        _symptoms(model, terms, found.active_units, kl, parts, gap, use),
+        carrying=None if carried is None else len(carried),
+        sameness=sameness(some),
+        training=training,
+        data=split.spec,
+    )
+    verdict, cause, remedy = judge(symptoms)
+    return Diagnosis(
+        verdict=verdict,
+        cause=cause,
+        remedy=remedy,
+        fit=evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if certain else None,
+        aggregate_kl=parts.aggregate_kl,
+        aggregate_kl_at_least=parts.aggregate_kl_at_least,
+        gap=gap and gap.total,
+        approximation_gap=gap and gap.approximation,
+        amortisation_gap=gap and gap.amortisation,
+        reconstruction=found.reconstruction,
+        kl=kl,
+        mutual_information=parts.mutual_information,
+        mutual_information_at_most=parts.mutual_information_at_most,
+        total_correlation=parts.total_correlation,
+        decoder_use=use,
+        active_units=symptoms.active,
+        dimensions=symptoms.dimensions,
+        carrying=carried,
+        kl_per_dimension=wise,
+        dimension_wise_kl=parts.dimension_wise_kl,
+        information_per_position=parts.information_per_dimension if symptoms.codes else None,
+        n=len(some),
+        fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
+        k=k,
+        split=split.name,
+        measure=found.measure,
+        notes=tuple(_notes(symptoms, len(some), gap, wise, carried)),
+    )
+
+
+def _check(model: LatentVariableModel, terms: Terms) -> None:
+    """Refuses models whose latents cannot be diagnosed."""
     if not any(latent.z.numel() for latent in terms.latents):
         raise ObjectiveError(
             "Only latents can be diagnosed, and this model has none.",
@@ -170,43 +223,6 @@ def diagnose(
             "Nothing trained the posterior of this model, so its latents tell nothing of the data.",
             remedy="What it predicts with its prior: tightbound evaluate RUN --method prior.",
         )
-    found = evaluate(model, some, k=1, seed=seed)
-    parts = decompose(model, some, limit=limit, seed=seed)
-    certain = _is_certain(terms)
-    gap = gaps(model, some, limit=gap_examples, k=k, seed=seed) if terms.exact and not certain else None
-    use = _decoder_use(model, some, seed)
-    kl = found.kl or parts.mutual_information
-    symptoms = _symptoms(model, terms, found.active_units, kl, parts, gap, use)
-    wise = _told_apart(found, symptoms.dimensions)
-    verdict, cause, remedy = judge(dataclasses.replace(symptoms, training=training))
-    return Diagnosis(
-        verdict=verdict,
-        cause=cause,
-        remedy=remedy,
-        fit=evaluate(model, spread(some, gap_examples), k=k, seed=seed).nll if gap else found.nll if certain else None,
-        aggregate_kl=parts.aggregate_kl,
-        gap=gap and gap.total,
-        approximation_gap=gap and gap.approximation,
-        amortisation_gap=gap and gap.amortisation,
-        reconstruction=found.reconstruction,
-        kl=kl,
-        mutual_information=parts.mutual_information,
-        saturated=parts.saturated,
-        total_correlation=parts.total_correlation,
-        aggregate_kl_at_least=parts.aggregate_kl_at_least,
-        decoder_use=use,
-        active_units=symptoms.active,
-        dimensions=symptoms.dimensions,
-        kl_per_dimension=wise,
-        dimension_wise_kl=parts.dimension_wise_kl,
-        information_per_position=parts.information_per_position,
-        n=len(some),
-        fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
-        k=k,
-        split=split.name,
-        measure=found.measure,
-        notes=tuple(_notes(parts, len(some), gap, certain, wise is None)),
-    )
 
 
 def _symptoms(
@@ -218,21 +234,22 @@ def _symptoms(
     gap: Gaps | None,
     use: Estimate,
 ) -> Symptoms:
-    change = gap and gap.kl_change
-    mismatch, at_least = _mismatch(parts)
+    told = parts.information_per_dimension if is_code_space(model.posterior) else None
+    change = gap.kl_change if gap else None
+    scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict is of the same examples
     return Symptoms(
         kl=kl.value,
         mutual_information=parts.mutual_information.value,
+        mutual_information_at_most=parts.mutual_information_at_most.value,
         decoder_use=use.value,
-        active=active if (told := parts.information_per_position) is None else sum(i > NOTHING for i in told),
+        active=active if told is None else sum(i > NOTHING for i in told),
         dimensions=terms.latents[0].posterior.event_shape.numel() if told is None else len(told),
-        mismatch=mismatch,
-        mismatch_at_least=at_least,
+        mismatch=_mismatch(parts),
         unmeasured=_why_unmeasured(terms),
         gap=gap and gap.total.value,
         amortisation=gap.amortisation.value if gap and gap.amortisation else None,
-        best_kl=kl.value + change.value if change else None,
-        best_kl_error=(change.standard_error or 0.0) if change else 0.0,
+        best_kl=kl.value + scale * change.value if change else None,
+        best_kl_error=scale * (change.standard_error or 0.0) if change else 0.0,
         per_dimension=_charged_per_dimension(model, terms),
         codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
         recipe=model.recipe,
@@ -250,41 +267,62 @@ def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
 
 
-def _told_apart(found: Evaluation, dimensions: int) -> tuple[float, ...] | None:
-    """The KL of each dimension, or None if it is one number for several."""
-    wise = found.kl_per_dimension
-    return wise if wise is not None and len(wise) == dimensions else None
+def _told_apart(found: Evaluation, terms: Terms) -> tuple[float, ...] | None:
+    """The KL of each dimension, or position of codes; None if it is one number for several."""
+    wise, shape = found.kl_per_dimension, terms.latents[0].posterior.event_shape
+    return wise if wise is not None and (len(wise) > 1 or shape.numel() == 1) else None
 
 
-def _mismatch(parts: Decomposition) -> tuple[float | None, bool]:
-    """The aggregate KL where it is known, else the least that it can be; and whether it is that."""
-    if parts.aggregate_kl is not None and not parts.saturated:
-        return parts.aggregate_kl.value, False
-    return parts.aggregate_kl_at_least, True
+def _carrying(found: Evaluation, parts: Decomposition, terms: Terms) -> tuple[int, ...] | None:
+    """The dimensions that carry the KL, or, of codes and where the KL is one number, what each tells of the data."""
+    wise = _told_apart(found, terms)
+    told = parts.information_per_dimension
+    nats = told if wise is None or found.codebook_usage is not None else wise
+    return None if nats is None else carrying(nats)
+
+
+def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
+    """The aggregate KL's two bounds, each with twice its standard error."""
+    least, most = parts.aggregate_kl_at_least, parts.aggregate_kl
+    if least is None or most is None:
+        return None
+    return least.value - 2 * (least.standard_error or 0.0), most.value + 2 * (most.standard_error or 0.0)
 
 
 def _why_unmeasured(terms: Terms) -> str:
     prior = terms.latents[0].prior
     if prior is not None and prior.batch_shape:
         return "each condition has a prior of its own"
-    return "too few examples tell" if terms.exact else "the prior has no exact density"
+    return "the prior has no exact density"
 
 
-def _notes(parts: Decomposition, n: int, gap: Gaps | None, certain: bool, one_number: bool) -> Iterator[str]:
-    if parts.information_per_position is not None:
+def _notes(
+    s: Symptoms, n: int, gap: Gaps | None, wise: tuple[float, ...] | None, carried: tuple[int, ...] | None
+) -> Iterator[str]:
+    if s.codes:
         yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
-    if parts.saturated:
-        ceiling = f"ln {n} = {math.log(n):.1f} nats, the most that {n} examples can show"
-        aggregate = ", and the aggregate KL at most that" if parts.aggregate_kl is not None else ""
-        yield f"the mutual information is near {ceiling}: it is at least this{aggregate}"
-    if one_number:
+    yield f"{n} examples bound what all data would give; the mutual information that they show is at most ln {n}"
+    if mismatch_matters(s) is None and s.mismatch is not None:
+        yield "whether all codes together agree with the prior stays open: the bounds lie on both sides of what matters"
+    if carried is not None and len(carried) < s.dimensions:
+        yield _unused(s, carried, wise)
+    if wise is None:
         yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
-    if certain:
+    if s.codes == "chosen":
         yield "the posterior is one code: the fit is the bound itself, and how far log p(x) lies above is not measured"
     elif gap is None:
         yield "the prior has no exact density: there is no likelihood, and no gap to measure"
     else:
         yield from gap.notes
+
+
+def _unused(s: Symptoms, carried: tuple[int, ...], wise: tuple[float, ...] | None, most: int = 8) -> str:
+    """Which dimensions are not used, what of the KL they hold, and how many would do."""
+    rest = [i for i in range(s.dimensions) if i not in carried]
+    named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
+    held = "" if wise is None or s.codes else f" and hold {sum(wise[i] for i in rest):.2f} nats of the KL"
+    fewer = open_to(s, fewer_dimensions(s))
+    return "; ".join([f"{shares(s)}: {named} are hardly used{held}", *fewer])
 
 
 def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:

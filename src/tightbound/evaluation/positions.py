@@ -7,6 +7,7 @@ is :math:`q(z_i) = \frac{1}{N} \sum_n q(z_i \mid x_n)`. Values are in nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.distributions import Distribution
 from ..distributions import Bits, OneHot
 from ..distributions.codes import CodeDistribution, CodePoint, UniformCodes, latent_shape
 
-__all__ = ["ACTIVE", "NOTHING", "Positions", "active_units", "information_of", "positions_of"]
+__all__ = ["ACTIVE", "CARRIED", "NOTHING", "Positions", "active_units", "carrying", "information_of", "positions_of"]
 
 Discrete = OneHot | Bits
 
@@ -25,6 +26,8 @@ ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data (variance)."""
 NOTHING = 0.1
 """Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
+CARRIED = 0.99
+"""Dimensions carry the code if together they have this share of its KL, or of what its parts tell."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Positions:
         tensor([0.6931], dtype=torch.float64)
         >>> found.kl().abs() < 1e-8
         tensor([True])
+        >>> found.held_out(1.0).exp()  # the other example has the other code
+        tensor([[0.2500],
+                [0.2500]], dtype=torch.float64)
     """
 
     log_posterior: Tensor
@@ -59,18 +65,18 @@ class Positions:
         """KL(q(z_i) ‖ p(z_i)) of each position, ``(P,)``; None where the prior has no such factors."""
         return None if self.log_prior is None else (self.log_aggregate - self.log_prior).mean(0)
 
-    def kl_at_least(self) -> float | None:
-        r"""What the KL of the whole aggregate cannot be less than, on average over data sets of N examples.
+    def held_out(self, weight: float) -> Tensor:
+        r"""Log-probabilities of each sample under the shares that the other examples give, ``(N, P)``.
 
-        .. math:: \sum_i \Big( \mathrm{KL}(\hat q(z_i) \,\|\, p(z_i)) - \ln \big(1 + \tfrac{K_i - 1}{N}\big) \Big)
+        .. math:: r(z_i) = \frac{\sum_{m \ne n} q(z_i \mid x_m) + w \, p(z_i)}{N - 1 + w}
 
-        Positions that depend on each other only add to it. The logarithm is the most by which the shares of N examples
-        seem further from the prior than those of all data, since a KL is at most :math:`\ln(1 + \chi^2)`.
+        Args:
+            weight: Examples that the prior counts as, w; where its positions depend on each other, uniform codes do.
         """
-        if (kl := self.kl()) is None:
-            return None
-        chance = torch.log1p((self.codes - 1) / len(self.log_aggregate))
-        return max(0.0, (kl - chance).sum().item())
+        n = len(self.log_aggregate)
+        others = (n * self.log_aggregate.exp() - self.log_posterior.exp()).clamp(min=0)
+        start = 1 / self.codes.double() if self.log_prior is None else self.log_prior.exp()
+        return ((others + weight * start) / (n - 1 + weight)).log()
 
 
 def active_units(space: Any, means: Tensor) -> tuple[int, int]:
@@ -88,6 +94,25 @@ def active_units(space: Any, means: Tensor) -> tuple[int, int]:
         return int((told > NOTHING).sum()), len(told)
     varies = means.double().var(0) if len(means) > 1 and means.numel() else torch.zeros(means.shape[1])
     return int((varies > ACTIVE).sum()), means.shape[1]
+
+
+def carrying(nats: Sequence[float]) -> tuple[int, ...]:
+    """The fewest dimensions that carry :data:`CARRIED` of all nats, from the first.
+
+    Args:
+        nats: What each dimension carries.
+
+    Example:
+        >>> carrying([0.01, 3.0, 0.0, 2.0])
+        (1, 3)
+    """
+    left, chosen = CARRIED * sum(nats), list[int]()
+    for i in sorted(range(len(nats)), key=lambda i: -nats[i]):
+        if left <= 0 or nats[i] <= 0:
+            break
+        chosen.append(i)
+        left -= nats[i]
+    return tuple(sorted(chosen))
 
 
 def information_of(space: Any, means: Tensor) -> Tensor | None:

@@ -1,28 +1,34 @@
-r"""Ways out of what is wrong with a model: options that the run's recipe has and accepts, other than the run's own.
+r"""Ways out of what is wrong with a model: options of its run, changed.
 
-For a model put together by hand they are said in words of the parts.
+A way is offered only if the run with these options can be built and is not the run as it is; the words are made from
+it. For a model put together by hand it is said in words of the parts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import TightboundError
+from ..randomness import fixed_noise
+from ..recipes import PriorOptions, Recipe, TwoStage
 
 if TYPE_CHECKING:
-    from ..recipes.base import Recipe
+    from ..data import DataSpec
     from ..training.options import TrainingOptions
 
 __all__ = [
+    "Run",
     "Symptoms",
     "Way",
     "compared_in_few",
     "exact_posterior",
+    "fewer_codes",
     "fewer_dimensions",
     "following_prior",
     "free_bits",
+    "free_steps",
     "free_together",
     "full_charge",
     "in_words",
@@ -35,6 +41,7 @@ __all__ = [
     "offer",
     "open_to",
     "option",
+    "plain_likelihood",
     "revival",
     "richer_posterior",
     "richer_prior",
@@ -51,25 +58,44 @@ LEAST_FREE = 2.0
 """Nats that are proposed as free at least, where they are those of the whole latent."""
 WARM_UPS = (0.5, 0.75)
 """Shares of a run that are proposed as warm-up."""
+MOST_TRANSFORMS = 8
+"""Transformations of a flow that are proposed at most."""
 WAYS = 3
 """Ways out that are told at most."""
 RICHER_PRIOR = {"normal": "vamp", "diagonal": "vamp", "mixture": "coupling", "vamp": "coupling", "coupling": "spline"}
 RICHER_POSTERIOR = {"gaussian": "cholesky", "cholesky": "iaf"}
+_PRIORS = {"vamp": "a mixture of posteriors", "coupling": "a flow", "spline": "a flow of splines"}
 
 
-@dataclass(frozen=True)
-class Symptoms:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is known of how a model came to be.
+
+    Args:
+        recipe: What the model was built from; None for a model put together by hand.
+        training: How it was trained.
+        data: What it was built for.
+    """
+
+    recipe: Recipe | None = None
+    training: TrainingOptions | None = None
+    data: DataSpec | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symptoms(Run):
     """The numbers that a verdict rests on, None where a model does not define one; and what is known of the run.
 
     Args:
         kl: KL of posterior and prior, nats.
-        mutual_information: I(x; z), nats.
+        mutual_information: I(x; z) is at least this, nats.
+        mutual_information_at_most: And at most this, if that is known.
         decoder_use: Nats that the likelihood loses when the examples' latents are exchanged.
         active: Active latent dimensions, or positions of codes.
         dimensions: All latent dimensions, or positions.
-        mismatch: How far the aggregate posterior is from the prior, or from what it is sure to be, nats; None where
+        carrying: Those that carry the KL, or what the codes tell, where that can be told apart.
+        mismatch: The aggregate posterior is at least so far from the prior, and at most so far, nats; None where
             neither is known.
-        mismatch_at_least: Whether that is only a lower bound.
         unmeasured: Why neither is known, where that is so.
         gap: Log p(x) − ELBO, nats.
         amortisation: The part of it that is the encoder's, nats.
@@ -78,26 +104,30 @@ class Symptoms:
         codes: None where latents are no codes; else whether the posterior draws them, or chooses one: its KL is then
             no part of training, and a uniform prior's is a constant.
         per_dimension: Whether training charged the KL dimension by dimension, or as one number.
-        recipe: What the model was built from; None for a model put together by hand.
-        training: How it was trained, if that is known.
+        sameness: How the examples are all alike, in words; empty where they are not.
     """
 
     kl: float
     mutual_information: float
+    mutual_information_at_most: float | None = None
     decoder_use: float
     active: int
     dimensions: int
-    mismatch: float | None = None
-    mismatch_at_least: bool = False
-    unmeasured: str = "too few examples tell"
+    carrying: int | None = None
+    mismatch: tuple[float, float] | None = None
+    unmeasured: str = "the prior has no exact density"
     gap: float | None = None
     amortisation: float | None = None
     best_kl: float | None = None
     best_kl_error: float = 0.0
     codes: Literal["drawn", "chosen"] | None = None
     per_dimension: bool = True
-    recipe: Recipe | None = None
-    training: TrainingOptions | None = None
+    sameness: str = ""
+
+    @property
+    def used(self) -> int:
+        """Dimensions that are worth having."""
+        return self.active if self.carrying is None else self.carrying
 
 
 @dataclass(frozen=True)
@@ -107,40 +137,70 @@ class Way:
     Args:
         words: What to do, in words that hold for a model without a recipe too.
         options: The recipe's options; None as a value stands for leaving one out.
-        flags: Options of training, as they are typed.
+        training: Options of training.
+        flags: More that is typed.
+        second: The prior of a second stage that is fitted.
     """
 
     words: str
-    options: Options = dataclasses.field(default_factory=dict)
+    options: Options = field(default_factory=dict)
+    training: Options = field(default_factory=dict)
     flags: str = ""
+    second: PriorOptions | None = None
 
 
-def offer(s: Symptoms, *ways: Way | None, otherwise: str = "") -> str:
+def offer(run: Run, *ways: Way | None, otherwise: str = "") -> str:
     """The first few ways that are open to the run; where none is, what is said otherwise, or more training."""
-    return "; or ".join(open_to(s, *ways)[:WAYS]) or otherwise or in_words(s, longer(s))
+    return "; or ".join(open_to(run, *ways)[:WAYS]) or otherwise or in_words(run, longer(run))
 
 
-def open_to(s: Symptoms, *ways: Way | None) -> list[str]:
+def open_to(run: Run, *ways: Way | None) -> list[str]:
     """The ways that are open to the run, each in words and options."""
-    return [text for way in ways if way is not None and (text := in_words(s, way))]
+    return [text for way in ways if way is not None and (text := in_words(run, way))]
 
 
-def in_words(s: Symptoms, way: Way) -> str:
-    """A way in words and options; empty if the recipe does not have them, or they change nothing."""
-    if s.recipe is None:
+def in_words(run: Run, way: Way) -> str:
+    """A way in words and options; empty if the run cannot have them, or has them already."""
+    if run.recipe is None:
         return way.words
-    options = {name: value for name, value in way.options.items() if option(s, name, value) != value}
-    if way.options and not (options and _accepted(s.recipe, options)):
+    options, training = _changed(options_of(run.recipe), way.options), _changed(run.training, way.training)
+    if (way.options or way.training) and not (options or training):
         return ""
-    flags = " and ".join(filter(None, (_typed(options), way.flags)))
+    if not _can_be_built(run, options, training, way.second):
+        return ""
+    flags = " and ".join(filter(None, (_typed(options | training), way.flags)))
     return f"{way.words}: {flags}" if flags else way.words
 
 
-def _accepted(recipe: Recipe, options: Options) -> bool:
+def options_of(recipe: Recipe | None) -> Recipe | PriorOptions | None:
+    """The options of a run's last stage, which are those that its command takes."""
+    return recipe.second if isinstance(recipe, TwoStage) else recipe
+
+
+def _changed(now: Any, options: Options) -> Options:
+    """Of some options those that there are, and that are not so already."""
+    names = {f.name for f in dataclasses.fields(now)} if now is not None else set[str]()
+    return {name: value for name, value in options.items() if name in names and getattr(now, name) != value}
+
+
+def _can_be_built(run: Run, options: Options, training: Options, second: PriorOptions | None) -> bool:
+    """Whether recipe, training and data take these options: data can refuse a kind of part, no size or weight."""
+    recipe: Any = run.recipe
     try:
-        return dataclasses.replace(recipe, **options) != recipe
+        if isinstance(recipe, TwoStage):
+            recipe = dataclasses.replace(recipe, second=dataclasses.replace(recipe.second, **options))
+        else:
+            recipe = dataclasses.replace(recipe, **options)
+        if training:
+            dataclasses.replace(run.training, **training)  # pyright: ignore[reportArgumentType]
+        if second is not None:
+            recipe = TwoStage(recipe, second)
+        if run.data is not None and (second is not None or any(isinstance(v, str) for v in options.values())):
+            with fixed_noise():
+                recipe.build(run.data)
     except TightboundError:
         return False
+    return True
 
 
 def _typed(options: Options) -> str:
@@ -160,47 +220,45 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def option(s: Symptoms, name: str, default: Any = None) -> Any:
-    """An option of the run's recipe, or the default if it does not have it."""
-    return getattr(s.recipe, name, default)
+def option(run: Run, name: str, default: Any = None) -> Any:
+    """An option of the run's command, or the default if it does not have it."""
+    return getattr(options_of(run.recipe), name, default)
 
 
-def of_recipe(s: Symptoms, words: str, **options: Any) -> Way | None:
+def of_recipe(run: Run, words: str, **options: Any) -> Way | None:
     """A way for a recipe that has these options; none for a model put together by hand, or another recipe."""
-    return Way(words, options) if all(hasattr(s.recipe, name) for name in options) else None
+    names = {f.name for f in dataclasses.fields(now)} if (now := options_of(run.recipe)) else set[str]()
+    return Way(words, options) if set(options) <= names else None
 
 
 def later(s: Symptoms) -> Way | None:
     """A longer warm-up, if the objective has one and the run's was shorter; else an objective that has."""
-    plain = {"objective": "elbo", "gradient": "path"}
-    if option(s, "capacity") is not None or option(s, "beta", 1.0) == 0 or s.codes == "chosen" or is_fitted(s):
-        return None
-    if option(s, "objective", "elbo") not in ("elbo", "mmd") or option(s, "gradient", "path") != "path":
-        return of_recipe(s, "train the plain ELBO, whose KL is charged later", **plain)
-    flags = _longer_warm_up(s.training)
-    return Way("charge the KL later, with a longer warm-up", flags=flags) if flags else None
+    if s.recipe is not None and s.recipe.warming != "the KL's weight":
+        plain = {"objective": "elbo", "gradient": "path"}
+        charged = option(s, "capacity") is None and option(s, "beta", 0.0) > 0
+        return of_recipe(s, "train the plain ELBO, whose KL is charged later", **plain) if charged else None
+    return _longer_warm_up("charge the KL later, with a longer warm-up", s.training)
 
 
-def _longer_warm_up(training: TrainingOptions | None) -> str:
-    """Empty if the run's is long enough."""
+def _longer_warm_up(words: str, training: TrainingOptions | None) -> Way | None:
+    """None if the run's is long enough."""
     if training is None:
-        return "a larger --beta-warmup"
+        return Way(words, flags="a larger --beta-warmup")
     if (epochs := training.beta_warmup_epochs) is None:
         share = next((share for share in WARM_UPS if share > training.beta_warmup), None)
-        return "" if share is None else f"--beta-warmup {share:g}"
-    if training.epochs is None:
-        return ""
-    enough = next((n for share in WARM_UPS if (n := round(share * training.epochs)) > epochs), None)
-    return "" if enough is None else f"--beta-warmup-epochs {enough}"
+        return None if share is None else Way(words, training={"beta_warmup": share})
+    steps = [round(share * training.epochs) for share in WARM_UPS] if training.epochs is not None else []
+    enough = next((n for n in steps if n > epochs), None)
+    return None if enough is None else Way(words, training={"beta_warmup_epochs": enough})
 
 
-def longer(s: Symptoms) -> Way:
+def longer(run: Run) -> Way:
     """More steps or epochs than the run had."""
-    training = s.training
+    training = run.training
     if training is not None and training.steps is not None:
-        return Way("train longer", flags=f"--steps {2 * training.steps}")
+        return Way("train longer", training={"steps": 2 * training.steps})
     if training is not None and training.epochs is not None:
-        return Way("train longer", flags=f"--epochs {2 * training.epochs}")
+        return Way("train longer", training={"epochs": 2 * training.epochs})
     return Way("train longer", flags="more --epochs")
 
 
@@ -218,19 +276,22 @@ def whose_kl(s: Symptoms) -> str:
     return "in total" if size == s.dimensions else f"of each {size} dimensions"
 
 
-def free_bits(s: Symptoms) -> Way | None:
-    """Some KL for free, more than the run had: of each dimension, or of all together where it is one number."""
+def free_steps(s: Symptoms) -> list[float]:
+    """Nats that are proposed as free, from the least: of each dimension, or of all together where it is one number."""
     size = free_together(s)
     steps = [round(nats * size, 2) for nats in FREE_BITS]
-    if size == s.dimensions > 1:
-        steps = [max(LEAST_FREE, float(round(nats))) for nats in steps]
-    nats = next((nats for nats in steps if nats > option(s, "free_bits", 0.0)), None)
+    return [max(LEAST_FREE, float(round(nats))) for nats in steps] if size == s.dimensions > 1 else steps
+
+
+def free_bits(s: Symptoms) -> Way | None:
+    """Some KL for free, more than the run had."""
+    nats = next((nats for nats in free_steps(s) if nats > option(s, "free_bits", 0.0)), None)
     return None if nats is None else Way(f"leave the first {nats:g} nats {whose_kl(s)} free", {"free_bits": nats})
 
 
 def fewer_dimensions(s: Symptoms) -> Way | None:
     """As many dimensions, or positions, as are used, and a few more."""
-    enough, name = max(2, s.active + max(1, s.active // 4)), "positions" if s.codes else "latent_dim"
+    enough, name = max(2, s.used + max(1, s.used // 4)), "positions" if s.codes else "latent_dim"
     if enough >= s.dimensions or option(s, name, s.dimensions) != s.dimensions:
         return None
     return Way(f"{enough} {'positions' if s.codes else 'dimensions'} would do", {name: enough})
@@ -255,28 +316,43 @@ def following_prior(s: Symptoms) -> Way | None:
     return way if not s.codes and option(s, "prior", "normal") == "normal" else None
 
 
-def is_fitted(s: Symptoms) -> bool:
+def is_fitted(run: Run) -> bool:
     """Whether the prior is that of a second stage, which alone has learned."""
-    return hasattr(s.recipe, "second")
+    return isinstance(run.recipe, TwoStage)
 
 
 def second_stage(s: Symptoms) -> Way | None:
     """Codes are dependent, and a prior of their own can follow them."""
     if not s.codes or is_fitted(s):
         return None
-    return Way("fit a prior to the codes", flags="tightbound fit-prior RUN --prior pixelcnn --out RUN2")
+    flags, second = "tightbound fit-prior RUN --prior pixelcnn --out RUN2", PriorOptions(prior="pixelcnn")
+    return Way("fit a prior to the codes", flags=flags, second=second)
 
 
-def revival(s: Symptoms) -> Way | None:
+def revival(run: Run) -> Way | None:
     """Codes that start anew, where the run left dead ones alone."""
-    unused = option(s, "revive", 1.0) == 0 and option(s, "quantizer") != "fsq"
-    return of_recipe(s, "let codes that are not used start anew", revive=0.03) if unused else None
+    unused = option(run, "revive", 1.0) == 0 and option(run, "quantizer") != "fsq"
+    return of_recipe(run, "let codes that are not used start anew", revive=0.03) if unused else None
 
 
-def compared_in_few(s: Symptoms) -> Way | None:
+def compared_in_few(run: Run) -> Way | None:
     """A projection in front of the codebook, where its vectors are wide."""
-    full = option(s, "project") is None and option(s, "code_dim", 0) > 8
-    return of_recipe(s, "compare vectors and codes in few dimensions", project=8) if full else None
+    full = option(run, "project") is None and option(run, "code_dim", 0) > 8
+    return of_recipe(run, "compare vectors and codes in few dimensions", project=8) if full else None
+
+
+def fewer_codes(run: Run, used: int) -> Way | None:
+    """A codebook of the next power of two above what is used."""
+    enough = max(2, 1 << used.bit_length())
+    fewer = option(run, "quantizer") != "fsq" and enough < option(run, "codes", 0)
+    return of_recipe(run, f"{enough} codes would do", codes=enough) if fewer else None
+
+
+def plain_likelihood(run: Run) -> Way | None:
+    """A probability of levels in place of a density, in which few pixels drown all others."""
+    dense = option(run, "likelihood") == "logit-laplace" and run.data is not None and run.data.discrete
+    words = "take a probability of the levels, as logit-laplace is unbounded at them and few pixels drown all"
+    return of_recipe(run, words, likelihood="auto") if dense else None
 
 
 def richer_prior(s: Symptoms) -> Way | None:
@@ -285,8 +361,11 @@ def richer_prior(s: Symptoms) -> Way | None:
     if s.codes:
         way = of_recipe(s, "let the prior learn how probable each code is", prior="learned")
         return way if now == "uniform" else None
-    if now == "spline":
-        return of_recipe(s, words, transforms=2 * option(s, "transforms", 1))
+    if now in ("spline", "flow", "auto"):
+        more = 2 * option(s, "transforms", 1)
+        return of_recipe(s, words, transforms=more) if more <= MOST_TRANSFORMS else None
+    if is_fitted(s):
+        return of_recipe(s, f"{words} (a flow)", prior="flow")
     richer = RICHER_PRIOR.get(now)
     return None if richer is None else Way(f"{words} ({_PRIORS[richer]})", {"prior": richer})
 
@@ -295,9 +374,6 @@ def full_charge(s: Symptoms) -> Way | None:
     """The KL at its whole weight."""
     way = Way("charge the KL in full", {"beta": 1.0})
     return way if option(s, "beta", 1.0) < 1 else None
-
-
-_PRIORS = {"vamp": "a mixture of posteriors", "coupling": "a flow", "spline": "a flow of splines"}
 
 
 def richer_posterior(s: Symptoms) -> Way | None:

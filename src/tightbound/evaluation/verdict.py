@@ -6,17 +6,19 @@ the run's; for a model put together by hand it is said in words of the parts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
+from ..recipes import TwoStage
 from . import remedies as ways
-from .positions import NOTHING
-from .remedies import Options, Symptoms, Way, free_together, in_words, is_fitted, offer, open_to, option, whose_kl
+from .positions import CARRIED, NOTHING
+from .remedies import Symptoms, Way, free_steps, free_together, in_words, is_fitted, offer, open_to, option, whose_kl
 
-__all__ = ["NOTHING", "Symptoms", "Verdict", "judge"]
+__all__ = ["NOTHING", "Symptoms", "Verdict", "judge", "mismatch_matters", "shares"]
 
-Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised", "under-regularised"]
-Cause = tuple[str, Options]
+Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised", "under-regularised", "constant data"]
+Cause = tuple[str, dict[str, Any]]
 
 CHANGE = 0.15
 """By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
@@ -27,6 +29,7 @@ LEAST_MISMATCH = 1.0
 """A smaller mismatch than so many nats does not count."""
 LEAST_CAPACITY = 1.0
 """A capacity of so many nats leaves no room for a code."""
+DONE = "nothing needs to change"
 
 
 def judge(s: Symptoms) -> tuple[Verdict, str, str]:
@@ -39,35 +42,79 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         >>> judge(Symptoms(kl=0.02, mutual_information=0.01, decoder_use=0.0, active=0, dimensions=16))[0]
         'collapsed'
     """
-    if min(s.mutual_information, s.decoder_use) < NOTHING:
-        return "collapsed", *_why_collapsed(s)
+    if s.sameness:
+        return "constant data", f"{s.sameness}, so there is nothing that a latent could tell", "give data that varies"
+    if min(_information_at_most(s), s.decoder_use) < NOTHING:
+        return "collapsed", *_in_first_stage(s, _why_collapsed)
     too_little, too_much = _kl_should_change(s)
     if too_little:
         return "over-regularised", *_why_too_little(s)
     if too_much:
         return "under-regularised", *_why_too_much(s)
-    if s.mismatch is not None and s.mismatch > max(LEAST_MISMATCH, MISMATCH * s.kl):
-        least = "at least " if s.mismatch_at_least else ""
-        why = f"all codes together are {least}{s.mismatch:.1f} nats from the prior, so its samples are unlike them"
+    if mismatch_matters(s):
         another = "" if is_fitted(s) else "take a recipe whose prior can learn (vae)"
         better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
+        why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
         return "under-regularised", why, offer(s, *better, otherwise=another)
-    if s.active < s.dimensions / 2:
-        what = "positions" if s.codes else "latent dimensions"
-        why = f"{s.dimensions - s.active} of {s.dimensions} {what} carry nothing"
-        free = ways.free_bits(s) if free_together(s) < s.dimensions else None
-        return "partial collapse", why, offer(s, ways.fewer_dimensions(s), free, ways.later(s))
+    if s.used < s.dimensions / 2:
+        return "partial collapse", *_in_first_stage(s, _why_partly)
     return "healthy", *_what_is_left(s)
+
+
+def shares(s: Symptoms) -> str:
+    """How many dimensions are used, by what they carry and by Burda's convention."""
+    what = "positions" if s.codes else "latent dimensions"
+    if s.codes:
+        convention = f"{s.active} of {s.dimensions} {what} tell more than {NOTHING:g} nats"
+    else:
+        convention = f"{s.active} of {s.dimensions} {what} pass Burda's 0.01"
+    if s.carrying is None:
+        return convention
+    carried = "of what they tell" if s.codes else "of the KL" if s.per_dimension else "of the information"
+    short = convention.replace(f" of {s.dimensions} {what}", "")
+    return f"{s.carrying} of {s.dimensions} {what} carry {CARRIED:.0%} {carried}; {short}"
+
+
+def mismatch_matters(s: Symptoms) -> bool | None:
+    """Whether codes and prior are further apart than they should be: None where their two bounds do not agree."""
+    if s.mismatch is None:
+        return None
+    at_least, at_most = (nats > max(LEAST_MISMATCH, MISMATCH * s.kl) for nats in s.mismatch)
+    return at_least if at_least == at_most else None
+
+
+def _mismatch_said(s: Symptoms) -> str:
+    at_least, at_most = s.mismatch or (0.0, 0.0)
+    return f"{max(0.0, at_least):.1f} to {max(0.0, at_most):.1f} nats"
+
+
+def _information_at_most(s: Symptoms) -> float:
+    return s.mutual_information if s.mutual_information_at_most is None else s.mutual_information_at_most
+
+
+def _in_first_stage(s: Symptoms, why: Any) -> tuple[str, str]:
+    """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
+    if not isinstance(s.recipe, TwoStage):
+        return why(s)
+    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first, training=s.recipe.first_training))
+    return cause, f"train the first stage again: {remedy}"
 
 
 def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
     """Whether the KL is too small, and whether it is too large: as measured, or else as the options say."""
+    if is_fitted(s):  # its posterior was made for another prior
+        return False, False
     if s.best_kl is not None and s.kl > 0:
         change = s.best_kl - s.kl
         clear = abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error)
-        return clear and change > 0, clear and change < 0
+        return clear and change > 0, clear and change < 0 and not _free_as_proposed(s)
     weight = 1.0 if option(s, "capacity") is not None else option(s, "beta", 1.0)
-    return weight > 1, weight < 1 or _was_free(s)
+    return weight > 1, weight < 1 or (_was_free(s) and not _free_as_proposed(s))
+
+
+def _why_partly(s: Symptoms) -> tuple[str, str]:
+    free = ways.free_bits(s) if free_together(s) < s.dimensions else None
+    return shares(s), offer(s, ways.fewer_dimensions(s), free, ways.later(s))
 
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
@@ -79,12 +126,12 @@ def _why_collapsed(s: Symptoms) -> tuple[str, str]:
     if capacity is not None and capacity <= LEAST_CAPACITY:
         return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", plain))
     if s.codes == "chosen":
-        what = "all data has the same codes" if s.mutual_information < NOTHING else "the decoder ignores the codes"
+        what = "all data has the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
         return what, offer(s, ways.revival(s), ways.compared_in_few(s), ways.learned_scale(s), ways.longer(s))
     if s.kl < NOTHING:
         why = "the decoder models the data without z, and the KL was cheaper to save than the code was worth"
         return why, offer(s, ways.later(s), ways.free_bits(s), ways.weaker_decoder(s), ways.learned_scale(s))
-    if s.mutual_information < NOTHING:
+    if _information_at_most(s) < NOTHING:
         why = f"the posterior is {s.kl:.1f} nats from the prior, yet the same for all data"
         return why, offer(s, ways.following_prior(s), ways.later(s))
     why = f"the codes tell {s.mutual_information:.1f} nats of the data, yet the decoder ignores them"
@@ -145,6 +192,12 @@ def _was_free(s: Symptoms) -> bool:
     return floor > 0 and floor >= (1 - CHANGE) * s.kl
 
 
+def _free_as_proposed(s: Symptoms) -> bool:
+    """Whether what is too much is free, and no more than is proposed against a collapse."""
+    others = [cause for cause in _causes(s, too_much=True) if "free_bits" not in cause[1]]
+    return _was_free(s) and not others and option(s, "free_bits") <= free_steps(s)[-1]
+
+
 def _what_beta_weighs(s: Symptoms) -> str:
     return "total correlation" if option(s, "objective") == "tc" else "KL"
 
@@ -155,13 +208,19 @@ def _kl_said(s: Symptoms) -> str:
 
 
 def _what_is_left(s: Symptoms) -> tuple[str, str]:
-    done = "nothing needs to change"
-    if s.mismatch is None and (s.codes or s.gap is None or s.amortisation is None):
-        way = f"; for better samples, {in_words(s, second)}" if (second := ways.second_stage(s)) else ""
-        unknown = "whether all codes together agree with the prior is not known"
-        return f"the latents are used; {unknown}: {s.unmeasured}", done + way
+    fewer = open_to(s, ways.fewer_dimensions(s))
+    done = "; ".join([DONE, *fewer])
+    if not is_fitted(s) and _free_as_proposed(s):
+        free = f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free"
+        return f"the latents are used, as {free} in training ({_kl_said(s)})", done
+    agree = mismatch_matters(s) is False
     if s.gap is None or s.amortisation is None:
-        return "the latents are used and the codes agree with the prior", done
+        if agree:
+            return "the latents are used and the codes agree with the prior", done
+        unknown = "whether all codes together agree with the prior is not known"
+        reason = s.unmeasured if s.mismatch is None else f"they are {_mismatch_said(s)} from it"
+        way = f"; for better samples, {in_words(s, second)}" if (second := ways.second_stage(s)) else ""
+        return f"the latents are used; {unknown}: {reason}", done + way
     if s.gap < NOTHING:
         return f"the latents are used and the bound is tight ({s.gap:.2f} nats)", done
     approximation = s.gap - s.amortisation

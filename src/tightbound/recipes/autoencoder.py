@@ -72,6 +72,10 @@ class Autoencoder(Recipe):
 
         return reconstruction(terms)
 
+    @property
+    def warming(self) -> str:
+        return ""
+
     def bound(self, terms: Terms) -> Tensor:
         from ..objectives import reconstruction
 

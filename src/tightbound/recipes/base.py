@@ -79,6 +79,11 @@ class Recipe:
         """Whether training's gradients go through the samples of the posterior."""
         return True
 
+    @property
+    def warming(self) -> str:
+        """What of the objective rises over warm-up, in words; empty if nothing does."""
+        return "the KL's weight"
+
     def bound(self, terms: Terms) -> Tensor:
         """What selects a model and is reported, ``(*batch)`` nats: never weighted, annealed or relaxed."""
         raise NotImplementedError

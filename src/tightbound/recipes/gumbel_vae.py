@@ -99,6 +99,10 @@ class Relaxation(Recipe):
     def training_samples(self) -> int:
         return self.samples
 
+    @property
+    def warming(self) -> str:
+        return "the KL's weight" if self.beta else ""
+
 
 @register("gumbel-vae")
 @dataclass(frozen=True)

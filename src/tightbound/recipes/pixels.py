@@ -67,6 +67,10 @@ class _Pixels(Recipe):
     def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
         return self.bound(terms)
 
+    @property
+    def warming(self) -> str:
+        return ""
+
     def bound(self, terms: Terms) -> Tensor:
         from ..objectives import reconstruction
 

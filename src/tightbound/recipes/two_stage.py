@@ -144,6 +144,10 @@ class TwoStage(Recipe):
     def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
         return terms.log_prior.mean(0)
 
+    @property
+    def warming(self) -> str:
+        return ""
+
     def bound(self, terms: Terms) -> Tensor:
         from ..objectives import elbo
 

@@ -241,5 +241,13 @@ class VAE(Recipe):
         return self.gradient != "score"
 
     @property
+    def warming(self) -> str:
+        if self.gradient != "path" or self.objective == "iwae" or self.beta == 0 or self.hybrid == 0:
+            return ""
+        if self.objective == "tc":
+            return "the total correlation's weight"
+        return "the KL's weight" if self.capacity is None else "the capacity"
+
+    @property
     def _analytic(self) -> bool | None:
         return {"auto": None, "analytic": True, "monte-carlo": False}[self.divergence]

@@ -87,6 +87,10 @@ class _Quantized(Recipe):
 
         return elbo(terms)
 
+    @property
+    def warming(self) -> str:
+        return ""
+
     def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
         """What speaks against training with so many examples, as sentences."""
         posterior: Any = model.posterior

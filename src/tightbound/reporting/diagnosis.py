@@ -48,8 +48,7 @@ def _bars(found: Diagnosis) -> str:
     said, mismatch = found.mutual_information.value, found.aggregate_kl
     bars = []
     if mismatch is not None:
-        least, most = (" (at least)", " (at most)") if found.saturated else ("", "")
-        parts = [(f"mutual information{least}", said), (f"codes together against the prior{most}", mismatch.value)]
+        parts = [("mutual information, at least", said), ("codes together against the prior, at most", mismatch.value)]
         bars.append(("KL", parts))
     if found.approximation_gap and found.amortisation_gap:
         approximation = ("posterior's family", found.approximation_gap.value)
@@ -62,25 +61,20 @@ def _bars(found: Diagnosis) -> str:
 
 def _table(found: Diagnosis) -> str:
     fewer = f"; of {found.fit_n} examples" if found.fit_n != found.n else ""
-    least, most = (", at least", ", at most") if found.saturated else ("", "")
     ceiling = f"never above ln {found.n} = {math.log(found.n):.2f} here"
+    goal = "self-consistency: the second goal"
     rows: list[tuple[str, Estimate | None, str]] = [
         ("negative log-likelihood", found.fit, f"the fit: the first goal{fewer}"),
-        (f"KL of all codes together from the prior{most}", found.aggregate_kl, "self-consistency: the second goal"),
-        ("  and at least", _least(found), "what is sure of it"),
+        ("KL of all codes together from the prior, at least", found.aggregate_kl_at_least, goal),
+        ("  and at most", found.aggregate_kl, "its other bound"),
         ("log p(x) − ELBO", found.gap, f"tightness of the bound: the third goal{fewer}"),
-        (f"mutual information I(x; z){least}", found.mutual_information, ceiling),
+        ("mutual information I(x; z), at least", found.mutual_information, ceiling),
+        ("  and at most", found.mutual_information_at_most, "its other bound"),
         ("total correlation of the codes", found.total_correlation, "dependence of the latent dimensions"),
         ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
     ]
     shown = [[name, _cell(value), what] for name, value, what in rows if value is not None]
     return page.table(["nats per example", "value ± standard error", "what it is"], shown, numbers=1)
-
-
-def _least(found: Diagnosis) -> Estimate | None:
-    """What the KL of all codes together is at least, where it is known by bounds alone."""
-    known = found.aggregate_kl_at_least if found.saturated else None
-    return None if known is None else Estimate(known, None)
 
 
 def _cell(value: Estimate) -> str:

@@ -220,8 +220,9 @@ class _Run:
         of_data = () if self.from_latents else said_of_data(self.data)
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
         lines = [*of_data, *slow, *said_before(self.model, self.config.data_spec, len(self.train_split))]
-        if self.warmup > self.steps:
-            lines.append(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
+        warming = self.model.recipe.warming if self.model.recipe else "the KL's weight"
+        if warming and self.warmup > self.steps:
+            lines.append(never_warm(warming, self.warmup, self.steps, self._beta(self.steps - 1)))
         lines += said_of_place(self.folder, self.lock, restarted)
         console = Console(stderr=True, highlight=False)
         for line in lines:

@@ -59,9 +59,9 @@ def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> It
         yield f"warning: {caution}"
 
 
-def never_warm(warmup: int, steps: int, last: float) -> str:
-    """That a run ends before its warm-up does, at a weight of so much."""
+def never_warm(what: str, warmup: int, steps: int, last: float) -> str:
+    """That a run ends before the warm-up of something does, at so much of its value."""
     return (
-        f"warning: warm-up of the KL's weight takes {warmup} steps, the run {steps}: the weight ends at {last:.2f} of "
-        "its value; lower --beta-warmup-epochs or train longer"
+        f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it ends at {last:.2f} of its value; lower "
+        "--beta-warmup-epochs or train longer"
     )
