@@ -254,7 +254,9 @@ def report(
     run: Run,
     /,
     data: Source = None,
-    k: Annotated[int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else as many as needed.")] = None,
+    k: Annotated[
+        int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else as many as needed.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:

@@ -309,11 +309,11 @@ def _climb_one(
 def _rungs(terms: Terms, annealing: Annealing) -> list[Rung]:
     """What can be climbed: posteriors are optimised, and annealed, over vectors of real numbers alone."""
     if not _over_vectors(terms):
-        return [Rung("more samples", _more_samples, 2 * MORE * SAMPLES)]
+        return [Rung("more_samples", _more_samples, 2 * MORE * SAMPLES)]
     transitions = (CHAINS + PILOTS) * annealing.steps * annealing.leapfrog
     return [
         _optimised("optimised", steps=100, draws=4, k=SAMPLES, chunk=100),
-        _optimised("optimised longer, more samples", steps=300, draws=8, k=MORE * SAMPLES, chunk=25),
+        _optimised("more_samples", steps=300, draws=8, k=MORE * SAMPLES, chunk=25),
         Rung("annealed", partial(_annealed, annealing=annealing), GRADIENT * transitions, chunk=4, least=NEGLIGIBLE),
     ]
 
