@@ -253,8 +253,8 @@ def climb(
         compile: Whether the first rung compiles the density behind the decoder.
     """
     start = time.monotonic()
-    values = over(model, split, 2 * SAMPLES, _first, seed=seed, precision=precision, compile=compile)
-    pace = (time.monotonic() - start) / (2 * SAMPLES * len(split))
+    values = over(model, split, SAMPLES, _first, seed=seed, precision=precision, compile=compile)
+    pace = (time.monotonic() - start) / (SAMPLES * (len(split) + int(values["sound"].sum())))
     rungs = _rungs(terms, annealing or Annealing())
     found, order = Climb.begun(values, ("posterior", *(rung.name for rung in rungs))), epoch_order(seed, 0, len(split))
     with evaluating(model), frozen(model), reduced(model, precision):
@@ -326,8 +326,14 @@ def _over_vectors(terms: Terms) -> bool:
 
 
 def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
-    judged, estimated = per_example(model, x, SAMPLES, c), per_example(model, x, SAMPLES, c)
-    return judged | {name: estimated[name] for name in _ESTIMATED} | {"sound": _judged(judged)}
+    """Samples of the posterior that judge; and others that estimate, where they speak for it."""
+    judged = per_example(model, x, SAMPLES, c)
+    sound = _judged(judged)
+    found = judged | {"sound": sound}
+    if not sound.any():
+        return found
+    again = per_example(model, x[sound], SAMPLES, None if c is None else c[sound])
+    return found | {name: judged[name].masked_scatter(sound, again[name]) for name in _ESTIMATED}
 
 
 def _more_samples(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
