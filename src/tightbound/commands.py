@@ -162,16 +162,24 @@ def evaluate(
     data: Source = None,
     split: SplitName = None,
     method: Annotated[
-        Literal["importance", "prior", "annealed"],
+        Literal["auto", "importance", "prior", "annealed"],
         arg(
-            help="Samples of the posterior; of the prior (naive); or annealed from prior to posterior (gold standard)."
+            help="What each example needs; or, for all: samples of the posterior, of the prior (naive), or annealed "
+            "from prior to posterior (gold standard)."
         ),
-    ] = "importance",
+    ] = "auto",
     k: Annotated[
         int | None,
-        arg(aliases=("-k",), help="Samples for each example; they cost time, not memory. Default: 1000; annealed: 16."),
+        arg(
+            aliases=("-k",),
+            help="Samples for each example, and no more; they cost time, not memory. Default: what each example "
+            "needs; for a method given, 1000, annealed 16.",
+        ),
     ] = None,
-    temperatures: Annotated[int, arg(help="Steps of method annealed.")] = 500,
+    budget: Annotated[
+        float, arg(metavar="SECONDS", help="Method auto begins nothing new after so long; the first samples are taken.")
+    ] = 120.0,
+    temperatures: Annotated[int, arg(help="Steps of annealing.")] = 500,
     limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
     precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
     compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
@@ -185,7 +193,7 @@ def evaluate(
 ) -> None:
     """ELBO and its parts, the likelihood with its standard error and doubts, bits per dimension.
 
-    Example: tightbound evaluate runs/demo -k 1000 --json
+    Example: tightbound evaluate runs/demo --budget 300 --json
     """
     from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
@@ -195,12 +203,19 @@ def evaluate(
     annealing = Annealing(steps=temperatures)
     folder, model, loaded = opened(run, data, device)
     part = limited(part_of(loaded, split), limit)
-    samples = (16 if method == "annealed" else 1000) if k is None else k
     quality = (
         quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed) if sample_quality else None
     )
     measured = run_evaluation(
-        model, part, samples, method=method, annealing=annealing, precision=precision, compile=compile, seed=seed
+        model,
+        part,
+        k,
+        method=method,
+        annealing=annealing,
+        budget=budget,
+        precision=precision,
+        compile=compile,
+        seed=seed,
     )
     found = dataclasses.replace(measured, sample_quality=quality).json()
     print_json(found) if json else print_evaluation(found)
@@ -285,7 +300,9 @@ def report(
     run: Run,
     /,
     data: Source = None,
-    k: Annotated[int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else 1000.")] = None,
+    k: Annotated[
+        int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else as many as needed.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:

@@ -34,8 +34,9 @@ def print_evaluation(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    how = "" if found["method"] == "importance" else f", {found['method']} sampling"
-    table = Table(title=f"{found['n']} {found['split']} examples, k = {found['k']}{how}")
+    how = {"importance": f"k = {found['k']}", "auto": f"k = {found['k']} or more"}
+    told = how.get(found["method"], f"k = {found['k']}, {found['method']} sampling")
+    table = Table(title=f"{found['n']} {found['split']} examples, {told}")
     for column in ("", "value", "standard error", "unit"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     units: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
@@ -48,6 +49,8 @@ def print_evaluation(found: dict[str, Any]) -> None:
         value, d = found[name], digits.get(name, 2)
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
+        if found["trusted"] is False and name in ("nll", "bits_per_dim") and value is not None:
+            cells = [f"≤ {cells[0]}", "–"]
         table.add_row(name, *cells, units.get(name, unit))
     of_codes = [name for name in ("codebook_usage", "perplexity") if found[name] is not None]
     for name in ("effective_sample_size", "pareto_k", "active_units", *of_codes):
@@ -57,10 +60,15 @@ def print_evaluation(found: dict[str, Any]) -> None:
     notes, quality = list(found["notes"]), found["sample_quality"]
     if (noise := found["decoder_noise"]) is not None:
         notes.append(_add_noise(table, noise))
+    for name, count in (found["proposals"] or {}).items():
+        table.add_row(f"  {name}", f"{count:,}", "", "examples")
+    if found["bidirectional_gap"] is not None:
+        table.add_row("bidirectional_gap", f"{found['bidirectional_gap']['value']:.2f}", "", "nats, simulated")
     if quality is not None:
         _add_quality(table, quality)
         notes += quality["notes"]
     console = Console()
+    console.print(f"[bold]{found['headline']}[/bold]", highlight=False)
     console.print(table)
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False)
@@ -158,8 +166,8 @@ def print_comparison(found: dict[str, Any]) -> None:
         table.add_row(f"--{name.replace('_', '-')}", *(escape(_word(value)) for value in values))
     table.add_section()
     for name, (words, digits) in _COMPARED.items():
-        marks = ["?" if name in ("nll", "bits_per_dim") and run["trusted"] is False else "" for run in runs]
-        cells = [_estimate(run[name], digits) + mark for run, mark in zip(runs, marks, strict=True)]
+        doubtful = [name in ("nll", "bits_per_dim") and run["trusted"] is False for run in runs]
+        cells = [_estimate(run[name], digits, bound) for run, bound in zip(runs, doubtful, strict=True)]
         table.add_row(words, *cells)
     table.add_row("active units", *(f"{run['active_units']} of {run['dimensions']}" for run in runs))
     table.add_row("measure", *(run["measure"] for run in runs))
@@ -183,9 +191,11 @@ def _differences_table(found: dict[str, Any]) -> Any:
     return table
 
 
-def _estimate(value: dict[str, Any] | None, digits: int) -> str:
+def _estimate(value: dict[str, Any] | None, digits: int, bound: bool = False) -> str:
     if value is None:
         return "–"
+    if bound:
+        return f"≤ {value['value']:.{digits}f}"
     return " ± ".join(f"{number:.{digits}f}" for number in value.values() if number is not None)
 
 

@@ -47,6 +47,10 @@ def _optional(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or kind(value)
 
 
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
 def _holding(parts: dict[str, Callable[[Any], bool]]) -> Callable[[Any], bool]:
     """Whether a value is a JSON object with just these names, and what they shall hold."""
     return lambda value: (
@@ -82,7 +86,7 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "relaxation_gap": _optional(_is_estimate),
     "squared_error": _optional(_is_estimate),
     "sample_quality": _optional(_QUALITY),
-    "method": lambda value: value in ("importance", "prior", "annealed"),
+    "method": lambda value: value in ("auto", "importance", "prior", "annealed"),
     "k": _is_count,
     "n": _is_count,
     "split": lambda value: value in ("train", "valid", "test"),
@@ -98,11 +102,18 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
 }
 """What a sound ``evaluation.json`` holds under each name."""
+_ADDED: dict[str, Callable[[Any], bool]] = {
+    "headline": lambda value: isinstance(value, str),
+    "proposals": _optional(_is_counts),
+    "bidirectional_gap": _optional(_is_estimate),
+}
+"""What it may hold besides: an older version's does not."""
 
 
 def is_evaluation(found: dict[str, Any]) -> bool:
     """Whether it holds what ``evaluation.json`` shall."""
-    return all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
+    added = all(holds(found[name]) for name, holds in _ADDED.items() if name in found)
+    return added and all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
 
 
 def reading(line: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from ..likelihoods import Likelihood
-from ..models.latent import LatentVariableModel
+from ..models.latent import LatentVariableModel, replaced
 
 __all__ = ["with_compiled_density"]
 
@@ -26,15 +26,14 @@ def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
     """
     if not isinstance(model.likelihood, Likelihood):
         return model
-    compiled = LatentVariableModel(model.prior, _Compiled(model.likelihood), model.posterior)
-    compiled.condition = model.condition
-    return compiled.train(model.training)
+    return replaced(model, likelihood=_Compiled(model.likelihood))
 
 
 class _Compiled(nn.Module):
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
         self.likelihood, self.parameters_per_entry = likelihood, likelihood.parameters_per_entry
+        self.training = likelihood.training
         self.log_prob = torch.compile(lambda features, x: likelihood.distribution(features).log_prob(x), dynamic=True)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:

@@ -10,23 +10,25 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..data import Split
+from ..errors import UsageError
 from ..likelihoods import Measure, measure_of
-from ..models.latent import LatentVariableModel
+from ..models.latent import LatentVariableModel, Terms
 from ..pixels import PixelLikelihood
+from .adaptive import CHAINS, SAMPLES, climb, estimate_of
 from .annealed import Annealing
 from .codes import code_usage
 from .decoder_noise import DecoderNoise, decoder_noise
 from .estimate import Estimate
 from .importance import per_example, prior_samples
 from .latents import reconstruction_error
-from .log_likelihood import LikelihoodEstimate, Method, refusal, sampler
-from .passes import Precision, check_split, over, terms_of_the_first
+from .log_likelihood import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
+from .passes import Found, Precision, check_split, over, terms_of_the_first
 from .positions import active_units
 from .relaxation import relaxation_gap
 from .sample_quality import SampleQuality
@@ -36,6 +38,8 @@ __all__ = ["Evaluation", "evaluate", "untrained"]
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
 """Samples of the prior for each example of a conditional model's prediction."""
+BUDGET = 120.0
+"""Seconds for the likelihood."""
 BOUND = 100
 """Samples of each example for the ELBO where the likelihood is estimated by other means."""
 
@@ -58,14 +62,15 @@ class Evaluation:
         relaxation_gap: By how much relaxed latents flatter the ELBO, nats, where training relaxes them.
         squared_error: Summed squared error of the mean of p(x | z) at the posterior's mean, in the data's units.
         sample_quality: What :func:`~tightbound.evaluation.sample_quality` found, where it was asked.
-        method: How the likelihood was estimated, as for :func:`~tightbound.evaluation.likelihood`.
-        k: Samples of each example.
+        method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, else as for
+            :func:`~tightbound.evaluation.likelihood`.
+        k: Samples of each example; for ``"auto"`` the least.
         n: Examples.
         split: Which split they are.
-        effective_sample_size: Mean over the examples, between 1 and k.
+        effective_sample_size: Mean over the examples, between 1 and the number of samples.
         pareto_k: Mean shape of the tails of the weights; above 0.7 they are too heavy.
-        unreliable: Share of the examples of which they are.
-        trusted: Whether neither of the two speaks against ``nll``.
+        unreliable: Share of the examples of which they are; for ``"auto"``, or whose effective samples are few.
+        trusted: Whether nothing speaks against ``nll``.
         active_units: Latent dimensions whose posterior mean varies by more than 0.01 (variance) over the examples, or
             positions of codes that tell more than 0.1 nats of them.
         kl_per_dimension: Mean KL of each latent dimension, nats; one entry, the whole, where it cannot be told apart.
@@ -73,6 +78,9 @@ class Evaluation:
         measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
         notes: What a reader must know of these numbers.
         decoder_noise: The sigma of the decoder beside the data's, where it has one.
+        proposals: For ``"auto"``, how many examples needed which proposals.
+        bidirectional_gap: Nats between annealing's lower and upper bounds on a few simulated examples, where it was
+            used.
     """
 
     elbo: Estimate | None
@@ -101,32 +109,53 @@ class Evaluation:
     measure: str
     notes: tuple[str, ...]
     decoder_noise: DecoderNoise | None = None
+    proposals: dict[str, int] | None = None
+    bidirectional_gap: Estimate | None = None
+
+    @property
+    def headline(self) -> str:
+        """The likelihood in words: with its error where that can be trusted, else as the bound that it is."""
+        name = {"density": "negative log-density"}.get(self.measure, "NLL")
+        if self.nll is None or self.measure == "none":
+            return f"no likelihood of this data; reconstruction {self.reconstruction} nats"
+        doubtful, most = self.trusted is False, self.trusted is False or self.measure == "bound"
+        value = f"{self.nll.value:.2f}" if doubtful else str(self.nll)
+        return f"{name} {'≤ ' if most else ''}{value} nats"
 
     def json(self) -> dict[str, Any]:
         """As ``tightbound evaluate --json`` prints it."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values: dict[str, Any] = {"headline": self.headline} | fields
         return {name: value.json() if hasattr(value, "json") else value for name, value in values.items()}
 
 
 def evaluate(
     model: LatentVariableModel,
     split: Split,
-    k: int = 1000,
+    k: int | None = None,
     *,
-    method: Method = "importance",
+    method: Method | Literal["auto"] = "auto",
     annealing: Annealing | None = None,
+    budget: float = BUDGET,
     precision: Precision = "float32",
     compile: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluates a model on a split, with the same noise for the same seed.
 
+    Without k and method the likelihood starts with samples of the posterior and goes on, for the examples where their
+    weights say that these are not enough, to posteriors optimised for each example, more samples, and annealing. Every
+    one of these is a fixed amount of work; how many of them there is time for is what the budget decides.
+
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: Samples of each example for the likelihood; a deterministic posterior takes one.
-        method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`.
-        annealing: Temperatures and trajectories of method ``"annealed"``.
+        k: Samples of each example for the likelihood, and no more; a deterministic posterior takes one. Default: as
+            many as are needed; for a method that is given 1000, or 16 annealed chains.
+        method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` goes on
+            to better proposals, or with a k takes that many samples of the posterior.
+        annealing: Temperatures and trajectories of annealing.
+        budget: Seconds after which ``"auto"`` begins nothing new.
         precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
         compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
         seed: Seed of all noise: binarisation, dequantisation, posterior samples.
@@ -135,7 +164,7 @@ def evaluate(
         Every number with its standard error over the examples.
 
     Raises:
-        UsageError: If the split is empty, k less than 1, or there is no such method or precision.
+        UsageError: If the split is empty, k less than 1, the budget negative, or there is no such method or precision.
         CheckpointError: If a weight of the model is not a number.
         ObjectiveError: If a value is not a number, or samples leave the prior's support.
 
@@ -147,31 +176,101 @@ def evaluate(
         10
     """
     check_split(split, model)
-    sampler(method, k, annealing)  # refuses an unknown name before anything is computed
+    if not budget >= 0:
+        raise UsageError("A budget is a number of seconds.", got=budget, expected="0 or more", remedy="Try 120.")
+    pinned: Method = "importance" if method == "auto" else method
+    samples = (CHAINS if pinned == "annealed" else 1000) if k is None else k
+    sampler(pinned, samples, annealing)  # refuses an unknown name before anything is computed
     terms = terms_of_the_first(model, split)
-    measure = measure_of(model.likelihood, split.spec)
-    reason = refusal(terms, measure, method)
-    sure = all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
-    if method == "importance":
-        samples = k if terms.bounded and not sure else min(k, 1)  # samples of a deterministic code are all the same
-        find = sampler(method, samples, annealing)
-        values = over(model, split, samples, find, seed=seed, precision=precision, compile=compile)
+    task = _Task(model, split, terms, measure_of(model.likelihood, split.spec), annealing, precision, compile, seed)
+    reason = refusal(terms, task.measure, pinned)
+    if method == "auto" and k is None and reason is None and terms.exact and not task.sure:
+        measured = _climbed(task, budget)
     else:
-        samples, find = k, sampler(method, k, annealing)
+        measured = _sampled(task, pinned, samples, reason)
+    notes = (*_notes(task, measured.estimate, reason), *_of_an_untrained_posterior(model, measured))
+    found = _summary(task, measured, notes)
+    more = _of_codes(model, split, measured.values, found, seed, task.sure) | _predictions(model, found, split, seed)
+    noise = decoder_noise(model, split, seed=seed)
+    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), decoder_noise=noise, **more)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is evaluated, and in which way."""
+
+    model: LatentVariableModel
+    split: Split
+    terms: Terms
+    measure: Measure
+    annealing: Annealing | None
+    precision: Precision
+    compile: bool
+    seed: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether all samples of a posterior are the same."""
+        latents = self.terms.latents
+        return all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in latents)
+
+    def over(self, k: int, find: Found) -> dict[str, Tensor]:
+        how: dict[str, Any] = {"seed": self.seed, "precision": self.precision, "compile": self.compile}
+        return over(self.model, self.split, k, find, **how)
+
+    def gap(self, k: int) -> Estimate:
+        return annealing_gap(self.model, self.split, k, self.annealing, self.seed)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was found of every example, and the likelihood that follows."""
+
+    values: dict[str, Tensor]
+    estimate: LikelihoodEstimate | None
+    method: str
+    k: int
+    proposals: dict[str, int] | None = None
+    gap: Estimate | None = None
+
+
+def _climbed(task: _Task, budget: float) -> _Measured:
+    """The likelihood by the proposals that each example needs."""
+    found = climb(
+        task.model,
+        task.split,
+        task.terms,
+        annealing=task.annealing,
+        budget=budget,
+        seed=task.seed,
+        precision=task.precision,
+        compile=task.compile,
+    )
+    gap = task.gap(CHAINS) if "annealed" in found.proposals else None
+    estimate = estimate_of(found, task.measure, task.split, gap, budget)
+    return _Measured(found.values, estimate, "auto", SAMPLES, found.proposals, gap)
+
+
+def _sampled(task: _Task, method: Method, k: int, reason: tuple[str, str] | None) -> _Measured:
+    """The likelihood by one method with one number of samples, where there is no reason against it."""
+    bounded = task.terms.bounded
+    if method == "importance":
+        samples = k if bounded and not task.sure else min(k, 1)  # samples of a deterministic code are all the same
+        values = task.over(samples, sampler(method, samples, task.annealing))
+    else:
+        samples, find = k, sampler(method, k, task.annealing)
 
         def both(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
-            found = per_example(model, x, BOUND if terms.bounded else 1, c)
+            found = per_example(model, x, BOUND if bounded else 1, c)
             bound = {name: value for name, value in found.items() if name.startswith(_OF_THE_BOUND)}
             return bound | (find(model, x, c) if reason is None else {})
 
-        values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
-    estimate = LikelihoodEstimate.of(values, measure, split, samples, method, sure) if reason is None else None
-    analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
-    notes = (*_notes(measure, terms.bounded, estimate, reason), *_of_an_untrained_posterior(model, method))
-    found = _summary(values, measure, split, samples, method, estimate, analytic, notes)
-    more = _of_codes(model, split, values, found, seed, sure) | _predictions(model, found, split, seed)
-    noise = decoder_noise(model, split, seed=seed)
-    return dataclasses.replace(found, squared_error=_squared_error(model, split, seed), decoder_noise=noise, **more)
+        values = task.over(k, both)
+    if reason is not None:
+        return _Measured(values, None, method, samples)
+    gap = task.gap(k) if method == "annealed" else None
+    estimate = LikelihoodEstimate.of(values, task.measure, task.split, samples, method, task.sure, gap)
+    return _Measured(values, estimate, method, samples, gap=gap)
 
 
 def _squared_error(model: LatentVariableModel, split: Split, seed: int) -> Estimate | None:
@@ -217,16 +316,8 @@ def _predicted(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[
     return {"prediction": px.likelihood(prior_samples(px, PREDICTIONS, len(x))).log_prob(x).mean(0)}
 
 
-def _summary(
-    values: dict[str, Tensor],
-    measure: Measure,
-    split: Split,
-    k: int,
-    method: str,
-    estimate: LikelihoodEstimate | None,
-    analytic: bool | None,
-    notes: tuple[str, ...],
-) -> Evaluation:
+def _summary(task: _Task, measured: _Measured, notes: tuple[str, ...]) -> Evaluation:
+    values, measure, estimate, terms = measured.values, task.measure, measured.estimate, task.terms
     kls = [value for name, value in values.items() if name.startswith("kl/")]
     kl = torch.cat(kls, dim=1) if kls else None
     reconstruction = values["reconstruction"]
@@ -243,33 +334,33 @@ def _summary(
         relaxation_gap=None,
         squared_error=None,
         sample_quality=None,
-        method=method,
-        k=k,
-        n=len(split),
-        split=split.name,
+        method=measured.method,
+        k=measured.k,
+        n=len(task.split),
+        split=task.split.name,
         effective_sample_size=estimate and estimate.effective_sample_size,
         pareto_k=estimate and estimate.pareto_k,
         unreliable=estimate and estimate.unreliable,
         trusted=estimate and estimate.trusted,
         active_units=active_units(None, values["posterior_mean"])[0],
         kl_per_dimension=None if kl is None else tuple(kl.double().mean(0).tolist()),
-        kl_is_analytic=analytic,
+        kl_is_analytic=all(latent.analytic for latent in terms.latents) if terms.bounded else None,
         measure="none" if kl is None and estimate is None else measure.kind,
         notes=notes,
+        proposals=measured.proposals,
+        bidirectional_gap=measured.gap,
     )
 
 
-def _notes(
-    measure: Measure, bounded: bool, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None
-) -> Iterator[str]:
+def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None) -> Iterator[str]:
     if estimate is not None:
         yield from estimate.notes
         return
-    if not bounded:
+    if not task.terms.bounded:
         yield "the model has no prior or a deterministic posterior: no ELBO, no likelihood"
         return
-    yield measure.note
-    if reason is not None and reason[0] != measure.note:
+    yield task.measure.note
+    if reason is not None and reason[0] != task.measure.note:
         yield f"no nll: {reason[0]}. {reason[1]}"
 
 
@@ -278,10 +369,11 @@ def untrained(model: LatentVariableModel) -> bool:
     return model.recipe is not None and model.recipe.untrained != ""
 
 
-def _of_an_untrained_posterior(model: LatentVariableModel, method: str) -> Iterator[str]:
+def _of_an_untrained_posterior(model: LatentVariableModel, measured: _Measured) -> Iterator[str]:
     """What a reader must know of a model that was trained with latents of its prior alone."""
     if model.recipe is None or not (why := model.recipe.untrained):
         return
     yield f"nothing trained the posterior ({why}), so elbo, reconstruction and kl say little of this model"
-    if method != "prior":
-        yield f"method {method} draws from that posterior: method prior suits this model"
+    better = measured.method == "auto" and measured.estimate is not None and measured.estimate.trusted
+    if measured.method != "prior" and not better:
+        yield f"method {measured.method} draws from that posterior: method prior suits this model"

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution
 
 from ..checkpoint import check_finite
 from ..data import Split
-from ..distributions import FullGaussian, independent
 from ..errors import UsageError
-from ..models.latent import LatentVariableModel, Marginal, evaluating
+from ..models.latent import LatentVariableModel, Marginal, evaluating, replaced
 from ..progress import progress
 from ..randomness import fixed_noise
 from .decomposition import spread
 from .estimate import Estimate
 from .importance import per_example
 from .passes import check_split, check_support
+from .proposals import frozen, gaussian_family, optimised, widened
 
 __all__ = ["Gaps", "gaps"]
 
@@ -123,20 +123,13 @@ def gaps(
         )
     some = spread(split, limit)
     parameter = next(model.parameters())
-    wanted = [p for p in model.parameters() if p.requires_grad]
     parts: list[dict[str, Tensor]] = []
-    with fixed_noise(seed), evaluating(model), progress("posterior gap", len(some)) as advance:
+    with fixed_noise(seed), evaluating(model), frozen(model), progress("posterior gap", len(some)) as advance:
         batch = some.batch(torch.arange(len(some)), parameter.device)
         x, c = batch.x.to(parameter.dtype), model.conditions(batch)
-        try:
-            for p in wanted:
-                p.requires_grad_(False)
-            for here in torch.arange(len(x)).split(CHUNK):
-                parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
-                advance(len(here))
-        finally:
-            for p in wanted:
-                p.requires_grad_(True)
+        for here in torch.arange(len(x)).split(CHUNK):
+            parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
+            advance(len(here))
     values = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     return _summary(values, len(some), k, steps)
 
@@ -155,13 +148,14 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
             remedy="Measure a model with another prior.",
         )
     out = {"log_p": found["log_marginal"].double(), "elbo": found["log_weight"].double(), "kl": _kl(found)}
-    family = _family(marginal.posterior(x)) if steps else None
+    family = gaussian_family(marginal.posterior(x)) if steps else None
     if family is None:
         return out
-    best = _optimised(marginal, x, family, steps, lr)
+    free, make = optimised(marginal, x, family, steps, lr, DRAWS), family[1]
+    best = lambda here: make([p[here] for p in free])
     again, wide = (
-        per_example(LatentVariableModel(model.prior, model.likelihood, _Given(q)), x, k, marginal.c)
-        for q in (best, lambda here: _widened(best(here)))
+        per_example(replaced(model, posterior=_Given(q)), x, k, marginal.c)
+        for q in (best, lambda here: widened(best(here), WIDER))
     )
     return out | {
         "best_log_p": wide["log_marginal"].double(),
@@ -185,46 +179,6 @@ class _Given(torch.nn.Module):
         here = slice(self.seen, self.seen + len(x))
         self.seen += len(x)
         return self.best(here)
-
-
-Family = tuple[list[Tensor], Callable[[list[Tensor]], Distribution]]
-
-
-def _family(q: Distribution) -> Family | None:
-    """Free parameters of a Gaussian for each example, from where it is, and what they make; None for other families."""
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal) and len(q.event_shape) == 1:
-        free = [q.base_dist.loc, q.base_dist.scale.log()]
-        return free, lambda p: independent(Normal(p[0], p[1].exp(), validate_args=False), 1)
-    if isinstance(q, MultivariateNormal):
-        factor = q.scale_tril.expand(*q.loc.shape, q.loc.shape[-1])
-        free = [q.loc, factor.tril(-1), torch.diagonal(factor, dim1=-2, dim2=-1).log()]
-        make = lambda p: FullGaussian(
-            p[0], scale_tril=p[1].tril(-1) + torch.diag_embed(p[2].exp()), validate_args=False
-        )
-        return free, make
-    return None
-
-
-def _widened(q: Distribution) -> Distribution:
-    if isinstance(q, MultivariateNormal):
-        return FullGaussian(q.loc, scale_tril=WIDER * q.scale_tril, validate_args=False)
-    return independent(Normal(q.mean, WIDER * q.stddev, validate_args=False), 1)
-
-
-def _optimised(marginal: Marginal, x: Tensor, family: Family, steps: int, lr: float) -> Callable[[slice], Distribution]:
-    start, make = family
-    with torch.enable_grad():
-        free = [p.detach().clone().requires_grad_() for p in start]
-        optimizer = torch.optim.Adam(free, lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            terms = marginal.terms(x, DRAWS, posterior=make(free))
-            loss = -(terms.log_likelihood.mean(0) - terms.kl()).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return lambda here: make([p.detach()[here] for p in free])
 
 
 def _summary(values: dict[str, Tensor], n: int, k: int, steps: int) -> Gaps:

@@ -18,7 +18,16 @@ from ..memory import keep_freed_memory
 from ..models.latent import Latent, LatentVariableModel, Marginal, Terms
 from .pareto import pareto_k, tail_length
 
-__all__ = ["chunks", "from_prior", "is_unbounded", "outside_support", "per_example", "prior_samples", "weigh"]
+__all__ = [
+    "chunks",
+    "from_prior",
+    "from_proposal",
+    "is_unbounded",
+    "outside_support",
+    "per_example",
+    "prior_samples",
+    "weigh",
+]
 
 ENTRIES = 1 << 21
 """How many numbers the decoder gives at once for all samples together: about what a processor's cache holds."""
@@ -122,6 +131,31 @@ def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None =
     return chunks(found, model, x, k, c)
 
 
+@torch.no_grad()
+def from_proposal(marginal: Marginal, x: Tensor, proposal: Distribution, k: int) -> dict[str, Tensor]:
+    r"""Importance samples of any proposal with a density, :math:`w_j = p(x, z_j) / r(z_j), z_j \sim r`.
+
+    Args:
+        marginal: The model, given the examples' conditions.
+        x: Examples, ``(n, *shape)``.
+        proposal: r, with batch shape ``(n,)``, wherever p(z | x) is.
+        k: Samples for each.
+
+    Returns:
+        ``log_marginal``, ``effective_samples`` and, for k of at least 25, ``pareto_k``, as :func:`per_example`.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> x = torch.zeros(5, 1, 8, 8)
+        >>> from_proposal(px, x, px.posterior(x), k=100)["pareto_k"].shape
+        torch.Size([5])
+    """
+    draw = lambda samples: _Chunk({}, marginal.terms(x, samples, posterior=proposal).log_weights.double())
+    return _stream(draw, k, min(k, max(1, _rows(marginal.model, x) // len(x))), x.dtype)
+
+
 def prior_samples(marginal: Marginal, samples: int, n: int) -> Tensor:
     """Samples of the prior for each of n examples, ``(samples, n, *latent)``."""
     return marginal.sample_latent((samples, n) if marginal.c is None else (samples,))
@@ -138,7 +172,7 @@ def chunks(
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
     keep_freed_memory()
-    rows = max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
+    rows = _rows(model, x)
     points = max(1, rows // k)
     parts: list[dict[str, Tensor]] = []
     whole = model() if c is None else None  # which makes its prior once
@@ -146,6 +180,11 @@ def chunks(
         marginal = model(None if c is None else c[i : i + points]) if whole is None else whole
         parts.append(found(marginal, x[i : i + points], min(k, rows)))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(model: LatentVariableModel, x: Tensor) -> int:
+    """Points times samples that are decoded at once."""
+    return max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
 
 
 def weigh(log_weights: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ..data import Split
@@ -20,20 +21,27 @@ from ..distributions import CodeDistribution, has_density
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel, Terms
-from .annealed import Annealing, annealed
+from .annealed import Annealing, annealed, bidirectional
 from .estimate import Estimate
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
-from .passes import Found, Precision, check_split, over, terms_of_the_first
+from .passes import Found, Precision, check_split, examples, over, terms_of_the_first
 
-__all__ = ["LikelihoodEstimate", "Method", "likelihood", "refusal", "sampler"]
+__all__ = ["LikelihoodEstimate", "Method", "annealing_gap", "gap_warning", "likelihood", "refusal", "sampler"]
 
 Method = Literal["importance", "prior", "annealed"]
 FEW = 10.0
 """Fewer effective samples than these leave the estimate to a handful of lucky ones."""
 MOST = 0.1
 """The share of examples with heavy tails above which an estimate is not trusted."""
+CHAINS = 8
+"""Fewer annealed chains than these do not tell whether they agree."""
+SIMULATED = 4
+"""Simulated examples on which annealing is bracketed from both sides."""
+GAP = 0.5
+"""Nats between the two sides above which annealing is not trusted."""
 UNJUDGED = "with less than 25 samples nothing tells whether they are enough: more of them, -k 1000"
+FEW_CHAINS = f"fewer than {CHAINS} chains do not tell whether they agree: more of them, -k 16"
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,27 @@ class LikelihoodEstimate:
 
     @classmethod
     def of(
-        cls, values: dict[str, Tensor], measure: Measure, split: Split, k: int, method: str, sure: bool = False
+        cls,
+        values: dict[str, Tensor],
+        measure: Measure,
+        split: Split,
+        k: int,
+        method: str,
+        sure: bool = False,
+        gap: Estimate | None = None,
     ) -> LikelihoodEstimate:
-        """From what a method found of every example; ``sure`` where all samples of an example are the same."""
+        """From what a method found of every example; ``sure`` where all samples of an example are the same.
+
+        ``gap`` is that of :func:`annealing_gap`, where it was measured.
+        """
         marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
         tails = values["pareto_k"].double() if "pareto_k" in values else None
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
-        warnings = tuple(_warnings(k, effective, unreliable, method))
+        warnings = (*_warnings(k, effective, unreliable, method), *gap_warning(gap))
         equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
         unjudged = tails is None and method != "annealed" and not equal
+        few = method == "annealed" and k < CHAINS
         return cls(
             nll=Estimate.of(marginal, -1.0, measure.offset),
             bits_per_dim=Estimate.of(marginal, -bits, measure.offset * bits) if measure.comparable else None,
@@ -98,13 +117,13 @@ class LikelihoodEstimate:
             effective_sample_size=effective,
             pareto_k=None if tails is None else tails.mean().item(),
             unreliable=unreliable,
-            trusted=False if warnings else None if unjudged else True,
+            trusted=False if warnings else None if unjudged or few else True,
             method=method,
             k=k,
             n=len(split),
             split=split.name,
             measure=measure.kind,
-            notes=(measure.note, *warnings, *([UNJUDGED] if unjudged else [])),
+            notes=(measure.note, *warnings, *([UNJUDGED] if unjudged else []), *([FEW_CHAINS] if few else [])),
             log_marginal=marginal,
         )
 
@@ -171,6 +190,32 @@ def likelihood(
         )
     values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
     return LikelihoodEstimate.of(values, measure, split, k, method)
+
+
+def annealing_gap(
+    model: LatentVariableModel, split: Split, k: int, annealing: Annealing | None = None, seed: int = 0
+) -> Estimate:
+    """How far annealing can be off on data like the model's own: a few simulated examples, bracketed from both sides.
+
+    Args:
+        model: The model.
+        split: The data, whose first examples lend their conditions.
+        k: Chains.
+        annealing: Temperatures and trajectories.
+        seed: Seed of all noise.
+    """
+    few = min(SIMULATED, len(split))
+    _, c = examples(model, split, torch.arange(few), seed)
+    return bidirectional(model, few, k, annealing=annealing, c=c, seed=seed).gap
+
+
+def gap_warning(gap: Estimate | None) -> Iterator[str]:
+    """What a reader must know where annealing is not good enough."""
+    if gap is not None and gap.value > GAP:
+        yield (
+            f"on {SIMULATED} simulated examples annealing leaves {gap.value:.2f} nats between its lower and its upper "
+            "bound: the nll is an upper bound and cannot be trusted; more --temperatures would lower it"
+        )
 
 
 def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:

@@ -20,10 +20,12 @@ from ..progress import progress
 from ..randomness import fixed_noise
 from .compiled import with_compiled_density
 
-__all__ = ["Precision", "check_split", "check_support", "over", "reduced", "terms_of_the_first"]
+__all__ = ["Precision", "check_split", "check_support", "examples", "over", "reduced", "terms_of_the_first"]
 
 Precision = Literal["float32", "bf16"]
 Found = Callable[[LatentVariableModel, Tensor, Tensor | None], dict[str, Tensor]]
+PART = 500
+"""Examples whose data is drawn from the same noise."""
 ROWS = 100_000
 """Points times samples between two steps of the progress bar."""
 
@@ -75,7 +77,7 @@ def _chunks(
 ) -> Iterator[dict[str, Tensor]]:
     parameter = next(model.parameters())
     with progress("evaluating", len(split)) as advance:
-        for part, indices in enumerate(torch.arange(len(split)).split(500)):
+        for part, indices in enumerate(torch.arange(len(split)).split(PART)):
             with fixed_noise(seed, part):  # the data is drawn alike, whatever k and the model
                 batch = split.batch(indices, parameter.device)
                 c = model.conditions(batch)
@@ -84,6 +86,27 @@ def _chunks(
             for x, given in zip(parts, [None] * len(parts) if c is None else c.split(rows), strict=True):
                 yield {name: value.cpu() for name, value in found(model, x, given).items()}
                 advance(len(x))
+
+
+def examples(model: LatentVariableModel, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Some examples of a split as :func:`over` shows them, by the same draws, and their conditions.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        indices: Which, rising, ``(n,)``.
+        seed: Seed of all noise.
+    """
+    parameter, found = next(model.parameters()), list[tuple[Tensor, Tensor | None]]()
+    for part in (indices // PART).unique().tolist():
+        whole = torch.arange(part * PART, min(len(split), (part + 1) * PART))
+        with fixed_noise(seed, part):
+            batch = split.batch(whole, parameter.device)
+            c = model.conditions(batch)
+        here = (indices[indices // PART == part] - part * PART).to(parameter.device)
+        found.append((batch.x.to(parameter.dtype)[here], None if c is None else c[here]))
+    x, given = torch.cat([x for x, _ in found]), [c for _, c in found if c is not None]
+    return x, torch.cat(given) if given else None
 
 
 def terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:

@@ -8,6 +8,7 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..data.spec import DataSpec
     from ..recipes.base import Recipe
 
-__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms", "evaluating"]
+__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms", "evaluating", "replaced"]
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,26 @@ class LatentVariableModel(nn.Module):
     def given(self, batch: Any) -> Marginal:
         """The distribution of x given the conditions of a batch of data."""
         return self(self.conditions(batch))
+
+
+def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableModel:
+    """The same model, sharing its parameters and all that is known of it, with other parts under their names.
+
+    Args:
+        model: The model, which stays as it is.
+        **parts: ``prior``, ``likelihood`` or ``posterior``.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> other = replaced(model, posterior=nn.Identity())
+        >>> other.likelihood is model.likelihood, other.recipe == model.recipe, other.posterior is model.posterior
+        (True, True, False)
+    """
+    other = copy.copy(model)
+    other._modules = {**model._modules, **parts}  # pyright: ignore[reportPrivateUsage]
+    return other
 
 
 class Marginal(Distribution):

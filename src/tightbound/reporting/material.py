@@ -26,7 +26,7 @@ __all__ = ["Material", "gather"]
 WORK = 10**10
 """An evaluation that nobody asked for decodes at most so many entries: examples times samples times dimensions."""
 SAMPLES = 1000
-"""Importance samples that it takes."""
+"""Samples of each that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def gather(
         run: The run folder.
         data: Other data than the run's own; what was measured of that is neither read nor kept.
         model: For a model put together by hand, one of the same parts.
-        k: Importance samples; default: those of ``evaluation.json``, or :data:`SAMPLES`.
+        k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
         device: Where to compute.
         seed: Seed of all noise.
 
@@ -112,10 +112,9 @@ def gather(
     found = runs.load_run_data(run, data)
     there = found.split(found.default)
     evaluation = _read(folder, len(there), k) if data is None else None
-    samples = SAMPLES if k is None else k
-    test = (there if evaluation else _affordable(there, samples)).to(place)
+    test = (there if evaluation else _affordable(there, SAMPLES if k is None else k)).to(place)
     if evaluation is None:
-        evaluation = evaluate(loaded, test, samples, seed=seed)
+        evaluation = evaluate(loaded, test, k, seed=seed)
         if data is None and len(test) == len(there):
             _keep(folder, evaluation, loaded.loaded_weights)
     codes = posterior_means(loaded, test, seed=seed)[0]
@@ -154,14 +153,16 @@ def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
     found = folder.read_evaluation()
     if found is None or (found["split"], found["n"]) != ("test", n):
         return None
-    if k not in (None, found["k"]) and found["elbo"] is not None:  # without an ELBO, one sample says all
+    taken = None if found["method"] == "auto" else found["k"]
+    if k not in (None, taken) and found["elbo"] is not None:  # without an ELBO, one sample says all
         return None
-    return Evaluation(**{field.name: _field(found[field.name]) for field in dataclasses.fields(Evaluation)})
+    names = [field.name for field in dataclasses.fields(Evaluation) if field.name in found]
+    return Evaluation(**{name: _field(name, found[name]) for name in names})
 
 
-def _field(value: Any) -> Any:
-    if isinstance(value, dict):
-        parts = {name: _field(part) for name, part in value.items()}
+def _field(name: str, value: Any) -> Any:
+    if isinstance(value, dict) and name != "proposals":
+        parts = {name: _field(name, part) for name, part in value.items()}
         kind: Any = Estimate if "value" in parts else DecoderNoise if "data_std" in parts else SampleQuality
         return kind(**parts)
     return tuple(value) if isinstance(value, list) else value

@@ -31,7 +31,7 @@ def write_report(
         run: The run folder.
         data: Other data than the run's own, or where that is now; ``evaluation.json`` is then left alone.
         model: For a model put together by hand, one of the same parts.
-        k: Importance samples; default: those of ``evaluation.json``, or 1000.
+        k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
         device: Where to compute: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         seed: Seed of all noise, of the pictures and of an evaluation that it makes.
 

@@ -256,21 +256,23 @@ def _axis(title: str, lines: Sequence[tuple[int, str, str, figures.Array, figure
 # -- words ----------------------------------------------------------------------------------------------------------
 
 
-def _told(estimate: Estimate | None, digits: int = 2) -> str:
+def _told(estimate: Estimate | None, digits: int = 2, bound: bool = False) -> str:
     if estimate is None:
         return "–"
+    if bound:
+        return f"≤ {estimate.value:.{digits}f}".replace("-", "−")
     numbers = (estimate.value, estimate.standard_error)
     return " ± ".join(f"{value:.{digits}f}" for value in numbers if value is not None).replace("-", "−")
 
 
 def _numbers(run: ComparedRun) -> list[tuple[str, str]]:
-    doubt = "" if run.trusted is not False else " (not trusted)"
+    bound = run.trusted is False
     return [
         ("recipe", run.recipe),
         ("training steps", f"{run.steps:,}"),
         ("parameters", f"{run.parameters:,}"),
-        ("NLL [nats]" if run.measure != "density" else "negative log-density [nats]", _told(run.nll) + doubt),
-        ("bits per dimension", _told(run.bits_per_dim, 3)),
+        ("NLL [nats]" if run.measure != "density" else "negative log-density [nats]", _told(run.nll, bound=bound)),
+        ("bits per dimension", _told(run.bits_per_dim, 3, bound)),
         ("ELBO [nats]", _told(run.elbo)),
         ("KL [nats]", _told(run.kl)),
         ("squared error", _told(run.squared_error, 3)),

@@ -66,18 +66,29 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
         many = "components as positions" if is_code_space(m.model.posterior) else "dimensions"
         compared = f", that of PCA with as many {many} {_cell(pca)}" if pca else ""
         return f"{error}{compared}; the model gives no likelihood of this data. {active}"
+    told = _without_error if e.trusted is False else lambda estimate: estimate
     if e.measure == "density":
         limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
-        return f"{where} the log-density is {_cell(_negated(e.nll))} nats (k = {e.k}){limit}. {active}"
-    most = "at most " if e.measure == "bound" else ""
-    bits = "" if e.bits_per_dim is None else f", {_cell(e.bits_per_dim, 3)} bits per dimension"
+        least = "at least " if e.trusted is False else ""
+        return f"{where} the log-density is {least}{_cell(_negated(told(e.nll)))} nats ({_taken(e)}){limit}. {active}"
+    most = "at most " if e.measure == "bound" or e.trusted is False else ""
+    bits = "" if e.bits_per_dim is None else f", {_cell(told(e.bits_per_dim), 3)} bits per dimension"
     pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
     gain = "" if pixels is None else f", {_gain(pixels.value - e.nll.value)} independent pixels"
-    return f"{where} the negative log-likelihood is {most}{_cell(e.nll)} nats{bits} (k = {e.k}){gain}. {active}"
+    nll = f"{most}{_cell(told(e.nll))} nats{bits}"
+    return f"{where} the negative log-likelihood is {nll} ({_taken(e)}){gain}. {active}"
+
+
+def _taken(e: Evaluation) -> str:
+    return f"k = {e.k}{' or more' if e.method == 'auto' else ''}"
 
 
 def _gain(nats: float) -> str:
     return f"{abs(nats):.1f} nats {'better' if nats > 0 else 'worse'} than"
+
+
+def _without_error(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, None)
 
 
 def _negated(estimate: Estimate) -> Estimate:
@@ -99,10 +110,18 @@ def evaluation(m: Material) -> str:
     e = m.evaluation
     dimensions = measure_of(m.model.likelihood, m.spec).dimensions or m.spec.dimensions
     how = {True: "closed form", False: "Monte Carlo", None: ""}[e.kl_is_analytic]
-    ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f} of {e.k}"
+    ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f}"
+    ess = f"{ess} of {e.k}" if ess and e.method != "auto" else ess
+    needed = None if e.proposals is None else ", ".join(f"{name} {count:,}" for name, count in e.proposals.items())
+    gap = e.bidirectional_gap
+    doubtful = e.trusted is False
     rows = [
-        (_SCORE[e.measure], e.nll and _cell(e.nll), f"nats; {e.notes[0]}"),
-        ("bits per dimension", e.bits_per_dim and _cell(e.bits_per_dim, 3), f"over {dimensions} dimensions"),
+        (_SCORE[e.measure], e.nll and _cell(e.nll, bound=doubtful), f"nats; {e.notes[0]}"),
+        (
+            "bits per dimension",
+            e.bits_per_dim and _cell(e.bits_per_dim, 3, doubtful),
+            f"over {dimensions} dimensions",
+        ),
         ("ELBO", e.elbo and _cell(e.elbo), "nats; reconstruction minus KL"),
         ("reconstruction", _cell(e.reconstruction), "nats; expected log-likelihood under the posterior"),
         ("KL", e.kl and _cell(e.kl), f"nats, {how}; what the code carries"),
@@ -116,6 +135,8 @@ def evaluation(m: Material) -> str:
         ("codes used", None if e.codebook_usage is None else f"{e.codebook_usage:.1%}", "of all codes, by this split"),
         ("perplexity", None if e.perplexity is None else f"{e.perplexity:.0f}", "codes, equally used, as uncertain"),
         ("effective sample size", ess, "importance samples that count"),
+        ("proposals", needed, "where these come from, by examples that needed it"),
+        ("bidirectional gap", gap and _cell(gap), "nats between annealing's two bounds, on simulated examples"),
         ("active units", *_active(m)),
         ("decoder σ", e.decoder_noise and f"{e.decoder_noise.std:.3g}", e.decoder_noise and e.decoder_noise.remark),
     ]
@@ -173,16 +194,19 @@ def _told(row: Baseline, positions: int) -> Baseline:
 def comparison_table(m: Material, rows: list[Baseline]) -> str:
     """The same as HTML."""
     marked = m.evaluation.measure in ("none", "density") and m.spec.levels is not None
+    bounds = [i == 0 and m.evaluation.trusted is False for i in range(len(rows))]
     head = ["", "nats", "bits per dimension", "squared error", "what it is"]
     cells = [
         [
             row.name,
-            _cell(row.nll) + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
-            _cell(row.bits_per_dim, 3),
+            ("≤ " if bound else "")
+            + _cell(row.nll, bound=bound)
+            + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
+            _cell(row.bits_per_dim, 3, bound),
             _cell(row.squared_error),
             row.note,
         ]
-        for row in rows
+        for row, bound in zip(rows, bounds, strict=True)
     ]
     text = (
         "Lower is better in every column. Nats are, for one example, negative log-likelihoods, or what the last column "
@@ -194,9 +218,12 @@ def comparison_table(m: Material, rows: list[Baseline]) -> str:
     return page.paragraph(text) + page.table(head, cells, numbers=3, model=0) + "".join(dagger if marked else [])
 
 
-def _cell(estimate: Estimate | None, digits: int = 2) -> str:
+def _cell(estimate: Estimate | None, digits: int = 2, bound: bool = False) -> str:
+    """A number with its error, which a bound has not."""
     if estimate is None:
         return "–"
+    if bound:
+        return f"≤ {_cell(_without_error(estimate), digits)}"
     numbers = (estimate.value, estimate.standard_error)
     return " ± ".join(f"{number:.{digits}f}" for number in numbers if number is not None).replace("-", "−")
 
