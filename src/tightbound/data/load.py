@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import check_file
 from ..errors import DataError, UnknownName
 from .array_files import read_array_file
 from .catalogue import DATASETS
@@ -65,6 +66,8 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
     path = Path(options.data).expanduser()
     if not path.exists():
         raise _not_found(options.data)
+    if not path.is_dir():
+        check_file(path, kind=DataError)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array_file(path)
     return read_folder(path, options)

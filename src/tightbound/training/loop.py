@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import __version__, checkpoint, pictures
 from ..data import Data
-from ..errors import TrainingError, UnknownName, UsageError
+from ..errors import CheckpointError, TrainingError, UnknownName, UsageError, reading
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
 from ..progress import silent
@@ -171,7 +171,8 @@ class _Run:
             self._warn()
             path = self.folder.checkpoint(which)
             scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
-            self.fabric.strategy.precision.load_state_dict(scaler)
+            with reading(path, CheckpointError, expected="the scale of a gradient's losses"):
+                self.fabric.strategy.precision.load_state_dict(scaler)
             old = [len(sums) != len(self.rows) + 1 for sums in self.run.window]  # of a version with other rows
             self.run.window = [] if any(old) else self.run.window
             self.model.starts_from_data = False
