@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: demo test check format bench reproduce clean kills
+.PHONY: fuzz demo test check format bench reproduce clean kills
 
 demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
 	rm -rf runs/demo
@@ -52,3 +52,6 @@ $(PEERS_STAMP): benchmarks/requirements-peers.txt constraints.txt
 kills: $(STAMP)  ## Kill trainings at sixty file events each, fill their disks, and compare how they end
 	rm -rf runs/kills
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py runs/kills
+
+fuzz: $(STAMP)  ## Read 5,000 damaged files, each in a process of its own: no traceback, no more than 1 GiB or 20 s
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py $(FUZZ)

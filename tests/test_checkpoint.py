@@ -192,7 +192,7 @@ def test_safetensors_of_others_are_read_as_tensors(path: Path) -> None:
 
 def test_missing_files_and_folders_are_refused(path: Path, tmp_path: Path) -> None:
     for wrong in (path, tmp_path, tmp_path / "no" / "such"):
-        with pytest.raises(CheckpointError, match="cannot be opened"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
             read(wrong)
         with pytest.raises(CheckpointError, match="cannot be read"):
             read_json(wrong)

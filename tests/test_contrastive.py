@@ -306,7 +306,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         checkpoint.write(path, damaged)
         with pytest.raises(CheckpointError, match=says):
             Contrastive.load(path)
-    with pytest.raises(CheckpointError, match="cannot be opened"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         Contrastive.load(tmp_path / "none.safetensors")
 
 

@@ -224,7 +224,7 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
     for name in ("set.npz", "set.npy"):
         with refused(DataError, "pickle", "never read", "np.stack"):
             load_data(tmp_path / name)
-    with refused(DataError, "cannot be read as .npy"):
+    with refused(DataError, "cannot be read"):
         load_data(tmp_path / "bare.npy")
     assert not (tmp_path / "sprung").exists()
 
@@ -237,10 +237,10 @@ def test_truncated_files(suffix: str, tmp_path: Path) -> None:
     else:
         np.save(path, random_bytes(100, 50))
     path.write_bytes(path.read_bytes()[:-500])
-    with refused(DataError, f"cannot be read as .{suffix}"):
+    with refused(DataError, "cannot be read"):
         load_data(path)
     path.write_bytes(b"")
-    with refused(DataError, f"cannot be read as .{suffix}"):
+    with refused(DataError, "cannot be read"):
         load_data(path)
 
 

@@ -20,7 +20,7 @@ PACKAGE = "tightbound"
 ORDER = [
     *("errors", "spec", "progress", "memory", "processor", "lock"),
     *("data.spec", "data.options", "training.options"),
-    *("schedules", "checkpoint", "randomness"),
+    *("schedules", "checkpoint", "budget", "randomness"),
     "information",
     *("text", "conditions", "condition_files"),
     *("distributions", "networks", "quantizers", "likelihoods", "correlated", "completion", "autoregressive"),

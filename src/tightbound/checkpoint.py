@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,17 +23,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn, uint8
 
-from .errors import CheckpointError
+from .errors import CheckpointError, TightboundError, reading
 from .lock import try_lock
 
 __all__ = [
+    "check_file",
     "check_finite",
     "clear_leftovers",
     "digest",
     "load_into",
+    "misfits",
     "read",
     "read_json",
     "read_with_digest",
+    "stored_shapes",
     "tensors_of",
     "write",
     "write_atomically",
@@ -43,6 +48,8 @@ _HEADER, _FORMAT = "tightbound", 1
 ANOTHER = "Use another checkpoint of the run (checkpoints/last or best), or train again."
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of the temporary files of :func:`write_atomically`."""
+MOST_JSON = 2**26
+"""A larger file of JSON is refused: read, it would take many times as much memory."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -102,24 +109,34 @@ def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
     Raises:
         CheckpointError: As :func:`read`.
     """
-    _refuse_pickle(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if header is None:
-            return dict(tensors), digest(tensors)
-        tree, kept = _tree(path, header)
-        found = digest(tensors, json.dumps(tree))
+    with _opened(path) as file:
+        header = (file.metadata() or {}).get(_HEADER)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tree, kept = (None, None) if header is None else _tree(path, header)
+        found = digest(tensors) if tree is None else digest(tensors, json.dumps(tree))
         _check_digest(path, kept, found)
-        return _unflatten(tree, tensors), found
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: it is truncated or damaged.",
-            got=repr(error),
-            expected="a complete safetensors file",
-            remedy=ANOTHER,
-        ) from None
+        state = tensors if tree is None else _unflatten(tree, tensors)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no state.", got=type(state).__name__, expected="names and their values")
+    return state, found
+
+
+def stored_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a file, read from its head alone.
+
+    Raises:
+        CheckpointError: As of :func:`read`.
+    """
+    with _opened(path) as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    _refuse_pickle(path)
+    sound = "a complete safetensors file: this one is truncated or damaged"
+    with reading(path, CheckpointError, expected=sound, remedy=ANOTHER), safe_open(path, framework="pt") as file:
+        yield file
 
 
 def _tree(path: Path, header: str) -> tuple[dict[str, Any], str | None]:
@@ -164,17 +181,40 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object =
         CheckpointError: If a name is missing, unexpected, or of another shape.
     """
     own = tensors_of(module)
-    missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    shapes = [n for n in own if n in tensors and own[n].shape != getattr(tensors[n], "shape", None)]
-    if missing or unexpected or shapes:
-        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if misfit := misfits(own, tensors):
         raise CheckpointError(
             f"{source} does not fit the model.",
-            got="; ".join(f"{what}: {', '.join(names[:5])}" for what, names in problems.items() if names),
+            got=misfit,
             expected="exactly the model's tensors",
             remedy="Use the weights and the config.json of the same run.",
         )
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def misfits(own: Mapping[str, Tensor], found: object) -> str:
+    """What of a part of a file is not as one's own tensors are: names, shapes, and floats or whole numbers.
+
+    Example:
+        >>> import torch
+        >>> misfits({"w": torch.zeros(2)}, {"w": torch.zeros(3), 1: None})
+        'unexpected: 1; of another shape: w'
+    """
+    if not isinstance(found, Mapping):
+        return f"{type(found).__name__} in place of tensors"
+    both = [name for name in own if name in found]
+    problems = {
+        "missing": [name for name in own if name not in found],
+        "unexpected": [str(name) for name in found if name not in own],
+        "of another shape": [n for n in both if not (isinstance(found[n], Tensor) and found[n].shape == own[n].shape)],
+    }
+    problems["of another kind"] = [
+        n for n in both if n not in problems["of another shape"] and not _one_kind(own[n], found[n])
+    ]
+    return "; ".join(f"{what}: {', '.join(sorted(names)[:5])}" for what, names in problems.items() if names)
+
+
+def _one_kind(one: Tensor, other: Tensor) -> bool:
+    return (one.is_floating_point(), one.is_complex()) == (other.is_floating_point(), other.is_complex())
 
 
 def check_finite(module: nn.Module) -> None:
@@ -205,12 +245,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is none.
     """
-    try:
+    check_file(path, MOST_JSON)
+    with reading(path, CheckpointError, expected="a JSON object", remedy="Is this a complete run folder?"):
         value = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read.", got=error, expected="a JSON object", remedy="Is this a complete run folder?"
-        ) from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} does not hold a JSON object.", got=type(value).__name__)
     return value
@@ -271,12 +308,45 @@ def clear_leftovers(folder: Path) -> None:
                     os.close(handle)
 
 
+def check_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:
+    """Refuses what is no file of at most so many bytes: a folder, a device without an end, a pipe that never comes.
+
+    Args:
+        path: The file.
+        most: Bytes.
+        kind: The error.
+
+    Raises:
+        CheckpointError: Or ``kind``, if it is not there, no file, or larger.
+    """
+    with reading(path, kind, remedy="Check the path; is this a complete run folder?"):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        what = next((name for name, told in _OTHERS.items() if told(found.st_mode)), "no file")
+        raise kind(
+            f"{path} cannot be read: it is no file.",
+            got=what,
+            expected="a file",
+            remedy="Check the path, or copy it to a file.",
+        )
+    if found.st_size > most:
+        raise kind(
+            f"{path} cannot be read: it is too large.", got=f"{found.st_size:,} bytes", expected=f"at most {most:,}"
+        )
+
+
+_OTHERS: dict[str, Callable[[int], bool]] = {
+    "a folder": stat.S_ISDIR,
+    "a pipe": stat.S_ISFIFO,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    "a socket": stat.S_ISSOCK,
+}
+
+
 def _refuse_pickle(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened.", got=error, remedy="Is this a complete run folder?") from None
+    check_file(path)
+    with reading(path, CheckpointError, remedy="Is this a complete run folder?"), path.open("rb") as file:
+        start = file.read(9)
     archive = start.startswith(b"PK\x03\x04")  # torch's zip around a pickle
     bare = start.startswith(b"\x80") and start[8:] != b"{"  # safetensors: the header's length, then its JSON
     if archive or bare:

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -91,12 +92,16 @@ class TrainArguments(Generic[R]):
 
 def train(arguments: TrainArguments[Any]) -> None:
     """Trains a model and leaves a run folder."""
+    from .budget import within_stored
     from .data import load_data
+    from .runs import RunFolder
     from .training import train as run_training
     from .training.step import build_seeded
 
     loaded = load_data(arguments.data)
-    model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
+    last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
+    with within_stored(last) if arguments.resume else nullcontext():
+        model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
     result = run_training(
         model,
         loaded,

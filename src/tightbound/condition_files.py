@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .checkpoint import check_file
 from .conditions import Condition, TextCondition, missing
-from .errors import UsageError
+from .errors import UsageError, reading
 
 __all__ = ["read_conditions"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_BYTES = 2**26
+"""A larger file is no list of conditions."""
 NONE = "none"
 """The word for no condition."""
 
@@ -80,21 +83,16 @@ def _check_learned(condition: Condition, c: Tensor) -> None:
 
 
 def _from_file(condition: Condition, path: Path) -> list[Tensor]:
-    try:
+    check_file(path, MOST_BYTES, UsageError)
+    expected = "a text with one condition on each line, an .npy, or a picture"
+    with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
         if path.suffix.lower() in PICTURES:
             return [_picture(condition, path)]
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = np.lib.format.open_memmap(path, mode="r")  # which no head can make larger than its file
             some = [_checked(condition, row) for row in np.atleast_1d(found)]
         else:
             some = [condition.parse(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read.",
-            got=error,
-            expected="a text with one condition on each line, an .npy, or a picture",
-            remedy="Check the path of --condition-file.",
-        ) from None
     if not some:
         raise UsageError(f"{path} holds no condition.", got="nothing", expected="one on each line or in each row")
     return some
@@ -104,15 +102,17 @@ def _picture(condition: Condition, path: Path) -> Tensor:
     if (shape := condition.picture) is None:
         raise UsageError("This model's condition is no picture.", got=path, remedy="Name it: --condition WORDS.")
     with Image.open(path) as image:
+        if (image.height, image.width) != shape[1:]:
+            raise UsageError(
+                "The picture has another size than the model's condition.",
+                got=f"{(image.height, image.width)}",
+                expected=f"height and width {shape[1:]}",
+                remedy="Resize it first.",
+            )
         pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32) / 255
     picture = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     if tuple(picture.shape) != shape:
-        raise UsageError(
-            "The picture has another size than the model's condition.",
-            got=f"{tuple(picture.shape[1:])}",
-            expected=f"height and width {shape[1:]}",
-            remedy="Resize it first.",
-        )
+        raise UsageError("The picture has other channels.", got=f"{len(picture)}", expected=f"{shape[0]}")
     return condition.of_picture(picture)
 
 

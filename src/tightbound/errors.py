@@ -49,7 +49,7 @@ class TightboundError(Exception):
     def __init__(self, message: str, *, got: object = None, expected: object = None, remedy: object = None) -> None:
         self.message, self.got, self.expected, self.remedy = message, got, expected, remedy
         details = {"got:": got, "expected:": expected, "remedy:": remedy}
-        lines = [f"  {name:<9} {text}" for name, text in details.items() if text is not None]
+        lines = [f"  {name:<9} {_short(str(text))}" for name, text in details.items() if text is not None]
         super().__init__("\n".join([message, *lines]))
 
 
@@ -104,6 +104,11 @@ class TrainingError(TightboundError):
     """Training cannot go on; the last good state is on disk."""
 
 
+def _short(text: str, most: int = 2000) -> str:
+    """What a damaged file holds may have any length; an error has not."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 @contextmanager
 def reading(
     what: object, kind: type[TightboundError] = DataError, *, expected: object = None, remedy: object = None
@@ -138,5 +143,6 @@ def reading(
 def _told(error: Exception) -> str:
     """An exception in one line of bounded length."""
     first = str(error).strip().partition("\n")[0]
-    plain = first if isinstance(error, OSError | UnicodeError) else f"{type(error).__name__}: {first}".rstrip(": ")
-    return plain if len(plain) <= 200 else f"{plain[:200]}..."
+    return _short(
+        first if isinstance(error, OSError | UnicodeError) else f"{type(error).__name__}: {first}".rstrip(": ")
+    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-__all__ = ["is_evaluation", "number", "reading"]
+from .errors import CheckpointError, reading
+
+__all__ = ["is_evaluation", "number", "recorded"]
 
 _LARGEST = sys.float_info.max
 
@@ -34,7 +37,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_estimate(value: Any) -> bool:
-    if not isinstance(value, dict) or "standard_error" not in value:
+    if not isinstance(value, dict) or value.keys() != {"value", "standard_error"}:
         return False
     return number(value, "value") is not None and _optional(_is_number)(value["standard_error"])
 
@@ -116,11 +119,10 @@ def is_evaluation(found: dict[str, Any]) -> bool:
     return added and all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
 
 
-def reading(line: str) -> dict[str, Any] | None:
+def recorded(line: str) -> dict[str, Any] | None:
     """What a line of ``metrics.jsonl`` says, if it tells its step and split."""
-    try:
+    with suppress(CheckpointError), reading("a line", CheckpointError):
         found = json.loads(line)
-    except (ValueError, RecursionError):  # the last line of a run that was killed while writing it, or a damaged one
-        return None
-    whole = isinstance(found, dict) and _is_count(found.get("step")) and isinstance(found.get("split"), str)
-    return found if whole else None
+        whole = isinstance(found, dict) and _is_count(found.get("step")) and isinstance(found.get("split"), str)
+        return found if whole else None
+    return None  # the last line of a run that was killed while writing it, or a damaged one

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoint
+from .budget import within_stored
 from .data import DataOptions, DataSpec
-from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError
-from .readings import is_evaluation, number, reading
+from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError, reading
+from .readings import is_evaluation, number, recorded
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from .models.latent import LatentVariableModel
 
 __all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]
+
+MOST_ENTRIES = 2**30
+"""No example has more."""
 
 
 @register("run")
@@ -163,12 +168,10 @@ class RunFolder:
                 remedy="Check the path, or train one: tightbound train vae --out " + str(self.path),
             )
         values = checkpoint.read_json(self.config_file)
-        try:
+        with _describing(self.config_file):
             config = from_json(values, RunConfig)
             _check_spec(config.data_spec)
-        except (TightboundError, OverflowError) as error:
-            raise _damaged(self.config_file, error) from error
-        return config
+            return config
 
     def write_config(self, config: RunConfig) -> None:
         """Writes ``config.json``."""
@@ -179,7 +182,7 @@ class RunFolder:
         if not self.metrics.is_file():
             return []
         text = self.metrics.read_text(encoding="utf8", errors="replace")
-        return [record for line in text.splitlines() if (record := reading(line)) is not None]
+        return [record for line in text.splitlines() if (record := recorded(line)) is not None]
 
     def write_evaluation(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``evaluation.json``, and into it which weights it is of.
@@ -243,7 +246,7 @@ _NAMES = (
 
 def _check_spec(spec: DataSpec) -> None:
     levels = spec.levels is None or 2 <= spec.levels <= 256
-    if not (levels and spec.shape and min(spec.shape) > 0):
+    if not (levels and spec.shape and min(spec.shape) > 0 and math.prod(spec.shape) <= MOST_ENTRIES):
         raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
     numbers = (*spec.location, *spec.scale, spec.low, spec.high)
     sizes = len(spec.location) == len(spec.scale) in (0, 1, spec.shape[0])
@@ -255,15 +258,19 @@ def _check_spec(spec: DataSpec) -> None:
         )
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    """The same problem as one of a file."""
-    told = error if isinstance(error, TightboundError) else TightboundError(str(error).split("\n")[0])
-    return CheckpointError(
-        f"{path} does not describe a run. {told.message}",
-        got=told.got,
-        expected=told.expected,
-        remedy=told.remedy or "Use the config.json that `tightbound train` wrote.",
-    )
+@contextmanager
+def _describing(path: Path) -> Generator[None]:
+    """Makes any problem one of a config's file."""
+    try:
+        with reading(path, CheckpointError):
+            yield
+    except TightboundError as told:
+        raise CheckpointError(
+            f"{path} does not describe a run. {told.message}",
+            got=told.got,
+            expected=told.expected,
+            remedy=told.remedy or "Use the config.json that `tightbound train` wrote.",
+        ) from told
 
 
 def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVariableModel:
@@ -288,6 +295,11 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
     """
     folder = RunFolder(Path(run))
     config = folder.config()
+    if not folder.weights.is_file():
+        raise CheckpointError(
+            f"{folder.path} has no model.safetensors: its training has not got that far.",
+            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
+        )
     if model is None:
         if config.recipe is None:
             raise CheckpointError(
@@ -295,11 +307,6 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
                 remedy="Build the same model and call load(run, model).",
             )
         model = _built(folder, config.recipe, config.data_spec)
-    if not folder.weights.is_file():
-        raise CheckpointError(
-            f"{folder.path} has no model.safetensors: its training has not got that far.",
-            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
-        )
     tensors, model.loaded_weights = checkpoint.read_with_digest(folder.weights)
     checkpoint.load_into(model, tensors, folder.weights)
     checkpoint.check_finite(model)
@@ -308,10 +315,8 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
 
 
 def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> LatentVariableModel:
-    try:
+    with within_stored(folder.weights), _describing(folder.config_file):
         return recipe.build(spec)
-    except (TightboundError, RuntimeError, TypeError) as error:  # sizes that torch cannot allocate, or not even read
-        raise _damaged(folder.config_file, error) from error
 
 
 def load_run_data(run: str | Path, source: Data | str | Path | None = None, *, divide: bool = False) -> Data:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, DataError, UsageError
+from .errors import CheckpointError, DataError, UsageError, reading
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer", "normalise"]
 
 BYTES = 256
+MOST_LENGTH = 1 << 16
+"""Tokens that a caption may be long: a row of that length is kept for each."""
+MOST_BYTES = 1 << 24
+"""What all tokens together may stand for: each join can double the longest of them."""
 REMEMBERED = 1 << 16
 """Captions of which the tokens are kept: they come again in every epoch."""
 
@@ -74,8 +78,8 @@ class Tokenizer:
     """
 
     def __init__(self, joins: Iterable[Sequence[int]] = (), length: int = 32) -> None:
-        if length < 1:
-            raise UsageError("A text has a token.", got=f"length {length}", expected="1 or more")
+        if not 1 <= length <= MOST_LENGTH:
+            raise UsageError("A text has a token.", got=f"length {length}", expected=f"1 to {MOST_LENGTH}")
         self.length = length
         self.joins = tuple((int(left), int(right)) for left, right in joins)
         self.pieces = _pieces(self.joins)
@@ -185,11 +189,9 @@ class Tokenizer:
         Raises:
             CheckpointError: If it is no such file, or it has lost a character.
         """
-        try:
+        with reading("That is no tokenizer of byte pairs: it", CheckpointError, expected=_WRITTEN):
             model = json.loads(text)["model"]
             kind, known, written = model["type"], set(model["vocab"]), _pairs(model["merges"])
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _no_tokenizer(repr(error)) from None
         if kind != "BPE":
             raise _no_tokenizer(f"a tokenizer of kind {kind!r}")
         if lost := [byte for byte, letter in enumerate(_LETTERS) if letter not in known]:
@@ -216,13 +218,21 @@ class Tokenizer:
 def _pieces(joins: Sequence[tuple[int, int]]) -> list[bytes]:
     """The bytes of every token; two joins to the same bytes are one token."""
     pieces = [bytes([byte]) for byte in range(BYTES)]
-    known = set(pieces)
+    known, size = set(pieces), BYTES
     for left, right in joins:
         if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
             raise UsageError(
                 "The tokenizer is damaged: a join is of tokens before it.",
                 got=(left, right),
                 expected=f"two of 0 to {len(pieces) - 1}",
+                remedy="Use it as it was written, or train again.",
+            )
+        size += len(pieces[left]) + len(pieces[right])
+        if size > MOST_BYTES:
+            raise UsageError(
+                "The tokenizer is damaged: its joins grow without end.",
+                got=f"tokens of {size:,} bytes together",
+                expected=f"at most {MOST_BYTES:,}",
                 remedy="Use it as it was written, or train again.",
             )
         if (joined := pieces[left] + pieces[right]) not in known:
@@ -279,9 +289,10 @@ def _short(text: str) -> str:
 
 
 def _no_tokenizer(got: str) -> CheckpointError:
-    return CheckpointError(
-        "That is no tokenizer of byte pairs.", got=got, expected="the JSON that Tokenizer.json or tokenizers wrote"
-    )
+    return CheckpointError("That is no tokenizer of byte pairs.", got=got, expected=_WRITTEN)
+
+
+_WRITTEN = "the JSON that Tokenizer.json or tokenizers wrote"
 
 
 def _library() -> Any:

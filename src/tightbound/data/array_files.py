@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reading
 from .arrays import CHUNK_BYTES, Levels, from_arrays
 from .raw import Array, Raw
-from .store import fingerprint, memory_limit, stored
+from .store import check_unpacked, fingerprint, memory_limit, stored
 
 __all__ = ["read_array_file"]
 
@@ -60,11 +58,13 @@ def read_array_file(path: Path) -> Raw:
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = {Path(name).stem.lower(): name for name in archive.namelist() if name.endswith(".npy")}
         wanted = _wanted(path, members)
+        check_unpacked(path, sum(archive.getinfo(members[key]).file_size for key in wanted if key in members))
         arrays = {key: _read_member(path, archive, members[key]) for key in wanted if key in members}
     values = {split: arrays[key] for key, split in wanted.items() if split in SPLITS}
     labels = {split.removeprefix("y:"): arrays[key] for key, split in wanted.items() if split.startswith("y:")}
     given = {split.removeprefix("c:"): arrays[key] for key, split in wanted.items() if split.startswith("c:")}
-    classes = tuple(map(str, arrays["classes"].tolist())) if "classes" in arrays else ()
+    with _reading(path):
+        classes = tuple(map(str, arrays["classes"].tolist())) if "classes" in arrays else ()
     levels = _levels(path, arrays.get("levels"))
     return from_arrays(path.stem, values, labels=labels, levels=levels, classes=classes, conditions=given or None)
 
@@ -160,14 +160,9 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
     return content
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, SyntaxError) as error:
-        raise DataError(
-            f"{path} cannot be read as {path.suffix}.",
-            got=f"{type(error).__name__}: {error}",
-            expected="a complete file of numpy.save or numpy.savez, without pickles",
-            remedy="Save the array again with numpy.save or numpy.savez.",
-        ) from error
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(
+        path,
+        expected="a complete file of numpy.save or numpy.savez, without pickles",
+        remedy="Save the array again with numpy.save or numpy.savez.",
+    )

@@ -21,6 +21,8 @@ __all__ = ["decode_images"]
 
 BLOCK = 256
 """Files that are read before the first of them must be decoded."""
+BLOCK_BYTES = 2**26
+"""The same in bytes, so that large ones do not fill the memory."""
 SMALL = 4096
 """Mean size in bytes below which threads only wait for each other (measured: PNG and JPEG of 64 to 512 pixels)."""
 T = TypeVar("T")
@@ -88,6 +90,16 @@ def _check_one_size(sizes: dict[str, str]) -> None:
     )
 
 
+def _block(files: Iterator[tuple[str, Read]], tree: FileTree) -> Iterator[tuple[str, Read]]:
+    """So many files as may wait in memory: by their number, and by their bytes."""
+    size = 0
+    for name, read in islice(files, BLOCK):
+        yield name, read
+        size += tree.sizes[name]
+        if size > BLOCK_BYTES:
+            return
+
+
 def _each(
     tree: FileTree, names: Sequence[str], work: Callable[[str, Read], T], pool: ThreadPoolExecutor, title: str
 ) -> Iterator[T]:
@@ -95,7 +107,7 @@ def _each(
     files = tree.read_all(names)
     in_threads = sum(tree.sizes[name] for name in names) > SMALL * len(names)
     with progress(title, len(names)) as advance:
-        while block := list(islice(files, BLOCK)):
+        while block := list(_block(files, tree)):
             results = pool.map(work, *zip(*block, strict=True)) if in_threads else starmap(work, block)
             for result in results:
                 advance()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from ..errors import DataError
+from ..errors import DataError, reading
 from .images import SUFFIXES
+from .store import check_unpacked
 
 __all__ = ["FileTree", "Folder", "OneFile", "Read", "Tar", "Zip", "open_tree"]
 
@@ -23,7 +24,8 @@ MOST_BYTES = 2**28
 """A larger file is refused: no image is that large."""
 KEPT_TOPS = {"train", "valid", "val", "validation", "test"}
 """A top-level folder of an archive that means something."""
-BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+MOST_NAME = 2**20
+"""Bytes of a name, or of what else a tar notes of a file."""
 
 
 class FileTree(ABC):
@@ -68,11 +70,9 @@ class FileTree(ABC):
                     got=f"{self.sizes[name]:,} bytes",
                     expected=f"at most {MOST_BYTES:,}",
                 )
-        try:
+        with _reading(self.path):
             for name, read in self._read_all({self.stem + name for name in names}):
                 yield name.removeprefix(self.stem), read
-        except BROKEN as error:
-            raise damaged(self.path, error) from error
 
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
@@ -85,19 +85,15 @@ class Folder(FileTree):
     """A folder and all folders in it; links are followed, hidden files are not seen."""
 
     def _sizes(self) -> dict[str, int]:
-        try:
+        with _reading(self.path):
             return {_relative(path, self.path): path.stat().st_size for path in _files(self.path)}
-        except OSError as error:
-            raise damaged(self.path, error) from error
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
         return ((name, partial(self._bytes, name)) for name in sorted(names))
 
     def _bytes(self, name: str) -> bytes:
-        try:
+        with _reading(self.path / name):
             return (self.path / name).read_bytes()
-        except OSError as error:
-            raise damaged(self.path / name, error) from error
 
     def state(self) -> str:
         """Names, sizes and times of all files."""
@@ -133,16 +129,18 @@ class Tar(Archive):
     """A tar, packed or not, read from front to back; links and devices in it are not seen."""
 
     def _sizes(self) -> dict[str, int]:
-        try:
-            with tarfile.open(self.path) as tar:
-                sizes = {_cleaned(member.name): member.size for member in tar if member.isreg()}
-                _check_end(tar)
-                return sizes
-        except BROKEN as error:
-            raise damaged(self.path, error) from error
+        sizes: dict[str, int] = {}
+        together = 0
+        with _reading(self.path), tarfile.open(self.path, tarinfo=_Member) as tar:
+            for member in filter(tarfile.TarInfo.isreg, tar):
+                sizes[_cleaned(member.name)] = member.size
+                together += member.size
+                check_unpacked(self.path, together)
+            _check_end(tar)
+        return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
-        with tarfile.open(self.path) as tar:
+        with tarfile.open(self.path, tarinfo=_Member) as tar:
             for member in tar:
                 if member.isreg() and _cleaned(member.name) in names and (file := tar.extractfile(member)):
                     content = _whole(file, member.size)
@@ -153,11 +151,10 @@ class Zip(Archive):
     """A zip file."""
 
     def _sizes(self) -> dict[str, int]:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return {_cleaned(info.filename): info.file_size for info in archive.infolist() if not info.is_dir()}
-        except BROKEN as error:
-            raise damaged(self.path, error) from error
+        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
+            sizes = {_cleaned(info.filename): info.file_size for info in archive.infolist() if not info.is_dir()}
+            check_unpacked(self.path, sum(sizes.values()))
+            return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
         with zipfile.ZipFile(self.path) as archive:
@@ -177,13 +174,11 @@ def open_tree(path: Path) -> FileTree:
         return Folder(path)
     if path.name.lower().endswith(SUFFIXES):
         return OneFile(path)
-    try:
+    with _reading(path):
         if zipfile.is_zipfile(path):
             return Zip(path)
         if tarfile.is_tarfile(path) or path.suffix == ".tar":
             return Tar(path)
-    except BROKEN as error:
-        raise damaged(path, error) from error
     raise DataError(
         f"{path} is nothing that data can be read from.",
         got=f"a file ending in {path.suffix!r}",
@@ -192,14 +187,21 @@ def open_tree(path: Path) -> FileTree:
     )
 
 
-def damaged(path: Path, error: Exception) -> DataError:
-    """The error of a file or folder that cannot be read."""
-    return DataError(
-        f"{path} cannot be read.",
-        got=f"{type(error).__name__}: {error}",
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(
+        path,
         expected="a complete file that this user may read",
         remedy="Replace it by a complete copy, or correct its permissions.",
     )
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar; one that only tells the name of the next is read into memory, and must be short."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > MOST_NAME and not self.isreg():
+            raise tarfile.ReadError(f"a name of {self.size:,} bytes")
+        return super()._proc_member(tar)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _files(folder: Path) -> Iterator[Path]:

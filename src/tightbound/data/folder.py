@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reading
 from .decode import decode_images
 from .files import KEPT_TOPS, FileTree, open_tree
 from .images import SUFFIXES
@@ -29,6 +29,7 @@ from .raw import Part, Raw
 __all__ = ["read_folder"]
 
 METADATA = "metadata.jsonl"
+RECORD = 'an object such as {"file_name": "image.png", "text": "a caption"}'
 
 
 def read_folder(path: Path, options: DataOptions) -> Raw:
@@ -131,17 +132,13 @@ def _captions_of(tree: FileTree, metadata: str) -> dict[str, str]:
 
 
 def _text(tree: FileTree, name: str) -> str:
-    try:
+    with reading(tree.path / name, expected="a text in UTF-8", remedy="Save it as UTF-8."):
         return tree.read(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{tree.path / name} is no UTF-8 text.", got=error, remedy="Save it as UTF-8.") from error
 
 
 def _record(where: str, line: str) -> dict[str, Any]:
-    try:
+    with reading(where, expected=RECORD, remedy="Correct the line or remove it."):
         record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _malformed(where, f"{line[:80]} ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise _malformed(where, line[:80])
     if not isinstance(record.get("text", ""), str):
@@ -153,6 +150,6 @@ def _malformed(where: str, got: str) -> DataError:
     return DataError(
         f"{where}, is malformed.",
         got=got,
-        expected='an object such as {"file_name": "image.png", "text": "a caption"}',
+        expected=RECORD,
         remedy="Correct the line or remove it.",
     )

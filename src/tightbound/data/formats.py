@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, reading
 
 __all__ = ["read_amat", "read_content", "read_idx"]
 
+MOST_BYTES = 2**28
+"""A larger file, or one that holds more when it is unpacked, is none of the published ones."""
 AGAIN = "Delete the file and load again (it is then downloaded), or replace it by a complete copy."
 
 
@@ -23,10 +24,12 @@ def read_content(path: Path) -> bytes:
     Raises:
         DataError: If it cannot be read, or is truncated or corrupt.
     """
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read.", got=error, expected="a complete file", remedy=AGAIN) from error
+    with reading(path, expected="a complete file", remedy=AGAIN):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise DataError(f"{path} is too large.", got=f"more than {MOST_BYTES:,} bytes", remedy=AGAIN)
+        return content
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import check_file
 from ..errors import DataError, UnknownName, UsageError
 from .array_files import read_array_file
 from .catalogue import DATASETS
@@ -95,6 +96,8 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
     path = Path(options.data).expanduser()
     if not path.exists():
         raise _not_found(options.data)
+    if not path.is_dir():
+        check_file(path, kind=DataError)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array_file(path)
     if path.suffix.lower() in TABLES and path.is_file():

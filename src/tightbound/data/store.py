@@ -10,18 +10,21 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pooch
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, reading
 from .raw import Array
 
-__all__ = ["cache_folder", "fingerprint", "memory_limit", "stored"]
+__all__ = ["cache_folder", "check_unpacked", "fingerprint", "memory_limit", "stored"]
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes that one array may take in memory, unless TIGHTBOUND_MEMORY_LIMIT says otherwise."""
+MOST_UNPACKED, MOST_RATIO = 2**29, 200
+"""An archive whose members hold more bytes than the first, and more than the second times its own, is a bomb."""
 VERSION = 1
 """Raised when decoding changes, so that arrays of older versions are not taken from the cache."""
 
@@ -68,10 +71,38 @@ def stored(shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array],
         return array
     folder = cache_folder() / "decoded"
     path = None if key is None else folder / f"{key}.npy"
-    if path is not None and path.exists():
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if path is not None and (found := _kept(path, shape, np.dtype(dtype))) is not None:
+        return found
     _check_room(folder, size)
     return _written(folder, path, shape, dtype, fill)
+
+
+def _kept(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+    """The array in a file of the cache; None if there is none, it is damaged, or another than it should be."""
+    with suppress(DataError), reading(path):
+        found = np.lib.format.open_memmap(path, mode="r")
+        return found if (found.shape, found.dtype) == (shape, dtype) and found.flags.c_contiguous else None
+    return None
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Refuses an archive that says it holds far more than its own bytes could tell.
+
+    Args:
+        path: The archive.
+        size: Bytes of all its members together.
+
+    Raises:
+        DataError: If it is one.
+    """
+    packed = path.stat().st_size
+    if size > max(MOST_UNPACKED, MOST_RATIO * packed):
+        raise DataError(
+            f"{path} holds too much to be unpacked safely (a decompression bomb?).",
+            got=f"{size:,} bytes in {packed:,}",
+            expected=f"at most {MOST_RATIO} times its own size, or {MOST_UNPACKED:,}",
+            remedy="Unpack it yourself, where you trust it, and name the folder.",
+        )
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
+from ..budget import within_memory
 from ..data import Data, Split
 from ..errors import ShapeError, TrainingError, UsageError
 from ..models.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
@@ -85,7 +86,7 @@ def train_contrastive(
         raise UsageError(
             "A learning rate is above 0.", got=f"lr {lr}, weight_decay {weight_decay}", remedy="Try --lr 1e-3."
         )
-    with fixed_noise(seed):
+    with fixed_noise(seed), within_memory():
         model = Contrastive(config or ContrastiveConfig(data.spec.shape)).to(device)
     model.text.initialise_captions(captions["train"])
     model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checkpoint
+from ..budget import within_stored
 from ..conditions import TextCondition
-from ..errors import CheckpointError, ShapeError, UsageError
+from ..errors import CheckpointError, ShapeError, UsageError, reading
 from ..networks import ConvolutionalEncoder, TokenEmbedding
 from ..spec import from_json, register, to_json
 
@@ -161,7 +161,8 @@ class Contrastive(TextImageEncoder):
         state = checkpoint.read(Path(path))
         if set(state) != {"config", "weights"} or not isinstance(state["config"], dict):
             raise CheckpointError(f"{path} is no contrastive encoder.", got=f"it holds {', '.join(list(state)[:5])}")
-        model = cls(from_json(state["config"], ContrastiveConfig))
+        with reading(path, CheckpointError, remedy="Train it again."), within_stored(Path(path)):
+            model = cls(from_json(state["config"], ContrastiveConfig))
         checkpoint.load_into(model, state["weights"], path)
         checkpoint.check_finite(model)
         return model.eval()
@@ -259,13 +260,15 @@ def _pretrained(folder: Path) -> tuple[Any, Any]:
             got=error,
             remedy="Install it: pip install 'tightbound[transformers]'",
         ) from None
-    try:
+    expected = "a CLIPModel that `save_pretrained` wrote"
+    with (
+        reading(f"The CLIP in {folder}", CheckpointError, expected=expected),
+        within_stored(folder / "model.safetensors"),
+    ):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, found = CLIPModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
-        raise CheckpointError(f"The CLIP in {folder} cannot be read.", got=error) from None
     if lacking := sorted(found["missing_keys"]):
         got = f"no {', '.join(lacking[:5])}"
         raise CheckpointError(f"The CLIP in {folder} lacks weights.", got=got, expected="those of a whole CLIPModel")
@@ -275,4 +278,7 @@ def _pretrained(folder: Path) -> tuple[Any, Any]:
 def _scaling(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     file = folder / "preprocessor_config.json"
     told = checkpoint.read_json(file) if file.is_file() else {}
-    return told.get("image_mean", _MEAN), told.get("image_std", _STD)
+    with reading(file, CheckpointError, expected="three numbers in image_mean and in image_std"):
+        scaling = torch.tensor([told.get("image_mean", _MEAN), told.get("image_std", _STD)], dtype=torch.float64)
+        mean, std = scaling.view(2, 3).tolist()
+    return mean, std

@@ -24,7 +24,7 @@ from .. import checkpoint
 from ..data import Data, DataSpec, Split
 from ..data.transform import Transform
 from ..distributions import has_density
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, UsageError, reading
 from ..models.latent import LatentVariableModel
 from ..networks.modes import evaluating
 from ..progress import progress
@@ -102,14 +102,16 @@ def _given(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict
             "There is no such file of latents.", got=path, remedy="Leave --latents out: they are then encoded."
         )
     found = checkpoint.read(path)
-    if found.get("key") != key:
+    if str(found.get("key")) != key:
         raise CheckpointError(
             f"{path} holds the latents of another model, of other data, or in an older format.",
             got=f"checksum {found.get('key')}",
             expected=f"checksum {key}",
             remedy="Leave the file out: the latents are then encoded anew.",
         )
-    if damage := _damage(found, model, data):
+    with reading(path, CheckpointError):
+        damage = _damage(found, model, data)
+    if damage:
         raise CheckpointError(
             f"{path} is damaged.",
             got=damage,

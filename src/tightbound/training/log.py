@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
+from ..readings import recorded
 
 __all__ = ["MetricsLog", "ProgressBar"]
 
@@ -55,10 +56,8 @@ def _draw(writer: Any, record: dict[str, Any]) -> None:
 
 
 def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return math.inf
+    found = recorded(line)
+    return math.inf if found is None else found["step"]
 
 
 def _summary_writer(folder: Path, step: int) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import __version__, checkpoint, pictures
 from ..data import Data
-from ..errors import TrainingError, UnknownName
+from ..errors import CheckpointError, TrainingError, UnknownName, reading
 from ..likelihoods import measure_of
 from ..lock import Lock
 from ..memory import keep_freed_memory
@@ -192,7 +192,8 @@ class _Run:
 
     def _take_up(self, path: Path) -> None:
         scaler = restore_state(path, self.model, self.average, self.optimizer, self.run)
-        self.fabric.strategy.precision.load_state_dict(scaler)
+        with reading(path, CheckpointError, expected="the scale of a gradient's losses"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
         old = [len(sums) != len(self.rows) + 1 for sums in self.run.window]  # of a version with other rows
         self.run.window = [] if any(old) else self.run.window
         self.model.starts_from_data = False

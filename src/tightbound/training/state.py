@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..errors import CheckpointError, TrainingError, UsageError
+from ..errors import CheckpointError, TrainingError, UsageError, reading
 from ..runs import RunConfig
 from ..spec import to_json
 from .ema import MovingAverage
@@ -104,7 +106,7 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
     state = _read(path)
     if set(state) != {"model", "average", "optimizer", "scaler", "progress"}:
         raise CheckpointError(f"{path} is not a resumable state.", got=f"it holds {', '.join(list(state)[:5])}")
-    kept = Progress(**state["progress"])
+    kept = _progress(path, state["progress"])
     if kept.parts != run.parts:
         raise CheckpointError(
             "The run was started with another number of parts to a batch, which draws other noise.",
@@ -112,13 +114,64 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
             expected=kept.parts,
             remedy="Resume with as many processes, or as many accumulated parts instead.",
         )
+    moments = _moments(path, state["optimizer"], optimizer)
+    _check(path, "average", checkpoint.misfits(average.tensors, state["average"]))
     checkpoint.load_into(model, state["model"], path)
     device = next(model.parameters()).device
     average.tensors = {name: t.to(device) for name, t in state["average"].items()}
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     _lay_out_like_parameters(optimizer)
     vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
-    return state["scaler"]
+    with reading(path, CheckpointError, remedy=_REMEDY):
+        return dict(state["scaler"])
+
+
+_REMEDY = "Try --resume-from best, or train anew."
+
+
+def _check(path: Path, part: str, misfit: str) -> None:
+    if misfit:
+        raise CheckpointError(f"The {part} in {path} is damaged.", got=misfit, remedy=_REMEDY)
+
+
+def _progress(path: Path, found: Any) -> Progress:
+    """How far the run had got, every field of its type."""
+    with reading(path, CheckpointError, expected="how far the run has got", remedy=_REMEDY):
+        kept = Progress(**found)
+        counts, best = (kept.parts, kept.step, kept.stale), kept.best
+        sound = all(type(count) is int and 0 <= count < 2**53 for count in counts)
+        sound &= best is None or (isinstance(best, float) and math.isfinite(best))
+        sound &= isinstance(kept.window, list) and all(isinstance(t, Tensor) and t.dim() == 1 for t in kept.window)
+        _check(path, "progress", "" if sound else "fields of other types")
+        return kept
+
+
+def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]]:
+    """What the optimiser remembers of each parameter: what its rule keeps, in the parameter's shape or as one number.
+
+    What else its state holds is told by the options of the run, which must be the same.
+    """
+    with reading(path, CheckpointError, expected="an optimiser's state", remedy=_REMEDY):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        names = _remembered(optimizer)
+        for number, entries in found["state"].items():
+            if type(number) is not int or not 0 <= number < len(parameters) or set(entries) != names:
+                _check(path, "optimiser", f"{', '.join(map(str, entries))} of parameter {number}")
+            shapes = ((), parameters[number].shape)
+            sizes = {name: tuple(t.shape) for name, t in entries.items()}
+            _check(path, "optimiser", "" if all(size in shapes for size in sizes.values()) else str(sizes))
+        return found["state"]
+
+
+def _remembered(optimizer: Any) -> set[str]:
+    """What the optimiser's rule keeps of a parameter: seen by a step of its twin."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    rule = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper, or the rule itself
+    known = inspect.signature(type(rule)).parameters
+    twin = type(rule)([parameter], **{name: value for name, value in rule.defaults.items() if name in known})
+    twin.step()
+    return set(twin.state[parameter])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..budget import within_memory
 from ..completion import Pretrained
 from ..data import DataSpec, Split
 from ..errors import DataError
@@ -60,8 +61,12 @@ def _bound(terms: Terms) -> Tensor:
 
 
 def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableModel:
-    """A new model whose initial weights follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
+    """A new model whose initial weights follow from the seed.
+
+    Raises:
+        UsageError: If it does not fit in memory.
+    """
+    with torch.random.fork_rng(devices=[]), within_memory():
         torch.manual_seed(mix(seed))
         return recipe.build(spec)
 
