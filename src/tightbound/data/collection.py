@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import UnknownName, UsageError
 from .arrays import from_arrays
 from .divide import divided
-from .observed import described, observed
+from .levels import fit_levels
+from .observed import described, levels_in_use, observed
 from .options import DataOptions
 from .raw import Array, Part, Raw
 from .reshape import fit_images
@@ -43,6 +44,7 @@ class Data:
         valid: Examples to choose a model with; may be empty.
         test: Examples to measure with.
         said: What the reader left out, scaled or chosen, a sentence each.
+        levels_declared: Whether somebody said what the values mean, or that was found out while they were scaled.
 
     Example:
         >>> from tightbound.data import load_data
@@ -56,7 +58,8 @@ class Data:
     train: Split
     valid: Split
     test: Split
-    said: tuple[str, ...] = ()
+    said: tuple[str, ...] = field(default=(), kw_only=True)
+    levels_declared: bool = field(default=False, kw_only=True)
 
     @classmethod
     def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
@@ -66,11 +69,14 @@ class Data:
             DataError: If there are too few examples.
             UsageError: If an option does not fit this data.
         """
+        declared = options.levels != "auto" or (raw.levels or 0) > 256
+        raw, options = fit_levels(raw, options)
         raw = fit_images(raw, options)
         spec = _described(raw, options)
         parts = divided(raw.parts, options)
+        spec = dataclasses.replace(spec, absent=_absent(parts["train"], len(raw.classes)))
         splits = {name: _split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test")}
-        return cls(spec, options, **splits, said=raw.notes)
+        return cls(spec, options, **splits, said=raw.notes, levels_declared=declared)
 
     @classmethod
     def from_arrays(
@@ -97,7 +103,7 @@ class Data:
             conditions: What a model is given with each example of ``train``, or of each split by its name.
             captions: Texts of each split, by name.
             levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other whole
-                numbers, 2 for booleans, continuous for floats.
+                numbers, 2 for booleans, continuous for floats, 16 bits scaled to 256.
             name: Title of the data.
             classes: Names of the labels; their numbers when absent.
             **options: Other fields of :class:`DataOptions`.
@@ -121,7 +127,8 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        return cls.from_raw(raw, DataOptions(data="", **options))  # no name would find these again
+        told = levels if isinstance(levels, int) else "auto"
+        return cls.from_raw(raw, DataOptions(data="", levels=told, **options))  # no name would find these again
 
     @cached_property
     def fingerprint(self) -> str:
@@ -148,9 +155,10 @@ class Data:
 
         Example:
             >>> Data.from_arrays(np.eye(20, 4, dtype=np.uint8)).notes[0]
-            'Only levels 0 ... 1 of 256 are in use...'
+            'Of values 0 ... 255 only 0 ... 1 are in use: ...'
         """
-        return (*self.said, *observed(self.spec, (self.train, self.valid, self.test)))
+        splits = (self.train, self.valid, self.test)
+        return (*self.said, *observed(self.spec, splits, declared=self.levels_declared))
 
     @property
     def description(self) -> str:
@@ -182,6 +190,7 @@ class Data:
             "source": self.options.data,
             "shape": list(self.spec.shape),
             "levels": self.spec.levels,
+            "levels_in_use": levels_in_use((self.train, self.valid, self.test)),
             "dequantized": self.spec.dequantized,
             "classes": list(self.spec.classes),
             "examples": {split.name: len(split) for split in splits},
@@ -215,6 +224,13 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
         captioned=raw.parts["train"].captions is not None,
         condition_shape=() if given is None else tuple(given.shape[1:]),
     )
+
+
+def _absent(train: Part, classes: int) -> tuple[int, ...]:
+    """The classes without an example."""
+    if train.labels is None:
+        return ()
+    return tuple(np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0).tolist())
 
 
 def _stored(split: Split) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ class DataSpec:
         classes: Names of the labels in the order of their numbers; empty without labels.
         captioned: Whether every example has a text.
         condition_shape: Shape of the numbers that a model is given with each example; empty without them.
+        absent: Numbers of the classes that no training example has.
 
     Example:
         >>> DataSpec("digits", shape=(1, 8, 8), levels=17).dimensions
@@ -40,6 +41,7 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     captioned: bool = False
     condition_shape: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
 
     @property
     def dimensions(self) -> int:
