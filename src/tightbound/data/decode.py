@@ -48,7 +48,9 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode_images(tree: FileTree, names: Sequence[str], *, image_size: int | None, color: Color) -> Decoded:
+def decode_images(
+    tree: FileTree, names: Sequence[str], *, image_size: int | None, color: Color, mode: Mode | None = None
+) -> Decoded:
     """The pixels of image files.
 
     Args:
@@ -56,14 +58,16 @@ def decode_images(tree: FileTree, names: Sequence[str], *, image_size: int | Non
         names: Which, in the order of the rows.
         image_size: Side of the square that is cut out of the middle; None: all images have one size.
         color: ``"grey"``, ``"rgb"``, or ``"as-is"``: grey if all are.
+        mode: What is kept of each, where that is known and there is an ``image_size``; None: the heads of all files
+            are read to tell.
 
     Raises:
         DataError: If some cannot be read, or their sizes differ without an ``image_size``.
     """
     workers = min(16, os.cpu_count() or 1)
     with strict_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        heads = _heads(tree, names, pool)
-        mode = _common_mode(heads, color)
+        heads = {} if mode and image_size else _heads(tree, names, pool)
+        mode = mode or _common_mode(heads, color)
         height, width = (image_size, image_size) if image_size is not None else _one_size(heads)
         rows = {name: row for row, name in enumerate(names)}
 

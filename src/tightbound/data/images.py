@@ -8,6 +8,7 @@ applied. Grey values of 16 bits and floats can be kept. A file that is truncated
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def _opened(name: str, content: bytes) -> Generator[Image.Image]:
                 yield image
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _bomb(name, str(error)) from error
-        except UnidentifiedImageError as error:
+        except (UnidentifiedImageError, SyntaxError, struct.error) as error:  # whose messages are for programmers
             raise DataError(
                 f"The image {name} cannot be read.", got=_beginning(content), expected=expected,
                 remedy=f"Remove the file or {remedy}.",

@@ -116,7 +116,7 @@ def _drawings(tree: FileTree, alphabets: tuple[str, ...], options: DataOptions) 
         raise DataError(
             f"{tree.path} is not the published file.", got="no drawings", expected="alphabet/character01/0001_01.png"
         )
-    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey").values
+    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey", mode="L").values
     labels = np.array([alphabets.index(_alphabet(name)) for name in names])
     return Part(255 - images, labels)
 

@@ -36,8 +36,8 @@ def described(spec: DataSpec, splits: Sequence[Split]) -> str:
 
 
 def observed(spec: DataSpec, splits: Sequence[Split], *, declared: bool) -> Iterator[str]:
-    """Notes on levels, unless somebody declared them, on classes and on duplicates."""
-    yield from () if declared else _levels(splits)
+    """Notes on levels (on those that are not used, unless somebody declared them), on classes and on duplicates."""
+    yield from _levels(splits, declared)
     if spec.absent:  # as class 0 where labels count from 1
         yield f"Without a training example: class {few([spec.classes[number] for number in spec.absent])}."
     yield from _duplicates(splits)
@@ -85,7 +85,7 @@ def one_binary_value(split: Split) -> str:
     return f"levels {used['lowest']} ... {used['highest']} of {levels}" if one else ""
 
 
-def _levels(splits: Sequence[Split]) -> Iterator[str]:
+def _levels(splits: Sequence[Split], declared: bool) -> Iterator[str]:
     """That a large part of the levels is not used, as where 12 bits lie in 16, or a mask is 0 and 1 in 8."""
     levels, used = splits[0].transform.levels, levels_in_use(splits)
     if levels is None or levels == 2 or used is None:
@@ -93,7 +93,7 @@ def _levels(splits: Sequence[Split]) -> Iterator[str]:
     low, high = used["lowest"], used["highest"]
     if low == high:
         yield f"All values are the same: level {low} of {levels}."
-    elif high < (levels - 1) / 2:
+    elif high < (levels - 1) / 2 and not declared:
         yield dark_note(low, high, levels)
     elif used["count"] == 2:
         yield f"Only two levels are in use, {low} and {high} of {levels}: --binarize threshold makes them 0 and 1."
