@@ -109,10 +109,10 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def refused(kind: type[TightboundError], *parts: str) -> Iterator[None]:
+def refused(kind: type[TightboundError], *parts: str) -> Iterator[pytest.ExceptionInfo[TightboundError]]:
     """Expects an error of a kind whose message has every part, with something got and something to do or expected."""
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     message = str(caught.value)
     for part in parts:
         assert part in message, message

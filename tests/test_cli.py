@@ -106,6 +106,9 @@ def test_info_recipes_and_data_report(run: Path, capsys: pytest.CaptureFixture[s
     assert set(json.loads(printed(capsys, "recipes", "--json"))) >= {"vae", "autoencoder", "linear-vae"}
     assert "digits" in json.loads(printed(capsys, "data", "--json"))
     assert "1293" in printed(capsys, "data", "digits")
+    found = json.loads(printed(capsys, "data", "digits", "--levels", "stretch", "--json"))
+    assert (found["levels"], found["notes"]) == (256, ["Values 0 ... 16 were scaled to 256 levels."])
+    assert "note: Values 0 ... 16 were scaled" in printed(capsys, "data", "digits", "--levels", "0:16")
     assert "latent_dim" in printed(capsys, "info", run)
 
 
@@ -374,7 +377,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "compare": ["data", "device", "json", "k", "limit", "out", "overwrite", "runs", "seed", "split"],
         "info": ["json", "run"],
         "recipes": ["json"],
-        "data": ["json", "source"],
+        "data": ["json", "options", "source"],
     }
 
 

@@ -26,6 +26,7 @@ from tightbound.data.arrays import as_conditions
 from tightbound.errors import DataError, ObjectiveError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
+from tightbound.pictures import conditions_to_show
 from tightbound.recipes import CVAE, VAE
 
 NAMES = tuple("abc")
@@ -321,6 +322,23 @@ def test_numbers_beside_examples_take_the_shape_and_scale_of_a_condition(
     assert found.shape == (5, *becomes)
     scale = 255 if dtype == np.uint8 else 1
     np.testing.assert_allclose(found.reshape(shape) * scale, values.astype(np.float32), rtol=1e-6)
+
+
+def test_a_class_without_an_example_is_told_and_not_sampled(tmp_path: Path) -> None:
+    """As class 0 where labels count from 1."""
+    loaded = Data.from_arrays(data().train.values[:, 0], labels=1 + np.arange(len(data().train)) % 2, levels=6)
+    assert (loaded.spec.classes, loaded.spec.absent) == (("0", "1", "2"), (0,))
+    assert "Without a training example: class 0." in loaded.notes
+    model = CVAE(latent_dim=2).build(loaded.spec)
+    shown = conditions_to_show(model, loaded.test, 5)
+    assert shown is not None
+    assert shown.flatten().tolist() == [1, 2, 1, 2, 1]
+    np.save(tmp_path / "c.npy", np.array([[2], [0]]))
+    for words, path in (("0", None), (None, tmp_path / "c.npy")):
+        with pytest.raises(UsageError, match="no example of that class") as caught:
+            read_conditions(model.condition, words, path, None)
+        assert (caught.value.got, caught.value.expected) == ("0", "one of: 1, 2")
+    assert data().spec.absent == ()
 
 
 def test_a_class_beyond_the_last_finds_no_row_on_any_device() -> None:

@@ -171,7 +171,6 @@ assert before == after, (before, after)
 
 BROAD = {
     "errors": "`reading` is where every reader's exceptions become one error",
-    "data.images": "Pillow's decoders raise nearly anything on a damaged file",
 }
 """Where everything may be caught, and why."""
 

@@ -383,13 +383,14 @@ def recipes(json: Json = False) -> None:
 def data(
     source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
     /,
-    json: Json = False,
+    options: Annotated[OmitArgPrefixes[DataOptions], arg(help="How it is read.")] = DataOptions(),  # noqa: B008
+    json: FlagCreatePairsOff[Json] = False,
 ) -> None:
     """The named data sets, or what is in one of them, a folder, an archive or an array.
 
-    Example: tightbound data digits
+    Example: tightbound data scans/ --levels stretch
     """
-    if source is None:
+    if source is None and options == DataOptions():
         found: dict[str, Any] = {
             name: {
                 "is": entry.description,
@@ -403,7 +404,7 @@ def data(
     else:
         from .data import load_data
 
-        found = load_data(source).summary()
+        found = load_data(dataclasses.replace(options, data=source or options.data)).summary()
     if json:
         print_json(found)
         return

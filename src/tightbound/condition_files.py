@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoint import check_file
-from .conditions import Condition, TextCondition, missing
+from .conditions import ClassCondition, Condition, TextCondition, missing
 from .errors import UsageError, reading
 
 __all__ = ["read_conditions"]
@@ -39,8 +39,8 @@ def read_conditions(condition: nn.Module | None, words: str | None, path: Path |
         ``(n, size)``.
 
     Raises:
-        UsageError: If the model is given nothing, it is no such condition, it has not learned to go without, or the
-            file cannot be read.
+        UsageError: If the model is given nothing, it is no such condition, it has not learned that class or to go
+            without, or the file cannot be read.
 
     Example:
         >>> from tightbound.conditions import ClassCondition
@@ -72,7 +72,14 @@ def _in_words(condition: Condition, words: str) -> Tensor:
 
 
 def _check_learned(condition: Condition, c: Tensor) -> None:
-    """Refuses the absence of a condition where training always showed one."""
+    """Refuses a class that training never showed, and the absence of a condition where it always showed one."""
+    if isinstance(condition, ClassCondition) and (asked := {*c.flatten().tolist()} & {*condition.absent}):
+        raise UsageError(
+            "This model has seen no example of that class.",
+            got=", ".join(condition.classes[number] for number in sorted(asked)),
+            expected="one of: " + ", ".join(condition.classes[number] for number in condition.learned),
+            remedy="Ask for another class, or train with examples of this one.",
+        )
     absent = (c < 0 if condition.whole else c.isnan()).all(-1)
     if condition.drop == 0 and absent.any():
         raise UsageError(

@@ -122,6 +122,7 @@ class ClassCondition(Condition):
     Args:
         classes: Names of the classes in the order of their numbers.
         drop: Probability with which training sees none.
+        absent: Numbers of the classes of which training sees no example.
 
     Example:
         >>> ClassCondition(("cat", "dog")).parse("dog")
@@ -130,9 +131,14 @@ class ClassCondition(Condition):
 
     whole = True
 
-    def __init__(self, classes: Sequence[str], drop: float = 0.0) -> None:
+    def __init__(self, classes: Sequence[str], drop: float = 0.0, absent: Sequence[int] = ()) -> None:
         super().__init__(1, drop)
-        self.classes = tuple(classes)
+        self.classes, self.absent = tuple(classes), tuple(absent)
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """Numbers of the classes of which training sees an example."""
+        return tuple(number for number in range(len(self.classes)) if number not in self.absent)
 
     @property
     def limit(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,11 +52,14 @@ def train_contrastive(
     from .evaluation.contrastive import train_contrastive as run_training
     from .models.contrastive import ContrastiveConfig
     from .training.device import find_device
+    from .training.notes import said_of_data
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError("A judge is written as tensors.", got=out, expected="a file whose name ends in .safetensors")
     check_out(out, overwrite, data.data)
     loaded = load_data(data)
+    for line in said_of_data(loaded):
+        print(line, file=sys.stderr)
     config = ContrastiveConfig(loaded.spec.shape, vocabulary, caption_length, dim, channels)
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     judge = run_training(loaded, config, **options, patience=patience, seed=seed, device=find_device(device))

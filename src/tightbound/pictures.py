@@ -347,7 +347,8 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
         return None
     device = next(model.parameters()).device
     if isinstance(model.condition, ClassCondition):
-        return (torch.arange(n, device=device) % len(model.condition.classes)).unsqueeze(-1)
+        learned = torch.tensor(model.condition.learned, device=device)
+        return learned[torch.arange(n, device=device) % len(learned)].unsqueeze(-1)
     return model.conditions(split.batch(torch.arange(n) % len(split), device))
 
 

@@ -23,6 +23,8 @@ __all__ = ["ArrayLike", "Levels", "as_examples", "checked_values", "from_arrays"
 ArrayLike = Array | Tensor
 Levels = int | Literal["auto"] | None
 
+WIDE = 2**16
+"""Levels of 16 bits; more than 256 are scaled to so many when the data is divided."""
 CHUNK_BYTES = 2**26
 """What is looked at in one go, so that checking a memory map does not fill the memory."""
 FINE = 2.0**-10
@@ -109,7 +111,7 @@ _RESHAPED = {
 
 
 def checked_values(array: Array, levels: int | None, what: str) -> Array:
-    """The values in the type they are stored in: uint8 with levels, float32 without; a memory map as it is.
+    """The values in the type they are stored in: uint8 or uint16 with levels, float32 without; a memory map as it is.
 
     Where float32 would round away what tells the values of a column apart (times in seconds since 1970), they stay
     float64 until they are standardised.
@@ -117,9 +119,12 @@ def checked_values(array: Array, levels: int | None, what: str) -> Array:
     Raises:
         DataError: If an entry is NaN or infinite, or no level.
     """
-    if levels is not None and not 2 <= levels <= 256:
+    if levels is not None and not 2 <= levels <= WIDE:
         raise DataError(
-            f"{what} has a wrong number of levels.", got=levels, expected="2 ... 256, or None if continuous"
+            f"{what} has a wrong number of levels.",
+            got=levels,
+            expected=f"2 ... {WIDE}, or None if continuous",
+            remedy="Store them as floats: those are continuous values, or levels with --levels LOW:HIGH.",
         )
     if levels is None:
         _refuse(array, _not_finite, what, "NaN, infinite or too large for float32", "finite floats")
@@ -129,7 +134,7 @@ def checked_values(array: Array, levels: int | None, what: str) -> Array:
     top = levels - 1
     expected = f"whole numbers 0 ... {top} ({levels} levels)"
     _refuse(array, lambda part: ~((part >= 0) & (part <= top) & (part % 1 == 0)), what, "no level", expected)
-    return array if isinstance(array, np.memmap) else array.astype(np.uint8, copy=False)
+    return array if isinstance(array, np.memmap) else array.astype(np.uint8 if top < 256 else np.uint16, copy=False)
 
 
 def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float32]:
@@ -196,7 +201,13 @@ def _common_levels(arrays: Mapping[str, Array], levels: Levels) -> int | None:
     kinds = {array.dtype.kind for array in arrays.values()}
     if "f" in kinds:
         return None
-    return 2 if kinds == {"b"} else 256
+    if kinds == {"b"}:
+        return 2
+    wide = [array for array in arrays.values() if array.dtype.itemsize > 1]
+    top = max((int(part.max()) for array in wide for _, part in chunks(array) if part.size), default=0)
+    if top < 256:
+        return 256
+    return WIDE if {array.dtype.str[1:] for array in wide} == {"u2"} else top + 1
 
 
 def _refuse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from ..errors import UnknownName, UsageError
 from .arrays import from_arrays
 from .divide import divided
 from .learned import as_learned
-from .observed import described, observed
+from .levels import fit_levels
+from .observed import described, levels_in_use, observed
 from .options import DataOptions
 from .raw import Array, Part, Raw
 from .reshape import fit_images
@@ -46,6 +47,7 @@ class Data:
         test: Examples to measure with.
         said: What the reader left out, scaled or chosen, a sentence each.
         new: Whether it is new data for a trained model, of which nothing was held out.
+        levels_declared: Whether somebody said what the values mean, or that was found out while they were scaled.
 
     Example:
         >>> from tightbound.data import load_data
@@ -59,8 +61,9 @@ class Data:
     train: Split
     valid: Split
     test: Split
-    said: tuple[str, ...] = ()
-    new: bool = False
+    said: tuple[str, ...] = field(default=(), kw_only=True)
+    levels_declared: bool = field(default=False, kw_only=True)
+    new: bool = field(default=False, kw_only=True)
 
     @classmethod
     def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
@@ -70,11 +73,14 @@ class Data:
             DataError: If there are too few examples.
             UsageError: If an option does not fit this data.
         """
+        declared = options.levels != "auto" or (raw.levels or 0) > 256
+        raw, options = fit_levels(raw, options)
         raw = fit_images(raw, options)
         parts = divided(raw.parts, options)
         spec, notes = standardised(_described(raw, options), parts["train"], options)
+        spec = replace(spec, absent=_absent(parts["train"], len(raw.classes)))
         train, valid, test = (_split(name, parts[name], raw, spec, options) for name in ("train", "valid", "test"))
-        return cls(spec, options, train, valid, test, said=(*raw.notes, *notes))
+        return cls(spec, options, train, valid, test, said=(*raw.notes, *notes), levels_declared=declared)
 
     def scaled_as(self, spec: DataSpec) -> Data:
         """The same data, standardised by the numbers of other data: those of the training split of a trained run.
@@ -105,6 +111,7 @@ class Data:
             DataError: If values are above the levels that the model knows.
             UsageError: If an option does not fit this data.
         """
+        raw, options = fit_levels(raw, options)
         raw = as_learned(fit_images(raw, options), model, options)
         spec, whole = _described(raw, options).scaled_as(model), len(raw.parts) == 1
         nothing = next(iter(raw.parts.values())).take(np.arange(0))
@@ -138,7 +145,7 @@ class Data:
             conditions: What a model is given with each example of ``train``, or of each split by its name.
             captions: Texts of each split, by name.
             levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other whole
-                numbers, 2 for booleans, continuous for floats.
+                numbers, 2 for booleans, continuous for floats, 16 bits scaled to 256.
             name: Title of the data.
             classes: Names of the labels; their numbers when absent.
             **options: Other fields of :class:`DataOptions`.
@@ -162,7 +169,8 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        return cls.from_raw(raw, DataOptions(data="", **options))  # no name would find these again
+        told = levels if isinstance(levels, int) else "auto"
+        return cls.from_raw(raw, DataOptions(data="", levels=told, **options))  # no name would find these again
 
     @cached_property
     def fingerprint(self) -> str:
@@ -189,9 +197,10 @@ class Data:
 
         Example:
             >>> Data.from_arrays(np.eye(20, 4, dtype=np.uint8)).notes[0]
-            'Only levels 0 ... 1 of 256 are in use...'
+            'Of values 0 ... 255 only 0 ... 1 are in use: ...'
         """
-        return (*self.said, *observed(self.spec, (self.train, self.valid, self.test)))
+        splits = (self.train, self.valid, self.test)
+        return (*self.said, *observed(self.spec, splits, declared=self.levels_declared))
 
     @property
     def description(self) -> str:
@@ -250,6 +259,7 @@ class Data:
             "source": self.options.data,
             "shape": list(self.spec.shape),
             "levels": self.spec.levels,
+            "levels_in_use": levels_in_use((self.train, self.valid, self.test)),
             "dequantized": self.spec.dequantized,
             "classes": list(self.spec.classes),
             "examples": {split.name: len(split) for split in splits},
@@ -283,6 +293,13 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
         captioned=raw.parts["train"].captions is not None,
         condition_shape=() if given is None else tuple(given.shape[1:]),
     )
+
+
+def _absent(train: Part, classes: int) -> tuple[int, ...]:
+    """The classes without an example."""
+    if train.labels is None:
+        return ()
+    return tuple(np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0).tolist())
 
 
 def _stored(split: Split) -> Iterator[bytes]:

@@ -6,14 +6,15 @@ import os
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from ..errors import DataError, reading
 from .images import SUFFIXES
+from .observed import few
 from .store import check_unpacked
 
 __all__ = ["FileTree", "Folder", "OneFile", "Read", "Tar", "Zip", "open_tree"]
@@ -22,8 +23,8 @@ Read = Callable[[], bytes]
 """Gives the bytes of one file."""
 MOST_BYTES = 2**28
 """A larger file is refused: no image is that large."""
-KEPT_TOPS = {"train", "valid", "val", "validation", "test"}
-"""A top-level folder of an archive that means something."""
+SYSTEM = {"__macosx", "thumbs.db", "desktop.ini"}
+"""What operating systems leave behind, hidden or not."""
 MOST_NAME = 2**20
 """Bytes of a name, or of what else a tar notes of a file."""
 
@@ -31,23 +32,23 @@ MOST_NAME = 2**20
 class FileTree(ABC):
     """Regular files under one root, by their names relative to it, with ``/`` between the parts.
 
+    ``sizes`` has the bytes of each in the order of their names, ``folders`` the names of all folders, and ``notes``
+    says what was not followed.
+
     Args:
         path: The folder or the archive.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        sizes = {name: size for name, size in self._sizes().items() if _visible(name)}
-        self.stem = self._common_top(sizes)
-        self.sizes = {name.removeprefix(self.stem): sizes[name] for name in sorted(sizes)}
-
-    def _common_top(self, names: Collection[str]) -> str:
-        """What is left out at the beginning of all names."""
-        return ""
+        self.notes: tuple[str, ...] = ()
+        found = {name: size for name, size in self._sizes().items() if _visible(name)}
+        self.sizes = {name: found[name] for name in sorted(found) if not name.endswith("/")}
+        self.folders = sorted({name.rstrip("/") for name in found if name.endswith("/")} | _above(self.sizes))
 
     @abstractmethod
     def _sizes(self) -> dict[str, int]:
-        """Bytes of every file, by name."""
+        """Bytes of every file, by name; the name of a folder ends in ``/``."""
 
     @abstractmethod
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
@@ -71,8 +72,7 @@ class FileTree(ABC):
                     expected=f"at most {MOST_BYTES:,}",
                 )
         with _reading(self.path):
-            for name, read in self._read_all({self.stem + name for name in names}):
-                yield name.removeprefix(self.stem), read
+            yield from self._read_all(set(names))
 
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
@@ -82,11 +82,19 @@ class FileTree(ABC):
 
 
 class Folder(FileTree):
-    """A folder and all folders in it; links are followed, hidden files are not seen."""
+    """A folder and all folders in it; hidden files are not seen.
+
+    Links are followed, and a folder is visited once, whatever links lead to it: under its own name if it has one here.
+    """
 
     def _sizes(self) -> dict[str, int]:
+        walk = _Walk(self.path)
         with _reading(self.path):
-            return {_relative(path, self.path): path.stat().st_size for path in _files(self.path)}
+            walk.visit(self.path)
+            for link in walk.links:  # which grows, while links lead to more of them
+                walk.visit(link)
+        self.notes = tuple(walk.notes())
+        return walk.sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
         return ((name, partial(self._bytes, name)) for name in sorted(names))
@@ -112,12 +120,7 @@ class OneFile(Folder):
 
 
 class Archive(FileTree):
-    """One file that holds a folder; a single top-level folder in it is left out of the names."""
-
-    def _common_top(self, names: Collection[str]) -> str:
-        tops = {name.partition("/")[0] for name in names}
-        single = len(tops) == 1 and all("/" in name for name in names) and not tops & KEPT_TOPS
-        return f"{tops.pop()}/" if single else ""
+    """One file that holds a folder."""
 
     def state(self) -> str:
         """Size and time of the archive."""
@@ -130,13 +133,18 @@ class Tar(Archive):
 
     def _sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
+        links: list[str] = []
         together = 0
         with _reading(self.path), tarfile.open(self.path, tarinfo=_Member) as tar:
-            for member in filter(tarfile.TarInfo.isreg, tar):
-                sizes[_cleaned(member.name)] = member.size
-                together += member.size
+            for member in tar:
+                if not (member.isreg() or member.isdir()):
+                    links.append(member.name)
+                    continue
+                sizes[_cleaned(member.name) + "/" * member.isdir()] = member.size if member.isreg() else 0
+                together += member.size if member.isreg() else 0
                 check_unpacked(self.path, together)
             _check_end(tar)
+        self.notes = _not_followed(links)
         return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
@@ -152,16 +160,16 @@ class Zip(Archive):
 
     def _sizes(self) -> dict[str, int]:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
-            sizes = {_cleaned(info.filename): info.file_size for info in archive.infolist() if not info.is_dir()}
+            sizes = {_zipped(info.filename): info.file_size for info in archive.infolist()}
             check_unpacked(self.path, sum(sizes.values()))
             return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
-                if not info.is_dir() and _cleaned(info.filename) in names:
+                if _zipped(info.filename) in names:
                     content = archive.read(info)
-                    yield _cleaned(info.filename), partial(bytes, content)
+                    yield _zipped(info.filename), partial(bytes, content)
 
 
 def open_tree(path: Path) -> FileTree:
@@ -204,26 +212,72 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(tar)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (path for name in names if (path := Path(root, name)).is_file())
+class _Walk:
+    """What lies under a folder, each real folder visited once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.seen = root, set[tuple[int, int]]()
+        self.sizes: dict[str, int] = {}
+        self.links: list[Path] = []
+        self.again: list[str] = []
+        self.unread: list[str] = []
+
+    def visit(self, top: Path) -> None:
+        """Adds a folder and all below it, and the links that lead out of them to folders."""
+        for root, folders, names in os.walk(top, onerror=_raise):
+            status = os.stat(root)  # noqa: PTH116
+            if (key := (status.st_dev, status.st_ino)) in self.seen:
+                self.again += [self._name(Path(root))] if Path(root) == top else []
+                folders.clear()
+                continue
+            self.seen.add(key)
+            self.sizes[f"{self._name(Path(root))}/"] = 0
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            self.links += [path for name in folders if (path := Path(root, name)).is_symlink()]
+            for name in names:
+                self._add(Path(root, name))
+
+    def _add(self, path: Path) -> None:
+        if path.is_file():
+            self.sizes[self._name(path)] = path.stat().st_size
+        elif _visible(path.name):
+            self.unread.append(self._name(path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def notes(self) -> Iterator[str]:
+        """Links that added nothing, and what is neither file nor folder."""
+        if self.again:
+            yield f"Links to folders that are read already add nothing: {few(sorted(self.again))}."
+        if self.unread:
+            yield f"Left out, as broken links or no regular files: {few(sorted(self.unread))}."
+
+
+def _not_followed(links: Sequence[str]) -> tuple[str, ...]:
+    return (f"Links and devices in the archive are not followed: {few(links)}.",) if links else ()
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
 def _cleaned(name: str) -> str:
     return name.removeprefix("./").lstrip("/")
 
 
+def _above(names: Iterable[str]) -> set[str]:
+    """The folders that lie above some files."""
+    return {str(folder) for name in names for folder in PurePosixPath(name).parents} - {"."}
+
+
+def _zipped(name: str) -> str:
+    """A name in a zip, some of which are written with the separators of Windows."""
+    return _cleaned(name.replace("\\", "/"))
+
+
 def _visible(name: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return not any(part.startswith(".") or part.lower() in SYSTEM for part in name.split("/"))
 
 
 def _check_end(tar: tarfile.TarFile) -> None:

@@ -65,7 +65,7 @@ def binarized_mnist(options: DataOptions, mirror: Mirror) -> Raw:
 def omniglot(options: DataOptions, mirror: Mirror) -> Raw:
     """Handwritten characters, ink bright on dark, at 28x28 unless asked otherwise; labels are the alphabets."""
     trees = dict(zip(("train", "test"), map(open_tree, fetched("omniglot", mirror)), strict=True))
-    alphabets = tuple(sorted({name.partition("/")[0] for tree in trees.values() for name in tree.sizes}))
+    alphabets = tuple(sorted({_alphabet(name) for tree in trees.values() for name in _drawn(tree)}))
     parts = {split: _drawings(tree, alphabets, options) for split, tree in trees.items()}
     return Raw("omniglot", parts, 256, alphabets)
 
@@ -111,11 +111,20 @@ def _idx_part(images: Path, labels: Path) -> Part:
 
 
 def _drawings(tree: FileTree, alphabets: tuple[str, ...], options: DataOptions) -> Part:
-    names = [name for name in tree.sizes if name.endswith(".png") and name.count("/") == 2]
+    names = _drawn(tree)
     if not names:
         raise DataError(
             f"{tree.path} is not the published file.", got="no drawings", expected="alphabet/character01/0001_01.png"
         )
-    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey")
-    labels = np.array([alphabets.index(name.partition("/")[0]) for name in names])
+    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey", mode="L").values
+    labels = np.array([alphabets.index(_alphabet(name)) for name in names])
     return Part(255 - images, labels)
+
+
+def _drawn(tree: FileTree) -> list[str]:
+    """The drawings, ``images_background/alphabet/character01/0001_01.png``."""
+    return [name for name in tree.sizes if name.endswith(".png") and name.count("/") >= 2]
+
+
+def _alphabet(name: str) -> str:
+    return name.split("/")[-3]

@@ -13,7 +13,7 @@ from .raw import Array
 from .spec import DataSpec
 from .split import Split
 
-__all__ = ["described", "few", "observed"]
+__all__ = ["dark_note", "described", "few", "levels_in_use", "observed", "one_binary_value"]
 
 MOST_BYTES = 2**30
 """Values that take more than this, all splits together, are not searched for duplicates."""
@@ -35,10 +35,11 @@ def described(spec: DataSpec, splits: Sequence[Split]) -> str:
     return "; ".join(parts)
 
 
-def observed(spec: DataSpec, splits: Sequence[Split]) -> Iterator[str]:
-    """Notes on levels, classes and duplicates."""
-    yield from _levels(splits)
-    yield from _classes(spec, splits[0])
+def observed(spec: DataSpec, splits: Sequence[Split], *, declared: bool) -> Iterator[str]:
+    """Notes on levels (on those that are not used, unless somebody declared them), on classes and on duplicates."""
+    yield from _levels(splits, declared)
+    if spec.absent:  # as class 0 where labels count from 1
+        yield f"Without a training example: class {few([spec.classes[number] for number in spec.absent])}."
     yield from _duplicates(splits)
 
 
@@ -53,21 +54,48 @@ def few(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:NAMED])) + more
 
 
-def _levels(splits: Sequence[Split]) -> Iterator[str]:
-    """That a large part of the levels is not used, as where 12 bits lie in 16, or a mask is 0 and 1 in 8."""
-    levels = splits[0].transform.levels
-    if levels is None or levels == 2:
-        return
+def dark_note(low: int, high: int, levels: int) -> str:
+    """That only the lower of some levels are in use.
+
+    Example:
+        >>> dark_note(0, 4095, 65536)
+        'Of values 0 ... 65535 only 0 ... 4095 are in use: --levels 4096 declares that there are no more, ...'
+    """
+    return (
+        f"Of values 0 ... {levels - 1} only {low} ... {high} are in use: --levels {high + 1} declares that there are "
+        "no more, --levels stretch spreads them over the whole range."
+    )
+
+
+def levels_in_use(splits: Sequence[Split]) -> dict[str, int] | None:
+    """The lowest and the highest stored level and how many there are; None of continuous or no data."""
+    if splits[0].transform.levels is None or not any(map(len, splits)):
+        return None
     used = np.flatnonzero(np.any([_in_use(split) for split in splits], axis=0))
-    low, high = int(used[0]), int(used[-1])
-    if len(used) == 1:
+    return {"lowest": int(used[0]), "highest": int(used[-1]), "count": len(used)}
+
+
+def one_binary_value(split: Split) -> str:
+    """The levels in use, if binarizing makes one value of them all; else nothing."""
+    binarize, levels = split.transform.binarize, split.transform.levels
+    if binarize == "none" or levels is None or (used := levels_in_use((split,))) is None:
+        return ""
+    low, high = used["lowest"] / (levels - 1), used["highest"] / (levels - 1)
+    one = high <= 0.5 or low > 0.5 if binarize == "threshold" else high == 0 or low == 1
+    return f"levels {used['lowest']} ... {used['highest']} of {levels}" if one else ""
+
+
+def _levels(splits: Sequence[Split], declared: bool) -> Iterator[str]:
+    """That a large part of the levels is not used, as where 12 bits lie in 16, or a mask is 0 and 1 in 8."""
+    levels, used = splits[0].transform.levels, levels_in_use(splits)
+    if levels is None or levels == 2 or used is None:
+        return
+    low, high = used["lowest"], used["highest"]
+    if low == high:
         yield f"All values are the same: level {low} of {levels}."
-    elif high < (levels - 1) / 2:
-        yield (
-            f"Only levels {low} ... {high} of {levels} are in use, so the data is dark: --levels {high + 1} declares "
-            "that there are no more, --levels stretch spreads them over the whole range."
-        )
-    elif len(used) == 2:
+    elif high < (levels - 1) / 2 and not declared:
+        yield dark_note(low, high, levels)
+    elif used["count"] == 2:
         yield f"Only two levels are in use, {low} and {high} of {levels}: --binarize threshold makes them 0 and 1."
 
 
@@ -76,15 +104,6 @@ def _in_use(split: Split) -> npt.NDArray[np.bool_]:
     for rows in _chunks(split):
         found[np.asarray(rows, np.uint8)] = True
     return found
-
-
-def _classes(spec: DataSpec, train: Split) -> Iterator[str]:
-    """That a class has no training example, as class 0 where labels count from 1."""
-    if train.labels is None or not spec.classes:
-        return
-    counts = np.bincount(train.labels.cpu().numpy(), minlength=len(spec.classes))
-    if without := [name for name, count in zip(spec.classes, counts, strict=True) if not count]:
-        yield f"Without a training example: class {few(without)}."
 
 
 def _duplicates(splits: Sequence[Split]) -> Iterator[str]:

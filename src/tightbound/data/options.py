@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import UnknownName, UsageError
 from ..spec import register
 
-__all__ = ["DataOptions"]
+__all__ = ["DataOptions", "ends"]
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Color = Literal["as-is", "grey", "rgb"]
 Standardize = Literal["auto", "none", "per-entry"]
+
+MOST_LEVELS = 2**16
+"""Levels that can be declared."""
 
 
 @register("data-options")
@@ -22,7 +27,8 @@ class DataOptions:
 
     Raises:
         UnknownName: If ``binarize``, ``color`` or ``standardize`` is not one of its values.
-        UsageError: If a number is out of range, or ``binarize`` and ``dequantize`` are asked for together.
+        UsageError: If a number is out of range, the levels are none, or ``binarize`` and ``dequantize`` are asked for
+            together.
 
     Example:
         >>> DataOptions("mnist", binarize="dynamic", validation=0.05).validation
@@ -48,6 +54,10 @@ class DataOptions:
     """Give continuous data mean 0 and standard deviation 1 on the training split: where it is far from that, a vector
     entry by entry and an image as a whole (auto); never; or always, each feature or channel by itself (per-entry).
     Log-densities and errors stay in the data's own units."""
+    levels: int | str = "auto"
+    """What the values of images and whole numbers mean. auto: 8 bits as they are, 16 bits scaled to 256 levels; a
+    number N: values 0 to N - 1 (2 for masks of 0 and 1, 4096 for 12 bits); LOW:HIGH: these become black and white;
+    stretch: the lowest and highest value in use become black and white."""
     validation: float = 0.1
     """Share of the training split held out to choose a model, at most 10,000 examples (0: none; official validation
     splits are kept)."""
@@ -61,6 +71,7 @@ class DataOptions:
             raise UnknownName("color", self.color, get_args(Color))
         if self.standardize not in get_args(Standardize):
             raise UnknownName("way to standardize", self.standardize, get_args(Standardize))
+        _check_levels(self.levels)
         if self.binarize != "none" and self.dequantize:
             raise UsageError(
                 "Data is either binarized or dequantized.",
@@ -80,3 +91,33 @@ class DataOptions:
             raise UsageError(
                 "The seed of a split is out of range.", got=f"split_seed={self.split_seed}", expected="0 ... 2^32 - 1"
             )
+
+
+def ends(levels: str) -> tuple[float, float]:
+    """The two values of ``"LOW:HIGH"``.
+
+    Raises:
+        UsageError: If it is no such pair.
+
+    Example:
+        >>> ends("0:4095")
+        (0.0, 4095.0)
+    """
+    low, _, high = levels.partition(":")
+    with suppress(ValueError):
+        if math.isfinite(float(high) - float(low)) and float(low) < float(high):
+            return float(low), float(high)
+    raise UsageError(
+        "These are no levels.",
+        got=f"levels={levels!r}",
+        expected=f"auto, stretch, a number from 2 to {MOST_LEVELS}, or LOW:HIGH with LOW below HIGH",
+        remedy="Try --levels stretch, or --levels 4096 for values of 12 bits.",
+    )
+
+
+def _check_levels(levels: int | str) -> None:
+    if isinstance(levels, int):
+        if not 2 <= levels <= MOST_LEVELS:
+            ends(str(levels))
+    elif levels not in ("auto", "stretch"):
+        ends(levels)

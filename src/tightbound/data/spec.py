@@ -33,6 +33,7 @@ class DataSpec:
         scale: What it is then divided by, s: as many numbers.
         low: In the data's own units, what a picture of it draws black.
         high: In the data's own units, what a picture of it draws white.
+        absent: Numbers of the classes that no training example has.
 
     Example:
         >>> DataSpec("digits", shape=(1, 8, 8), levels=17).dimensions
@@ -50,6 +51,7 @@ class DataSpec:
     scale: tuple[float, ...] = ()
     low: float = 0.0
     high: float = 1.0
+    absent: tuple[int, ...] = ()
 
     @property
     def dimensions(self) -> int:

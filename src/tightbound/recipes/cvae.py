@@ -132,7 +132,7 @@ def condition_of(options: Conditioned, data: DataSpec) -> Condition:
             remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
         )
     if name == "class":
-        return ClassCondition(data.classes, options.drop_condition)
+        return ClassCondition(data.classes, options.drop_condition, data.absent)
     if name == "text":
         return TextCondition(options.vocabulary, options.caption_length, options.drop_condition)
     return VectorCondition(data.condition_shape, options.drop_condition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..data import Data, DataSpec
+from ..data.observed import one_binary_value
 from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
@@ -16,12 +17,19 @@ def check_data(data: Data) -> None:
     """Refuses what cannot be trained on.
 
     Raises:
-        UsageError: If it is no data, or has no training examples.
+        UsageError: If it is no data, has no training examples, or nothing is left of them when they are binarized.
     """
     if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
     if len(data.train) == 0:
         raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+    if one := one_binary_value(data.train):
+        raise UsageError(
+            f"Binarized, all values of {data.spec.name!r} are the same.",
+            got=f"binarize={data.options.binarize!r} of {one}",
+            expected="values on both sides of one half",
+            remedy="Say what the values are: --levels 2 for masks of 0 and 1; or spread them: --levels stretch.",
+        )
 
 
 def said_of_data(data: Data) -> Iterator[str]:
