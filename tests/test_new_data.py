@@ -75,6 +75,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> t
 
 def encoded(run: Path, data: Path | None, *words: str) -> dict[str, Pixels]:
     out = run.parent / "latents.npz"
+    out.unlink(missing_ok=True)
     named = [] if data is None else ["--data", str(data)]
     assert main(["encode", str(run), *named, "--out", str(out), *words]) == 0
     with np.load(out, allow_pickle=False) as arrays:
@@ -170,12 +171,13 @@ def test_one_picture_is_enough(
     assert not RunFolder(run).evaluation.exists()
     assert encoded(run, new)["mean"].shape == (count, 3)
     for command in ("reconstruct", "traverse"):
-        out, errors = told(capsys, command, run, "--data", new, "--out", tmp_path / "a.npz")
-        assert ("0" if what == "array" else "7.png") in out.removeprefix(str(tmp_path / "a.npz"))
-        assert not errors
-    with np.load(tmp_path / "a.npz") as arrays:
+        path = tmp_path / f"{command}.npz"
+        out, errors = told(capsys, command, run, "--data", new, "--out", path)
+        assert ("0" if what == "array" else "7.png") in out.removeprefix(str(path))
+        assert ("note: one example" in errors) == (command == "traverse" and count == 1)
+    with np.load(tmp_path / "traverse.npz") as arrays:
         assert arrays["mean"].shape[:2] == (3, 10)
-    words = ("interpolate", run, "--data", new, "--out", tmp_path / "a.npz")
+    words = ("interpolate", run, "--data", new, "--out", tmp_path / "i.npz")
     assert "1 pair needs 2 examples" in told(capsys, *words, code=2)[1] if count == 1 else told(capsys, *words)
 
 
@@ -187,7 +189,7 @@ def test_every_example_is_diagnosed_and_reported(run: Path, tmp_path: Path, caps
     assert not RunFolder(run).diagnosis.exists()
     told(capsys, "report", run, "--data", new, "-k", 5)
     page = RunFolder(run).report.read_text()
-    assert "On 5" in page
+    assert "On 5 examples" in page
     assert "independent pixels" in page, "the baselines are fitted to what the run has learned from"
     found = json.loads(told(capsys, "compare", run, run, "--data", new, "-k", 5, "--json")[0])
     assert (found["n"], found["split"]) == (5, "all")
@@ -201,9 +203,12 @@ def test_pictures_show_what_there_is_and_say_which(
     assert "16 of 20 examples of new: 0.png, 1.png, 10.png, 11.png, ..." in out
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert len(arrays["names"]) == len(arrays["mean"]) == 16
-    out, _ = told(capsys, "reconstruct", run, "--data", new, "-n", 20, "--out", tmp_path / "a.npz")
+    out, _ = told(capsys, "reconstruct", run, "--data", new, "-n", 20, "--out", tmp_path / "c.npz")
     assert "20 of 20 examples" in out
-    assert "at most 20" in told(capsys, "reconstruct", run, "--data", new, "-n", 21, code=2)[1]
+    assert (
+        "at most 20"
+        in told(capsys, "reconstruct", run, "--data", new, "-n", 21, "--out", tmp_path / "d.npz", code=2)[1]
+    )
     out, _ = told(capsys, "sample", run, "-n", 3, "--out", tmp_path / "b.png")
     assert "3 samples" in out
     out, _ = told(capsys, "encode", run, "--out", tmp_path / "z.npz")
@@ -357,15 +362,15 @@ def test_a_class_that_was_never_learned_is_no_condition(tmp_path: Path) -> None:
 def test_every_condition_of_a_file_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = classes(tmp_path / "own", "bird", "cat")
     options = ["--steps", "2", "--latent-dim", "2", "--hidden", "8", "--no-pictures", "--device", "cpu"]
-    run, file, out = tmp_path / "run", tmp_path / "asked.txt", tmp_path / "a.npz"
+    run, file = tmp_path / "run", tmp_path / "asked.txt"
     assert main(["train", "cvae", "--data", str(source), "--out", str(run), *options]) == 0
     for lines, words, n, note in ((1, (), 64, ""), (70, (), 70, ""), (70, ("-n", "5"), 5, "the first 5 of 70")):
+        out = tmp_path / f"{lines}-{n}.npz"
         file.write_text("bird\ncat\n" * (lines // 2) or "cat\n")
         _, errors = told(capsys, "sample", run, "--condition-file", file, "--out", out, *words)
         assert note in errors
         assert bool(errors) == bool(note)
         with np.load(out) as arrays:
             assert len(arrays["mean"]) == n
-    told(capsys, "sample", run, "--condition", "cat", "-n", 2, "--out", tmp_path / "b.png")
-    out, _ = told(capsys, "sample", run, "--condition", "cat", "-n", 2, "--out", tmp_path / "b.png")
-    assert "2 samples given cat" in out
+    said, _ = told(capsys, "sample", run, "--condition", "cat", "-n", 2, "--out", tmp_path / "b.png")
+    assert "2 samples given cat" in said

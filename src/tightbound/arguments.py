@@ -151,7 +151,7 @@ def named(split: Split, n: int) -> str:
     Example:
         >>> from tightbound.data import load_data
         >>> named(load_data("digits").test, 6)
-        '6 of 360 test examples of digits: 6, 8, 12, 13, ...'
+        '6 of 360 test examples of digits: 4, 5, 6, 9, ...'
     """
     names = ", ".join([*split.names[: min(n, NAMED)], *(["..."] if n > NAMED else [])])
     return f"{n} of {counted([split])}: {names}"

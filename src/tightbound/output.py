@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_names",
     "check_output",
+    "examples_of",
     "print_comparison",
     "print_diagnosis",
     "print_evaluation",
@@ -29,6 +30,16 @@ __all__ = [
 ]
 
 
+def examples_of(n: int, split: str) -> str:
+    """So many examples of a split, in words.
+
+    Example:
+        >>> examples_of(40, "test"), examples_of(1, "all")
+        ('40 test examples', '1 example')
+    """
+    return f"{n:,} {'' if split == 'all' else f'{split} '}example{'s' * (n != 1)}"
+
+
 def print_evaluation(found: dict[str, Any]) -> None:
     """An evaluation as a table, its notes below."""
     from rich.console import Console
@@ -36,7 +47,7 @@ def print_evaluation(found: dict[str, Any]) -> None:
 
     how = {"importance": f"k = {found['k']}", "auto": f"k = {found['k']} or more"}
     told = how.get(found["method"], f"k = {found['k']}, {found['method']} sampling")
-    table = Table(title=f"{found['n']} {found['split']} examples, {told}")
+    table = Table(title=f"{examples_of(found['n'], found['split'])}, {told}")
     for column in ("", "value", "standard error", "unit"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     units: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
@@ -121,7 +132,7 @@ def print_diagnosis(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     fewer = f"; likelihood and gap: {found['fit_n']}" if found["fit_n"] not in (0, found["n"]) else ""
-    table = Table(title=f"{found['n']} {found['split']} examples{fewer}")
+    table = Table(title=f"{examples_of(found['n'], found['split'])}{fewer}")
     for column in ("nats per example", "value", "standard error", ""):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
     for name, (words, goal) in _DIAGNOSED.items():
@@ -157,7 +168,7 @@ def print_comparison(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     runs, console = found["runs"], Console(highlight=False)
-    title = f"{found['n']} {found['split']} examples, k = {found['k']}"
+    title = f"{examples_of(found['n'], found['split'])}, k = {found['k']}"
     table = Table("", *(escape(run["label"]) for run in runs), title=title)
     for name in ("recipe", "data", "steps", "parameters"):
         table.add_row(name, *(escape(str(run[name])) for run in runs))

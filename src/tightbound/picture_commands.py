@@ -302,6 +302,9 @@ def traverse(
     part = part_of(loaded, split)
     if not 0 <= example < len(part):
         raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    if len(part) < 2:
+        _check_quantiles(model)
+        print("note: one example does not tell which dimensions are active: the first of them", file=sys.stderr)
     means, _ = posterior_means(model, part)
     dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
@@ -314,6 +317,17 @@ def traverse(
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
+
+
+def _check_quantiles(model: LatentVariableModel) -> None:
+    """Refuses to move through the quantiles of the codes of one example."""
+    if model.prior is None:
+        raise UsageError(
+            "Without a prior, how far to move is learned from the codes of several examples.",
+            got="1 example",
+            expected="at least 2",
+            remedy="Leave --data out, or give more.",
+        )
 
 
 def complete(

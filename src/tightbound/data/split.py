@@ -88,7 +88,7 @@ class Split:
         Example:
             >>> from tightbound.data import load_data
             >>> load_data("digits").test.subset(3).names
-            ('6', '8', '12')
+            ('4', '5', '6')
         """
         if self.files is not None:
             return self.files

@@ -56,7 +56,8 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     """What the run reached, in a sentence or two of text."""
     e, own = m.evaluation, rows[0]
     there = len(m.data.split(e.split))
-    where = f"On {e.n:,}{'' if e.n == there else f' of {there:,}'} {e.split} examples"
+    what = "examples" if e.split == "all" else f"{e.split} examples"
+    where = f"On {e.n:,}{'' if e.n == there else f' of {there:,}'} {what}"
     active, latents = active_units(m.model.posterior, m.codes)
     what = "positions of codes" if is_code_space(m.model.posterior) else "latent dimensions"
     active = f"{active} of {latents} {what} are active." if latents else "It has no latent."
