@@ -208,12 +208,13 @@ class _Run:
 
     def _warn(self, restarted: bool) -> None:
         """Says what speaks against the run while nothing has been computed for it."""
-        lines = list(said_before(self.model, self.config.data_spec, len(self.train_split)))
-        if self.warmup > self.steps:
-            lines.append(never_warm(self.warmup, self.steps, self._beta(self.steps - 1)))
-        lines += said_of_place(self.folder, self.lock, restarted)
         console = Console(stderr=True, quiet=not self.fabric.is_global_zero, highlight=False)
-        for line in lines:
+        for line in said_before(self.model, self.config.data_spec, len(self.train_split)):
+            console.print(line, soft_wrap=True, markup=False)
+        if self.warmup > self.steps:
+            line = never_warm(self.warmup, self.steps, self._beta(self.steps - 1))
+            console.print(line, soft_wrap=True, markup=False)
+        for line in said_of_place(self.folder, self.lock, restarted):
             console.print(line, soft_wrap=True, markup=False)
 
     def go(self, stop: Stop) -> TrainingResult:
