@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: fuzz demo test check format bench reproduce clean kills
+.PHONY: demo test check format bench reproduce clean fuzz kills
 
 demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
 	rm -rf runs/demo
@@ -49,6 +49,7 @@ $(PEERS_STAMP): benchmarks/requirements-peers.txt constraints.txt
 		--requirement benchmarks/requirements-peers.txt
 	touch $(PEERS_STAMP)
 
+.PHONY: kills
 kills: $(STAMP)  ## Kill trainings at sixty file events each, fill their disks, and compare how they end
 	rm -rf runs/kills
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py runs/kills

@@ -71,58 +71,6 @@ Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; de
 Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
 
 
-def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
-    """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
-
-    Args:
-        out: What shall be written; None for a place of the command's own.
-        overwrite: Whether it may be there.
-        *sources: Run folders and data, by their paths or names, which are to stay as they are.
-
-    Raises:
-        UsageError: If it may not be written.
-        CheckpointError: If a run's config cannot be read.
-    """
-    from .runs import RunFolder
-
-    if out is None:
-        return
-    whole = out.resolve()
-    if any(RunFolder(folder).config_file.is_file() and RunFolder(folder).owns(whole) for folder in whole.parents[:2]):
-        raise _not_there(out, "a file of a run")
-    for source in sources:
-        if whole in (data := _data_of(source)) or not data.isdisjoint(whole.parents):
-            raise _not_there(out, f"a place in {source}, or in its data")
-    if out.is_dir():
-        raise _not_there(out, "a folder")
-    if out.exists() and not overwrite:
-        raise UsageError(
-            f"{out} is there already.",
-            got=f"--out {out}",
-            expected="a name that is free",
-            remedy="Choose another name, or replace it: --overwrite.",
-        )
-
-
-def _data_of(source: object) -> set[Path]:
-    """The files and folders that a run, or what names data, is read from."""
-    from .runs import RunFolder
-
-    path = Path(str(source)).expanduser()
-    if source is None or str(source) in DATASETS or not path.exists():
-        return set()
-    if not RunFolder(path).config_file.is_file():
-        return {path.resolve()}
-    options = RunFolder(path).config().data
-    return set() if options is None or not options.data else _data_of(options.data)
-
-
-def _not_there(out: Path, what: str) -> UsageError:
-    return UsageError(
-        f"{out} is not to be written over.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
-    )
-
-
 def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
     """A run's model, and its data or another that fits the model; what was done to that is said."""
     from .runs import load_run_data
@@ -221,3 +169,55 @@ def model_of(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
     from .training.device import find_device
 
     return RunFolder(run), load(run).to(find_device(device))
+
+
+def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
+    """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
+
+    Args:
+        out: What shall be written; None for a place of the command's own.
+        overwrite: Whether it may be there.
+        *sources: Run folders and data, by their paths or names, which are to stay as they are.
+
+    Raises:
+        UsageError: If it may not be written.
+        CheckpointError: If a run's config cannot be read.
+    """
+    from .runs import RunFolder
+
+    if out is None:
+        return
+    whole = out.resolve()
+    if any(RunFolder(folder).config_file.is_file() and RunFolder(folder).owns(whole) for folder in whole.parents[:2]):
+        raise _not_there(out, "a file of a run")
+    for source in sources:
+        if whole in (data := _data_of(source)) or not data.isdisjoint(whole.parents):
+            raise _not_there(out, f"a place in {source}, or in its data")
+    if out.is_dir():
+        raise _not_there(out, "a folder")
+    if out.exists() and not overwrite:
+        raise UsageError(
+            f"{out} is there already.",
+            got=f"--out {out}",
+            expected="a name that is free",
+            remedy="Choose another name, or replace it: --overwrite.",
+        )
+
+
+def _data_of(source: object) -> set[Path]:
+    """The files and folders that a run, or what names data, is read from."""
+    from .runs import RunFolder
+
+    path = Path(str(source)).expanduser()
+    if source is None or str(source) in DATASETS or not path.exists():
+        return set()
+    if not RunFolder(path).config_file.is_file():
+        return {path.resolve()}
+    options = RunFolder(path).config().data
+    return set() if options is None or not options.data else _data_of(options.data)
+
+
+def _not_there(out: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{out} is not to be written over.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
+    )

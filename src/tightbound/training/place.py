@@ -77,11 +77,11 @@ def said_of_place(folder: RunFolder, lock: Lock | None, restarted: bool) -> Iter
 
 @contextmanager
 def saying_way_on(folder: RunFolder) -> Iterator[None]:
-    """Adds to the remedy for what could not be written within it how to go on from there."""
+    """Within it, what cannot be written is told with how to go on from there."""
     try:
         yield
     except CheckpointError as error:
         saved = folder.checkpoint("last").is_file()
         then = "go on with --resume: the last checkpoint is unharmed" if saved else "start again: nothing is lost"
-        remedy = f"{error.remedy} Then {then}."
+        remedy = f"Free some space, or see that the folder can be written; then {then}."
         raise CheckpointError(error.message, got=error.got, expected=error.expected, remedy=remedy) from None
