@@ -313,9 +313,10 @@ def recipes(json: Json = False) -> None:
 def data(
     source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
     /,
+    label: Annotated[str, arg(metavar="COLUMN", help="Column of a table that holds the classes.")] = "",
     json: Json = False,
 ) -> None:
-    """The named data sets, or what is in one of them, a folder, an archive or an array.
+    """The named data sets, or what is in one of them, a folder, an archive, an array or a table.
 
     Example: tightbound data digits
     """
@@ -333,7 +334,7 @@ def data(
     else:
         from .data import load_data
 
-        found = load_data(source).summary()
+        found = load_data(source, label=label).summary()
     print_json(found) if json else print_pairs(found)
 
 

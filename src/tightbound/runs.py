@@ -334,8 +334,11 @@ def _counts(fingerprint: str) -> str:
 
 def _other_data(config: RunConfig, source: str) -> Data:
     from .data import load_data
+    from .data.tables import TABLES
 
-    return load_data(dataclasses.replace(config.data or DataOptions(), data=source, standardize="none"))
+    options = config.data or DataOptions()
+    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
+    return load_data(dataclasses.replace(options, data=source, label=label, standardize="none"))
 
 
 def _check_fits(model: DataSpec, data: DataSpec) -> None:

@@ -22,6 +22,7 @@ from .reshape import fit_images
 from .spec import DataSpec
 from .split import Split
 from .standardise import standardised
+from .tables import check_label
 from .transform import Transform
 
 __all__ = ["Data", "SplitName"]
@@ -85,8 +86,8 @@ class Data:
         """
         if self.spec.levels is not None:
             return self
-        splits = {name: self.split(name).scaled_as(spec) for name in ("train", "valid", "test")}
-        return dataclasses.replace(self, spec=self.spec.scaled_as(spec), **splits)
+        train, valid, test = (split.scaled_as(spec) for split in (self.train, self.valid, self.test))
+        return dataclasses.replace(self, spec=self.spec.scaled_as(spec), train=train, valid=valid, test=test)
 
     @classmethod
     def from_arrays(
@@ -127,6 +128,8 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
+        asked = DataOptions(data="", **options)  # no name would find these again
+        check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
         raw = from_arrays(
             name,
@@ -137,7 +140,7 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        return cls.from_raw(raw, DataOptions(data="", **options))  # no name would find these again
+        return cls.from_raw(raw, asked)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -85,6 +85,9 @@ def train(
         raise UnknownName("training option", unknown[0], known)
     options = dataclasses.replace(options or TrainingOptions(), **changes)
     keep_freed_memory()
+    if resume:  # as the run saw it, whatever a later version would make of it
+        data = data.scaled_as(RunFolder(Path(out)).config().data_spec)
+        model.data_spec = None if model.data_spec is None else data.spec
     return _run(_Run(model, data, RunFolder(Path(out)), options, objective), resume, resume_from)
 
 
