@@ -181,7 +181,6 @@ def test_a_linear_vae_of_unscaled_columns_reaches_probabilistic_pca(tmp_path: Pa
     assert result.best_bound == pytest.approx(elbo.value, abs=0.05)
     read = [record for record in RunFolder(tmp_path / "run").records() if record["split"] == "valid"]
     assert max(record["bound"] for record in read) == result.best_bound
-    assert read[-1]["bound"] == pytest.approx(read[-1]["reconstruction"] - read[-1]["kl"], abs=1e-3)
 
 
 def test_the_bound_of_dequantised_data_is_logged_in_its_own_nats(tmp_path: Path) -> None:
