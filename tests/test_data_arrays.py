@@ -164,9 +164,8 @@ ONE_HOT = np.eye(3)[np.arange(20) % 3]
 def test_labels_of_every_kind(
     labels: npt.NDArray[Any], classes: tuple[str, ...], first: list[int], tmp_path: Path
 ) -> None:
-    np.savez(
-        tmp_path / "set.npz", train=random_bytes(20, 4), test=random_bytes(3, 4), y_test=labels[:3], y_train=labels
-    )
+    train, test = random_bytes(20, 4), random_bytes(3, 4)
+    np.savez(tmp_path / "set.npz", train=train, test=test, y_test=labels[:3], y_train=labels)
     data = load_data(tmp_path / "set.npz")
     assert data.spec.classes == classes
     assert data.test.labels is not None
