@@ -27,7 +27,7 @@ from tightbound.models import LatentVariableModel
 from tightbound.pictures import drawable
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
-from tightbound.recipes import VAE, LinearVAE
+from tightbound.recipes import CVAE, VAE, LinearVAE
 from tightbound.runs import RunFolder, load, load_run_data
 
 COLUMNS = np.array([1.0, 1e3, 1e6])
@@ -320,9 +320,14 @@ def test_a_loss_that_is_no_number_at_once_is_of_the_values(tmp_path: Path) -> No
     model = LatentVariableModel(
         StandardNormal(1), Gaussian(network(1, 2), (1,), (2,)), DiagonalGaussian(network(2, 2), (2,))
     )
-    with refused(TrainingError, "at step 0", "values from", "--standardize auto") as caught:
+    with refused(TrainingError, "at step 0", "values from", "--standardize auto"):
         tb.train(model, data, out=tmp_path / "run", steps=5)
-    del caught
+
+
+def test_a_loss_that_is_no_number_at_once_may_be_of_the_conditions(tmp_path: Path) -> None:
+    data = Data.from_arrays(np.eye(20, 3), conditions=np.full((20, 1), 1e38))
+    with refused(TrainingError, "at step 0", "conditions, which are not standardised, from 1e+38"):
+        tb.train(CVAE(latent_dim=1).build(data.spec), data, out=tmp_path / "run", steps=5)
 
 
 def test_a_measure_of_no_likelihood_has_no_offset() -> None:

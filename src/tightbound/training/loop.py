@@ -33,7 +33,7 @@ from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, check_range, never_warm, said_before
+from .notes import check_data, check_range, never_warm, said_before, values_too_large
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
@@ -347,11 +347,7 @@ class _Run:
 
     def _how_to_go_on(self) -> str:
         if self.run.step == 0:  # nothing has been learned that could have gone wrong
-            x = self.train_split.batch(self._batch_indices()).x
-            return (
-                f"The model sees values from {x.min():.3g} to {x.max():.3g}. If that is far from 1, bring them into "
-                "range: continuous data by --standardize auto; else try --precision 32-true. Then start a new run."
-            )
+            return values_too_large(self.train_split.batch(self._batch_indices()))
         last = self.folder.checkpoint("last")
         lower = "Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true"
         return f"{lower}; the last good state is in {last}."
