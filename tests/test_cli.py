@@ -334,7 +334,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "compare": ["data", "device", "json", "k", "limit", "out", "runs", "seed", "split"],
         "info": ["json", "run"],
         "recipes": ["json"],
-        "data": ["json", "source"],
+        "data": ["json", "label", "source"],
     }
 
 
