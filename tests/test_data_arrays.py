@@ -39,10 +39,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ((20, 8, 8, 4), (4, 8, 8)),
         ((20, 4, 8, 8), (4, 8, 8)),
         ((20, 16, 8, 8), (16, 8, 8)),
+        ((60, 16, 16, 5), (5, 16, 16)),
+        ((20, 8, 8, 16), (16, 8, 8)),
+        ((20, 8, 8, 8), (8, 8, 8)),
+        ((20, 5, 8, 9), (5, 8, 9)),
+        ((20, 16, 8, 9), (16, 8, 9)),
     ],
 )
 def test_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert Data.from_arrays(random_bytes(*shape)).spec.shape == expected
+
+
+@pytest.mark.parametrize("shape", [(20, 8, 9, 5), (20, 9, 8, 7), (20, 12, 9, 6)])
+def test_channels_that_cannot_be_told_are_refused_with_what_to_type(shape: tuple[int, ...]) -> None:
+    images = random_bytes(*shape)
+    with refused(DataError, str(shape), "x.transpose(0, 3, 1, 2)", "x.transpose(0, 1, 3, 2)"):
+        Data.from_arrays(images)
+    last = Data.from_arrays(images.transpose(0, 3, 1, 2))
+    assert last.spec.shape == (shape[3], shape[1], shape[2])
+    second = Data.from_arrays(images.transpose(0, 1, 3, 2))
+    assert second.spec.shape == (shape[1], shape[3], shape[2])
 
 
 def test_channels_are_moved_with_their_pixels() -> None:
@@ -129,6 +145,86 @@ def test_a_label_without_a_class_and_splits_of_two_shapes() -> None:
         Data.from_arrays(random_bytes(5, 2), random_bytes(5, 3))
     with refused(UnknownName, "'testing'"):
         Data.from_arrays(random_bytes(5, 2), labels={"testing": np.zeros(5)})
+
+
+ONE_HOT = np.eye(3)[np.arange(20) % 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "first"),
+    [
+        (np.array(["dog", "cat"])[np.arange(20) % 2], ("cat", "dog"), [1, 0, 1]),
+        (np.array([b"dog", b"cat"])[np.arange(20) % 2], ("cat", "dog"), [1, 0, 1]),
+        (np.array(["ä", "z"])[np.arange(20) % 2][:, None], ("z", "ä"), [1, 0, 1]),
+        (ONE_HOT, ("0", "1", "2"), [0, 1, 2]),
+        (ONE_HOT.astype(np.bool_), ("0", "1", "2"), [0, 1, 2]),
+        (np.arange(20)[:, None] % 2, ("0", "1"), [0, 1, 0]),
+    ],
+    ids=["words", "bytes", "a column of words", "one-hot", "one-hot booleans", "a column"],
+)
+def test_labels_of_every_kind(
+    labels: npt.NDArray[Any], classes: tuple[str, ...], first: list[int], tmp_path: Path
+) -> None:
+    train, test = random_bytes(20, 4), random_bytes(3, 4)
+    np.savez(tmp_path / "set.npz", train=train, test=test, y_test=labels[:3], y_train=labels)
+    data = load_data(tmp_path / "set.npz")
+    assert data.spec.classes == classes
+    assert data.test.labels is not None
+    assert data.test.labels.tolist() == first
+    assert len(data.said) == (labels.dtype.kind in "US" or (labels.ndim == 2 and labels.shape[1] > 1))
+
+
+def test_words_are_numbered_by_the_classes_that_are_given() -> None:
+    labels = {"train": np.array(["a", "c"] * 10), "test": np.array(["b"] * 4)}
+    data = Data.from_arrays(random_bytes(20, 2), random_bytes(4, 2), labels=labels)
+    assert data.spec.classes == ("a", "b", "c")
+    data = Data.from_arrays(random_bytes(20, 2), random_bytes(4, 2), labels=labels, classes=("c", "b", "a"))
+    assert data.spec.classes == ("c", "b", "a")
+    assert data.test.labels is not None
+    assert data.test.labels.tolist() == [1] * 4
+    with refused(DataError, "test", "'b' at index 0", "one of: a, c"):
+        Data.from_arrays(random_bytes(20, 2), random_bytes(4, 2), labels=labels, classes=("a", "c"))
+
+
+def test_rows_that_are_not_one_hot_are_refused_with_what_to_type() -> None:
+    for rows in (ONE_HOT + np.eye(20, 3), ONE_HOT * 0.5, random_bytes(20, 3)):
+        with refused(DataError, "labels of shape (20, 3)", "argmax", "save them as c"):
+            Data.from_arrays(random_bytes(20, 2), labels=rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("faces.mat", ["a MATLAB file", "numpy.save('faces.npy', scipy.io.loadmat('faces.mat')[NAME])"]),
+        ("images.pt", ["torch.save", "pickle", "numpy.save('images.npy', torch.load('images.pt', weights_only=True))"]),
+        ("images.PTH", ["torch.save"]),
+        ("images.pkl", ["pickle", "could run code"]),
+        ("images.h5", ["HDF5", "h5py.File('images.h5')[NAME][:]"]),
+        ("numbers.json", ["JSON", "json.load"]),
+        ("numbers.txt", ["text file", "numpy.loadtxt('numbers.txt')"]),
+        ("sheet.xlsx", ["spreadsheet", "Export the sheet as a .csv."]),
+        ("images.7z", ["archive", "Unpack it"]),
+        ("x.safetensors", ["tensors", "safetensors.numpy.load_file"]),
+    ],
+)
+def test_files_of_others_are_answered_by_what_they_are(name: str, parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with refused(DataError, *parts):
+        load_data(tmp_path / name)
+
+
+def test_a_folder_of_arrays_is_answered_by_what_it_is(tmp_path: Path) -> None:
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", random_bytes(4, 4))
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    with refused(DataError, "a folder of .npy files", "numpy.stack", "numpy.savez"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(("dimensions", "remedy"), [(1, "x[:, None]"), (5, "x.reshape(len(x), -1)")])
+def test_too_few_or_many_dimensions_say_what_to_type(dimensions: int, remedy: str) -> None:
+    with refused(DataError, remedy):
+        Data.from_arrays(random_bytes(*[8] * dimensions))
 
 
 def test_labels_follow_their_examples() -> None:

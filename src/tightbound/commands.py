@@ -386,7 +386,7 @@ def data(
     options: Annotated[OmitArgPrefixes[DataOptions], arg(help="How it is read.")] = DataOptions(),  # noqa: B008
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """The named data sets, or what is in one of them, a folder, an archive or an array.
+    """The named data sets, or what is in one of them, a folder, an archive, an array or a table.
 
     Example: tightbound data scans/ --levels stretch
     """

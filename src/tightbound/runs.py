@@ -387,8 +387,11 @@ def _counts(fingerprint: str) -> str:
 
 def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
     from .data.load import load_data, load_for_learned
+    from .data.tables import TABLES
 
-    options = dataclasses.replace(config.data or DataOptions(), data=source, standardize="none")
+    options = config.data or DataOptions()
+    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
+    options = dataclasses.replace(options, data=source, label=label, standardize="none")
     if divide:
         return load_data(options)
     found = load_for_learned(options, config.data_spec, config.fingerprint)

@@ -25,6 +25,7 @@ from .reshape import fit_images
 from .spec import DataSpec
 from .split import Split, joined
 from .standardise import standardised
+from .tables import check_label
 from .transform import Transform
 
 __all__ = ["Data", "SplitName"]
@@ -159,6 +160,9 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
+        told = levels if isinstance(levels, int) else "auto"
+        asked = DataOptions(data="", levels=told, **options)  # no name would find these again
+        check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
         raw = from_arrays(
             name,
@@ -169,8 +173,7 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        told = levels if isinstance(levels, int) else "auto"
-        return cls.from_raw(raw, DataOptions(data="", levels=told, **options))  # no name would find these again
+        return cls.from_raw(raw, asked)
 
     @cached_property
     def fingerprint(self) -> str:

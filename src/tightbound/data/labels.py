@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .raw import Array
 
-__all__ = ["MOST_CLASSES", "as_labels", "as_words"]
+__all__ = ["MOST_CLASSES", "as_labels", "told_classes"]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ def as_labels(
     if flat and all(some.dtype.kind in "US" for some in flat.values()):
         for split, some in flat.items():
             _check_count(some, counts[split], split)
-        return as_words({split: _text(some) for split, some in flat.items()}, classes)
+        return _of_words({split: _text(some) for split, some in flat.items()}, classes)
     hot = [split for split, some in flat.items() if _one_hot(some)]
     numbers = {split: some.argmax(1) if split in hot else some for split, some in flat.items()}
     found = {split: _class_numbers(some, counts[split], split) for split, some in numbers.items()}
@@ -48,7 +48,7 @@ def as_labels(
     return found, _named(found, classes), notes
 
 
-def as_words(
+def _of_words(
     words: Mapping[str, npt.NDArray[np.str_]], classes: tuple[str, ...] = ()
 ) -> tuple[dict[str, Numbers], tuple[str, ...], tuple[str, ...]]:
     """The place of each word among the classes: those that are given, or all words in their order.
@@ -70,8 +70,19 @@ def as_words(
                 got=f"{str(some[strange][0])!r} at index {strange.argmax()}",
                 expected=f"one of: {', '.join(map(str, names[:20].tolist()))}",
             )
-    told = f"{', '.join(map(str, names[:5].tolist()))}{', ...' if len(names) > 5 else ''}"
-    return found, tuple(map(str, names.tolist())), (f"Labels are words: {len(names)} classes, {told}.",)
+    classes = tuple(map(str, names.tolist()))
+    return found, classes, (f"The labels are words: {told_classes(classes)}.",)
+
+
+def told_classes(names: Sequence[str]) -> str:
+    """How many classes there are, and the first of them.
+
+    Example:
+        >>> told_classes(["cat", "dog"])
+        '2 classes, cat, dog'
+    """
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{len(names):,} classes, {', '.join(names[:5])}{more}"
 
 
 def _text(words: Array) -> npt.NDArray[np.str_]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import check_file
-from ..errors import DataError, UnknownName, UsageError
+from ..errors import DataError, UnknownName
 from .array_files import read_array_file
 from .catalogue import DATASETS
 from .collection import Data
@@ -18,7 +18,7 @@ from .options import DataOptions
 from .others import refuse_others
 from .raw import Raw
 from .spec import DataSpec
-from .tables import TABLES, read_table
+from .tables import TABLES, check_label, read_table
 
 __all__ = ["load_data", "load_for_learned"]
 
@@ -90,7 +90,7 @@ def _absolute(source: str) -> str:
 
 
 def _read(options: DataOptions, mirror: str | None) -> Raw:
-    _check_label(options)
+    check_label(options)
     if options.data in READERS:
         return READERS[options.data](options, mirror)
     path = Path(options.data).expanduser()
@@ -104,16 +104,6 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
         return read_table(path, options.label)
     refuse_others(path)
     return read_folder(path, options)
-
-
-def _check_label(options: DataOptions) -> None:
-    if options.label and Path(options.data).suffix.lower() not in TABLES:
-        raise UsageError(
-            "Only a table has a column of labels.",
-            got=f"label={options.label!r} with {options.data!r}",
-            expected=f"a {', '.join(TABLES)}",
-            remedy="Leave --label out: folders give classes by their names, an .npz by its array `y`.",
-        )
 
 
 def _not_found(source: str) -> Exception:

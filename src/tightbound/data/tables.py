@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from ..errors import DataError, UnknownName, UsageError, reading
 from .arrays import checked_values
-from .labels import MOST_CLASSES, as_words
+from .labels import MOST_CLASSES, told_classes
+from .options import DataOptions
 from .raw import Part, Raw
 from .store import memory_limit
 
-__all__ = ["TABLES", "read_table"]
+__all__ = ["TABLES", "check_label", "read_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of what is read here."""
@@ -32,6 +33,9 @@ MOST_COLUMNS = 2**16
 """A table with more is taken for one whose rows are its columns."""
 BLOCK = 2**20
 """Numbers that are gathered before they become an array."""
+MOST_CHARACTERS = 200
+"""Of the name of a class."""
+GAPS = "Fill in or drop the rows that have gaps."
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -51,13 +55,13 @@ def read_table(path: Path, label: str = "") -> Raw:
         UsageError: If it is a Parquet table and pyarrow is not installed.
     """
     read = _parquet if path.suffix.lower() == ".parquet" else _text
-    with reading(path, expected="a table of numbers", remedy="Export the table again, as a .csv in UTF-8."):
+    with reading(path, expected="a table in UTF-8", remedy="Export the table again, as a .csv in UTF-8."):
         names, blocks, classes = read(path, label)
     values = checked_values(np.concatenate(blocks) if blocks else np.zeros((0, 0)), None, path.name)
     if len(values) == 0 or not names:
         raise DataError(
             f"{path} has no numbers for a model to see.",
-            got=f"{len(values)} rows, {len(names)} columns{f' beside {label!r}' if label else ''}",
+            got=f"{len(classes) or len(values)} rows, {len(names)} columns{f' beside {label!r}' if label else ''}",
             expected="a row for each example, a column for each feature",
         )
     numbers, names_of_classes, notes = (None, (), ()) if not label else _classes(classes, label)
@@ -66,16 +70,32 @@ def read_table(path: Path, label: str = "") -> Raw:
     return Raw(path.stem, {"train": Part(values, numbers)}, None, names_of_classes, (told, *notes))
 
 
+def check_label(options: DataOptions) -> None:
+    """Refuses a column of labels where there are no columns.
+
+    Raises:
+        UsageError: If the data is no table.
+    """
+    if options.label and Path(options.data).suffix.lower() not in TABLES:
+        raise UsageError(
+            "Only a table has a column of labels.",
+            got=f"label={options.label!r} with {options.data!r}",
+            expected=f"data that ends in {', '.join(TABLES)}",
+            remedy="Leave --label out: folders name their classes, an .npz has them as `y`; in Python as `labels`.",
+        )
+
+
 def _classes(words: Sequence[str], label: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
     """Numbers in the order of their size, other words in the order of the alphabet."""
     found = set(words)
-    if whole := all(_is_whole(word) for word in found):
-        words = [str(int(float(word))) for word in words]
-    elif all(_number(word) is not None for word in found):
+    whole = all(_is_whole(word) for word in found)
+    if not whole and all(_number(word) is not None for word in found):
         _refuse_measurements(label, found)
-    names = sorted(set(words), key=int) if whole else sorted(found)
-    numbers, classes, (told,) = as_words({"train": np.array(words)}, tuple(names))
-    return numbers["train"], classes, (told.replace("Labels are words", f"Labels are those of column {label!r}"),)
+    name_of = {word: str(int(float(word))) if whole else word for word in found}
+    names = sorted(set(name_of.values()), key=int if whole else None)
+    place = {name: i for i, name in enumerate(names)}
+    numbers = np.fromiter((place[name_of[word]] for word in words), np.int64, len(words))
+    return numbers, tuple(names), (f"Column {label!r} holds the labels: {told_classes(names)}.",)
 
 
 def _refuse_measurements(label: str, found: set[str]) -> NoReturn:
@@ -96,39 +116,52 @@ def _text(path: Path, label: str) -> tuple[list[str], list[Block], list[str]]:
         separator = _separator(first)
         file.seek(0)
         rows = csv.reader(_lines(path, file), delimiter=separator, strict=True)
-        names = _header(path, next(rows, []), separator)
+        names = _header(path, next(_rows(path, rows), (0, list[str]()))[1], separator)
         place = _place(path, names, label)
         kept = [name for i, name in enumerate(names) if i != place]
         return kept, *_body(path, rows, names, place)
 
 
-def _body(path: Path, rows: Any, names: list[str], place: int | None) -> tuple[list[Block], list[str]]:
-    room = _Room(path)
-    classes, flat, empty = list[str](), list[float](), 0
-    for row in rows:
-        line = rows.line_num
-        if not row:
-            empty = empty or line
-            continue
-        if empty:
-            raise DataError(f"{path} has an empty line.", got=f"line {empty}", remedy="Delete the line.")
+def _body(path: Path, reader: Any, names: list[str], place: int | None) -> tuple[list[Block], list[str]]:
+    room, classes, flat = _Room(path), _Classes(path), list[float]()
+    for line, row in _rows(path, reader):
         if len(row) != len(names):
             _refuse_ragged(path, line, len(row), len(names))
         if place is not None:
-            classes.append(_class(path, line, names[place], row.pop(place)))
-            if len(classes) % BLOCK == 0:
-                room.check_classes(classes)
+            classes.add(row.pop(place), names[place], f"line {line}")
         try:
-            flat.extend(map(float, row))
+            numbers = list(map(float, row))
         except ValueError:
             _refuse_entry(path, line, names, place, row)
-        if not all(-LARGEST <= value <= LARGEST for value in flat[-len(row) :]) or any("_" in text for text in row):
+        if not all(-LARGEST <= number <= LARGEST for number in numbers) or any("_" in text for text in row):
             _refuse_entry(path, line, names, place, row)
+        flat += numbers
         if len(flat) >= BLOCK:
-            room.add(flat, len(row))
+            room.add(np.array(flat).reshape(-1, len(row)))
             flat = list[float]()
-    room.add(flat, len(names) - (place is not None))
-    return room.blocks, classes
+    if flat:
+        room.add(np.array(flat).reshape(-1, len(names) - (place is not None)))
+    return room.blocks, classes.words
+
+
+def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Every row with the number of its last line; empty lines at the end are none."""
+    empty = 0
+    try:
+        for row in reader:
+            if not row:
+                empty = empty or reader.line_num
+            elif empty:
+                raise DataError(f"{path} has an empty line.", got=f"line {empty}", remedy="Delete the line.")
+            else:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"{path} cannot be read beyond line {reader.line_num}.",
+            got=error,
+            expected="fields with closed quotes",
+            remedy="Close the quote, or export the table again.",
+        ) from error
 
 
 class _Room:
@@ -141,11 +174,7 @@ class _Room:
     def __init__(self, path: Path) -> None:
         self.path, self.blocks = path, list[Block]()
 
-    def add(self, flat: list[float], columns: int) -> None:
-        if flat:
-            self.append(np.array(flat).reshape(-1, columns))
-
-    def append(self, block: Block) -> None:
+    def add(self, block: Block) -> None:
         self.blocks.append(block)
         size, limit = sum(block.nbytes for block in self.blocks), memory_limit()
         if 2 * size > limit:  # they are joined at the end
@@ -156,9 +185,31 @@ class _Room:
                 remedy="Save it as an .npy, which is read from the disk bit by bit; or set TIGHTBOUND_MEMORY_LIMIT.",
             )
 
-    def check_classes(self, classes: list[str]) -> None:
-        if len(set(classes)) > MOST_CLASSES:
-            raise DataError(f"{self.path} has too many classes.", expected=f"at most {MOST_CLASSES:,}")
+
+class _Classes:
+    """The labels that have been read, each word kept once.
+
+    Args:
+        path: The table.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.words, self.found = path, list[str](), dict[str, str]()
+
+    def add(self, text: str, column: str, where: str) -> None:
+        word = text.strip()
+        self.words.append(self.found.setdefault(word, word))
+        problem = "lacks a label" if word.lower() in MISSING else ""
+        problem = "has a label that is a text, no class" if len(word) > MOST_CHARACTERS else problem
+        problem = f"has more than {MOST_CLASSES:,} classes" if len(self.found) > MOST_CLASSES else problem
+        if problem:
+            got = f"{_short(word) if word else 'nothing'} in {where}, column {column!r}"
+            raise DataError(
+                f"{self.path} {problem}.",
+                got=got,
+                expected="one of some classes in every row",
+                remedy="Correct or drop the row, or leave --label out.",
+            )
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[str]:
@@ -194,10 +245,10 @@ def _header(path: Path, names: list[str], separator: str) -> list[str]:
         problem, got = "has a column without a name", f"column {names.index('') + 1} of line 1"
         remedy = "If it numbers the rows, leave it out (pandas: to_csv(..., index=False)); else name it."
     elif repeated := [name for name, count in Counter(names).items() if count > 1]:
-        problem, got = "names two columns alike", f"{_short(repeated[0])} in line 1"
+        problem, got, remedy = "names two columns alike", f"{_short(repeated[0])} in line 1", "Rename one of them."
     else:
         return names
-    expected = f"a first line with at most {MOST_COLUMNS:,} different names"
+    expected = f"a first line that names the columns, at most {MOST_COLUMNS:,}"
     raise DataError(f"{path} {problem}.", got=got, expected=expected, remedy=remedy)
 
 
@@ -207,14 +258,6 @@ def _place(path: Path, names: list[str], label: str) -> int | None:
     if label not in names:
         raise UnknownName(f"column of {path.name}", label, names[:50])
     return names.index(label)
-
-
-def _class(path: Path, line: int, name: str, text: str) -> str:
-    if text.strip().lower() in MISSING:
-        raise DataError(
-            f"{path} lacks a label.", got=f"{_short(text)} in line {line}, column {name!r}", remedy="Drop the row."
-        )
-    return text.strip()
 
 
 def _refuse_ragged(path: Path, line: int, got: int, expected: int) -> NoReturn:
@@ -230,15 +273,18 @@ def _refuse_entry(path: Path, line: int, names: list[str], place: int | None, ro
     """Names the first field of a row that is no number."""
     kept = [name for i, name in enumerate(names) if i != place]
     name, text = next((name, text) for name, text in zip(kept, row, strict=True) if _number(text) is None)
-    missing = text.strip().lower() in MISSING
-    remedy = f"If the column is the class of each row: --label {_short(name)}. Else drop it, or turn it into numbers."
-    if _number(text.strip().replace(",", ".")) is not None:
-        remedy = "Write decimals with a point."
+    problem, remedy = "holds what is no number", f"Is it the class of each row? --label {_short(name)}. Else drop it."
+    if text.strip().lower() in MISSING:
+        problem, remedy = "lacks a number", GAPS
+    elif _number(text.replace(",", ".")) is not None:
+        remedy = "Write decimals with a point, and thousands without a comma."
+    elif _is_infinite(text):
+        problem, remedy = "holds a number that float32 does not", "Drop the row, or give the column in larger units."
     raise DataError(
-        f"{path} lacks a number." if missing else f"{path} holds what is no number.",
-        got=f"{'nothing' if not text.strip() else _short(text)} in line {line}, column {name!r}",
+        f"{path} {problem}.",
+        got=f"{_short(text) if text.strip() else 'nothing'} in line {line}, column {name!r}",
         expected="finite numbers",
-        remedy="Fill in or drop the rows that have gaps." if missing else remedy,
+        remedy=remedy,
     )
 
 
@@ -249,6 +295,13 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if abs(value) <= LARGEST and "_" not in text else None
+
+
+def _is_infinite(text: str) -> bool:
+    try:
+        return abs(float(text)) > LARGEST and "_" not in text
+    except ValueError:
+        return False
 
 
 def _is_whole(text: str) -> bool:
@@ -274,21 +327,17 @@ def _parquet(path: Path, label: str) -> tuple[list[str], list[Block], list[str]]
         ) from None
     with parquet.ParquetFile(path) as table:
         names = [str(name) for name in table.schema_arrow.names]
-        if len(names) > MOST_COLUMNS:
+        if len(names) > MOST_COLUMNS or len(set(names)) < len(names):
             _header(path, names, ",")
-        place, room, classes = _place(path, names, label), _Room(path), list[str]()
-        row = 0
+        place, room, classes, row = _place(path, names, label), _Room(path), _Classes(path), 1
         for batch in table.iter_batches(batch_size=max(1, BLOCK // max(1, len(names)))):
-            columns = list[Block]()
-            for i, name in enumerate(names):
-                if i == place:
-                    classes += [_class(path, row + j, name, str(v)) for j, v in enumerate(batch.column(i).to_pylist())]
-                else:
-                    columns.append(_numbers(path, row, name, batch.column(i)))
+            columns = [_numbers(path, row, names[i], batch.column(i)) for i in range(len(names)) if i != place]
             if columns:
-                room.append(np.stack(columns, 1))
+                room.add(np.stack(columns, 1))
+            for i, value in enumerate([] if place is None else batch.column(place).to_pylist()):
+                classes.add("" if value is None else str(value), label, f"row {row + i}")
             row += batch.num_rows
-    return [name for i, name in enumerate(names) if i != place], room.blocks, classes
+    return [name for i, name in enumerate(names) if i != place], room.blocks, classes.words
 
 
 def _numbers(path: Path, row: int, name: str, column: Any) -> Block:
@@ -303,8 +352,6 @@ def _numbers(path: Path, row: int, name: str, column: Any) -> Block:
             f"{path} {'lacks a number' if missing else 'holds what is no number'}.",
             got=f"{'nothing' if missing else _short(str(values[first]))} in row {row + first}, column {name!r}",
             expected="finite numbers",
-            remedy="Fill in or drop the rows that have gaps."
-            if missing
-            else f"If the column is the class of each row: --label {_short(name)}. Else drop it.",
+            remedy=GAPS if missing else f"Is it the class of each row? --label {_short(name)}. Else drop it.",
         )
     return values.astype(np.float64)

@@ -8,6 +8,7 @@ or stay as they are. Draws come from torch's global generator.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,7 +94,13 @@ def widths(spec: DataSpec) -> Tensor:
 
 def _along(numbers: tuple[float, ...], x: Tensor, dimensions: int) -> Tensor:
     """One number for all, or one for each entry of the first dimension of examples, to be broadcast over x."""
-    return torch.tensor(numbers, dtype=x.dtype, device=x.device).view(-1, *[1] * (dimensions - 1))
+    return _tensor(numbers, x.dtype, x.device).view(-1, *[1] * (dimensions - 1))
+
+
+@lru_cache(maxsize=8)
+def _tensor(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, because a copy to a device waits for all that was asked of it before."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def _mirror_half(values: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from .device import by_first, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, check_range, never_warm, said_before, said_of_data
+from .notes import check_data, check_range, never_warm, said_before, said_of_data, values_too_large
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .place import check_free, check_resumable, held, said_of_place, saying_way_on
@@ -90,6 +90,9 @@ def train(
         raise UnknownName("training option", unknown[0], known)
     options = dataclasses.replace(options or TrainingOptions(), **changes)
     keep_freed_memory()
+    if resume:  # as the run saw it, whatever a later version would make of it
+        data = data.scaled_as(RunFolder(Path(out)).config().data_spec)
+        model.data_spec = None if model.data_spec is None else data.spec
     return _run(_Run(model, data, RunFolder(Path(out)), options, objective), resume, resume_from)
 
 
@@ -375,11 +378,7 @@ class _Run:
 
     def _how_to_go_on(self) -> str:
         if self.run.step == 0:  # nothing has been learned that could have gone wrong
-            x = self.train_split.batch(self._batch_indices()).x
-            return (
-                f"The model sees values from {x.min():.3g} to {x.max():.3g}. If that is far from 1, bring them into "
-                "range: continuous data by --standardize auto; else try --precision 32-true. Then start a new run."
-            )
+            return values_too_large(self.train_split.batch(self._batch_indices()))
         last = self.folder.checkpoint("last")
         lower = "Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true"
         return f"{lower}; the last good state is in {last}."

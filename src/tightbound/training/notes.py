@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..data import Data, DataSpec
+from ..data import Batch, Data, DataSpec
 from ..data.observed import one_binary_value
 from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 
-__all__ = ["check_data", "check_range", "never_warm", "said_before", "said_of_data"]
+__all__ = ["check_data", "check_range", "never_warm", "said_before", "said_of_data", "values_too_large"]
 
 
 def check_data(data: Data) -> None:
@@ -56,6 +56,18 @@ def check_range(model: LatentVariableModel, spec: DataSpec) -> None:
         got=f"{spec.low:.4g} to {spec.high:.4g}, with --standardize none",
         expected=f"at most {MOST:g}, beyond which float32 cannot tell the likelihood to a nat",
         remedy="Leave --standardize auto: densities and errors stay in the data's own units.",
+    )
+
+
+def values_too_large(batch: Batch) -> str:
+    """What to do where the first loss is no number: nothing has been learned yet that could have gone wrong."""
+    seen = f"The model sees values from {batch.x.min():.3g} to {batch.x.max():.3g}"
+    if batch.conditions is not None:
+        known = batch.conditions[~batch.conditions.isnan()]
+        seen += f" and conditions, which are not standardised, from {known.min():.3g} to {known.max():.3g}"
+    return (
+        f"{seen}. Bring what is far from 1 into range: continuous data by --standardize auto, conditions before they "
+        "are saved; else try --precision 32-true. Then start a new run."
     )
 
 
