@@ -269,9 +269,9 @@ def test_what_is_not_trusted_is_a_bound_without_an_error(copy: RunFolder, measur
     material = gather(copy.path)
     assert material.evaluation.proposals == {"unreached": 360}
     assert says in _verdict(material)
-    for page in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
-        assert "≤ 77.25" in page
-        assert "77.25 ±" not in page
+    for part in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
+        assert "≤ 77.25" in part
+        assert "77.25 ±" not in part
 
 
 def test_device_and_seed_are_the_callers(copy: RunFolder) -> None:
