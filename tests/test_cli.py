@@ -53,6 +53,15 @@ def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
+def test_evaluate_prints_a_bound_without_an_error_where_it_is_not_trusted(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed(capsys, "evaluate", run, "--limit", "40", "--budget", "0").splitlines()
+    assert lines[0].startswith("NLL ≤ ")
+    assert not any("±" in line for line in lines)
+    assert next(line for line in lines if "│ nll" in line).count("–") == 1
+
+
 def test_evaluate_prints_the_promised_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(printed(capsys, "evaluate", run, "-k", "10", "--json"))
     for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim"):
@@ -360,7 +369,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("lr", "out", "overwrite", "patience", "seed", "vocabulary", "weight_decay"),
         ],
         "evaluate": [
-            *("compile", "data", "device", "json", "k", "limit", "method"),
+            *("budget", "compile", "data", "device", "json", "k", "limit", "method"),
             *("precision", "run", "sample_quality", "seed", "split", "temperatures"),
         ],
         "complete": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],

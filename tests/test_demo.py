@@ -17,8 +17,11 @@ def test_the_demo_reaches_85_nats(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = str(tmp_path / "demo")
     assert main([*command, "--out", run, "--no-pictures"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", run, "-k", "1000", "--json"]) == 0
+    assert main(["evaluate", run, "--budget", "1000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 360
     assert found["measure"] == "mass"
     assert found["nll"]["value"] < 85
+    assert found["trusted"] is True
+    assert "±" in found["headline"]
+    assert sum(found["proposals"].values()) == 360

@@ -260,6 +260,20 @@ def test_the_verdict_says_what_the_number_is(copy: RunFolder, measure: str, says
     assert ("negative log-likelihood" in head) == (measure in ("mass", "bound"))
 
 
+@pytest.mark.parametrize(
+    ("measure", "says"),
+    [("mass", "log-likelihood is at most 77.25 nats"), ("density", "the log-density is at least −77.25 nats")],
+)
+def test_what_is_not_trusted_is_a_bound_without_an_error(copy: RunFolder, measure: str, says: str) -> None:
+    _change_evaluation(copy, **NLL, measure=measure, trusted=False, method="auto", proposals={"unreached": 360})
+    material = gather(copy.path)
+    assert material.evaluation.proposals == {"unreached": 360}
+    assert says in _verdict(material)
+    for part in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
+        assert "≤ 77.25" in part
+        assert "77.25 ±" not in part
+
+
 def test_device_and_seed_are_the_callers(copy: RunFolder) -> None:
     first, second = (
         [i for i in _report(copy.path, device="cpu", seed=seed).images() if "image/png" in i] for seed in (0, 1)

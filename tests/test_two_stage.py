@@ -420,3 +420,13 @@ def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
     assert {name.split(".")[0] for name in reached} == {"prior"}
     left = {name for name, p in model.named_parameters() if p.requires_grad and p.numel()} - reached
     assert not left
+
+
+@pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it imports its compiler
+def test_a_compiled_density_keeps_conditions_to_the_prior(data: Data) -> None:
+    model = TwoStage(vq(), dataclasses.replace(SMALL, prior="pixelcnn", condition="class")).build(data.spec)
+    plain, compiled = (evaluate(model, data.test, k=1, compile=compile).nll for compile in (False, True))
+    assert plain is not None
+    assert compiled is not None
+    assert compiled.value == pytest.approx(plain.value, abs=1e-3)

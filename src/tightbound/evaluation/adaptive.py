@@ -42,6 +42,10 @@ LR, WIDER = 0.1, 1.2
 """Of the optimisation, in units of the encoder's posterior; and the factor on the best standard deviations."""
 SHARES = (0.85, 0.1, 0.05)
 """Of the optimised posterior, the encoder's and the prior in a proposal: the last two find what the first misses."""
+SMALL, HALF = 4, (0.5, 0.1, 0.4)
+"""In so few dimensions samples of the prior find a mode that q lacks, which no weights of q's samples can show."""
+EQUAL = 1 - 1e-6
+"""Share of the samples that count where q is exact, whose weights are all the same."""
 MORE = 8
 """How many times as many samples where the optimised posterior is not yet enough."""
 CHAINS = 16
@@ -253,7 +257,9 @@ def climb(
         compile: Whether the first rung compiles the density behind the decoder.
     """
     start = time.monotonic()
-    values = over(model, split, SAMPLES, _first, seed=seed, precision=precision, compile=compile)
+    values = over(
+        model, split, SAMPLES, partial(_first, small=_is_small(terms)), seed=seed, precision=precision, compile=compile
+    )
     pace = (time.monotonic() - start) / (SAMPLES * (len(split) + int(values["sound"].sum())))
     rungs = _rungs(terms, annealing or Annealing())
     found, order = Climb.begun(values, ("posterior", *(rung.name for rung in rungs))), epoch_order(seed, 0, len(split))
@@ -308,14 +314,19 @@ def _climb_one(
 
 def _rungs(terms: Terms, annealing: Annealing) -> list[Rung]:
     """What can be climbed: posteriors are optimised, and annealed, over vectors of real numbers alone."""
+    shares = HALF if _is_small(terms) else SHARES
     if not _over_vectors(terms):
         return [Rung("more_samples", _more_samples, 2 * MORE * SAMPLES)]
     transitions = (CHAINS + PILOTS) * annealing.steps * annealing.leapfrog
     return [
-        _optimised("optimised", steps=100, draws=4, k=SAMPLES, chunk=100),
-        _optimised("more_samples", steps=300, draws=8, k=MORE * SAMPLES, chunk=25),
+        _optimised("optimised", shares, steps=100, draws=4, k=SAMPLES, chunk=100),
+        _optimised("more_samples", shares, steps=300, draws=8, k=MORE * SAMPLES, chunk=25),
         Rung("annealed", partial(_annealed, annealing=annealing), GRADIENT * transitions, chunk=4, least=NEGLIGIBLE),
     ]
+
+
+def _is_small(terms: Terms) -> bool:
+    return _over_vectors(terms) and terms.latents[0].posterior.event_shape.numel() <= SMALL
 
 
 def _over_vectors(terms: Terms) -> bool:
@@ -325,22 +336,31 @@ def _over_vectors(terms: Terms) -> bool:
     return has_density(prior) and is_unbounded(prior) and len(prior.event_shape) == 1
 
 
-def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None, small: bool = False) -> dict[str, Tensor]:
     """Samples of the posterior that judge; and others that estimate, where they speak for it."""
-    judged = per_example(model, x, SAMPLES, c)
-    sound = _judged(judged)
-    found = judged | {"sound": sound}
-    if not sound.any():
-        return found
-    again = per_example(model, x[sound], SAMPLES, None if c is None else c[sound])
-    return found | {name: judged[name].masked_scatter(sound, again[name]) for name in _ESTIMATED}
+    found = per_example(model, x, SAMPLES, c)
+    exact = found["effective_samples"] > EQUAL * SAMPLES
+    draw = _with_prior if small else lambda model, x, c: per_example(model, x, SAMPLES, c)
+    judged = draw(model, x, c) if small and not exact.all() else found
+    sound = _judged(judged) & ~exact
+    found |= {name: torch.where(exact, found[name], judged[name]) for name in _ESTIMATED}
+    if sound.any():
+        again = draw(model, x[sound], None if c is None else c[sound])
+        found |= {name: found[name].masked_scatter(sound, again[name]) for name in _ESTIMATED}
+    return found | {"sound": sound | exact}
+
+
+def _with_prior(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    marginal = model(c)
+    parts, (_, prior) = [marginal.posterior(x), marginal.prior()], HALF[1:]
+    return from_proposal(marginal, x, Mixture(parts, (1 - prior, prior)), SAMPLES)
 
 
 def _more_samples(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
     return _twice(lambda: per_example(model, x, MORE * SAMPLES, c))
 
 
-def _optimised(name: str, steps: int, draws: int, k: int, chunk: int) -> Rung:
+def _optimised(name: str, shares: tuple[float, ...], steps: int, draws: int, k: int, chunk: int) -> Rung:
     """Importance samples of the best Gaussian of each example, widened, with a share of what it may have missed."""
 
     def find(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
@@ -349,7 +369,7 @@ def _optimised(name: str, steps: int, draws: int, k: int, chunk: int) -> Rung:
         family = wide_family(q)
         best = family[1](optimised(marginal, x, family, steps, LR, draws))
         with torch.no_grad():
-            proposal = Mixture([widened(best, WIDER), q, marginal.prior()], SHARES)
+            proposal = Mixture([widened(best, WIDER), q, marginal.prior()], shares)
         return _twice(lambda: from_proposal(marginal, x, proposal, k))
 
     return Rung(name, find, GRADIENT * steps * draws + 2 * k, chunk)
