@@ -127,7 +127,7 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        told = levels if isinstance(levels, int) else "auto"
+        told = levels if isinstance(levels, int) and levels > 256 else "auto"
         return cls.from_raw(raw, DataOptions(data="", levels=told, **options))  # no name would find these again
 
     @cached_property
