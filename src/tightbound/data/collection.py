@@ -160,7 +160,7 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
-        told = levels if isinstance(levels, int) else "auto"
+        told = levels if isinstance(levels, int) and levels > 256 else "auto"
         asked = DataOptions(data="", levels=told, **options)  # no name would find these again
         check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
