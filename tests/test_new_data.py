@@ -299,7 +299,8 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_bytes_hold_the_levels_that_the_model_knows(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 17, (20, 4, 4), dtype=np.uint8)
     values[0, 0, 0] = 16
-    run = config_only(tmp_path / "run", Data.from_arrays(values, levels=17))
+    np.savez(tmp_path / "own.npz", x=values, levels=17)
+    run = config_only(tmp_path / "run", tb.load_data(tmp_path / "own.npz"))
     np.save(tmp_path / "new.npy", values[:3])
     found = load_run_data(run, tmp_path / "new.npy")
     assert found.split("all").batch(torch.arange(1)).x.max() == 1
@@ -307,7 +308,7 @@ def test_bytes_hold_the_levels_that_the_model_knows(tmp_path: Path) -> None:
     np.save(tmp_path / "bright.npy", values[:3] * 15)
     with pytest.raises(DataError, match="more levels"):
         load_run_data(run, tmp_path / "bright.npy")
-    binary = config_only(tmp_path / "binary", Data.from_arrays(values, levels=17, binarize="dynamic"))
+    binary = config_only(tmp_path / "binary", tb.load_data(tmp_path / "own.npz", binarize="dynamic"))
     assert "black to the model" in load_run_data(binary, tmp_path / "new.npy").said[0]
     assert not load_run_data(binary, tmp_path / "bright.npy").said
 
