@@ -188,7 +188,8 @@ def estimate_of(
         budget: Seconds that there were.
     """
     mean, bits = mean_of(found), 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
-    doubts = (*_doubts(found), *gap_warning(gap))
+    annealed_share = (found.rung == len(found.names) - 1).double().mean().item()
+    doubts = (*_doubts(found), *gap_warning(gap, annealed_share))
     shapes = found.pareto_k[~found.pareto_k.isnan()]
     in_bits = Estimate(bits * (measure.offset - mean.value), mean.standard_error and bits * mean.standard_error)
     return LikelihoodEstimate(

@@ -209,9 +209,9 @@ def annealing_gap(
     return bidirectional(model, few, k, annealing=annealing, c=c, seed=seed).gap
 
 
-def gap_warning(gap: Estimate | None) -> Iterator[str]:
-    """What a reader must know where annealing is not good enough."""
-    if gap is not None and gap.value > GAP:
+def gap_warning(gap: Estimate | None, share: float = 1.0) -> Iterator[str]:
+    """What a reader must know where annealing is not good enough for the share of the examples that it measured."""
+    if gap is not None and share * gap.value > GAP:
         yield (
             f"on {SIMULATED} simulated examples annealing leaves {gap.value:.2f} nats between its lower and its upper "
             "bound: the nll is an upper bound and cannot be trusted; more --temperatures would lower it"
