@@ -45,7 +45,9 @@ def normal_data(n: int, d: int, seed: int = 0) -> Split:
     return split_of(np.random.default_rng(seed).normal(size=(n, d)))
 
 
-def scaled(factors: list[float], std: float, prior: nn.Module | None = None) -> tuple[LatentVariableModel, float, float]:
+def scaled(
+    factors: list[float], std: float, prior: nn.Module | None = None
+) -> tuple[LatentVariableModel, float, float]:
     """A model of standard normal data, the exact KL of its aggregate posterior from N(0, I), and its information."""
     of, d = torch.tensor(factors, dtype=torch.float64), len(factors)
     likelihood = linear_gaussian(normal_data(2, d).spec, "shared", latent_dim=d)

@@ -162,7 +162,10 @@ def evaluate(
             return bound | (find(model, x, c) if reason is None else {})
 
         values = over(model, split, k, both, seed=seed, precision=precision, compile=compile)
-    estimate = LikelihoodEstimate.of(values, measure, split, samples, method, sure) if reason is None else None
+    annealable = refusal(terms, measure, "annealed") is None
+    estimate = None
+    if reason is None:
+        estimate = LikelihoodEstimate.of(values, measure, split, samples, method, sure, annealable)
     analytic = all(latent.analytic for latent in terms.latents) if terms.bounded else None
     notes = (*_notes(measure, terms.bounded, estimate, reason), *_of_an_untrained_posterior(model, method))
     found = _summary(values, measure, split, samples, method, estimate, analytic, notes)

@@ -52,7 +52,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     if too_much:
         return "under-regularised", *_why_too_much(s)
     if mismatch_matters(s):
-        another = "" if is_fitted(s) else "take a recipe whose prior can learn (vae)"
+        fixed = s.recipe is None or option(s, "prior") is None
+        another = "take a recipe whose prior can learn (vae)" if fixed else ""
         better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
         why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
         return "under-regularised", why, offer(s, *better, otherwise=another)

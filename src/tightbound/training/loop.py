@@ -32,7 +32,7 @@ from .device import cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, never_warm, said_before
+from .notes import check_data, never_warm, said_before, steadier
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .state import Progress, TrainingResult, check_same_run, restore_state, save_state
@@ -336,7 +336,7 @@ class _Run:
             f"The {what} a number at step {self.run.step} (epoch {self.run.step // self.per_epoch}).",
             got=f"{dict(zip(self.rows, sums.tolist(), strict=False))}{more}",
             expected="finite numbers",
-            remedy="Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true; "
+            remedy=f"Start a new run with {steadier(self.options)}; "
             f"the last good state is in {self.folder.checkpoint('last')}.",
         )
 

@@ -8,8 +8,9 @@ from ..data import Data, DataSpec
 from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
+from .options import TrainingOptions
 
-__all__ = ["check_data", "never_warm", "said_before"]
+__all__ = ["check_data", "never_warm", "said_before", "steadier"]
 
 
 def check_data(data: Data) -> None:
@@ -38,3 +39,18 @@ def never_warm(what: str, warmup: int, steps: int, last: float) -> str:
         f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it ends at {last:.2f} of its value; lower "
         "--beta-warmup-epochs or train longer"
     )
+
+
+def steadier(options: TrainingOptions) -> str:
+    """What keeps a loss from diverging that a run did not have.
+
+    Example:
+        >>> steadier(TrainingOptions(clip_norm=1.0, precision="32-true"))
+        'a lower --lr (it was 0.001)'
+    """
+    ways = [f"a lower --lr (it was {options.lr:g})"]
+    if options.clip_norm is None or options.clip_norm > 1:
+        ways.append("--clip-norm 1")
+    if options.precision not in ("32-true", "64-true"):
+        ways.append("--precision 32-true")
+    return ", or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)
