@@ -145,7 +145,12 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         ({**CHOSEN, "decoder_use": 0.0}, TwoStage(VQVAE()), "collapsed", "train the first stage again: compare"),
         ({"mismatch": FAR}, TwoStage(VAE()), "under-regularised", "--transforms 8"),
         ({"mismatch": FAR}, TwoStage(VAE(), PriorOptions("mixture")), "under-regularised", "--prior flow"),
-        ({"best_kl": 20.0}, TwoStage(VAE()), "healthy", ""),  # the posterior was made for another prior
+        (
+            {"best_kl": 20.0},
+            TwoStage(VAE()),
+            "healthy",
+            "nothing needs to change",
+        ),  # the posterior was made for another prior
         ({**CHOSEN, "mutual_information": 0.0}, VQVAE(revive=0), "collapsed", "--revive 0.03"),
         ({**CHOSEN, "decoder_use": 0.0}, VQVAE(), "collapsed", "--project 8"),
         ({**CHOSEN, "decoder_use": 0.0}, VQVAE(quantizer="fsq"), "collapsed", "--scale shared"),
@@ -165,6 +170,7 @@ def test_verdicts(changes: dict[str, Any], recipe: Recipe, verdict: str, option:
     found = judge(Symptoms(**{**WELL, **changes, "recipe": recipe}))
     assert found[0] == verdict
     assert option in found[2]
+    assert not (verdict == "healthy" and isinstance(recipe, TwoStage) and "--" in found[2])  # its posterior is frozen
     assert found[1]
 
 

@@ -227,6 +227,8 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
     approximation = s.gap - s.amortisation
     if s.amortisation >= approximation:
         why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
+        if is_fitted(s):  # no training of the prior changes that
+            return why, done
         tighter = offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s))
         return why, f"{done}; to tighten the bound, {tighter}"
     why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"
