@@ -379,4 +379,6 @@ def density_of(data: DataSpec) -> Measure:
         density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
         return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
     scaled = f"density at {data.levels} discrete levels scaled to [0, 1]"
-    return Measure("density", f"{scaled}: no likelihood of that data (--likelihood auto gives one, or --dequantize)")
+    return Measure(
+        "density", f"{scaled}: no likelihood of that data, unlike likelihood auto, or one of dequantised data"
+    )

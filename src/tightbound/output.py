@@ -112,7 +112,7 @@ def _add_quality(table: Any, quality: dict[str, Any]) -> None:
 
 _DIAGNOSED = {
     "fit": ("fit: negative log-likelihood", "first goal"),
-    "aggregate_kl_at_least": ("consistency: KL of all codes together from the prior, at least", "second goal"),
+    "aggregate_kl_at_least": ("consistency: KL(q(z) ‖ p(z)), at least", "second goal"),
     "aggregate_kl": ("  and at most", ""),
     "gap": ("tightness: log p(x) − ELBO", "third goal"),
     "approximation_gap": ("  of it the posterior family's", ""),
@@ -122,7 +122,7 @@ _DIAGNOSED = {
     "mutual_information": ("mutual information I(x; z), at least", ""),
     "mutual_information_at_most": ("  and at most", ""),
     "total_correlation": ("total correlation of the codes", ""),
-    "decoder_use": ("loss of likelihood with latents exchanged", ""),
+    "decoder_use": ("loss with the latents exchanged", ""),
 }
 
 
@@ -133,14 +133,15 @@ def print_diagnosis(found: dict[str, Any]) -> None:
 
     fewer = f"; likelihood and gap: {found['fit_n']}" if found["fit_n"] not in (0, found["n"]) else ""
     table = Table(title=f"{examples_of(found['n'], found['split'])}{fewer}")
-    for column in ("nats per example", "value", "standard error", ""):
-        table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
+    table.add_column("nats per example", no_wrap=True)
+    for column in ("value", "standard error", ""):
+        table.add_column(column, justify="right" if column else "left")
     for name, (words, goal) in _DIAGNOSED.items():
         value = found[name] or {"value": None, "standard_error": None}
         cells = ["–" if number is None else f"{number:.2f}" for number in value.values()]
         table.add_row(words, *cells, goal)
     codes, carrying = found["information_per_position"] is not None, found["carrying"]
-    what, convention = ("positions of codes", "") if codes else ("latent dimensions", " by Burda's 0.01")
+    what, convention = ("positions of codes", "") if codes else ("latent dimensions", " (Burda)")
     if carrying is not None:
         table.add_row(f"{what} that carry 99 %", f"{len(carrying)} of {found['dimensions']}", "", "")
     table.add_row(f"active {what}{convention}", f"{found['active_units']} of {found['dimensions']}", "", "")

@@ -269,7 +269,9 @@ def _sampled(task: _Task, method: Method, k: int, reason: tuple[str, str] | None
     if reason is not None:
         return _Measured(values, None, method, samples)
     gap = task.gap(k) if method == "annealed" else None
-    estimate = LikelihoodEstimate.of(values, task.measure, task.split, samples, method, task.sure, gap)
+    annealable = refusal(task.terms, task.measure, "annealed") is None
+    of = (values, task.measure, task.split, samples, method, task.sure)
+    estimate = LikelihoodEstimate.of(*of, gap=gap, annealable=annealable)
     return _Measured(values, estimate, method, samples, gap=gap)
 
 

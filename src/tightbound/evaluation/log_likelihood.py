@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..data import Split
-from ..distributions import CodeDistribution, has_density
+from ..distributions import Bits, CodeDistribution, OneHot, has_density
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel, Terms
@@ -97,16 +98,18 @@ class LikelihoodEstimate:
         method: str,
         sure: bool = False,
         gap: Estimate | None = None,
+        annealable: bool = True,
     ) -> LikelihoodEstimate:
         """From what a method found of every example; ``sure`` where all samples of an example are the same.
 
-        ``gap`` is that of :func:`annealing_gap`, where it was measured.
+        ``gap`` is that of :func:`annealing_gap`, where it was measured; ``annealable`` where method annealed takes the
+        model.
         """
         marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
         tails = values["pareto_k"].double() if "pareto_k" in values else None
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
-        warnings = (*_warnings(k, effective, unreliable, method), *gap_warning(gap))
+        warnings = (*_warnings(k, effective, unreliable, method, annealable), *gap_warning(gap))
         equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
         unjudged = tails is None and method != "annealed" and not equal
         few = method == "annealed" and k < CHAINS
@@ -183,13 +186,15 @@ def likelihood(
     check_split(split, model)
     found = sampler(method, k, annealing)
     measure = measure_of(model.likelihood, split.spec)
-    reason = refusal(terms_of_the_first(model, split), measure, method)
+    terms = terms_of_the_first(model, split)
+    reason = refusal(terms, measure, method)
     if reason is not None:
         raise ObjectiveError(
             "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
         )
     values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
-    return LikelihoodEstimate.of(values, measure, split, k, method)
+    annealable = refusal(terms, measure, "annealed") is None
+    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable)
 
 
 def annealing_gap(
@@ -244,7 +249,7 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
         return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
-    if method == "annealed" and any(isinstance(latent.prior, CodeDistribution) for latent in terms.latents):
+    if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
         return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
         kinds = ", ".join(type(latent.prior).__name__ for latent in terms.latents)
@@ -252,8 +257,12 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
     return None
 
 
-def _warnings(k: int, effective: float, unreliable: float | None, method: str) -> Iterator[str]:
-    better = "more samples" + ("" if method == "annealed" else ", --method annealed")
+def _are_codes(prior: Distribution | None) -> bool:
+    return isinstance(prior, CodeDistribution | OneHot | Bits)
+
+
+def _warnings(k: int, effective: float, unreliable: float | None, method: str, annealable: bool) -> Iterator[str]:
+    better = "more samples" + (", --method annealed" if annealable and method != "annealed" else "")
     better += ", or a better posterior would lower it" if method == "importance" else " would lower it"
     if k >= FEW and effective < min(FEW, k / 2):
         yield f"about {effective:.1f} of {k} samples count: the nll is an upper bound and cannot be trusted; {better}"

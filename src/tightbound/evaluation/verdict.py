@@ -52,7 +52,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     if too_much:
         return "under-regularised", *_why_too_much(s)
     if mismatch_matters(s):
-        another = "" if is_fitted(s) else "take a recipe whose prior can learn (vae)"
+        fixed = s.recipe is None or option(s, "prior") is None
+        another = "take a recipe whose prior can learn (vae)" if fixed else ""
         better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
         why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
         return "under-regularised", why, offer(s, *better, otherwise=another)
@@ -226,6 +227,8 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
     approximation = s.gap - s.amortisation
     if s.amortisation >= approximation:
         why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
+        if is_fitted(s):  # no training of the prior changes that
+            return why, done
         tighter = offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s))
         return why, f"{done}; to tighten the bound, {tighter}"
     why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"

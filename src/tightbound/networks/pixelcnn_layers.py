@@ -135,7 +135,8 @@ class CausalAttention(nn.Module):
         super().__init__()
         if heads < 1 or channels % heads:
             got, expected = f"--heads {heads}", f"a divisor of --channels {channels}"
-            raise UsageError("Heads share the features.", got=got, expected=expected, remedy="Try --heads 4.")
+            fewer = next(n for n in range(min(max(heads, 1), channels), 0, -1) if channels % n == 0)
+            raise UsageError("Heads share the features.", got=got, expected=expected, remedy=f"Try --heads {fewer}.")
         self.heads = heads
         self.rows = nn.Parameter(0.1 * torch.randn(shape[0], 1, channels))
         self.columns = nn.Parameter(0.1 * torch.randn(shape[1], channels))

@@ -35,7 +35,7 @@ from .device import by_first, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
-from .notes import check_data, check_range, never_warm, said_before, said_of_data, values_too_large
+from .notes import check_data, check_range, never_warm, said_before, said_of_data, steadier, values_too_large
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .place import check_free, check_resumable, held, said_of_place, saying_way_on
@@ -380,8 +380,7 @@ class _Run:
         if self.run.step == 0:  # nothing has been learned that could have gone wrong
             return values_too_large(self.train_split.batch(self._batch_indices()))
         last = self.folder.checkpoint("last")
-        lower = "Start a new run with a lower --lr, --clip-norm 1 or --precision 32-true"
-        return f"{lower}; the last good state is in {last}."
+        return f"Start a new run with {steadier(self.options)}; the last good state is in {last}."
 
     @torch.no_grad()
     def _evaluate(self) -> None:

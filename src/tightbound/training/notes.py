@@ -9,8 +9,17 @@ from ..data.observed import one_binary_value
 from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
+from .options import TrainingOptions
 
-__all__ = ["check_data", "check_range", "never_warm", "said_before", "said_of_data", "values_too_large"]
+__all__ = [
+    "check_data",
+    "check_range",
+    "never_warm",
+    "said_before",
+    "said_of_data",
+    "steadier",
+    "values_too_large",
+]
 
 
 def check_data(data: Data) -> None:
@@ -85,3 +94,18 @@ def never_warm(what: str, warmup: int, steps: int, last: float) -> str:
         f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it ends at {last:.2f} of its value; lower "
         "--beta-warmup-epochs or train longer"
     )
+
+
+def steadier(options: TrainingOptions) -> str:
+    """What keeps a loss from diverging that a run did not have.
+
+    Example:
+        >>> steadier(TrainingOptions(clip_norm=1.0, precision="32-true"))
+        'a lower --lr (it was 0.001)'
+    """
+    ways = [f"a lower --lr (it was {options.lr:g})"]
+    if options.clip_norm is None or options.clip_norm > 1:
+        ways.append("--clip-norm 1")
+    if options.precision not in ("32-true", "64-true"):
+        ways.append("--precision 32-true")
+    return ", or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)

@@ -91,7 +91,7 @@ def save_state(
             f"The weights are no longer numbers at step {run.step}.",
             got=", ".join(lost[:5]),
             expected="finite weights",
-            remedy=f"Start a new run with a lower --lr or --clip-norm 1; the last good state is in {path}.",
+            remedy=f"Start a new run with a lower --lr; the last good state is in {path}.",
         )
     state = {"model": weights, "average": average.tensors, "optimizer": optimizer.state_dict(), "scaler": scaler}
     checkpoint.write(path, {**state, "progress": dict(vars(run))})
