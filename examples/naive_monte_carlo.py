@@ -84,21 +84,21 @@ def estimate(latents: int, k: int, n: int) -> dict[str, float]:
     }
 
 
-def train(latents: int, objective: Any, samples: int, data: Data, steps: int, out: Path) -> Tensor:
-    """A VAE of digits, and its log-likelihood by annealed importance sampling, of the same 100 examples for all."""
+def train(latents: int, objective: Any, samples: int, data: Data, steps: int, digits: int, out: Path) -> Tensor:
+    """A VAE of digits, and its log-likelihood by annealed importance sampling, of the same digits for all."""
     torch.manual_seed(0)
     model = tb.recipes.VAE(latent_dim=latents, hidden=(64,), objective=objective, samples=samples).build(data.spec)
     tb.train(model, data, out=out, steps=steps, lr=5e-3, pictures=False)
-    test = data.test.subset(torch.linspace(0, len(data.test) - 1, 100).long())
+    test = data.test.subset(torch.linspace(0, len(data.test) - 1, digits).long())
     return likelihood(model, test, k=4, method="annealed", annealing=Annealing(steps=100)).log_marginal.double()
 
 
-def compare(data: Data, samples: int, steps: int, out: Path) -> list[dict[str, Any]]:
+def compare(data: Data, samples: int, steps: int, digits: int, out: Path) -> list[dict[str, Any]]:
     """Both ways to train, at two sizes of the latent; differences are paired, example by example."""
     rows = []
     for latents in (2, 16):
-        elbo = train(latents, "elbo", 1, data, steps, out / f"elbo-{latents}")
-        naive = train(latents, "naive-monte-carlo", samples, data, steps, out / f"naive-{latents}")
+        elbo = train(latents, "elbo", 1, data, steps, digits, out / f"elbo-{latents}")
+        naive = train(latents, "naive-monte-carlo", samples, data, steps, digits, out / f"naive-{latents}")
         values = {"elbo": -elbo, "naive": -naive, "difference": elbo - naive}
         rows.append({"latents": latents} | {name: Estimate.of(value).json() for name, value in values.items()})
     return rows
@@ -161,10 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", type=int, default=200, help="examples whose log p(x) is estimated")
     parser.add_argument("--steps", type=int, default=700, help="steps of each training")
     parser.add_argument("--samples", type=int, default=100, help="samples of the prior in a training step")
+    parser.add_argument("--digits", type=int, default=100, help="test digits whose likelihood is measured")
     chosen = parser.parse_args(arguments)
     rows = [estimate(latents, chosen.k, chosen.n) for latents in (1, 2, 4, 8, 16, 32)]
     data = tb.load_data("digits")
-    trained = compare(data, chosen.samples, chosen.steps, chosen.out)
+    trained = compare(data, chosen.samples, chosen.steps, chosen.digits, chosen.out)
     found = table(rows, trained, chosen.k, chosen.samples)
     numbers = {"k": chosen.k, "samples": chosen.samples, "steps": chosen.steps, "estimates": rows, "trained": trained}
     (chosen.out / "naive.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf8")

@@ -118,7 +118,10 @@ def test_samples_of_the_prior_miss_what_samples_of_the_posterior_find(
 ) -> None:
     module = example("naive_monte_carlo", monkeypatch)
     out = tmp_path / "naive"
-    assert module.main(["--out", str(out), "-k", "200", "-n", "20", "--steps", "3", "--samples", "3"]) == 0
+    assert (
+        module.main(["--out", str(out), "-k", "200", "-n", "20", "--steps", "3", "--samples", "3", "--digits", "4"])
+        == 0
+    )
     found = json.loads((out / "naive.json").read_text(encoding="utf8"))
     rows = found["estimates"]
     assert [row["latents"] for row in rows] == [1, 2, 4, 8, 16, 32]
