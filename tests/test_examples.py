@@ -111,3 +111,28 @@ def test_pictures_from_texts_are_drawn_and_judged(monkeypatch: pytest.MonkeyPatc
     written = (tmp_path / "judge.safetensors").stat().st_mtime_ns
     assert module.main(words) == 0  # what is there is used as it is
     assert (tmp_path / "judge.safetensors").stat().st_mtime_ns == written
+
+
+def test_samples_of_the_prior_miss_what_samples_of_the_posterior_find(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example("naive_monte_carlo", monkeypatch)
+    out = tmp_path / "naive"
+    assert (
+        module.main(["--out", str(out), "-k", "200", "-n", "20", "--steps", "3", "--samples", "3", "--digits", "4"])
+        == 0
+    )
+    found = json.loads((out / "naive.json").read_text(encoding="utf8"))
+    rows = found["estimates"]
+    assert [row["latents"] for row in rows] == [1, 2, 4, 8, 16, 32]
+    for row in rows:
+        assert row["naive"] < row["exact"] + 4 * row["naive error"] / 20**0.5
+        assert 1 <= row["naive effective samples"] <= row["importance effective samples"] <= 200
+        assert row["importance error"] < 1
+    errors = [row["naive error"] for row in rows]
+    assert errors[-1] > 10 * errors[2] > 10 * errors[0]
+    for row in found["trained"]:
+        difference = row["naive"]["value"] - row["elbo"]["value"]
+        assert row["difference"]["value"] == pytest.approx(difference, abs=1e-6)
+    assert (out / "naive.md").read_text(encoding="utf8") in capsys.readouterr().out
+    assert (out / "naive.png").stat().st_size > 10_000
