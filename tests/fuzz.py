@@ -326,7 +326,7 @@ def sound(top: Path, reader: Reader) -> Path:
 
 
 def outcome(top: Path, name: str, seed: int | None) -> str:
-    """Damages the file of a reader, unless the seed is None, and reads it: ``read``, ``refused``, or what went wrong."""
+    """Damages the file of a reader, unless the seed is None, and reads it: ``read``, ``refused`` or a fault."""
     reader = READERS[name]
     file = sound(top, reader)
     with tempfile.TemporaryDirectory(dir=top) as scratch:

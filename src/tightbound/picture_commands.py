@@ -17,6 +17,7 @@ from .arguments import (
     SplitName,
     Words,
     WordsFile,
+    affordable,
     first,
     model_of,
     opened,
@@ -75,6 +76,7 @@ def sample(
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    affordable("-n", n, model)
     temperature = _choosing(model, temperature, top_k, top_p, guidance)
     if rank is None:
         if among is not None:
@@ -85,6 +87,7 @@ def sample(
         _write_samples(drawn, pictures.described(model, c), path)
     else:
         among = 4 * n if among is None else among
+        affordable("--among", among, model)
         c = captions_to_rank(model, condition, condition_file)
         judge = find_judge(rank, model.data_spec, find_device(device))
         with fixed_noise(seed):
@@ -212,6 +215,7 @@ def interpolate(
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
+    affordable("--steps", n * steps, model)
     part = loaded.split(split)
     if 2 * n > len(part):
         raise UsageError(f"{n} pairs need {2 * n} examples.", got=f"{len(part)} in the {split} split")
@@ -251,6 +255,7 @@ def traverse(
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     check_dimensions(model)
+    affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = loaded.split(split)
     if not 0 <= example < len(part):
@@ -288,6 +293,7 @@ def complete(
 
     positive("--samples", samples)
     folder, model, loaded = opened(run, data, device)
+    affordable("--samples", n * samples, model)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     with fixed_noise(seed):
         x, c = first(model, loaded.split(split), n)

@@ -163,7 +163,7 @@ def open_tree(path: Path) -> FileTree:
     with _reading(path):
         if zipfile.is_zipfile(path):
             return Zip(path)
-        if tarfile.is_tarfile(path) or path.suffix == ".tar":
+        if _is_tar(path) or path.suffix == ".tar":
             return Tar(path)
     raise DataError(
         f"{path} is nothing that data can be read from.",
@@ -188,6 +188,15 @@ class _Member(tarfile.TarInfo):
         if self.size > MOST_NAME and not self.isreg():
             raise tarfile.ReadError(f"a name of {self.size:,} bytes")
         return super()._proc_member(tar)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _is_tar(path: Path) -> bool:
+    """As tarfile says, but with names of a bounded length."""
+    try:
+        tarfile.open(path, tarinfo=_Member).close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _files(folder: Path) -> Iterator[Path]:

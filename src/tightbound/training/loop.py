@@ -28,7 +28,7 @@ from ..quantizers.vector import VectorQuantizer, forget
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
-from .device import cuda_devices, launch
+from .device import among_peers, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
@@ -116,9 +116,10 @@ def train_on(
 
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
-    run.prepare(resume, resume_from)
-    with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
-        return run.go(stop)
+    with among_peers():
+        run.prepare(resume, resume_from)
+        with torch.random.fork_rng(devices=cuda_devices()), stop_on_signals() as stop:
+            return run.go(stop)
 
 
 class _Run:
