@@ -149,7 +149,7 @@ def _progress(path: Path, found: Any) -> Progress:
 
 
 def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]]:
-    """What the optimiser remembers of each parameter: what its rule keeps, in the parameter's shape or as one number."""
+    """What the optimiser remembers of each parameter: all that its rule keeps, in its shape or as one number."""
     with reading(path, CheckpointError, expected="an optimiser's state", remedy=_REMEDY):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         names = _remembered(optimizer)
