@@ -47,6 +47,8 @@ def mutated(kind: str, content: bytes, seed: object) -> bytes:
         except (
             ValueError,
             LookupError,
+            TypeError,
+            AttributeError,
             struct.error,
             zlib.error,
             OSError,

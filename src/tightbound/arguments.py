@@ -31,6 +31,7 @@ __all__ = [
     "SplitName",
     "Words",
     "WordsFile",
+    "affordable",
     "check_out",
     "counted",
     "first",
@@ -161,6 +162,26 @@ def positive(name: str, value: int) -> None:
     """Refuses a number below one."""
     if value < 1:
         raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
+
+
+def affordable(name: str, count: int, model: LatentVariableModel) -> None:
+    """Refuses more examples than memory holds: their means, a draw of each, and what is made of these.
+
+    Args:
+        name: The option to lower.
+        count: How many.
+        model: What draws them.
+    """
+    from .data.store import memory_limit
+
+    size = 16 * (1 if model.data_spec is None else model.data_spec.dimensions)
+    if count * size > memory_limit():
+        raise UsageError(
+            "So many examples do not fit in memory.",
+            got=f"{count:,} of {size:,} bytes",
+            expected=f"at most {memory_limit() // size:,}",
+            remedy=f"Lower {name}, or raise TIGHTBOUND_MEMORY_LIMIT.",
+        )
 
 
 def model_of(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from . import __version__, commands
 from .data import DataOptions
 from .errors import TightboundError, UnknownName, UsageError
 from .recipes.base import find_recipe, recipes_by_name
-from .spec import kind_of
+from .spec import check_numbers, kind_of
 from .training.options import TrainingOptions
 
 __all__ = ["main"]
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text, nor a terminal know UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _run(words)
         sys.stdout.flush()
@@ -80,11 +86,24 @@ def _run(words: list[str]) -> None:
     name, *rest = words
     if name not in commands.COMMANDS:
         raise UnknownName("command", name, commands.COMMANDS)
+    if empty := [before for before, word in pairwise(words) if not word] or [w for w in rest if w.endswith("=")]:
+        raise UsageError("An option has an empty value.", got=empty[0], remedy="Leave it out, or give it a value.")
     if name == "train":
         _train(rest)
     else:
-        function: Callable[..., None] = commands.COMMANDS[name]
+        function = _in_range(commands.COMMANDS[name])
         tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
+
+
+def _in_range(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that refuses numbers that no option has."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> None:
+        check_numbers(options)
+        function(*arguments, **options)
+
+    return checked
 
 
 def _train(words: list[str]) -> None:

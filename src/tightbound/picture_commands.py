@@ -19,6 +19,7 @@ from .arguments import (
     SplitName,
     Words,
     WordsFile,
+    affordable,
     check_out,
     counted,
     first,
@@ -91,6 +92,7 @@ def sample(
     check_out(out, overwrite, run, condition_file, rank)
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    affordable("-n", 1 if n is None else n, model)
     temperature = _choosing(model, temperature, top_k, top_p, guidance)
     if rank is None:
         if among is not None:
@@ -102,6 +104,7 @@ def sample(
     else:
         n = 8 if n is None else n
         among = 4 * n if among is None else among
+        affordable("--among", among, model)
         c = captions_to_rank(model, condition, condition_file)
         judge = find_judge(rank, model.data_spec, find_device(device))
         with fixed_noise(seed):
@@ -226,6 +229,7 @@ def reconstruct(
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
     n = min(16, len(part)) if n is None else n
+    affordable("--samples", n * (samples or 1), model)
     with fixed_noise(seed):
         x, c = first(model, part, n)
         parts = pictures.reconstructions(model(c), x)
@@ -258,6 +262,7 @@ def interpolate(
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
+    affordable("--steps", n * steps, model)
     if 2 * n > len(part):
         raise UsageError(f"{n} pair{'s need' if n > 1 else ' needs'} {2 * n} examples.", got=counted([part]))
     with fixed_noise(seed):
@@ -298,6 +303,7 @@ def traverse(
     folder, model, loaded = opened(run, data, device)
     with_latent(model)
     check_dimensions(model)
+    affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)
     if not 0 <= example < len(part):
@@ -355,6 +361,7 @@ def complete(
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     part = part_of(loaded, split)
     n = min(8, len(part)) if n is None else n
+    affordable("--samples", n * samples, model)
     with fixed_noise(seed):
         x, c = first(model, part, n)
         parts = pictures.completions(model, x, c, samples)

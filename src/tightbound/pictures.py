@@ -50,6 +50,8 @@ _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
 _LINE, _LINES = 14, 4
 _AT_ONCE = 256
 """Samples that are drawn at once."""
+MOST_PIXELS = 2**27
+"""Of a picture of many images; a larger one could hardly be opened."""
 SURE = 1e4
 """A bit whose logit is larger is certain."""
 
@@ -102,14 +104,25 @@ def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Im
     n, channels, height, width = images.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = -(-n // columns)
+    zoom = max(1, round(side / max(height, width)))
+    _check_sheet(rows * (height + _GAP) * zoom, columns * (width + _GAP) * zoom)
     sheet = torch.ones(rows * columns, 3, height + _GAP, width + _GAP)
     sheet[:n, :, :height, :width] = images if channels == 3 else images.expand(n, 3, height, width)
     sheet = sheet.reshape(rows, columns, 3, height + _GAP, width + _GAP).permute(0, 3, 1, 4, 2)
     pixels = (sheet.reshape(rows * (height + _GAP), columns * (width + _GAP), 3) * 255).round().to(torch.uint8)
-    zoom = max(1, round(side / max(height, width)))
     return Image.fromarray(np.ascontiguousarray(pixels.numpy())).resize(
         (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
     )
+
+
+def _check_sheet(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise UsageError(
+            "So many images make no picture.",
+            got=f"{width:,} x {height:,} pixels",
+            expected=f"at most {MOST_PIXELS:,}",
+            remedy="Ask for fewer, or for arrays: --out FILE.npz.",
+        )
 
 
 def captioned(images: Tensor, texts: Sequence[str], columns: int | None = None) -> Image.Image:

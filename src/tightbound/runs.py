@@ -91,6 +91,10 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors could not open it
+            raise UsageError("A run folder has a name in UTF-8.", got=repr(self.path), remedy="Rename the folder.")
+
     @property
     def config_file(self) -> Path:
         return self.path / "config.json"

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from .errors import CheckpointError, UnknownName, UsageError
 
-__all__ = ["check_choices", "from_json", "kind_of", "register", "registered", "to_json", "upgrade"]
+__all__ = ["check_choices", "check_numbers", "from_json", "kind_of", "register", "registered", "to_json", "upgrade"]
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -59,14 +59,48 @@ def registered(base: type[T]) -> dict[str, type[T]]:
 
 
 def check_choices(spec: object) -> None:
-    """Refuses a value that is not on its field's closed list.
+    """Refuses a value that is not on its field's closed list, and a number that no option has.
 
     Raises:
         UnknownName: If there is one; the nearest choice is offered.
+        UsageError: If a number is not one, or beyond what arithmetic holds.
     """
     for name, hint in typing.get_type_hints(type(spec)).items():
         if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
             raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
+    check_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(typing.cast(Any, spec))})
+
+
+LARGEST = {int: 2**53, float: 1e30}
+"""No option has a larger number: what is computed with it would be no number, or not exact."""
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuses numbers that no option has, by the name of the option.
+
+    Raises:
+        UsageError: If there is one.
+
+    Example:
+        >>> check_numbers({"lr": 1e99})
+        Traceback (most recent call last):
+        tightbound.errors.UsageError: The option lr is out of range.
+          got:      1e+99
+          expected: a number of at most 1e+30
+          remedy:   Change --lr.
+    """
+    for name, given in options.items():
+        for value in typing.cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,):
+            if not isinstance(value, int | float):
+                continue
+            most = LARGEST[float if isinstance(value, float) else int]
+            if not -most <= value <= most:
+                raise UsageError(
+                    f"The option {name} is out of range.",
+                    got=value,
+                    expected=f"a number of at most {most:g}",
+                    remedy=f"Change --{name.replace('_', '-')}.",
+                )
 
 
 def kind_of(spec: object) -> str:

@@ -192,6 +192,7 @@ class Tokenizer:
         with reading("That is no tokenizer of byte pairs: it", CheckpointError, expected=_WRITTEN):
             model = json.loads(text)["model"]
             kind, known, written = model["type"], set(model["vocab"]), _pairs(model["merges"])
+            written = [(str(left), str(right)) for left, right in written]
         if kind != "BPE":
             raise _no_tokenizer(f"a tokenizer of kind {kind!r}")
         if lost := [byte for byte, letter in enumerate(_LETTERS) if letter not in known]:

@@ -185,7 +185,7 @@ def open_tree(path: Path) -> FileTree:
     with _reading(path):
         if zipfile.is_zipfile(path):
             return Zip(path)
-        if tarfile.is_tarfile(path) or path.suffix == ".tar":
+        if _is_tar(path) or path.suffix == ".tar":
             return Tar(path)
     raise DataError(
         f"{path} is nothing that data can be read from.",
@@ -256,6 +256,15 @@ class _Walk:
 
 def _not_followed(links: Sequence[str]) -> tuple[str, ...]:
     return (f"Links and devices in the archive are not followed: {few(links)}.",) if links else ()
+
+
+def _is_tar(path: Path) -> bool:
+    """As tarfile says, but with names of a bounded length."""
+    try:
+        tarfile.open(path, tarinfo=_Member).close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _raise(error: OSError) -> None:

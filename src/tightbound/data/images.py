@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", "
 """What the name of an image ends in, in small or capital letters."""
 MOST_PIXELS = 89_478_485
 """A larger image is refused as a decompression bomb (Pillow's own limit for a warning)."""
+LARGE, STRIP = 2**24, 2**22
+"""Pixels of a picture that is decoded while no other large one is, and of the part of it that is laid on white."""
+_one_at_a_time = threading.Lock()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 GREY_MODES = ("1", "L", "LA", "La")
@@ -89,7 +93,7 @@ def decoded(name: str, content: bytes, mode: Mode, size: int | None) -> npt.NDAr
     Raises:
         DataError: If it is truncated, corrupt, no image, or too large a one.
     """
-    with _opened(name, content) as image:
+    with _opened(name, content) as image, _turn(image.width * image.height):
         upright = ImageOps.exif_transpose(image)
         pixels = _converted(name, upright, mode)
         array = np.asarray(pixels if size is None else _square(pixels, size))
@@ -101,7 +105,13 @@ def _converted(name: str, image: Image.Image, mode: Mode) -> Image.Image:
         return image
     if mode == "I":
         return _sixteen_bits(name, image)
-    return _on_white(_eight_bits(name, image)).convert(mode)
+    pixels = _on_white(_eight_bits(name, image))
+    return pixels if pixels.mode == mode else pixels.convert(mode)
+
+
+def _turn(pixels: int) -> AbstractContextManager[object]:
+    """Large pictures are decoded one after the other, so that many threads do not fill the memory."""
+    return _one_at_a_time if pixels > LARGE else nullcontext()
 
 
 @contextmanager
@@ -208,9 +218,14 @@ def _eight_bits(name: str, image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     if not (image.has_transparency_data or image.mode in ("La", "RGBa")):
         return image
-    image = image.convert("LA" if image.mode == "La" else "RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    width, height = image.size
+    laid = Image.new("RGB", image.size)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):  # so that a large picture is in memory twice, and not five times
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        strip = strip.convert("LA" if strip.mode == "La" else "RGBA").convert("RGBA")
+        laid.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return laid
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import check_file
-from ..errors import DataError, UnknownName
+from ..errors import DataError, UnknownName, UsageError
 from .array_files import read_array_file
 from .catalogue import DATASETS
 from .collection import Data
@@ -93,6 +93,8 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
     check_label(options)
     if options.data in READERS:
         return READERS[options.data](options, mirror)
+    if not options.data.strip():
+        raise UsageError("Which data?", got="no name", expected=f"a path, or one of: {', '.join(DATASETS)}")
     path = Path(options.data).expanduser()
     if not path.exists():
         raise _not_found(options.data)

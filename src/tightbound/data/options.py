@@ -18,6 +18,8 @@ Standardize = Literal["auto", "none", "per-entry"]
 
 MOST_LEVELS = 2**16
 """Levels that can be declared."""
+MOST_PIXELS = 2**13
+"""Of the side of an image: its pixels are kept for every example."""
 
 
 @register("data-options")
@@ -78,8 +80,9 @@ class DataOptions:
                 got=f"binarize={self.binarize!r}, dequantize=True",
                 remedy="Drop one of the two: binary values need a mass, dequantized ones a density.",
             )
-        if self.image_size is not None and self.image_size < 1:
-            raise UsageError("An image needs a side.", got=f"image_size={self.image_size}", expected="1 pixel or more")
+        if self.image_size is not None and not 1 <= self.image_size <= MOST_PIXELS:
+            expected = f"1 to {MOST_PIXELS} pixels"
+            raise UsageError("An image needs a side.", got=f"image_size={self.image_size}", expected=expected)
         if not 0 <= self.validation < 1:
             raise UsageError(
                 "The validation split is a share of the training split.",

@@ -76,3 +76,11 @@ class Raw:
     levels: int | None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names of files need not be text; what is written of them is."""
+        vars(self).update(name=_as_text(self.name), classes=tuple(map(_as_text, self.classes)))
+
+
+def _as_text(name: str) -> str:
+    return name.encode("utf8", "replace").decode("utf8")

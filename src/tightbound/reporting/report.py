@@ -66,7 +66,7 @@ def write_report(
     ]
     title = f"{tables.recipe_name(m)} on {m.spec.name}"
     text = page.page(title, tables.heading(m, rows), sections)
-    write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
+    write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, "utf8", "replace"))
     return m.folder.report
 
 

@@ -76,7 +76,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> Path:
         save_picture(_poster(found, cells, curves), path)
     else:
         text = _web_page(found, cells, curves)
-        write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
+        write_atomically(path, lambda temporary: Path(temporary).write_text(text, "utf8", "replace"))
     return path
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+from torch import distributed
 
-from ..errors import TightboundError, UsageError
+from ..errors import TightboundError, TrainingError, UsageError
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["best_precision", "by_first", "cuda_devices", "find_device", "launch"]
+__all__ = ["among_peers", "best_precision", "by_first", "cuda_devices", "find_device", "launch"]
 
 T = TypeVar("T")
 
@@ -38,7 +40,8 @@ def launch(options: TrainingOptions) -> Fabric:
         strategy="ddp" if processes > 1 else "auto",
         precision=cast(Any, precision),
     )
-    fabric.launch()
+    with among_peers():
+        fabric.launch()
     return fabric
 
 
@@ -54,6 +57,32 @@ def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return cast(T, found)
+
+
+@contextmanager
+def among_peers() -> Generator[None]:
+    """Makes of the loss of another process one error, whichever exchange with it fails.
+
+    Raises:
+        TrainingError: If another process has ended, or never came.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error).strip().partition("\n")[0]
+        exchange = isinstance(error, distributed.DistError) or any(word in told.lower() for word in _EXCHANGE)
+        if not (exchange and int(os.environ.get("WORLD_SIZE", "1")) > 1):
+            raise
+        raise TrainingError(
+            "Another process of this training has ended.",
+            got=told,
+            expected=f"{os.environ['WORLD_SIZE']} processes until the end",
+            remedy="See what that process said; then go on with --resume and as many processes.",
+        ) from error
+
+
+_EXCHANGE = ("gloo", "nccl", "connection", "peer", "socket")
+"""Words of errors that come of an exchange between processes: not all backends raise a kind of their own."""
 
 
 def best_precision(accelerator: str) -> str:

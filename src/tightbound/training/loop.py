@@ -31,7 +31,7 @@ from ..quantizers.vector import VectorQuantizer, forget, part_of_batch
 from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
 from ..schedules import learning_rate, weight
-from .device import by_first, cuda_devices, launch
+from .device import among_peers, by_first, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
@@ -127,7 +127,7 @@ def train_on(
 
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
-    with stop_on_signals() as stop, held(run.fabric, run.folder) as run.lock:
+    with among_peers(), stop_on_signals() as stop, held(run.fabric, run.folder) as run.lock:
         run.prepare(resume, resume_from)
         with torch.random.fork_rng(devices=cuda_devices()):
             return run.go(stop)

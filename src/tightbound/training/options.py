@@ -89,6 +89,12 @@ class TrainingOptions:
                     expected=f"at least {least}",
                     remedy=f"Change --{name.replace('_', '-')}.",
                 )
+        if self.accumulate > self.batch_size:
+            raise UsageError(
+                "A batch is cut into no more parts than it has examples.",
+                got=f"accumulate {self.accumulate}, batch_size {self.batch_size}",
+                remedy="Lower --accumulate.",
+            )
         if self.epochs is not None and self.steps is not None:
             raise UsageError("Give the length of the run once.", got="both epochs and steps", expected="one of them")
         if not 0 < self.lr < math.inf:

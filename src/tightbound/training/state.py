@@ -119,7 +119,7 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
     checkpoint.load_into(model, state["model"], path)
     device = next(model.parameters()).device
     average.tensors = {name: t.to(device) for name, t in state["average"].items()}
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    optimizer.load_state_dict({"state": moments, "param_groups": _groups(path, state["optimizer"], optimizer)})
     _lay_out_like_parameters(optimizer)
     vars(run).update(vars(kept) | {"window": [t.to(device) for t in kept.window]})
     with reading(path, CheckpointError, remedy=_REMEDY):
@@ -147,10 +147,7 @@ def _progress(path: Path, found: Any) -> Progress:
 
 
 def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]]:
-    """What the optimiser remembers of each parameter: what its rule keeps, in the parameter's shape or as one number.
-
-    What else its state holds is told by the options of the run, which must be the same.
-    """
+    """What the optimiser remembers of each parameter: all that its rule keeps, in its shape or as one number."""
     with reading(path, CheckpointError, expected="an optimiser's state", remedy=_REMEDY):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         names = _remembered(optimizer)
@@ -161,6 +158,15 @@ def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]
             sizes = {name: tuple(t.shape) for name, t in entries.items()}
             _check(path, "optimiser", "" if all(size in shapes for size in sizes.values()) else str(sizes))
         return found["state"]
+
+
+def _groups(path: Path, found: Any, optimizer: Any) -> list[dict[str, Any]]:
+    """The optimiser's groups at the learning rate that they had: all else is told by the run's options."""
+    groups = optimizer.state_dict()["param_groups"]
+    with reading(path, CheckpointError, expected="an optimiser's learning rate", remedy=_REMEDY):
+        for group, kept in zip(groups, found["param_groups"], strict=True):
+            group["lr"] = float(kept["lr"])
+    return groups
 
 
 def _remembered(optimizer: Any) -> set[str]:
