@@ -126,3 +126,21 @@ def test_the_commands_tell_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["report", str(run)]) == 0
     assert "decoder σ" in (run / "report.html").read_text(encoding="utf8")
     assert json.loads((run / "evaluation.json").read_text(encoding="utf8")) == kept  # it was read, not made again
+
+
+def test_the_noise_is_in_the_units_of_the_data() -> None:
+    """A model of standardised columns tells the same of columns in other units, times their size."""
+    plain = torch.randn(400, 3) @ torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    size = 1000.0
+    found = []
+    for values in (plain, size * plain):
+        data = Data.from_arrays(values, standardize="per-entry")
+        torch.manual_seed(0)
+        model = VAE(latent_dim=2, likelihood="gaussian").build(data.spec)
+        noise = decoder_noise(model, data.test)
+        assert noise is not None
+        sigma = learned_sigma(model.likelihood, data.spec)
+        assert sigma is not None
+        found.append([noise.std, noise.error, noise.data_std, sigma["largest"]])
+    assert found[1] == pytest.approx([size * value for value in found[0]], rel=1e-3)
+    assert found[1][2] == pytest.approx(size * plain.std(0).square().mean().sqrt().item(), rel=0.3)

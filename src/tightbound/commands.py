@@ -429,7 +429,7 @@ def _run_info(run: Path) -> dict[str, Any]:
         "run": str(run),
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": model and sum(p.numel() for p in model.parameters()),
-        "decoder_sigma": model and learned_sigma(model.likelihood),
+        "decoder_sigma": model and learned_sigma(model.likelihood, model.data_spec),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": folder.read_evaluation(),

@@ -1,6 +1,6 @@
 r"""How much of the data the decoder takes for noise.
 
-Convention: variances are means over examples and entries, in squared units of the data as the model sees it,
+Convention: variances are means over examples and entries, in squared units of the data's own,
 
 .. math:: \sigma^2 = \operatorname{mean} \operatorname{Var}[x_i \mid z], \qquad
     \sigma_x^2 = \operatorname{mean}_i \operatorname{Var}[x_i],
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..correlated import FullGaussianLikelihood
-from ..data import Split
+from ..data import DataSpec, Split
+from ..data.transform import widths
 from ..likelihoods import DiscretizedLogisticLikelihood, Gaussian
 from ..models.latent import LatentVariableModel, evaluating
 from ..randomness import fixed_noise
@@ -91,15 +92,17 @@ def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) ->
             parts.append(torch.stack(moments).cpu())
     variance, error, first, second = torch.stack(parts).sum(0) / len(split)
     spread = (second - first.square()).clamp(min=0)
-    roots = [value.mean().sqrt().item() for value in (variance, error, spread)]
+    squared = widths(split.spec).flatten().square()
+    roots = [(squared * value).mean().sqrt().item() for value in (variance, error, spread)]
     return DecoderNoise(*roots, fixed=getattr(model.likelihood, "scale", "") == "fixed")
 
 
-def learned_sigma(likelihood: nn.Module) -> dict[str, Any] | None:
+def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[str, Any] | None:
     """The standard deviation that a likelihood itself holds, in units of the data, and whose it is; None without one.
 
     Args:
         likelihood: Any likelihood.
+        spec: Of its data; None where that is seen as it is.
 
     Example:
         >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
@@ -112,7 +115,8 @@ def learned_sigma(likelihood: nn.Module) -> dict[str, Any] | None:
         scale, sigma = likelihood.scale, width * likelihood.log_scale.exp()
     else:
         return None
-    return {"scale": scale} | ({} if scale.startswith("network") else _told(sigma))
+    own = sigma if spec is None or not spec.scale else widths(spec) * sigma
+    return {"scale": scale} | ({} if scale.startswith("network") else _told(own))
 
 
 def _told(sigma: Tensor) -> dict[str, float]:
