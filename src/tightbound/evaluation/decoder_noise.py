@@ -39,6 +39,10 @@ class DecoderNoise:
         error: Error of the mean of p(x | z); a learned ``std`` is about as large.
         data_std: Standard deviation of an entry of the data.
         fixed: Whether ``std`` is an option and not learned.
+
+    Example:
+        >>> DecoderNoise(std=0.1, error=0.09, data_std=0.2, fixed=False).remark
+        "25% of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
     """
 
     std: float
