@@ -759,7 +759,7 @@ def test_the_verdict_rests_on_the_same_examples_whatever_the_limit(digits: tb.da
 def test_advice_on_unused_codes_is_of_the_recipe_and_not_what_it_does(
     digits: tb.data.Data, recipe: Any, said: str, unsaid: str
 ) -> None:
-    remedy = of_codes._remedy(recipe.build(digits.spec), digits.test, 5)  # pyright: ignore[reportPrivateUsage]
+    remedy = of_codes._remedy(recipe.build(digits.spec), digits.test)  # pyright: ignore[reportPrivateUsage]
     assert said in remedy
     assert unsaid not in remedy
 

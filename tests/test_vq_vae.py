@@ -503,15 +503,17 @@ def test_usage_counts_a_whole_split(digits: Data) -> None:
     assert json.loads(json.dumps(found.json()))["levels"][0]["codes"] == 12
 
 
-def test_a_collapsed_codebook_is_told_with_the_remedy(digits: Data) -> None:
-    model = build_seeded(VQVAE(codes=12, code_dim=6, channels=(8,)), digits.spec, seed=0)
+@pytest.mark.parametrize("revive", [0.0, 0.03])
+def test_a_collapsed_codebook_is_told_with_the_remedy(digits: Data, revive: float) -> None:
+    model = build_seeded(VQVAE(codes=12, code_dim=6, channels=(8,), revive=revive), digits.spec, seed=0)
     quantizer: Any = space_of(model).quantizers[0]
     quantizer.codebook[1:] += 1e6
     found = code_usage(model, digits.valid)
     assert (found.codebook_usage, found.perplexity) == pytest.approx((1 / 12, 1))
     (note,) = found.notes
     assert "collapsed to 1 of 12" in note
-    assert "--revive" in note
+    assert ("--revive 0.03" in note) == (revive == 0)  # what the run did already is no remedy
+    assert "--codes 6" in note
 
 
 def test_a_split_too_small_to_tell_is_no_collapse(digits: Data) -> None:

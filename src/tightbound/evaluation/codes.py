@@ -6,7 +6,7 @@ Convention: a share of the codes is between 0 and 1; a perplexity is the exponen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
 
     over(model, split, 1, count, seed=seed)
     levels = tuple(_level(*pair) for pair in zip(space.grids, usages, strict=True))
-    notes = tuple(_notes(levels, len(split), lambda used: _remedy(model, split, used)))
+    notes = tuple(_notes(levels, len(split), _remedy(model, split)))
     return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
 
 
@@ -125,7 +125,7 @@ def _overall(levels: tuple[LevelUsage, ...]) -> tuple[float, float]:
     return used, math.exp(sum(entropies) / sum(positions))
 
 
-def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: Callable[[int], str]) -> Iterator[str]:
+def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]:
     for i, level in enumerate(levels):
         if level.codebook_usage >= LOW:
             continue
@@ -133,12 +133,11 @@ def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: Callable[[int], str])
         if (vectors := n * math.prod(level.grid)) < level.codes:
             yield f"{where} has {level.codes} codes, and this split only {vectors} vectors: count over a larger split"
             continue
-        used = round(level.codes * level.codebook_usage)
-        share = f"{used} of {level.codes} codes ({level.codebook_usage:.0%})"
-        yield f"{where} has collapsed to {share}: {remedy(used)}"
+        used = f"{round(level.codes * level.codebook_usage)} of {level.codes} codes ({level.codebook_usage:.0%})"
+        yield f"{where} has collapsed to {used}: {remedy}"
 
 
-def _remedy(model: LatentVariableModel, split: Split, used: int) -> str:
+def _remedy(model: LatentVariableModel, split: Split) -> str:
     """What the model's recipe offers against codes that are not used."""
     run = Run(recipe=model.recipe, data=split.spec)
-    return offer(run, plain_likelihood(run), revival(run), longer(run), compared_in_few(run), fewer_codes(run, used))
+    return offer(run, plain_likelihood(run), revival(run), longer(run), compared_in_few(run), fewer_codes(run))

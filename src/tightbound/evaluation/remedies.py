@@ -341,11 +341,10 @@ def compared_in_few(run: Run) -> Way | None:
     return of_recipe(run, "compare vectors and codes in few dimensions", project=8) if full else None
 
 
-def fewer_codes(run: Run, used: int) -> Way | None:
-    """A codebook of the next power of two above what is used."""
-    enough = max(2, 1 << used.bit_length())
-    fewer = option(run, "quantizer") != "fsq" and enough < option(run, "codes", 0)
-    return of_recipe(run, f"{enough} codes would do", codes=enough) if fewer else None
+def fewer_codes(run: Run) -> Way | None:
+    """Half the codebook."""
+    half = option(run, "codes", 0) // 2
+    return of_recipe(run, "take fewer codes", codes=half) if half > 1 and option(run, "quantizer") != "fsq" else None
 
 
 def plain_likelihood(run: Run) -> Way | None:
