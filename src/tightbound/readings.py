@@ -101,7 +101,6 @@ _EVALUATION: dict[str, Callable[[Any], bool]] = {
     "kl_per_dimension": _optional(_list_of(_is_number)),
     "kl_is_analytic": lambda value: value is None or isinstance(value, bool),
     "measure": lambda value: value in ("mass", "bound", "density", "none"),
-    "decoder_noise": _optional(_NOISE),
     "notes": lambda value: bool(value) and _list_of(lambda note: isinstance(note, str))(value),
 }
 """What a sound ``evaluation.json`` holds under each name."""
@@ -109,6 +108,7 @@ _ADDED: dict[str, Callable[[Any], bool]] = {
     "headline": lambda value: isinstance(value, str),
     "proposals": _optional(_is_counts),
     "bidirectional_gap": _optional(_is_estimate),
+    "decoder_noise": _optional(_NOISE),
 }
 """What it may hold besides: an older version's does not."""
 
