@@ -100,7 +100,7 @@ def train(arguments: TrainArguments[Any]) -> None:
 
     loaded = load_data(arguments.data)
     last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
-    with within_stored(last) if arguments.resume else nullcontext():
+    with within_stored(last) if arguments.resume and last.is_file() else nullcontext():
         model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
     result = run_training(
         model,
