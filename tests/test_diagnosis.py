@@ -377,6 +377,12 @@ def test_every_remedy_is_a_command_line_that_is_accepted(
         TwoStage(first, found["prior"]).build(digits.spec)
 
 
+@pytest.mark.parametrize(("best", "said"), [(9.0, True), (14.3, False)])
+def test_free_bits_are_only_spoken_of_where_they_show(best: float, said: bool) -> None:
+    verdict, cause, _ = judge(Symptoms(**{**WELL, "best_kl": best}, recipe=VAE(free_bits=0.5)))
+    assert (verdict, "were free in training" in cause) == ("healthy", said)
+
+
 def test_what_the_data_refuses_is_not_offered() -> None:
     """Free entries in place of an autoregressive decoder, and a Gaussian's scale, of whatever data."""
     vector = tb.data.DataSpec("vector", (5,), levels=3)

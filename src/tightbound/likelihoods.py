@@ -378,7 +378,9 @@ def density_of(data: DataSpec) -> Measure:
         offset = data.dimensions * math.log(data.levels)
         density = f"the density of (level + u) / {data.levels} plus {data.dimensions} ln {data.levels} nats"
         return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
-    scaled = f"density at {data.levels} discrete levels scaled to [0, 1]"
-    return Measure(
-        "density", f"{scaled}: no likelihood of that data, unlike likelihood auto, or one of dequantised data"
+    scaled, gives = (
+        f"density at {data.levels} discrete levels scaled to [0, 1]",
+        "by --likelihood auto where the recipe has it",
     )
+    gives += ", or --dequantize" if data.levels > 2 else ""
+    return Measure("density", f"{scaled}: no likelihood of that data ({gives})")

@@ -106,11 +106,16 @@ def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
     if is_fitted(s):  # its posterior was made for another prior
         return False, False
     if s.best_kl is not None and s.kl > 0:
-        change = s.best_kl - s.kl
-        clear = abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error)
-        return clear and change > 0, clear and change < 0 and not _free_as_proposed(s)
+        change = _clear_change(s)
+        return change > 0, change < 0 and not _free_as_proposed(s)
     weight = 1.0 if option(s, "capacity") is not None else option(s, "beta", 1.0)
     return weight > 1, weight < 1 or (_was_free(s) and not _free_as_proposed(s))
+
+
+def _clear_change(s: Symptoms) -> float:
+    """By how much the best posteriors carry more, if it is much and no accident."""
+    change = 0.0 if s.best_kl is None else s.best_kl - s.kl
+    return change if abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error) else 0.0
 
 
 def _why_partly(s: Symptoms) -> tuple[str, str]:
@@ -211,7 +216,7 @@ def _kl_said(s: Symptoms) -> str:
 def _what_is_left(s: Symptoms) -> tuple[str, str]:
     fewer = open_to(s, ways.fewer_dimensions(s))
     done = "; ".join([DONE, *fewer])
-    if not is_fitted(s) and _free_as_proposed(s):
+    if not is_fitted(s) and _free_as_proposed(s) and (s.best_kl is None or _clear_change(s) < 0):
         free = f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free"
         return f"the latents are used, as {free} in training ({_kl_said(s)})", done
     agree = mismatch_matters(s) is False
