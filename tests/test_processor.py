@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from tightbound import processor
+from tightbound.cli import main
 from tightbound.errors import UnknownName
 from tightbound.processor import amd_family, matrix_library, multiplies_bf16, slow_arithmetic
 
@@ -77,3 +79,12 @@ def test_avx2_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert not multiplies_bf16()
+
+
+def test_evaluate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "vae", "--data", "digits", "--steps", "2", "--hidden", "8", "--out", str(tmp_path / "run")]
+    assert main([*words, "--device", "cpu", "--no-pictures"]) == 0
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
+    measured = ["evaluate", str(tmp_path / "run"), "-k", "2", "--limit", "4", "--device", "cpu", "--precision"]
+    assert main([*measured, "bf16"]) == 0
+    assert "many times slower" in capsys.readouterr().err

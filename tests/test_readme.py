@@ -22,7 +22,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks("python"):
-        exec(compile(block.replace("epochs=30", "epochs=3").replace("k=1000", "k=10"), "README.md", "exec"), names)
+        exec(compile(block.replace("epochs=30", "epochs=3"), "README.md", "exec"), names)
 
 
 def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,17 +37,19 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_other_commands_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that need a stranger's photos or several processes: here with a few pictures and one process."""
+    """Those that need a stranger's data or several processes: here with a little of it and one process."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for i in range(12):
-        Image.effect_noise((90, 70), i + 1).save(tmp_path / "photos" / f"{i}.png")
-    photos, distributed = blocks("sh")[1].splitlines()
-    assert main([*shlex.split(photos)[1:], *SHORTER]) == 0
-    words = shlex.split(distributed)
-    words = words[words.index("tightbound") + 1 :]
-    words[words.index("mnist")] = "digits"
-    assert main([*words, *SHORTER]) == 0
+    for folder, count in (("photos", 12), ("new", 2)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            Image.effect_noise((90, 70), i + 1).save(tmp_path / folder / f"{i}.png")
+    Image.effect_noise((90, 70), 5).save(tmp_path / "me.jpg")
+    rows = [f"{i},{1000 * i},{('setosa', 'virginica')[i % 2]}" for i in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["width,height,species", *rows]), encoding="utf8")
+    for line in blocks("sh")[1].splitlines():
+        words = shlex.split(line, comments=True)
+        words = ["digits" if word == "mnist" else word for word in words[words.index("tightbound") + 1 :]]
+        assert main([*words, *(SHORTER if words[0] == "train" else [])]) == 0, line
 
 
 def test_two_stages_and_conditions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

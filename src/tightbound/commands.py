@@ -202,11 +202,14 @@ def evaluate(
     """
     from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
+    from .processor import slow_arithmetic
     from .evaluation import sample_quality as quality_of
     from .runs import load_run_data
 
     annealing = Annealing(steps=temperatures)
     folder, model, loaded = opened(run, data, device)
+    for line in slow_arithmetic(precision, next(model.parameters()).device.type):
+        print(line, file=sys.stderr)
     part = limited(part_of(loaded, split), limit)
     quality = (
         quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed) if sample_quality else None
