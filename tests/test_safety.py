@@ -299,6 +299,9 @@ def test_a_table_of_an_evaluation_with_other_entries_is_made_anew(run: RunFolder
         ["train", "vae", "--out", "NEW", "--latent-dim", "1000000000000"],
         ["train", "vae", "--out", "NEW", "--hidden", "99999999999999999999999999"],
         ["train", "vae", "--out", "NEW", "--image-size", "1000000000000"],
+        ["train", "vq-vae", "--out", "NEW", "--blocks", "1000000000000"],
+        ["train", "pixelcnn", "--out", "NEW", "--kernel", "1000000000000"],
+        ["train", "pixelcnn", "--out", "NEW", "--layers", "1000000000000"],
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_is_written(
@@ -310,6 +313,7 @@ def test_an_option_that_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("tightbound.budget.MOST_TENSORS", 50)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     put = {"RUN": str(run.path), "NEW": str(tmp_path / "new")}
     assert main([put.get(word, word) for word in words]) == 2

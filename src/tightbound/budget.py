@@ -23,7 +23,7 @@ SLACK = 2**22
 """Entries that anything may have: masks, tables, and what is worked out on the way."""
 CALLS = 20
 """Operations that building one tensor takes; the most that any recipe was seen to take is 6."""
-MOST_TENSORS = 20_000
+MOST_TENSORS = 2_500
 """Of a new model."""
 
 

@@ -57,7 +57,7 @@ class PixelCNN(nn.Module):
 
     Raises:
         UsageError: If a number is out of range.
-        ShapeError: If ``shape`` is not that of a grid, or the kernel has no middle.
+        ShapeError: If ``shape`` is not that of a grid.
 
     Example:
         >>> network = PixelCNN(10, (4, 4), channels=8, layers=2, kernel=3, attention_every=2, condition_dim=3)
@@ -311,7 +311,7 @@ def _check_options(
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ShapeError("Codes lie on a grid.", got=tuple(shape), expected="(H, W) or (C, H, W)")
     if kernel < 3 or kernel % 2 == 0:
-        raise ShapeError("A causal kernel has a middle and a side.", got=f"side {kernel}", expected="3, 5, 7, …")
+        raise UsageError("A causal kernel has a middle and a side.", got=f"side {kernel}", expected="3, 5, 7, …")
     if levels < 2 or layers < 1 or attention_every < 0:
         got = f"levels {levels}, layers {layers}, attention every {attention_every}"
         raise UsageError("The network is too small.", got=got, expected="2 levels, 1 layer, 0 for no attention")
