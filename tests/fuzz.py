@@ -113,7 +113,7 @@ def _cached(path: Path) -> None:
 
 EVALUATE = ("evaluate", "{run}", "-k", "2", "--device", "cpu")
 READERS: dict[str, Reader] = {
-    **{f"picture {suffix}": _picture(suffix) for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif")},
+    **{f"picture {suffix}": _picture(suffix) for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif", "pgm")},
     "zip": Reader("zip", "pictures.zip", load_data),
     "tar": Reader("tar", "pictures.tar", load_data),
     "tar.gz": Reader("tar.gz", "pictures.tar.gz", load_data),
@@ -123,6 +123,9 @@ READERS: dict[str, Reader] = {
     "idx.gz": Reader("gz", "images.idx.gz", _idx),
     "amat": Reader("text", "images.amat", _amat),
     "captions": Reader("jsonl", "captioned/metadata.jsonl", lambda path: load_data(path.parent), "captioned"),
+    "captions in a table": Reader("text", "tabled/metadata.csv", lambda path: load_data(path.parent), "tabled"),
+    "table": Reader("text", "table.csv", lambda path: load_data(path, label="kind")),
+    "parquet": Reader("bytes", "table.parquet", lambda path: load_data(path, label="kind")),
     "config": Reader("json", "run/config.json", command("info", "{run}"), "run"),
     "config of an evaluation": Reader("json", "run/config.json", command(*EVALUATE), "run"),
     "config to resume": Reader(
@@ -222,7 +225,7 @@ SLOW = ("report of an evaluation", "report of metrics")
 def write_inputs(top: Path) -> None:
     """A sound file for every reader."""
     files = {f"{c}/{i}.png": _encoded(PIXELS[12 * c + i], "png") for c in (0, 1) for i in range(12)}
-    for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif"):
+    for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif", "pgm"):
         (top / f"pictures_{suffix}").mkdir()
         for i, name in enumerate("abcdefgh"):
             (top / f"pictures_{suffix}" / f"{name}.{suffix}").write_bytes(_encoded(PIXELS[i], suffix))
@@ -239,13 +242,14 @@ def write_inputs(top: Path) -> None:
     (top / "images.idx.gz").write_bytes(gzip.compress(idx(PIXELS)))
     (top / "images.amat").write_bytes(amat((PIXELS > 128).astype(np.uint8).reshape(24, 64)))
     _write_captions(top / "captioned")
+    _write_tables(top)
     _write_runs(top)
     _write_cache(top)
 
 
 def _encoded(pixels: Any, suffix: str) -> bytes:
     file = io.BytesIO()
-    kind = {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
+    kind = {"jpg": "jpeg", "tif": "tiff", "pgm": "ppm"}.get(suffix, suffix)
     Image.fromarray(pixels).convert("RGB" if suffix in ("jpg", "webp") else "L").save(file, kind)
     return file.getvalue()
 
@@ -257,6 +261,24 @@ def _write_captions(folder: Path) -> None:
         (folder / f"{i:02d}.png").write_bytes(_encoded(PIXELS[i], "png"))
     lines = [f'{{"file_name": "{i:02d}.png", "text": "{words[i % 4]}"}}\n' for i in range(24)]
     (folder / "metadata.jsonl").write_text("".join(lines))
+
+
+def _write_tables(top: Path) -> None:
+    """The same captions, and a table of numbers, as text and as columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    shutil.copytree(top / "captioned", top / "tabled", ignore=shutil.ignore_patterns("metadata.jsonl"))
+    rows = [f'{i:02d}.png,"a red circle, {i}"' for i in range(24)]
+    (top / "tabled" / "metadata.csv").write_text("\n".join(["file_name,text", *rows]) + "\n")
+    columns = {
+        "width": [i / 2 for i in range(30)],
+        "height": [1000 * i for i in range(30)],
+        "kind": ["a", "b", "c"] * 10,
+    }
+    lines = [",".join(map(str, row)) for row in zip(*columns.values(), strict=True)]
+    (top / "table.csv").write_text("\n".join([",".join(columns), *lines]) + "\n")
+    pyarrow.parquet.write_table(pyarrow.table(columns), top / "table.parquet")
 
 
 def _write_runs(top: Path) -> None:

@@ -202,8 +202,8 @@ def evaluate(
     """
     from .evaluation import Annealing
     from .evaluation import evaluate as run_evaluation
-    from .processor import slow_arithmetic
     from .evaluation import sample_quality as quality_of
+    from .processor import slow_arithmetic
     from .runs import load_run_data
 
     annealing = Annealing(steps=temperatures)
