@@ -82,12 +82,13 @@ def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
     values = tmp_path / "values.npz"
     np.savez(values, x=np.zeros((4, 3)))
     photos = run.parent / "photos"
-    for out, *sources in [(values, values), (photos / "0.png", run), (photos / "new.png", run), (photos, photos)]:
+    for out, *sources in [(values, values), (photos / "0.png", run), (photos / "0.png", photos), (photos, photos)]:
         with refused(UsageError, "not to be written over"):
             check_out(out, True, *sources)
     with refused(UsageError, "not to be written over", "a folder"):
         check_out(tmp_path, True)
     check_out(tmp_path / "new.npz", False, values, "digits", None)
+    check_out(photos / "new.npz", False, run, photos)
     check_out(None, False, values)
 
 

@@ -88,7 +88,7 @@ def test_training_prints_how_often_held_out_captions_are_found(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "judge.safetensors"
-    words = ("train-contrastive", "--data", folder, *JUDGE, "--epochs", 2, "--out", out)
+    words = ("train-contrastive", "--data", folder, *JUDGE, "--epochs", 2, "--out", out, "--overwrite")
     found = json.loads(printed(capsys, *words, "--json"))
     test, trained = load_data(str(folder)).test, Contrastive.load(out)
     batch = test.batch(torch.arange(len(test)))
@@ -135,8 +135,8 @@ def test_the_best_of_several_come_first_and_their_scores_are_the_judges(
     found: list[Any] = []
     for n in (3, 12):
         words = ("--condition", "Red square  left", "-n", n, "--rank", judge, "--among", 12, "--guidance", 2)
-        text = printed(capsys, "sample", run, *words, "--out", tmp_path / "best.npz")
-        found.append(dict(np.load(tmp_path / "best.npz")))
+        text = printed(capsys, "sample", run, *words, "--out", tmp_path / f"best{n}.npz")
+        found.append(dict(np.load(tmp_path / f"best{n}.npz")))
         assert f"red square left: {' '.join(f'{score:.3f}' for score in found[-1]['score'][0])}" in text
         assert f"the best {n} of 12" in text
     best, every = found
@@ -323,7 +323,7 @@ def test_guidance_needs_a_condition_and_training_without_it(
     text = ("--condition", "red square top", "-n", 1)
     refused(capsys, "sample", tmp_path / "always", *text, "--guidance", 2, *out, says="never learned without")
     printed(capsys, "sample", tmp_path / "always", *text, *out)
-    printed(capsys, "sample", plain, "-n", 1, "--temperature", 0, "--top-k", 1, "--top-p", 0.5, *out)
+    printed(capsys, "sample", plain, "-n", 1, "--temperature", 0, "--top-k", 1, "--top-p", 0.5, *out, "--overwrite")
 
 
 def test_pixels_are_drawn_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,7 +333,7 @@ def test_pixels_are_drawn_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed(capsys, "sample", run, "-n", 3, "--temperature", 0, "--out", tmp_path / "a.npz")
     surest = np.load(tmp_path / "a.npz")["draw"]
     assert np.array_equal(surest[0], surest[1])  # nothing is left to chance
-    printed(capsys, "sample", run, "-n", 3, "--out", tmp_path / "a.npz")
+    printed(capsys, "sample", run, "-n", 3, "--out", tmp_path / "a.npz", "--overwrite")
     assert not np.array_equal(np.load(tmp_path / "a.npz")["draw"][0], np.load(tmp_path / "a.npz")["draw"][1])
 
 

@@ -211,12 +211,14 @@ def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
     whole = out.resolve()
     if any(RunFolder(folder).config_file.is_file() and RunFolder(folder).owns(whole) for folder in whole.parents[:2]):
         raise _not_there(out, "a file of a run")
-    for source in sources:
-        if whole in (data := _data_of(source)) or not data.isdisjoint(whole.parents):
-            raise _not_there(out, f"a place in {source}, or in its data")
     if out.is_dir():
         raise _not_there(out, "a folder")
-    if out.exists() and not overwrite:
+    if not out.exists():
+        return
+    for source in sources:
+        if not _data_of(source).isdisjoint((whole, *whole.parents)):
+            raise _not_there(out, f"what {source} is, or is read from")
+    if not overwrite:
         raise UsageError(
             f"{out} is there already.",
             got=f"--out {out}",
