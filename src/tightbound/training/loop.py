@@ -413,10 +413,9 @@ class _Run:
             return
         self._require_folder()
         rows = dict(zip(self.rows, means, strict=True))
-        if self.offset:
-            rows = {name: value - self.offset * (name != "kl") for name, value in rows.items()} | {
-                "offset": self.offset
-            }
+        if self.offset:  # in the data's own nats; a KL has none
+            rows = {name: value - self.offset * (name != "kl") for name, value in rows.items()}
+            rows["offset"] = self.offset
         if self.model.prior is None:
             rows.pop("kl", None)
         self.log.write({"step": self.run.step, "epoch": self.run.step / self.per_epoch, "split": split, **rows, **more})
