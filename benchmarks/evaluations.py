@@ -70,8 +70,9 @@ samples of the estimate itself, which are others). Where they are not, it goes o
 3. **more_samples**: 4,000 samples of the same kind after a longer optimisation; of codes, 4,000 samples of q;
 4. **annealed**: annealed importance sampling, 16 chains of 500 temperatures, if more than 2 % of the examples are left.
 
-Samples that judge are never those of the estimate: an example whose samples miss the one large weight is too low *and*
-looks good, so that choosing by the same samples would pick the estimates that are too low.
+An example stays on a rung where other samples than those of its estimate speak for it, and its own do too. Judged by its
+own alone, one whose samples miss the one large weight would be too low *and* look good, so that the estimates that are
+too low would be picked.
 
 No weights of q's own samples can show that q lacks a mode of the posterior: with four modes, and q on one of them, all
 examples had a good k̂ and were 7 nats too low. In up to 4 latent dimensions, where samples of the prior find the others,
@@ -82,7 +83,10 @@ the prior, is a check.
 the numbers are the same wherever the budget does not end it. Where it does, the examples that were reached are drawn at
 random from those that need it, and the others count with their mean gain (double sampling with a difference estimator,
 Cochran 1977): the standard error grows by what that leaves open. With fewer than 50 of them the number is an upper
-bound, and `trusted` is false. A bound is printed as `NLL ≤ …`, without an error.
+bound, and `trusted` is false. A bound is printed as `NLL ≤ …`, without
+an error; where a trusted number is itself a bound on discrete data (`--dequantize`), with one. A posterior that is a
+single code (`vq-vae`) gives no more than minus the ELBO, which is a bound too. The check of annealing on simulated data
+comes on top of the budget.
 
 The last three columns are of some of the same examples, by `evaluate` and by annealing with 1,000 temperatures.
 

@@ -375,7 +375,9 @@ def test_a_walk_between_conditions_has_each_end_given_its_own(
     recipe = CVAE(latent_dim=2, hidden=(8,)) if kind == "class" else Completion(latent_dim=2, hidden=(8,))
     tb.train(recipe.build(digits.spec), digits, out=tmp_path, **QUICK)
     written: dict[str, Any] = {}
-    monkeypatch.setattr(picture_commands, "write", lambda parts, path, **more: written.update(parts=parts, **more))
+    monkeypatch.setattr(
+        picture_commands, "write", lambda parts, path, spec, **more: written.update(parts=parts, **more)
+    )
     picture_commands.interpolate(tmp_path, n=3, steps=4, device="cpu")
     model, batch = tb.load(tmp_path), digits.test.batch(torch.arange(6))
     with torch.no_grad():

@@ -120,7 +120,7 @@ def test_the_commands_tell_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["evaluate", str(run), "-k", "2"]) == 0
     printed = capsys.readouterr().out
     assert "decoder σ" in printed
-    assert "of the data's variance" in " ".join(printed.split())
+    assert "the decoder's sigma is larger than the spread" in " ".join(printed.split())
     kept = json.loads((run / "evaluation.json").read_text(encoding="utf8"))
     assert kept["decoder_noise"]["std"] == pytest.approx(told["decoder_sigma"]["sigma"], rel=1e-5)
     assert main(["report", str(run)]) == 0

@@ -356,7 +356,7 @@ def test_every_remedy_is_a_command_line_that_is_accepted(
     parsed: list[Any] = []
     monkeypatch.setattr(commands, "train", parsed.append)
     monkeypatch.setattr("tightbound.training.prior.fit_prior", lambda run, **given: parsed.append(given))
-    monkeypatch.setattr(commands, "_print_result", lambda *_: None)
+    monkeypatch.setattr(commands, "_conclude", lambda *_: None)
     training = TrainingOptions(epochs=10)
     remedies = {judge(known(s, recipe, training, digits.spec))[2] for s in ILL}
     again = "train the first stage again"

@@ -204,7 +204,7 @@ def test_numbers_that_json_lacks_leave_no_file(run: RunFolder, found: dict[str, 
 def test_without_weights_there_is_nothing_to_write_an_evaluation_of(run: RunFolder, found: dict[str, Any]) -> None:
     weights = weights_of(run)
     run.weights.unlink()
-    with pytest.raises(CheckpointError, match="cannot be opened"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         run.write_evaluation(found, weights)
 
 

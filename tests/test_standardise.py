@@ -240,9 +240,10 @@ def test_a_run_sees_all_data_by_its_own_numbers(run: Path, tmp_path: Path, how: 
     np.save(path, 7 * images(1) - 1000)
     source = {"own": None, "path": path, "loaded": tb.load_data(path)}[how]
     data, own = load_run_data(run, source), RunFolder(run).config().data_spec
-    assert data.spec.scale == own.scale == data.test.spec.scale
-    assert data.test.transform.location == own.location
-    assert tb.evaluate(load(run), data.test, k=2).nll is not None
+    part = data.split(data.default)
+    assert data.spec.scale == own.scale == part.spec.scale
+    assert part.transform.location == own.location
+    assert tb.evaluate(load(run), part, k=2).nll is not None
 
 
 def test_a_split_of_other_numbers_is_not_evaluated(run: Path) -> None:

@@ -53,7 +53,7 @@ Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 SplitName = Annotated[
     Literal["train", "valid", "test", "all"] | None,
-    arg(help="Which part of the data; default: test, or of --data all."),
+    arg(help="Which part of the data; default: test; with --data, all."),
 ]
 Source = Annotated[
     str | None,
@@ -234,7 +234,7 @@ def _data_of(source: object) -> set[Path]:
     path = Path(str(source)).expanduser()
     if source is None or str(source) in DATASETS or not path.exists():
         return set()
-    if not RunFolder(path).config_file.is_file():
+    if not (path / "config.json").is_file():
         return {path.resolve()}
     options = RunFolder(path).config().data
     return set() if options is None or not options.data else _data_of(options.data)

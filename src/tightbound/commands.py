@@ -364,6 +364,8 @@ def info(
     if json:
         print_json(found)
         return
+    if evaluation := found.get("evaluation"):
+        found["evaluation"] = evaluation.get("headline", "of an older version")
     print_pairs(found)
 
 
@@ -393,6 +395,8 @@ def data(
 
     Example: tightbound data scans/ --levels stretch
     """
+    if source is not None and options.data not in (DataOptions().data, source):
+        raise UsageError("Which data?", got=f"{source!r} and --data {options.data!r}", expected="one of the two")
     if source is None and options == DataOptions():
         found: dict[str, Any] = {
             name: {

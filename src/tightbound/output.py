@@ -56,12 +56,13 @@ def print_evaluation(found: dict[str, Any]) -> None:
     units["squared_error"], digits["squared_error"] = "data units²", 3
     others = ("prediction", "uniform_bits_per_dim", "relaxation_gap", "squared_error")
     given = [name for name in others if found[name] is not None]
+    doubtful, most = found["trusted"] is False, found["trusted"] is False or found["measure"] == "bound"
     for name in ("elbo", "reconstruction", "kl", "nll", "bits_per_dim", *given):
         value, d = found[name], digits.get(name, 2)
         numbers = (None, None) if value is None else (value["value"], value["standard_error"])
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
-        if found["trusted"] is False and name in ("nll", "bits_per_dim") and value is not None:
-            cells = [f"≤ {cells[0]}", "–"]
+        if most and name in ("nll", "bits_per_dim") and value is not None:
+            cells = [f"≤ {cells[0]}", "–" if doubtful else cells[1]]
         table.add_row(name, *cells, units.get(name, unit))
     of_codes = [name for name in ("codebook_usage", "perplexity") if found[name] is not None]
     for name in ("effective_sample_size", "pareto_k", "active_units", *of_codes):
@@ -178,8 +179,8 @@ def print_comparison(found: dict[str, Any]) -> None:
         table.add_row(f"--{name.replace('_', '-')}", *(escape(_word(value)) for value in values))
     table.add_section()
     for name, (words, digits) in _COMPARED.items():
-        doubtful = [name in ("nll", "bits_per_dim") and run["trusted"] is False for run in runs]
-        cells = [_estimate(run[name], digits, bound) for run, bound in zip(runs, doubtful, strict=True)]
+        likelihood = name in ("nll", "bits_per_dim")
+        cells = [_of_run(run, name, digits) if likelihood else _estimate(run[name], digits) for run in runs]
         table.add_row(words, *cells)
     table.add_row("active units", *(f"{run['active_units']} of {run['dimensions']}" for run in runs))
     table.add_row("measure", *(run["measure"] for run in runs))
@@ -195,19 +196,29 @@ def _differences_table(found: dict[str, Any]) -> Any:
     from rich.table import Table
 
     labels = {run["run"]: run["label"] for run in found["runs"]}
+    doubtful = {run["run"] for run in found["runs"] if run["trusted"] is False}
     names = ("nll", "elbo", "squared_error")
     table = Table("", *(_COMPARED[name][0] for name in names), "", title="differences, example by example")
     for entry in found["differences"]:
         cells = [_estimate(entry[name], _COMPARED[name][1]) for name in names]
-        table.add_row(escape(f"{labels[entry['run']]} − {labels[entry['other']]}"), *cells, escape(entry["reason"]))
+        reason = entry["reason"]
+        if doubtful & {entry["run"], entry["other"]} and entry["nll"] is not None:
+            cells[0] = f"{entry['nll']['value']:.{_COMPARED['nll'][1]}f}"
+            reason = "; ".join(filter(None, (reason, "the NLL of one is a bound, so their difference has no error")))
+        table.add_row(escape(f"{labels[entry['run']]} − {labels[entry['other']]}"), *cells, escape(reason))
     return table
 
 
-def _estimate(value: dict[str, Any] | None, digits: int, bound: bool = False) -> str:
+def _of_run(run: dict[str, Any], name: str, digits: int) -> str:
+    """The likelihood of a run: as a bound where it is one, and without its error where that is not deserved."""
+    if run[name] is None or not (run["trusted"] is False or run["measure"] == "bound"):
+        return _estimate(run[name], digits)
+    return f"≤ {run[name]['value']:.{digits}f}" if run["trusted"] is False else f"≤ {_estimate(run[name], digits)}"
+
+
+def _estimate(value: dict[str, Any] | None, digits: int) -> str:
     if value is None:
         return "–"
-    if bound:
-        return f"≤ {value['value']:.{digits}f}"
     return " ± ".join(f"{number:.{digits}f}" for number in value.values() if number is not None)
 
 

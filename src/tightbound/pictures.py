@@ -85,7 +85,7 @@ def drawable(x: Tensor, spec: DataSpec | None) -> Tensor:
     """
     if spec is None or (spec.low, spec.high, spec.scale) == (0.0, 1.0, ()):
         return x
-    return (in_data_units(x, spec) - spec.low) / (spec.high - spec.low)
+    return ((in_data_units(x, spec) - spec.low) / (spec.high - spec.low)).float()
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Image:

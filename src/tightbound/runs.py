@@ -397,7 +397,9 @@ def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
     label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
     options = dataclasses.replace(options, data=source, label=label, standardize="none")
     if divide:
-        return load_data(options)
+        asked = config.data.standardize if config.data else "auto"
+        found = load_data(options)
+        return dataclasses.replace(found, options=dataclasses.replace(found.options, standardize=asked))
     found = load_for_learned(options, config.data_spec, config.fingerprint)
     if found.new and config.data is not None and found.options.data == config.data.data:
         said = "this is where the run's own data was, which has changed: what the model was trained on may be in it"

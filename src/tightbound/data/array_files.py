@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import zipfile
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,12 +25,17 @@ import numpy as np
 
 from ..errors import DataError, reading
 from .arrays import CHUNK_BYTES, Levels, from_arrays
+from .observed import few
 from .raw import Array, Raw
 from .store import check_unpacked, fingerprint, memory_limit, stored
 
 __all__ = ["read_array_file"]
 
-SPLITS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+SPLITS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 SINGLE = ("x", "images", "data", "arr_0")
 SINGLE_LABELS = ("y", "labels", "targets")
 SINGLE_CONDITIONS = ("c", "conditions")
@@ -66,7 +72,10 @@ def read_array_file(path: Path) -> Raw:
     with _reading(path):
         classes = tuple(map(str, arrays["classes"].tolist())) if "classes" in arrays else ()
     levels = _levels(path, arrays.get("levels"))
-    return from_arrays(path.stem, values, labels=labels, levels=levels, classes=classes, conditions=given or None)
+    raw = from_arrays(path.stem, values, labels=labels, levels=levels, classes=classes, conditions=given or None)
+    left = sorted(members.keys() - wanted.keys())
+    said = (f"Left out, as arrays under no known name: {few(left)}.",) if left else ()
+    return replace(raw, notes=(*raw.notes, *said))
 
 
 def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
@@ -74,15 +83,22 @@ def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for split, words in SPLITS.items():
         for word in words:
-            for key in (word, f"x_{word}", f"{word}_x", f"{word}_images"):
+            for key in (word, f"x_{word}", f"{word}_x", f"{word}_images", f"{word}_data"):
                 found |= {key: split} if key in members and split not in found.values() else {}
             for key in (f"y_{word}", f"{word}_y", f"{word}_labels"):
                 found |= {key: f"y:{split}"} if key in members else {}
             for key in (f"c_{word}", f"{word}_c", f"{word}_conditions"):
                 found |= {key: f"c:{split}"} if key in members else {}
-    extras = {key: key for key in ("levels", "classes") if key in members}
-    if "train" in found.values():
-        return found | extras
+    if "train" not in found.values():
+        found = {_examples(path, members): "train"} | found
+    for kind, single in (("y:train", SINGLE_LABELS), ("c:train", SINGLE_CONDITIONS)):
+        keys = [key for key in single if key in members]
+        found |= {keys[0]: kind} if keys and kind not in found.values() else {}
+    return found | {key: key for key in ("levels", "classes") if key in members}
+
+
+def _examples(path: Path, members: dict[str, str]) -> str:
+    """The array of examples where none is called after the training split."""
     images = [key for key in SINGLE if key in members] or [key for key in members if len(members) == 1]
     if not images:
         raise DataError(
@@ -91,9 +107,7 @@ def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
             expected="train (valid, test), x_train (y_train, x_test, y_test), or x, images or data (y or labels)",
             remedy="Save it again: np.savez(file, train=..., test=...).",
         )
-    labels = {key: "y:train" for key in SINGLE_LABELS if key in members}
-    given = {key: "c:train" for key in SINGLE_CONDITIONS if key in members}
-    return {images[0]: "train"} | labels | given | extras
+    return images[0]
 
 
 def _levels(path: Path, levels: Array | None) -> Levels:

@@ -74,7 +74,7 @@ class Data:
             DataError: If there are too few examples.
             UsageError: If an option does not fit this data.
         """
-        declared = options.levels != "auto" or (raw.levels or 0) > 256
+        declared = options.levels != "auto" or raw.levels not in (None, 256)
         raw, options = fit_levels(raw, options)
         raw = fit_images(raw, options)
         parts = divided(raw.parts, options)
@@ -160,8 +160,7 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
-        told = levels if isinstance(levels, int) and levels > 256 else "auto"
-        asked = DataOptions(data="", levels=told, **options)  # no name would find these again
+        asked = DataOptions(data="", **options)  # no name would find these again
         check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
         raw = from_arrays(
@@ -173,7 +172,8 @@ class Data:
             captions=captions,
             conditions=conditions,
         )
-        return cls.from_raw(raw, asked)
+        wide = isinstance(levels, int) and levels > 256
+        return cls.from_raw(raw, replace(asked, levels=levels) if wide else asked)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -190,7 +190,7 @@ def open_tree(path: Path) -> FileTree:
     raise DataError(
         f"{path} is nothing that data can be read from.",
         got=f"a file ending in {path.suffix!r}",
-        expected="a folder of images, a .tar, .tar.gz or .zip of one, an .npz or an .npy",
+        expected="a folder of images, a .tar, .tar.gz or .zip of one, an .npz or .npy, a .csv or .parquet",
         remedy="If it should be an archive, it is damaged: replace it by a complete copy.",
     )
 

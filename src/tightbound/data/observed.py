@@ -95,7 +95,7 @@ def _levels(splits: Sequence[Split], declared: bool) -> Iterator[str]:
         yield f"All values are the same: level {low} of {levels}."
     elif high < (levels - 1) / 2 and not declared:
         yield dark_note(low, high, levels)
-    elif used["count"] == 2:
+    elif used["count"] == 2 and splits[0].transform.binarize == "none":
         yield f"Only two levels are in use, {low} and {high} of {levels}: --binarize threshold makes them 0 and 1."
 
 

@@ -70,7 +70,7 @@ class Transform:
 
 
 def in_data_units(x: Tensor, spec: DataSpec) -> Tensor:
-    """What a model sees, or gives, in the data's own units: :math:`s x + m`.
+    """What a model sees, or gives, in the data's own units, :math:`s x + m`, float64.
 
     Args:
         x: ``(*batch, *shape)``.
@@ -79,10 +79,11 @@ def in_data_units(x: Tensor, spec: DataSpec) -> Tensor:
     Example:
         >>> spec = DataSpec("columns", (2,), None, location=(10.0, 0.0), scale=(1.0, 5.0))
         >>> in_data_units(torch.tensor([[-1.0, 1.0]]), spec)
-        tensor([[9., 5.]])
+        tensor([[9., 5.]], dtype=torch.float64)
     """
     if not spec.scale:
         return x
+    x = x.detach().cpu().double()  # times since 1970 differ by less than float32 tells
     return x * _along(spec.scale, x, len(spec.shape)) + _along(spec.location, x, len(spec.shape))
 
 

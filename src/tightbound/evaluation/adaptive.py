@@ -2,7 +2,8 @@ r"""A likelihood that goes on to better proposals for the examples that need the
 
 Convention: every rung is a fixed amount of work for an example, and draws twice: k samples that judge its proposal by
 their effective number and the shape :math:`\hat k` of their tail, and k others for the estimate. Were an example judged
-by the samples that its estimate is made of, those without the rare large weight would be too low and look good.
+by the samples that its estimate is made of alone, those without the rare large weight would be too low and look good.
+An example whose estimate shows such a weight after all goes on to the next rung too.
 """
 
 from __future__ import annotations
@@ -226,7 +227,8 @@ def _how(found: Climb, budget: float) -> Iterator[str]:
 
 
 def _doubts(found: Climb) -> Iterator[str]:
-    if found.unreliable > MOST:
+    unknown = bool(found.unreached.any()) and int((found.rung > 0).sum()) < FEWEST
+    if found.unreliable > MOST or unknown:
         left = "what was tried" if not found.ended else "what there was time for"
         yield (
             f"for {found.unreliable:.0%} of the examples {left} is not enough (Pareto k above {UNRELIABLE}, or few "
@@ -348,6 +350,7 @@ def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None, small: bool 
     if sound.any():
         again = draw(model, x[sound], None if c is None else c[sound])
         found |= {name: found[name].masked_scatter(sound, again[name]) for name in _ESTIMATED}
+        sound = sound & _enough(found["effective_samples"], found["pareto_k"])
     return found | {"sound": sound | exact}
 
 
@@ -384,8 +387,8 @@ def _annealed(model: LatentVariableModel, x: Tensor, c: Tensor | None, annealing
 
 def _twice(draw: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Samples that judge, and others that estimate."""
-    judged = draw()
-    return draw() | {"sound": _judged(judged)}
+    judged, found = draw(), draw()
+    return found | {"sound": _judged(judged) & _enough(found["effective_samples"], found["pareto_k"])}
 
 
 def _judged(found: dict[str, Tensor]) -> Tensor:

@@ -58,6 +58,10 @@ class DecoderNoise:
     @property
     def remark(self) -> str:
         """What it means, in a sentence."""
+        if self.data_std == 0:
+            return "these examples do not vary: there is nothing to hold the decoder's sigma against"
+        if self.share > 1:
+            return "the decoder's sigma is larger than the spread of these examples"
         blur = f"{self.share:.0%} of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
         return f"{blur}; fixed, and the error is {self.error:.3g}" if self.fixed else blur
 

@@ -27,7 +27,7 @@ from .decoder_noise import DecoderNoise, decoder_noise
 from .estimate import Estimate
 from .importance import per_example, prior_samples
 from .latents import reconstruction_error
-from .log_likelihood import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
+from .log_likelihood import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
 from .passes import Found, Precision, check_split, over, terms_of_the_first
 from .positions import active_units
 from .relaxation import relaxation_gap
@@ -155,7 +155,8 @@ def evaluate(
         method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` goes on
             to better proposals, or with a k takes that many samples of the posterior.
         annealing: Temperatures and trajectories of annealing.
-        budget: Seconds after which ``"auto"`` begins nothing new.
+        budget: Seconds after which ``"auto"`` begins nothing new; annealing's check on simulated data, where it was
+            used, comes on top.
         precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
         compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
         seed: Seed of all noise: binarisation, dequantisation, posterior samples.
@@ -271,7 +272,7 @@ def _sampled(task: _Task, method: Method, k: int, reason: tuple[str, str] | None
     gap = task.gap(k) if method == "annealed" else None
     annealable = refusal(task.terms, task.measure, "annealed") is None
     of = (values, task.measure, task.split, samples, method, task.sure)
-    estimate = LikelihoodEstimate.of(*of, gap=gap, annealable=annealable)
+    estimate = LikelihoodEstimate.of(*of, gap=gap, annealable=annealable, one_code=is_one_code(task.terms))
     return _Measured(values, estimate, method, samples, gap=gap)
 
 

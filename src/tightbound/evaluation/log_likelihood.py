@@ -41,6 +41,7 @@ SIMULATED = 4
 """Simulated examples on which annealing is bracketed from both sides."""
 GAP = 0.5
 """Nats between the two sides above which annealing is not trusted."""
+ONE_CODE = "the posterior of an example is a single code: the nll is the negative ELBO, an upper bound"
 UNJUDGED = "with less than 25 samples nothing tells whether they are enough: more of them, -k 1000"
 FEW_CHAINS = f"fewer than {CHAINS} chains do not tell whether they agree: more of them, -k 16"
 
@@ -99,17 +100,19 @@ class LikelihoodEstimate:
         sure: bool = False,
         gap: Estimate | None = None,
         annealable: bool = True,
+        one_code: bool = False,
     ) -> LikelihoodEstimate:
         """From what a method found of every example; ``sure`` where all samples of an example are the same.
 
         ``gap`` is that of :func:`annealing_gap`, where it was measured; ``annealable`` where method annealed takes the
-        model.
+        model; ``one_code`` where the posterior of an example is a single code.
         """
         marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
         tails = values["pareto_k"].double() if "pareto_k" in values else None
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
         warnings = (*_warnings(k, effective, unreliable, method, annealable), *gap_warning(gap))
+        warnings += (ONE_CODE,) if one_code and method == "importance" else ()
         equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
         unjudged = tails is None and method != "annealed" and not equal
         few = method == "annealed" and k < CHAINS
@@ -194,7 +197,13 @@ def likelihood(
         )
     values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
     annealable = refusal(terms, measure, "annealed") is None
-    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable)
+    one_code = is_one_code(terms)
+    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable, one_code=one_code)
+
+
+def is_one_code(terms: Terms) -> bool:
+    """Whether there are latents, and all samples of the posterior of an example are the same."""
+    return any(latent.z.numel() and getattr(latent.posterior, "certain", False) for latent in terms.latents)
 
 
 def annealing_gap(

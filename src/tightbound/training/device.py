@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from ..errors import TightboundError, TrainingError, UsageError
+from ..processor import has_amx
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def best_precision(accelerator: str) -> str:
     """bf16 where the hardware multiplies it natively (a GPU since Ampere, a CPU with AMX), else float32."""
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16-mixed" if accelerator == "cpu" and amx() else "32-true"
+    return "bf16-mixed" if accelerator == "cpu" and has_amx() else "32-true"
 
 
 def find_device(device: str) -> str:

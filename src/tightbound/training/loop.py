@@ -38,7 +38,7 @@ from .log import MetricsLog, ProgressBar
 from .notes import check_data, check_range, never_warm, said_before, said_of_data, steadier, values_too_large
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
-from .place import check_free, check_resumable, held, said_of_place, saying_way_on
+from .place import check_free, check_place, check_resumable, held, said_of_place, saying_way_on
 from .state import Progress, TrainingResult, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights
 from .validation import mean_rows
@@ -127,6 +127,7 @@ def train_on(
 
 
 def _run(run: _Run, resume: bool, resume_from: str) -> TrainingResult:
+    check_place(run.folder, run.config)
     with among_peers(), stop_on_signals() as stop, held(run.fabric, run.folder) as run.lock:
         run.prepare(resume, resume_from)
         with torch.random.fork_rng(devices=cuda_devices()):

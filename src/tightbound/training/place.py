@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UsageError
@@ -15,7 +16,7 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["check_free", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["check_free", "check_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
 
 
 @contextmanager
@@ -29,6 +30,27 @@ def held(fabric: Fabric, folder: RunFolder) -> Iterator[Lock | None]:
     with ExitStack() as stack:
         by_first(fabric, lambda: locks.append(stack.enter_context(locked(folder.path))))
         yield locks[0] if locks else None
+
+
+def check_place(folder: RunFolder, config: RunConfig) -> None:
+    """Refuses a place for a run where no folder can be, or within the data that it learns from.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    path = folder.path.absolute()
+    if files := [place for place in (path, *path.parents) if place.exists() and not place.is_dir()]:
+        raise UsageError(
+            f"{folder.path} cannot be a run folder.", got=f"{files[0]}, which is a file", remedy="Choose another --out."
+        )
+    data = Path(config.data.data).expanduser() if config.data and config.data.data else None
+    if data is not None and data.exists() and data.resolve() in (path.resolve(), *path.resolve().parents):
+        raise UsageError(
+            f"{folder.path} lies in the data, and what is written there would be read as data.",
+            got=f"--out {folder.path}",
+            expected=f"a place outside {data}",
+            remedy="Choose another --out.",
+        )
 
 
 def check_free(folder: RunFolder, new: RunConfig) -> bool:
