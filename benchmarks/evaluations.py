@@ -70,9 +70,9 @@ samples of the estimate itself, which are others). Where they are not, it goes o
 3. **more_samples**: 4,000 samples of the same kind after a longer optimisation; of codes, 4,000 samples of q;
 4. **annealed**: annealed importance sampling, 16 chains of 500 temperatures, if more than 2 % of the examples are left.
 
-An example stays on a rung where other samples than those of its estimate speak for it, and its own do too. Judged by its
-own alone, one whose samples miss the one large weight would be too low *and* look good, so that the estimates that are
-too low would be picked.
+An example stays on a rung where other samples than those of its estimate speak for it, and its own do too. Judged by
+its own alone, one whose samples miss the one large weight would be too low *and* look good, so that the estimates that
+are too low would be picked.
 
 No weights of q's own samples can show that q lacks a mode of the posterior: with four modes, and q on one of them, all
 examples had a good k̂ and were 7 nats too low. In up to 4 latent dimensions, where samples of the prior find the others,
