@@ -144,8 +144,8 @@ def linear_layers(plan: Plan) -> list[Row]:
     The ratio is that of our layer, which takes the one or the other by the kind of processor, to torch's own.
     """
     runs = {"speed": partial(contender, "linear", "speed", threads=plan.threads, turns=3 * plan.turns)}
-    found = [result["seconds"] for result in alternate(runs, plan.rounds)["speed"]]
-    faster = lambda what, way: statistics.median(f[what]["torch"] / f[what][way] for f in found)
+    found = [result["speeds"] for result in alternate(runs, plan.rounds)["speed"]]
+    faster = lambda what, way: statistics.median(f[what][way] for f in found)
     rows = [(what, faster(what, "onednn"), faster(what, "ours")) for what in found[0]]
     return [Row(what, onednn, "×", ours, "≥ 0.95", ours >= 0.95) for what, onednn, ours in rows]
 

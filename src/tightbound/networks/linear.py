@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..processor import matrix_library
 
@@ -36,16 +37,16 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or not self._by_onednn(input):
-            return super().forward(input)
+            return F.linear(input, self.weight, self.bias)
         return by_onednn(input, self.weight, self.bias)
 
     def _by_onednn(self, x: Tensor) -> bool:
         return (
-            x.numel() * self.out_features >= LARGE
+            matrix_library() == "onednn"
+            and x.numel() * self.out_features >= LARGE
             and x.device.type == self.weight.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and self.bias is not None
-            and matrix_library() == "onednn"
             and not torch.is_autocast_enabled("cpu")
             and not torch._C._are_functorch_transforms_active()
         )
