@@ -90,7 +90,7 @@ def _add_noise(table: Any, noise: dict[str, Any]) -> str:
     """A row, and what it means."""
     from .evaluation import DecoderNoise
 
-    table.add_row("decoder σ", f"{noise['std']:.3f}", "", f"data units; the data's {noise['data_std']:.3f}")
+    table.add_row("decoder σ", f"{noise['std']:.3f}", "", f"the data's {noise['data_std']:.3f}")
     return DecoderNoise(**noise).remark
 
 
