@@ -105,8 +105,10 @@ def run(words: list[str], before: Callable[[], object] = lambda: None) -> tuple[
 def _become(words: list[str], before: Callable[[], object], output: int) -> None:
     code = 99
     try:
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        for number in (1, 2):
+            os.dup2(output, number)
+        # The streams of the parent know whether a file lay behind them, where a pipe is now.
+        sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
         before()
         code = main(words)
     except BaseException:
