@@ -83,10 +83,9 @@ the prior, is a check.
 the numbers are the same wherever the budget does not end it. Where it does, the examples that were reached are drawn at
 random from those that need it, and the others count with their mean gain (double sampling with a difference estimator,
 Cochran 1977): the standard error grows by what that leaves open. With fewer than 50 of them the number is an upper
-bound, and `trusted` is false. A bound is printed as `NLL ≤ …`, without
-an error; where a trusted number is itself a bound on discrete data (`--dequantize`), with one. A posterior that is a
-single code (`vq-vae`) gives no more than minus the ELBO, which is a bound too. The check of annealing on simulated data
-comes on top of the budget.
+bound, and `trusted` is false. A bound is printed as `NLL ≤ …`, without an error; where a trusted number is itself a
+bound on discrete data (`--dequantize`), with one. A posterior that is a single code (`vq-vae`) gives no more than minus
+the ELBO, which is a bound too. The check of annealing on simulated data comes on top of the budget.
 
 The last three columns are of some of the same examples, by `evaluate` and by annealing with 1,000 temperatures.
 

@@ -221,7 +221,7 @@ def test_kinds_of_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
 def test_examples_of_both_splits_are_told(suffix: str, tmp_path: Path) -> None:
     content = files([f"train/{i}.png" for i in range(9)]) | {f"test/{i}.png": grey(i) for i in (3, 4, 40)}
     notes = load_data(write_files(tmp_path / suffix, content)).notes
-    assert "2 of 3 test examples are also in the training split, value for value." in notes
+    assert "Of 3 test examples, value for value also in the training split: 2." in notes
 
 
 def test_training_says_once_what_it_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

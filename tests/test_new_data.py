@@ -375,3 +375,16 @@ def test_every_condition_of_a_file_is_drawn(tmp_path: Path, capsys: pytest.Captu
             assert len(arrays["mean"]) == n
     said, _ = told(capsys, "sample", run, "--condition", "cat", "-n", 2, "--out", tmp_path / "b.png")
     assert "2 samples given cat" in said
+
+
+def test_new_data_of_another_depth_is_told(tmp_path: Path) -> None:
+    """Pictures of 8 bits for a model of 12 are read by its levels, and so are dark."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "deep.npy", rng.integers(0, 4096, (40, 4, 4)).astype(np.uint16))
+    np.save(tmp_path / "bytes.npy", rng.integers(0, 256, (5, 4, 4)).astype(np.uint16))
+    data = tb.load_data(tmp_path / "deep.npy", levels=4096)
+    model = VAE(latent_dim=2, hidden=(4,)).build(data.spec)
+    tb.train(model, data, out=tmp_path / "run", steps=1, pictures=False, device="cpu")
+    new = load_run_data(tmp_path / "run", tmp_path / "bytes.npy")
+    assert any("reach only 16 of 255" in note for note in new.said)
+    assert not any("reach only" in note for note in load_run_data(tmp_path / "run").said)

@@ -7,6 +7,8 @@ checkpoints/           last and best, both resumable
 lock                   held by the training that writes the folder
 samples/               pictures made while training
 evaluation.json        what `tightbound evaluate` found
+diagnosis.json         what `tightbound diagnose` found
+latents.safetensors    the encoded latents that a second stage learns from
 report.html            what `tightbound report` wrote
 """
 

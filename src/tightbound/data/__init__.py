@@ -1,7 +1,8 @@
 """Data sets, folders, archives and arrays, as splits that give batches.
 
-A reader (`formats`, `arrays`, `folder`, `named`) turns a source into a :class:`~tightbound.data.raw.Raw`: bytes,
-labels and whatever splits are official. :class:`Data` divides it and a :class:`Split` turns indices into batches.
+A reader (`formats`, `array_files`, `tables`, `folder`, `named`) turns a source into a
+:class:`~tightbound.data.raw.Raw`: bytes, labels and whatever splits are official. :class:`Data` divides it and a
+:class:`Split` turns indices into batches.
 Importing this package costs no torch: what needs it is loaded when first asked for.
 """
 

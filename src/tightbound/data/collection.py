@@ -119,7 +119,8 @@ class Data:
         parts = [(name, raw.parts.get(name, nothing)) for name in ("train", "valid", "test")]
         still = dataclasses.replace(options, flip=False)
         train, valid, test = (_split("all" if whole else name, part, raw, spec, still) for name, part in parts)
-        return cls(spec, options, train, valid, test, said=raw.notes, new=True)
+        said = (*raw.notes, *_as_declared((train, valid, test), options))
+        return cls(spec, options, train, valid, test, said=said, new=True)
 
     @classmethod
     def from_arrays(
@@ -272,6 +273,16 @@ class Data:
             "notes": list(self.notes),
             "options": dataclasses.asdict(self.options),
         }
+
+
+def _as_declared(splits: tuple[Split, ...], options: DataOptions) -> Iterator[str]:
+    """That new data, read by the levels that were declared for a model's own, uses the lower half of them at most."""
+    used, levels = levels_in_use(splits), splits[0].transform.levels
+    if options.levels != "auto" and used and levels and used["highest"] < (levels - 1) / 2:
+        yield (
+            f"Read by the levels of the model's own data (--levels {options.levels}), the values reach only "
+            f"{used['highest']} of {levels - 1}: is this data of the same kind?"
+        )
 
 
 def _described(raw: Raw, options: DataOptions) -> DataSpec:

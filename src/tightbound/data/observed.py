@@ -116,7 +116,7 @@ def _duplicates(splits: Sequence[Split]) -> Iterator[str]:
     for split in held_out:
         if count := sum(digest in seen for digest in _digests(split)):
             name = {"valid": "validation"}.get(split.name, split.name)
-            yield f"{count:,} of {len(split):,} {name} examples are also in the training split, value for value."
+            yield f"Of {len(split):,} {name} examples, value for value also in the training split: {count:,}."
 
 
 def _digests(split: Split) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from .arrays import CHUNK_BYTES
+from .observed import few
 from .options import DataOptions
 from .raw import Part
 from .spec import DataSpec
@@ -30,8 +31,6 @@ MOST_NUMBERS = 2**16
 """More features than these share one location and one scale: a run's configuration stays small."""
 MOST_ENTRIES = 2**28
 """The statistics are of at most so many entries, of examples taken evenly from the training split."""
-NAMED = 5
-"""How many columns a note names."""
 
 
 def standardised(spec: DataSpec, train: Part, options: DataOptions) -> tuple[DataSpec, tuple[str, ...]]:
@@ -104,11 +103,10 @@ def _chunks(train: Part) -> Iterator[Numbers]:
 
 def _constant(constant: npt.NDArray[np.bool_], mean: Numbers) -> str:
     columns = np.flatnonzero(constant)
-    named = ", ".join(f"{i} (always {mean[i]:g})" for i in columns[:NAMED].tolist())
-    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    named = few([f"{i} (always {mean[i]:g})" for i in columns.tolist()])
     one = len(columns) == 1
     return (
-        f"Column{'s' * (not one)} {named}{more}, counted from 0, {'is' if one else 'are'} constant in the training "
+        f"Column{'s' * (not one)} {named}, counted from 0, {'is' if one else 'are'} constant in the training "
         f"split: scale 1; {'its' if one else 'their'} density grows without bound as a learned σ shrinks."
     )
 

@@ -154,7 +154,8 @@ def diagnose(
         raise UsageError(
             "Latents can only be told apart on several examples.",
             got=f"{min(len(split), limit)} examples",
-            expected="at least 2",
+            expected="at least 2, and some hundreds for a verdict that means something",
+            remedy="Give more examples, or look at one by `tightbound reconstruct`.",
         )
     some, few = spread(split, limit), spread(split, min(limit, gap_examples))
     terms = terms_of_the_first(model, some)
