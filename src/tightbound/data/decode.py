@@ -51,14 +51,14 @@ class Decoded:
 
 
 def decode_images(
-    tree: FileTree, names: Sequence[str], *, image_size: int | None, color: Color, mode: Mode | None = None
+    tree: FileTree, names: Sequence[str], *, image_size: tuple[int, int] | None, color: Color, mode: Mode | None = None
 ) -> Decoded:
     """The pixels of image files.
 
     Args:
         tree: Where they are.
         names: Which, in the order of the rows.
-        image_size: Side of the square that is cut out of the middle; None: all images have one size.
+        image_size: Height and width that each is resized to cover, and cut out of its middle; None: all have one size.
         color: ``"grey"``, ``"rgb"``, or ``"as-is"``: grey if all are.
         mode: What is kept of each, where that is known and there is an ``image_size``; None: the heads of all files
             are read to tell.
@@ -70,7 +70,7 @@ def decode_images(
     with strict_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         heads = {} if mode and image_size else _heads(tree, names, pool)
         mode = mode or _common_mode(heads, color)
-        height, width = (image_size, image_size) if image_size is not None else _one_size(heads)
+        height, width = image_size or _one_size(heads)
         rows = {name: row for row, name in enumerate(names)}
 
         def fill(out: Array) -> None:

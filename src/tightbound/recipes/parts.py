@@ -60,8 +60,14 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
     _check_image(data)
     channels, *sides = data.shape
     shape = (parameters * channels, *sides)
-    how = {"activation": recipe.activation, "upsampling": recipe.upsampling}
-    return ConvolutionalDecoder(inputs, shape, recipe.channels, condition_dim=condition_dim, **how)
+    return ConvolutionalDecoder(
+        inputs,
+        shape,
+        recipe.channels,
+        activation=recipe.activation,
+        condition_dim=condition_dim,
+        upsampling=recipe.upsampling,
+    )
 
 
 def likelihood(recipe: VAE | Autoencoder, data: DataSpec, condition_dim: int = 0) -> Any:
