@@ -151,8 +151,8 @@ def test_a_folder_of_all_sizes_is_resized_and_then_cropped(
     monkeypatch.setenv("TIGHTBOUND_CACHE", str(tmp_path / "cache"))
     files = {f"{i % 2}/{i:02d}.png": image_bytes(ramp(*SIZES[i % len(SIZES)])) for i in range(20)}
     folder = write_files(tmp_path / "f", files)
-    with refused(DataError, "different sizes", "--image-size"):
-        load_data(folder, crop=6)
+    with refused(DataError, "different sizes", "--image-size 72"):
+        load_data(folder, crop=64)
     with refused(UsageError, "crop 6 x 9 of pictures of 8 x 8", "--image-size 7 10"):
         load_data(folder, image_size=8, crop=(6, 9))
     data = load_data(folder, image_size=(12, 10), crop=(6, 9))

@@ -112,7 +112,8 @@ def test_recipes_written_before_there_was_a_choice_of_upsampling_mean_the_transp
     assert recipe.upsampling == "resize"
     assert from_json(written, Recipe) == recipe
     old = from_json({**written, "version": 1}, Recipe)
-    assert old == dataclasses.replace(recipe, upsampling="transposed")
+    doubles = getattr(recipe, "network", "convolutional") == "convolutional"
+    assert old == (dataclasses.replace(recipe, upsampling="transposed") if doubles else recipe)
     assert from_json(to_json(old), Recipe) == old
 
 

@@ -106,7 +106,8 @@ def _divided(parts: Parts, spec: DataSpec | None) -> tuple[dict[str, Tensor], di
 def _above(large: Image.Image, draws: Parts, spec: DataSpec | None, columns: int | None) -> Image.Image:
     if not draws:
         return large
-    small = panels([(f"{title}: {WHY_SMALL}", _small(x, spec, columns)) for title, x in draws.items()])
+    titles = [f"{title}: {WHY_SMALL}" if i == 0 else title for i, title in enumerate(draws)]
+    small = panels([(title, _small(x, spec, columns)) for title, x in zip(titles, draws.values(), strict=True)])
     both = Image.new("RGB", (max(large.width, small.width), large.height + small.height), "white")
     both.paste(large)
     both.paste(small, (0, large.height))

@@ -20,7 +20,7 @@ from .divide import divided
 from .learned import as_learned
 from .levels import fit_levels
 from .observed import described, levels_in_use, observed
-from .options import DataOptions, sides
+from .options import DataOptions, sides, wider
 from .raw import Array, Part, Raw
 from .reshape import fit_images
 from .spec import DataSpec
@@ -313,18 +313,16 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
 
 def _seen(shape: tuple[int, ...], options: DataOptions) -> tuple[int, ...]:
     """The shape of what a model sees of an example."""
-    crop = sides(options.crop)
-    if crop is None:
+    if options.crop is None or (crop := sides(options.crop)) is None:
         return shape
     if len(shape) != 3:
         raise UsageError("Only images can be cropped.", got=f"examples of shape {shape}", remedy="Leave crop out.")
     if crop[0] > shape[1] or crop[1] > shape[2]:
-        wider = " ".join(str(side + max(1, side // 8)) for side in crop)
         raise UsageError(
             "A part that is cut out is not larger than the picture.",
             got=f"crop {crop[0]} x {crop[1]} of pictures of {shape[1]} x {shape[2]} (height x width)",
             expected=f"at most {shape[1]} x {shape[2]}",
-            remedy=f"Lower --crop, or resize the pictures first: --image-size {wider}.",
+            remedy=f"Lower --crop, or resize the pictures first: --image-size {wider(options.crop)}.",
         )
     return (shape[0], *crop)
 

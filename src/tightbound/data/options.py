@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from ..errors import UnknownName, UsageError
 from ..spec import register
 
-__all__ = ["DataOptions", "ends", "sides"]
+__all__ = ["DataOptions", "ends", "sides", "wider"]
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Color = Literal["as-is", "grey", "rgb"]
@@ -109,6 +109,16 @@ def sides(size: Size | None) -> tuple[int, int] | None:
         ((64, 64), (48, 64))
     """
     return (size, size) if isinstance(size, int) else size
+
+
+def wider(crop: Size) -> str:
+    """A size, in words of the command line, that leaves a part of that size some room to lie anywhere.
+
+    Example:
+        >>> wider(64), wider((32, 48))
+        ('72', '36 54')
+    """
+    return " ".join(str(side + max(1, side // 8)) for side in (crop if isinstance(crop, tuple) else (crop,)))
 
 
 def ends(levels: str) -> tuple[float, float]:

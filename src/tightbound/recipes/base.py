@@ -106,10 +106,14 @@ class Recipe:
 
 
 def register_upsampling(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe with an option ``upsampling``; a file of version 1, which has none, means transposed."""
+    """Registers a recipe with an option ``upsampling``; where a file of version 1 has convolutions, they mean transposed.
+
+    Args:
+        kind: Its name in files.
+    """
 
     def transposed(fields: dict[str, Any]) -> dict[str, Any]:
-        return {"upsampling": "transposed", **fields}
+        return fields if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields}
 
     upgrade(kind, version=1)(transposed)
     return register(kind, version=2)
