@@ -121,15 +121,12 @@ def _middle(values: Tensor, height: int, width: int) -> Tensor:
 
 
 def _parts_of(values: Tensor, height: int, width: int) -> Tensor:
-    """A part of each image, all places alike probable; one gather for all of them."""
-    n, channels, device = *values.shape[:2], values.device
-    top = torch.randint(values.shape[-2] - height + 1, (n, 1), device=device)
-    left = torch.randint(values.shape[-1] - width + 1, (n, 1), device=device)
-    rows, columns = top + torch.arange(height, device=device), left + torch.arange(width, device=device)
-    examples, layers = torch.arange(n, device=device), torch.arange(channels, device=device)
-    return values[
-        examples[:, None, None, None], layers[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    ]
+    """A part of each image, all places alike probable: one gather from a view of all parts there are."""
+    n, device = len(values), values.device
+    windows = values.unfold(2, height, 1).unfold(3, width, 1)
+    top = torch.randint(windows.shape[2], (n,), device=device)
+    left = torch.randint(windows.shape[3], (n,), device=device)
+    return windows[torch.arange(n, device=device), :, top, left]
 
 
 def _mirror_half(values: Tensor) -> Tensor:

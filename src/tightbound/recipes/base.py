@@ -106,7 +106,7 @@ class Recipe:
 
 
 def register_upsampling(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe with an option ``upsampling``; where a file of version 1 has convolutions, they mean transposed.
+    """Registers a recipe with an option ``upsampling``; in a file of version 1, convolutions double by transposed ones.
 
     Args:
         kind: Its name in files.
