@@ -14,7 +14,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import tightbound as tb
 from instances import double, within_error
-from tightbound import picture_commands, pictures
+from tightbound import picture_commands, pictures, sheets
 from tightbound.completion import Pretrained
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
@@ -325,7 +325,7 @@ def test_completions_are_drawn_beside_the_truth(data: Data, tmp_path: Path) -> N
     seen = ~model.conditions(batch).view_as(batch.x).isnan()
     assert torch.equal(drawn["completions"][:, 2][seen], batch.x[seen])
     assert not torch.equal(drawn["completions"][:, 0], drawn["completions"][:, 1])
-    pictures.training_picture(model.given(batch), batch.x, tmp_path / "picture.png")
+    sheets.training_picture(model.given(batch), batch.x, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").is_file()
     plain = VAE(latent_dim=2, hidden=(8,)).build(data.spec)
     with pytest.raises(UsageError, match="does not complete"):
@@ -379,7 +379,7 @@ def test_a_walk_between_conditions_has_each_end_given_its_own(
         picture_commands, "write", lambda parts, path, spec, **more: written.update(parts=parts, **more)
     )
     picture_commands.interpolate(tmp_path, n=3, steps=4, device="cpu")
-    model, batch = tb.load(tmp_path), digits.test.batch(torch.arange(6))
+    model, batch = tb.load(tmp_path), digits.test.batch(digits.test.representative(6))
     with torch.no_grad():
         c: Any = model.conditions(batch)
         px = model(c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_helpers import flat, refused
+from data_helpers import flat, grey, refused, write_files
 from tightbound.data import DATASETS, Data, DataOptions, Split, load_data
 from tightbound.data.transform import Transform
 from tightbound.errors import DataError, UnknownName, UsageError
@@ -300,3 +301,71 @@ def test_a_path_is_kept_as_an_absolute_one_and_a_name_as_it_is(tmp_path: Path, m
     for source in ("values.npy", "./values.npy", "~/values.npy", DataOptions("values.npy"), Path("values.npy")):
         assert load_data(source).options.data == str(tmp_path / "values.npy")
     assert load_data("digits").options.data == "digits"
+
+
+# -- examples that stand for all --------------------------------------------------------------------------------------
+
+
+def labelled(labels: list[int]) -> Data:
+    numbers = np.arange(len(labels), dtype=np.float32)[:, None].repeat(2, 1)
+    return Data.from_arrays(numbers, numbers[:2], numbers[:2], labels={"train": np.array(labels)}, standardize="none")
+
+
+LABELS: dict[str, list[int]] = {
+    "one class after the other": sorted([0] * 30 + [1] * 30 + [2] * 30),
+    "in turn": [0, 1, 2, 3] * 9,
+    "uneven": [2] * 40 + [0] * 3 + [1] * 11,
+    "one each": [3, 1, 0, 2],
+    "a class without an example": [0] * 7 + [2] * 5,
+    "one class": [0] * 17,
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_representatives_are_of_all_classes_in_turn_at_even_distances(labels: list[int]) -> None:
+    split = labelled(labels).train
+    classes = sorted(set(labels))
+    places = {c: [i for i, label in enumerate(labels) if label == c] for c in classes}
+    for n in range(len(labels) + 1):
+        chosen = split.representative(n)
+        assert torch.equal(chosen, split.representative(n))
+        indices = chosen.tolist()
+        assert len(indices) == n == len(set(indices))
+        turns = dict.fromkeys(classes, 0)
+        for label in (labels[i] for i in indices):
+            ahead = [c for c in classes if turns[c] < turns[label]]
+            assert all(turns[c] == len(places[c]) for c in ahead)  # nobody has a second turn before all had a first
+            assert all(turns[c] > turns[label] or turns[c] == len(places[c]) for c in classes if c < label)
+            turns[label] += 1
+        for c in classes:
+            mine = [i for i in indices if labels[i] == c]
+            assert mine == sorted(mine)
+            ranks = [places[c].index(i) for i in mine]
+            gaps = {b - a for a, b in itertools.pairwise([*ranks, len(places[c])])}
+            assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    assert sorted(split.representative(len(labels)).tolist()) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize("captions", [None, tuple("abcdefghijk")])
+def test_without_classes_representatives_lie_at_even_distances(captions: tuple[str, ...] | None) -> None:
+    values = np.arange(11, dtype=np.uint8)[:, None]
+    told = None if captions is None else {"train": captions, "test": ("x",) * 2, "valid": ("x",) * 2}
+    split = Data.from_arrays(values, values[:2], values[:2], captions=told).train
+    assert split.representative(4).tolist() == [0, 2, 5, 8]
+    assert split.representative(1).tolist() == [0]
+    assert split.representative(11).tolist() == list(range(11))
+    assert split.representative(0).tolist() == []
+    with refused(UsageError, "fewer examples"):
+        split.representative(12)
+
+
+def test_representatives_are_the_same_of_a_memory_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{name}/{i}.png": grey(i, 8) for name in "abc" for i in range(9)}
+    folder = write_files(tmp_path / "f", files)
+    plain = load_data(folder).train
+    monkeypatch.setenv("TIGHTBOUND_MEMORY_LIMIT", "0")
+    monkeypatch.setenv("TIGHTBOUND_CACHE", str(tmp_path / "cache"))
+    mapped = load_data(folder).train
+    assert not isinstance(mapped.values, torch.Tensor)
+    assert torch.equal(plain.representative(5), mapped.representative(5))
+    assert [name[0] for name in mapped.subset(mapped.representative(5)).names] == list("abcab")

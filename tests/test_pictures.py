@@ -25,10 +25,10 @@ from tightbound.pictures import (
     reconstructions,
     samples,
     save_picture,
-    training_picture,
 )
 from tightbound.randomness import fixed_noise
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
+from tightbound.sheets import WHY_SMALL, photographic, sheet, told, training_picture
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
@@ -255,3 +255,62 @@ def test_pieces_of_a_model_without_a_latent_are_no_copies(monkeypatch: pytest.Mo
     drawn = samples(model(), 4)
     assert list(drawn) == ["draw from p(x|z)"]
     assert len(drawn["draw from p(x|z)"].flatten(1).unique(dim=0)) == 4
+
+
+# -- what stands where ------------------------------------------------------------------------------------------------
+
+PHOTOS = DataSpec("photos", (3, 64, 64), 256)
+
+
+def found_at(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what has a colour."""
+    rows, columns = np.nonzero((np.array(picture) == np.array(colour)).all(-1))
+    return int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
+
+
+def of_colour(n: int, shape: tuple[int, ...], colour: tuple[int, int, int]) -> Tensor:
+    return (torch.tensor(colour) / 255)[: shape[0], None, None].expand(n, *shape)
+
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize("side", [33, 64, 100, 200, 256])
+@pytest.mark.parametrize("texts", [(), ("cat",) * 4, ("cat", "dog", "cat", "dog"), ("a", "b", "c", "d")], ids=str)
+def test_of_photographs_draws_stand_small_below_the_mean(side: int, texts: tuple[str, ...]) -> None:
+    spec = DataSpec("photos", (3, side, side), 256)
+    parts = {
+        title: of_colour(4, spec.shape, colour)
+        for title, colour in {"data": BLUE, "mean of p(x|z)": RED, "draw from p(x|z)": GREEN}.items()
+    }
+    picture = told(parts, texts, spec) if texts else sheet(parts, spec, across=True)
+    data, mean, draw = (found_at(picture, colour) for colour in (BLUE, RED, GREEN))
+    assert draw[1] > mean[1] + mean[3]
+    assert draw[2] < 0.8 * mean[2]
+    assert data[1] == mean[1] or len(set(texts)) > 1
+    assert abs(data[0] - draw[0]) <= 10
+
+
+@pytest.mark.parametrize("spec", [GREY, DIGITS, DataSpec("mnist", (1, 28, 28), 256), DataSpec("mask", (1, 64, 64), 2)])
+def test_of_digits_they_stand_side_by_side(spec: DataSpec) -> None:
+    assert not photographic(spec)
+    parts = {"mean of p(x|z)": torch.zeros(4, *spec.shape), "draw from p(x|z)": torch.full((4, *spec.shape), 0.2)}
+    picture = sheet(parts, spec, across=True)
+    mean, draw = found_at(picture, (0, 0, 0)), found_at(picture, (51, 51, 51))
+    assert mean[1:] == draw[1:]
+    assert draw[0] > mean[0] + mean[2]
+
+
+def test_draws_alone_are_not_small() -> None:
+    parts = {"draw from p(x|z)": of_colour(4, PHOTOS.shape, GREEN)}
+    assert found_at(sheet(parts, PHOTOS), GREEN)[2] > 256
+    assert photographic(DataSpec("scans", (1, 40, 40), None))
+    assert not photographic(None)
+    assert not photographic(CONTINUOUS)
+
+
+def test_a_small_draw_keeps_its_noise() -> None:
+    noise = torch.rand(1, 3, 256, 256)
+    picture = pixels(sheet({"mean": torch.ones(1, 3, 256, 256), "draw from p(x|z)": noise}, PHOTOS))
+    assert picture[..., -70:-15, 15:70].std() > 0.9 * noise.std()
+    assert "noise" in WHY_SMALL

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Recipe, Data]] = {
     "one validation example": (VAE(latent_dim=2, hidden=(8,)), data(33, 1, binarize="dynamic")),
     "many": (VAE(latent_dim=2, hidden=(8,)), data(40, 230, binarize="dynamic")),
     "fewer than processes": (VAE(latent_dim=2, hidden=(8,)), data(1, 1)),
+    "parts of pictures": (VAE(latent_dim=2, hidden=(8,)), data(40, 5, crop=(6, 5), flip=True)),
     "averaged codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, revive=0.5), data(33, 3)),
     "learned codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, quantizer="gradient"), data(33, 3)),
 }

@@ -115,7 +115,7 @@ def test_a_block_says_something_of_a_grid_of_one_position(hidden: int) -> None:
 
 def test_a_likelihood_starts_the_last_layer_where_the_data_lies() -> None:
     spec = DataSpec("rgb", (3, 8, 8), levels=256)
-    decoder = GridDecoder(5, spec.shape, (4, 6), parameters=2)
+    decoder: Any = GridDecoder(5, spec.shape, (4, 6), parameters=2)
     likelihood = Gaussian(decoder, (4, 5), spec.shape, "network")
     x = torch.rand(50, *spec.shape) * torch.tensor([0.2, 0.5, 1.0])[:, None, None]
     likelihood.initialise(x)

@@ -27,7 +27,7 @@ ORDER = [
     *("posteriors", "priors", "pixels"),
     *("models", "objectives", "recipes"),
     "data",
-    *("readings", "runs", "pictures"),
+    *("readings", "runs", "pictures", "sheets"),
     *("training", "evaluation", "reporting"),
     *("output", "arguments", "contrastive_commands", "picture_commands", "commands", "cli", "__main__"),
 ]

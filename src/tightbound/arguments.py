@@ -34,13 +34,14 @@ __all__ = [
     "affordable",
     "check_out",
     "counted",
-    "first",
     "limited",
     "model_of",
     "named",
     "opened",
     "part_of",
     "positive",
+    "representative",
+    "seen",
     "with_latent",
 ]
 
@@ -94,16 +95,17 @@ def part_of(loaded: Data, name: str | None) -> Split:
     return loaded.split(name or loaded.default)
 
 
-def named(split: Split, n: int) -> str:
-    """What the first n examples of a split are called, in a line.
+def named(some: Split, split: Split) -> str:
+    """What some examples of a split are called, in a line.
 
     Example:
         >>> from tightbound.data import load_data
-        >>> named(load_data("digits").test, 6)
-        '6 of 360 test examples of digits: 4, 5, 6, 9, ...'
+        >>> test = load_data("digits").test
+        >>> named(representative(test, 6), test)
+        '6 of 360 test examples of digits: 10, 42, 50, 45, ...'
     """
-    names = ", ".join([*split.names[: min(n, NAMED)], *(["..."] if n > NAMED else [])])
-    return f"{n} of {counted([split])}: {names}"
+    names = ", ".join([*some.names[:NAMED], *(["..."] if len(some) > NAMED else [])])
+    return f"{len(some)} of {counted([split])}: {names}"
 
 
 def counted(parts: Sequence[Split]) -> str:
@@ -141,10 +143,8 @@ def limited(split: Split, limit: int | None) -> Split:
     return spread(split, limit)
 
 
-def first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Tensor | None]:
-    """The first n examples of a split, as the model sees them, and their conditions."""
-    import torch
-
+def representative(split: Split, n: int) -> Split:
+    """So many examples of a split, of all its classes in turn."""
     positive("-n", n)
     if n > len(split):
         raise UsageError(
@@ -153,8 +153,15 @@ def first(model: LatentVariableModel, split: Split, n: int) -> tuple[Tensor, Ten
             expected=f"at most {len(split)}",
             remedy="Lower -n.",
         )
+    return split.subset(split.representative(n))
+
+
+def seen(model: LatentVariableModel, some: Split) -> tuple[Tensor, Tensor | None]:
+    """A few examples as the model sees them, and their conditions."""
+    import torch
+
     parameter = next(model.parameters())
-    batch = split.batch(torch.arange(n), parameter.device)
+    batch = some.batch(torch.arange(len(some)), parameter.device)
     return batch.x.to(parameter.dtype), model.conditions(batch)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from .data import DataSpec
@@ -263,7 +262,8 @@ def write(
         names: For the arrays alone: what each of n examples is called.
         **more: For the arrays alone.
     """
-    from . import pictures
+    from .pictures import save_picture
+    from .sheets import sheet
 
     if path.suffix == ".npz":
         from .data.transform import in_data_units
@@ -273,12 +273,7 @@ def write(
         called = {"names": as_names(names)} if names else {}
         write_arrays({name: value.cpu().numpy() for name, value in arrays.items()} | called, path, told)
         return
-    sheets: list[tuple[str, Image]] = []
-    for title, values in parts.items():
-        images = pictures.drawable(values, spec)
-        walk = images.dim() == 5
-        sheets.append((title, pictures.grid(images.flatten(0, 1), images.shape[1]) if walk else pictures.grid(images)))
-    pictures.save_picture(pictures.panels(sheets, across), path)
+    save_picture(sheet(parts, spec, across=across), path)
     print_written(path, told)
 
 

@@ -22,12 +22,13 @@ from .arguments import (
     affordable,
     check_out,
     counted,
-    first,
     model_of,
     named,
     opened,
     part_of,
     positive,
+    representative,
+    seen,
     with_latent,
 )
 from .contrastive_commands import captions_to_rank, find_judge, rank_samples, write_ranked
@@ -144,7 +145,8 @@ def _conditions(
 
 def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
     """Samples under their titles, and what they were asked to be, where that can be said in words."""
-    from . import pictures
+    from . import sheets
+    from .pictures import save_picture
 
     n = len(next(iter(drawn.values())))
     shown = dict.fromkeys(texts)
@@ -153,8 +155,7 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
     if path.suffix == ".npz" or not texts:
         write(drawn, path, spec, across=True, told=told)
         return
-    shown = {title: pictures.drawable(x, spec) for title, x in drawn.items()}
-    pictures.save_picture(pictures.told(shown, texts), path)
+    save_picture(sheets.told(drawn, texts, spec), path)
     print_written(path, told)
 
 
@@ -228,13 +229,13 @@ def reconstruct(
     with_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
-    n = min(16, len(part)) if n is None else n
-    affordable("--samples", n * (samples or 1), model)
+    some = representative(part, min(16, len(part)) if n is None else n)
+    affordable("--samples", len(some) * (samples or 1), model)
     with fixed_noise(seed):
-        x, c = first(model, part, n)
+        x, c = seen(model, some)
         parts = pictures.reconstructions(model(c), x)
         parts |= {} if samples is None else pictures.averaged(model(c), x, samples)
-    write(parts, path, model.data_spec, across=True, told=named(part, n), names=part.names[:n])
+    write(parts, path, model.data_spec, across=True, told=named(some, part), names=some.names)
 
 
 def interpolate(
@@ -265,14 +266,15 @@ def interpolate(
     affordable("--steps", n * steps, model)
     if 2 * n > len(part):
         raise UsageError(f"{n} pair{'s need' if n > 1 else ' needs'} {2 * n} examples.", got=counted([part]))
+    some = representative(part, 2 * n)
     with fixed_noise(seed):
-        x, c = first(model, part, 2 * n)
+        x, c = seen(model, some)
         c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
         walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
     title = "mean of p(x|z) on the way from one example to another"
     title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
     title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
-    write({title: walk.mean}, path, model.data_spec, told=named(part, 2 * n), names=part.names[: 2 * n], latents=walk.z)
+    write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
 
 
 def traverse(
@@ -282,7 +284,9 @@ def traverse(
     split: SplitName = None,
     n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
     steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
-    example: Annotated[int, arg(help="Which example to start from.")] = 0,
+    example: Annotated[
+        int | None, arg(help="Where to start: an example by its place, from 0; default: of class 0.")
+    ] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -306,6 +310,7 @@ def traverse(
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)
+    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
     if not 0 <= example < len(part):
         raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
     if len(part) < 2:
@@ -315,10 +320,10 @@ def traverse(
     dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
     with fixed_noise(seed):
-        x, c = first(model, part, example + 1)
-        given = None if c is None else c[example]
+        x, c = seen(model, part.subset(torch.tensor([example])))
+        given = None if c is None else c[0]
         values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
-        walk = traversal(model, x[example], dimensions.tolist(), values[:, dimensions].T, given)
+        walk = traversal(model, x[0], dimensions.tolist(), values[:, dimensions].T, given)
     what = "codes" if model.prior is None else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     told = f"from {part.names[example]}, of {counted([part])}"
@@ -360,9 +365,9 @@ def complete(
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     part = part_of(loaded, split)
-    n = min(8, len(part)) if n is None else n
-    affordable("--samples", n * samples, model)
+    some = representative(part, min(8, len(part)) if n is None else n)
+    affordable("--samples", len(some) * samples, model)
     with fixed_noise(seed):
-        x, c = first(model, part, n)
+        x, c = seen(model, some)
         parts = pictures.completions(model, x, c, samples)
-    write(parts, path, model.data_spec, across=True, told=named(part, n), names=part.names[:n])
+    write(parts, path, model.data_spec, across=True, told=named(some, part), names=some.names)

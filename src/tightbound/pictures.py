@@ -42,8 +42,6 @@ __all__ = [
     "reconstructions",
     "samples",
     "save_picture",
-    "told",
-    "training_picture",
 ]
 
 _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
@@ -349,7 +347,7 @@ def completions(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples
 
 @torch.no_grad()
 def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tensor | None:
-    """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples.
+    """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples of all classes.
 
     Args:
         model: The model.
@@ -362,7 +360,8 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
     if isinstance(model.condition, ClassCondition):
         learned = torch.tensor(model.condition.learned, device=device)
         return learned[torch.arange(n, device=device) % len(learned)].unsqueeze(-1)
-    return model.conditions(split.batch(torch.arange(n) % len(split), device))
+    examples = split.representative(min(n, len(split)))
+    return model.conditions(split.batch(examples[torch.arange(n) % len(examples)], device))
 
 
 def described(model: LatentVariableModel, c: Tensor | None) -> list[str]:
@@ -370,37 +369,3 @@ def described(model: LatentVariableModel, c: Tensor | None) -> list[str]:
     if c is None or not isinstance(model.condition, ClassCondition | TextCondition):
         return []
     return [model.condition.describe(row) for row in c]
-
-
-def told(parts: dict[str, Tensor], texts: Sequence[str]) -> Image.Image:
-    """Pictures under their titles, side by side, and what they were asked to be: above them if it is one, else below.
-
-    Args:
-        parts: Images ``(n, *shape)`` by title.
-        texts: One for each of the n.
-
-    Example:
-        >>> told({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
-        True
-    """
-    different = len(set(texts))
-    if different == 1:
-        return panels([(texts[0], panels([(title, grid(x, side=64)) for title, x in parts.items()], across=True))])
-    columns = different if different < len(texts) and different <= 10 else None
-    return panels(
-        [(title, captioned(x, texts, columns)) for title, x in parts.items()], across=columns is None or columns <= 5
-    )
-
-
-def training_picture(marginal: Marginal, x: Tensor, path: Path, spec: DataSpec | None = None) -> None:
-    """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
-    rows = lambda images, columns: grid(drawable(images, spec), columns)
-    if isinstance(marginal.model.condition, PartCondition):
-        drawn = completions(marginal.model, x, marginal.c, 6).items()
-        save_picture(panels([(t, rows(images.flatten(0, 1), images.shape[1])) for t, images in drawn], True), path)
-        return
-    parts = [(title, rows(images, len(images))) for title, images in reconstructions(marginal, x).items()]
-    if marginal.model.prior is not None:
-        drawn = samples(marginal, 2 * len(x)).items()
-        parts += [(f"samples: {title}", rows(images, len(x))) for title, images in drawn]
-    save_picture(panels(parts), path)

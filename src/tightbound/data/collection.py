@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from .divide import divided
 from .learned import as_learned
 from .levels import fit_levels
 from .observed import described, levels_in_use, observed
-from .options import DataOptions
+from .options import DataOptions, sides, wider
 from .raw import Array, Part, Raw
 from .reshape import fit_images
 from .spec import DataSpec
@@ -117,8 +118,8 @@ class Data:
         spec, whole = _described(raw, options).scaled_as(model), len(raw.parts) == 1
         nothing = next(iter(raw.parts.values())).take(np.arange(0))
         parts = [(name, raw.parts.get(name, nothing)) for name in ("train", "valid", "test")]
-        still = dataclasses.replace(options, flip=False)
-        train, valid, test = (_split("all" if whole else name, part, raw, spec, still) for name, part in parts)
+        splits = (_split("all" if whole else name, part, raw, spec, options) for name, part in parts)
+        train, valid, test = (split.still for split in splits)
         said = (*raw.notes, *_as_declared((train, valid, test), options))
         return cls(spec, options, train, valid, test, said=said, new=True)
 
@@ -244,11 +245,11 @@ class Data:
         return splits[name]
 
     def parts(self, name: str) -> list[Split]:
-        """The split of a name; of ``"all"``, every one that has examples, never mirrored."""
+        """The split of a name; of ``"all"``, every one that has examples, not mirrored or cropped at random."""
         if name != "all":
             return [self.split(name)]
         found = [split for split in (self.train, self.valid, self.test) if len(split)] or [self.train]
-        return [replace(split, transform=replace(split.transform, flip=False)) for split in found]
+        return [split.still for split in found]
 
     @property
     def default(self) -> SplitName:
@@ -262,6 +263,7 @@ class Data:
             "name": self.spec.name,
             "source": self.options.data,
             "shape": list(self.spec.shape),
+            "cropped_from": list(self.train.values.shape[1:]) if self.options.crop else None,
             "levels": self.spec.levels,
             "levels_in_use": levels_in_use((self.train, self.valid, self.test)),
             "dequantized": self.spec.dequantized,
@@ -286,7 +288,7 @@ def _as_declared(splits: tuple[Split, ...], options: DataOptions) -> Iterator[st
 
 
 def _described(raw: Raw, options: DataOptions) -> DataSpec:
-    shape = raw.parts["train"].values.shape[1:]
+    shape = _seen(raw.parts["train"].values.shape[1:], options)
     if raw.levels is None and (options.binarize != "none" or options.dequantize):
         raise UsageError(
             "Continuous data is neither binarized nor dequantized.",
@@ -309,6 +311,22 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
     )
 
 
+def _seen(shape: tuple[int, ...], options: DataOptions) -> tuple[int, ...]:
+    """The shape of what a model sees of an example."""
+    if options.crop is None or (crop := sides(options.crop)) is None:
+        return shape
+    if len(shape) != 3:
+        raise UsageError("Only images can be cropped.", got=f"examples of shape {shape}", remedy="Leave crop out.")
+    if crop[0] > shape[1] or crop[1] > shape[2]:
+        raise UsageError(
+            "A part that is cut out is not larger than the picture.",
+            got=f"crop {crop[0]} x {crop[1]} of pictures of {shape[1]} x {shape[2]} (height x width)",
+            expected=f"at most {shape[1]} x {shape[2]}",
+            remedy=f"Lower --crop, or resize the pictures first: --image-size {wider(options.crop)}.",
+        )
+    return (shape[0], *crop)
+
+
 def _absent(train: Part, classes: int) -> tuple[int, ...]:
     """The classes without an example."""
     if train.labels is None:
@@ -320,7 +338,7 @@ def _stored(split: Split) -> Iterator[bytes]:
     """The values of a split, or of evenly spaced rows of a large one, whatever type and place they are stored in."""
     values = split.values.cpu().numpy() if isinstance(split.values, Tensor) else split.values
     dtype = np.float32 if split.transform.levels is None else np.uint8
-    size = max(1, split.spec.dimensions * np.dtype(dtype).itemsize)
+    size = max(1, math.prod(values.shape[1:]) * np.dtype(dtype).itemsize)
     count = len(split) if len(split) * size <= WHOLE else max(2, SOME // size)
     picked = np.linspace(0, len(split) - 1, count).round().astype(np.int64)
     rows = picked if split.rows is None else split.rows.numpy()[picked]
@@ -331,9 +349,16 @@ def _stored(split: Split) -> Iterator[bytes]:
 
 def _split(name: str, part: Part, raw: Raw, spec: DataSpec, options: DataOptions) -> Split:
     binarize = "none" if raw.levels == 2 else options.binarize
-    flip = options.flip and name == "train"
-    scaled = {"location": spec.location, "scale": spec.scale}
-    transform = Transform(raw.levels, binarize=binarize, dequantize=options.dequantize, flip=flip, **scaled)
+    transform = Transform(
+        raw.levels,
+        binarize=binarize,
+        dequantize=options.dequantize,
+        flip=options.flip and name == "train",
+        crop=sides(options.crop),
+        anywhere=options.crop is not None and name == "train",
+        location=spec.location,
+        scale=spec.scale,
+    )
     labels = None if part.labels is None else torch.from_numpy(part.labels.astype(np.int64))
     given = None if part.conditions is None else torch.from_numpy(part.conditions)
     numbers = None if part.rows is None else torch.from_numpy(part.rows)

@@ -51,17 +51,24 @@ class Decoded:
 
 
 def decode_images(
-    tree: FileTree, names: Sequence[str], *, image_size: int | None, color: Color, mode: Mode | None = None
+    tree: FileTree,
+    names: Sequence[str],
+    *,
+    image_size: tuple[int, int] | None,
+    color: Color,
+    mode: Mode | None = None,
+    size: str = "",
 ) -> Decoded:
     """The pixels of image files.
 
     Args:
         tree: Where they are.
         names: Which, in the order of the rows.
-        image_size: Side of the square that is cut out of the middle; None: all images have one size.
+        image_size: Height and width that each is resized to cover, and cut out of its middle; None: all have one size.
         color: ``"grey"``, ``"rgb"``, or ``"as-is"``: grey if all are.
         mode: What is kept of each, where that is known and there is an ``image_size``; None: the heads of all files
             are read to tell.
+        size: What to propose as an ``image_size`` where they have none in common; default: the usual shorter side.
 
     Raises:
         DataError: If some cannot be read, or their sizes differ without an ``image_size``.
@@ -70,7 +77,7 @@ def decode_images(
     with strict_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         heads = {} if mode and image_size else _heads(tree, names, pool)
         mode = mode or _common_mode(heads, color)
-        height, width = (image_size, image_size) if image_size is not None else _one_size(heads)
+        height, width = image_size or _one_size(heads, size)
         rows = {name: row for row, name in enumerate(names)}
 
         def fill(out: Array) -> None:
@@ -132,9 +139,9 @@ def _all_grey(values: Array) -> bool:
     return all((part == part[:, :1]).all() for _, part in chunks(values))
 
 
-def _one_size(heads: Mapping[str, Head]) -> tuple[int, int]:
+def _one_size(heads: Mapping[str, Head], proposed: str) -> tuple[int, int]:
     """Height and width of every image."""
-    _check_one_size({name: head.size for name, head in heads.items()})
+    _check_one_size({name: head.size for name, head in heads.items()}, proposed)
     first = next(iter(heads.values()))
     return first.height, first.width
 
@@ -171,18 +178,19 @@ def _refuse_broken(broken: Mapping[str, DataError], total: int) -> None:
     )
 
 
-def _check_one_size(sizes: dict[str, str]) -> None:
+def _check_one_size(sizes: dict[str, str], proposed: str) -> None:
     counts = Counter(sizes.values())
     if len(counts) == 1:
         return
     (usual, often), *others = counts.most_common()
     strangers = [f"{name} ({size})" for name, size in sizes.items() if size != usual]
+    proposed = proposed or str(min(map(int, usual.split("x"))))
     more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
     raise DataError(
         "The images have different sizes.",
         got=f"{often} of {usual}, but {', '.join(strangers[:3])}{more}; {1 + len(others)} sizes",
         expected="one size",
-        remedy=f"Resize them while loading: --image-size {min(map(int, usual.split('x')))} (image_size=... in Python).",
+        remedy=f"Resize them while loading: --image-size {proposed} (image_size=... in Python).",
     )
 
 

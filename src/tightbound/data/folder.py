@@ -19,7 +19,7 @@ from .files import FileTree, open_tree
 from .images import SUFFIXES
 from .layout import layout_of
 from .observed import few
-from .options import DataOptions
+from .options import DataOptions, sides, wider
 from .raw import Part, Raw
 
 __all__ = ["read_folder"]
@@ -42,7 +42,8 @@ def read_folder(path: Path, options: DataOptions) -> Raw:
     layout = layout_of(found)
     names = layout.images
     captions, notes = captions_of(tree, names)
-    decoded = decode_images(tree, names, image_size=options.image_size, color=options.color)
+    size = "" if options.crop is None else wider(options.crop)
+    decoded = decode_images(tree, names, image_size=sides(options.image_size), color=options.color, size=size)
     rows = {name: row for row, name in enumerate(names)}
     parts: dict[str, Part] = {}
     for split, files in layout.splits.items():

@@ -80,15 +80,15 @@ def require_whole(name: str, content: bytes) -> None:
         image.load()
 
 
-def decoded(name: str, content: bytes, mode: Mode, size: int | None) -> npt.NDArray[Any]:
+def decoded(name: str, content: bytes, mode: Mode, size: tuple[int, int] | None) -> npt.NDArray[Any]:
     """The pixels of an image file, ``[C, H, W]``, of the type in :data:`DTYPES`.
 
     Args:
         name: Its name, for messages.
         content: Its bytes.
         mode: What is kept of it.
-        size: Side to which the shorter side is resized (bilinear, antialiased) before the centre is cut out; None: as
-            it is.
+        size: Height and width that it is resized to cover (bilinear, antialiased) before the centre is cut out; None:
+            as it is.
 
     Raises:
         DataError: If it is truncated, corrupt, no image, or too large a one.
@@ -96,7 +96,7 @@ def decoded(name: str, content: bytes, mode: Mode, size: int | None) -> npt.NDAr
     with _opened(name, content) as image, _turn(image.width * image.height):
         upright = ImageOps.exif_transpose(image)
         pixels = _converted(name, upright, mode)
-        array = np.asarray(pixels if size is None else _square(pixels, size))
+        array = np.asarray(pixels if size is None else _covering(pixels, *size))
         return array.transpose(2, 0, 1) if mode == "RGB" else array.astype(DTYPES[mode], copy=False)[None]
 
 
@@ -228,12 +228,11 @@ def _on_white(image: Image.Image) -> Image.Image:
     return laid
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    if (width, height) == (size, size):
+def _covering(image: Image.Image, height: int, width: int) -> Image.Image:
+    if image.size == (width, height):
         return image
-    scale = size / min(width, height)
-    target = max(size, round(width * scale)), max(size, round(height * scale))
+    scale = max(height / image.height, width / image.width)
+    target = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     image = image.resize(target, Image.Resampling.BILINEAR)
-    left, top = (target[0] - size) // 2, (target[1] - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    left, top = (target[0] - width) // 2, (target[1] - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -13,7 +13,7 @@ from .divide import held_out
 from .download import Mirror, fetched
 from .files import FileTree, open_tree
 from .formats import AGAIN, read_amat, read_idx
-from .options import DataOptions
+from .options import DataOptions, sides
 from .raw import Part, Raw
 
 __all__ = ["READERS"]
@@ -75,7 +75,8 @@ def sprites(options: DataOptions, mirror: Mirror) -> Raw:
     from .sprites import SHAPES, factors, sprites
 
     values = factors()
-    images = sprites(values, options.image_size or SPRITE_SIZE).numpy()
+    side = max(sides(options.image_size) or (SPRITE_SIZE,))  # of a rectangle, the middle is cut out
+    images = sprites(values, side).numpy()
     # Many edges pass through the middle of a pixel: a level that lies half-way is the upper one on every machine.
     levels = np.floor(255 * images + 0.5 + 1e-6).astype(np.uint8)
     return Raw("sprites", {"train": Part(levels, values[:, 0].long().numpy())}, 256, SHAPES)
@@ -116,7 +117,9 @@ def _drawings(tree: FileTree, alphabets: tuple[str, ...], options: DataOptions) 
         raise DataError(
             f"{tree.path} is not the published file.", got="no drawings", expected="alphabet/character01/0001_01.png"
         )
-    images = decode_images(tree, names, image_size=options.image_size or OMNIGLOT_SIZE, color="grey", mode="L").values
+    images = decode_images(
+        tree, names, image_size=sides(options.image_size or OMNIGLOT_SIZE), color="grey", mode="L"
+    ).values
     labels = np.array([alphabets.index(_alphabet(name)) for name in names])
     return Part(255 - images, labels)
 

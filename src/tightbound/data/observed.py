@@ -28,7 +28,10 @@ def described(spec: DataSpec, splits: Sequence[Split]) -> str:
     train, valid, test = (f"{len(split):,}" for split in splits)
     shape = " x ".join(map(str, spec.shape))
     levels = "continuous" if spec.levels is None else f"{spec.levels} levels"
-    parts = [f"{spec.name}: {train} training, {valid} validation and {test} test examples", f"shape {shape}", levels]
+    whole = splits[0].values.shape[1:]
+    cropped = f", cropped from {' x '.join(map(str, whole))}" if splits[0].transform.crop else ""
+    counts = f"{spec.name}: {train} training, {valid} validation and {test} test examples"
+    parts = [counts, f"shape {shape}{cropped}", levels]
     parts += [f"{len(spec.classes)} classes"] if spec.classes else []
     parts += ["captions"] if spec.captioned else []
     parts += [f"conditions of shape {' x '.join(map(str, spec.condition_shape))}"] if spec.condition_shape else []
@@ -125,7 +128,7 @@ def _digests(split: Split) -> Iterator[bytes]:
 
 
 def _row_bytes(split: Split) -> int:
-    return split.spec.dimensions * _array(split).dtype.itemsize
+    return _array(split)[:1].nbytes if len(split) else 0
 
 
 def _array(split: Split) -> Array:

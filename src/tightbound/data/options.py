@@ -10,11 +10,13 @@ from typing import Literal, get_args
 from ..errors import UnknownName, UsageError
 from ..spec import register
 
-__all__ = ["DataOptions", "ends"]
+__all__ = ["DataOptions", "ends", "sides", "wider"]
 
 Binarize = Literal["none", "dynamic", "threshold"]
 Color = Literal["as-is", "grey", "rgb"]
 Standardize = Literal["auto", "none", "per-entry"]
+Size = int | tuple[int, int]
+"""The side of a square in pixels, or height and width."""
 
 MOST_LEVELS = 2**16
 """Levels that can be declared."""
@@ -48,8 +50,12 @@ class DataOptions:
     """Add uniform noise within a level, so that a density (Gaussian) is a bound on the likelihood of the levels."""
     flip: bool = False
     """Mirror training images left to right with probability one half."""
-    image_size: int | None = None
-    """Side length in pixels: the shorter side is resized to it, then the centre is cut out."""
+    image_size: int | tuple[int, int] | None = None
+    """Size of all images in pixels, the side of a square (64) or height and width (48 64): they are resized until they
+    just cover it, then the centre is cut out."""
+    crop: int | tuple[int, int] | None = None
+    """Train on parts of so many pixels (a side, or height and width), cut out of the images at a place drawn anew at
+    every visit; validation and test see the centre. Give a larger --image-size with it."""
     color: Literal["as-is", "grey", "rgb"] = "as-is"
     """Convert images to grey or to RGB; transparent pixels are laid on white."""
     standardize: Literal["auto", "none", "per-entry"] = "auto"
@@ -80,9 +86,8 @@ class DataOptions:
                 got=f"binarize={self.binarize!r}, dequantize=True",
                 remedy="Drop one of the two: binary values need a mass, dequantized ones a density.",
             )
-        if self.image_size is not None and not 1 <= self.image_size <= MOST_PIXELS:
-            expected = f"1 to {MOST_PIXELS} pixels"
-            raise UsageError("An image needs a side.", got=f"image_size={self.image_size}", expected=expected)
+        _check_size("image_size", self.image_size)
+        _check_size("crop", self.crop)
         if not 0 <= self.validation < 1:
             raise UsageError(
                 "The validation split is a share of the training split.",
@@ -94,6 +99,26 @@ class DataOptions:
             raise UsageError(
                 "The seed of a split is out of range.", got=f"split_seed={self.split_seed}", expected="0 ... 2^32 - 1"
             )
+
+
+def sides(size: Size | None) -> tuple[int, int] | None:
+    """Height and width, if there is a size.
+
+    Example:
+        >>> sides(64), sides((48, 64))
+        ((64, 64), (48, 64))
+    """
+    return (size, size) if isinstance(size, int) else size
+
+
+def wider(crop: Size) -> str:
+    """A size, in words of the command line, that leaves a part of that size some room to lie anywhere.
+
+    Example:
+        >>> wider(64), wider((32, 48))
+        ('72', '36 54')
+    """
+    return " ".join(str(side + max(1, side // 8)) for side in (crop if isinstance(crop, tuple) else (crop,)))
 
 
 def ends(levels: str) -> tuple[float, float]:
@@ -116,6 +141,19 @@ def ends(levels: str) -> tuple[float, float]:
         expected=f"auto, stretch, a number from 2 to {MOST_LEVELS}, or LOW:HIGH with LOW below HIGH",
         remedy="Try --levels stretch, or --levels 4096 for values of 12 bits.",
     )
+
+
+def _check_size(name: str, size: object) -> None:
+    numbers = size if isinstance(size, tuple) else (size, size)
+    if size is not None and not (len(numbers) == 2 and all(type(n) is int and 1 <= n <= MOST_PIXELS for n in numbers)):
+        option = name.replace("_", "-")
+        raise UsageError(
+            "An image needs a side, or height and width.",
+            got=f"{name}={size}",
+            expected=f"1 to {MOST_PIXELS} pixels",
+            remedy=f"Give --{option} 64 for a square, or --{option} 48 64 for height and width "
+            f"({name}=64 or {name}=(48, 64) in Python).",
+        )
 
 
 def _check_levels(levels: int | str) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..errors import UsageError
 from .arrays import chunks
-from .options import DataOptions
+from .options import DataOptions, sides
 from .raw import Array, Raw
 from .store import stored
 
@@ -25,7 +25,8 @@ LUMA = (0.299, 0.587, 0.114)
 def fit_images(raw: Raw, options: DataOptions) -> Raw:
     """The data with images of the size and colours that are asked for.
 
-    The shorter side is resized (bilinear, antialiased) and the centre cut out; levels are rounded, so they stay levels.
+    They are resized to cover the size (bilinear, antialiased), and the centre is cut out; levels are rounded, so they
+    stay levels.
 
     Raises:
         UsageError: If the examples are no images.
@@ -45,7 +46,7 @@ def fit_images(raw: Raw, options: DataOptions) -> Raw:
 
 
 def _steps(shape: tuple[int, ...], options: DataOptions, *, whole: bool) -> list[Callable[[Tensor], Tensor]]:
-    size, steps = options.image_size, list[Callable[[Tensor], Tensor]]()
+    size, steps = sides(options.image_size), list[Callable[[Tensor], Tensor]]()
     if size is None and options.color == "as-is":
         return steps
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -57,20 +58,19 @@ def _steps(shape: tuple[int, ...], options: DataOptions, *, whole: bool) -> list
         )
     if options.color == "grey" and shape[0] == 3:
         steps.append(lambda x: _rounded(torch.einsum("nchw,c->nhw", x, torch.tensor(LUMA))[:, None], whole))
-    if size is not None and shape[1:] != (size, size):
-        steps.append(lambda x: _rounded(_resized(x, size), whole))
+    if size is not None and shape[1:] != size:
+        steps.append(lambda x: _rounded(_resized(x, *size), whole))
     if options.color == "rgb" and shape[0] == 1:
         steps.append(lambda x: x.expand(-1, 3, -1, -1))
     return steps
 
 
-def _resized(x: Tensor, size: int) -> Tensor:
-    height, width = x.shape[-2:]
-    scale = size / min(height, width)
-    target = [max(size, round(height * scale)), max(size, round(width * scale))]
+def _resized(x: Tensor, height: int, width: int) -> Tensor:
+    scale = max(height / x.shape[-2], width / x.shape[-1])
+    target = [max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale))]
     x = functional.interpolate(x, size=target, mode="bilinear", antialias=True)
-    top, left = (target[0] - size) // 2, (target[1] - size) // 2
-    return x[..., top : top + size, left : left + size]
+    top, left = (target[0] - height) // 2, (target[1] - width) // 2
+    return x[..., top : top + height, left : left + width]
 
 
 def _rounded(x: Tensor, whole: bool) -> Tensor:

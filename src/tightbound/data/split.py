@@ -46,7 +46,9 @@ class Split:
     Args:
         name: ``"train"``, ``"valid"`` or ``"test"``; ``"all"`` of what is not divided, or of all three together.
         spec: Shape and range of what a batch holds.
-        values: Levels (uint8) or floats, ``[N, *shape]``; or a memory map of which ``rows`` are the examples.
+        values: Levels (uint8) or floats, ``[N, *shape]``, of larger images where they are cropped; or a memory map of
+            which ``rows`` are the examples.
+            which ``rows`` are the examples.
         transform: What turns values into a batch.
         labels: Class numbers, int64 ``[N]``.
         captions: One text per example.
@@ -126,6 +128,40 @@ class Split:
         indices = torch.arange(len(self)).split(batch_size) if len(self) else ()
         return (self.batch(part, device) for part in indices)
 
+    def representative(self, n: int) -> Tensor:
+        """Indices of n examples that stand for all, in a fixed order: of each class one, then of each another, and on.
+
+        The classes come in the order of their numbers, and each gives examples at even distances; without labels, n
+        examples come at even distances. A class with fewer examples than its turns gives all it has.
+
+        Args:
+            n: How many, at most all.
+
+        Raises:
+            UsageError: If there are not so many.
+
+        Example:
+            >>> from tightbound.data import load_data
+            >>> test = load_data("digits").test
+            >>> test.labels[test.representative(12)].tolist()
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+        """
+        self._check_count(n)
+        if n == 0:
+            return torch.arange(0)
+        labels = torch.zeros(len(self), dtype=torch.int64) if self.labels is None else self.labels.cpu()
+        order = labels.argsort(stable=True)
+        _, which, counts = labels[order].unique_consecutive(return_inverse=True, return_counts=True)
+        starts = counts.cumsum(0) - counts
+        turn = torch.arange(len(self)) - starts[which]
+        taken = (turn * len(counts) + which).argsort()[:n]
+        which, turn = which[taken], turn[taken]
+        return order[starts[which] + turn * counts[which] // which.bincount()[which]]
+
+    def _check_count(self, n: int) -> None:
+        if not 0 <= n <= len(self):
+            raise UsageError(f"The split {self.name!r} has fewer examples.", got=n, expected=f"0...{len(self)}")
+
     def subset(self, indices: Tensor | int) -> Split:
         """Some of the examples: those at ``indices``, or the first so many.
 
@@ -133,10 +169,7 @@ class Split:
             UsageError: If there are not so many.
         """
         if isinstance(indices, int):
-            if not 0 <= indices <= len(self):
-                raise UsageError(
-                    f"The split {self.name!r} has fewer examples.", got=indices, expected=f"0...{len(self)}"
-                )
+            self._check_count(indices)
             indices = torch.arange(indices)
         mapped = not isinstance(self.values, Tensor)
         return replace(
@@ -154,6 +187,11 @@ class Split:
         """The same examples, standardised by the numbers of other data."""
         transform = replace(self.transform, location=spec.location, scale=spec.scale)
         return replace(self, spec=self.spec.scaled_as(spec), transform=transform)
+
+    @property
+    def still(self) -> Split:
+        """The same examples as they are measured: not mirrored, and of cropped pictures the middle."""
+        return replace(self, transform=self.transform.still)
 
     def to(self, device: torch.device | str) -> Split:
         """The split with its values on a device, so that a batch is gathered there.
@@ -176,7 +214,7 @@ class Split:
 
 
 def joined(name: str, splits: Sequence[Split]) -> Split:
-    """Several splits of one kind as one, never mirrored; what only some of them know is left out.
+    """Several splits of one kind as one, without mirroring and random crops; what only some of them know is left out.
 
     Args:
         name: What it is called.
@@ -196,7 +234,7 @@ def joined(name: str, splits: Sequence[Split]) -> Split:
         name=name,
         values=values,
         rows=rows,
-        transform=replace(one.transform, flip=False),
+        transform=one.transform.still,
         labels=_all_of([each.labels for each in splits]),
         captions=_texts([each.captions for each in splits]),
         conditions=_all_of([each.conditions for each in splits]),

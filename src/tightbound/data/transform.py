@@ -7,7 +7,7 @@ or stay as they are. Draws come from torch's global generator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -28,6 +28,8 @@ class Transform:
         binarize: ``"dynamic"`` draws from a Bernoulli with the grey value as probability, ``"threshold"`` cuts at 1/2.
         dequantize: Whether to add uniform noise within a level.
         flip: Whether to mirror the last dimension of each example with probability one half.
+        crop: Height and width of the part of each image that is seen; None: all of it.
+        anywhere: Whether that part lies at a place drawn for each example, rather than in the middle.
         location: What is subtracted from continuous values: one number, one for each entry of the first dimension of an
             example (features or channels), or none.
         scale: What they are then divided by: as many numbers.
@@ -45,11 +47,15 @@ class Transform:
     binarize: Binarize = "none"
     dequantize: bool = False
     flip: bool = False
+    crop: tuple[int, int] | None = field(default=None, repr=False)
+    anywhere: bool = field(default=False, repr=False)
     location: tuple[float, ...] = field(default=(), repr=False)
     scale: tuple[float, ...] = field(default=(), repr=False)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """The batch, float32 of the shape of ``values``."""
+        """The batch, float32."""
+        if self.crop is not None:
+            values = _parts_of(values, *self.crop) if self.anywhere else _middle(values, *self.crop)
         if self.flip:
             values = _mirror_half(values)
         if self.levels is None:
@@ -61,6 +67,11 @@ class Transform:
         if self.binarize == "dynamic":
             return torch.rand_like(x).lt_(x)  # a Bernoulli draw, at a third of the time of torch.bernoulli
         return (x > 0.5).to(torch.float32) if self.binarize == "threshold" else x
+
+    @property
+    def still(self) -> Transform:
+        """The same without what training draws anew to see more than there is: no mirroring, and the middle."""
+        return replace(self, flip=False, anywhere=False)
 
     def _standardised(self, values: Tensor) -> Tensor:
         if not self.scale:
@@ -102,6 +113,20 @@ def _along(numbers: tuple[float, ...], x: Tensor, dimensions: int) -> Tensor:
 def _tensor(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Kept, because a copy to a device waits for all that was asked of it before."""
     return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def _middle(values: Tensor, height: int, width: int) -> Tensor:
+    top, left = (values.shape[-2] - height) // 2, (values.shape[-1] - width) // 2
+    return values[..., top : top + height, left : left + width].contiguous()
+
+
+def _parts_of(values: Tensor, height: int, width: int) -> Tensor:
+    """A part of each image, all places alike probable: one gather from a view of all parts there are."""
+    n, device = len(values), values.device
+    windows = values.unfold(2, height, 1).unfold(3, width, 1)
+    top = torch.randint(windows.shape[2], (n,), device=device)
+    left = torch.randint(windows.shape[3], (n,), device=device)
+    return windows[torch.arange(n, device=device), :, top, left]
 
 
 def _mirror_half(values: Tensor) -> Tensor:

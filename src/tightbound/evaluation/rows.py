@@ -33,8 +33,8 @@ def chunks(split: Split) -> Iterator[Tensor]:
 
 
 def undequantized(split: Split) -> Split:
-    """The same without the noise of dequantisation, and without mirroring."""
-    return replace(split, transform=replace(split.transform, dequantize=False, flip=False))
+    """The same without the noise of dequantisation, without mirroring and random crops."""
+    return replace(split, transform=replace(split.transform.still, dequantize=False))
 
 
 def levels_only(split: Split) -> Split:

@@ -10,10 +10,12 @@ from .residual import GridDecoder, GridEncoder, ResidualBlock, grid_of
 from .sampling import Sampling
 from .text_embedding import TokenPrefix
 from .transformer import CachedTransformer, Transformer
+from .upsampling import UPSAMPLINGS, ResizeConvolution
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
+    "UPSAMPLINGS",
     "CachedTransformer",
     "ClassEmbedding",
     "ConvolutionalDecoder",
@@ -28,6 +30,7 @@ __all__ = [
     "PixelCNN",
     "PixelDecoder",
     "ResidualBlock",
+    "ResizeConvolution",
     "Sampling",
     "TokenEmbedding",
     "TokenPrefix",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .linear import Linear
 from .mlp import ACTIVATIONS
+from .upsampling import UPSAMPLINGS
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "groups"]
 
@@ -78,6 +79,7 @@ class ConvolutionalDecoder(nn.Module):
         hidden: Size of the fully connected layer before the coarsest grid.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
         condition_dim: Size of the condition that is joined to the latent; 0 for none.
+        upsampling: How a level doubles its grid: a name in :data:`~tightbound.networks.UPSAMPLINGS`.
 
     Example:
         >>> ConvolutionalDecoder(10, (2, 28, 28))(torch.zeros(5, 10)).shape
@@ -92,6 +94,7 @@ class ConvolutionalDecoder(nn.Module):
         hidden: int = 256,
         activation: str = "silu",
         condition_dim: int = 0,
+        upsampling: str = "resize",
     ) -> None:
         super().__init__()
         phi = ACTIVATIONS[activation]
@@ -103,7 +106,7 @@ class ConvolutionalDecoder(nn.Module):
         self.head = nn.Sequential(Linear(latent_dim + condition_dim, hidden), phi(), Linear(hidden, size))
         self.levels = nn.ModuleList()
         for width, finer in zip(widths, [*widths[1:], *widths[-1:]], strict=True):
-            up = nn.ConvTranspose2d(width, finer, 4, stride=2, padding=1)
+            up = UPSAMPLINGS[upsampling](width, finer)
             self.levels.append(nn.Sequential(nn.GroupNorm(groups(width), width), phi(), up))
         last = widths[-1] if widths else coarse
         self.output = nn.Sequential(nn.GroupNorm(groups(last), last), phi(), nn.Conv2d(last, shape[0], 3, padding=1))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from .convolutional import groups
 from .mlp import ACTIVATIONS
+from .upsampling import UPSAMPLINGS
 
 __all__ = ["GridDecoder", "GridEncoder", "ResidualBlock", "grid_of"]
 
@@ -147,7 +148,7 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """A grid of features to an image: the mirror of :class:`GridEncoder`, with transposed convolutions.
+    """A grid of features to an image: the mirror of :class:`GridEncoder`.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -162,6 +163,7 @@ class GridDecoder(nn.Module):
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
         norm: Whether the blocks have group normalisations.
         condition_dim: Size of the condition, which every position is shown at the first layer; 0 for none.
+        upsampling: How a level doubles its grid: a name in :data:`~tightbound.networks.UPSAMPLINGS`.
 
     Raises:
         UsageError: If the sides cannot be halved so often.
@@ -185,6 +187,7 @@ class GridDecoder(nn.Module):
         activation: str = "relu",
         norm: bool = False,
         condition_dim: int = 0,
+        upsampling: str = "resize",
     ) -> None:
         super().__init__()
         self.grid = grid_of(shape, len(channels))
@@ -193,9 +196,9 @@ class GridDecoder(nn.Module):
         self.blocks = _blocks(blocks, width, hidden, activation, norm)
         up: list[nn.Module] = []
         for coarser, finer in pairwise(reversed(channels)):
-            up += [nn.ConvTranspose2d(coarser, finer, 4, stride=2, padding=1), phi()]
+            up += [UPSAMPLINGS[upsampling](coarser, finer), phi()]
         self.up = nn.Sequential(*up)
-        self.output_layer = nn.ConvTranspose2d(channels[0], parameters * shape[0], 4, stride=2, padding=1)
+        self.output_layer = UPSAMPLINGS[upsampling](channels[0], parameters * shape[0])
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Parameters ``(n, parameters * channels, H, W)``.

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.spec import DataSpec
-from ..spec import register
-from .base import Recipe, check_sizes
-from .vae import Activation, LikelihoodName, NetworkName, ScaleName
+from .base import Recipe, check_sizes, register_upsampling
+from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Autoencoder"]
 
 
-@register("autoencoder")
+@register_upsampling("autoencoder")
 @dataclass(frozen=True)
 class Autoencoder(Recipe):
     r"""Autoencoder: a deterministic code and no prior, so it reconstructs but cannot be sampled.
@@ -46,6 +45,8 @@ class Autoencoder(Recipe):
     """Sizes of the hidden layers of an mlp, from the data to the code; the decoder mirrors them."""
     channels: tuple[int, ...] = (32, 64, 128)
     """Channels of the levels of a convolutional network, from the finest down."""
+    upsampling: UpsamplingName = "resize"
+    """How a convolutional decoder doubles a grid, as for recipe vae."""
     activation: Activation = "relu"
     """Nonlinearity between layers."""
     likelihood: LikelihoodName = "gaussian"

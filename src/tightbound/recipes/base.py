@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..data.spec import DataSpec
 from ..errors import UnknownName, UsageError
-from ..spec import check_choices, registered
+from ..spec import check_choices, register, registered, upgrade
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name"]
+__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name", "register_upsampling"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,20 @@ class Recipe:
         model = self.assemble(data)
         model.recipe, model.data_spec, model.starts_from_data = self, data, True
         return model
+
+
+def register_upsampling(kind: str) -> Callable[[type[T]], type[T]]:
+    """Registers a recipe with an option ``upsampling``; in a file of version 1, convolutions double by transposed ones.
+
+    Args:
+        kind: Its name in files.
+    """
+
+    def transposed(fields: dict[str, Any]) -> dict[str, Any]:
+        return fields if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields}
+
+    upgrade(kind, version=1)(transposed)
+    return register(kind, version=2)
 
 
 def recipes_by_name() -> dict[str, type[Recipe]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import from_json, register
-from .base import Recipe, check_sizes
+from .base import Recipe, check_sizes, register_upsampling
 from .vae import VAE, Activation
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class CompletionBaseline(Recipe):
         return reconstruction(terms)
 
 
-@register("completion")
+@register_upsampling("completion")
 @dataclass(frozen=True)
 class Completion(VAE):
     r"""Pictures completed from a part, by a recognition, a conditional prior and a generation network.

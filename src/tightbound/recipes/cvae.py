@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..spec import register
+from .base import register_upsampling
 from .vae import VAE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ConditionName = Literal["auto", "class", "vector", "image", "text"]
 TextPositions = Literal["learned", "rotary"]
 
 
-@register("cvae")
+@register_upsampling("cvae")
 @dataclass(frozen=True)
 class CVAE(VAE):
     r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, vector, image or text.

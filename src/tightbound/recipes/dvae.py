@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..spec import register
 from ..training.options import TrainingOptions
-from .base import check_sizes
+from .base import check_sizes, register_upsampling
 from .gumbel_vae import Relaxation
-from .vae import Activation, LikelihoodName, ScaleName
+from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
     from ..models.latent import LatentVariableModel
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DVAE"]
 
 
-@register("dvae")
+@register_upsampling("dvae")
 @dataclass(frozen=True)
 class DVAE(Relaxation):
     r"""Discrete variational autoencoder: a code at each position of a grid, relaxed while it learns.
@@ -65,6 +64,8 @@ class DVAE(Relaxation):
     """Codes at each position."""
     channels: tuple[int, ...] = (64, 128)
     """Channels of each level, from the finest down; each halves the sides, so their number sets the grid."""
+    upsampling: UpsamplingName = "resize"
+    """How the decoder doubles a grid, as for recipe vae."""
     blocks: int = 2
     """Residual blocks on the grid."""
     activation: Activation = "relu"
@@ -151,7 +152,9 @@ class DVAE(Relaxation):
         )
 
         def make(parameters: int) -> GridDecoder:
-            decoder = GridDecoder(codes, data.shape, self.channels, self.blocks, parameters=parameters, **like)
+            decoder = GridDecoder(
+                codes, data.shape, self.channels, self.blocks, parameters=parameters, upsampling=self.upsampling, **like
+            )
             decoder.join.weight.data *= math.sqrt(codes)  # drawn for a sum over all codes, and it sees one
             return decoder
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..schedules import temperature
-from ..spec import register
-from .base import Recipe, check_sizes
-from .vae import Activation, LikelihoodName, NetworkName, ScaleName
+from .base import Recipe, check_sizes, register_upsampling
+from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +103,7 @@ class Relaxation(Recipe):
         return "the KL's weight" if self.beta else ""
 
 
-@register("gumbel-vae")
+@register_upsampling("gumbel-vae")
 @dataclass(frozen=True)
 class GumbelVAE(Relaxation):
     r"""Variational autoencoder with categorical or binary latents, relaxed while it learns.
@@ -145,6 +144,8 @@ class GumbelVAE(Relaxation):
     """Sizes of the hidden layers of an mlp, from the data to the latent; the decoder mirrors them."""
     channels: tuple[int, ...] = (32, 64, 128)
     """Channels of the levels of a convolutional network, from the finest down."""
+    upsampling: UpsamplingName = "resize"
+    """How a convolutional decoder doubles a grid, as for recipe vae."""
     activation: Activation = "relu"
     """Nonlinearity between layers."""
     likelihood: LikelihoodName = "auto"

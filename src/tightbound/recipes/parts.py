@@ -19,7 +19,7 @@ from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal,
 
 if TYPE_CHECKING:
     from .autoencoder import Autoencoder
-    from .vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName
+    from .vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
 CONTEXT = 64
 """Features of an example that the layers of a flow posterior see."""
@@ -38,6 +38,8 @@ class Networks(Protocol):
     def channels(self) -> tuple[int, ...]: ...
     @property
     def activation(self) -> Activation: ...
+    @property
+    def upsampling(self) -> UpsamplingName: ...
 
 
 def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
@@ -59,7 +61,12 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
     channels, *sides = data.shape
     shape = (parameters * channels, *sides)
     return ConvolutionalDecoder(
-        inputs, shape, recipe.channels, activation=recipe.activation, condition_dim=condition_dim
+        inputs,
+        shape,
+        recipe.channels,
+        activation=recipe.activation,
+        condition_dim=condition_dim,
+        upsampling=recipe.upsampling,
     )
 
 

@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..spec import register
-from .base import Recipe, check_sizes
+from .base import Recipe, check_sizes, register_upsampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["VAE", "Activation", "LikelihoodName", "NetworkName", "PosteriorName", "PriorName", "ScaleName"]
+__all__ = [
+    "VAE",
+    "Activation",
+    "LikelihoodName",
+    "NetworkName",
+    "PosteriorName",
+    "PriorName",
+    "ScaleName",
+    "UpsamplingName",
+]
 
 NetworkName = Literal["mlp", "convolutional"]
+UpsamplingName = Literal["resize", "transposed"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
 LikelihoodName = Literal[
     "auto", "bernoulli", "gaussian", "full-gaussian", "discretized-logistic", "categorical", "logit-laplace"
@@ -39,7 +48,7 @@ PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 PriorName = Literal["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]
 
 
-@register("vae")
+@register_upsampling("vae")
 @dataclass(frozen=True)
 class VAE(Recipe):
     r"""Variational autoencoder: any prior, any posterior, any likelihood.
@@ -68,6 +77,9 @@ class VAE(Recipe):
     """Sizes of the hidden layers of an mlp, from the data to the latent; the decoder mirrors them."""
     channels: tuple[int, ...] = (32, 64, 128)
     """Channels of the levels of a convolutional network, from the finest down."""
+    upsampling: UpsamplingName = "resize"
+    """How a convolutional decoder doubles a grid: resize (each pixel four times, then a convolution: even surfaces stay
+    even) or transposed (a transposed convolution, which leaves a checkerboard)."""
     activation: Activation = "relu"
     """Nonlinearity between layers."""
     likelihood: DecoderName = "auto"

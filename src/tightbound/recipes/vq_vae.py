@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..spec import register
-from .base import Recipe, check_sizes
-from .vae import Activation, LikelihoodName, ScaleName
+from .base import Recipe, check_sizes, register_upsampling
+from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,6 +30,8 @@ class _Quantized(Recipe):
     """Width of a code's vector, d."""
     channels: tuple[int, ...] = (32, 64)
     """Channels of the levels of the networks, from the finest down: each halves the grid, so two make 7 x 7 of 28."""
+    upsampling: UpsamplingName = "resize"
+    """How a decoder doubles a grid, as for recipe vae."""
     blocks: int = 2
     """Residual blocks of encoder and decoder."""
     hidden: int | None = None
@@ -122,7 +123,9 @@ class _Quantized(Recipe):
     def _decoder(self, inputs: int, shape: tuple[int, ...], channels: tuple[int, ...], parameters: int = 1) -> Any:
         from ..networks import GridDecoder
 
-        return GridDecoder(inputs, shape, channels, self.blocks, self.hidden, parameters, self.activation)
+        return GridDecoder(
+            inputs, shape, channels, self.blocks, self.hidden, parameters, self.activation, upsampling=self.upsampling
+        )
 
 
 def _out_of_range(name: str, value: float, expected: str) -> UsageError:
@@ -130,7 +133,7 @@ def _out_of_range(name: str, value: float, expected: str) -> UsageError:
     return UsageError(f"{option} is out of range.", got=f"{option} {value:g}", expected=expected)
 
 
-@register("vq-vae")
+@register_upsampling("vq-vae")
 @dataclass(frozen=True)
 class VQVAE(_Quantized):
     r"""VQ-VAE: a grid of codes, each the nearest vector of a codebook.
@@ -168,7 +171,7 @@ class VQVAE(_Quantized):
         return LatentVariableModel(UniformCodePrior(q), px, q)
 
 
-@register("vq-vae-2")
+@register_upsampling("vq-vae-2")
 @dataclass(frozen=True)
 class VQVAE2(_Quantized):
     r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top holds the whole, the bottom details.

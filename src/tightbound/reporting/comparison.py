@@ -254,7 +254,7 @@ def _same(a: Split, b: Split) -> bool:
 
 
 def _stored(split: Split) -> Split:
-    plain = dataclasses.replace(split.transform, binarize="none", dequantize=False, flip=False, location=(), scale=())
+    plain = dataclasses.replace(split.transform.still, binarize="none", dequantize=False, location=(), scale=())
     return dataclasses.replace(split, transform=plain)
 
 

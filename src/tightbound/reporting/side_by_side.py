@@ -98,7 +98,7 @@ def _cells(found: Comparison) -> Cells:
 @torch.no_grad()
 def _pictures(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
     """Sheets of pictures under their titles."""
-    model, shown = run.model, _spread(len(run.test), COLUMNS)
+    model, shown = run.model, run.test.representative(min(COLUMNS, len(run.test)))
     with fixed_noise(seed):
         x, c = _examples(run, shown)
         px = model(c)

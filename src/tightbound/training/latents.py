@@ -166,8 +166,9 @@ def _views(model: LatentVariableModel, split: Split) -> list[bool]:
     """The views of an example of a split: whether each is mirrored."""
     if split.name != "train":
         return [False]
-    noisy = split.transform.binarize == "dynamic" or split.transform.dequantize or _is_drawn(model, split)
-    return [mirrored for mirrored in (False, True)[: 1 + split.transform.flip] for _ in range(DRAWS if noisy else 1)]
+    how = split.transform
+    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or _is_drawn(model, split)
+    return [mirrored for mirrored in (False, True)[: 1 + how.flip] for _ in range(DRAWS if noisy else 1)]
 
 
 def _is_drawn(model: LatentVariableModel, split: Split) -> bool:

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from .. import __version__, checkpoint, pictures
+from .. import __version__, checkpoint, sheets
 from ..data import Data
 from ..errors import CheckpointError, TrainingError, UnknownName, reading
 from ..likelihoods import measure_of
@@ -425,11 +425,11 @@ class _Run:
         if not (self.options.pictures and self.data.spec.image and self.fabric.is_global_zero):
             return
         split = self.data.valid if len(self.data.valid) else self.data.train
-        batch = split.batch(torch.arange(min(8, len(split))), self.fabric.device)
+        batch = split.batch(split.representative(min(8, len(split))), self.fabric.device)
         x = batch.x.to(next(self.model.parameters()).dtype)
         with silent():
             path = self.folder.samples / f"step_{self.run.step:07d}.png"
-            pictures.training_picture(self.model.given(batch), x, path, self.data.spec)
+            sheets.training_picture(self.model.given(batch), x, path, self.data.spec)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
