@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..data.spec import DataSpec
 from ..spec import register
@@ -37,6 +37,8 @@ class Autoencoder(Recipe):
         >>> model.prior is None
         True
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "network")
 
     latent_dim: int = 16
     """Size of the code z."""

@@ -23,6 +23,8 @@ class Recipe:
 
     by_itself: ClassVar[bool] = True
     """Whether it can be trained by name alone; a second stage needs a first."""
+    first_options: ClassVar[tuple[str, ...]] = ()
+    """Those of its options that a newcomer looks at first."""
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
@@ -60,6 +60,8 @@ class DVAE(Relaxation):
         >>> DVAE.dalle().beta
         6.6
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
 
     codes: int = 512
     """Codes at each position."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
@@ -132,6 +132,8 @@ class GumbelVAE(Relaxation):
         >>> recipe.temperature_at(50, steps=100)
         0.75
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("positions", "classes")
 
     latents: Literal["categorical", "binary"] = "categorical"
     """What a position holds: one of so many classes, or a bit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
@@ -24,6 +24,8 @@ __all__ = ["VQVAE", "VQVAE2"]
 @dataclass(frozen=True)
 class _Quantized(Recipe):
     """Abstract: what the two have in common."""
+
+    first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
 
     codes: int = 512
     """Codes of each codebook, K; fsq has the product of its levels."""
