@@ -118,7 +118,7 @@ def test_large_digits_are_the_digits_in_their_order_with_a_margin() -> None:
     assert torch.equal(x.labels, y.labels)  # pyright: ignore
     assert x.x.count_nonzero() == x.x[..., 3:-3, 3:-3].count_nonzero() > 0
     back = functional.interpolate(x.x[..., 3:-3, 3:-3], (8, 8), mode="area")
-    assert (back - y.x).square().mean() < 0.05 * y.x.var()
+    assert (back - y.x).square().mean() < 0.1 * y.x.var()
 
 
 def test_amat(tmp_path: Path) -> None:
