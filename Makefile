@@ -11,7 +11,8 @@ TORCH := torch $(if $(INDEX),--index-url $(INDEX))
 
 demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
 	rm -rf runs/demo
-	$(BIN)/tightbound train vae --data large-digits --binarize threshold --prior vamp --latent-dim 8 --epochs 120 --out runs/demo
+	$(BIN)/tightbound train vae --data large-digits --binarize threshold --prior vamp --components 200 \
+		--latent-dim 10 --hidden 400 400 --epochs 120 --out runs/demo
 	$(BIN)/tightbound evaluate runs/demo
 	$(BIN)/tightbound report runs/demo
 
