@@ -5,14 +5,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+TORCH := torch $(if $(INDEX),--index-url $(INDEX))
 
-.PHONY: demo test check format bench reproduce clean fuzz kills
+.PHONY: demo banner test check format bench reproduce clean fuzz kills
 
 demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
 	rm -rf runs/demo
-	$(BIN)/tightbound train vae --data digits --out runs/demo
+	$(BIN)/tightbound train vae --data large-digits --binarize threshold --prior vamp --components 200 \
+		--latent-dim 10 --hidden 400 400 --epochs 120 --out runs/demo
 	$(BIN)/tightbound evaluate runs/demo
 	$(BIN)/tightbound report runs/demo
+
+banner: $(STAMP)  ## Draw docs/banner.png from runs/demo (needs chromium or chrome)
+	test -f runs/demo/report.html || $(MAKE) demo
+	$(BIN)/python docs/banner.py runs/demo docs/banner.png
 
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n auto
@@ -38,13 +44,13 @@ clean:
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 $(PEERS_STAMP): benchmarks/requirements-peers.txt constraints.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--requirement benchmarks/requirements-peers.txt
 	touch $(PEERS_STAMP)

@@ -29,7 +29,7 @@ from tightbound.models import LatentVariableModel
 from tightbound.models.latent import replaced
 from tightbound.networks import MLP, LinearWithConstant
 from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
-from tightbound.priors import DiagonalNormal, StandardNormal
+from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal
 from tightbound.recipes import VAE, GumbelVAE, LinearVAE
 
 SPEC = DataSpec("x", (4,), levels=None)
@@ -265,6 +265,15 @@ def test_a_defensive_mixture_is_a_density_and_samples_from_it() -> None:
     torch.testing.assert_close(mixture.log_prob(z).exp().sum(0) * 0.01, torch.ones(3).double(), rtol=0, atol=1e-6)
     means = torch.stack([mixture.sample((50,)).mean((0, 1, 2)) for _ in range(400)])
     assert means.mean() == pytest.approx(0.6, abs=4 * means.std().item() / 20)
+
+
+@pytest.mark.parametrize(
+    "prior", [StandardNormal(2), FlowPrior(2), GaussianMixture(2, 3)], ids=["normal", "flow", "mixture"]
+)
+def test_a_mixture_is_sampled_where_none_come_from_a_part(prior: nn.Module) -> None:
+    posterior = independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1)
+    for shares in ((1.0, 0.0), (0.0, 1.0), (0.5, 0.5)):
+        assert Mixture([posterior, prior()], shares).sample((1,)).shape == (1, 5, 2)
 
 
 def test_optimised_posteriors_of_a_linear_model_are_exact() -> None:

@@ -17,6 +17,7 @@ from tightbound import checkpoint, commands
 from tightbound.cli import main
 from tightbound.errors import CheckpointError
 from tightbound.lock import locked
+from tightbound.recipes.base import recipes_by_name
 
 TRAIN = ["--steps", "12", "--latent-dim", "3", "--hidden", "16", "--no-pictures", "--device", "cpu"]
 
@@ -124,6 +125,15 @@ def test_info_recipes_and_data_report(run: Path, capsys: pytest.CaptureFixture[s
 def test_report_is_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "report", run, "-k", "5")
     assert (run / "report.html").read_text().lower().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes_by_name()))
+def test_training_help_begins_with_five_options(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, rest = printed(capsys, "train", recipe, "--help").split("All options", maxsplit=1)
+    names = [line.split()[0] for line in first.splitlines() if line.startswith("  --")]
+    assert names[:3] == ["--out", "--data", "--epochs"]
+    assert len(names) == 5
+    assert all(f"{name} " in rest for name in names)
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

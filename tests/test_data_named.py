@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from data_helpers import (
     amat,
@@ -107,6 +108,17 @@ def test_a_truncated_or_false_gz(tmp_path: Path) -> None:
             read_idx(tmp_path / "a.gz")
     with refused(DataError, "missing.gz"):
         read_idx(tmp_path / "missing.gz")
+
+
+def test_large_digits_are_the_digits_in_their_order_with_a_margin() -> None:
+    small, large = load_data("digits", split_seed=3), load_data("large-digits", split_seed=3)
+    assert (large.spec.shape, large.spec.levels, large.spec.classes) == ((1, 28, 28), 256, small.spec.classes)
+    every = torch.arange(len(small.test))
+    x, y = large.test.batch(every), small.test.batch(every)
+    assert torch.equal(x.labels, y.labels)  # pyright: ignore
+    assert x.x.count_nonzero() == x.x[..., 3:-3, 3:-3].count_nonzero() > 0
+    back = functional.interpolate(x.x[..., 3:-3, 3:-3], (8, 8), mode="area")
+    assert (back - y.x).square().mean() < 0.1 * y.x.var()
 
 
 def test_amat(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         (DEAD, VAE(free_bits=0.1), "collapsed", "--free-bits 0.25"),
         (DEAD, VAE(likelihood="autoregressive"), "collapsed", "--likelihood auto"),
         (DEAD, VAE(likelihood="gaussian"), "collapsed", "--scale shared"),
-        (DEAD, VAE(gradient="stl"), "collapsed", "--gradient path"),
+        (DEAD, VAE(gradient="stl"), "collapsed", "--gradient pathwise"),
         (DEAD, VAE(capacity=0.5, beta=20.0), "collapsed", "--beta 1 and leave --capacity out"),
         (DEAD, LinearVAE(), "collapsed", "--beta-warmup"),
         (DEAD | {"kl": 14.0}, VAE(), "collapsed", "--prior diagonal"),

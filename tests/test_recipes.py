@@ -32,7 +32,7 @@ from tightbound.data import DataSpec
 from tightbound.errors import ObjectiveError, UnknownName, UsageError
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian
 from tightbound.models import LatentVariableModel, Terms
-from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe, find_recipe
+from tightbound.recipes import CVAE, VAE, Autoencoder, Completion, LinearVAE, Recipe, find_recipe
 from tightbound.spec import from_json, to_json
 
 
@@ -61,7 +61,7 @@ def plain(recipe: Recipe) -> bool:
     if not isinstance(recipe, VAE):
         return True
     penalised = recipe.free_bits > 0 or recipe.capacity is not None
-    return recipe.objective == "elbo" and recipe.gradient == "path" and not penalised
+    return recipe.objective == "elbo" and recipe.gradient == "pathwise" and not penalised
 
 
 def training_terms(model: LatentVariableModel, x: Tensor) -> Terms:
@@ -315,3 +315,10 @@ def test_recipes_are_found_by_name() -> None:
 def test_recipes_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         VAE().latent_dim = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("recipe", [VAE(), CVAE(), Completion()], ids=["vae", "cvae", "completion"])
+def test_the_first_versions_called_the_pathwise_gradient_path(recipe: VAE) -> None:
+    old = to_json(recipe) | {"version": 1}
+    assert from_json(old | {"gradient": "path"}, VAE) == recipe
+    assert from_json(old | {"gradient": "score", "samples": 2}, VAE).gradient == "score"

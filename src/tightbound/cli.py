@@ -10,12 +10,14 @@ import inspect
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
+from docstring_parser import parse_from_object
 
 from . import __version__, commands
 from .data import DataOptions
@@ -29,11 +31,10 @@ __all__ = ["main"]
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
 _TRAIN_EXAMPLES = """
 Examples:
-  tightbound train vae --data digits --out runs/digits
-  tightbound train vae --data mnist --binarize dynamic --network convolutional --out runs/mnist
+  tightbound train RECIPE --data digits --out runs/digits && tightbound report runs/digits
+  tightbound train RECIPE --data photos/ --image-size 64 --color rgb --epochs 100 --out runs/photos
   tightbound train --resume --out runs/digits
-  tightbound train vae --out runs/digits && tightbound evaluate runs/digits
-  torchrun --nproc-per-node 2 -m tightbound train vae --data mnist --out runs/mnist
+  torchrun --nproc-per-node 2 -m tightbound train RECIPE --data mnist --out runs/mnist
 
 A first Ctrl-C (or SIGTERM, SIGHUP) saves and leaves with exit code 130; --resume goes on exactly there."""
 
@@ -121,11 +122,45 @@ def _train(words: list[str]) -> None:
     parsed = tyro.cli(
         commands.TrainArguments[cls],
         prog=f"tightbound train {kind_of(default.recipe)}",
-        description=f"{commands.first_sentence(cls)}\n{_TRAIN_EXAMPLES}",
+        description="\n".join(
+            [f"{commands.first_sentence(cls)}\n", _first_options(default), _examples(kind_of(default.recipe))]
+        ),
         args=words[1:] if named else words,
         default=default,
     )
     commands.train(parsed)
+
+
+def _first_options(default: commands.TrainArguments[Any]) -> str:
+    """The five options that matter first, with their help and what they are unless told otherwise."""
+    recipe = default.recipe
+    named = [(default.data, "data"), (default.training, "epochs"), *((recipe, name) for name in recipe.first_options)]
+    rows = ["  --out RUN", "      The run folder to write."]
+    for options, name in named:
+        value = getattr(options, name)
+        usual = (
+            "" if value is None else f" (default: {' '.join(map(str, value)) if isinstance(value, tuple) else value})"
+        )
+        told = textwrap.fill(
+            f"{_help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+        rows += [f"  --{name.replace('_', '-')}{_choices(type(options), name)}", told]
+    return "\n".join(["What matters first:", *rows, "", "All options, by what they are of, stand below."])
+
+
+def _examples(recipe: str) -> str:
+    return _TRAIN_EXAMPLES.replace("RECIPE", recipe)
+
+
+def _help_of(options: type, name: str) -> str:
+    """The text under an option, from the class that has it."""
+    owner = next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
+    return next(" ".join((p.description or "").split()) for p in parse_from_object(owner).params if p.arg_name == name)
+
+
+def _choices(options: type, name: str) -> str:
+    hint = get_type_hints(options)[name]
+    return f" {{{','.join(map(str, get_args(hint)))}}}" if get_origin(hint) is Literal else f" {name.upper()}"
 
 
 def _new(name: str | None) -> commands.TrainArguments[Any]:
@@ -187,7 +222,7 @@ def _train_overview() -> str:
 Trains a model and leaves a run folder. The recipes:
 
 {rows}
-{_TRAIN_EXAMPLES}
+{_examples("vae")}
 
 `tightbound train RECIPE --help` explains every option."""
 

@@ -67,6 +67,13 @@ DATASETS: dict[str, Dataset] = {
         examples="1,797",
         licence="CC BY 4.0",
     ),
+    "large-digits": Dataset(
+        "The same digits enlarged to 28x28, with a margin; embedded, no download",
+        shape=(1, 28, 28),
+        levels=256,
+        examples="1,797",
+        licence="CC BY 4.0",
+    ),
     "mnist": Dataset(
         "Handwritten digits (LeCun, Cortes and Burges, 1998)",
         shape=(1, 28, 28),

@@ -60,7 +60,8 @@ class Mixture(Distribution):
         (k,) = sample_shape
         chosen = torch.multinomial(torch.tensor(self.shares), k, replacement=True)
         counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
-        return torch.cat([self._drawn(part, count) for part, count in zip(self.parts, counts, strict=True)])
+        drawn = [self._drawn(part, count) for part, count in zip(self.parts, counts, strict=True) if count]
+        return torch.cat(drawn)  # a part of which none are drawn is left out: not every flow can draw none
 
     def _drawn(self, part: Distribution, count: int) -> Tensor:
         missing = self.batch_shape[: len(self.batch_shape) - len(part.batch_shape)]

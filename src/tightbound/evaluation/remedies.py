@@ -234,7 +234,7 @@ def of_recipe(run: Run, words: str, **options: Any) -> Way | None:
 def later(s: Symptoms) -> Way | None:
     """A longer warm-up, if the objective has one and the run's was shorter; else an objective that has."""
     if s.recipe is not None and s.recipe.warming != "the KL's weight":
-        plain = {"objective": "elbo", "gradient": "path"}
+        plain = {"objective": "elbo", "gradient": "pathwise"}
         charged = option(s, "capacity") is None and option(s, "beta", 0.0) > 0
         return of_recipe(s, "train the plain ELBO, whose KL is charged later", **plain) if charged else None
     return _longer_warm_up("charge the KL later, with a longer warm-up", s.training)

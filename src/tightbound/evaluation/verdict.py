@@ -177,7 +177,7 @@ def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
     if objective == "mmd":
         yield "the objective is not the ELBO but the maximum mean discrepancy's", {"objective": "elbo", "beta": 1.0}
     if objective == "iwae" and option(s, "samples", 1) > 1:
-        plain = {"objective": "elbo", "gradient": "path"}
+        plain = {"objective": "elbo", "gradient": "pathwise"}
         yield "the posterior was trained to propose samples, not for the ELBO", plain
     if too_much and _was_free(s):
         yield f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free", {"free_bits": 0.0}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..data.spec import DataSpec
-from .base import Recipe, check_sizes, register_upsampling
+from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Autoencoder"]
 
 
-@register_upsampling("autoencoder")
+@register_version_2("autoencoder")
 @dataclass(frozen=True)
 class Autoencoder(Recipe):
     r"""Autoencoder: a deterministic code and no prior, so it reconstructs but cannot be sampled.
@@ -36,6 +36,8 @@ class Autoencoder(Recipe):
         >>> model.prior is None
         True
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "network")
 
     latent_dim: int = 16
     """Size of the code z."""

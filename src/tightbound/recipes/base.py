@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..models.latent import LatentVariableModel, Terms
 
-__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name", "register_upsampling"]
+__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name", "register_version_2"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,8 @@ class Recipe:
 
     by_itself: ClassVar[bool] = True
     """Whether it can be trained by name alone; a second stage needs a first."""
+    first_options: ClassVar[tuple[str, ...]] = ()
+    """Those of its options that a newcomer looks at first."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -105,17 +107,19 @@ class Recipe:
         return model
 
 
-def register_upsampling(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe with an option ``upsampling``; in a file of version 1, convolutions double by transposed ones.
+def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
+    """Registers a recipe whose files of version 1 doubled grids by transposed convolutions, and wrote ``path`` for
+    ``pathwise``.
 
     Args:
         kind: Its name in files.
     """
 
-    def transposed(fields: dict[str, Any]) -> dict[str, Any]:
-        return fields if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields}
+    def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+        named = {"gradient": "pathwise"} if fields.get("gradient") == "path" else {}
+        return fields | named if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields, **named}
 
-    upgrade(kind, version=1)(transposed)
+    upgrade(kind, version=1)(upgraded)
     return register(kind, version=2)
 
 

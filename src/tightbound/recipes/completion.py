@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..spec import from_json, register
-from .base import Recipe, check_sizes, register_upsampling
+from .base import Recipe, check_sizes, register_version_2
 from .vae import VAE, Activation
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class CompletionBaseline(Recipe):
         >>> model(c).sample().shape
         torch.Size([5, 1, 8, 8])
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("quadrants", "hidden")
 
     quadrants: Quadrants = 1
     """How much is seen: the bottom left quadrant (1), the left half (2), all but the bottom right quadrant (3)."""
@@ -84,7 +86,7 @@ class CompletionBaseline(Recipe):
         return reconstruction(terms)
 
 
-@register_upsampling("completion")
+@register_version_2("completion")
 @dataclass(frozen=True)
 class Completion(VAE):
     r"""Pictures completed from a part, by a recognition, a conditional prior and a generation network.
@@ -111,6 +113,8 @@ class Completion(VAE):
         >>> model(model.condition.seen(x)).terms(x).kl().shape
         torch.Size([5])
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("quadrants", "latent_dim")
 
     latent_dim: int = 200
     """Size of the latent vector z."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from .base import register_upsampling
+from .base import register_version_2
 from .vae import VAE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ConditionName = Literal["auto", "class", "vector", "image", "text"]
 TextPositions = Literal["learned", "rotary"]
 
 
-@register_upsampling("cvae")
+@register_version_2("cvae")
 @dataclass(frozen=True)
 class CVAE(VAE):
     r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, vector, image or text.
@@ -53,6 +53,8 @@ class CVAE(VAE):
         >>> CVAE(latent_dim=2, hidden=(32,)).build(spec)(torch.tensor([[7]])).sample().shape
         torch.Size([1, 1, 8, 8])
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("condition", "latent_dim")
 
     prior: Literal[  # pyright: ignore[reportIncompatibleVariableOverride]
         "normal", "conditional", "diagonal", "mixture", "coupling", "spline"

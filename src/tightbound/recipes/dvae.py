@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..training.options import TrainingOptions
-from .base import check_sizes, register_upsampling
+from .base import check_sizes, register_version_2
 from .gumbel_vae import Relaxation
 from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DVAE"]
 
 
-@register_upsampling("dvae")
+@register_version_2("dvae")
 @dataclass(frozen=True)
 class DVAE(Relaxation):
     r"""Discrete variational autoencoder: a code at each position of a grid, relaxed while it learns.
@@ -59,6 +59,8 @@ class DVAE(Relaxation):
         >>> DVAE.dalle().beta
         6.6
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
 
     codes: int = 512
     """Codes at each position."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
 from ..schedules import temperature
-from .base import Recipe, check_sizes, register_upsampling
+from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Relaxation(Recipe):
         return "the KL's weight" if self.beta else ""
 
 
-@register_upsampling("gumbel-vae")
+@register_version_2("gumbel-vae")
 @dataclass(frozen=True)
 class GumbelVAE(Relaxation):
     r"""Variational autoencoder with categorical or binary latents, relaxed while it learns.
@@ -131,6 +131,8 @@ class GumbelVAE(Relaxation):
         >>> recipe.temperature_at(50, steps=100)
         0.75
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("positions", "classes")
 
     latents: Literal["categorical", "binary"] = "categorical"
     """What a position holds: one of so many classes, or a bit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..spec import register
@@ -40,6 +40,8 @@ class LinearVAE(Recipe):
         >>> sorted(name for name, _ in model.named_parameters())[0]
         'likelihood.log_scale'
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "posterior")
 
     latent_dim: int = 10
     """Size of the latent vector z."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
@@ -23,6 +23,8 @@ __all__ = ["PixelCNNRecipe", "TransformerRecipe"]
 @dataclass(frozen=True)
 class _Pixels(Recipe):
     """Abstract: a model of pixels without a latent, whose likelihood is exact."""
+
+    first_options: ClassVar[tuple[str, ...]] = ("condition", "layers")
 
     condition: Literal["none", "auto", "class", "vector", "image", "text"] = "none"
     """What the model is given."""

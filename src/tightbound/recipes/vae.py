@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from .base import Recipe, check_sizes, register_upsampling
+from .base import Recipe, check_sizes, register_version_2
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 PriorName = Literal["normal", "diagonal", "mixture", "vamp", "coupling", "spline"]
 
 
-@register_upsampling("vae")
+@register_version_2("vae")
 @dataclass(frozen=True)
 class VAE(Recipe):
     r"""Variational autoencoder: any prior, any posterior, any likelihood.
@@ -68,6 +68,8 @@ class VAE(Recipe):
         >>> sum(p.numel() for p in model.parameters())
         4484
     """
+
+    first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "network")
 
     latent_dim: int = 16
     """Size of the latent vector z."""
@@ -106,9 +108,9 @@ class VAE(Recipe):
     samples: int = 1
     """Samples of the posterior in a training step: of the ELBO's expectation, or of the importance-weighted bound;
     of the prior with naive-monte-carlo."""
-    gradient: Literal["path", "stl", "dreg", "score"] = "path"
-    """Estimator of the gradient: pathwise, sticking the landing (elbo), doubly reparameterised (iwae), score function
-    (elbo; to see why the others are used)."""
+    gradient: Literal["pathwise", "stl", "dreg", "score"] = "pathwise"
+    """Estimator of the gradient: pathwise (reparameterised), stl (sticking the landing, of the elbo), dreg (doubly
+    reparameterised, of iwae), score (score function, of the elbo; to see why the others are used)."""
     divergence: Literal["auto", "analytic", "monte-carlo"] = "auto"
     """KL in closed form (SGVB's form B), by the samples (form A), or in closed form where there is one."""
     beta: float = 1.0
@@ -150,11 +152,15 @@ class VAE(Recipe):
 
     def _contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """Options that exclude each other, and what to do."""
-        objective, plain = self.objective, self.objective == "elbo" and self.gradient == "path"
+        objective, plain = self.objective, self.objective == "elbo" and self.gradient == "pathwise"
         yield objective == "iwae" and self.beta != 1, "The importance-weighted bound has no beta.", "Use the elbo."
         naive = objective == "naive-monte-carlo"
         yield naive and self.beta != 1, "Naive Monte Carlo has no KL and so no beta.", "Use the elbo."
-        yield self.free_bits > 0 and not plain, "Free bits are of the ELBO.", "Use --objective elbo --gradient path."
+        yield (
+            self.free_bits > 0 and not plain,
+            "Free bits are of the ELBO.",
+            "Use --objective elbo --gradient pathwise.",
+        )
         yield self.capacity is not None and not plain, "A capacity is of the ELBO.", "Use --objective elbo."
         both = self.free_bits > 0 and self.capacity is not None
         yield both, "Free bits and a capacity contradict each other.", "Give one of them."
@@ -166,7 +172,7 @@ class VAE(Recipe):
             f"This objective learns the prior by its draws, and those of {self.prior!r} have no gradient.",
             "Use the elbo (--hybrid 1), or a prior of normal, diagonal, coupling, spline, or conditional, if any.",
         )
-        misfit = self.gradient != "path" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
+        misfit = self.gradient != "pathwise" and objective != {"dreg": "iwae"}.get(self.gradient, "elbo")
         yield (
             misfit,
             f"The gradient {self.gradient!r} is not of the objective {objective!r}.",
@@ -175,7 +181,7 @@ class VAE(Recipe):
         yield (
             self.gradient in ("stl", "score") and self.beta != 1,
             "This gradient is of the ELBO at beta 1.",
-            "Use --gradient path.",
+            "Use --gradient pathwise.",
         )
         few = self.gradient == "score" and self.samples < 2
         yield few, "The score function's baseline needs other samples.", "Use --samples 2 or more."
@@ -254,7 +260,7 @@ class VAE(Recipe):
 
     @property
     def warming(self) -> str:
-        if self.gradient != "path" or self.objective == "iwae" or self.beta == 0 or self.hybrid == 0:
+        if self.gradient != "pathwise" or self.objective == "iwae" or self.beta == 0 or self.hybrid == 0:
             return ""
         if self.objective == "tc":
             return "the total correlation's weight"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.spec import DataSpec
 from ..errors import UsageError
-from .base import Recipe, check_sizes, register_upsampling
+from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["VQVAE", "VQVAE2"]
 @dataclass(frozen=True)
 class _Quantized(Recipe):
     """Abstract: what the two have in common."""
+
+    first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
 
     codes: int = 512
     """Codes of each codebook, K; fsq has the product of its levels."""
@@ -133,7 +135,7 @@ def _out_of_range(name: str, value: float, expected: str) -> UsageError:
     return UsageError(f"{option} is out of range.", got=f"{option} {value:g}", expected=expected)
 
 
-@register_upsampling("vq-vae")
+@register_version_2("vq-vae")
 @dataclass(frozen=True)
 class VQVAE(_Quantized):
     r"""VQ-VAE: a grid of codes, each the nearest vector of a codebook.
@@ -171,7 +173,7 @@ class VQVAE(_Quantized):
         return LatentVariableModel(UniformCodePrior(q), px, q)
 
 
-@register_upsampling("vq-vae-2")
+@register_version_2("vq-vae-2")
 @dataclass(frozen=True)
 class VQVAE2(_Quantized):
     r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top holds the whole, the bottom details.
