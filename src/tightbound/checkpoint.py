@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,7 @@ __all__ = [
     "stored_shapes",
     "tensors_of",
     "write",
+    "write_again",
     "write_atomically",
     "write_json",
     "writing",
@@ -275,6 +277,29 @@ def write_atomically(path: Path, save: Callable[[str], object]) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108
             os.close(handle)
+
+
+def write_again(path: Path, source: Path) -> None:
+    """Lets a second name have what another file holds: a link where the disk knows them, else a copy.
+
+    Either file may then be replaced by :func:`write_atomically`, which leaves the other as it is.
+
+    Args:
+        path: The second name.
+        source: What was written just before.
+
+    Raises:
+        CheckpointError: As :func:`write_atomically`.
+    """
+
+    def save(temporary: str) -> None:
+        try:
+            os.unlink(temporary)  # noqa: PTH108
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    write_atomically(path, save)
 
 
 @contextlib.contextmanager
