@@ -280,26 +280,18 @@ def write_atomically(path: Path, save: Callable[[str], object]) -> None:
 
 
 def write_again(path: Path, source: Path) -> None:
-    """Lets a second name have what another file holds: a link where the disk knows them, else a copy.
+    """Copies a file that was written just before, which is quicker than to write its content anew.
 
-    Either file may then be replaced by :func:`write_atomically`, which leaves the other as it is.
+    It is no link: a file that goes bad on the disk shall not take the other with it.
 
     Args:
-        path: The second name.
-        source: What was written just before.
+        path: The copy.
+        source: What to copy.
 
     Raises:
         CheckpointError: As :func:`write_atomically`.
     """
-
-    def save(temporary: str) -> None:
-        try:
-            os.unlink(temporary)  # noqa: PTH108
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-
-    write_atomically(path, save)
+    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
 
 
 @contextlib.contextmanager
