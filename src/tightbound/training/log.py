@@ -120,8 +120,8 @@ def duration(seconds: float) -> str:
 FIRST, SOON, LATER, SOON_FOR = 2.0, 10.0, 30.0, 60.0
 """Without a bar: seconds to the first line and least between two evaluations', between lines soon after, and later;
 and how long soon is."""
-NARROW, WIDE = 75, 125
-"""Columns of a terminal that has room for little beside the bar, and of one that has for all."""
+BAR = 12
+"""Columns of the bar itself."""
 _SPLITS = {"train": "training", "valid": "validation"}
 
 
@@ -139,10 +139,10 @@ class ProgressBar:
     def __init__(self, steps: int, done: int, *, per_epoch: int, examples: float, show: bool) -> None:
         self.console = Console(stderr=True, quiet=not show, highlight=False)
         self.per_epoch, self.examples, self.show = per_epoch, examples, show
-        self.pace, self.status = Pace(steps, done), ""
+        self.pace, self.split, self.texts = Pace(steps, done), "", tuple[str, ...]()
         self.told_at, self.valid_at = self.pace.began, -math.inf
         self.bar = Progress(
-            BarColumn(bar_width=max(6, min(24, self.console.width - 70))),
+            BarColumn(bar_width=BAR),
             TextColumn("{task.completed:,}/{task.total:,}"),
             TextColumn("{task.fields[status]}", markup=False),
             console=self.console,
@@ -161,26 +161,25 @@ class ProgressBar:
         """Whether it is time for a reading between evaluations; beside a bar only until the first evaluation."""
         wait = self.pace.now - self.told_at
         if not self.bar.disable:
-            return wait >= FIRST and not self.status.startswith("valid")
+            return wait >= FIRST and self.split != "valid"
         soon = self.pace.now - self.pace.began < SOON_FOR
         return self.show and wait >= (FIRST if self.told_at == self.pace.began else SOON if soon else LATER)
 
-    def reading(self, split: Literal["train", "valid"], text: str, brief: str, *, last: bool = False) -> None:
+    def reading(self, split: Literal["train", "valid"], *texts: str, last: bool = False) -> None:
         """A reading beside the bar; where there is none a line, unless there has just been one.
 
         Args:
             split: What was read.
-            text: In full.
-            brief: What a narrow terminal has room for.
+            *texts: The reading in full, and ever shorter for terminals that are narrow.
             last: Whether no other follows, so that it is told in any case.
         """
-        self.status = f"{split} {text if self.console.width >= WIDE else brief}"
+        self.split, self.texts = split, texts
         if self.bar.disable:
             if split == "valid" and self.pace.now - self.valid_at < FIRST and not last:
                 return
             where = f"step {self.pace.done:,}/{self.pace.steps:,} (epoch {self.pace.done / self.per_epoch:.3g})"
             left = "" if last else f", {self.pace.left} left"
-            said = f"{where}: {_SPLITS[split]} {text}; {self._rate} examples/s{left}"
+            said = f"{where}: {_SPLITS[split]} {texts[0]}; {self._rate} examples/s{left}"
             self.console.print(said, soft_wrap=True, markup=False)
         self.told_at, self.valid_at = self.pace.now, self.pace.now if split == "valid" else self.valid_at
 
@@ -190,8 +189,13 @@ class ProgressBar:
         return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
     def _beside(self, time: str) -> str:
-        rate = [] if self.console.width < NARROW else [f"{self._rate} examples/s"]
-        return ", ".join([*([self.status] if self.status else []), *rate, time])
+        """The longest of what there is to say that has room."""
+        rate, count = f"{self._rate} examples/s", f" {self.pace.steps:,}/{self.pace.steps:,} "
+        texts = [f"{self.split} {text}" for text in self.texts]
+        ways = [*(f"{text}, {rate}, {time}" for text in texts), *(f"{text}, {time}" for text in texts[-1:])]
+        ways += [] if texts else [f"{rate}, {time}"]
+        room = self.console.width - BAR - len(count)
+        return next((way for way in ways if len(way) <= room), time)
 
     def close(self) -> None:
         """Leaves the bar as it is, with how long it took."""

@@ -430,8 +430,8 @@ class _Run:
         return summed, f", squared error {per_entry:.3g} {'of the variance' if self.data.spec.scale else 'per entry'}"
 
     def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
-        brief = self.unit.told(bound, brief=True)
-        self.bar.reading(split, self.unit.told(bound) + also, brief + also, last=self.run.step == self.steps)
+        full, brief = self.unit.told(bound), self.unit.told(bound, brief=True)
+        self.bar.reading(split, full + also, brief + also, brief, last=self.run.step == self.steps)
 
     def _tell_lately(self) -> None:
         """The training bound since the last reading, of this process's share, where it is time for a word."""
