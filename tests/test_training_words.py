@@ -158,6 +158,7 @@ def test_time_left_leaves_out_the_first_step(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_stands_beside_the_bar_has_room(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     bar = ProgressBar(2508, 0, per_epoch=11, examples=117.5, show=True)
+    assert bar._beside("took 0 s") == "took 0 s"
     bar.advance(1000)
     unit = Unit("bound", dimensions=64)
     bar.reading("valid", f"{unit.told(-91.74)}, squared error 0.0212 per entry", unit.told(-91.74, brief=True))

@@ -15,7 +15,7 @@ from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
 from ..readings import recorded
 
-__all__ = ["MetricsLog", "Pace", "ProgressBar", "duration"]
+__all__ = ["MetricsLog", "Pace", "ProgressBar", "count", "duration"]
 
 
 class MetricsLog:
@@ -117,6 +117,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def count(number: float) -> str:
+    """A number, whole where it is large.
+
+    Example:
+        >>> count(0.29268), count(1250.4)
+        ('0.29', '1,250')
+    """
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
 FIRST, SOON, LATER, SOON_FOR = 2.0, 10.0, 30.0, 60.0
 """Without a bar: seconds to the first line and least between two evaluations', between lines soon after, and later;
 and how long soon is."""
@@ -177,7 +187,7 @@ class ProgressBar:
         if self.bar.disable:
             if split == "valid" and self.pace.now - self.valid_at < FIRST and not last:
                 return
-            where = f"step {self.pace.done:,}/{self.pace.steps:,} (epoch {self.pace.done / self.per_epoch:.3g})"
+            where = f"step {self.pace.done:,}/{self.pace.steps:,} (epoch {count(self.pace.done / self.per_epoch)})"
             left = "" if last else f", {self.pace.left} left"
             said = f"{where}: {_SPLITS[split]} {texts[0]}; {self._rate} examples/s{left}"
             self.console.print(said, soft_wrap=True, markup=False)
@@ -185,16 +195,17 @@ class ProgressBar:
 
     @property
     def _rate(self) -> str:
-        rate = self.examples / max(self.pace.seconds, 1e-9)
-        return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        return count(self.examples / max(self.pace.seconds, 1e-9))
 
     def _beside(self, time: str) -> str:
         """The longest of what there is to say that has room."""
-        rate, count = f"{self._rate} examples/s", f" {self.pace.steps:,}/{self.pace.steps:,} "
+        if self.pace.done == self.pace.first:
+            return time
+        rate, done = f"{self._rate} examples/s", f" {self.pace.steps:,}/{self.pace.steps:,} "
         texts = [f"{self.split} {text}" for text in self.texts]
         ways = [*(f"{text}, {rate}, {time}" for text in texts), *(f"{text}, {time}" for text in texts[-1:])]
         ways += [] if texts else [f"{rate}, {time}"]
-        room = self.console.width - BAR - len(count)
+        room = self.console.width - BAR - len(done)
         return next((way for way in ways if len(way) <= room), time)
 
     def close(self) -> None:

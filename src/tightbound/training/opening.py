@@ -17,6 +17,7 @@ from ..processor import processor_name
 from ..recipes import Recipe
 from ..recipes.two_stage import TwoStage, is_code_space
 from ..spec import kind_of
+from .log import count
 from .options import TrainingOptions
 
 __all__ = ["say", "told_device", "told_latents", "told_model", "told_patience", "told_plan"]
@@ -99,7 +100,7 @@ def told_plan(
         processes: How many.
     """
     steps, epochs = options.total_steps(examples), options.total_steps(examples) / options.steps_per_epoch(examples)
-    parts = [f"{steps:,} steps of {min(options.batch_size, examples):,} examples ({epochs:.4g} epochs)"]
+    parts = [f"{steps:,} steps of {min(options.batch_size, examples):,} examples ({count(epochs)} epochs)"]
     parts += [f"on {told_device(device)}" + (f" in {processes} processes" if processes > 1 else "")]
     parts += [f"evaluated every {every:,} steps, {told_patience(patience)}" if every else "no validation split"]
     return f"plan: {'; '.join(parts)}"
