@@ -174,7 +174,7 @@ def test_what_stands_beside_the_bar_has_room(width: int, monkeypatch: pytest.Mon
 
 def test_a_floor_between_evaluations_of_small_data() -> None:
     assert TrainingOptions(steps=220).evaluation_steps(1293, 144, 64) == 50
-    assert TrainingOptions(steps=40).evaluation_steps(243, 27, 12288) == 3
+    assert TrainingOptions(steps=40).evaluation_steps(243, 27, 12288) == 6
     assert TrainingOptions().evaluation_steps(1293, 144, 64) == 126
     assert TrainingOptions(steps=300).evaluation_steps(54000, 6000, 784) == 235  # of which a pass is a large part
     assert TrainingOptions(steps=220, evaluate_every=7).evaluation_steps(1293, 144, 64) == 7

@@ -13,7 +13,7 @@ __all__ = ["TrainingOptions"]
 
 EVALUATIONS = 20
 """Evaluations of a run that is not told how often."""
-FEWEST_STEPS, ENTRIES = 50, 2**22
+FEWEST_STEPS, ENTRIES = 50, 2**23
 """Between two evaluations lie as many steps, or steps over as many entries of examples: what files and a picture cost
 must stay little beside what is learned meanwhile, be it many quick steps or a few slow ones."""
 PASSES = 5
