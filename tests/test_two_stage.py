@@ -395,7 +395,7 @@ def test_a_fit_tells_the_log_probability_of_the_latents_by_its_name(
     data: Data, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = fit_prior(first, out=tmp_path / "fit", prior=SMALL, data=data, **QUICK)
-    assert re.search(r"validation log prior -\d+", capfd.readouterr().err)
+    assert re.search(r"validation \S+ bits/code \(log p\(z\) -\d+", capfd.readouterr().err)
     readings = RunFolder(tmp_path / "fit").records()
     assert all({"bound", "reconstruction", "kl", "beta"}.isdisjoint(reading) for reading in readings)
     valid = [reading["log_prior"] for reading in readings if reading["split"] == "valid"]

@@ -156,9 +156,17 @@ def _print_result(result: TrainingResult, json: bool, what: str, following: str,
     if json:
         print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
         return
-    print(f"{result.out}: {_ending(result.stopped)} at step {result.step} of {result.steps}", end="")
-    print("" if result.best_bound is None else f", best validation {what} {result.best_bound:.2f} nats")
+    print(f"{result.out}: {_ending(result.stopped)} at step {result.step:,} of {result.steps:,}")
+    if result.best_bound is not None:
+        print(f"best validation {_best(result, what)}")
     print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
+
+
+def _best(result: TrainingResult, what: str) -> str:
+    """The best validation bound in words, and when it was reached."""
+    nats, bits = f"{what} {result.best_bound:.2f} nats", result.best_bits_per_dim
+    told = nats if bits is None else f"{bits:.3f} bits/dim ({nats})"
+    return told + (f" at step {result.best_step:,}" if result.best_step else "")
 
 
 def evaluate(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import torch
+import ctypes
+import platform
 
 __all__ = ["keep_freed_memory"]
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""Numbers of glibc's options: how much free memory is given back, and how many blocks are mapped on their own."""
+HELD = 2**31 - 1
+"""Bytes of freed memory that are held back at most."""
 
 
 def keep_freed_memory() -> None:
     """Lets the C library keep freed memory for the next temporary, instead of fetching it from the system anew.
 
-    glibc gives memory back as soon as twice the largest block that was ever freed is free, counting blocks up to
-    32 MiB. Temporaries of a few MiB then cost a page fault for every 4 KiB: half of the time of an evaluation on a CPU.
-    Freeing one block of that size, which is never written to, is how glibc learns.
+    glibc maps large blocks anew each time, always those beyond 32 MiB, and gives memory back as soon as little is free.
+    Temporaries then cost a page fault for every 4 KiB: half of the time of an evaluation on a CPU, a fifth of that of
+    a training on photographs. No other C library is told anything.
 
     Example:
         >>> keep_freed_memory()
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_MAX, 0)
+        library.mallopt(TRIM_THRESHOLD, HELD)

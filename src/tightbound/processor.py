@@ -18,7 +18,15 @@ import torch
 
 from .errors import UnknownName
 
-__all__ = ["MatrixLibrary", "amd_family", "has_amx", "matrix_library", "multiplies_bf16", "slow_arithmetic"]
+__all__ = [
+    "MatrixLibrary",
+    "amd_family",
+    "has_amx",
+    "matrix_library",
+    "multiplies_bf16",
+    "processor_name",
+    "slow_arithmetic",
+]
 
 MatrixLibrary = Literal["torch", "onednn"]
 VARIABLE = "TIGHTBOUND_MATRICES"
@@ -93,6 +101,17 @@ def description() -> str:
     """What the system says of the processor: Linux in a file, Windows in one line, others nothing of use here."""
     path = Path("/proc/cpuinfo")
     return path.read_text(encoding="utf8", errors="replace") if path.is_file() else platform.processor()
+
+
+def processor_name() -> list[str]:
+    """The name of the processor, where the system tells one.
+
+    Example:
+        >>> len(processor_name()) <= 1
+        True
+    """
+    found = re.search(r"model name\s*:\s*(.+)", description())
+    return [" ".join(found[1].split())] if found else []
 
 
 def amd_family(told: str) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
 from ..readings import recorded
 
-__all__ = ["MetricsLog", "ProgressBar"]
+__all__ = ["MetricsLog", "Pace", "ProgressBar", "count", "duration"]
 
 
 class MetricsLog:
@@ -70,24 +71,90 @@ def _summary_writer(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-class ProgressBar:
-    """A bar on a terminal; elsewhere one line per evaluation.
+class Pace:
+    """How fast a run goes and how long it will take, by what it did since it began or was resumed.
+
+    The first step is left out as soon as there is another: it takes longer.
 
     Args:
         steps: Steps of the whole run.
         done: Steps done already.
+    """
+
+    def __init__(self, steps: int, done: int) -> None:
+        self.steps, self.first, self.done = steps, done, done
+        self.began = self.now = self.warm = time.monotonic()
+
+    def advance(self, step: int) -> None:
+        """Takes in that a step is done."""
+        self.done, self.now = step, time.monotonic()
+        if step == self.first + 1:
+            self.warm = self.now
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step."""
+        if self.done > self.first + 1:
+            return (self.now - self.warm) / (self.done - self.first - 1)
+        return (self.now - self.began) / max(1, self.done - self.first)
+
+    @property
+    def left(self) -> str:
+        """How long it will still take."""
+        return duration((self.steps - self.done) * self.seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words.
+
+    Example:
+        >>> duration(12.3), duration(340), duration(9000)
+        ('12 s', '6 min', '2 h 30 min')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: float) -> str:
+    """A number, whole where it is large.
+
+    Example:
+        >>> count(0.29268), count(1250.4)
+        ('0.29', '1,250')
+    """
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+FIRST, SOON, LATER, SOON_FOR = 2.0, 10.0, 30.0, 60.0
+"""Without a bar: seconds to the first line and least between two evaluations', between lines soon after, and later;
+and how long soon is."""
+BAR = 12
+"""Columns of the bar itself."""
+_SPLITS = {"train": "training", "valid": "validation"}
+
+
+class ProgressBar:
+    """A bar on a terminal; elsewhere a line now and then: evaluations, and readings between them where they are rare.
+
+    Args:
+        steps: Steps of the whole run.
+        done: Steps done already.
+        per_epoch: Steps of an epoch.
+        examples: In a step, on average.
         show: False on all processes but the first.
     """
 
-    def __init__(self, steps: int, done: int, show: bool) -> None:
+    def __init__(self, steps: int, done: int, *, per_epoch: int, examples: float, show: bool) -> None:
         self.console = Console(stderr=True, quiet=not show, highlight=False)
+        self.per_epoch, self.examples, self.show = per_epoch, examples, show
+        self.pace, self.split, self.texts = Pace(steps, done), "", tuple[str, ...]()
+        self.told_at, self.valid_at = self.pace.began, -math.inf
         self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=BAR),
+            TextColumn("{task.completed:,}/{task.total:,}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=self.console,
             disable=not (show and self.console.is_terminal),
         )
@@ -95,17 +162,54 @@ class ProgressBar:
         self.bar.start()
 
     def advance(self, step: int) -> None:
-        self.bar.update(self.task, completed=step)
+        """Takes in that a step is done."""
+        self.pace.advance(step)
+        self.bar.update(self.task, completed=step, status=self._beside(f"{self.pace.left} left"))
 
-    def reading(self, step: int, steps: int, text: str) -> None:
-        """A short text beside the bar, or a line where there is none."""
-        self.bar.update(self.task, status=text)
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a reading between evaluations; beside a bar only until the first evaluation."""
+        wait = self.pace.now - self.told_at
+        if not self.bar.disable:
+            return wait >= FIRST and self.split != "valid"
+        soon = self.pace.now - self.pace.began < SOON_FOR
+        return self.show and wait >= (FIRST if self.told_at == self.pace.began else SOON if soon else LATER)
+
+    def reading(self, split: Literal["train", "valid"], *texts: str, last: bool = False) -> None:
+        """A reading beside the bar; where there is none a line, unless there has just been one.
+
+        Args:
+            split: What was read.
+            *texts: The reading in full, and ever shorter for terminals that are narrow.
+            last: Whether no other follows, so that it is told in any case.
+        """
+        self.split, self.texts = split, texts
         if self.bar.disable:
-            self.say(f"step {step}/{steps}: {text}")
+            if split == "valid" and self.pace.now - self.valid_at < FIRST and not last:
+                return
+            where = f"step {self.pace.done:,}/{self.pace.steps:,} (epoch {count(self.pace.done / self.per_epoch)})"
+            left = "" if last else f", {self.pace.left} left"
+            said = f"{where}: {_SPLITS[split]} {texts[0]}; {self._rate} examples/s{left}"
+            self.console.print(said, soft_wrap=True, markup=False)
+        self.told_at, self.valid_at = self.pace.now, self.pace.now if split == "valid" else self.valid_at
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, soft_wrap=True, markup=False)
+    @property
+    def _rate(self) -> str:
+        return count(self.examples / max(self.pace.seconds, 1e-9))
+
+    def _beside(self, time: str) -> str:
+        """The longest of what there is to say that has room."""
+        if self.pace.done == self.pace.first:
+            return time
+        rate, done = f"{self._rate} examples/s", f" {self.pace.steps:,}/{self.pace.steps:,} "
+        texts = [f"{self.split} {text}" for text in self.texts]
+        ways = [*(f"{text}, {rate}, {time}" for text in texts), *(f"{text}, {time}" for text in texts[-1:])]
+        ways += [] if texts else [f"{rate}, {time}"]
+        room = self.console.width - BAR - len(done)
+        return next((way for way in ways if len(way) <= room), time)
 
     def close(self) -> None:
+        """Leaves the bar as it is, with how long it took."""
+        took = duration(self.pace.now - self.pace.began)
+        self.bar.update(self.task, status=self._beside(f"took {took}"))
         self.bar.stop()

@@ -12,16 +12,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from .. import __version__, checkpoint, sheets
 from ..data import Data
 from ..errors import CheckpointError, TrainingError, UnknownName, reading
-from ..likelihoods import measure_of
 from ..lock import Lock
 from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
@@ -36,12 +34,14 @@ from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
 from .log import MetricsLog, ProgressBar
 from .notes import check_data, check_range, never_warm, said_before, said_of_data, steadier, values_too_large
+from .opening import say, told_latents, told_model, told_plan
 from .optimizer import memory_layout, optimizer_of
 from .options import TrainingOptions
 from .place import check_free, check_place, check_resumable, held, said_of_place, saying_way_on
 from .state import Progress, TrainingResult, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights
-from .validation import mean_rows
+from .units import unit_of
+from .validation import mean_rows, mean_squared_error
 
 __all__ = ["TrainingResult", "train", "train_on"]
 
@@ -161,15 +161,16 @@ class _Run:
         self.train_split = data.train.to(self.fabric.device)
         self.steps = options.total_steps(len(data.train))
         self.per_epoch = options.steps_per_epoch(len(data.train))
-        self.evaluate_every = options.evaluate_every or -(-self.steps // 20)
+        sizes = len(data.train), len(data.valid), data.spec.dimensions
+        self.evaluate_every, self.patience = options.evaluation_steps(*sizes), options.evaluations_to_wait(*sizes)
         self.warmup = options.warmup_steps(len(data.train))
         self.layout = memory_layout(model, self.fabric.device)
         if self.layout is torch.channels_last:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.raw: Any = step or Step(model, objective, len(data.train))
         self.rows: tuple[str, ...] = self.raw.rows
-        self.offset = measure_of(model.likelihood, self.config.data_spec).offset if "bound" in self.rows else 0.0
         self.selects = self.rows.index("bound") if "bound" in self.rows else 0
+        self.unit = unit_of(model, self.rows[self.selects], self.config.data_spec, data.spec)
         module = cast(nn.Module, torch.compile(self.raw)) if options.compile else self.raw
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(model, options, self.fabric.device))
         self.quantizers = [m for m in model.modules() if isinstance(m, VectorQuantizer)]
@@ -179,6 +180,7 @@ class _Run:
         self.ask_every = 1
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.read_at = self.saved_at = time.monotonic()
+        self.saved: dict[str, int] = {}
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -188,7 +190,7 @@ class _Run:
         begun = by_first(self.fabric, lambda: check(self.folder, self.config))
         if not begun:
             take_over_weights(self.model)
-        self._warn(restarted=resume and not begun)
+        self._introduce(restarted=resume and not begun)
         if begun:
             self._take_up(self.folder.checkpoint(which))
         else:
@@ -218,20 +220,22 @@ class _Run:
             self.folder.write_config(self.config)
             self._save("last")
 
-    def _warn(self, restarted: bool) -> None:
-        """Says what speaks against the run while nothing has been computed for it."""
+    def _introduce(self, restarted: bool) -> None:
+        """Says what is about to be done, and what speaks against it while nothing has been computed."""
         if not self.fabric.is_global_zero:
             return
-        of_data = () if self.from_latents else said_of_data(self.data)
+        of_data, *notes = [told_latents(self.data, self.model)] if self.from_latents else said_of_data(self.data)
+        every = self.evaluate_every if len(self.data.valid) else 0
+        place = self.fabric.device, self.fabric.world_size
+        plan = told_plan(self.options, len(self.train_split), every, self.patience, *place)
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
-        lines = [*of_data, *slow, *said_before(self.model, self.config.data_spec, len(self.train_split))]
+        lines = [of_data, told_model(self.model, self.fabric.strategy.precision.precision), plan, *notes, *slow]
+        lines += said_before(self.model, self.config.data_spec, len(self.train_split))
         warming = self.model.recipe.warming if self.model.recipe else "the KL's weight"
         if warming and self.warmup > self.steps:
             lines.append(never_warm(warming, self.warmup, self.steps, self._beta(self.steps - 1)))
         lines += said_of_place(self.folder, self.lock, restarted)
-        console = Console(stderr=True, highlight=False)
-        for line in lines:
-            console.print(line, soft_wrap=True, markup=False)
+        say(lines)
 
     def go(self, stop: Stop) -> TrainingResult:
         """Steps until the end, early stopping or a signal."""
@@ -239,7 +243,8 @@ class _Run:
         events = self.folder.path / "tensorboard" if self.options.tensorboard else None
         with saying_way_on(self.folder):
             self.log = MetricsLog(self.folder.metrics, self.run.step, events) if first else None
-        self.bar = ProgressBar(self.steps, self.run.step, show=first)
+        sizes = {"per_epoch": self.per_epoch, "examples": len(self.train_split) / self.per_epoch}
+        self.bar = ProgressBar(self.steps, self.run.step, show=first, **sizes)
         self.model.train()
         with saying_way_on(self.folder):
             try:
@@ -249,12 +254,18 @@ class _Run:
                 if self.log is not None:
                     self.log.close()
             self._keep_selected()
-        best = None if self.run.best is None else self.run.best - self.offset
-        return TrainingResult(self.folder.path, self.run.step, self.steps, best, reason)
+        return self._result(reason)
+
+    def _result(self, reason: str) -> TrainingResult:
+        best, bits = self.run.best, None
+        if best is not None:
+            bits, best = self.unit.bits_per_dim(best), best - self.unit.offset
+        return TrainingResult(self.folder.path, self.run.step, self.steps, best, reason, bits, self.run.best_step)
 
     def _steps(self, stop: Stop) -> str:
         while not (reason := self._ended(stop)):
             self._one_step()
+            self._tell_lately()
             evaluate = self.run.step % self.evaluate_every == 0 or self.run.step == self.steps
             if evaluate or self.run.step % self.options.log_every == 0:
                 self._read_metrics()
@@ -269,8 +280,7 @@ class _Run:
         """Why the run is over, or nothing."""
         if self.run.step >= self.steps:
             return "done"
-        patience = self.options.patience
-        if patience is not None and self.run.stale >= patience:
+        if self.patience is not None and self.run.stale >= self.patience:
             return "early"
         if self.fabric.world_size == 1:
             return stop.signal.name if stop.signal else ""
@@ -403,20 +413,40 @@ class _Run:
         means = mean_rows(self.fabric, self.raw, self.data.valid)
         if not means.isfinite().all():
             raise self._not_finite("validation bound is not", means)
-        self._write("valid", means.tolist(), {})
-        what = "reconstruction" if self.model.prior is None else self.rows[self.selects].replace("_", " ")
         bound = means[self.selects].item()
-        self.bar.reading(self.run.step, self.steps, f"validation {what} {bound - self.offset:.2f} nats")
+        bits, (error, also) = self.unit.bits_per_dim(bound), self._squared_error()
+        more = {"bits_per_dim": bits, "squared_error": error}
+        self._write("valid", means.tolist(), {name: value for name, value in more.items() if value is not None})
+        self._tell("valid", bound, also)
         return bound
+
+    def _squared_error(self) -> tuple[float | None, str]:
+        """Of reconstructions, summed over an example in the data's units; and that of an entry in words."""
+        if self.log is None or "bound" not in self.rows:
+            return None, ""
+        if (found := mean_squared_error(self.model, self.data.valid)) is None:
+            return None, ""
+        summed, per_entry = found.tolist()
+        return summed, f", squared error {per_entry:.3g} {'of the variance' if self.data.spec.scale else 'per entry'}"
+
+    def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
+        full, brief = self.unit.told(bound), self.unit.told(bound, brief=True)
+        self.bar.reading(split, full + also, brief + also, brief, last=self.run.step == self.steps)
+
+    def _tell_lately(self) -> None:
+        """The training bound since the last reading, of this process's share, where it is time for a word."""
+        if self.bar.due:
+            sums = torch.stack(self.run.window).double().sum(0)
+            self._tell("train", (sums[self.selects] / sums[-1]).item())
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:
             return
         self._require_folder()
-        rows = dict(zip(self.rows, means, strict=True))
-        if self.offset:  # in the data's own nats; a KL has none
-            rows = {name: value - self.offset * (name != "kl") for name, value in rows.items()}
-            rows["offset"] = self.offset
+        rows, offset = dict(zip(self.rows, means, strict=True)), self.unit.offset
+        if offset:  # in the data's own nats; a KL has none
+            rows = {name: value - offset * (name != "kl") for name, value in rows.items()}
+            rows["offset"] = offset
         if self.model.prior is None:
             rows.pop("kl", None)
         self.log.write({"step": self.run.step, "epoch": self.run.step / self.per_epoch, "split": split, **rows, **more})
@@ -434,15 +464,22 @@ class _Run:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _save(self, which: str) -> None:
-        """A resumable state, never one whose loss or weights are not numbers."""
+        """A resumable state, never one whose loss or weights are not numbers; of one step it is written once."""
         if not self.fabric.is_global_zero:
             return
         self._require_folder()
+        saved, self.saved[which] = [name for name, step in self.saved.items() if step == self.run.step], self.run.step
+        if saved and which not in saved:
+            checkpoint.write_again(self.folder.checkpoint(which), self.folder.checkpoint(saved[0]))
+        elif not saved:
+            self._write_state(self.folder.checkpoint(which))
+        self.saved_at = time.monotonic()
+
+    def _write_state(self, path: Path) -> None:
         if self.run.window:
             self._check_finite(torch.stack(self.run.window))
         scaler = self.fabric.strategy.precision.state_dict()
-        save_state(self.folder.checkpoint(which), self.model, self.average, self.optimizer, scaler, self.run)
-        self.saved_at = time.monotonic()
+        save_state(path, self.model, self.average, self.optimizer, scaler, self.run)
 
     def _write_weights(self, applied: bool = False) -> None:
         self._require_folder()

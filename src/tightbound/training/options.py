@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from ..errors import UsageError
-from ..spec import check_choices, register
+from ..errors import UnknownName, UsageError
+from ..spec import check_choices, register, upgrade
 
 __all__ = ["TrainingOptions"]
 
+EVALUATIONS = 20
+"""Evaluations of a run that is not told how often."""
+FEWEST_STEPS, ENTRIES = 50, 2**23
+"""Between two evaluations lie as many steps, or steps over as many entries of examples: what files and a picture cost
+must stay little beside what is learned meanwhile, be it many quick steps or a few slow ones."""
+PASSES = 5
+"""So many times the validation split's examples are learned from between two passes over it."""
+OFTEN, FEWEST_STALE = 100, 5
+"""A run that sees an example more often than this stops early by itself, after so many stale evaluations or more."""
 
-@register("training-options")
+
+@register("training-options", version=2)
 @dataclass(frozen=True)
 class TrainingOptions:
     """Everything that decides how a run goes; with the recipe and the data it decides the result, bit for bit."""
@@ -60,9 +70,11 @@ class TrainingOptions:
     data_start: bool = True
     """Let parts that can (the decoder's last bias, pseudo-inputs) start from training examples."""
     evaluate_every: int | None = None
-    """Steps between evaluations on the validation split; default: 20 evaluations in a run."""
-    patience: int | None = None
-    """Stop after this many evaluations without a better validation bound, once warm-up is over."""
+    """Steps between evaluations on the validation split; default: 20 evaluations in a run, fewer where they would take
+    much of its time."""
+    patience: int | Literal["auto", "none"] = "auto"
+    """Stop after this many evaluations without a better validation bound, once warm-up is over; auto: after those of a
+    quarter of the run, where it sees each example more than 100 times; else it never stops early."""
     save_every: float = 60.0
     """Seconds between checkpoints; one is also written at each evaluation and at the end."""
     log_every: int = 50
@@ -80,9 +92,11 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not isinstance(self.patience, int) and self.patience not in ("auto", "none"):
+            raise UnknownName("patience", str(self.patience), ("auto", "none", "a number of evaluations"))
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
+            if isinstance(value, int | float) and not least <= value < math.inf:
                 raise UsageError(
                     f"The option {name} is out of range.",
                     got=value,
@@ -146,6 +160,50 @@ class TrainingOptions:
         if self.beta_warmup_epochs is not None:
             return self.beta_warmup_epochs * self.steps_per_epoch(examples)
         return round(self.beta_warmup * self.total_steps(examples))
+
+    def evaluation_steps(self, examples: int, validation: int, entries: int) -> int:
+        """Steps between evaluations: those that the option says, else a twentieth of the run or, of small data, more.
+
+        Args:
+            examples: Size of the training split.
+            validation: Size of the validation split.
+            entries: Of one example.
+
+        Example:
+            >>> options = TrainingOptions(steps=200)
+            >>> options.evaluation_steps(1293, 144, entries=64), options.evaluation_steps(1293, 144, entries=12288)
+            (50, 10)
+        """
+        if self.evaluate_every is not None:
+            return self.evaluate_every
+        in_step = examples / self.steps_per_epoch(examples)
+        least = min(FEWEST_STEPS, math.ceil(ENTRIES / (in_step * entries)))
+        return max(least, math.ceil(PASSES * validation / in_step), -(-self.total_steps(examples) // EVALUATIONS))
+
+    def evaluations_to_wait(self, examples: int, validation: int, entries: int) -> int | None:
+        """After how many evaluations without a better bound the run stops; None: it does not.
+
+        Args:
+            examples: Size of the training split.
+            validation: Size of the validation split.
+            entries: Of one example.
+
+        Example:
+            >>> TrainingOptions().evaluations_to_wait(1293, 144, 64), TrainingOptions().evaluations_to_wait(60000, 1, 1)
+            (5, None)
+        """
+        if isinstance(self.patience, int):
+            return self.patience
+        steps = self.total_steps(examples)
+        if self.patience == "none" or not validation or steps <= OFTEN * self.steps_per_epoch(examples):
+            return None
+        return max(FEWEST_STALE, -(-steps // (4 * self.evaluation_steps(examples, validation, entries))))
+
+
+@upgrade("training-options", version=1)
+def _with_named_patience(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without a number there was no patience."""
+    return {**fields, "patience": "none" if fields.get("patience") is None else fields["patience"]}
 
 
 _LEAST = {

@@ -34,6 +34,7 @@ class Progress:
         best: Best validation bound so far, nats per example.
         stale: Evaluations since then, warm-up not counted.
         window: For each step since the last reading, the sums of its rows and the number of its examples.
+        best_step: Steps done when it was the best; None before, or in a run of an old version.
 
     Example:
         >>> progress = Progress(parts=1)
@@ -46,12 +47,13 @@ class Progress:
     best: float | None = None
     stale: int = 0
     window: list[Tensor] = field(default_factory=list)
+    best_step: int | None = None
 
     def judge(self, bound: float, warm: bool) -> bool:
         """Takes in a validation bound, and tells whether it is the best; ``warm`` is whether warm-up is over."""
         better = self.best is None or bound > self.best
         if better:
-            self.best, self.stale = bound, 0
+            self.best, self.best_step, self.stale = bound, self.step, 0
         elif warm:
             self.stale += 1
         return better
@@ -67,6 +69,8 @@ class TrainingResult:
         steps: Steps of the whole run.
         best_bound: Best validation bound (of a prior's fit: log p(z)), nats per example; None without such a split.
         stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
+        best_bits_per_dim: The same in bits per dimension, where it is a probability of discrete data or a bound on it.
+        best_step: After how many steps it was reached.
     """
 
     out: Path
@@ -74,6 +78,8 @@ class TrainingResult:
     steps: int
     best_bound: float | None
     stopped: str
+    best_bits_per_dim: float | None = None
+    best_step: int | None = None
 
 
 def save_state(
@@ -138,7 +144,7 @@ def _progress(path: Path, found: Any) -> Progress:
     """How far the run had got, every field of its type."""
     with reading(path, CheckpointError, expected="how far the run has got", remedy=_REMEDY):
         kept = Progress(**found)
-        counts, best = (kept.parts, kept.step, kept.stale), kept.best
+        counts, best = (kept.parts, kept.step, kept.stale, kept.best_step or 0), kept.best
         sound = all(type(count) is int and 0 <= count < 2**53 for count in counts)
         sound &= best is None or (isinstance(best, float) and math.isfinite(best))
         sound &= isinstance(kept.window, list) and all(isinstance(t, Tensor) and t.dim() == 1 for t in kept.window)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from ..data import Batch, Split
+from ..data.transform import widths
+from ..likelihoods import Likelihood
+from ..models.latent import LatentVariableModel
 from ..randomness import fixed_noise
 from .step import Step
 
@@ -16,10 +19,12 @@ if TYPE_CHECKING:
 
     from .prior import PriorStep
 
-__all__ = ["mean_rows"]
+__all__ = ["mean_rows", "mean_squared_error"]
 
 CHUNK = 100
 """Examples at once, whatever the batch size: the noise that an example sees depends on nothing but its place."""
+ENTRIES = 2**17
+"""About so many entries of examples have their squared error taken: a mean over 256 levels costs more than a bound."""
 
 
 def mean_rows(fabric: Fabric, step: Step | PriorStep, split: Split) -> Tensor:
@@ -48,3 +53,29 @@ def mean_rows(fabric: Fabric, step: Step | PriorStep, split: Split) -> Tensor:
 def _rows_of(step: Step | PriorStep, batch: Batch) -> Tensor:
     x = batch.x.to(next(step.parameters()).dtype)
     return step(x, torch.ones((), device=x.device), step.model.conditions(batch))
+
+
+def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | None:
+    """Squared error of the mean of p(x | z) at representative latents, of some evenly spaced examples of a split.
+
+    Args:
+        model: The model.
+        split: At least one example; as many of it are taken as have about :data:`ENTRIES` entries.
+
+    Returns:
+        Two numbers on the CPU: summed over an example, in squared units of the data, and the mean of an entry, in
+        those that the model sees; None where the mean of p(x | z) is not to be had in one pass.
+    """
+    if not isinstance(model.likelihood, Likelihood):
+        return None
+    parameter, wanted = next(model.parameters()), max(1, ENTRIES // split.spec.dimensions)
+    n = min(len(split), wanted)
+    chosen = torch.arange(n) * len(split) // n
+    units, sums = widths(split.spec).to(parameter.device, parameter.dtype), list[Tensor]()
+    with fixed_noise():
+        for part in chosen.split(CHUNK):
+            batch = split.batch(part, parameter.device)
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            errors = (x - px.likelihood(px.representative(x)).mean).float()
+            sums.append(torch.stack([(errors * units).square().sum(), errors.square().sum() / split.spec.dimensions]))
+    return torch.stack(sums).cpu().double().sum(0) / n

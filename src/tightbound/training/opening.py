@@ -1,0 +1,128 @@
+"""The lines with which a run begins: what it learns from, what the model is, and what is planned."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from ..data import Data
+from ..models.latent import LatentVariableModel
+from ..processor import processor_name
+from ..recipes import Recipe
+from ..recipes.two_stage import TwoStage, is_code_space
+from ..spec import kind_of
+from .log import count
+from .options import TrainingOptions
+
+__all__ = ["say", "told_device", "told_latents", "told_model", "told_patience", "told_plan"]
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints lines to standard error: on a terminal wrapped between words, elsewhere each as one line."""
+    console = Console(stderr=True, highlight=False)
+    for line in lines:
+        width = console.width if console.is_terminal else 10**6
+        for part in textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False):
+            console.print(part, soft_wrap=True, markup=False)
+
+
+def told_latents(encoded: Data, model: LatentVariableModel) -> str:
+    """What the prior of a second stage learns from."""
+    train, valid = f"{len(encoded.train):,} training", f"{len(encoded.valid):,} validation"
+    space, size = model.posterior, encoded.spec.shape[-1]
+    each = f"{size} codes" if is_code_space(space) else f"{size} numbers"
+    levels = f" out of {' and '.join(map(str, space.levels))}" if is_code_space(space) else ""  # pyright: ignore
+    return f"data: {encoded.spec.name}: {train} and {valid} examples of {each}{levels}"
+
+
+def told_model(model: LatentVariableModel, precision: str) -> str:
+    """The recipe, its size, and what its options of "auto" have become."""
+    name = "put together by hand" if model.recipe is None else told_recipe(model.recipe, model)
+    return f"model: {'; '.join([name, _told_size(model), *_chosen(model), f'precision {precision}'])}"
+
+
+def told_recipe(recipe: Recipe, model: LatentVariableModel) -> str:
+    """The name of a recipe, of a second stage with that of its first."""
+    if not isinstance(recipe, TwoStage):
+        return kind_of(recipe)
+    automatic = "pixelcnn" if is_code_space(model.posterior) else "flow"
+    prior = automatic if recipe.second.prior == "auto" else recipe.second.prior
+    return f"{kind_of(recipe.first)} with a new prior, {prior}"
+
+
+def _told_size(model: LatentVariableModel) -> str:
+    parts = {"encoder": model.posterior, "decoder": model.likelihood, "prior": model.prior}
+    sizes = {name: _count(part) for name, part in parts.items() if part is not None and _count(part)}
+    shares = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = f", of which {learned:,} learn" if learned < _count(model) else ""
+    return f"{_count(model):,} parameters{frozen}" + (f" ({shares})" if len(sizes) > 1 else "")
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _chosen(model: LatentVariableModel) -> list[str]:
+    """The likelihood and its scale, the condition and the objective of a model that a stage by itself learns."""
+    recipe: Any = model.recipe
+    if isinstance(recipe, TwoStage):
+        return []
+    scale = getattr(model.likelihood, "scale", None)
+    found = [f"likelihood {_name(model.likelihood, 'Likelihood')}" + (f", scale {scale}" if scale else "")]
+    if model.condition is not None:
+        found.append(f"given {_name(model.condition, 'Condition')}")
+    return found + ([f"objective {recipe.objective}"] if hasattr(recipe, "objective") else [])
+
+
+def _name(module: nn.Module, kind: str) -> str:
+    """``full-gaussian`` of ``FullGaussianLikelihood``."""
+    return re.sub(r"(?<=.)(?=[A-Z])", "-", type(module).__name__.removesuffix(kind)).lower()
+
+
+def told_plan(
+    options: TrainingOptions, examples: int, every: int, patience: int | None, device: torch.device, processes: int
+) -> str:
+    """How long the run is, where it computes, and when it is evaluated and ends.
+
+    Args:
+        options: How it is trained.
+        examples: Size of the training split.
+        every: Steps between evaluations; 0 without a validation split.
+        patience: Evaluations without a better bound after which it stops.
+        device: Where.
+        processes: How many.
+    """
+    steps, epochs = options.total_steps(examples), options.total_steps(examples) / options.steps_per_epoch(examples)
+    parts = [f"{steps:,} steps of {min(options.batch_size, examples):,} examples ({count(epochs)} epochs)"]
+    parts += [f"on {told_device(device)}" + (f" in {processes} processes" if processes > 1 else "")]
+    parts += [f"evaluated every {every:,} steps, {told_patience(patience)}" if every else "no validation split"]
+    return f"plan: {'; '.join(parts)}"
+
+
+def told_patience(patience: int | None) -> str:
+    """When a run stops before its end."""
+    if patience is None:
+        return "never stops early"
+    return f"stops after {patience} evaluations without a better validation bound (--patience none: never)"
+
+
+def told_device(device: torch.device) -> str:
+    """The GPU by its name, or the processor and its threads.
+
+    Example:
+        >>> told_device(torch.device("cpu")).startswith("cpu (")
+        True
+    """
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type != "cpu":
+        return str(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({', '.join([*processor_name(), f'{threads} thread' + 's' * (threads > 1)])})"

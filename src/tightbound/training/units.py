@@ -1,0 +1,73 @@
+"""In which unit a run tells its bound while it goes: bits per dimension where nats say little, else nats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..data import DataSpec
+from ..likelihoods import measure_of
+from ..models.latent import LatentVariableModel
+from ..recipes.two_stage import is_code_space
+
+__all__ = ["Unit", "unit_of"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the number that selects a model is told.
+
+    Args:
+        what: What it is called, such as ``"bound"``.
+        offset: Nats to be subtracted, so that it is of the data.
+        dimensions: Entries or codes that it is shared out to in bits; None: it is told in nats.
+        per: What one of them is called, such as ``"dim"``.
+
+    Example:
+        >>> Unit("bound", dimensions=64).told(-91.74), Unit("bound").told(-91.74)
+        ('2.068 bits/dim (bound -91.74 nats)', 'bound -91.74 nats')
+        >>> Unit("bound", dimensions=64).told(-91.74, brief=True)
+        '2.068 bits/dim'
+    """
+
+    what: str
+    offset: float = 0.0
+    dimensions: int | None = None
+    per: str = "dim"
+
+    def bits(self, value: float) -> float | None:
+        """Bits for each dimension or code; None where the number is not of discrete values.
+
+        Args:
+            value: As the step gives it, nats.
+        """
+        return None if self.dimensions is None else (self.offset - value) / (self.dimensions * math.log(2))
+
+    def bits_per_dim(self, value: float) -> float | None:
+        """Bits per dimension of the data; None where it is not discrete, or the number not of data."""
+        return self.bits(value) if self.per == "dim" else None
+
+    def told(self, value: float, *, brief: bool = False) -> str:
+        """The number in words, of a value in nats as the step gives it."""
+        nats, bits = f"{self.what} {value - self.offset:.2f} nats", self.bits(value)
+        if bits is None:
+            return nats
+        return f"{bits:.3f} bits/{self.per}" + ("" if brief else f" ({nats})")
+
+
+def unit_of(model: LatentVariableModel, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
+    """The unit of a row of a training step.
+
+    Args:
+        model: The model.
+        row: Which row selects the model.
+        spec: Of the data.
+        seen: Of what is learned from: the data, or latents of it.
+    """
+    if row != "bound":
+        codes = math.prod(seen.shape) if is_code_space(model.posterior) else None
+        return Unit({"log_prior": "log p(z)"}.get(row, row), dimensions=codes, per="code")
+    measure = measure_of(model.likelihood, spec)
+    if model.prior is None:
+        return Unit("reconstruction", measure.offset)
+    return Unit("bound", measure.offset, (measure.dimensions or spec.dimensions) if measure.comparable else None)
