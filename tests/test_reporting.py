@@ -23,7 +23,7 @@ from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import Estimate
-from tightbound.reporting import figures, page, reproduction_command, tables, write_report
+from tightbound.reporting import figures, headline, page, reproduction_command, tables, write_report
 from tightbound.reporting.maps import flat_views
 from tightbound.reporting.material import Material, gather
 from tightbound.reporting.sheet import sheet

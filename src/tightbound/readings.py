@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import CheckpointError, reading
 
-__all__ = ["is_evaluation", "number", "recorded"]
+__all__ = ["is_diagnosis", "is_evaluation", "number", "recorded"]
 
 _LARGEST = sys.float_info.max
 
@@ -111,6 +111,28 @@ _ADDED: dict[str, Callable[[Any], bool]] = {
     "decoder_noise": _optional(_NOISE),
 }
 """What it may hold besides: an older version's does not."""
+
+
+_DIAGNOSIS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("verdict", "cause", "remedy"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("reconstruction", "kl", "mutual_information", "mutual_information_at_most"), _is_estimate),
+    "decoder_use": _is_estimate,
+    **dict.fromkeys(("fit", "aggregate_kl", "aggregate_kl_at_least", "gap"), _optional(_is_estimate)),
+    **dict.fromkeys(("approximation_gap", "amortisation_gap", "total_correlation"), _optional(_is_estimate)),
+    **dict.fromkeys(("active_units", "dimensions", "n", "fit_n", "k"), _is_count),
+    "carrying": _optional(_list_of(_is_count)),
+    **dict.fromkeys(("kl_per_dimension", "dimension_wise_kl"), _optional(_list_of(_is_number))),
+    "information_per_position": _optional(_list_of(_is_number)),
+    "split": lambda value: value in ("train", "valid", "test"),
+    "measure": lambda value: value in ("mass", "bound", "density", "none"),
+    "notes": _list_of(lambda note: isinstance(note, str)),
+}
+"""What a sound ``diagnosis.json`` holds under each name."""
+
+
+def is_diagnosis(found: dict[str, Any]) -> bool:
+    """Whether it holds what ``diagnosis.json`` shall."""
+    return found.get("n", 0) != 0 and all(name in found and holds(found[name]) for name, holds in _DIAGNOSIS.items())
 
 
 def is_evaluation(found: dict[str, Any]) -> bool:

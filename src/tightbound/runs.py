@@ -26,7 +26,7 @@ from . import checkpoint
 from .budget import within_stored
 from .data import DataOptions, DataSpec
 from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError, reading
-from .readings import is_evaluation, number, recorded
+from .readings import is_diagnosis, is_evaluation, number, recorded
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
@@ -211,11 +211,20 @@ class RunFolder:
         """What ``evaluation.json`` says; None if it is missing, damaged, or of other weights than there are now."""
         if not (self.evaluation.is_file() and self.weights.is_file()):
             return None
+        return self._read_of_weights(self.evaluation, is_evaluation)
+
+    def read_diagnosis(self) -> dict[str, Any] | None:
+        """What ``diagnosis.json`` says; None as :meth:`read_evaluation`."""
+        if not (self.diagnosis.is_file() and self.weights.is_file()):
+            return None
+        return self._read_of_weights(self.diagnosis, is_diagnosis)
+
+    def _read_of_weights(self, path: Path, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         try:
-            found, weights = checkpoint.read_json(self.evaluation), self._digest()
+            found, weights = checkpoint.read_json(path), self._digest()
         except CheckpointError:
             return None
-        return found if is_evaluation(found) and found.get("weights") == weights else None
+        return found if sound(found) and found.get("weights") == weights else None
 
     def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``diagnosis.json``, and into it which weights it is of.

@@ -164,7 +164,7 @@ def activity(m: Material) -> str:
     active = (_variance(m) > ACTIVE).tolist()
     used = f"{sum(active)} of {len(active)} dimensions are active: their posterior mean varies by more than {ACTIVE}."
     why = ""
-    if m.evaluation.kl is None:
+    if not m.bounded:
         why = " There is no KL to a prior, so the bars are the variance of the posterior's mean."
     elif unit != "nats":
         why = " The KL cannot be told apart by dimension here, so the bars are the variance of the posterior's mean."
@@ -185,8 +185,7 @@ def _positions(told: list[float]) -> str:
 
 def _activity(m: Material) -> tuple[Tensor, str, str]:
     """One number for each dimension, what it is, and its unit."""
-    kl = m.evaluation.kl_per_dimension
-    if kl is not None and len(kl) == m.codes.shape[1]:
+    if (kl := m.kl_per_dimension) is not None:
         return torch.tensor(kl), "KL", "nats"
     return _variance(m), "variance of the posterior mean", ""
 
