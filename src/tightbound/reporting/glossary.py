@@ -53,7 +53,8 @@ _SILENT = ("pre", "code", "a", "button", "h1", "h2", "h3", "summary", "svg", "st
 _TAG = re.compile(r"(<[^>]*>)")
 _NAMES = {html.escape(term, quote=True).lower(): term for term in TERMS}
 _WORD = re.compile(
-    r"(?<![\w-])(" + "|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))) + r")(?![\w(-])", re.IGNORECASE
+    r"(?<![\w-])(" + "|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))) + r")(?![\w(-])([.,;:!?)]*)",
+    re.IGNORECASE,
 )
 
 
@@ -76,7 +77,7 @@ def marked(content: str) -> str:
         if piece.startswith("<"):
             depth += _step(piece)
         elif not depth:
-            piece = _WORD.sub(lambda found: _button(found[0], seen), piece)
+            piece = _WORD.sub(lambda found: _told(found[1], found[2], seen), piece)
         parts.append(piece)
     return "".join(parts)
 
@@ -89,13 +90,15 @@ def _step(tag: str) -> int:
     return -1 if tag.startswith("</") else 1
 
 
-def _button(word: str, seen: set[str]) -> str:
+def _told(word: str, after: str, seen: set[str]) -> str:
+    """A word as a button, in one piece with the punctuation after it, which would else begin a line of its own."""
     term = _NAMES[word.lower()]
     if term in seen or (term.isupper() and not word.isupper()):
-        return word
+        return word + after
     seen.add(term)
     told = html.escape(TERMS[term], quote=True)
-    return f'<button type="button" class="term" popovertarget="{_place(term)}" title="{told}">{word}</button>'
+    button = f'<button type="button" class="term" popovertarget="{_place(term)}" title="{told}">{word}</button>'
+    return f'<span class="whole">{button}{after}</span>' if after else button
 
 
 def _place(term: str) -> str:

@@ -89,7 +89,7 @@ def _parts(m: Material) -> str:
 
 
 def _gain(nats: float) -> str:
-    return f"{abs(nats):.1f} nats {'better' if nats > 0 else 'worse'} than"
+    return f"{abs(nats):,.1f} nats {'better' if nats > 0 else 'worse'} than"
 
 
 def _is_bound(e: Evaluation) -> bool:
@@ -158,9 +158,12 @@ def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
     if e.measure == "density" and m.spec.levels is not None:
         return "bad", f"not a likelihood of this data: {e.notes[0]}"
     if e.trusted is False:
-        return "bound", "an upper bound: the samples do not suffice to trust the estimate"
+        same = "it is the bound itself" if _is_elbo(e) else "the samples do not suffice to trust the estimate"
+        return "bound", f"an upper bound: {same}"
     if e.measure == "bound":
         return "bound", f"an upper bound: {e.notes[0]}"
+    if not m.codes.shape[1]:
+        return "good", "exact"
     return "good", "trusted" if e.measure == "mass" else f"trusted: {e.notes[0]}"
 
 
@@ -170,13 +173,23 @@ def _told(e: Evaluation, estimate: Estimate) -> Estimate:
 
 def _bound(m: Material) -> _Card | None:
     e = m.evaluation
-    if e is None or e.elbo is None:
+    if e is None or e.elbo is None or not m.codes.shape[1]:
         return None
-    number = f"{cell(e.elbo)} nats"
-    gap = None if e.nll is None else -e.nll.value - e.elbo.value
+    return _Card("Bound (ELBO)", f"{cell(e.elbo)} nats", _gap(e, e.elbo), None, _TIGHT)
+
+
+def _gap(e: Evaluation, elbo: Estimate) -> str:
+    if e.nll is None:
+        return ""
+    if _is_elbo(e):
+        return "how far log p(x) lies above is not known"
     at_least = "at least " if e.trusted is False else ""
-    beside = "" if gap is None else f"{at_least}{max(gap, 0.0):.2f} nats below the estimate of log p(x)"
-    return _Card("Bound (ELBO)", number, beside, None, _TIGHT)
+    return f"{at_least}{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below the estimate of log p(x)"
+
+
+def _is_elbo(e: Evaluation) -> bool:
+    """Whether the likelihood is no better known than by its bound."""
+    return e.nll is not None and e.elbo is not None and abs(e.nll.value + e.elbo.value) < 1e-6
 
 
 def _unused(m: Material) -> _Card | None:
@@ -193,7 +206,7 @@ def _measured(m: Material) -> str:
         return ""
     if m.stored:
         return page.paragraph(f"Measured on {_examples(m, e)}.", "soft")
-    text = f"Measured quickly, on {_examples(m, e)}: tightbound evaluate RUN measures all, by what each needs."
+    text = f"Measured quickly, on {_examples(m, e)}, and not stored: tightbound evaluate RUN takes the time it needs."
     return page.instructive(text, "quick")
 
 

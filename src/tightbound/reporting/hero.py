@@ -42,7 +42,7 @@ def _rows(m: Material) -> dict[str, Tensor]:
 def _sampled(m: Material) -> dict[str, Tensor]:
     found = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, COLUMNS)), COLUMNS)
     title, x = next(iter(found.items()))
-    return {f"samples: {title}": x}
+    return {f"samples: {title}" if m.codes.shape[1] else "samples": x}
 
 
 def _completed(m: Material) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class Material:
         if plan is None:
             return None
         optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised else ""
-        _say(plan, self.test, f"what the latents do{optimised}", "diagnose", self.folder)
+        _say(plan, self.test, f"a quick diagnosis{optimised}", "diagnose", self.folder)
         return quick_diagnosis(self.model, self.test, plan, self.seed, self.config.training)
 
 
@@ -187,7 +187,7 @@ def _check(quick: float, k: int | None) -> None:
 
 
 def _samples(plan: Plan) -> str:
-    return "the likelihood, by what each needs" if plan.k is None else f"the likelihood, by {plan.k:,} samples of each"
+    return "a quick evaluation" if plan.k is None else f"a quick evaluation, {plan.k:,} samples of each"
 
 
 def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -> None:
@@ -195,7 +195,7 @@ def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -
     there = "" if plan.examples == len(split) else f" of {len(split):,}"
     seconds = f"{max(1, round(plan.seconds))} s at most"
     text = f"measuring {plan.examples:,}{there} {split.name} examples, about {seconds}: {what}"
-    print(f"{text} (not stored; tightbound {command} {folder.path} measures more, --quick 0 nothing)", file=sys.stderr)
+    print(f"{text} (not stored; tightbound {command} {folder.path} measures more; --quick 0: nothing)", file=sys.stderr)
 
 
 def _learned(run: str | Path) -> Data | None:

@@ -76,14 +76,15 @@ def write_report(
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     """Pictures first, open; numbers behind them, folded, with a line of what is in them."""
-    latent = m.codes.shape[1] > 0
+    latent, bare = m.codes.shape[1] > 0, not m.spec.image
+    empty = "nothing to draw" if bare else ""
     if latent:
-        yield Section("Reconstructions", visuals.reconstructions(m))
-    yield Section("Samples", visuals.samples(m))
+        yield Section("Reconstructions", visuals.reconstructions(m), empty, folded=bare)
+    yield Section("Samples", visuals.samples(m), empty, folded=bare)
     if latent:
         yield Section("Latent map", visuals.latent_map(m))
-        yield Section("Interpolations", visuals.interpolations(m))
-        yield Section("Traversals", visuals.traversals(m))
+        yield Section("Interpolations", visuals.interpolations(m), empty, folded=bare)
+        yield Section("Traversals", visuals.traversals(m), empty, folded=bare)
         yield Section("Latent dimensions", visuals.activity(m), latents(m), folded=True)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
     yield Section("Evaluation", numbers, measured(m), folded=True)

@@ -18,7 +18,7 @@ from .material import Material
 
 __all__ = ["configuration", "differing", "reproduction", "trained"]
 
-_DEFINING = (
+DEFINING = (
     *("data", "latent_dim", "network", "likelihood", "posterior", "prior", "objective"),
     *("epochs", "steps", "batch_size", "lr", "seed"),
 )
@@ -66,7 +66,7 @@ def _all(options: Any) -> list[str]:
 
 def _told(options: Any) -> list[str]:
     different = changed(options)
-    return [name for name in _all(options) if name in different or name in _DEFINING]
+    return [name for name in _all(options) if name in different or name in DEFINING]
 
 
 def _table(options: Any, names: list[str]) -> str:
