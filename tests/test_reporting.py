@@ -531,7 +531,7 @@ def test_without_metrics_and_without_a_run(vae_run: Path, tmp_path: Path, few: D
     with pytest.raises(CheckpointError, match="no run"):
         write_report(tmp_path / "nothing")
     folder = RunFolder(tmp_path / "copy")
-    for name in ("config.json", "model.safetensors", "evaluation.json"):
+    for name in ("config.json", "model.safetensors"):
         folder.path.mkdir(exist_ok=True)
         (folder.path / name).write_bytes((vae_run / name).read_bytes())
     assert "no metrics.jsonl" in _report(folder.path, data=few).text
