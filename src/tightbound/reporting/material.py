@@ -133,7 +133,7 @@ def _learned(run: str | Path) -> Data | None:
 def _keep(folder: RunFolder, evaluation: Evaluation, weights: str) -> None:
     """Stores an evaluation, or says why not: the page shows it all the same."""
     try:
-        folder.write_evaluation(evaluation.json(), weights)
+        folder.write_evaluation(evaluation.json(), weights, evaluation.nll_per_example)
     except CheckpointError as error:
         print(f"note: the evaluation is not stored. {error}", file=sys.stderr)
 
@@ -156,8 +156,9 @@ def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
     taken = None if found["method"] == "auto" else found["k"]
     if k not in (None, taken) and found["elbo"] is not None:  # without an ELBO, one sample says all
         return None
-    names = [field.name for field in dataclasses.fields(Evaluation) if field.name in found]
-    return Evaluation(**{name: _field(name, found[name]) for name in names})
+    names = [field.name for field in dataclasses.fields(Evaluation) if field.compare and field.name in found]
+    told = {name: _field(name, found[name]) for name in names}
+    return Evaluation(**told, nll_per_example=folder.read_nlls(found))
 
 
 def _field(name: str, value: Any) -> Any:

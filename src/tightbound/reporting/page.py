@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .inline import title
 from .sheet import opaque
 
 __all__ = [
@@ -103,11 +105,9 @@ def code(text: str) -> str:
     return tag("pre", tag("code", escape(text)))
 
 
-def plot(data: bytes, alt: str) -> str:
-    """A figure of :mod:`~tightbound.reporting.figures`, embedded; lines of an SVG turn light on dark paper."""
-    if data.startswith(b"\x89PNG"):
-        return _image(data, "png", alt, "map")
-    return _image(data, "svg+xml", alt, "plot")
+def plot(svg: str, alt: str) -> str:
+    """A figure of :mod:`~tightbound.reporting.figures`, a part of the page, and the same in words."""
+    return title(svg, alt)
 
 
 def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
@@ -168,9 +168,21 @@ def page(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:
         head: HTML above all sections.
         sections: Title (text) and content (HTML) of each.
     """
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf8")
+    style, script = f"{_file('style.css')}{_file('figures.css')}", _file("map.js")
     links = [tag("a", escape(name), href=f"#{anchor(name)}") for name, _ in sections]
     body = [tag("header", head), tag("nav", *links), tag("main", *(section(*s) for s in sections))]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    top = tag("head", meta, tag("title", escape(title)), f"<style>\n{style}</style>")
+    top = tag("head", meta, _policy(script), tag("title", escape(title)), f"<style>\n{style}</style>")
+    body.append(f"<script>{script}</script>")
     return "<!DOCTYPE html>\n" + tag("html", top, tag("body", *body), lang="en") + "\n"
+
+
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf8")
+
+
+def _policy(script: str) -> str:
+    """That a browser shall fetch nothing and run this one script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'

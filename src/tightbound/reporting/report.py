@@ -7,7 +7,8 @@ from pathlib import Path
 from ..checkpoint import write_atomically
 from ..data import Data
 from ..models.latent import LatentVariableModel
-from . import diagnosis, page, tables, visuals
+from . import diagnosis, page, surprise, tables, visuals
+from .latent_map import latent_map
 from .material import Material, gather
 
 __all__ = ["write_report"]
@@ -54,12 +55,13 @@ def write_report(
     m = gather(run, data, model, k, device=device, seed=seed)
     rows = tables.comparison(m)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
-    latent = m.codes.shape[1] > 0
+    latent, told = m.codes.shape[1] > 0, surprise.told(m)
     sections = [
         ("Evaluation", numbers),
         *([("Diagnosis", diagnosis.section(m)), ("Reconstructions", visuals.reconstructions(m))] if latent else []),
         ("Samples", visuals.samples(m)),
-        *(_of_latents(m) if latent else []),
+        *(_of_latents(m, told) if latent else []),
+        ("Single examples", surprise.examples(m, told)),
         ("Training", visuals.curves(m)),
         ("Configuration", tables.configuration(m)),
         ("How to reproduce it", tables.reproduction(m)),
@@ -70,10 +72,10 @@ def write_report(
     return m.folder.report
 
 
-def _of_latents(m: Material) -> list[tuple[str, str]]:
+def _of_latents(m: Material, told: surprise.Told | None) -> list[tuple[str, str]]:
     return [
         ("Interpolations", visuals.interpolations(m)),
         ("Traversals", visuals.traversals(m)),
-        ("Latent map", visuals.latent_map(m)),
+        ("Latent map", latent_map(m, told)),
         ("Latent dimensions", visuals.activity(m)),
     ]
