@@ -50,13 +50,14 @@ SECTIONS = (
     "Interpolations",
     "Traversals",
     "Latent dimensions",
+    "Single examples",
     "Evaluation",
     "Diagnosis",
     "Training",
     "How to reproduce it",
     "Configuration",
 )
-FOLDED = SECTIONS[5:]
+FOLDED = ("Latent dimensions", *SECTIONS[7:])
 VOID = {"meta", "img", "br", "link", "hr"}
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
@@ -226,9 +227,10 @@ def evaluate(
         seed=seed,
     )
     found = dataclasses.replace(measured, sample_quality=quality).json()
+    nlls = measured.nll_per_example
     print_json(found) if json else print_evaluation(found, part.spec.units)
     if data is None and limit is None and part.name == "test":
-        _keep(folder.write_evaluation, found, model.loaded_weights)
+        _keep(partial(folder.write_evaluation, nlls=nlls), found, model.loaded_weights)
 
 
 def diagnose(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from . import checkpoint
 from .errors import CheckpointError, reading
 
-__all__ = ["is_diagnosis", "is_evaluation", "number", "recorded"]
+__all__ = ["is_diagnosis", "is_evaluation", "number", "per_example", "recorded"]
+
+MOST_HEAD = 2**16
+"""Bytes of a file of one tensor beside its numbers."""
 
 _LARGEST = sys.float_info.max
 
@@ -139,6 +148,32 @@ def is_evaluation(found: dict[str, Any]) -> bool:
     """Whether it holds what ``evaluation.json`` shall."""
     added = all(holds(found[name]) for name, holds in _ADDED.items() if name in found)
     return added and all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
+
+
+def per_example(path: Path, found: dict[str, Any]) -> Tensor | None:
+    """The negative log-likelihood of each example, nats, float64 ``(n,)``, of which an evaluation tells the mean.
+
+    Args:
+        path: What was kept beside ``evaluation.json``.
+        found: A sound ``evaluation.json``.
+
+    Returns:
+        None where the file is damaged, or of another evaluation.
+    """
+    try:
+        checkpoint.check_file(path, 8 * found["n"] + MOST_HEAD)
+        if checkpoint.stored_shapes(path) != {"nll": [found["n"]]}:
+            return None
+        kept = checkpoint.read(path)
+    except CheckpointError:
+        return None
+    nlls = kept.get("nll")
+    if kept.get("weights") != found["weights"] or found["nll"] is None or not isinstance(nlls, Tensor):
+        return None
+    if nlls.dtype != torch.float64 or nlls.shape != (found["n"],):
+        return None
+    same = math.isclose(nlls.mean().item(), found["nll"]["value"], rel_tol=1e-9, abs_tol=1e-9)
+    return nlls if same else None
 
 
 def recorded(line: str) -> dict[str, Any] | None:

@@ -117,7 +117,10 @@ def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     both = np.concatenate([z[:, chosen], reference[:, chosen]])
     limits = (float(np.quantile(both, 0.001)), float(np.quantile(both, 0.999)))
     said = [f"z{d} · {kl[d]:.2f} nats" if len(kl) else f"z{d}" for d in chosen.tolist()]
-    panels = [(name, z[:, d], reference[:, d]) for name, d in zip(said, chosen.tolist(), strict=True)]
+    drawn = [figures.svg(figures.density(z[:, d], reference[:, d], limits)) for d in chosen.tolist()]
+    panels = [
+        page.figure(page.plot(svg, f"codes and prior of {name}"), name) for svg, name in zip(drawn, said, strict=True)
+    ]
     most_used = "largest KL" if len(kl) else "largest variance of the posterior's mean"
-    title = f"Codes of all examples against the prior, in the dimensions with the {most_used}"
-    return page.figure(page.plot(figures.svg(figures.densities(panels, limits)), alt=title), title)
+    title = f"The codes of all examples, and in outline the prior, in the dimensions with the {most_used}:"
+    return page.paragraph(title, "soft") + page.tag("div", *panels, class_="panels")

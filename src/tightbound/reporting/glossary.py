@@ -114,4 +114,4 @@ def _tips(content: str) -> Iterator[str]:
     for term, told in TERMS.items():
         if f'popovertarget="{_place(term)}"' in content:
             name, text = html.escape(term, quote=True), html.escape(told, quote=True)
-            yield f'<div popover id="{_place(term)}" class="tip"><strong>{name}</strong> {text}</div>'
+            yield f'<div popover id="{_place(term)}" class="told"><strong>{name}</strong> {text}</div>'

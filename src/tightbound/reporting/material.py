@@ -81,6 +81,15 @@ class Material:
         return self.data.split(self.data.default)
 
     @property
+    def shown(self) -> Tensor:
+        """Which of all examples ``test`` is."""
+        return _spread(len(self.whole), len(self.test))
+
+    def of_the_measured(self) -> Material:
+        """The same, to show the examples that ``evaluation`` is of."""
+        return dataclasses.replace(self, test=self.measured)
+
+    @property
     def kl_per_dimension(self) -> tuple[float, ...] | None:
         """The KL of each latent dimension, where it was measured and can be told apart."""
         wise = self.evaluation and self.evaluation.kl_per_dimension
@@ -218,8 +227,9 @@ def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
     taken = None if found["method"] == "auto" else found["k"]
     if k not in (None, taken) and found["elbo"] is not None:  # without an ELBO, one sample says all
         return None
-    names = [field.name for field in dataclasses.fields(Evaluation) if field.name in found]
-    return Evaluation(**{name: _field(name, found[name]) for name in names})
+    names = [field.name for field in dataclasses.fields(Evaluation) if field.compare and field.name in found]
+    told = {name: _field(name, found[name]) for name in names}
+    return Evaluation(**told, nll_per_example=folder.read_nlls(found))
 
 
 def _field(name: str, value: Any) -> Any:

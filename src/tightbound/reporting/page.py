@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import inline
 from .glossary import marked, tips
 from .sheet import opaque
 
@@ -35,8 +37,8 @@ __all__ = [
     "wide",
 ]
 
-STYLES = ("style.css",)
-SCRIPTS = ("page.js",)
+STYLES = ("style.css", "figures.css")
+SCRIPTS = ("page.js", "map.js")
 """Files beside this one that a page holds."""
 
 
@@ -147,11 +149,9 @@ def code(text: str) -> str:
     return tag("pre", tag("code", escape(text)))
 
 
-def plot(data: bytes, alt: str) -> str:
-    """A figure of :mod:`~tightbound.reporting.figures`, embedded; lines of an SVG turn light on dark paper."""
-    if data.startswith(b"\x89PNG"):
-        return _image(data, "png", alt, "map")
-    return _image(data, "svg+xml", alt, "plot")
+def plot(svg: str, alt: str) -> str:
+    """A figure of :mod:`~tightbound.reporting.figures`, a part of the page, and the same in words."""
+    return inline.title(svg, alt)
 
 
 def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
@@ -220,11 +220,19 @@ def page(title: str, head: str, sections: Sequence[Section]) -> str:
     links = [tag("a", escape(part.title), href=f"#{anchor(part.title)}") for part in sections]
     head = tag("header", marked(head))
     parts = [head, tag("nav", *links, aria_label="Contents"), tag("main", *map(_section, sections))]
-    body = tag("body", *parts, tips("".join(parts)), f"<script>\n{_files(SCRIPTS)}</script>")
+    script = f"\n{_files(SCRIPTS)}"
+    body = tag("body", *parts, tips("".join(parts)), f"<script>{script}</script>")
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    top = tag("head", meta, tag("title", escape(title)), f"<style>\n{_files(STYLES)}</style>")
+    top = tag("head", meta, _policy(script), tag("title", escape(title)), f"<style>\n{_files(STYLES)}</style>")
     return "<!DOCTYPE html>\n" + tag("html", top, body, lang="en") + "\n"
 
 
 def _files(names: Sequence[str]) -> str:
     return "".join(Path(__file__).with_name(name).read_text(encoding="utf8") for name in names)
+
+
+def _policy(script: str) -> str:
+    """That a browser shall fetch nothing and run no script but this."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from ..data import Data
 from ..evaluation.baselines import Baseline
 from ..models.latent import LatentVariableModel
 from ..progress import progress
-from . import diagnosis, page, tables, visuals
+from . import diagnosis, page, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings
 from .hero import hero
+from .latent_map import latent_map
 from .material import Material, gather
 from .page import Section
 from .settings import configuration, differing, reproduction, trained
@@ -65,7 +67,7 @@ def write_report(
     sections, rows = list[Section](), tables.comparison(m)
     head = page.tag("h1", page.escape(title(m))) + page.paragraph(verdict(m, rows), "verdict")
     head += hero(m) + cards(m) + warnings(m)
-    with progress("report", 11 if m.codes.shape[1] else 5) as advance:
+    with progress("report", 12 if m.codes.shape[1] else 6) as advance:
         for part in _sections(m, rows):
             sections.append(part)
             advance()
@@ -76,16 +78,19 @@ def write_report(
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     """Pictures first, open; numbers behind them, folded, with a line of what is in them."""
+    told = surprise.told(m.of_the_measured())
     latent, bare = m.codes.shape[1] > 0, not m.spec.image
     empty = "nothing to draw" if bare else ""
     if latent:
         yield Section("Reconstructions", visuals.reconstructions(m), empty, folded=bare)
     yield Section("Samples", visuals.samples(m), empty, folded=bare)
     if latent:
-        yield Section("Latent map", visuals.latent_map(m))
+        yield Section("Latent map", latent_map(m, _of_the_shown(m, told)))
         yield Section("Interpolations", visuals.interpolations(m), empty, folded=bare)
         yield Section("Traversals", visuals.traversals(m), empty, folded=bare)
         yield Section("Latent dimensions", visuals.activity(m), latents(m), folded=True)
+    kept = "" if told else "no number of each is kept"
+    yield Section("Single examples", surprise.examples(m.of_the_measured(), told), kept, folded=told is None)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
     yield Section("Evaluation", numbers, measured(m), folded=True)
     if latent:
@@ -93,3 +98,10 @@ def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     yield Section("Training", visuals.curves(m), trained(m), folded=True)
     yield Section("How to reproduce it", reproduction(m), "the command, and the versions", folded=True)
     yield Section("Configuration", configuration(m), differing(m), folded=True)
+
+
+def _of_the_shown(m: Material, told: surprise.Told | None) -> surprise.Told | None:
+    """The numbers of the examples that maps show, where all have been measured."""
+    if told is None or len(told.values) != len(m.whole):
+        return None
+    return dataclasses.replace(told, values=told.values[m.shown])

@@ -37,6 +37,8 @@ def configuration(m: Material) -> str:
 def differing(m: Material) -> str:
     """How many options are not at their defaults, text."""
     count = sum(len(changed(options)) for options in _parts(m).values())
+    if not count:
+        return "every option is at its default"
     return f"{count} option{'s' * (count != 1)} {'differ' if count != 1 else 'differs'} from the default"
 
 
