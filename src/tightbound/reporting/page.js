@@ -23,10 +23,10 @@
   if (!HTMLElement.prototype.showPopover) return;
   const at = (tip, word) => {
     const edge = 8, r = word.getBoundingClientRect();
-    tip.style.inset = "auto";
+    tip.style.inset = "0 auto auto 0";
     tip.style.margin = "0";
     const below = r.bottom + 6 + tip.offsetHeight + edge <= innerHeight;
-    tip.style.left = Math.max(edge, Math.min(r.left, innerWidth - tip.offsetWidth - edge)) + "px";
+    tip.style.left = Math.max(edge, Math.min(r.left, document.documentElement.clientWidth - tip.offsetWidth - edge)) + "px";
     tip.style.top = (below ? r.bottom + 6 : Math.max(edge, r.top - 6 - tip.offsetHeight)) + "px";
   };
   document.querySelectorAll(".term").forEach((word) => {
