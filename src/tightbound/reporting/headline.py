@@ -58,7 +58,7 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
 def measured(m: Material) -> str:
     """The likelihood and what it is of, text."""
     e = m.evaluation
-    return "nothing is measured yet" if e is None else f"{e.headline}, on {_examples(m, e)}".replace("-", "−")
+    return "nothing is measured yet" if e is None else f"{e.headline}, on {_examples(m, e)}".replace(" -", " −")
 
 
 def _examples(m: Material, e: Evaluation) -> str:
