@@ -168,7 +168,7 @@ def page(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:
         head: HTML above all sections.
         sections: Title (text) and content (HTML) of each.
     """
-    style, script = f"{_file('style.css')}{_file('figures.css')}", _file("map.js")
+    style, script = f"{_file('style.css')}{_file('figures.css')}", "\n".join(map(str.strip, _file("map.js").splitlines()))
     links = [tag("a", escape(name), href=f"#{anchor(name)}") for name, _ in sections]
     body = [tag("header", head), tag("nav", *links), tag("main", *(section(*s) for s in sections))]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

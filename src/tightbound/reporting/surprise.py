@@ -132,11 +132,12 @@ def _cards(m: Material, found: Told, indices: Tensor) -> str:
 
 def described(m: Material, index: int) -> list[str]:
     """Name and class of an example."""
-    classes = m.spec.classes
+    name, classes = m.test.names[index], m.spec.classes
+    name = f"example {name}" if m.test.files is None else name
     if m.labels is None:
-        return [m.test.names[index]]
+        return [name]
     label = int(m.labels[index])
-    return [m.test.names[index], classes[label] if 0 <= label < len(classes) else str(label)]
+    return [f"class {classes[label] if 0 <= label < len(classes) else label}", name]
 
 
 def _pairs(m: Material, indices: Tensor) -> list[str]:
