@@ -174,7 +174,7 @@ def _map(names: tuple[str, ...]) -> str:
 
 def test_a_map_has_a_path_for_each_class_and_places_for_the_pointer() -> None:
     drawn = _map(tuple(f"c{i}" for i in range(12)))
-    assert drawn.count("<path fill=") == 13
+    assert drawn.count('<path class="dots"') == 13
     (at,) = re.findall(r'data-at="([^"]+)"', drawn)
     places = np.array([list(map(float, pair.split(","))) for pair in at.split()])
     assert places.shape == (30, 2)
@@ -301,3 +301,11 @@ def test_a_map_shows_each_example_and_what_is_decoded_there(material: Material) 
     assert all(at.count(",") == 360 for at in re.findall(r'data-at="([^"]+)"', drawn))
     assert items[0][-1].endswith(" nats")
     assert "mean of p(x|z) at the same places" in drawn
+
+
+def test_a_short_run_is_not_cut_off_beside_a_long_one() -> None:
+    long = np.arange(1.0, 101.0)
+    lines = [("long", long, -80 - 3000 * np.exp(-long)), ("short", long[:10], -120 - 100 * np.exp(-long[:10]))]
+    limits = figures.settled_limits(lines)
+    assert limits is not None
+    assert limits[0] < -120

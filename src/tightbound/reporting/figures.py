@@ -77,7 +77,7 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
 
 
 def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Limits that show what the lines do after the first fifth of the steps, or None where they may show everything.
+    """Limits that show what the lines do after the first fifth of their steps, or None where they may show everything.
 
     Example:
         >>> steps = np.arange(1.0, 101.0)
@@ -86,8 +86,7 @@ def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
         True
     """
     values = np.concatenate([y for _, _, y in lines])
-    last = max((x.max() for _, x, _ in lines if len(x)), default=0.0)
-    late = np.concatenate([y[x > last / 5] for _, x, y in lines])
+    late = np.concatenate([y[x > x.max(initial=0.0) / 5] for _, x, y in lines])
     values, late = values[np.isfinite(values)], late[np.isfinite(late)]
     if len(late) < 3:
         return None
@@ -203,7 +202,7 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
         axis_names: Names of the axes; None where the axes mean nothing.
     """
     figure, axes = _empty(4.3, 4.1, ink=_GREY)
-    size = float(np.clip(4000 / max(len(points), 1), 4, 24))
+    size = float(np.clip(6000 / max(len(points), 1), 5, 28))
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.6, lw=0)
     else:
@@ -219,7 +218,7 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
 def _classes(axes: Axes, points: Array, labels: Array, names: Sequence[str], size: float) -> None:
     for label in np.unique(labels).astype(int):
         own = points[labels == label]
-        axes.scatter(own[:, 0], own[:, 1], s=size, color=color_of(label), marker=mark_of(label), alpha=0.75, lw=0)
+        axes.scatter(own[:, 0], own[:, 1], s=size, color=color_of(label), marker=mark_of(label), alpha=0.9, lw=0)
     if len(names) <= 20 and all(name.isascii() and len(name) <= 12 for name in names):
         for label in np.unique(labels[labels >= 0]).astype(int).tolist():
             own = points[labels == label]

@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, features
 
 from .inline import title
 from .sheet import opaque
@@ -111,16 +111,16 @@ def plot(svg: str, alt: str) -> str:
 
 
 def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
-    """Pixels, embedded: exact as PNG, or a fraction of that as JPEG.
+    """Pixels, embedded: exact as PNG, or a fraction of that as WebP, or as JPEG where Pillow has none.
 
     Args:
         image: What to show, with transparency.
         alt: The same in words.
-        lossy: Whether it may be JPEG.
+        lossy: Whether it is of photographs, which need not be exact.
     """
-    buffer, kind = io.BytesIO(), "jpeg" if lossy else "png"
-    (opaque(image) if lossy else image).save(buffer, format=kind, quality=90, optimize=True)
-    return _image(buffer.getvalue(), kind, alt, "pixels", width=image.width)
+    buffer, kind = io.BytesIO(), ("webp" if features.check("webp") else "jpeg") if lossy else "png"
+    (opaque(image) if kind == "jpeg" else image).save(buffer, format=kind, quality=88, optimize=True)
+    return _image(buffer.getvalue(), kind, alt, "pixels photo" if lossy else "pixels", width=image.width)
 
 
 def _image(data: bytes, kind: str, alt: str, class_: str, width: int | None = None) -> str:
@@ -168,7 +168,10 @@ def page(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:
         head: HTML above all sections.
         sections: Title (text) and content (HTML) of each.
     """
-    style, script = f"{_file('style.css')}{_file('figures.css')}", "\n".join(map(str.strip, _file("map.js").splitlines()))
+    style, script = (
+        f"{_file('style.css')}{_file('figures.css')}",
+        "\n".join(map(str.strip, _file("map.js").splitlines())),
+    )
     links = [tag("a", escape(name), href=f"#{anchor(name)}") for name, _ in sections]
     body = [tag("header", head), tag("nav", *links), tag("main", *(section(*s) for s in sections))]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -46,7 +46,8 @@ class Told:
     def of(self, index: int) -> str:
         """The number of one example, in words."""
         digits = 3 if self.unit == "bits per dimension" else 2
-        return f"{self.values[index].item():.{digits}f} {self.unit}".replace("-", "−").strip()
+        unit = "bits/dim" if digits == 3 else self.unit
+        return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()
 
 
 def told(m: Material) -> Told | None:
