@@ -77,7 +77,7 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
 
 
 def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Limits that show what the lines do after the first fifth of the steps, or None where they may show everything.
+    """Limits that show what the lines do after the first fifth of their steps, or None where they may show everything.
 
     Example:
         >>> steps = np.arange(1.0, 101.0)
@@ -86,8 +86,7 @@ def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
         True
     """
     values = np.concatenate([y for _, _, y in lines])
-    last = max((x.max() for _, x, _ in lines if len(x)), default=0.0)
-    late = np.concatenate([y[x > last / 5] for _, x, y in lines])
+    late = np.concatenate([y[x > x.max(initial=0.0) / 5] for _, x, y in lines])
     values, late = values[np.isfinite(values)], late[np.isfinite(late)]
     if len(late) < 3:
         return None
@@ -118,8 +117,8 @@ def dimension_bars(values: Sequence[float], active: Sequence[bool], ylabel: str)
     axes.set_ylabel(ylabel)
     axes.set_xlabel("latent dimension, sorted")
     if len(order) <= 40:
-        axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 16 else 90)
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+        axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 12 else 90)
+    axes.legend(frameon=False, fontsize=9.5, labelcolor=_INK)
     return figure
 
 
@@ -130,7 +129,7 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
         bars: Name of each, and the names and values of its parts.
         xlabel: What the values are, with their unit.
     """
-    figure, axes = _empty(WIDTH, 0.7 + 1.05 * len(bars))
+    figure, axes = _empty(WIDTH, 0.8 + 1.15 * len(bars))
     for place, (_, parts) in enumerate(bars):
         left = 0.0
         for i, ((name, value), color) in enumerate(zip(parts, (BLUE, ORANGE, _GREEN), strict=False)):
@@ -138,11 +137,11 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
             axes.barh(place, width, left=left, height=0.5, color=color)
             where = axes.get_yaxis_transform()  # x in shares of the width, y in bars
             text = f"■ {name} {value:.2f}"
-            above = place - 0.3 - 0.19 * (len(parts) - 1 - i)
-            axes.text(0, above, text, fontsize=8, color=color, transform=where, parse_math=False)
+            above = place - 0.31 - 0.21 * (len(parts) - 1 - i)
+            axes.text(0, above, text, fontsize=9.5, color=color, transform=where, parse_math=False)
             left += width
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])
-    axes.set_ylim(len(bars) - 0.7, -0.75)
+    axes.set_ylim(len(bars) - 0.7, -0.8)
     axes.set_xlabel(xlabel)
     return figure
 
@@ -178,7 +177,7 @@ def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | N
     figure, axes = _empty(WIDTH, 2.9)
     axes.hist(values, int(np.clip(2 * len(values) ** (1 / 3), 8, 60)), color=BLUE, alpha=0.8)
     axes.axvline(values.mean(), color=ORANGE, lw=1.6)
-    axes.set_title(mean, fontsize=9, color=ORANGE)
+    axes.set_title(mean, fontsize=10, color=ORANGE)
     axes.set_xlabel(label)
     axes.set_ylabel("examples")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -186,8 +185,8 @@ def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | N
         name, factor = other
         there, back = (lambda x: np.multiply(x, factor)), (lambda x: np.divide(x, factor))
         second = axes.secondary_xaxis("top", functions=(there, back))
-        second.set_xlabel(name, fontsize=9, color=_GREY)
-        second.tick_params(labelsize=8, colors=_GREY)
+        second.set_xlabel(name, fontsize=10, color=_GREY)
+        second.tick_params(labelsize=9.5, colors=_GREY)
         second.spines["top"].set_color(_PALE)
         axes.title.set_y(1.0)
     return figure
@@ -203,7 +202,7 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
         axis_names: Names of the axes; None where the axes mean nothing.
     """
     figure, axes = _empty(4.3, 4.1, ink=_GREY)
-    size = float(np.clip(4000 / max(len(points), 1), 4, 24))
+    size = float(np.clip(6000 / max(len(points), 1), 5, 28))
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.6, lw=0)
     else:
@@ -219,7 +218,7 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
 def _classes(axes: Axes, points: Array, labels: Array, names: Sequence[str], size: float) -> None:
     for label in np.unique(labels).astype(int):
         own = points[labels == label]
-        axes.scatter(own[:, 0], own[:, 1], s=size, color=color_of(label), marker=mark_of(label), alpha=0.75, lw=0)
+        axes.scatter(own[:, 0], own[:, 1], s=size, color=color_of(label), marker=mark_of(label), alpha=0.9, lw=0)
     if len(names) <= 20 and all(name.isascii() and len(name) <= 12 for name in names):
         for label in np.unique(labels[labels >= 0]).astype(int).tolist():
             own = points[labels == label]
@@ -238,9 +237,10 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    axes.tick_params(labelsize=8, colors=ink)
-    axes.xaxis.label.set(fontsize=9, color=ink)
-    axes.yaxis.label.set(fontsize=9, color=ink)
+    small = 9.5 if width == WIDTH else 8
+    axes.tick_params(labelsize=small, colors=ink)
+    axes.xaxis.label.set(fontsize=small + 1, color=ink)
+    axes.yaxis.label.set(fontsize=small + 1, color=ink)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

@@ -160,7 +160,7 @@ def _dots(at: Array, points: Points, radius: float) -> list[str]:
         }
         mark = _SHAPES[mark_of(label)].format(**scale)
         drawn = "".join(f"M{_short(x)} {_short(y)}{mark}" for x, y in at[labels == label])
-        paths.append(f'<path fill="{color_of(label)}" fill-opacity=".8" d="{drawn}"/>')
+        paths.append(f'<path class="dots" fill="{color_of(label)}" d="{drawn}"/>')
     return paths
 
 

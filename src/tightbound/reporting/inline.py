@@ -13,7 +13,8 @@ __all__ = ["inlined", "title"]
 _TAGS = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "text", "tspan"}
 _ATTRIBUTES = {"d", "x", "y", "width", "height", "transform", "viewBox", "style"}
 _COLORS = {"#333333": "currentColor", "#000000": "currentColor", "#808080": "var(--soft)", "#b8b8b8": "var(--pale)"}
-"""What stands for ink, soft ink and pale things in a figure, and what it is in a page."""
+_COLORS["#ffffff"] = "none"
+"""What stands for ink, soft ink, pale things and the ground in a figure, and what it is in a page."""
 _REFERENCE = re.compile(r"url\(#(\w+)\)|#(\w+)")
 
 

@@ -1,78 +1,66 @@
 "use strict";
 for (const box of document.querySelectorAll(".hover")) {
-  const items = JSON.parse(box.dataset.items);
-  const [width, height, columns] = (box.dataset.cell || "0 0 1").split(" ").map(Number);
-  const sheet = box.querySelector("img.pictures");
-  const tip = document.createElement("div"), canvas = document.createElement("canvas");
-  tip.className = "tip";
-  tip.hidden = true;
-  tip.setAttribute("role", "status");
-  canvas.width = width;
-  canvas.height = height;
-  const zoom = 128 / Math.max(width, height, 1);
-  canvas.style.width = width * zoom + "px";
-  canvas.style.height = height * zoom + "px";
-  canvas.className = zoom > 2 ? "pixels" : "";
-  if (sheet) tip.append(canvas);
-  const lines = document.createElement("div");
+  const items = JSON.parse(box.dataset.items), sheet = box.querySelector("img.pictures");
+  const [width, height, columns] = (box.dataset.cell || "1 1 1").split(" ").map(Number);
+  const make = (name, properties) => Object.assign(document.createElement(name), properties);
+  const tip = make("div", { className: "tip", role: "status", hidden: true });
+  const picture = make("canvas", { width, height, className: "pixels" }), lines = make("div");
+  if (sheet) tip.append(picture);
   tip.append(lines);
   document.body.append(tip);
-  let now = 0;
   const maps = [...box.querySelectorAll("svg[data-at]")].map((svg) => {
     const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
     ring.setAttribute("class", "ring");
-    ring.setAttribute("r", 6);
-    ring.setAttribute("visibility", "hidden");
     svg.append(ring);
     return { svg, ring, at: svg.dataset.at.split(" ").map((pair) => pair.split(",").map(Number)) };
   });
+  let now = 0;
   const hide = () => {
     tip.hidden = true;
-    for (const map of maps) map.ring.setAttribute("visibility", "hidden");
+    for (const { ring } of maps) ring.setAttribute("r", 0);
   };
-  const screen = (map, i) => new DOMPoint(...map.at[i]).matrixTransform(map.svg.getScreenCTM());
   const show = (map, i) => {
     now = i;
-    for (const each of maps) {
-      each.ring.setAttribute("cx", each.at[i][0]);
-      each.ring.setAttribute("cy", each.at[i][1]);
-      each.ring.setAttribute("visibility", "visible");
+    for (const { ring, at } of maps) {
+      ["cx", "cy", "r"].forEach((name, k) => ring.setAttribute(name, [...at[i], 6][k]));
     }
-    const from = [(i % columns) * width, Math.floor(i / columns) * height];
-    if (sheet) canvas.getContext("2d").drawImage(sheet, ...from, width, height, 0, 0, width, height);
-    lines.replaceChildren(...items[i].map((text) => Object.assign(document.createElement("p"), { textContent: text })));
+    const from = [(i % columns) * width, Math.floor(i / columns) * height, width, height];
+    if (sheet) picture.getContext("2d").drawImage(sheet, ...from, 0, 0, width, height);
+    lines.replaceChildren(...items[i].map((textContent) => make("p", { textContent })));
     tip.hidden = false;
-    const { x, y } = screen(map, i), room = document.documentElement.clientWidth, size = tip.getBoundingClientRect();
-    tip.style.left = Math.max(4, Math.min(x + 14, room - size.width - 4)) + "px";
-    const above = y - size.height - 14, below = Math.min(y + 14, innerHeight - size.height - 4);
+    const { x, y } = new DOMPoint(...map.at[i]).matrixTransform(map.svg.getScreenCTM());
+    const size = tip.getBoundingClientRect(), page = document.documentElement;
+    const above = y - size.height - 14, below = Math.min(y + 14, page.clientHeight - size.height - 4);
+    tip.style.left = Math.max(4, Math.min(x + 14, page.clientWidth - size.width - 4)) + "px";
     tip.style.top = Math.max(4, above < 4 ? below : above) + "px";
   };
-  const nearest = (map, cost) => {
-    const costs = map.at.map((_, i) => cost(i)), least = Math.min(...costs);
-    return least < Infinity ? costs.indexOf(least) : -1;
+  const nearest = (map, most, cost) => {
+    const costs = map.at.map(([x, y]) => cost(x, y)), least = Math.min(...costs);
+    return least < most ? costs.indexOf(least) : -1;
   };
   const turns = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  hide();
   for (const map of maps) {
+    const on = (name, act) => map.svg.addEventListener(name, act);
     const point = (event) => {
-      const i = nearest(map, (i) => {
-        const place = screen(map, i), far = Math.hypot(place.x - event.clientX, place.y - event.clientY);
-        return far < 30 ? far : Infinity;
-      });
+      const matrix = map.svg.getScreenCTM().inverse();
+      const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix);
+      const i = nearest(map, 24, (px, py) => Math.hypot(px - x, py - y));
       i < 0 ? hide() : show(map, i);
     };
-    map.svg.addEventListener("pointermove", point);
-    map.svg.addEventListener("click", point);
-    map.svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
-    map.svg.addEventListener("focus", () => map.svg.matches(":focus-visible") && show(map, now));
-    map.svg.addEventListener("blur", hide);
-    map.svg.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") return hide();
+    on("pointermove", point);
+    on("click", point);
+    on("pointerleave", (event) => event.pointerType === "mouse" && hide());
+    on("focus", () => map.svg.matches(":focus-visible") && show(map, now));
+    on("blur", hide);
+    on("keydown", (event) => {
       const turn = turns[event.key], [x, y] = map.at[now];
+      if (event.key === "Escape") hide();
       if (!turn) return;
       event.preventDefault();
-      const i = nearest(map, (i) => {
-        const dx = map.at[i][0] - x, dy = map.at[i][1] - y, on = dx * turn[0] + dy * turn[1];
-        return on > 0 ? on + 2 * Math.abs(dx * turn[1] + dy * turn[0]) : Infinity;
+      const i = nearest(map, 1e9, (px, py) => {
+        const along = (px - x) * turn[0] + (py - y) * turn[1];
+        return along > 0 ? along + 2 * Math.abs((px - x) * turn[1] + (py - y) * turn[0]) : 1e9;
       });
       show(map, i < 0 ? now : i);
     });

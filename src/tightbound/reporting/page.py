@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, features
 
 from . import inline
 from .glossary import marked, tips
@@ -155,16 +155,16 @@ def plot(svg: str, alt: str) -> str:
 
 
 def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
-    """Pixels, embedded: exact as PNG, or a fraction of that as JPEG.
+    """Pixels, embedded: exact as PNG, or a fraction of that as WebP, or as JPEG where Pillow has none.
 
     Args:
         image: What to show, with transparency.
         alt: The same in words.
-        lossy: Whether it may be JPEG.
+        lossy: Whether it is of photographs, which need not be exact.
     """
-    buffer, kind = io.BytesIO(), "jpeg" if lossy else "png"
-    (opaque(image) if lossy else image).save(buffer, format=kind, quality=90, optimize=True)
-    return _image(buffer.getvalue(), kind, alt, "pixels", width=image.width)
+    buffer, kind = io.BytesIO(), ("webp" if features.check("webp") else "jpeg") if lossy else "png"
+    (opaque(image) if kind == "jpeg" else image).save(buffer, format=kind, quality=88, optimize=True)
+    return _image(buffer.getvalue(), kind, alt, "pixels photo" if lossy else "pixels", width=image.width)
 
 
 def _image(data: bytes, kind: str, alt: str, class_: str, width: int | None = None) -> str:
@@ -220,7 +220,7 @@ def page(title: str, head: str, sections: Sequence[Section]) -> str:
     links = [tag("a", escape(part.title), href=f"#{anchor(part.title)}") for part in sections]
     head = tag("header", marked(head))
     parts = [head, tag("nav", *links, aria_label="Contents"), tag("main", *map(_section, sections))]
-    script = f"\n{_files(SCRIPTS)}"
+    script = "\n".join(map(str.strip, _files(SCRIPTS).splitlines()))
     body = tag("body", *parts, tips("".join(parts)), f"<script>{script}</script>")
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     top = tag("head", meta, _policy(script), tag("title", escape(title)), f"<style>\n{_files(STYLES)}</style>")

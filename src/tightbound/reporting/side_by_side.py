@@ -236,7 +236,7 @@ def _axis(title: str, lines: Sequence[tuple[int, str, str, figures.Array, figure
     lines = [line for line in lines if len(line[3])]
     if not lines:
         return None
-    figure = Figure(figsize=(8.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for place, label, split, steps, values in lines:

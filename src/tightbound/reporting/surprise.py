@@ -46,7 +46,8 @@ class Told:
     def of(self, index: int) -> str:
         """The number of one example, in words."""
         digits = 3 if self.unit == "bits per dimension" else 2
-        return f"{self.values[index].item():.{digits}f} {self.unit}".replace("-", "−").strip()
+        unit = "bits/dim" if digits == 3 else self.unit
+        return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()
 
 
 def told(m: Material) -> Told | None:
@@ -136,11 +137,12 @@ def _cards(m: Material, found: Told, indices: Tensor) -> str:
 
 def described(m: Material, index: int) -> list[str]:
     """Name and class of an example."""
-    classes = m.spec.classes
+    name, classes = m.test.names[index], m.spec.classes
+    name = f"example {name}" if m.test.files is None else name
     if m.labels is None:
-        return [m.test.names[index]]
+        return [name]
     label = int(m.labels[index])
-    return [m.test.names[index], classes[label] if 0 <= label < len(classes) else str(label)]
+    return [f"class {classes[label] if 0 <= label < len(classes) else label}", name]
 
 
 def _pairs(m: Material, indices: Tensor) -> list[str]:

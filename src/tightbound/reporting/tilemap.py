@@ -22,6 +22,8 @@ __all__ = ["tile_map"]
 
 TILES, SIDE = 12, 48
 """Tiles in a row, and pixels of each at most."""
+AT_ONCE = 36
+"""Tiles that are decoded at once."""
 
 
 def tile_map(m: Material, view: View, frame: Frame) -> str:
@@ -63,8 +65,9 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
     _, c = m.examples(m.spread(1))
     z = z.to(parameter)
     with fixed_noise(m.seed):
-        px = m.model(None if c is None else c.expand(len(z), *c.shape[1:]))
-        images = pictures.drawable(px.likelihood(z).mean, m.spec)
+        px = m.model(None if c is None else c.expand(AT_ONCE, *c.shape[1:]))
+        means = [reduced(px.likelihood(part).mean.float().cpu(), SIDE) for part in z.split(AT_ONCE)]
+        images = pictures.drawable(torch.cat(means), m.spec)
     if c is None or m.model.prior_only:
         return images, ""
     told = pictures.described(m.model, c)
@@ -73,7 +76,6 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
 
 def _mosaic(images: Tensor) -> Any:
     """The tiles as one picture without gaps, ``(height, width, 1 or 3)`` bytes."""
-    images = reduced(images.detach().float().cpu(), SIDE)
     _, channels, height, width = images.shape
     whole = images.reshape(TILES, TILES, channels, height, width).permute(0, 3, 1, 4, 2)
     return to_bytes(whole.reshape(TILES * height, TILES * width, channels))

@@ -86,7 +86,7 @@ def _photographs(m: Material, sides: dict[str, Tensor], few: int = 6) -> str:
     large = page.figure(_grid(m, means, f"{len(means)} samples: {first}"), f"{first}, at latents drawn from the prior")
     strip = _grid(m, draws[:few], f"{few} samples: {second}", few)
     small = page.tag("div", page.tag("span", f"{second}, at the latents of the first row"), strip, class_="row small")
-    return page.paragraph(_NOISY) + page.tag("div", large, small, class_="large")
+    return page.paragraph(_SMALL) + page.tag("div", large, small, class_="large")
 
 
 def _completions(m: Material, count: int = 8) -> str:
@@ -126,7 +126,9 @@ def _ends(m: Material, rows: int) -> Tensor:
     else:
         classes = m.labels.unique()
         chosen = classes[torch.linspace(0, len(classes) - 1, min(2 * rows, len(classes))).round().long()]
-        indices = torch.stack([(m.labels == label).nonzero()[0, 0] for label in chosen])
+        members = [(m.labels == label).nonzero()[:, 0] for label in chosen]
+        turns = [(members[i % len(members)], i // len(members)) for i in range(2 * rows)]
+        indices = torch.stack([own[turn % len(own)] for own, turn in turns])
     return indices[: len(indices) // 2 * 2].reshape(-1, 2)
 
 
@@ -269,6 +271,7 @@ _NOISY = (
     "itself, with the spread that the model needs for what z leaves open, so neighbours do not agree on it. Judge the "
     "model's idea of a picture by the mean, and its likelihood by the numbers."
 )
+_SMALL = "The draws are small, because their pixels' noise, each pixel's own, hides what the model means."
 _MEAN_AND_DRAW = (
     "The mean of p(x|z) is what people call blurry: it averages everything that the code z leaves open. The draw from "
     "p(x|z) is what the model claims: its noise is what the model cannot tell from z. A likelihood judges the draws."
