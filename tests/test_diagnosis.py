@@ -42,7 +42,7 @@ from tightbound.recipes import (
     TwoStage,
 )
 from tightbound.recipes.base import Recipe
-from tightbound.reporting import tables
+from tightbound.reporting import headline, tables
 from tightbound.reporting.command import reproduction_command
 from tightbound.reporting.diagnosis import section
 from tightbound.reporting.material import gather
@@ -595,7 +595,7 @@ def test_the_report_shows_the_codes_where_the_kl_is_one_number(digits: tb.data.D
     model = VAE(latent_dim=4, hidden=(16,), components=5, prior="vamp").build(digits.spec)
     few = dataclasses.replace(digits, test=digits.test.subset(150))
     tb.train(model, few, out=tmp_path / "run", steps=2, beta_warmup=1.0, pictures=False)
-    html = section(gather(tmp_path / "run", data=few, k=3))
+    html = section(gather(tmp_path / "run", data=few, k=3, quick=600))
     assert "the third goal; of 100 examples" in html
     assert "largest variance of the posterior" in html
     assert "--beta-warmup" not in html
@@ -626,7 +626,8 @@ def test_codes_are_told_apart_by_position(
         assert (found.fit.value, found.fit_n) == (pytest.approx(-found.reconstruction.value + found.kl.value), 60)
     told, active = found.information_per_position, f"{found.active_units} of {positions} positions of codes are active"
     assert told is not None
-    m = gather(tmp_path / "run", data=few, k=3)
+    m = gather(tmp_path / "run", data=few, k=3, quick=600)
+    assert m.evaluation is not None
     assert m.evaluation.active_units == found.active_units
     measured, count = active_units(model.posterior, m.codes)
     assert (measured, count) == (found.active_units, positions)
@@ -635,7 +636,7 @@ def test_codes_are_told_apart_by_position(
     assert (own - torch.tensor(told)).abs().max() < (1e-6 if certain else 0.3)  # drawn codes against their mean
     assert "What each position of the codes tells" in activity(m)
     assert active in activity(m)
-    assert active in tables.verdict(m, tables.comparison(m))
+    assert active in headline.verdict(m, tables.comparison(m))
     assert f"{found.active_units} of {positions}" in tables.evaluation(m)
 
 
@@ -688,7 +689,7 @@ def test_bounds_are_called_so(digits: tb.data.Data, capsys: pytest.CaptureFixtur
     assert "8.0 to 11.5 nats from the prior" in judge(sure)[1]
     print_diagnosis(json.loads(json.dumps(found.json())))
     printed = capsys.readouterr().out
-    html = section(gather(tmp_path / "run", data=few, k=3))
+    html = section(gather(tmp_path / "run", data=few, k=3, quick=600))
     for text in (printed, html):
         assert text.count("at most") >= 2
         assert text.count("at least") >= 2

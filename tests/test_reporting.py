@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 from html.parser import HTMLParser
@@ -22,27 +23,41 @@ import tightbound as tb
 from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, DataError, UsageError
-from tightbound.evaluation import Estimate
-from tightbound.reporting import figures, page, reproduction_command, tables, write_report
+from tightbound.evaluation import Estimate, Evaluation
+from tightbound.reporting import (
+    diagnosis,
+    figures,
+    headline,
+    page,
+    reproduction_command,
+    settings,
+    tables,
+    write_report,
+)
+from tightbound.reporting.command import changed
+from tightbound.reporting.glossary import marked, tips
 from tightbound.reporting.maps import flat_views
 from tightbound.reporting.material import Material, gather
+from tightbound.reporting.quick import Pace, Plan, plan_diagnosis, plan_evaluation
 from tightbound.reporting.sheet import sheet
 from tightbound.runs import RunConfig, RunFolder
 from tightbound.training.options import TrainingOptions
 
 SECTIONS = (
-    "Evaluation",
-    "Diagnosis",
     "Reconstructions",
     "Samples",
+    "Latent map",
     "Interpolations",
     "Traversals",
-    "Latent map",
     "Latent dimensions",
+    "Single examples",
+    "Evaluation",
+    "Diagnosis",
     "Training",
-    "Configuration",
     "How to reproduce it",
+    "Configuration",
 )
+FOLDED = ("Latent dimensions", *SECTIONS[7:])
 VOID = {"meta", "img", "br", "link", "hr"}
 
 
@@ -54,6 +69,7 @@ class _Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.headings: list[str] = []
+        self.buttons: list[str] = []
         self.text = ""
         self.feed(text)
         self.close()
@@ -70,7 +86,9 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "h2":
             self.headings.append(data)
-        if "style" not in self.open:
+        if self.open and self.open[-1] == "button":
+            self.buttons.append(data)
+        if "style" not in self.open and "script" not in self.open:
             self.text += data
 
     def images(self) -> list[str]:
@@ -85,22 +103,33 @@ def _run(folder: Path, recipe: tb.recipes.Recipe, data: Data, steps: int = 30) -
 
 
 def _report(run: Path, **options: Any) -> _Page:
-    parsed = _Page(write_report(run, k=3, **options).read_text(encoding="utf8"))
+    parsed = _Page(write_report(run, **{"k": 3, "quick": QUICK} | options).read_text(encoding="utf8"))
     _check_page(parsed)
     return parsed
+
+
+QUICK = 600.0
+"""Seconds enough for all examples, so that no test depends on the time that anything takes."""
 
 
 def _check_page(parsed: _Page) -> None:
     assert parsed.open == []
     assert tuple(parsed.headings) == SECTIONS
     for tag, attributes in parsed.elements:
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        assert tag != "script" or not attributes
+        assert tag != "image" or (attributes["href"] or "").startswith("data:image/")
         assert tag != "img" or (attributes["src"] or "").startswith("data:image/")
         assert tag != "img" or attributes["alt"]
         assert tag != "a" or (attributes["href"] or "").startswith("#")
+        assert tag != "td" or attributes["data-label"]
+    assert [tag for tag, _ in parsed.elements].count("script") == 1
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {f"#{i}" for i in ids} == {a["href"] for tag, a in parsed.elements if tag == "a"}
+    targets = {a["popovertarget"] for tag, a in parsed.elements if tag == "button"}
+    linked = {(a["href"] or "")[1:] for tag, a in parsed.elements if tag == "a"}
+    assert linked | targets <= set(ids)
+    assert len(linked) == len(parsed.headings)
 
 
 @pytest.fixture(scope="module")
@@ -130,37 +159,46 @@ def vae_page(vae_run: Path) -> _Page:
 
 def test_nothing_is_loaded_and_it_is_small(vae_run: Path, vae_page: _Page) -> None:
     text = (vae_run / "report.html").read_text(encoding="utf8")
-    assert "url(" not in text
+    assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     assert "prefers-color-scheme: dark" in text
     assert len(text) < 3_000_000
-    assert len(vae_page.images()) >= 3 + 2 + 1 + 4 + 2 + 1 + 6
+    assert len(vae_page.images()) >= 3 + 2 + 1 + 4 + 1 + 12
+    assert sum(tag == "svg" for tag, _ in vae_page.elements) >= 3 + 1 + 6
 
 
 def test_embedded_pictures_can_be_read(vae_page: _Page) -> None:
     for source in vae_page.images():
         kind, data = source.removeprefix("data:image/").split(";base64,")
         content = base64.b64decode(data, validate=True)
-        if kind == "svg+xml":
-            assert b"<svg" in content
-            assert b"<script" not in content
-        else:
-            assert min(Image.open(io.BytesIO(content)).size) >= 48
+        assert kind in ("png", "jpeg", "webp")
+        assert min(Image.open(io.BytesIO(content)).size) >= 48
 
 
 def test_it_says_what_was_measured(vae_run: Path, vae_page: _Page) -> None:
-    found = json.loads((vae_run / "evaluation.json").read_text(encoding="utf8"))
-    assert found["n"] == 360
-    assert f"{found['nll']['value']:.2f} ± {found['nll']['standard_error']:.2f}" in vae_page.text
+    found = evaluated(vae_run)
+    assert found.n == 360
+    assert found.nll is not None
+    assert f"{found.nll} nats" in vae_page.text
+    assert "Measured quickly, on 360 test examples" in vae_page.text
+    assert not (vae_run / "evaluation.json").exists()
+    assert not (vae_run / "diagnosis.json").exists()
     for name in ("independent pixels", "PCA", "probabilistic PCA, dequantised", "ELBO", "bits per dimension"):
         assert name in vae_page.text
     assert "Not a likelihood" not in vae_page.text
 
 
+def evaluated(run: Path, k: int = 3) -> Evaluation:
+    """What a report measures of all test examples, and of no other than that."""
+    return tb.evaluate(tb.load(run), tb.load_data("digits").test, k=k)
+
+
 @pytest.fixture
-def copy(vae_run: Path, vae_page: _Page, tmp_path: Path) -> RunFolder:
+def copy(vae_run: Path, tmp_path: Path) -> RunFolder:
     """The run with its evaluation, to be changed."""
-    return RunFolder(Path(shutil.copytree(vae_run, tmp_path / "copy")))
+    folder = RunFolder(Path(shutil.copytree(vae_run, tmp_path / "copy")))
+    folder.write_evaluation(evaluated(vae_run).json(), tb.load(vae_run).loaded_weights)
+    return folder
 
 
 def _change_evaluation(folder: RunFolder, **changes: Any) -> None:
@@ -169,7 +207,7 @@ def _change_evaluation(folder: RunFolder, **changes: Any) -> None:
 
 
 def _verdict(material: Material) -> str:
-    return tables.verdict(material, tables.comparison(material))
+    return headline.verdict(material, tables.comparison(material))
 
 
 NLL = {"nll": {"value": 77.25, "standard_error": 0.5}}
@@ -182,20 +220,25 @@ def test_it_shows_an_evaluation_that_is_there(copy: RunFolder) -> None:
         assert said.startswith("On 360 test examples the negative log-likelihood is 77.25 ± 0.50 nats")
 
 
+def measured(material: Material) -> Evaluation:
+    assert material.evaluation is not None
+    return material.evaluation
+
+
 def test_it_evaluates_where_other_samples_are_asked_for(copy: RunFolder) -> None:
     _change_evaluation(copy, **NLL)
-    assert gather(copy.path, k=2).evaluation.k == 2
-    found = copy.read_evaluation()
-    assert found is not None
-    assert found["k"] == 2
-    assert found["nll"] != NLL["nll"]
+    before = copy.evaluation.read_bytes()
+    material = gather(copy.path, k=2, quick=QUICK)
+    assert measured(material).k == 2
+    assert "77.25" not in _verdict(material)
+    assert copy.evaluation.read_bytes() == before
 
 
 @pytest.mark.parametrize("changes", [{"n": 50}, {"split": "valid"}, {"notes": []}, {"nll": "?"}])
 def test_an_evaluation_of_something_else_is_made_anew(copy: RunFolder, changes: dict[str, Any]) -> None:
     _change_evaluation(copy, **{**NLL, **changes})
-    material = gather(copy.path, k=3)
-    assert (material.evaluation.n, material.evaluation.split, len(material.test)) == (360, "test", 360)
+    material = gather(copy.path, k=3, quick=QUICK)
+    assert (measured(material).n, measured(material).split, len(material.test)) == (360, "test", 360)
     assert "77.25" not in _verdict(material)
 
 
@@ -222,23 +265,141 @@ def test_other_data_neither_shows_nor_changes_the_evaluation_of_the_run(copy: Ru
     assert "Not the data of this run." not in _report(copy.path).text
 
 
-def test_part_of_the_test_split_is_taken_evenly_and_not_kept(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """A machine on which a sample of an example takes a hundredth of a second."""
+    pace = Pace(call=0.0, row=0.01)
+    monkeypatch.setattr("tightbound.reporting.material.measure_pace", lambda model, split: pace)
+    return pace
+
+
+def test_what_is_not_stored_is_measured_quickly_and_not_kept(
+    copy: RunFolder, slow: Pace, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy.evaluation.unlink()
-    monkeypatch.setattr("tightbound.reporting.material.WORK", 200 * 3 * 64)
-    material = gather(copy.path, k=3)
-    assert _verdict(material).startswith("On 200 of 360 test examples")
-    ends = material.data.test.batch(torch.tensor([0, 359])).x
-    torch.testing.assert_close(material.examples(torch.tensor([0, 199]))[0], ends)
-    assert len(material.codes) == len(material.test) == 200
+    material = gather(copy.path, k=3, quick=10.0)  # of which half is for the evaluation: 500 rows, 166 examples
+    assert _verdict(material).startswith("On 100 of 360 test examples")
+    assert (len(material.measured), len(material.test), len(material.codes)) == (100, 360, 360)
+    assert "Measured quickly, on 100 of 360 test examples" in headline.cards(material)
+    assert "measuring 100 of 360 test examples, about 3 s at most" in capsys.readouterr().err
     assert not copy.evaluation.exists()
+    ends = material.data.test.batch(torch.tensor([0, 359])).x
+    torch.testing.assert_close(material.measured.batch(torch.tensor([0, 99])).x, ends)
+
+
+def test_the_plan_keeps_to_the_seconds(copy: RunFolder, slow: Pace) -> None:
+    model, test = tb.load(copy.path), tb.load_data("digits").test
+    assert plan_evaluation(model, test, None, 1000.0, slow) == Plan(20, 1000.0)  # all that each needs
+    assert plan_evaluation(model, test, None, 10.0, slow) == Plan(20, 10.0, k=50)  # fewer samples of each
+    assert plan_evaluation(model, test, 10, 10.0, slow) == Plan(100, 10.0, k=10)
+    assert plan_evaluation(model, test, 1, 1000.0, slow) == Plan(360, 3.6, k=1)
+    assert plan_evaluation(model, test, 10**6, 1.0, slow).examples == 2
+    assert plan_diagnosis(model, test, 10.0, slow) is None
+    found = plan_diagnosis(model, test, 6000.0, slow)
+    assert found is not None
+    assert (found.examples, found.optimised) == (360, 20)
+    assert found.seconds <= 6000
+
+
+def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    for name in ("evaluate", "diagnose"):
+        monkeypatch.setattr(f"tightbound.reporting.quick.{name}", refuse)
+    stored = _report(copy.path, k=None, quick=0)
+    assert "Measured on 360 test examples" in stored.text
+    copy.evaluation.unlink()
+    parsed = _report(copy.path, k=None, quick=0)
+    assert f"tightbound evaluate {copy.path}" in parsed.text
+    assert f"tightbound diagnose {copy.path}" in parsed.text
+    assert "not measured" in parsed.text
+    with pytest.raises(UsageError, match="no second"):
+        write_report(copy.path, k=3, quick=0)
+    with pytest.raises(UsageError, match="seconds"):
+        write_report(copy.path, quick=-1.0)
+
+
+def test_a_stored_diagnosis_is_shown_and_another_is_not(copy: RunFolder) -> None:
+    model = tb.load(copy.path)
+    found = tb.evaluation.diagnose(model, tb.load_data("digits").test, limit=50, gap_examples=2, k=5).json()
+    copy.write_diagnosis({**found, "cause": "made up for this test"}, model.loaded_weights)
+    assert "made up for this test" in diagnosis.section(gather(copy.path, quick=0))
+    assert gather(copy.path, tb.load_data("digits"), k=2).diagnosed is None
+    for damage in ({"kl": None}, {"notes": "a"}, {"n": 0}, {"carrying": [-1]}, {"verdict": 3}):
+        copy.write_diagnosis({**found, **damage}, model.loaded_weights)
+        assert copy.read_diagnosis() is None
+        assert "Not diagnosed yet" in diagnosis.section(gather(copy.path, quick=0))
+    copy.write_diagnosis(found, model.loaded_weights)
+    weights = checkpoint.read(copy.weights)
+    checkpoint.write(copy.weights, {name: value * 1.01 for name, value in weights.items()})
+    assert copy.read_diagnosis() is None
+
+
+# -- its form -------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_come_first_then_three_numbers_and_numbers_are_folded(vae_run: Path, vae_page: _Page) -> None:
+    text = (vae_run / "report.html").read_text(encoding="utf8")
+    order = ["<h1>", 'class="verdict"', "<img", 'class="cards"', "<nav", "<h2>"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    assert text.index("<img") < len(text) / 20
+    assert text.count('class="card"') == 3
+    parts = text.split("<section>")[1:]
+    assert [part.startswith("<details>") for part in parts] == [title in FOLDED for title in SECTIONS]
+    for part in parts:
+        summary, content = part.split("</summary>", 1)
+        assert ('class="soft"' in summary) == part.startswith("<details>")  # a folded one tells what is in it
+        assert content.startswith("<div id=")  # a link leads into what unfolds
+
+
+def test_the_hero_shows_every_class(copy: RunFolder) -> None:
+    material = gather(copy.path)
+    labels = material.labels
+    assert labels is not None
+    assert labels[material.by_class(10)].tolist() == list(range(10))
+    assert labels[material.by_class(12)].tolist() == [*range(10), 0, 1]
+    assert len(material.by_class(1000)) == 360
+
+
+def test_words_are_told_once_in_each_section(vae_run: Path, vae_page: _Page) -> None:
+    assert {"ELBO", "nats", "KL", "prior", "mean of p(x|z)"} <= set(vae_page.buttons)
+    text = (vae_run / "report.html").read_text(encoding="utf8")
+    for part in text.split("<section>")[1:]:
+        targets = part.split("<script>")[0].split('popovertarget="')[1:]
+        terms = [target.split('"')[0] for target in targets]
+        assert len(terms) == len(set(terms))
+
+
+def test_only_text_is_marked() -> None:
+    text = '<p title="a KL">a KL, <code>KL</code>, KLs, KL(q), <b>KL</b>, kl and &lt;KL&gt;</p><h3>the prior</h3>'
+    found = marked(text)
+    assert found.count("<button") == 1
+    assert '<p title="a KL">a <span class="whole"><button' in found
+    assert re.sub(r"</?(button|span)[^>]*>", "", found) == text
+    assert marked("<p>The Prior</p>").count("<button") == 1
+    assert tips(marked("<p>a KL</p>")).count("popover") == 1
+    assert tips("<p>a KL</p>") == ""
+
+
+def test_options_at_their_defaults_are_folded(vae_run: Path, vae_page: _Page) -> None:
+    folder, text = RunFolder(vae_run), (vae_run / "report.html").read_text(encoding="utf8")
+    plain = re.sub(r"</?button[^>]*>", "", text[text.index("<h2>Configuration</h2>") :])
+    shown, rest = plain.split("All options")
+    for options in (folder.config().recipe, folder.config().training):
+        for name in vars(options):
+            row = f'<th scope="row">{name}</th>'
+            assert row in rest
+            assert (row in shown) == (name in changed(options) or name in settings.DEFINING)
+    assert text.index("<h2>How to reproduce it</h2>") < text.index("<h2>Configuration</h2>")
 
 
 def test_a_single_example_has_no_error(copy: RunFolder) -> None:
     material = gather(copy.path)
     single = {name: Estimate(1.5, cast(Any, None)) for name in ("nll", "elbo", "reconstruction", "kl", "bits_per_dim")}
-    alone = dataclasses.replace(material, evaluation=dataclasses.replace(material.evaluation, **single))
+    alone = dataclasses.replace(material, evaluation=dataclasses.replace(measured(material), **single))
     rows = [dataclasses.replace(row, squared_error=Estimate(2.0, cast(Any, None))) for row in tables.comparison(alone)]
-    assert "log-likelihood is 1.50 nats, 1.500 bits per dimension" in tables.verdict(alone, rows)
+    assert "log-likelihood is 1.50 nats, 1.500 bits per dimension" in headline.verdict(alone, rows)
     assert "None" not in tables.evaluation(alone) + tables.comparison_table(alone, rows[:1])
     assert "±" not in tables.comparison_table(alone, rows[:1])
 
@@ -256,8 +417,10 @@ def test_the_verdict_says_what_the_number_is(copy: RunFolder, measure: str, says
     _change_evaluation(copy, **NLL, measure=measure)
     material = gather(copy.path)
     assert says in _verdict(material)
-    head = tables.heading(material, tables.comparison(material))
-    assert ("negative log-likelihood" in head) == (measure in ("mass", "bound"))
+    shown = headline.cards(material)
+    assert ("Bits per dimension" in shown) == (measure in ("mass", "bound"))
+    assert ("upper bound" in shown) == (measure == "bound")
+    assert ("not a likelihood of this data" in shown) == (measure in ("density", "none"))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +430,7 @@ def test_the_verdict_says_what_the_number_is(copy: RunFolder, measure: str, says
 def test_what_is_not_trusted_is_a_bound_without_an_error(copy: RunFolder, measure: str, says: str) -> None:
     _change_evaluation(copy, **NLL, measure=measure, trusted=False, method="auto", proposals={"unreached": 360})
     material = gather(copy.path)
-    assert material.evaluation.proposals == {"unreached": 360}
+    assert measured(material).proposals == {"unreached": 360}
     assert says in _verdict(material)
     for part in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
         assert "≤ 77.25" in part
@@ -292,7 +455,7 @@ def test_damaged_metrics_are_left_out_of_the_curves(copy: RunFolder) -> None:
 
 def test_the_global_generator_is_left_alone(vae_run: Path, vae_page: _Page) -> None:
     before = torch.random.get_rng_state()
-    first = write_report(vae_run).read_text(encoding="utf8")
+    first = write_report(vae_run, k=3, quick=QUICK).read_text(encoding="utf8")
     assert torch.equal(torch.random.get_rng_state(), before)
     pictures = [i for i in _Page(first).images() if "image/png" in i]
     assert pictures == [i for i in vae_page.images() if "image/png" in i]
@@ -346,7 +509,7 @@ def test_large_color_pictures_and_hostile_names(tmp_path: Path) -> None:
     parsed = _report(run, data=data)
     assert 'vae on <b a="1">&' in parsed.text
     assert "<script>alert(1)</script>" in parsed.text
-    assert any(source.startswith("data:image/jpeg") for source in parsed.images())
+    assert any(source.startswith(("data:image/webp", "data:image/jpeg")) for source in parsed.images())
 
 
 def test_data_that_is_another_kind_is_refused(vae_run: Path) -> None:
@@ -370,7 +533,7 @@ def test_without_metrics_and_without_a_run(vae_run: Path, tmp_path: Path, few: D
     with pytest.raises(CheckpointError, match="no run"):
         write_report(tmp_path / "nothing")
     folder = RunFolder(tmp_path / "copy")
-    for name in ("config.json", "model.safetensors", "evaluation.json"):
+    for name in ("config.json", "model.safetensors"):
         folder.path.mkdir(exist_ok=True)
         (folder.path / name).write_bytes((vae_run / name).read_bytes())
     assert "no metrics.jsonl" in _report(folder.path, data=few).text
@@ -401,18 +564,13 @@ def test_the_command_is_on_the_page(vae_run: Path, vae_page: _Page) -> None:
 
 def test_everything_is_escaped() -> None:
     hostile = "<img src=http://x onerror='y'>"
-    text = page.page(
-        hostile,
-        page.paragraph(hostile) + page.box(hostile, [hostile]) + page.code(hostile),
-        [
-            (
-                hostile,
-                page.table([hostile], [[hostile]])
-                + page.legend([("red", "●", hostile)])
-                + page.strips([(hostile, "")]),
-            )
-        ],
+    head = page.paragraph(hostile) + page.instructive(hostile) + page.box(hostile, [hostile]) + page.code(hostile)
+    parts = (
+        page.table([hostile] * 2, [[hostile] * 2]),
+        page.legend([("red", "●", hostile)]),
+        page.strips([(hostile, "")]),
     )
+    text = page.page(hostile, head, [page.Section(hostile, page.folded(hostile, "".join(parts)), summary=hostile)])
     assert "<img" not in text
     assert _Page(text).open == []
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
@@ -234,9 +235,10 @@ def evaluate(
         seed=seed,
     )
     found = dataclasses.replace(measured, sample_quality=quality).json()
-    print_json(found) if json else print_evaluation(found)
+    nlls = measured.nll_per_example
+    print_json(found) if json else print_evaluation(found, part.spec.units)
     if data is None and limit is None and part.name == "test":
-        _keep(folder.write_evaluation, found, model.loaded_weights)
+        _keep(partial(folder.write_evaluation, nlls=nlls), found, model.loaded_weights)
 
 
 def diagnose(
@@ -317,18 +319,28 @@ def report(
     /,
     data: Source = None,
     k: Annotated[
-        int | None, arg(aliases=("-k",), help="Importance samples; default: as evaluated, else as many as needed.")
+        int | None,
+        arg(
+            aliases=("-k",), help="Importance samples, where they are not those of the stored evaluation; see --quick."
+        ),
     ] = None,
+    quick: Annotated[
+        float,
+        arg(
+            metavar="SECONDS",
+            help="Time to measure, on a few examples, what `evaluate` and `diagnose` have not stored; 0: nothing is.",
+        ),
+    ] = 10.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """One self-contained page: curves, pictures, latent map, evaluation with baselines, how to reproduce it.
+    """One self-contained page: pictures, latent map, what was measured, curves, how to reproduce it.
 
     Example: tightbound report runs/demo
     """
     from .reporting import write_report
 
-    print(write_report(run, data=data, k=k, device=device, seed=seed))
+    print(write_report(run, data=data, k=k, quick=quick, device=device, seed=seed))
 
 
 def compare(

@@ -39,8 +39,13 @@ def examples_of(n: int, split: str) -> str:
     return f"{n:,} {'' if split == 'all' else f'{split} '}example{'s' * (n != 1)}"
 
 
-def print_evaluation(found: dict[str, Any]) -> None:
-    """An evaluation as a table, its notes below."""
+def print_evaluation(found: dict[str, Any], units: str = "the data's units") -> None:
+    """An evaluation as a table, its notes below.
+
+    Args:
+        found: What ``Evaluation.json()`` gives.
+        units: What the numbers of an example are, in words.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -49,10 +54,10 @@ def print_evaluation(found: dict[str, Any]) -> None:
     table = Table(title=f"{examples_of(found['n'], found['split'])}, {told}")
     for column in ("", "value", "standard error", "unit"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
-    units: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
-    digits: dict[str, int] = dict.fromkeys(units, 4)
+    told_in: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
+    digits: dict[str, int] = dict.fromkeys(told_in, 4)
     unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
-    units["squared_error"], digits["squared_error"] = "data units²", 3
+    told_in["squared_error"], digits["squared_error"] = f"{units}, squared and summed", 3
     others = ("prediction", "uniform_bits_per_dim", "relaxation_gap", "squared_error")
     given = [name for name in others if found[name] is not None]
     doubtful, most = found["trusted"] is False, found["trusted"] is False or found["measure"] == "bound"
@@ -62,7 +67,7 @@ def print_evaluation(found: dict[str, Any]) -> None:
         cells = ["–" if number is None else f"{number:.{d}f}" for number in numbers]
         if most and name in ("nll", "bits_per_dim") and value is not None:
             cells = [f"≤ {cells[0]}", "–" if doubtful else cells[1]]
-        table.add_row(name, *cells, units.get(name, unit))
+        table.add_row(name, *cells, told_in.get(name, unit))
     of_codes = [name for name in ("codebook_usage", "perplexity") if found[name] is not None]
     for name in ("effective_sample_size", "pareto_k", "active_units", *of_codes):
         value, d = found[name], {"pareto_k": 2, "codebook_usage": 3}.get(name, 1)

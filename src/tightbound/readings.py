@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from . import checkpoint
 from .errors import CheckpointError, reading
 
-__all__ = ["is_evaluation", "number", "recorded"]
+__all__ = ["is_diagnosis", "is_evaluation", "number", "per_example", "recorded"]
+
+MOST_HEAD = 2**16
+"""Bytes of a file of one tensor beside its numbers."""
 
 _LARGEST = sys.float_info.max
 
@@ -113,10 +122,58 @@ _ADDED: dict[str, Callable[[Any], bool]] = {
 """What it may hold besides: an older version's does not."""
 
 
+_DIAGNOSIS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("verdict", "cause", "remedy"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("reconstruction", "kl", "mutual_information", "mutual_information_at_most"), _is_estimate),
+    "decoder_use": _is_estimate,
+    **dict.fromkeys(("fit", "aggregate_kl", "aggregate_kl_at_least", "gap"), _optional(_is_estimate)),
+    **dict.fromkeys(("approximation_gap", "amortisation_gap", "total_correlation"), _optional(_is_estimate)),
+    **dict.fromkeys(("active_units", "dimensions", "n", "fit_n", "k"), _is_count),
+    "carrying": _optional(_list_of(_is_count)),
+    **dict.fromkeys(("kl_per_dimension", "dimension_wise_kl"), _optional(_list_of(_is_number))),
+    "information_per_position": _optional(_list_of(_is_number)),
+    "split": lambda value: value in ("train", "valid", "test"),
+    "measure": lambda value: value in ("mass", "bound", "density", "none"),
+    "notes": _list_of(lambda note: isinstance(note, str)),
+}
+"""What a sound ``diagnosis.json`` holds under each name."""
+
+
+def is_diagnosis(found: dict[str, Any]) -> bool:
+    """Whether it holds what ``diagnosis.json`` shall."""
+    return found.get("n", 0) != 0 and all(name in found and holds(found[name]) for name, holds in _DIAGNOSIS.items())
+
+
 def is_evaluation(found: dict[str, Any]) -> bool:
     """Whether it holds what ``evaluation.json`` shall."""
     added = all(holds(found[name]) for name, holds in _ADDED.items() if name in found)
     return added and all(name in found and holds(found[name]) for name, holds in _EVALUATION.items())
+
+
+def per_example(path: Path, found: dict[str, Any]) -> Tensor | None:
+    """The negative log-likelihood of each example, nats, float64 ``(n,)``, of which an evaluation tells the mean.
+
+    Args:
+        path: What was kept beside ``evaluation.json``.
+        found: A sound ``evaluation.json``.
+
+    Returns:
+        None where the file is damaged, or of another evaluation.
+    """
+    try:
+        checkpoint.check_file(path, 8 * found["n"] + MOST_HEAD)
+        if checkpoint.stored_shapes(path) != {"nll": [found["n"]]}:
+            return None
+        kept = checkpoint.read(path)
+    except CheckpointError:
+        return None
+    nlls = kept.get("nll")
+    if kept.get("weights") != found["weights"] or found["nll"] is None or not isinstance(nlls, Tensor):
+        return None
+    if nlls.dtype != torch.float64 or nlls.shape != (found["n"],):
+        return None
+    same = math.isclose(nlls.mean().item(), found["nll"]["value"], rel_tol=1e-9, abs_tol=1e-9)
+    return nlls if same else None
 
 
 def recorded(line: str) -> dict[str, Any] | None:

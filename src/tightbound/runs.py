@@ -7,6 +7,7 @@ checkpoints/           last and best, both resumable
 lock                   held by the training that writes the folder
 samples/               pictures made while training
 evaluation.json        what `tightbound evaluate` found
+evaluation.safetensors the negative log-likelihood of each example, of which evaluation.json tells the mean
 diagnosis.json         what `tightbound diagnose` found
 latents.safetensors    the encoded latents that a second stage learns from
 report.html            what `tightbound report` wrote
@@ -26,12 +27,14 @@ from . import checkpoint
 from .budget import within_stored
 from .data import DataOptions, DataSpec
 from .errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError, reading
-from .readings import is_evaluation, number, recorded
+from .readings import is_diagnosis, is_evaluation, number, per_example, recorded
 from .recipes import Recipe
 from .spec import from_json, register, to_json
 from .training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .data import Data
     from .models.latent import LatentVariableModel
 
@@ -118,6 +121,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def examples(self) -> Path:
+        return self.path / "evaluation.safetensors"
+
+    @property
     def diagnosis(self) -> Path:
         return self.path / "diagnosis.json"
 
@@ -190,13 +197,14 @@ class RunFolder:
         text = self.metrics.read_text(encoding="utf8", errors="replace")
         return [record for line in text.splitlines() if (record := recorded(line)) is not None]
 
-    def write_evaluation(self, found: dict[str, Any], weights: str) -> None:
-        """Writes ``evaluation.json``, and into it which weights it is of.
+    def write_evaluation(self, found: dict[str, Any], weights: str, nlls: Tensor | None = None) -> None:
+        """Writes ``evaluation.json`` and ``evaluation.safetensors``, and into both which weights they are of.
 
         Args:
             found: What ``Evaluation.json()`` gives, of the whole test split of the run's own data. Where it holds a
                 number that is not finite, which JSON cannot hold, no file is left.
             weights: The digest of the weights that were evaluated: what :attr:`loaded_weights` of the model says.
+            nlls: The negative log-likelihood of each example, nats, ``(n,)``; None leaves no file of them.
 
         Raises:
             CheckpointError: If the run has other weights now, or none, or the file cannot be written.
@@ -206,16 +214,42 @@ class RunFolder:
             checkpoint.write_json(self.evaluation, {**found, "weights": weights})
         except ValueError:
             self.evaluation.unlink(missing_ok=True)
+            nlls = None
+        if nlls is not None:
+            checkpoint.write(self.examples, {"nll": nlls, "weights": weights})
+            return
+        with checkpoint.writing(self.examples):
+            self.examples.unlink(missing_ok=True)
 
     def read_evaluation(self) -> dict[str, Any] | None:
         """What ``evaluation.json`` says; None if it is missing, damaged, or of other weights than there are now."""
         if not (self.evaluation.is_file() and self.weights.is_file()):
             return None
+        return self._read_of_weights(self.evaluation, is_evaluation)
+
+    def read_diagnosis(self) -> dict[str, Any] | None:
+        """What ``diagnosis.json`` says; None as :meth:`read_evaluation`."""
+        if not (self.diagnosis.is_file() and self.weights.is_file()):
+            return None
+        return self._read_of_weights(self.diagnosis, is_diagnosis)
+
+    def _read_of_weights(self, path: Path, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         try:
-            found, weights = checkpoint.read_json(self.evaluation), self._digest()
+            found, weights = checkpoint.read_json(path), self._digest()
         except CheckpointError:
             return None
-        return found if is_evaluation(found) and found.get("weights") == weights else None
+        return found if sound(found) and found.get("weights") == weights else None
+
+    def read_nlls(self, found: dict[str, Any]) -> Tensor | None:
+        """The negative log-likelihood of each example, nats, ``(n,)``, of which an evaluation tells the mean.
+
+        Args:
+            found: What :meth:`read_evaluation` gave.
+
+        Returns:
+            None where the file is missing, damaged, or of another evaluation.
+        """
+        return per_example(self.examples, found) if self.examples.is_file() else None
 
     def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
         """Writes ``diagnosis.json``, and into it which weights it is of.
@@ -246,7 +280,7 @@ class RunFolder:
 
 _NAMES = (
     *("config.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "diagnosis.json", "report.html"),
-    *("latents.safetensors", "lock"),
+    *("evaluation.safetensors", "latents.safetensors", "lock"),
 )
 
 

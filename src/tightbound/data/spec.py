@@ -76,6 +76,19 @@ class DataSpec:
         """Whether an example can be drawn as a picture."""
         return len(self.shape) == 3 and self.shape[0] in (1, 3)
 
+    @property
+    def units(self) -> str:
+        """What the numbers of an example are, in words.
+
+        Example:
+            >>> DataSpec("digits", shape=(1, 8, 8), levels=17).units
+            'values from 0 (black) to 1 (white)'
+        """
+        if self.levels is not None or (self.image and not self.scale):
+            black, white = (" (black)", " (white)") if self.image else ("", "")
+            return f"values from {self.low:g}{black} to {self.high:g}{white}"
+        return f"the units of its {'values' if len(self.shape) > 1 else 'columns'}"
+
     def scaled_as(self, other: DataSpec) -> DataSpec:
         """The same data, standardised by the numbers of other data; data with levels never is."""
         if self.levels is not None:

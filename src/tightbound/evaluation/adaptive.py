@@ -132,6 +132,14 @@ class Climb:
         return ~self.sound & (self.rung == 0)
 
     @property
+    def told(self) -> Tensor:
+        """Log p(x) of each example, nats, whose mean is :func:`mean_of`: an unreached one has the others' mean gain."""
+        gain = (self.log_marginal - self.first)[self.rung > 0]
+        if not self.unreached.any() or len(gain) < FEWEST:
+            return self.log_marginal
+        return torch.where(self.unreached, self.first + gain.mean(), self.log_marginal)
+
+    @property
     def proposals(self) -> dict[str, int]:
         """How many examples each rung gave its estimate, and how many it should have been another for."""
         counts = {name: int(((self.rung == i) & ~self.unreached).sum()) for i, name in enumerate(self.names)}
@@ -169,7 +177,7 @@ def mean_of(found: Climb) -> Estimate:
     left, gain = found.unreached, (found.log_marginal - found.first)[found.rung > 0]
     if not left.any() or len(gain) < FEWEST:
         return Estimate.of(found.log_marginal)
-    y = torch.where(left, found.first + gain.mean(), found.log_marginal)
+    y = found.told
     n, m, unreached, spread = len(y), len(gain), int(left.sum()), gain.var().item()
     within = (y.var().item() + unreached / n * spread) / n
     between = ((m + unreached) / n) ** 2 * (1 / m - 1 / (m + unreached)) * spread
@@ -207,7 +215,7 @@ def estimate_of(
         split=split.name,
         measure=measure.kind,
         notes=(measure.note, *_how(found, budget), *doubts),
-        log_marginal=found.log_marginal,
+        log_marginal=found.told,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data import Data, Split
 from ..errors import UsageError
 from .components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
+from .decomposition import spread
 from .discriminant import fit_lda, lda_classes
 from .estimate import Estimate
 from .rows import chunks, levels_of, levels_only, limited
@@ -80,13 +81,14 @@ def independent_pixels(train: Split, test: Split) -> Tensor:
     return torch.cat(parts)
 
 
-def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Baseline]:
+def baselines(data: Data, latent_dim: int, test: Split | None = None, limit: int | None = None) -> list[Baseline]:
     """Every baseline that the data allows, fitted on its training split.
 
     Args:
         data: The data.
         latent_dim: Components of PCA: the size of the model's latent.
         test: Examples to measure on; default: the test split.
+        limit: Training examples at most, evenly spread, that they are fitted on; their rows tell it.
 
     Returns:
         Independent pixels and dequantised probabilistic PCA where the data has levels, PCA, the density of
@@ -102,11 +104,12 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Ba
         ['independent pixels', 'PCA', 'probabilistic PCA, dequantised', 'probabilistic PCA, density', 'LDA']
     """
     test = data.test if test is None else test
-    pca = fit_pca(data.train, latent_dim)
-    k, fitted = len(pca.variances), _fitted(pca.examples, len(data.train))
+    train, there = data.train if limit is None else spread(data.train, limit), len(data.train)
+    pca = fit_pca(train, latent_dim)
+    k, fitted = len(pca.variances), _fitted(pca.examples, there)
     rows = [_pca_row(pca, test, k, fitted)]
     if data.spec.levels is not None:
-        nll = independent_pixels(data.train, test)
+        nll = independent_pixels(train, test)
         bound = -ppca_bound(pca, test)
         note = f"k = {k}; values (level + u) / {data.spec.levels}, exact in expectation over the noise u{fitted}"
         counts = f"counts + 1 of every level of every entry{fitted}"
@@ -116,18 +119,18 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None) -> list[Ba
         note = f"k = {k}; exact optimum of a linear VAE; a density{fitted}"
         rows.append(_row("probabilistic PCA, density", -ppca_log_density(pca, test), test, "density", note))
     if test.labels is not None:
-        rows.extend(_discriminant_rows(data.train, test, test.labels.cpu()))
+        rows.extend(_discriminant_rows(train, there, test, test.labels.cpu()))
     return rows
 
 
-def _discriminant_rows(train: Split, test: Split, labels: Tensor) -> list[Baseline]:
+def _discriminant_rows(train: Split, there: int, test: Split, labels: Tensor) -> list[Baseline]:
     try:
         lda = fit_lda(train)
     except UsageError:  # no classes, or nothing that varies within them
         return []
     right = 100 * (lda_classes(lda, test) == labels).double()
     told = f"k = {len(lda.separation)}; finds the class of {Estimate.of(right)} % of the examples"
-    note = f"{told}; no reconstruction, no likelihood of x{_fitted(lda.examples, len(train))}"
+    note = f"{told}; no reconstruction, no likelihood of x{_fitted(lda.examples, there)}"
     return [Baseline("LDA", None, None, None, "none", note)]
 
 

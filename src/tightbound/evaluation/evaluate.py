@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -81,6 +81,7 @@ class Evaluation:
         proposals: For ``"auto"``, how many examples needed which proposals.
         bidirectional_gap: Nats between annealing's lower and upper bounds on a few simulated examples, where it was
             used.
+        nll_per_example: What ``nll`` is the mean of, nats, float64 ``(n,)``, in the order of the split.
     """
 
     elbo: Estimate | None
@@ -111,6 +112,7 @@ class Evaluation:
     decoder_noise: DecoderNoise | None = None
     proposals: dict[str, int] | None = None
     bidirectional_gap: Estimate | None = None
+    nll_per_example: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def headline(self) -> str:
@@ -123,8 +125,8 @@ class Evaluation:
         return f"{name} {'≤ ' if most else ''}{value} nats"
 
     def json(self) -> dict[str, Any]:
-        """As ``tightbound evaluate --json`` prints it."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """As ``tightbound evaluate --json`` prints it: everything but the single examples."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare}
         values: dict[str, Any] = {"headline": self.headline} | fields
         return {name: value.json() if hasattr(value, "json") else value for name, value in values.items()}
 
@@ -352,6 +354,7 @@ def _summary(task: _Task, measured: _Measured, notes: tuple[str, ...]) -> Evalua
         notes=notes,
         proposals=measured.proposals,
         bidirectional_gap=measured.gap,
+        nll_per_example=estimate and measure.offset - estimate.log_marginal.double().cpu(),
     )
 
 

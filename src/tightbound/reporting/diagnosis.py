@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..data import Split
-from ..evaluation import Diagnosis, Estimate, diagnose
+from ..evaluation import Diagnosis, Estimate
 from ..evaluation.decomposition import spread
 from ..evaluation.evaluate import untrained
 from ..randomness import fixed_noise
@@ -16,32 +16,48 @@ from ..recipes.two_stage import is_code_space
 from . import figures, page
 from .material import Material
 
-__all__ = ["section"]
+__all__ = ["section", "summary"]
 
 EXAMPLES = 1000
-"""Test examples that it is made of."""
+"""Test examples whose codes are drawn in the histograms."""
 DRAWS = 10
-"""Samples of each example's posterior in the histograms."""
-WORK = 3 * 10**9
-"""Entries that optimising the posteriors decodes at most."""
+"""Samples of each example's posterior there."""
 
 
 def section(m: Material) -> str:
     """The verdict, the ELBO taken apart, and the codes against the prior, as HTML."""
-    if m.evaluation.kl is None:
+    if not m.bounded:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
     if untrained(m.model):
         return page.paragraph("Nothing trained the posterior of this model, so there is nothing to diagnose.")
-    test = spread(m.test, EXAMPLES)
-    found = diagnose(m.model, test, gap_examples=_affordable(test), k=200, seed=m.seed, training=m.config.training)
+    if (found := m.diagnosis) is None:
+        return page.paragraph(_MISSING) + page.code(f"tightbound diagnose {m.folder.path}")
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
-    parts = [page.paragraph(words, "verdict"), _bars(found), _table(found), _codes(m, found, test)]
+    quick = "" if m.diagnosed else page.instructive(_quick(m, found), "quick")
+    test = spread(m.test, EXAMPLES)
+    parts = [page.instructive(words, "verdict"), quick, _bars(found), _table(found), _codes(m, found, test)]
     return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
 
 
-def _affordable(test: Split) -> int:
-    """So many examples whose posterior is optimised: 300 steps of 8 samples and twice 200 samples each."""
-    return max(10, min(100, WORK // (3000 * test.spec.dimensions)))
+def summary(m: Material) -> str:
+    """What is wrong in a few words, text."""
+    if not _is_possible(m):
+        return "there is nothing to diagnose"
+    return "not diagnosed yet" if m.diagnosis is None else m.diagnosis.verdict
+
+
+def _is_possible(m: Material) -> bool:
+    return m.bounded and not untrained(m.model)
+
+
+_MISSING = "Not diagnosed yet: it takes longer than a report may take. This fills the section:"
+
+
+def _quick(m: Material, found: Diagnosis) -> str:
+    there = len(m.whole)
+    some = f"{found.n:,}" if found.n == there else f"{found.n:,} of {there:,}"
+    few = f", {found.fit_n:,} of them for the gap" if found.fit_n else ""
+    return f"Diagnosed quickly, on {some} examples{few}: tightbound diagnose RUN takes more."
 
 
 def _bars(found: Diagnosis) -> str:
@@ -74,7 +90,7 @@ def _table(found: Diagnosis) -> str:
         ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
     ]
     shown = [[name, _cell(value), what] for name, value, what in rows if value is not None]
-    return page.table(["nats per example", "value ± standard error", "what it is"], shown, numbers=1)
+    return page.table(["nats per example", "value ± error", "what it is"], shown, numbers=1)
 
 
 def _cell(value: Estimate) -> str:
@@ -101,7 +117,10 @@ def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     both = np.concatenate([z[:, chosen], reference[:, chosen]])
     limits = (float(np.quantile(both, 0.001)), float(np.quantile(both, 0.999)))
     said = [f"z{d} · {kl[d]:.2f} nats" if len(kl) else f"z{d}" for d in chosen.tolist()]
-    panels = [(name, z[:, d], reference[:, d]) for name, d in zip(said, chosen.tolist(), strict=True)]
+    drawn = [figures.svg(figures.density(z[:, d], reference[:, d], limits)) for d in chosen.tolist()]
+    panels = [
+        page.figure(page.plot(svg, f"codes and prior of {name}"), name) for svg, name in zip(drawn, said, strict=True)
+    ]
     most_used = "largest KL" if len(kl) else "largest variance of the posterior's mean"
-    title = f"Codes of all examples against the prior, in the dimensions with the {most_used}"
-    return page.figure(page.plot(figures.svg(figures.densities(panels, limits)), alt=title), title)
+    title = f"The codes of all examples, and in outline the prior, in the dimensions with the {most_used}:"
+    return page.paragraph(title, "soft") + page.tag("div", *panels, class_="panels")

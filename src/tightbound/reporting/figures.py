@@ -1,8 +1,7 @@
 """The figures of a report, drawn without any global state of matplotlib.
 
-Convention: a figure has a transparent ground; one of lines has dark ink, which a page inverts on dark paper, one of
-many points grey ink and colours that are seen on either.
-Colours are told apart with every common kind of colour blindness.
+Convention: a figure has a transparent ground and dark ink, for which a page puts its own; that of a PNG is grey, and
+its colours are seen on light and dark.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -19,12 +19,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .colors import color_of, mark_of
+from .inline import inlined
+
 __all__ = [
-    "CLASS_COLORS",
-    "CLASS_MARKS",
+    "BLUE",
+    "ORANGE",
+    "WIDTH",
     "curve",
-    "densities",
+    "density",
     "dimension_bars",
+    "histogram",
     "png",
     "scatter",
     "settled_limits",
@@ -36,25 +41,10 @@ Array = npt.NDArray[np.float64]
 Line = tuple[str, Array, Array]
 
 _INK, _GREY, _PALE = "#333333", "#808080", "#b8b8b8"
-_BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"
-_LINES = {"train": (_BLUE, "-", 1.4), "validation": (_ORANGE, "-", 1.8), "objective": (_GREEN, ":", 1.4)}
-
-# Ten colours in the order of Matthew Petroff, Accessible Color Sequences for Data Visualization (2021).
-CLASS_COLORS = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
-)
-"""Colours of classes, in turn."""
-CLASS_MARKS = {"o": "●", "^": "▲", "s": "■", "D": "◆"}
-"""Markers of classes, one for each turn of the colours, as matplotlib and as a text writes them."""
+BLUE, ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"
+WIDTH = 5.4
+"""Inches of what takes a column: its letters can be read on a telephone, and are not huge on a desk."""
+_LINES = {"train": (BLUE, "-", 1.4), "validation": (ORANGE, "-", 1.8), "objective": (_GREEN, ":", 1.4)}
 
 
 def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None = None) -> Figure:
@@ -87,7 +77,7 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
 
 
 def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Limits that show what the lines do after the first fifth of the steps, or None where they may show everything.
+    """Limits that show what the lines do after the first fifth of their steps, or None where they may show everything.
 
     Example:
         >>> steps = np.arange(1.0, 101.0)
@@ -96,8 +86,7 @@ def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
         True
     """
     values = np.concatenate([y for _, _, y in lines])
-    last = max((x.max() for _, x, _ in lines if len(x)), default=0.0)
-    late = np.concatenate([y[x > last / 5] for _, x, y in lines])
+    late = np.concatenate([y[x > x.max(initial=0.0) / 5] for _, x, y in lines])
     values, late = values[np.isfinite(values)], late[np.isfinite(late)]
     if len(late) < 3:
         return None
@@ -117,19 +106,19 @@ def dimension_bars(values: Sequence[float], active: Sequence[bool], ylabel: str)
         ylabel: What the values are, with their unit.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
-    figure, axes = _empty(8.6, 2.9)
+    figure, axes = _empty(WIDTH, 2.9)
     places = np.arange(len(order))
     used = np.asarray(active)[order]
     heights = np.asarray(values)[order]
-    for mask, color, name in ((used, _BLUE, "active"), (~used, _PALE, "not active")):
+    for mask, color, name in ((used, BLUE, "active"), (~used, _PALE, "not active")):
         if mask.any():
             axes.bar(places[mask], heights[mask], width=0.8, color=color, label=f"{name} ({mask.sum()})")
     axes.set_xlim(-0.8, max(len(order), 6) - 0.2)
     axes.set_ylabel(ylabel)
     axes.set_xlabel("latent dimension, sorted")
     if len(order) <= 40:
-        axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 20 else 90)
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+        axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 12 else 90)
+    axes.legend(frameon=False, fontsize=9.5, labelcolor=_INK)
     return figure
 
 
@@ -140,46 +129,66 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
         bars: Name of each, and the names and values of its parts.
         xlabel: What the values are, with their unit.
     """
-    figure, axes = _empty(8.6, 0.7 + 0.75 * len(bars))
+    figure, axes = _empty(WIDTH, 0.8 + 1.15 * len(bars))
     for place, (_, parts) in enumerate(bars):
         left = 0.0
-        for i, ((name, value), color) in enumerate(zip(parts, (_BLUE, _ORANGE, _GREEN), strict=False)):
+        for i, ((name, value), color) in enumerate(zip(parts, (BLUE, ORANGE, _GREEN), strict=False)):
             width = max(value, 0.0)
             axes.barh(place, width, left=left, height=0.5, color=color)
             where = axes.get_yaxis_transform()  # x in shares of the width, y in bars
             text = f"■ {name} {value:.2f}"
-            axes.text(0.36 * i, place - 0.3, text, fontsize=8, color=color, transform=where, parse_math=False)
+            above = place - 0.31 - 0.21 * (len(parts) - 1 - i)
+            axes.text(0, above, text, fontsize=9.5, color=color, transform=where, parse_math=False)
             left += width
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])
-    axes.set_ylim(len(bars) - 0.5, -0.65)
+    axes.set_ylim(len(bars) - 0.7, -0.8)
     axes.set_xlabel(xlabel)
     return figure
 
 
-def densities(panels: Sequence[tuple[str, Array, Array]], limits: tuple[float, float]) -> Figure:
-    """The values of several dimensions as histograms, each over its reference.
+def density(values: Array, reference: Array, limits: tuple[float, float]) -> Figure:
+    """The values of one dimension as a histogram over the outline of its reference.
 
     Args:
-        panels: Title, values and values of the reference of each.
-        limits: Range of all.
+        values: ``(n,)``.
+        reference: ``(m,)``.
+        limits: Range of both.
     """
-    figure = Figure(figsize=(8.6, 2.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
+    figure, axes = _empty(1.9, 1.5)
     edges = np.linspace(*limits, 41).tolist()
-    for i, (title, values, reference) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
-        axes.patch.set_alpha(0)
-        axes.hist(reference, edges, density=True, histtype="step", color=_INK, lw=1.2, label="prior")
-        axes.hist(values, edges, density=True, color=_BLUE, alpha=0.7, label="codes")
-        axes.set_title(title, fontsize=9, color=_INK)
-        axes.set_yticks([])
-        axes.tick_params(labelsize=7, colors=_INK)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(_PALE)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, labelcolor=_INK, loc="outside lower center", ncols=2)
+    axes.hist(reference, edges, density=True, histtype="step", color=_INK, lw=1.2)
+    axes.hist(values, edges, density=True, color=BLUE, alpha=0.7)
+    axes.grid(False)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.spines["left"].set_visible(False)
+    return figure
+
+
+def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | None = None) -> Figure:
+    """How many examples have which value, and their mean.
+
+    Args:
+        values: ``(n,)``.
+        mean: The mean in words.
+        label: What the values are, with their unit.
+        other: Another unit and its factor, for a second axis.
+    """
+    figure, axes = _empty(WIDTH, 2.9)
+    axes.hist(values, int(np.clip(2 * len(values) ** (1 / 3), 8, 60)), color=BLUE, alpha=0.8)
+    axes.axvline(values.mean(), color=ORANGE, lw=1.6)
+    axes.set_title(mean, fontsize=10, color=ORANGE)
+    axes.set_xlabel(label)
+    axes.set_ylabel("examples")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if other is not None:
+        name, factor = other
+        there, back = (lambda x: np.multiply(x, factor)), (lambda x: np.divide(x, factor))
+        second = axes.secondary_xaxis("top", functions=(there, back))
+        second.set_xlabel(name, fontsize=10, color=_GREY)
+        second.tick_params(labelsize=9.5, colors=_GREY)
+        second.spines["top"].set_color(_PALE)
+        axes.title.set_y(1.0)
     return figure
 
 
@@ -193,9 +202,9 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
         axis_names: Names of the axes; None where the axes mean nothing.
     """
     figure, axes = _empty(4.3, 4.1, ink=_GREY)
-    size = float(np.clip(4000 / max(len(points), 1), 4, 24))
+    size = float(np.clip(6000 / max(len(points), 1), 5, 28))
     if labels is None:
-        axes.scatter(points[:, 0], points[:, 1], s=size, color=_BLUE, alpha=0.6, lw=0)
+        axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.6, lw=0)
     else:
         _classes(axes, points, labels, names, size)
     if axis_names is None:
@@ -207,12 +216,9 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
 
 
 def _classes(axes: Axes, points: Array, labels: Array, names: Sequence[str], size: float) -> None:
-    marks = list(CLASS_MARKS)
     for label in np.unique(labels).astype(int):
         own = points[labels == label]
-        color = _PALE if label < 0 else CLASS_COLORS[label % len(CLASS_COLORS)]
-        mark = "o" if label < 0 else marks[label // len(CLASS_COLORS) % len(marks)]
-        axes.scatter(own[:, 0], own[:, 1], s=size, color=color, marker=mark, alpha=0.75, lw=0)
+        axes.scatter(own[:, 0], own[:, 1], s=size, color=color_of(label), marker=mark_of(label), alpha=0.9, lw=0)
     if len(names) <= 20 and all(name.isascii() and len(name) <= 12 for name in names):
         for label in np.unique(labels[labels >= 0]).astype(int).tolist():
             own = points[labels == label]
@@ -231,9 +237,10 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    axes.tick_params(labelsize=8, colors=ink)
-    axes.xaxis.label.set(fontsize=9, color=ink)
-    axes.yaxis.label.set(fontsize=9, color=ink)
+    small = 9.5 if width == WIDTH else 8
+    axes.tick_params(labelsize=small, colors=ink)
+    axes.xaxis.label.set(fontsize=small + 1, color=ink)
+    axes.yaxis.label.set(fontsize=small + 1, color=ink)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -243,9 +250,10 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def svg(figure: Figure) -> bytes:
-    """A figure as SVG, its text as outlines, so that it looks the same everywhere."""
-    return _printed(figure, format="svg", metadata={"Date": None})
+def svg(figure: Figure) -> str:
+    """A figure as an element of a page: text as text, in the page's typeface, ink in its colour."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tightbound"}):
+        return inlined(_printed(figure, format="svg", metadata={"Date": None}))
 
 
 def png(figure: Figure) -> bytes:

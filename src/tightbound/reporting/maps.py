@@ -22,11 +22,14 @@ class View:
         title: How they came there.
         points: ``(n, 2)``.
         axes: Names of the axes; None where they mean nothing.
+        plane: Where the points' axes lie among the codes: a code ``(d,)`` at (0, 0) and two directions ``(2, d)``; None
+            where there is no such plane.
     """
 
     title: str
     points: Array
     axes: tuple[str, str] | None
+    plane: tuple[Array, Array] | None = None
 
 
 def flat_views(codes: Array) -> tuple[list[View], str]:
@@ -53,12 +56,13 @@ def flat_views(codes: Array) -> tuple[list[View], str]:
 
 def _plane(codes: Array) -> View:
     if codes.shape[1] == 2:
-        return View("the latent space itself, which has two dimensions", codes, ("z0", "z1"))
+        plane = np.zeros(2), np.eye(2)
+        return View("the latent space itself, which has two dimensions", codes, ("z0", "z1"), plane)
     centred = codes - codes.mean(0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     share = (singular[:2] ** 2).sum() / (singular**2).sum()
-    points = centred @ directions[:2].T
-    return View(f"PCA: {100 * share:.0f} % of the variance", points, ("first component", "second component"))
+    title, axes = f"PCA: {100 * share:.0f} % of the variance", ("first component", "second component")
+    return View(title, centred @ directions[:2].T, axes, (codes.mean(0), directions[:2]))
 
 
 def tsne(codes: Array) -> Array:

@@ -1,10 +1,11 @@
-"""What a report is made of: a run, its data, what was measured, and the codes of the measured examples."""
+"""What a report is made of: a run, its data, what was measured, and the codes of the examples that it shows."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,21 @@ from torch import Tensor
 
 from .. import runs
 from ..data import Data, DataSpec, Split
-from ..errors import CheckpointError, DataError, UsageError
-from ..evaluation import DecoderNoise, Estimate, Evaluation, SampleQuality, evaluate
+from ..errors import DataError, UsageError
+from ..evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
+from ..evaluation.decomposition import spread
 from ..evaluation.latents import posterior_means
+from ..evaluation.passes import terms_of_the_first
 from ..models.latent import LatentVariableModel
 from ..randomness import fixed_noise
 from ..runs import RunConfig, RunFolder
 from ..training.device import find_device
+from .quick import Plan, measure_pace, plan_diagnosis, plan_evaluation, quick_diagnosis, quick_evaluation
 
-__all__ = ["Material", "gather"]
+__all__ = ["SHOWN", "Material", "gather"]
 
-WORK = 10**10
-"""An evaluation that nobody asked for decodes at most so many entries: examples times samples times dimensions."""
-SAMPLES = 1000
-"""Samples of each that it begins with."""
+SHOWN = 2000
+"""Test examples at most, evenly spread, that pictures and maps are made of."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class Material:
         model: Its model, in evaluation mode.
         data: Its data, or other data.
         learned: What it has learned from; None where that is not there.
-        test: The examples that ``evaluation`` is of.
-        evaluation: What was measured.
+        test: The examples that are shown: of the test split, or of what other data has in its place.
+        measured: The examples that ``evaluation`` is of.
+        evaluation: What was measured; None where nothing was, and nothing may be.
         codes: Posterior means of ``test``, ``(n, d)``.
         seed: Seed of all noise.
+        stored: Whether ``evaluation`` was stored in the run folder; else it is a quick one.
+        diagnosed: A diagnosis that was stored there.
+        seconds: That are left for a quick diagnosis.
     """
 
     folder: RunFolder
@@ -51,9 +57,13 @@ class Material:
     data: Data
     learned: Data | None
     test: Split
-    evaluation: Evaluation
+    measured: Split
+    evaluation: Evaluation | None
     codes: Tensor
     seed: int = 0
+    stored: bool = True
+    diagnosed: Diagnosis | None = None
+    seconds: float = 0.0
 
     @property
     def spec(self) -> DataSpec:
@@ -64,6 +74,26 @@ class Material:
     def other(self) -> bool:
         """Whether the data is known to be another than what the model was trained on."""
         return bool(self.config.fingerprint) and self.config.fingerprint != self.data.fingerprint
+
+    @property
+    def whole(self) -> Split:
+        """All the examples that could be measured."""
+        return self.data.split(self.data.default)
+
+    @property
+    def shown(self) -> Tensor:
+        """Which of all examples ``test`` is."""
+        return _spread(len(self.whole), len(self.test))
+
+    def of_the_measured(self) -> Material:
+        """The same, to show the examples that ``evaluation`` is of."""
+        return dataclasses.replace(self, test=self.measured)
+
+    @property
+    def kl_per_dimension(self) -> tuple[float, ...] | None:
+        """The KL of each latent dimension, where it was measured and can be told apart."""
+        wise = self.evaluation and self.evaluation.kl_per_dimension
+        return wise if wise is not None and len(wise) == self.codes.shape[1] else None
 
     @property
     def labels(self) -> Tensor | None:
@@ -81,6 +111,31 @@ class Material:
         """Indices of so many examples, taken evenly, because a folder's examples lie in the order of their class."""
         return _spread(len(self.test), count)
 
+    def by_class(self, count: int) -> Tensor:
+        """Indices of so many examples, one of each class in turn; without labels, taken evenly."""
+        if self.labels is None:
+            return self.spread(count)
+        own = [(self.labels == label).nonzero().flatten().tolist() for label in self.labels.unique().tolist()]
+        turns = range(max(map(len, own)))
+        return torch.tensor([one[turn] for turn in turns for one in own if turn < len(one)][:count])
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether there is an ELBO, and latents that it can be taken apart for."""
+        return self.codes.shape[1] > 0 and terms_of_the_first(self.model, self.test).bounded
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """The stored diagnosis, or a quick one where there is time for it."""
+        if self.diagnosed is not None or self.seconds <= 0:
+            return self.diagnosed
+        plan = plan_diagnosis(self.model, self.test, self.seconds, measure_pace(self.model, self.test))
+        if plan is None:
+            return None
+        optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised else ""
+        _say(plan, self.test, f"a quick diagnosis{optimised}", "diagnose", self.folder)
+        return quick_diagnosis(self.model, self.test, plan, self.seed, self.config.training)
+
 
 def gather(
     run: str | Path,
@@ -88,38 +143,68 @@ def gather(
     model: LatentVariableModel | None = None,
     k: int | None = None,
     *,
+    quick: float = 10.0,
     device: str = "auto",
     seed: int = 0,
 ) -> Material:
-    """Loads a run and its data, and measures what has not been measured.
+    """Loads a run and its data, and measures on a few examples what has not been measured.
 
     Args:
         run: The run folder.
-        data: Other data than the run's own; what was measured of that is neither read nor kept.
+        data: Other data than the run's own; what was measured of that is not read.
         model: For a model put together by hand, one of the same parts.
         k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
+        quick: Seconds for all that is measured; 0: nothing is.
         device: Where to compute.
         seed: Seed of all noise.
 
     Raises:
         CheckpointError: If the folder holds no complete run.
         DataError: If its data cannot be loaded.
-        UsageError: If the data is not known, has changed, or does not fit the model, or there is no such device.
+        UsageError: If the data is not known, has changed, or does not fit the model, there is no such device, the
+            seconds are no such number, or samples are asked for and no second to draw them.
     """
+    _check(quick, k)
     folder, place = RunFolder(Path(run)), find_device(device)
     with fixed_noise():  # building a model draws initial weights
         config, loaded = folder.config(), runs.load(run, model).to(place)
     found = runs.load_run_data(run, data)
-    there = found.split(found.default)
-    evaluation = _read(folder, len(there), k) if data is None else None
-    test = (there if evaluation else _affordable(there, SAMPLES if k is None else k)).to(place)
-    if evaluation is None:
-        evaluation = evaluate(loaded, test, k, seed=seed)
-        if data is None and len(test) == len(there):
-            _keep(folder, evaluation, loaded.loaded_weights)
+    whole = found.split(found.default)
+    test = spread(whole, SHOWN).to(place)
+    evaluation, diagnosed = (None, None) if data is not None else (_read(folder, len(whole), k), _diagnosed(folder))
+    stored, measured, left = evaluation is not None, whole, quick
+    if evaluation is None and quick > 0:
+        plan = plan_evaluation(loaded, whole, k, quick if diagnosed else quick / 2, measure_pace(loaded, test))
+        _say(plan, whole, _samples(plan), "evaluate", folder)
+        measured, left = spread(whole, plan.examples).to(place), quick - plan.seconds
+        evaluation = quick_evaluation(loaded, measured, plan, seed)
     codes = posterior_means(loaded, test, seed=seed)[0]
     learned = _learned(run) if found.new else found
-    return Material(folder, config, loaded, found, learned, test, evaluation, codes, seed)
+    parts = (folder, config, loaded, found, learned, test, measured, evaluation, codes)
+    return Material(*parts, seed=seed, stored=stored, diagnosed=diagnosed, seconds=left)
+
+
+def _check(quick: float, k: int | None) -> None:
+    if not 0 <= quick < float("inf"):
+        raise UsageError("A quick measurement takes a number of seconds.", got=quick, expected="0 or more")
+    if quick == 0 and k is not None:
+        raise UsageError(
+            "Importance samples are asked for, and no second to draw them.",
+            got=f"-k {k} --quick 0",
+            remedy="Leave out one of the two, or evaluate first: tightbound evaluate RUN -k N.",
+        )
+
+
+def _samples(plan: Plan) -> str:
+    return "a quick evaluation" if plan.k is None else f"a quick evaluation, {plan.k:,} samples of each"
+
+
+def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -> None:
+    """What is about to be measured: nobody asked for it by name."""
+    there = "" if plan.examples == len(split) else f" of {len(split):,}"
+    seconds = f"{max(1, round(plan.seconds))} s at most"
+    text = f"measuring {plan.examples:,}{there} {split.name} examples, about {seconds}: {what}"
+    print(f"{text} (not stored; tightbound {command} {folder.path} measures more; --quick 0: nothing)", file=sys.stderr)
 
 
 def _learned(run: str | Path) -> Data | None:
@@ -130,22 +215,8 @@ def _learned(run: str | Path) -> Data | None:
         return None
 
 
-def _keep(folder: RunFolder, evaluation: Evaluation, weights: str) -> None:
-    """Stores an evaluation, or says why not: the page shows it all the same."""
-    try:
-        folder.write_evaluation(evaluation.json(), weights)
-    except CheckpointError as error:
-        print(f"note: the evaluation is not stored. {error}", file=sys.stderr)
-
-
 def _spread(there: int, count: int) -> Tensor:
     return torch.linspace(0, there - 1, min(count, there), dtype=torch.float64).round().long()
-
-
-def _affordable(test: Split, k: int) -> Split:
-    """All examples, or as many at even distances as :data:`WORK` allows."""
-    most = max(200, WORK // max(1, k * test.spec.dimensions))
-    return test if len(test) <= most else test.subset(_spread(len(test), most))
 
 
 def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
@@ -156,8 +227,9 @@ def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
     taken = None if found["method"] == "auto" else found["k"]
     if k not in (None, taken) and found["elbo"] is not None:  # without an ELBO, one sample says all
         return None
-    names = [field.name for field in dataclasses.fields(Evaluation) if field.name in found]
-    return Evaluation(**{name: _field(name, found[name]) for name in names})
+    names = [field.name for field in dataclasses.fields(Evaluation) if field.compare and field.name in found]
+    told = {name: _field(name, found[name]) for name in names}
+    return Evaluation(**told, nll_per_example=folder.read_nlls(found))
 
 
 def _field(name: str, value: Any) -> Any:
@@ -166,3 +238,11 @@ def _field(name: str, value: Any) -> Any:
         kind: Any = Estimate if "value" in parts else DecoderNoise if "data_std" in parts else SampleQuality
         return kind(**parts)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _diagnosed(folder: RunFolder) -> Diagnosis | None:
+    """What was diagnosed of these very weights."""
+    if (found := folder.read_diagnosis()) is None:
+        return None
+    names = [field.name for field in dataclasses.fields(Diagnosis)]
+    return Diagnosis(**{name: _field(name, found[name]) for name in names})

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, features
 
+from . import inline
+from .glossary import marked, tips
 from .sheet import opaque
 
 __all__ = [
+    "Section",
     "box",
     "code",
     "escape",
     "figure",
+    "folded",
+    "instructive",
     "legend",
     "page",
     "paragraph",
     "picture",
     "plot",
-    "section",
     "strips",
     "table",
     "tag",
     "tiles",
     "wide",
 ]
+
+STYLES = ("style.css", "figures.css")
+SCRIPTS = ("page.js", "map.js")
+"""Files beside this one that a page holds."""
+
+
+_COMMAND = re.compile(r"(tightbound [a-z-]+ RUN|--[a-z][a-z-]*(?: [\d.]+(?![\d%]))*)")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading, which folds away.
+
+    Args:
+        title: Its heading, text.
+        content: HTML.
+        summary: One line of text that is seen beside the heading, folded or not.
+        folded: Whether it is at first.
+    """
+
+    title: str
+    content: str
+    summary: str = ""
+    folded: bool = False
 
 
 def escape(text: object) -> str:
@@ -47,13 +78,14 @@ def tag(name: str, *content: str, **attributes: object) -> str:
     Args:
         name: Its tag.
         *content: HTML.
-        **attributes: Texts; a trailing underscore is dropped, an attribute that is None left out.
+        **attributes: Texts; a trailing underscore is dropped, one within becomes a hyphen, an attribute that is None
+            is left out.
 
     Example:
         >>> tag("p", "x &lt; y", class_='"soft"')
         '<p class="&quot;soft&quot;">x &lt; y</p>'
     """
-    given = {key.rstrip("_"): value for key, value in attributes.items() if value is not None}
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     words = [name, *(f'{key}="{escape(value)}"' for key, value in given.items())]
     closing = "" if name == "img" else f"{''.join(content)}</{name}>"
     return f"<{' '.join(words)}>{closing}"
@@ -64,9 +96,17 @@ def paragraph(text: str, class_: str | None = None) -> str:
     return tag("p", escape(text), class_=class_)
 
 
-def section(title: str, *content: str) -> str:
-    """HTML under a heading, which the page's navigation finds."""
-    return tag("section", tag("h2", escape(title)), *content, id=anchor(title))
+def instructive(text: str, class_: str | None = None) -> str:
+    """A paragraph of text in which commands and options stand out, each in one piece."""
+    return tag("p", _COMMAND.sub(r"<code>\1</code>", escape(text)), class_=class_)
+
+
+def _section(part: Section) -> str:
+    """The place that a link leads to lies within what folds, so that browsers unfold it by themselves."""
+    summary = tag("span", escape(part.summary), class_="soft") if part.summary else ""
+    head = tag("summary", tag("h2", escape(part.title)), summary)
+    content = tag("div", marked(part.content), id=anchor(part.title), class_="content")
+    return tag("section", tag("details", head, content, open=None if part.folded else ""))
 
 
 def anchor(title: str) -> str:
@@ -81,21 +121,27 @@ def box(title: str, lines: Sequence[str], kind: str = "warning") -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0, model: int | None = None) -> str:
-    """A table of texts.
+    """A table of texts, whose rows become cards where there is no room for columns.
 
     Args:
-        head: Titles of the columns.
+        head: Titles of the columns; that of the first, which names the rows, may be empty.
         rows: Texts of the cells.
         numbers: How many columns after the first hold numbers.
         model: A row that stands out.
     """
+    kinds = ["number" if 1 <= i <= numbers else None for i in range(len(head))]
+    titles = [tag("th", escape(text), class_=kind, scope="col") for text, kind in zip(head, kinds, strict=True)]
+    lines = [_row(head, row, kinds, "model" if i == model else None) for i, row in enumerate(rows)]
+    return wide(tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *lines)))
 
-    def cells(kind: str, row: Sequence[str]) -> str:
-        classes = ["number" if 1 <= i <= numbers else None for i in range(len(row))]
-        return "".join(tag(kind, escape(text), class_=c) for text, c in zip(row, classes, strict=True))
 
-    lines = [tag("tr", cells("td", row), class_="model" if i == model else None) for i, row in enumerate(rows)]
-    return wide(tag("table", tag("thead", tag("tr", cells("th", head))), tag("tbody", *lines)))
+def _row(head: Sequence[str], row: Sequence[str], kinds: Sequence[str | None], class_: str | None) -> str:
+    """Each cell tells the title of its column, which a card has no other place for."""
+    cells = [
+        tag("td", escape(text), class_=kind, data_label=title)
+        for title, text, kind in zip(head[1:], row[1:], kinds[1:], strict=True)
+    ]
+    return tag("tr", tag("th", escape(row[0]), scope="row"), *cells, class_=class_)
 
 
 def code(text: str) -> str:
@@ -103,24 +149,22 @@ def code(text: str) -> str:
     return tag("pre", tag("code", escape(text)))
 
 
-def plot(data: bytes, alt: str) -> str:
-    """A figure of :mod:`~tightbound.reporting.figures`, embedded; lines of an SVG turn light on dark paper."""
-    if data.startswith(b"\x89PNG"):
-        return _image(data, "png", alt, "map")
-    return _image(data, "svg+xml", alt, "plot")
+def plot(svg: str, alt: str) -> str:
+    """A figure of :mod:`~tightbound.reporting.figures`, a part of the page, and the same in words."""
+    return inline.title(svg, alt)
 
 
 def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
-    """Pixels, embedded: exact as PNG, or a fraction of that as JPEG.
+    """Pixels, embedded: exact as PNG, or a fraction of that as WebP, or as JPEG where Pillow has none.
 
     Args:
         image: What to show, with transparency.
         alt: The same in words.
-        lossy: Whether it may be JPEG.
+        lossy: Whether it is of photographs, which need not be exact.
     """
-    buffer, kind = io.BytesIO(), "jpeg" if lossy else "png"
-    (opaque(image) if lossy else image).save(buffer, format=kind, quality=90, optimize=True)
-    return _image(buffer.getvalue(), kind, alt, "pixels", width=image.width)
+    buffer, kind = io.BytesIO(), ("webp" if features.check("webp") else "jpeg") if lossy else "png"
+    (opaque(image) if kind == "jpeg" else image).save(buffer, format=kind, quality=88, optimize=True)
+    return _image(buffer.getvalue(), kind, alt, "pixels photo" if lossy else "pixels", width=image.width)
 
 
 def _image(data: bytes, kind: str, alt: str, class_: str, width: int | None = None) -> str:
@@ -160,17 +204,35 @@ def legend(entries: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def page(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole page.
+def folded(title: str, content: str) -> str:
+    """HTML under a line of text that unfolds it."""
+    return tag("details", tag("summary", escape(title)), content, class_="more")
+
+
+def page(title: str, head: str, sections: Sequence[Section]) -> str:
+    """A whole page: its head, the contents, the sections, and what the words in it mean.
 
     Args:
         title: Its title, text.
         head: HTML above all sections.
-        sections: Title (text) and content (HTML) of each.
+        sections: What comes under headings.
     """
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf8")
-    links = [tag("a", escape(name), href=f"#{anchor(name)}") for name, _ in sections]
-    body = [tag("header", head), tag("nav", *links), tag("main", *(section(*s) for s in sections))]
+    links = [tag("a", escape(part.title), href=f"#{anchor(part.title)}") for part in sections]
+    head = tag("header", marked(head))
+    parts = [head, tag("nav", *links, aria_label="Contents"), tag("main", *map(_section, sections))]
+    script = "\n".join(map(str.strip, _files(SCRIPTS).splitlines()))
+    body = tag("body", *parts, tips("".join(parts)), f"<script>{script}</script>")
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    top = tag("head", meta, tag("title", escape(title)), f"<style>\n{style}</style>")
-    return "<!DOCTYPE html>\n" + tag("html", top, tag("body", *body), lang="en") + "\n"
+    top = tag("head", meta, _policy(script), tag("title", escape(title)), f"<style>\n{_files(STYLES)}</style>")
+    return "<!DOCTYPE html>\n" + tag("html", top, body, lang="en") + "\n"
+
+
+def _files(names: Sequence[str]) -> str:
+    return "".join(Path(__file__).with_name(name).read_text(encoding="utf8") for name in names)
+
+
+def _policy(script: str) -> str:
+    """That a browser shall fetch nothing and run no script but this."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'

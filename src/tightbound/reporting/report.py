@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..checkpoint import write_atomically
 from ..data import Data
+from ..evaluation.baselines import Baseline
 from ..models.latent import LatentVariableModel
-from . import diagnosis, page, tables, visuals
+from ..progress import progress
+from . import diagnosis, page, surprise, tables, visuals
+from .headline import cards, latents, measured, title, verdict, warnings
+from .hero import hero
+from .latent_map import latent_map
 from .material import Material, gather
+from .page import Section
+from .settings import configuration, differing, reproduction, trained
 
 __all__ = ["write_report"]
 
@@ -19,21 +28,24 @@ def write_report(
     data: Data | str | Path | None = None,
     model: LatentVariableModel | None = None,
     k: int | None = None,
+    quick: float = 10.0,
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
     """Writes ``report.html`` into a run folder: one page that needs nothing but itself.
 
-    It shows ``evaluation.json`` where that is of the run's weights and its whole test split; otherwise it evaluates,
-    on so many test examples as take a few minutes at most, and writes that file if those are all.
+    It shows ``evaluation.json`` and ``diagnosis.json`` where these are of the run's weights. What is missing it
+    measures on as many test examples as there is time for, says so on the page and on standard error, and stores
+    nothing of it.
 
     Args:
         run: The run folder.
-        data: Other data than the run's own, or where that is now; ``evaluation.json`` is then left alone.
+        data: Other data than the run's own, or where that is now; what is stored is then not shown.
         model: For a model put together by hand, one of the same parts.
         k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
+        quick: Seconds for all that is measured; 0: nothing is.
         device: Where to compute: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        seed: Seed of all noise, of the pictures and of an evaluation that it makes.
+        seed: Seed of all noise, of the pictures and of what it measures.
 
     Returns:
         The page.
@@ -42,7 +54,7 @@ def write_report(
         CheckpointError: If the folder holds no complete run, or the page cannot be written.
         DataError: If the run's data cannot be loaded.
         UsageError: If the data is not known, has changed since the run was trained, or does not fit the model, or
-            there is no such device.
+            there is no such device, or k is given and no second to draw samples.
 
     Example:
         >>> import tempfile, tightbound as tb
@@ -51,29 +63,45 @@ def write_report(
         >>> write_report(run, k=2).name
         'report.html'
     """
-    m = gather(run, data, model, k, device=device, seed=seed)
-    rows = tables.comparison(m)
-    numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
-    latent = m.codes.shape[1] > 0
-    sections = [
-        ("Evaluation", numbers),
-        *([("Diagnosis", diagnosis.section(m)), ("Reconstructions", visuals.reconstructions(m))] if latent else []),
-        ("Samples", visuals.samples(m)),
-        *(_of_latents(m) if latent else []),
-        ("Training", visuals.curves(m)),
-        ("Configuration", tables.configuration(m)),
-        ("How to reproduce it", tables.reproduction(m)),
-    ]
-    title = f"{tables.recipe_name(m)} on {m.spec.name}"
-    text = page.page(title, tables.heading(m, rows), sections)
+    m = gather(run, data, model, k, quick=quick, device=device, seed=seed)
+    sections, rows = list[Section](), tables.comparison(m)
+    head = page.tag("h1", page.escape(title(m))) + page.paragraph(verdict(m, rows), "verdict")
+    head += hero(m) + cards(m) + warnings(m)
+    with progress("report", 12 if m.codes.shape[1] else 6) as advance:
+        for part in _sections(m, rows):
+            sections.append(part)
+            advance()
+    text = page.page(title(m), head, sections)
     write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, "utf8", "replace"))
     return m.folder.report
 
 
-def _of_latents(m: Material) -> list[tuple[str, str]]:
-    return [
-        ("Interpolations", visuals.interpolations(m)),
-        ("Traversals", visuals.traversals(m)),
-        ("Latent map", visuals.latent_map(m)),
-        ("Latent dimensions", visuals.activity(m)),
-    ]
+def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
+    """Pictures first, open; numbers behind them, folded, with a line of what is in them."""
+    told = surprise.told(m.of_the_measured())
+    latent, bare = m.codes.shape[1] > 0, not m.spec.image
+    empty = "nothing to draw" if bare else ""
+    if latent:
+        yield Section("Reconstructions", visuals.reconstructions(m), empty, folded=bare)
+    yield Section("Samples", visuals.samples(m), empty, folded=bare)
+    if latent:
+        yield Section("Latent map", latent_map(m, _of_the_shown(m, told)))
+        yield Section("Interpolations", visuals.interpolations(m), empty, folded=bare)
+        yield Section("Traversals", visuals.traversals(m), empty, folded=bare)
+        yield Section("Latent dimensions", visuals.activity(m), latents(m), folded=True)
+    kept = "" if told else "no number of each is kept"
+    yield Section("Single examples", surprise.examples(m.of_the_measured(), told), kept, folded=told is None)
+    numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
+    yield Section("Evaluation", numbers, measured(m), folded=True)
+    if latent:
+        yield Section("Diagnosis", diagnosis.section(m), diagnosis.summary(m), folded=True)
+    yield Section("Training", visuals.curves(m), trained(m), folded=True)
+    yield Section("How to reproduce it", reproduction(m), "the command, and the versions", folded=True)
+    yield Section("Configuration", configuration(m), differing(m), folded=True)
+
+
+def _of_the_shown(m: Material, told: surprise.Told | None) -> surprise.Told | None:
+    """The numbers of the examples that maps show, where all have been measured."""
+    if told is None or len(told.values) != len(m.whole):
+        return None
+    return dataclasses.replace(told, values=told.values[m.shown])

@@ -7,12 +7,13 @@ dark, and reduces large ones, because a page holds them all.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["opaque", "sheet"]
+__all__ = ["opaque", "sheet", "to_bytes"]
 
 GAP, LEAST, MOST = 4, 48, 96
 """Pixels between pictures, and of their longer side: small ones are magnified, large ones reduced."""
@@ -29,7 +30,7 @@ def sheet(images: Tensor, columns: int) -> Image.Image:
         >>> sheet(torch.rand(3, 1, 8, 8), columns=2).size
         (100, 100)
     """
-    images = _sized(images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1))
+    images = _sized(images.detach().float().cpu())
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     cells = torch.zeros(rows * columns, 4, height + GAP, width + GAP)
@@ -37,7 +38,17 @@ def sheet(images: Tensor, columns: int) -> Image.Image:
     cells[:n, 3, :height, :width] = 1
     pixels = cells.reshape(rows, columns, 4, height + GAP, width + GAP).permute(0, 3, 1, 4, 2)
     pixels = pixels.reshape(rows * (height + GAP), columns * (width + GAP), 4)[:-GAP, :-GAP]
-    return Image.fromarray(np.ascontiguousarray((pixels * 255).round().to(torch.uint8).numpy()))
+    return Image.fromarray(to_bytes(pixels))
+
+
+def to_bytes(values: Tensor) -> npt.NDArray[np.uint8]:
+    """Numbers in [0, 1] as bytes; what lies outside is cut off.
+
+    Example:
+        >>> to_bytes(torch.tensor([-1.0, 0.5, float("nan")])).tolist()
+        [0, 128, 0]
+    """
+    return np.ascontiguousarray((values.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).numpy())
 
 
 def _sized(images: Tensor) -> Tensor:

@@ -236,7 +236,7 @@ def _axis(title: str, lines: Sequence[tuple[int, str, str, figures.Array, figure
     lines = [line for line in lines if len(line[3])]
     if not lines:
         return None
-    figure = Figure(figsize=(8.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for place, label, split, steps, values in lines:
@@ -386,16 +386,16 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 def _web_page(found: Comparison, cells: Cells, curves: list[Figure]) -> str:
     """The same as HTML, with the differences and the notes in full."""
     labels = [run.label for run in found.runs]
-    sections = [("Numbers", _tables(found))]
+    sections = [page.Section("Numbers", _tables(found))]
     for title, images in cells:
         name, _, what = title.partition(": ")
         tiles = [
             page.figure(page.picture(_fitted(image, CELL), title), label)
             for image, label in zip(images, labels, strict=True)
         ]
-        sections.append((name, (page.paragraph(what) if what else "") + page.tiles(*tiles)))
+        sections.append(page.Section(name, (page.paragraph(what) if what else "") + page.tiles(*tiles)))
     plots = [page.figure(page.plot(figures.svg(curve), "bound against the training step"), "") for curve in curves]
-    sections.append(("Training", page.tiles(*plots)))
+    sections.append(page.Section("Training", page.tiles(*plots)))
     title = f"{len(labels)} runs on {found.runs[0].data}"
     head = page.tag("h1", page.escape(title)) + page.paragraph(_measured_on(found), "verdict")
     return page.page(title, head, sections)

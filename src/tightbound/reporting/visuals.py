@@ -12,17 +12,17 @@ from torch import Tensor
 
 from .. import pictures
 from ..conditions import PartCondition
+from ..data import DataSpec
 from ..evaluation.latents import BETWEEN_CODES, interpolation, natural_path, traversal
 from ..evaluation.positions import ACTIVE, NOTHING, information_of
 from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
 from ..runs import number
 from . import figures, page
-from .maps import flat_views
 from .material import Material
 from .sheet import sheet
 
-__all__ = ["activity", "curves", "interpolations", "latent_map", "reconstructions", "samples", "traversals"]
+__all__ = ["activity", "curves", "interpolations", "photographic", "reconstructions", "samples", "traversals"]
 
 LOSSLESS = 32
 """Colour pictures above this side are embedded as JPEG."""
@@ -31,14 +31,36 @@ _NO_PICTURES = "The examples of this data are not grey or RGB images, so there i
 
 
 def reconstructions(m: Material, count: int = 10) -> str:
-    """Data, mean and draw of a few examples, as HTML."""
+    """Data, mean and draw of a few examples, as HTML: five of them in a block."""
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
     with fixed_noise(m.seed), torch.no_grad():
         x, c = m.examples(m.spread(count))
         rows = pictures.reconstructions(m.model(c), x)
-    strips = [(title, _grid(m, x, f"{title} of {len(x)} examples", len(x))) for title, x in rows.items()]
-    return page.paragraph(_MEAN_AND_DRAW) + page.strips(strips)
+    blocks = [_block(m, rows, part) for part in torch.arange(len(x)).split(5)]
+    text = page.paragraph(_MEAN_AND_DRAW) + (page.paragraph(_NOISY) if photographic(m.spec) else "")
+    return text + page.tag("div", *blocks, class_="sheets")
+
+
+def _block(m: Material, rows: dict[str, Tensor], part: Tensor) -> str:
+    """Some examples, one column each, a row for each part: of photographs the draws, which are noise, small."""
+    lines = []
+    for title, x in rows.items():
+        small = " small" if title.startswith("draw") and photographic(m.spec) else ""
+        image = _grid(m, x[part], f"{title} of {len(part)} examples", 5)
+        lines.append(page.tag("div", page.tag("span", page.escape(title)), image, class_=f"row{small}"))
+    return page.tag("div", *lines)
+
+
+def photographic(spec: DataSpec) -> bool:
+    """Whether pictures have so many levels and pixels that a draw of each alone is noise to the eye.
+
+    Example:
+        >>> photographic(DataSpec("photos", (3, 64, 64), 256)), photographic(DataSpec("digits", (1, 8, 8), 17))
+        (True, False)
+    """
+    fine = spec.levels is None or spec.levels >= 256
+    return spec.image and fine and (spec.shape[0] == 3 or max(spec.shape[1:]) > 40)
 
 
 def samples(m: Material, count: int = 36) -> str:
@@ -51,9 +73,20 @@ def samples(m: Material, count: int = 36) -> str:
         return _completions(m)
     with fixed_noise(m.seed):
         sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
+    if photographic(m.spec) and len(sides) > 1:
+        return _photographs(m, sides)
     tiles = (page.figure(_grid(m, x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     same = "Latents drawn from the prior; the same latent stands in the same place on both sides."
-    return (page.paragraph(same) if len(sides) > 1 else "") + page.tiles(*tiles)
+    return (page.paragraph(same) if len(sides) > 1 else "") + page.tag("div", *tiles, class_="sheets")
+
+
+def _photographs(m: Material, sides: dict[str, Tensor], few: int = 6) -> str:
+    """Means large, and draws at the first latents small."""
+    (first, means), (second, draws) = sides.items()
+    large = page.figure(_grid(m, means, f"{len(means)} samples: {first}"), f"{first}, at latents drawn from the prior")
+    strip = _grid(m, draws[:few], f"{few} samples: {second}", few)
+    small = page.tag("div", page.tag("span", f"{second}, at the latents of the first row"), strip, class_="row small")
+    return page.paragraph(_SMALL) + page.tag("div", large, small, class_="large")
 
 
 def _completions(m: Material, count: int = 8) -> str:
@@ -62,7 +95,7 @@ def _completions(m: Material, count: int = 8) -> str:
         parts = pictures.completions(m.model, x, c, 6)
     rows = torch.cat(list(parts.values()), dim=1)
     text = "From the left: what is seen, completions with latents from the prior, the truth."
-    return page.paragraph(text) + _grid(m, rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1])
+    return page.paragraph(text) + _wide(_grid(m, rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1]))
 
 
 def interpolations(m: Material, rows: int = 5) -> str:
@@ -73,7 +106,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
         return page.paragraph("It takes two examples to go from one to another.")
     ends = _ends(m, rows)
     (x0, c), (x1, c1) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
-    walk = interpolation(m.model, x0, x1, steps=9, c=c, c1=c1)
+    walk = interpolation(m.model, x0, x1, steps=7, c=c, c1=c1)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
     mixed = "" if c is None or m.model.prior_only else ", given the condition of the nearer end"
@@ -83,7 +116,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
         f"everything between is the mean of p(x|z){mixed}."
     )
-    return page.paragraph(text) + _grid(m, whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1])
+    return page.paragraph(text) + _wide(_grid(m, whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1]))
 
 
 def _ends(m: Material, rows: int) -> Tensor:
@@ -93,7 +126,9 @@ def _ends(m: Material, rows: int) -> Tensor:
     else:
         classes = m.labels.unique()
         chosen = classes[torch.linspace(0, len(classes) - 1, min(2 * rows, len(classes))).round().long()]
-        indices = torch.stack([(m.labels == label).nonzero()[0, 0] for label in chosen])
+        members = [(m.labels == label).nonzero()[:, 0] for label in chosen]
+        turns = [(members[i % len(members)], i // len(members)) for i in range(2 * rows)]
+        indices = torch.stack([own[turn % len(own)] for own, turn in turns])
     return indices[: len(indices) // 2 * 2].reshape(-1, 2)
 
 
@@ -123,39 +158,6 @@ def traversals(m: Material, rows: int = 8) -> str:
     return page.paragraph(text) + page.strips(strips)
 
 
-def latent_map(m: Material, most: int = 1500) -> str:
-    """The codes in two dimensions, coloured by label, as HTML."""
-    indices = m.spread(most)
-    views, why_not = flat_views(m.codes[indices].double().numpy())
-    if not views:
-        return page.paragraph(why_not)
-    labels, names, entries = _classes(m, indices)
-    tiles = [
-        page.figure(page.plot(figures.png(figures.scatter(v.points, labels, names, v.axes)), alt=v.title), v.title)
-        for v in views
-    ]
-    colored = "coloured by label" if labels is not None else "without colours, as the data has no labels"
-    text = f"The posterior's means of {len(indices):,} {m.test.name} examples, {colored}. {why_not}"
-    return page.paragraph(text) + (page.legend(entries) if entries else "") + page.tiles(*tiles)
-
-
-def _classes(m: Material, indices: Tensor, most: int = 40) -> tuple[Any, list[str], list[tuple[str, str, str]]]:
-    """Numbers in the order of the legend (-1: not in it), their names, and the legend."""
-    if m.labels is None:
-        return None, [], []
-    given = m.labels[indices].numpy()
-    found, counts = np.unique(given, return_counts=True)
-    shown = np.sort(found if len(found) <= most else found[np.argsort(-counts, kind="stable")[: most // 2]])
-    numbers = np.where(np.isin(given, shown), np.searchsorted(shown, given), -1)
-    classes = m.spec.classes
-    names = [classes[label] if label < len(classes) else str(label) for label in shown.tolist()]
-    colors, marks = figures.CLASS_COLORS, list(figures.CLASS_MARKS.values())
-    entries = [(colors[i % len(colors)], marks[i // len(colors) % len(marks)], name) for i, name in enumerate(names)]
-    if (numbers < 0).any():
-        entries.append(("#b8b8b8", "●", f"{len(found) - len(shown)} other classes"))
-    return numbers, names, entries
-
-
 def activity(m: Material) -> str:
     """How much each latent dimension, or each position of codes, is used, as HTML."""
     if (told := information_of(m.model.posterior, m.codes)) is not None:
@@ -164,14 +166,12 @@ def activity(m: Material) -> str:
     active = (_variance(m) > ACTIVE).tolist()
     used = f"{sum(active)} of {len(active)} dimensions are active: their posterior mean varies by more than {ACTIVE}."
     why = ""
-    if m.evaluation.kl is None:
+    if not m.bounded:
         why = " There is no KL to a prior, so the bars are the variance of the posterior's mean."
     elif unit != "nats":
         why = " The KL cannot be told apart by dimension here, so the bars are the variance of the posterior's mean."
     bars = figures.dimension_bars(size.tolist(), active, f"{what} [{unit}]" if unit else what)
-    return page.paragraph(used + why) + page.wide(
-        page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
-    )
+    return page.paragraph(used + why) + page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
 
 
 def _positions(told: list[float]) -> str:
@@ -180,13 +180,12 @@ def _positions(told: list[float]) -> str:
     used = f"{sum(active)} of {len(active)} positions of codes are active: they tell more than {NOTHING} nats."
     bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]"))
     title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
-    return page.paragraph(used) + page.wide(page.figure(page.plot(bars, alt=title), title))
+    return page.paragraph(used) + page.figure(page.plot(bars, alt=title), title)
 
 
 def _activity(m: Material) -> tuple[Tensor, str, str]:
     """One number for each dimension, what it is, and its unit."""
-    kl = m.evaluation.kl_per_dimension
-    if kl is not None and len(kl) == m.codes.shape[1]:
+    if (kl := m.kl_per_dimension) is not None:
         return torch.tensor(kl), "KL", "nats"
     return _variance(m), "variance of the posterior mean", ""
 
@@ -255,6 +254,11 @@ def _line(records: list[dict[str, Any]], split: str, name: str) -> figures.Line 
     return "validation" if split == "valid" else split, steps, values
 
 
+def _wide(image: str) -> str:
+    """An image as wide as the column."""
+    return page.tag("div", image, class_="large")
+
+
 def _grid(m: Material, values: Tensor, alt: str, columns: int | None = None) -> str:
     """Pictures in rows, as an HTML image; default: about a square."""
     images = pictures.drawable(values, m.spec)
@@ -262,6 +266,12 @@ def _grid(m: Material, values: Tensor, alt: str, columns: int | None = None) -> 
     return page.picture(sheet(images, columns or math.ceil(math.sqrt(len(images)))), alt, lossy=lossy)
 
 
+_NOISY = (
+    "A draw of a photograph looks noisy, and that is no fault of what is large here: given z every pixel is drawn by "
+    "itself, with the spread that the model needs for what z leaves open, so neighbours do not agree on it. Judge the "
+    "model's idea of a picture by the mean, and its likelihood by the numbers."
+)
+_SMALL = "The draws are small, because their pixels' noise, each pixel's own, hides what the model means."
 _MEAN_AND_DRAW = (
     "The mean of p(x|z) is what people call blurry: it averages everything that the code z leaves open. The draw from "
     "p(x|z) is what the model claims: its noise is what the model cannot tell from z. A likelihood judges the draws."

@@ -1,0 +1,243 @@
+"""What a reader sees first: the verdict in a sentence, the three numbers with their trust, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..evaluation import Estimate, Evaluation
+from ..evaluation.baselines import Baseline
+from ..evaluation.positions import active_units
+from ..recipes.two_stage import is_code_space
+from ..spec import to_json
+from . import page
+from .material import Material
+from .words import bare, cell, negated
+
+__all__ = ["cards", "latents", "measured", "notes", "recipe_name", "title", "verdict", "warnings"]
+
+_OTHER = (
+    "The model was trained on other examples than those here: the numbers and pictures are of these, the curves and "
+    "the configuration of the run."
+)
+
+
+def title(m: Material) -> str:
+    """What the page is of, text."""
+    return f"{recipe_name(m)} on {m.spec.name}"
+
+
+def recipe_name(m: Material) -> str:
+    """Name of the recipe."""
+    return "a model put together by hand" if m.config.recipe is None else to_json(m.config.recipe)["kind"]
+
+
+# -- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def verdict(m: Material, rows: list[Baseline]) -> str:
+    """What the run reached, in a sentence."""
+    e = m.evaluation
+    if e is None:
+        return f"Nothing of this run has been measured yet; {latents(m)}."
+    where = f"On {_examples(m, e)}"
+    if e.nll is None or e.measure == "none":
+        return f"{where} {_error(m, rows)}; the model gives no likelihood of this data; {latents(m)}."
+    estimate = bare(e.nll) if e.trusted is False else e.nll
+    if e.measure == "density":
+        limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
+        least = "at least " if e.trusted is False else ""
+        return f"{where} the log-density is {least}{cell(negated(estimate))} nats{limit}; {latents(m)}."
+    most = "at most " if _is_bound(e) else ""
+    bits = "" if e.bits_per_dim is None else f", {cell(_told(e, e.bits_per_dim), 3)} bits per dimension"
+    pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
+    gain = "" if pixels is None else f", {_gain(pixels.value - e.nll.value)} independent pixels"
+    return f"{where} the negative log-likelihood is {most}{cell(estimate)} nats{bits}{gain}; {latents(m)}."
+
+
+def measured(m: Material) -> str:
+    """The likelihood and what it is of, text."""
+    e = m.evaluation
+    return "nothing is measured yet" if e is None else f"{e.headline}, on {_examples(m, e)}".replace(" -", " −")
+
+
+def _examples(m: Material, e: Evaluation) -> str:
+    """So many of how many."""
+    there = len(m.whole)
+    what = "examples" if e.split == "all" else f"{e.split} examples"
+    return f"{e.n:,}{'' if e.n == there else f' of {there:,}'} {what}"
+
+
+def _error(m: Material, rows: list[Baseline]) -> str:
+    own = rows[0].squared_error
+    if own is None:
+        return "nothing could be measured"
+    pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
+    many = "components as positions" if is_code_space(m.model.posterior) else "dimensions"
+    compared = f", that of PCA with as many {many} {cell(pca)}" if pca else ""
+    return f"the squared error of a reconstruction is {cell(own)} ({m.spec.units}){compared}"
+
+
+def latents(m: Material) -> str:
+    """How much of the latent is in use, text."""
+    active, there = active_units(m.model.posterior, m.codes)
+    return f"{active} of {there} {_parts(m)} are active" if there else "it has no latent"
+
+
+def _parts(m: Material) -> str:
+    return "positions of codes" if is_code_space(m.model.posterior) else "latent dimensions"
+
+
+def _gain(nats: float) -> str:
+    return f"{abs(nats):,.1f} nats {'better' if nats > 0 else 'worse'} than"
+
+
+def _is_bound(e: Evaluation) -> bool:
+    return e.measure == "bound" or e.trusted is False
+
+
+# -- three numbers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A number, and how far it goes.
+
+    Args:
+        name: What it is.
+        number: Its value and unit.
+        beside: The same otherwise, or what it compares with.
+        trust: A word for how far it can be trusted: ``"good"``, ``"bound"`` or ``"bad"``, and why; none: empty.
+        meaning: One line for a newcomer.
+    """
+
+    name: str
+    number: str
+    beside: str
+    trust: tuple[str, str] | None
+    meaning: str
+
+
+def cards(m: Material) -> str:
+    """The likelihood, the bound and what of the latent is not used, as far as the model has them, as HTML."""
+    shown = [_card(each) for each in (_likelihood(m), _bound(m), _unused(m)) if each is not None]
+    return page.tag("div", *shown, class_="cards") + _measured(m)
+
+
+def _card(card: _Card) -> str:
+    trust = () if card.trust is None else (page.paragraph(card.trust[1], f"trust {card.trust[0]}"),)
+    return page.tag(
+        "div",
+        page.paragraph(card.name, "name"),
+        page.paragraph(card.number, "value"),
+        page.paragraph(card.beside, "beside") if card.beside else "",
+        *trust,
+        page.paragraph(card.meaning, "soft"),
+        class_="card",
+    )
+
+
+def _likelihood(m: Material) -> _Card:
+    e = m.evaluation
+    if e is None:
+        return _Card("Likelihood", "not measured", "tightbound evaluate RUN", None, _COST)
+    if e.nll is None or e.measure == "none":
+        number = "–" if e.squared_error is None else cell(e.squared_error)
+        beside = f"summed over an example; {m.spec.units}"
+        return _Card("Squared error", number, beside, ("bad", f"not a likelihood of this data: {e.notes[0]}"), _FAR)
+    mark = "≤ " if _is_bound(e) else ""
+    nats = f"{mark}{cell(_told(e, e.nll))} nats per example"
+    if e.measure == "density":
+        return _Card("Negative log-density", nats, "", _trust(m, e), _DENSITY)
+    if e.bits_per_dim is None:
+        return _Card("Negative log-likelihood", nats, "", _trust(m, e), _COST)
+    return _Card("Bits per dimension", f"{mark}{cell(_told(e, e.bits_per_dim), 3)}", nats, _trust(m, e), _COST)
+
+
+def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
+    if e.measure == "density" and m.spec.levels is not None:
+        return "bad", f"not a likelihood of this data: {e.notes[0]}"
+    if e.trusted is False:
+        same = "it is the bound itself" if _is_elbo(e) else "the samples do not suffice to trust the estimate"
+        return "bound", f"an upper bound: {same}"
+    if e.measure == "bound":
+        return "bound", f"an upper bound: {e.notes[0]}"
+    if not m.codes.shape[1]:
+        return "good", "exact"
+    return "good", "trusted" if e.measure == "mass" else f"trusted: {e.notes[0]}"
+
+
+def _told(e: Evaluation, estimate: Estimate) -> Estimate:
+    return bare(estimate) if e.trusted is False else estimate
+
+
+def _bound(m: Material) -> _Card | None:
+    e = m.evaluation
+    if e is None or e.elbo is None or not m.codes.shape[1]:
+        return None
+    return _Card("Bound (ELBO)", f"{cell(e.elbo)} nats", _gap(e, e.elbo), None, _TIGHT)
+
+
+def _gap(e: Evaluation, elbo: Estimate) -> str:
+    if e.nll is None:
+        return ""
+    if _is_elbo(e):
+        return "how far log p(x) lies above is not known"
+    at_least = "at least " if e.trusted is False else ""
+    return f"{at_least}{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below the estimate of log p(x)"
+
+
+def _is_elbo(e: Evaluation) -> bool:
+    """Whether the likelihood is no better known than by its bound."""
+    return e.nll is not None and e.elbo is not None and abs(e.nll.value + e.elbo.value) < 1e-6
+
+
+def _unused(m: Material) -> _Card | None:
+    active, there = active_units(m.model.posterior, m.codes)
+    if not there:
+        return None
+    return _Card(f"Unused {_parts(m)}", f"{there - active} of {there}", "", None, _IDLE)
+
+
+def _measured(m: Material) -> str:
+    """What the numbers are of, and whether anybody asked for more than a quick look."""
+    e = m.evaluation
+    if e is None:
+        return ""
+    if m.stored:
+        return page.paragraph(f"Measured on {_examples(m, e)}.", "soft")
+    text = f"Measured quickly, on {_examples(m, e)}, and not stored: tightbound evaluate RUN takes the time it needs."
+    return page.instructive(text, "quick")
+
+
+_COST = "What an example costs to store without loss, by this model: lower is better."
+_DENSITY = "How surprised the model is by an example, for values without steps: lower is better."
+_FAR = "How far a reconstruction lies from its example: lower is better."
+_TIGHT = "What training pushes up. It lies below log p(x) by what the encoder does not know."
+_IDLE = "Those that hardly change with the data. A few are normal; many: a smaller latent would do."
+
+
+# -- what to beware of ------------------------------------------------------------------------------------------------
+
+
+def warnings(m: Material) -> str:
+    """What a reader must know before believing anything, as HTML."""
+    boxes = [page.box("Not the data of this run.", [_OTHER, *m.data.said], "note")] if m.other else []
+    if m.evaluation is not None:
+        boxes.extend(_warnings(m.evaluation, m.spec.levels is None))
+    return "".join(boxes)
+
+
+def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
+    if e.measure == "density" and continuous:
+        yield page.box("A density, not a probability: its nats depend on the units of the data.", e.notes, "note")
+    elif e.measure in ("none", "density"):
+        advice = "Do not compare these numbers with likelihoods, here or in the literature."
+        yield page.box("Not a likelihood of this data.", [*e.notes, advice])
+    elif e.trusted is False:
+        yield notes(e)
+
+
+def notes(e: Evaluation) -> str:
+    """What a reader must know of the numbers, as HTML; empty where there is nothing."""
+    return page.box("What these numbers need you to know.", e.notes[1:], "note") if len(e.notes) > 1 else ""

@@ -1,0 +1,187 @@
+"""How much can be measured in a few seconds: what a report shows of a run that nobody has evaluated or diagnosed.
+
+Convention: the work is counted in rows, one sample of one example through the model and back to log p(x | z). A model's
+pace is measured on a handful of examples, and the counts that follow are round, so that they are the same on a machine
+that is a little busier.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..data import Split
+from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
+from ..evaluation.decomposition import spread
+from ..evaluation.passes import terms_of_the_first
+from ..models.latent import LatentVariableModel, Terms, evaluating
+from ..randomness import fixed_noise
+from ..training.options import TrainingOptions
+
+__all__ = [
+    "Pace",
+    "Plan",
+    "measure_pace",
+    "plan_diagnosis",
+    "plan_evaluation",
+    "quick_diagnosis",
+    "quick_evaluation",
+    "rounded",
+]
+
+AUTO, BOUND = 4000, 100
+"""Rows of an example whose likelihood takes what it needs, and of one that has only a bound."""
+FEWEST = 20
+"""Examples whose mean says something: for fewer, fewer samples of each are taken."""
+STEPS, DRAWS, GRADIENT = 500, 8, 6
+"""Of optimising an example's posterior: steps, samples in each, and rows that a gradient and its step are worth."""
+SAMPLES = 200
+"""Importance samples of each example of a diagnosis."""
+TRIALS = 3
+"""Calls of each kind that a pace is measured by."""
+DIAGNOSED = 5
+"""Rows of an example of a diagnosis, but for its optimised posterior."""
+MOST, MOST_OPTIMISED, LEAST_OPTIMISED = 1000, 100, 10
+"""Examples of a diagnosis, and of them those whose posterior is optimised."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a model is here.
+
+    Args:
+        call: Seconds of a call for one example and one sample.
+        row: Seconds more of each further sample of an example.
+    """
+
+    call: float
+    row: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured in some seconds.
+
+    Args:
+        examples: How many.
+        seconds: About how long it takes, at most.
+        k: Samples of each; None: what each needs.
+        optimised: Examples whose posterior is optimised.
+    """
+
+    examples: int
+    seconds: float
+    k: int | None = None
+    optimised: int = 0
+
+
+def rounded(count: float) -> int:
+    """The largest of 1, 2, 5, 10, 20, 50, ... that is at most a count; 0 below 1.
+
+    Example:
+        >>> [rounded(count) for count in (0.5, 4.9, 33, 360)]
+        [0, 2, 20, 200]
+    """
+    if count < 1:
+        return 0
+    power = 10 ** math.floor(math.log10(count))
+    return max(power * step for step in (1, 2, 5) if power * step <= count)
+
+
+def measure_pace(model: LatentVariableModel, split: Split, rows: int = 160) -> Pace:
+    """The pace of a model, from small calls and calls of so many rows: the fastest, as others may use the machine."""
+    few = spread(split, 8)
+    k = max(2, rows // len(few))
+    with torch.no_grad(), fixed_noise(), evaluating(model):
+        _seconds(model, few, 1)  # the first call of all is slow
+        small, large = (
+            min(_seconds(model, some, samples) for _ in range(TRIALS))
+            for some, samples in ((spread(few, 1), 1), (few, k))
+        )
+    return Pace(small, max(large - small, 1e-9) / (k * len(few)))
+
+
+def _seconds(model: LatentVariableModel, split: Split, k: int) -> float:
+    parameter = next(model.parameters())
+    start = time.monotonic()
+    batch = split.batch(torch.arange(len(split)), parameter.device)
+    terms = model.given(batch).terms(batch.x.to(parameter.dtype), k)
+    terms.log_likelihood.sum().item()
+    return time.monotonic() - start
+
+
+def plan_evaluation(model: LatentVariableModel, split: Split, k: int | None, seconds: float, pace: Pace) -> Plan:
+    """How many examples, and samples of each, an evaluation has time for.
+
+    Args:
+        model: The model.
+        split: The examples that there are.
+        k: Samples of each that were asked for; None: what each needs.
+        seconds: The time that there is.
+        pace: The model's.
+    """
+    rows, terms = int(seconds / pace.row), terms_of_the_first(model, split)
+    if not terms.bounded or _certain(terms):
+        return _in_time(split, rows, 1, k, pace)
+    if k is not None or not terms.exact:
+        return _in_time(split, rows, k or BOUND, k, pace)
+    few = min(FEWEST, len(split))
+    if rows / AUTO < few:
+        return Plan(few, seconds, max(1, rows // few))
+    return Plan(_within(rows / AUTO, len(split)), seconds)
+
+
+def _in_time(split: Split, rows: int, each: int, k: int | None, pace: Pace) -> Plan:
+    count = _within(rows / each, len(split))
+    return Plan(count, count * each * pace.row, k)
+
+
+def _within(count: float, there: int) -> int:
+    """All there are, or a round number of them, at least two."""
+    return there if count >= there else min(there, max(2, rounded(count)))
+
+
+def _certain(terms: Terms) -> bool:
+    return all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
+
+
+def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pace: Pace) -> Plan | None:
+    """How many examples a diagnosis has time for, and how many optimised posteriors; None: for too few of these.
+
+    Args:
+        model: The model.
+        split: The examples that there are.
+        seconds: The time that there is.
+        pace: The model's.
+    """
+    if len(split) < 2:
+        return None
+    terms = terms_of_the_first(model, split)
+    if not terms.exact or _certain(terms):  # then no posterior is optimised
+        return _diagnosed(split, seconds, pace, 0.0, 0)
+    fixed, each = GRADIENT * STEPS * pace.call, (GRADIENT * STEPS * DRAWS + 3 * SAMPLES) * pace.row
+    optimised = min(MOST_OPTIMISED, rounded((seconds - fixed) / each))
+    if optimised < LEAST_OPTIMISED:
+        return None
+    return _diagnosed(split, seconds, pace, fixed + optimised * each, optimised)
+
+
+def _diagnosed(split: Split, seconds: float, pace: Pace, spent: float, optimised: int) -> Plan:
+    count = min(MOST, _within(max(optimised, (seconds - spent) / (DIAGNOSED * pace.row)), len(split)))
+    return Plan(count, spent + DIAGNOSED * count * pace.row, optimised=optimised)
+
+
+def quick_evaluation(model: LatentVariableModel, split: Split, plan: Plan, seed: int) -> Evaluation:
+    """An evaluation of examples at even distances, as planned."""
+    return evaluate(model, spread(split, plan.examples), plan.k, budget=plan.seconds, seed=seed)
+
+
+def quick_diagnosis(
+    model: LatentVariableModel, split: Split, plan: Plan, seed: int, training: TrainingOptions
+) -> Diagnosis:
+    """A diagnosis of examples at even distances, as planned."""
+    some, optimised = spread(split, plan.examples), max(1, plan.optimised)
+    return diagnose(model, some, gap_examples=optimised, k=SAMPLES, seed=seed, training=training)

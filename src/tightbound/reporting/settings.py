@@ -1,0 +1,102 @@
+"""How a run was made: the command that makes it again, and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..recipes.two_stage import TwoStage
+from ..spec import kind_of
+from . import page
+from .command import changed, reproduction_command
+from .headline import recipe_name
+from .material import Material
+
+__all__ = ["configuration", "differing", "reproduction", "trained"]
+
+DEFINING = (
+    *("data", "latent_dim", "network", "likelihood", "posterior", "prior", "objective"),
+    *("epochs", "steps", "batch_size", "lr", "seed"),
+)
+"""Options that are told even where they are the default."""
+
+
+def configuration(m: Material) -> str:
+    """The options that define the run and those that differ from their defaults, as HTML; the rest folded."""
+    parts = _parts(m)
+    text = page.paragraph("What defines the run, and every option that differs from its default.")
+    rest = page.tiles(*(_headed(title, _table(options, _all(options))) for title, options in parts.items()))
+    first = page.tiles(*(_headed(title, _table(options, _told(options))) for title, options in parts.items()))
+    return text + first + page.folded("All options", rest)
+
+
+def differing(m: Material) -> str:
+    """How many options are not at their defaults, text."""
+    count = sum(len(changed(options)) for options in _parts(m).values())
+    if not count:
+        return "every option is at its default"
+    return f"{count} option{'s' * (count != 1)} {'differ' if count != 1 else 'differs'} from the default"
+
+
+def trained(m: Material) -> str:
+    """How long it was trained, text."""
+    last = max((record["step"] for record in m.folder.records()), default=None)
+    return "no readings" if last is None else f"{last:,} steps of {m.config.training.batch_size} examples"
+
+
+def _parts(m: Material) -> dict[str, Any]:
+    recipe: Any = m.config.recipe
+    parts = {f"Recipe {recipe_name(m)}": recipe}
+    if isinstance(recipe, TwoStage):
+        first = {f"First stage: {kind_of(recipe.first)}": recipe.first, "Its data": recipe.first_data}
+        parts = first | {"Its training": recipe.first_training, "Prior": recipe.second}
+    parts |= {"Data": m.config.data, "Training": m.config.training}
+    return {title: options for title, options in parts.items() if options is not None}
+
+
+def _headed(title: str, content: str) -> str:
+    return page.tag("div", page.tag("h3", page.escape(title)), content)
+
+
+def _all(options: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(options)]
+
+
+def _told(options: Any) -> list[str]:
+    different = changed(options)
+    return [name for name in _all(options) if name in different or name in DEFINING]
+
+
+def _table(options: Any, names: list[str]) -> str:
+    if not names:
+        return page.paragraph("All options are at their defaults.", "soft")
+    different = changed(options)
+    rows = [[name, shown(getattr(options, name)), "" if name in different else "default"] for name in names]
+    return page.table(["option", "value", "set"], rows)
+
+
+def shown(value: Any) -> str:
+    """The value of an option in words."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "–" if value is None else str(value)
+
+
+def reproduction(m: Material) -> str:
+    """The command that makes the run again, and the versions, as HTML."""
+    command = reproduction_command(m.config, m.folder.path.as_posix())
+    if command is None:
+        how = page.paragraph("No command makes this run again: its model was put together in Python.")
+    else:
+        how = page.code(command)
+    versions = [
+        ["tightbound", f"{m.config.tightbound or 'unknown'} (trained), {__version__} (this report)"],
+        ["torch", torch.__version__],
+        ["Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
+    ]
+    same = "The same command with the same versions on the same machine gives the same weights, bit for bit."
+    return how + page.paragraph(same) + page.table(["what", "version"], versions)

@@ -1,0 +1,160 @@
+"""What the numbers of the single examples are, and which examples a model finds most and least probable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import pictures
+from ..evaluation.latents import reconstruction_error
+from ..pixels import PixelLikelihood
+from ..randomness import fixed_noise
+from . import figures, page
+from .material import Material
+from .sheet import sheet
+
+__all__ = ["Told", "examples", "told"]
+
+SHOWN = 6
+"""Examples of either end."""
+MANY = 1000
+"""Dimensions of which nats say nothing, as there are thousands."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One number for each example.
+
+    Args:
+        values: ``(n,)``, lower is better.
+        name: What they are.
+        unit: Their unit.
+        mean: Their mean, in words.
+        other: Another unit and its factor.
+    """
+
+    values: Tensor
+    name: str
+    unit: str
+    mean: str
+    other: tuple[str, float] | None = None
+
+    def of(self, index: int) -> str:
+        """The number of one example, in words."""
+        digits = 3 if self.unit == "bits per dimension" else 2
+        unit = "bits/dim" if digits == 3 else self.unit
+        return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()
+
+
+def told(m: Material) -> Told | None:
+    """What is known of the single examples: bits per dimension where they are known, else nats, else the error.
+
+    Args:
+        m: The run.
+
+    Returns:
+        None where the model has a likelihood, and what it is of the single examples was not kept.
+    """
+    e = m.evaluation
+    if e is None:
+        return None
+    if e.nll is None or e.measure == "none":
+        if isinstance(m.model.likelihood, PixelLikelihood):
+            return None
+        errors = reconstruction_error(m.model, m.test, seed=m.seed).double().cpu()
+        return Told(errors, "squared error of the reconstruction", "", f"mean {errors.mean().item():.2f}")
+    if e.nll_per_example is None:
+        return None
+    name = "negative log-density" if e.measure == "density" else "negative log-likelihood"
+    most = "at most " if e.trusted is False or e.measure == "bound" else ""
+    share = 0.0 if e.bits_per_dim is None or not e.nll.value else e.bits_per_dim.value / e.nll.value
+    if e.bits_per_dim is None or not share or m.spec.dimensions < MANY:
+        other = ("bits per dimension", share) if share else None
+        return Told(e.nll_per_example, name, "nats", f"mean {most}{e.nll.value:.2f}".replace("-", "−"), other)
+    return Told(e.nll_per_example * share, name, "bits per dimension", f"mean {most}{e.bits_per_dim.value:.3f}")
+
+
+def examples(m: Material, found: Told | None) -> str:
+    """How the numbers of the single examples are distributed, and the examples at both ends, as HTML.
+
+    Args:
+        m: The run.
+        found: What is known of them.
+    """
+    if found is None:
+        return page.paragraph(_missing(m))
+    values = found.values.numpy()
+    if len(values) < 2 or not np.isfinite(values).all():
+        return page.paragraph("It takes two examples with finite numbers to say which is more probable.")
+    label = f"{found.name} [{found.unit}]" if found.unit else found.name
+    drawn = figures.histogram(values, found.mean, label, found.other)
+    where = f"{len(values):,} {m.test.name} examples" if m.test.name != "all" else f"{len(values):,} examples"
+    title = f"{found.name.capitalize()} of {where}"
+    return page.figure(page.plot(figures.svg(drawn), title), title) + _ends(m, found)
+
+
+def _missing(m: Material) -> str:
+    if m.evaluation is None:
+        return "Nothing has been measured yet: tightbound evaluate RUN, then report again."
+    if m.evaluation.nll is None:
+        return "The model gives no number of the single examples that could be compared."
+    return (
+        "What each example's negative log-likelihood is was not kept when this run was evaluated. To have it: "
+        f"tightbound evaluate {m.folder.path.as_posix()}, then report again."
+    )
+
+
+def _ends(m: Material, found: Told) -> str:
+    order = found.values.argsort(stable=True)
+    count = min(SHOWN, len(order) // 2)
+    best, worst = order[:count], order[len(order) - count :].flip(0)
+    probable = not found.name.startswith("squared")
+    titles = ("Most probable", "Least probable") if probable else ("Best reconstructed", "Worst reconstructed")
+    text = page.paragraph(_BOTH) if m.spec.image else ""
+    parts = [page.tag("h3", title) + _cards(m, found, ids) for title, ids in zip(titles, (best, worst), strict=True)]
+    return text + "".join(parts)
+
+
+_BOTH = (
+    "Each example beside its reconstruction, the mean of p(x|z), with its name in the data, its class and its number."
+)
+
+
+def _cards(m: Material, found: Told, indices: Tensor) -> str:
+    drawn = _pairs(m, indices)
+    cards = []
+    for place, index in enumerate(indices.tolist()):
+        lines = [*described(m, index), found.of(index)]
+        text = "".join(page.tag("span", page.escape(line)) for line in lines)
+        picture = drawn[place] if drawn else ""
+        cards.append(page.tag("figure", picture, page.tag("figcaption", text)))
+    return page.tag("div", *cards, class_="examples")
+
+
+def described(m: Material, index: int) -> list[str]:
+    """Name and class of an example."""
+    name, classes = m.test.names[index], m.spec.classes
+    name = f"example {name}" if m.test.files is None else name
+    if m.labels is None:
+        return [name]
+    label = int(m.labels[index])
+    return [f"class {classes[label] if 0 <= label < len(classes) else label}", name]
+
+
+def _pairs(m: Material, indices: Tensor) -> list[str]:
+    """Each example beside its reconstruction."""
+    if not m.spec.image:
+        return []
+    with fixed_noise(m.seed), torch.no_grad():
+        x, c = m.examples(indices)
+        parts = [x]
+        if not isinstance(m.model.likelihood, PixelLikelihood) and m.codes.shape[1]:
+            parts.append(pictures.reconstructions(m.model(c), x)["mean of p(x|z)"])
+    lossy = m.spec.shape[0] == 3 and math.prod(m.spec.shape[1:]) > 32 * 32
+    both = torch.stack([pictures.drawable(part, m.spec) for part in parts], dim=1)
+    alts = [f"{' · '.join(described(m, i))} and its reconstruction" for i in indices.tolist()]
+    return [page.picture(sheet(each, len(parts)), alt, lossy=lossy) for each, alt in zip(both, alts, strict=True)]
