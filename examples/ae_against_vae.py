@@ -35,7 +35,7 @@ import tightbound as tb
 from tightbound.data import Data, Split
 from tightbound.evaluation.components import fit_pca, pca_error
 from tightbound.evaluation.latents import interpolation, posterior_means, reconstruction_error
-from tightbound.reporting.figures import CLASS_COLORS
+from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.maps import tsne
 
 HIDDEN = (256, 128)
