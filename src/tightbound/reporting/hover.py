@@ -100,7 +100,7 @@ def plane(frame: Frame, points: Points, alt: str) -> str:
         alt: The same in words.
     """
     at = frame.place(points.at)
-    radius = float(np.clip(60 / max(len(at), 1) ** 0.5, 1.8, 4))
+    radius = round(float(np.clip(60 / max(len(at), 1) ** 0.5, 1.8, 4)), 1)  # so that two radii are a diameter
     drawn = "".join(_dots(at, points, radius))
     targets = " ".join(f"{_short(x)},{_short(y)}" for x, y in at[points.targets])
     extra = f' tabindex="0" data-at="{targets}"' if len(points.targets) else ""
