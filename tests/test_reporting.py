@@ -357,9 +357,9 @@ def test_the_hero_shows_every_class(copy: RunFolder) -> None:
     material = gather(copy.path)
     labels = material.labels
     assert labels is not None
-    assert labels[material.by_class(10)].tolist() == list(range(10))
-    assert labels[material.by_class(12)].tolist() == [*range(10), 0, 1]
-    assert len(material.by_class(1000)) == 360
+    assert labels[material.representative(10)].tolist() == list(range(10))
+    assert labels[material.representative(12)].tolist() == [*range(10), 0, 1]
+    assert len(material.representative(1000)) == 360
 
 
 def test_words_are_told_once_in_each_section(vae_run: Path, vae_page: _Page) -> None:

@@ -30,7 +30,7 @@ def hero(m: Material) -> str:
 
 
 def _rows(m: Material) -> dict[str, Tensor]:
-    x, c = m.examples(m.by_class(COLUMNS))
+    x, c = m.examples(m.representative(COLUMNS))
     rows = {"data": x}
     if m.codes.shape[1]:
         rows["reconstructions: mean of p(x|z)"] = pictures.reconstructions(m.model(c), x)["mean of p(x|z)"]
@@ -46,7 +46,7 @@ def _sampled(m: Material) -> dict[str, Tensor]:
 
 
 def _completed(m: Material) -> dict[str, Tensor]:
-    x, c = m.examples(m.by_class(COLUMNS))
+    x, c = m.examples(m.representative(COLUMNS))
     parts = pictures.completions(m.model, x, c, 2)
     drawn = parts["completions"]
     told = {"a completion": drawn[:, 0], "another": drawn[:, 1]}

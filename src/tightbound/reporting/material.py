@@ -108,16 +108,12 @@ class Material:
             return batch.x.to(parameter.dtype), self.model.conditions(batch)
 
     def spread(self, count: int) -> Tensor:
-        """Indices of so many examples, taken evenly, because a folder's examples lie in the order of their class."""
+        """Indices of so many examples, taken evenly, whatever their classes."""
         return _spread(len(self.test), count)
 
-    def by_class(self, count: int) -> Tensor:
-        """Indices of so many examples, one of each class in turn; without labels, taken evenly."""
-        if self.labels is None:
-            return self.spread(count)
-        own = [(self.labels == label).nonzero().flatten().tolist() for label in self.labels.unique().tolist()]
-        turns = range(max(map(len, own)))
-        return torch.tensor([one[turn] for turn in turns for one in own if turn < len(one)][:count])
+    def representative(self, count: int) -> Tensor:
+        """Indices of so many examples, or of all, one of each class in turn."""
+        return self.test.representative(min(count, len(self.test)))
 
     @cached_property
     def bounded(self) -> bool:

@@ -132,13 +132,7 @@ def _examples(run: ComparedRun, indices: Tensor) -> tuple[Tensor, Tensor | None]
 
 def _ends(run: ComparedRun, rows: int = 3) -> Tensor:
     """Pairs of examples, of different classes where there are classes, the same for every run."""
-    labels, n = run.test.labels, len(run.test)
-    if labels is None or len(labels.unique()) < 2:
-        chosen = _spread(n, 2 * rows)
-    else:
-        classes = labels.cpu().unique()
-        some = classes[_spread(len(classes), min(2 * rows, len(classes)))]
-        chosen = torch.stack([(labels.cpu() == label).nonzero()[0, 0] for label in some])
+    chosen = run.test.representative(min(2 * rows, len(run.test)))
     return chosen[: len(chosen) // 2 * 2].reshape(-1, 2)
 
 

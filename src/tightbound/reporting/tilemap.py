@@ -62,7 +62,7 @@ def _places(frame: Frame) -> Any:
 def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
     """Pictures of latents, and under which condition, in words."""
     parameter = next(m.model.parameters())
-    _, c = m.examples(m.spread(1))
+    _, c = m.examples(m.representative(1))
     z = z.to(parameter)
     with fixed_noise(m.seed):
         px = m.model(None if c is None else c.expand(AT_ONCE, *c.shape[1:]))

@@ -35,7 +35,7 @@ def reconstructions(m: Material, count: int = 10) -> str:
     if not m.spec.image:
         return page.paragraph(_NO_PICTURES)
     with fixed_noise(m.seed), torch.no_grad():
-        x, c = m.examples(m.spread(count))
+        x, c = m.examples(m.representative(count))
         rows = pictures.reconstructions(m.model(c), x)
     blocks = [_block(m, rows, part) for part in torch.arange(len(x)).split(5)]
     text = page.paragraph(_MEAN_AND_DRAW) + (page.paragraph(_NOISY) if photographic(m.spec) else "")
@@ -90,7 +90,7 @@ def _photographs(m: Material, sides: dict[str, Tensor], few: int = 6) -> str:
 
 
 def _completions(m: Material, count: int = 8) -> str:
-    x, c = m.examples(m.spread(count))
+    x, c = m.examples(m.representative(count))
     with fixed_noise(m.seed):
         parts = pictures.completions(m.model, x, c, 6)
     rows = torch.cat(list(parts.values()), dim=1)
@@ -121,14 +121,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
 
 def _ends(m: Material, rows: int) -> Tensor:
     """Pairs of examples, of different classes where there are classes."""
-    if m.labels is None or len(m.labels.unique()) < 2:
-        indices = m.spread(2 * rows)
-    else:
-        classes = m.labels.unique()
-        chosen = classes[torch.linspace(0, len(classes) - 1, min(2 * rows, len(classes))).round().long()]
-        members = [(m.labels == label).nonzero()[:, 0] for label in chosen]
-        turns = [(members[i % len(members)], i // len(members)) for i in range(2 * rows)]
-        indices = torch.stack([own[turn % len(own)] for own, turn in turns])
+    indices = m.representative(2 * rows)
     return indices[: len(indices) // 2 * 2].reshape(-1, 2)
 
 
@@ -138,7 +131,7 @@ def traversals(m: Material, rows: int = 8) -> str:
         return page.paragraph(_NO_PICTURES)
     if is_code_space(m.model.posterior):
         return page.paragraph("The latents are codes, so there are no single dimensions to move.")
-    x, c = m.examples(m.spread(1))
+    x, c = m.examples(m.representative(1))
     if m.model(c).posterior(x).mean.dim() != 2:
         return page.paragraph("The latent is not a vector, so it has no single dimensions to move.")
     size, what, unit = _activity(m)

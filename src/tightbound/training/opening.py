@@ -58,11 +58,20 @@ def told_recipe(recipe: Recipe, model: LatentVariableModel) -> str:
 
 def _told_size(model: LatentVariableModel) -> str:
     parts = {"encoder": model.posterior, "decoder": model.likelihood, "prior": model.prior}
-    sizes = {name: _count(part) for name, part in parts.items() if part is not None and _count(part)}
+    sizes = {name: sum(p.numel() for p in own) for name, own in _own_parameters(parts).items() if own}
     shares = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = f", of which {learned:,} learn" if learned < _count(model) else ""
     return f"{_count(model):,} parameters{frozen}" + (f" ({shares})" if len(sizes) > 1 else "")
+
+
+def _own_parameters(parts: dict[str, nn.Module | None]) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each part, those that two share with the first of them."""
+    seen, own = set[nn.Parameter](), dict[str, list[nn.Parameter]]()
+    for name, part in parts.items():
+        own[name] = [] if part is None else [p for p in part.parameters() if p not in seen]
+        seen.update(own[name])
+    return own
 
 
 def _count(module: nn.Module) -> int:
