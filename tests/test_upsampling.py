@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from instances import double
-from tightbound.networks import UPSAMPLINGS, ConvolutionalDecoder, GridDecoder, ResizeConvolution
+from tightbound.networks import UPSAMPLINGS, ConvolutionalDecoder, EdgeConvolution, GridDecoder, ResizeConvolution
 
 SIDES = [(1, 1), (1, 5), (2, 2), (7, 4)]
 
@@ -16,7 +16,7 @@ SIDES = [(1, 1), (1, 5), (2, 2), (7, 4)]
 @pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("kind", UPSAMPLINGS)
 def test_a_grid_is_doubled(kind: str, sides: tuple[int, int]) -> None:
-    layer, x = UPSAMPLINGS[kind](3, 5).double(), double(2, 3, *sides).requires_grad_()
+    layer, x = UPSAMPLINGS[kind].double(3, 5).double(), double(2, 3, *sides).requires_grad_()
     y = layer(x)
     assert y.shape == (2, 5, 2 * sides[0], 2 * sides[1])
     y.square().sum().backward()
@@ -28,20 +28,28 @@ def test_a_grid_is_doubled(kind: str, sides: tuple[int, int]) -> None:
 @pytest.mark.parametrize("sides", SIDES)
 def test_a_resize_convolution_is_a_convolution_of_repeated_pixels(sides: tuple[int, int]) -> None:
     layer, x = ResizeConvolution(3, 5).double(), double(2, 3, *sides)
-    repeated = x.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    torch.testing.assert_close(layer(x), F.conv2d(repeated, layer.weight, layer.bias, padding=1))
+    repeated = F.pad(x.repeat_interleave(2, -1).repeat_interleave(2, -2), (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(layer(x), F.conv2d(repeated, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_an_edge_convolution_repeats_the_border(sides: tuple[int, int]) -> None:
+    layer, x = EdgeConvolution(3, 5).double(), double(2, 3, *sides)
+    repeated = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(layer(x), F.conv2d(repeated, layer.weight, layer.bias))
 
 
 def checkerboard(y: torch.Tensor) -> float:
-    """Of a surface that should be even, the largest difference, away from the border."""
-    inner = y[..., 2:-2, 2:-2]
-    return (inner - inner.mean((-2, -1), keepdim=True)).abs().max().item()
+    """Of a surface that should be even, the largest difference."""
+    return (y - y.mean((-2, -1), keepdim=True)).abs().max().item()
 
 
 def test_an_even_surface_stays_even_but_for_transposed_convolutions() -> None:
     even = double(2, 6, 1, 1).expand(-1, -1, 8, 8)
-    assert checkerboard(UPSAMPLINGS["resize"](6, 4).double()(even)) < 1e-12
-    assert checkerboard(UPSAMPLINGS["transposed"](6, 4).double()(even)) > 1e-2
+    for layer in UPSAMPLINGS["resize"]:
+        assert checkerboard(layer(6, 4).double()(even)) < 1e-12  # to the border
+    y = UPSAMPLINGS["transposed"].double(6, 4).double()(even)
+    assert checkerboard(y[..., 2:-2, 2:-2]) > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from .residual import GridDecoder, GridEncoder, ResidualBlock, grid_of
 from .sampling import Sampling
 from .text_embedding import TokenPrefix
 from .transformer import CachedTransformer, Transformer
-from .upsampling import UPSAMPLINGS, ResizeConvolution
+from .upsampling import UPSAMPLINGS, EdgeConvolution, ResizeConvolution, Upsampling
 
 __all__ = [
     "ACTIVATIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "ClassEmbedding",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "EdgeConvolution",
     "GridDecoder",
     "GridEncoder",
     "ImageEmbedding",
@@ -35,5 +36,6 @@ __all__ = [
     "TokenEmbedding",
     "TokenPrefix",
     "Transformer",
+    "Upsampling",
     "grid_of",
 ]

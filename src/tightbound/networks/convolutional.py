@@ -106,10 +106,12 @@ class ConvolutionalDecoder(nn.Module):
         self.head = nn.Sequential(Linear(latent_dim + condition_dim, hidden), phi(), Linear(hidden, size))
         self.levels = nn.ModuleList()
         for width, finer in zip(widths, [*widths[1:], *widths[-1:]], strict=True):
-            up = UPSAMPLINGS[upsampling](width, finer)
+            up = UPSAMPLINGS[upsampling].double(width, finer)
             self.levels.append(nn.Sequential(nn.GroupNorm(groups(width), width), phi(), up))
         last = widths[-1] if widths else coarse
-        self.output = nn.Sequential(nn.GroupNorm(groups(last), last), phi(), nn.Conv2d(last, shape[0], 3, padding=1))
+        self.output = nn.Sequential(
+            nn.GroupNorm(groups(last), last), phi(), UPSAMPLINGS[upsampling].keep(last, shape[0])
+        )
 
     @property
     def output_layer(self) -> nn.Module:

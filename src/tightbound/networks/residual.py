@@ -196,9 +196,9 @@ class GridDecoder(nn.Module):
         self.blocks = _blocks(blocks, width, hidden, activation, norm)
         up: list[nn.Module] = []
         for coarser, finer in pairwise(reversed(channels)):
-            up += [UPSAMPLINGS[upsampling](coarser, finer), phi()]
+            up += [UPSAMPLINGS[upsampling].double(coarser, finer), phi()]
         self.up = nn.Sequential(*up)
-        self.output_layer = UPSAMPLINGS[upsampling](channels[0], parameters * shape[0])
+        self.output_layer = UPSAMPLINGS[upsampling].double(channels[0], parameters * shape[0])
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Parameters ``(n, parameters * channels, H, W)``.

@@ -2,17 +2,46 @@ r"""Layers that double the sides of a grid.
 
 A transposed convolution weighs the four outputs above each input by four sets of weights, which nothing ties together:
 what it makes of an even surface is a checkerboard until it has learned otherwise (Odena, Dumoulin and Olah, 2016). A
-resize-convolution gives all four the same sum of weights, so an even surface stays even.
+resize-convolution gives all four the same sum of weights, so an even surface stays even. Zeros beyond the border would
+leave a frame round it; here the border is repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["UPSAMPLINGS", "ResizeConvolution"]
+__all__ = ["UPSAMPLINGS", "EdgeConvolution", "ResizeConvolution", "Upsampling"]
+
+
+def _bordered(x: Tensor) -> Tensor:
+    """A grid with its first and last row and column repeated; by copies, whose gradients add up in one order."""
+    x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
+
+
+class EdgeConvolution(nn.Conv2d):
+    """A convolution of 3 x 3 that sees the border repeated beyond it.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+
+    Example:
+        >>> layer = EdgeConvolution(1, 1)
+        >>> layer(torch.ones(1, 1, 4, 4)).std() < 1e-6
+        tensor(True)
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(_bordered(input), self.weight, self.bias)
 
 
 class ResizeConvolution(nn.Conv2d):
@@ -34,17 +63,40 @@ class ResizeConvolution(nn.Conv2d):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
+        super().__init__(inputs, outputs, 3)
 
     def forward(self, input: Tensor) -> Tensor:
-        turned = F.pad(self.weight.flip(2, 3), (1, 1, 1, 1))  # of both, the last row and column are zeros
+        turned = F.pad(self.weight.flip(2, 3), (1, 1, 1, 1))
         tied = F.avg_pool2d(turned, 2, stride=1, divisor_override=1)
-        return F.conv_transpose2d(input, tied.transpose(0, 1), self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(_bordered(input), tied.transpose(0, 1), self.bias, stride=2, padding=3)
+
+
+class Upsampling(NamedTuple):
+    """Layers of one kind, each made from the channels of its input and of its output.
+
+    Args:
+        double: To twice the sides.
+        keep: A convolution of 3 x 3 to the same sides, behind them.
+
+    Example:
+        >>> UPSAMPLINGS["transposed"].double(3, 5)(torch.zeros(2, 3, 7, 4)).shape
+        torch.Size([2, 5, 14, 8])
+    """
+
+    double: Callable[[int, int], nn.Module]
+    keep: Callable[[int, int], nn.Module]
 
 
 def _transposed(inputs: int, outputs: int) -> nn.Module:
     return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
 
 
-UPSAMPLINGS: dict[str, Callable[[int, int], nn.Module]] = {"resize": ResizeConvolution, "transposed": _transposed}
-"""From the channels of a grid and of its double to the layer between them, by the name of an option."""
+def _with_zeros(inputs: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+UPSAMPLINGS = {
+    "resize": Upsampling(ResizeConvolution, EdgeConvolution),
+    "transposed": Upsampling(_transposed, _with_zeros),
+}
+"""How a decoder doubles its grids, by the name of an option."""
