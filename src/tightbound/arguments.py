@@ -102,7 +102,7 @@ def named(some: Split, split: Split) -> str:
         >>> from tightbound.data import load_data
         >>> test = load_data("digits").test
         >>> named(representative(test, 6), test)
-        '6 of 360 test examples of digits: 10, 42, 50, 45, ...'
+        '6 of 360 test examples of digits: 229, 47, 54, 89, ...'
     """
     names = ", ".join([*some.names[:NAMED], *(["..."] if len(some) > NAMED else [])])
     return f"{len(some)} of {counted([split])}: {names}"

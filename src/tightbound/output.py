@@ -53,7 +53,7 @@ def print_evaluation(found: dict[str, Any], units: str = "the data's units") -> 
     told = how.get(found["method"], f"k = {found['k']}, {found['method']} sampling")
     table = Table(title=f"{examples_of(found['n'], found['split'])}, {told}")
     for column in ("", "value", "standard error", "unit"):
-        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+        table.add_column(column, justify="left" if column in ("", "unit") else "right", no_wrap=column != "unit")
     told_in: dict[str, str] = dict.fromkeys(("bits_per_dim", "uniform_bits_per_dim"), "bits per dimension")
     digits: dict[str, int] = dict.fromkeys(told_in, 4)
     unit = {"none": "nats, no likelihood", "density": "nats of density"}.get(found["measure"], "nats per example")
