@@ -330,7 +330,7 @@ def report(
             metavar="SECONDS",
             help="Time to measure, on a few examples, what `evaluate` and `diagnose` have not stored; 0: nothing is.",
         ),
-    ] = 10.0,
+    ] = 6.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:

@@ -139,7 +139,7 @@ def gather(
     model: LatentVariableModel | None = None,
     k: int | None = None,
     *,
-    quick: float = 10.0,
+    quick: float = 6.0,
     device: str = "auto",
     seed: int = 0,
 ) -> Material:

@@ -28,7 +28,7 @@ def write_report(
     data: Data | str | Path | None = None,
     model: LatentVariableModel | None = None,
     k: int | None = None,
-    quick: float = 10.0,
+    quick: float = 6.0,
     device: str = "auto",
     seed: int = 0,
 ) -> Path:

@@ -437,7 +437,13 @@ class _Run:
         """The training bound since the last reading, of this process's share, where it is time for a word."""
         if self.bar.due:
             sums = torch.stack(self.run.window).double().sum(0)
-            self._tell("train", (sums[self.selects] / sums[-1]).item())
+            self._tell("train", (sums[self.selects] / sums[-1]).item(), self._still_warming())
+
+    def _still_warming(self) -> str:
+        """How far warm-up is: before its end the bound, which weighs the KL by 1, can be far from what is optimised."""
+        what = self.model.recipe.warming if self.model.recipe else ""
+        done = self.run.step >= self.warmup
+        return "" if done or not what else f", {what} at {self._beta(self.run.step - 1):.2f}"
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:
