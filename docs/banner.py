@@ -89,7 +89,8 @@ def main() -> None:
     )
     drawn.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(given.out, optimize=True)
     size = given.out.stat().st_size
-    assert size <= MOST, f"{size:,} bytes, more than {MOST:,}"
+    if size > MOST:
+        raise SystemExit(f"{given.out} has {size:,} bytes, more than {MOST:,}.")
     print(f"{given.out}: {drawn.width} x {drawn.height} pixels, {size / 1000:.0f} kB")
 
 

@@ -30,6 +30,19 @@ def test_a_bar(
     assert ("decoding" in output.err) == shown
 
 
+def test_off_a_terminal_a_line_tells_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tightbound.progress.LINES", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    with progress("decoding", total=3000) as advance:
+        advance(1200)
+        with silent():
+            advance(1000)
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("", "decoding: 1,200 of 3,000\n")
+
+
 def test_a_terminal_has_room_for_one_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("tightbound.progress.PATIENCE", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -112,7 +112,7 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume_from=arguments.resume_from,
     )
     following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
-    _conclude(result, arguments.json, "bound", following, f"tightbound train --resume --out {result.out}")
+    _conclude(result, arguments.json, following, f"tightbound train --resume --out {result.out}")
 
 
 def _ending(stopped: str) -> str:
@@ -142,30 +142,30 @@ def fit_prior(
     go = {"resume": resume, "resume_from": resume_from}
     result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, **go)
     go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
-    _conclude(result, json, "log p(z)", f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+    _conclude(result, json, f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
 
 
-def _conclude(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
+def _conclude(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
     """Says how a training ended, in one of several processes, and leaves each as its end asks."""
     if os.environ.get("RANK", "0") == "0":
-        _print_result(result, json, what, following, go_on)
+        _print_result(result, json, following, go_on)
     if result.stopped not in ("done", "early"):
         raise SystemExit(INTERRUPTED)
 
 
-def _print_result(result: TrainingResult, json: bool, what: str, following: str, go_on: str) -> None:
+def _print_result(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
     if json:
         print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
         return
     print(f"{result.out}: {_ending(result.stopped)} at step {result.step:,} of {result.steps:,}")
     if result.best_bound is not None:
-        print(f"best validation {_best(result, what)}")
+        print(f"best validation {_best(result)}")
     print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
 
 
-def _best(result: TrainingResult, what: str) -> str:
+def _best(result: TrainingResult) -> str:
     """The best validation bound in words, and when it was reached."""
-    nats, bits = f"{what} {result.best_bound:.2f} nats", result.best_bits_per_dim
+    nats, bits = f"{result.selected_by} {result.best_bound:.2f} nats", result.best_bits_per_dim
     told = nats if bits is None else f"{bits:.3f} bits/dim ({nats})"
     return told + (f" at step {result.best_step:,}" if result.best_step else "")
 

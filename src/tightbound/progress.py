@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for people who have waited two seconds."""
+"""A progress bar on standard error, for people who have waited two seconds; a line now and then where none looks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ __all__ = ["Advance", "progress", "silent"]
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
+LINES = 20.0
+"""Seconds between lines, where standard error is no terminal."""
 
 
 class Advance(Protocol):
@@ -22,7 +24,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance]:
-    """A bar that appears only where standard error is a terminal, only after two seconds, and only where none is.
+    """A bar that appears after two seconds, and only where none is; off a terminal a line every twenty seconds.
 
     Args:
         title: What is going on.
@@ -62,6 +64,7 @@ class _Bar:
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self.started, self.shown, self.task = time.monotonic(), None, None
+        self.told = self.started
         self.wanted = sys.stderr.isatty()
 
     def advance(self, amount: int = 1) -> None:
@@ -70,6 +73,14 @@ class _Bar:
             self.shown.update(self.task, completed=self.done)
         elif self.wanted and not _Bar.taken and time.monotonic() - self.started > PATIENCE:
             self._show()
+        elif not self.wanted and not _Bar.taken and time.monotonic() - self.told > LINES:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.told = time.monotonic()
+        unit = " bytes" * (self.unit == "bytes")
+        of = f" of {self.total:,}" if self.total else ""
+        print(f"{self.title}: {self.done:,}{of}{unit}", file=sys.stderr)
 
     def _show(self) -> None:
         from rich.console import Console

@@ -188,9 +188,9 @@ def _check_one_size(sizes: dict[str, str], proposed: str) -> None:
     more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
     raise DataError(
         "The images have different sizes.",
-        got=f"{often} of {usual}, but {', '.join(strangers[:3])}{more}; {1 + len(others)} sizes",
+        got=f"{often} of {usual}, but {', '.join(strangers[:3])}{more}; {1 + len(others)} sizes (width x height)",
         expected="one size",
-        remedy=f"Resize them while loading: --image-size {proposed} (image_size=... in Python).",
+        remedy=f"Resize them while loading: --image-size {proposed} (image_size=... in Python), or height and width.",
     )
 
 

@@ -148,7 +148,7 @@ def _check_size(name: str, size: object) -> None:
     if size is not None and not (len(numbers) == 2 and all(type(n) is int and 1 <= n <= MOST_PIXELS for n in numbers)):
         option = name.replace("_", "-")
         raise UsageError(
-            "An image needs a side, or height and width.",
+            f"--{option} is a side in pixels, or height and width.",
             got=f"{name}={size}",
             expected=f"1 to {MOST_PIXELS} pixels",
             remedy=f"Give --{option} 64 for a square, or --{option} 48 64 for height and width "

@@ -48,7 +48,6 @@ class Split:
         spec: Shape and range of what a batch holds.
         values: Levels (uint8) or floats, ``[N, *shape]``, of larger images where they are cropped; or a memory map of
             which ``rows`` are the examples.
-            which ``rows`` are the examples.
         transform: What turns values into a batch.
         labels: Class numbers, int64 ``[N]``.
         captions: One text per example.

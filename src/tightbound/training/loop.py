@@ -260,7 +260,9 @@ class _Run:
         best, bits = self.run.best, None
         if best is not None:
             bits, best = self.unit.bits_per_dim(best), best - self.unit.offset
-        return TrainingResult(self.folder.path, self.run.step, self.steps, best, reason, bits, self.run.best_step)
+        return TrainingResult(
+            self.folder.path, self.run.step, self.steps, best, reason, bits, self.run.best_step, self.unit.what
+        )
 
     def _steps(self, stop: Stop) -> str:
         while not (reason := self._ended(stop)):
@@ -426,8 +428,10 @@ class _Run:
             return None, ""
         if (found := mean_squared_error(self.model, self.data.valid)) is None:
             return None, ""
-        summed, per_entry = found.tolist()
-        return summed, f", squared error {per_entry:.3g} {'of the variance' if self.data.spec.scale else 'per entry'}"
+        summed, per_entry, n = found.tolist()
+        what = "of the variance" if self.data.spec.scale else "per entry"
+        some = f" of {n:.0f} examples" if n < len(self.data.valid) else ""
+        return summed, f", squared error {per_entry:.3g} {what}{some}"
 
     def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
         full, brief = self.unit.told(bound), self.unit.told(bound, brief=True)
@@ -437,13 +441,20 @@ class _Run:
         """The training bound since the last reading, of this process's share, where it is time for a word."""
         if self.bar.due:
             sums = torch.stack(self.run.window).double().sum(0)
-            self._tell("train", (sums[self.selects] / sums[-1]).item(), self._still_warming())
+            means = dict(zip(self.rows, (sums[:-1] / sums[-1]).tolist(), strict=True))
+            if not (warming := self._warming):
+                self._tell("train", means[self.rows[self.selects]])
+            else:  # the bound charges all of a KL that is not held down yet
+                unit = dataclasses.replace(self.unit, what="reconstruction")
+                told = [unit.told(means["reconstruction"], brief=brief) for brief in (False, True)]
+                self.bar.reading("train", *(f"{each}, {warming}" for each in told), told[1])
 
-    def _still_warming(self) -> str:
-        """How far warm-up is: before its end the bound, which weighs the KL by 1, can be far from what is optimised."""
-        what = self.model.recipe.warming if self.model.recipe else ""
+    @property
+    def _warming(self) -> str:
+        """What still rises, and to which share of its value it has; empty where nothing does."""
+        what = self.model.recipe.warming if self.model.recipe and "reconstruction" in self.rows else ""
         done = self.run.step >= self.warmup
-        return "" if done or not what else f", {what} at {self._beta(self.run.step - 1):.2f}"
+        return "" if done or not what else f"{what} at {self._beta(self.run.step - 1):.2f}"
 
     def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
         if self.log is None:

@@ -111,7 +111,8 @@ def told_plan(
     steps, epochs = options.total_steps(examples), options.total_steps(examples) / options.steps_per_epoch(examples)
     parts = [f"{steps:,} steps of {min(options.batch_size, examples):,} examples ({count(epochs)} epochs)"]
     parts += [f"on {told_device(device)}" + (f" in {processes} processes" if processes > 1 else "")]
-    parts += [f"evaluated every {every:,} steps, {told_patience(patience)}" if every else "no validation split"]
+    when = f"every {every:,} steps, {told_patience(patience)}" if every < steps else "at the end"
+    parts += [f"evaluated {when}" if every else "no validation split"]
     return f"plan: {'; '.join(parts)}"
 
 
@@ -119,7 +120,8 @@ def told_patience(patience: int | None) -> str:
     """When a run stops before its end."""
     if patience is None:
         return "never stops early"
-    return f"stops after {patience} evaluations without a better validation bound (--patience none: never)"
+    times = f"{patience} evaluation{'s' * (patience > 1)}"
+    return f"stops after {times} without a better validation bound (--patience none: never)"
 
 
 def told_device(device: torch.device) -> str:

@@ -48,6 +48,7 @@ class Progress:
     stale: int = 0
     window: list[Tensor] = field(default_factory=list)
     best_step: int | None = None
+    selected_by: str = "bound"
 
     def judge(self, bound: float, warm: bool) -> bool:
         """Takes in a validation bound, and tells whether it is the best; ``warm`` is whether warm-up is over."""
@@ -71,6 +72,7 @@ class TrainingResult:
         stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
         best_bits_per_dim: The same in bits per dimension, where it is a probability of discrete data or a bound on it.
         best_step: After how many steps it was reached.
+        selected_by: What ``best_bound`` is: ``"bound"``, ``"reconstruction"`` without a prior, or ``"log p(z)"``.
     """
 
     out: Path
@@ -80,6 +82,7 @@ class TrainingResult:
     stopped: str
     best_bits_per_dim: float | None = None
     best_step: int | None = None
+    selected_by: str = "bound"
 
 
 def save_state(

@@ -63,8 +63,8 @@ def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | Non
         split: At least one example; as many of it are taken as have about :data:`ENTRIES` entries.
 
     Returns:
-        Two numbers on the CPU: summed over an example, in squared units of the data, and the mean of an entry, in
-        those that the model sees; None where the mean of p(x | z) is not to be had in one pass.
+        Three numbers on the CPU: summed over an example, in squared units of the data; the mean of an entry, in those
+        that the model sees; how many examples. None where the mean of p(x | z) is not to be had in one pass.
     """
     if not isinstance(model.likelihood, Likelihood):
         return None
@@ -78,4 +78,4 @@ def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | Non
             x, px = batch.x.to(parameter.dtype), model.given(batch)
             errors = (x - px.likelihood(px.representative(x)).mean).float()
             sums.append(torch.stack([(errors * units).square().sum(), errors.square().sum() / split.spec.dimensions]))
-    return torch.stack(sums).cpu().double().sum(0) / n
+    return torch.cat([torch.stack(sums).cpu().double().sum(0) / n, torch.tensor([n], dtype=torch.float64)])
