@@ -167,6 +167,7 @@ def _positions(posterior: Any) -> int:
 def _told(row: Baseline, positions: int) -> Baseline:
     """A row of PCA or LDA says how many components it has, and beside codes that each stands for a position."""
     note = re.sub(r"^k = (\d+)", r"\1 components", row.note)
+    note = re.sub("^1 components", "1 component", note)
     if positions and "PCA" in row.name:
         note += f"; beside codes, a component for each of {positions} positions"
     return dataclasses.replace(row, note=note)
