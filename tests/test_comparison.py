@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -326,3 +327,13 @@ def test_stages_are_told_option_by_option() -> None:
     assert told[1]["second.components"] == told[2]["second.components"] == 7
     assert (told[1]["second.layers"], told[2]["second.layers"]) == (8, 2)
     assert not any(dataclasses.is_dataclass(value) for options in told for value in options.values())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_difference_of_bounds_has_no_error(plain: Path, heavy: Path, tmp_path: Path, trusted: bool) -> None:
+    found = compare([plain, heavy], k=30, limit=40)
+    runs = tuple(dataclasses.replace(run, trusted=told) for run, told in zip(found.runs, (True, trusted), strict=True))
+    text = draw_comparison(dataclasses.replace(found, runs=runs), tmp_path / "x.html").read_text(encoding="utf8")
+    table = text[text.index("<h3>Differences") :].split("<tbody>")[1].split("</tbody>")[0]
+    nll, *_, last = cells = re.findall("<td[^>]*>(.*?)</td>", table)
+    assert ("±" in nll, "is a bound" in last, len(cells)) == (trusted, not trusted, 3 if trusted else 4)

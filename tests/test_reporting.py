@@ -31,7 +31,9 @@ from tightbound.reporting import (
     page,
     reproduction_command,
     settings,
+    surprise,
     tables,
+    visuals,
     write_report,
 )
 from tightbound.reporting.command import changed
@@ -295,6 +297,9 @@ def test_the_plan_keeps_to_the_seconds(copy: RunFolder, slow: Pace) -> None:
     assert plan_evaluation(model, test, 1, 1000.0, slow) == Plan(360, 3.6, k=1)
     assert plan_evaluation(model, test, 10**6, 1.0, slow).examples == 2
     assert plan_diagnosis(model, test, 10.0, slow) is None
+    few = plan_diagnosis(model, test.subset(40), 60000.0, slow)
+    assert few is not None
+    assert (few.examples, few.optimised) == (40, 40)
     found = plan_diagnosis(model, test, 6000.0, slow)
     assert found is not None
     assert (found.examples, found.optimised) == (360, 20)
@@ -435,6 +440,63 @@ def test_what_is_not_trusted_is_a_bound_without_an_error(copy: RunFolder, measur
     for part in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
         assert "≤ 77.25" in part
         assert "77.25 ±" not in part
+
+
+def test_a_bound_is_marked_once_and_says_what_follows(copy: RunFolder) -> None:
+    bits = {"bits_per_dim": {"value": 1.7, "standard_error": 0.1}}
+    _change_evaluation(copy, **NLL, **bits, measure="mass", trusted=False)
+    material = gather(copy.path)
+    rows = tables.comparison(material)
+    assert "≤ ≤" not in tables.comparison_table(material, rows)
+    verdict = headline.verdict(material, rows)
+    assert re.search(r"at most 1.700 bits per dimension, at least \d+\.\d nats better than independent", verdict)
+    assert re.search(r"at least \d+\.\d\d nats below log p\(x\)", headline.cards(material))
+    _change_evaluation(copy, nll={"value": 1e4, "standard_error": 0.5})
+    assert "independent pixels" not in _verdict(gather(copy.path))
+
+
+def test_the_evidence_for_trust_is_in_the_table(copy: RunFolder) -> None:
+    said = "where the samples of log p(x) come from, by examples that needed it: posterior 3, optimised 357"
+    proposals = {"posterior": 3, "optimised": 357}
+    shape = {"pareto_k": 0.166, "unreliable": 0.0, "k": 500, "method": "auto", "proposals": proposals}
+    _change_evaluation(copy, **shape, trusted=True, notes=["probability", said])
+    material = gather(copy.path)
+    table = re.sub("<[^>]*>", " ", tables.evaluation(material))
+    for row in ("importance samples *500", "Pareto k *0.17", "unreliable *0%", "need better proposals *357 of 360"):
+        assert re.search(row, table)
+    assert "need you to know" not in table
+    assert headline.warnings(material) == ""
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "diagnosis.json", "evaluation.safetensors"])
+def test_a_damaged_file_is_told_of(copy: RunFolder, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    gather(copy.path, quick=0)
+    assert "damaged" not in capsys.readouterr().err
+    (copy.path / name).write_bytes(b"\0junk")
+    gather(copy.path, quick=0)
+    assert f"note: {name} is damaged" in capsys.readouterr().err
+
+
+def test_a_model_without_latents_has_no_words_of_them(tmp_path: Path, few: Data) -> None:
+    run = _run(tmp_path / "pixels", tb.recipes.PixelCNNRecipe(channels=8, layers=1, kernel=3), few, steps=5)
+    m = gather(run, data=few, quick=QUICK).of_the_measured()
+    parts = (visuals.samples(m), surprise.examples(m, surprise.told(m)), tables.evaluation(m), visuals.curves(m))
+    shown = re.sub('(src|xlink:href)="[^"]*"', "", "".join(parts))
+    assert "log-likelihood [nats]" in shown
+    for word in ("p(x|z)", "reconstruction", "active units", "weight of the KL", "importance samples"):
+        assert word not in shown
+
+
+def test_an_example_of_a_table_is_told_by_its_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(50.0, 2.0, size=(300, 8)).astype(np.float32)
+    data = Data.from_arrays(values, name="table")
+    run = _run(tmp_path / "table", tb.recipes.VAE(latent_dim=1, hidden=(8,)), data, steps=5)
+    material = gather(run, data=data, quick=QUICK, k=2).of_the_measured()
+    drawn = surprise.examples(material, surprise.told(material))
+    lines = re.findall(r"values ([\d., ]+), …", drawn)
+    assert len(lines) == 2 * surprise.SHOWN
+    assert all(len(line.split(", ")) == surprise.VALUES for line in lines)
+    assert all(35 < float(value) < 65 for line in lines for value in line.split(", "))
 
 
 def test_device_and_seed_are_the_callers(copy: RunFolder) -> None:
@@ -636,7 +698,7 @@ def test_beside_codes_pca_has_a_component_for_each_position(tmp_path: Path, few:
     tb.train(recipe.build(few.spec), few, out=tmp_path, steps=3, batch_size=50, pictures=False)
     material = gather(tmp_path, data=few, k=2)
     (pca,) = [row for row in tables.comparison(material) if row.name == "PCA"]
-    assert pca.note.startswith("k = 7")
+    assert pca.note.startswith("7 components")
     assert "7 positions" in pca.note
     assert pca.squared_error is not None
     assert pca.squared_error.value > 0.1

@@ -380,7 +380,7 @@ def density_of(data: DataSpec) -> Measure:
         return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
     scaled, gives = (
         f"density at {data.levels} discrete levels scaled to [0, 1]",
-        "by --likelihood auto where the recipe has it",
+        "--likelihood auto, where the recipe has it",
     )
     gives += ", or --dequantize" if data.levels > 2 else ""
-    return Measure("density", f"{scaled}: no likelihood of that data ({gives})")
+    return Measure("density", f"{scaled}: no likelihood of that data ({gives} gives one)")

@@ -233,6 +233,11 @@ class RunFolder:
             return None
         return self._read_of_weights(self.diagnosis, is_diagnosis)
 
+    def damaged(self) -> list[str]:
+        """Names of the files of what was found that are there and do not hold it, whatever weights it is of."""
+        kinds = ((self.evaluation, is_evaluation), (self.diagnosis, is_diagnosis))
+        return [path.name for path, sound in kinds if path.is_file() and not _holds(path, sound)]
+
     def _read_of_weights(self, path: Path, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         try:
             found, weights = checkpoint.read_json(path), self._digest()
@@ -296,6 +301,13 @@ def _check_spec(spec: DataSpec) -> None:
             got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
             expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
         )
+
+
+def _holds(path: Path, sound: Callable[[dict[str, Any]], bool]) -> bool:
+    try:
+        return sound(checkpoint.read_json(path))
+    except CheckpointError:
+        return False
 
 
 @contextmanager

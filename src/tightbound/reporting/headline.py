@@ -49,16 +49,24 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
         least = "at least " if e.trusted is False else ""
         return f"{where} the log-density is {least}{cell(negated(estimate))} nats{limit}; {latents(m)}."
     most = "at most " if _is_bound(e) else ""
-    bits = "" if e.bits_per_dim is None else f", {cell(_told(e, e.bits_per_dim), 3)} bits per dimension"
+    bits = "" if e.bits_per_dim is None else f", {most}{cell(_told(e, e.bits_per_dim), 3)} bits per dimension"
     pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
-    gain = "" if pixels is None else f", {_gain(pixels.value - e.nll.value)} independent pixels"
+    gain = "" if pixels is None else _gain(pixels.value - e.nll.value, _is_bound(e))
     return f"{where} the negative log-likelihood is {most}{cell(estimate)} nats{bits}{gain}; {latents(m)}."
 
 
 def measured(m: Material) -> str:
     """The likelihood and what it is of, text."""
     e = m.evaluation
-    return "nothing is measured yet" if e is None else f"{e.headline}, on {_examples(m, e)}".replace(" -", " −")
+    return "nothing is measured yet" if e is None else f"{_reached(e)}, on {_examples(m, e)}"
+
+
+def _reached(e: Evaluation) -> str:
+    """What the evaluation's own headline says, in numbers as the page writes them."""
+    if e.nll is None or e.measure == "none":
+        return f"no likelihood of this data; reconstruction {cell(e.reconstruction)} nats"
+    name = "negative log-density" if e.measure == "density" else "NLL"
+    return f"{name} {'≤ ' if _is_bound(e) else ''}{cell(_told(e, e.nll))} nats"
 
 
 def _examples(m: Material, e: Evaluation) -> str:
@@ -88,8 +96,12 @@ def _parts(m: Material) -> str:
     return "positions of codes" if is_code_space(m.model.posterior) else "latent dimensions"
 
 
-def _gain(nats: float) -> str:
-    return f"{abs(nats):,.1f} nats {'better' if nats > 0 else 'worse'} than"
+def _gain(nats: float, bound: bool) -> str:
+    """How much better than independent pixels; from a bound nothing follows of how much worse."""
+    if bound and nats <= 0:
+        return ""
+    least = "at least " if bound else ""
+    return f", {least}{abs(nats):,.1f} nats {'better' if nats > 0 else 'worse'} than independent pixels"
 
 
 def _is_bound(e: Evaluation) -> bool:
@@ -144,7 +156,7 @@ def _likelihood(m: Material) -> _Card:
     if e.nll is None or e.measure == "none":
         number = "–" if e.squared_error is None else cell(e.squared_error)
         beside = f"summed over an example; {m.spec.units}"
-        return _Card("Squared error", number, beside, ("bad", f"not a likelihood of this data: {e.notes[0]}"), _FAR)
+        return _Card("Squared error", number, beside, ("bad", _NONE), _FAR)
     mark = "≤ " if _is_bound(e) else ""
     nats = f"{mark}{cell(_told(e, e.nll))} nats per example"
     if e.measure == "density":
@@ -156,7 +168,7 @@ def _likelihood(m: Material) -> _Card:
 
 def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
     if e.measure == "density" and m.spec.levels is not None:
-        return "bad", f"not a likelihood of this data: {e.notes[0]}"
+        return "bad", _NONE
     if e.trusted is False:
         same = "it is the bound itself" if _is_elbo(e) else "the samples do not suffice to trust the estimate"
         return "bound", f"an upper bound: {same}"
@@ -183,8 +195,8 @@ def _gap(e: Evaluation, elbo: Estimate) -> str:
         return ""
     if _is_elbo(e):
         return "how far log p(x) lies above is not known"
-    at_least = "at least " if e.trusted is False else ""
-    return f"{at_least}{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below the estimate of log p(x)"
+    below = f"{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below"
+    return f"at least {below} log p(x)" if e.trusted is False else f"{below} the estimate of log p(x)"
 
 
 def _is_elbo(e: Evaluation) -> bool:
@@ -210,6 +222,7 @@ def _measured(m: Material) -> str:
     return page.instructive(text, "quick")
 
 
+_NONE = "not a likelihood of this data"
 _COST = "What an example costs to store without loss, by this model: lower is better."
 _DENSITY = "How surprised the model is by an example, for values without steps: lower is better."
 _FAR = "How far a reconstruction lies from its example: lower is better."
@@ -230,14 +243,26 @@ def warnings(m: Material) -> str:
 
 def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
     if e.measure == "density" and continuous:
-        yield page.box("A density, not a probability: its nats depend on the units of the data.", e.notes, "note")
+        yield page.box("A density, not a probability: its nats depend on the units of the data.", _worded(e), "note")
     elif e.measure in ("none", "density"):
         advice = "Do not compare these numbers with likelihoods, here or in the literature."
-        yield page.box("Not a likelihood of this data.", [*e.notes, advice])
+        yield page.box("Not a likelihood of this data.", [*_worded(e), advice])
     elif e.trusted is False:
         yield notes(e)
 
 
 def notes(e: Evaluation) -> str:
     """What a reader must know of the numbers, as HTML; empty where there is nothing."""
-    return page.box("What these numbers need you to know.", e.notes[1:], "note") if len(e.notes) > 1 else ""
+    told = _worded(e)[1:]
+    return page.box("What these numbers need you to know.", told, "note") if told else ""
+
+
+def _worded(e: Evaluation) -> list[str]:
+    """The notes as a page says them, the first what the likelihood is; where samples come from a table tells."""
+    first, *rest = e.notes
+    told = [first, *(note for note in rest if not note.startswith(_SAMPLED))]
+    return [note.replace("the nll", "the NLL").replace("needs: --budget", _MORE_TIME) for note in told]
+
+
+_SAMPLED = "where the samples of log p(x) come from"
+_MORE_TIME = "needs: tightbound evaluate RUN --budget SECONDS"

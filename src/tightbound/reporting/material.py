@@ -168,6 +168,8 @@ def gather(
     whole = found.split(found.default)
     test = spread(whole, SHOWN).to(place)
     evaluation, diagnosed = (None, None) if data is not None else (_read(folder, len(whole), k), _diagnosed(folder))
+    if data is None:
+        _tell_of_damage(folder, evaluation)
     stored, measured, left = evaluation is not None, whole, quick
     if evaluation is None and quick > 0:
         plan = plan_evaluation(loaded, whole, k, quick if diagnosed else quick / 2, measure_pace(loaded, test))
@@ -201,6 +203,15 @@ def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -
     seconds = f"{max(1, round(plan.seconds))} s at most"
     text = f"measuring {plan.examples:,}{there} {split.name} examples, about {seconds}: {what}"
     print(f"{text} (not stored; tightbound {command} {folder.path} measures more; --quick 0: nothing)", file=sys.stderr)
+
+
+def _tell_of_damage(folder: RunFolder, evaluation: Evaluation | None) -> None:
+    """Nobody shall wonder where the numbers of a file have gone."""
+    for name in folder.damaged():
+        print(f"note: {name} is damaged or of another version, so it is not shown", file=sys.stderr)
+    kept = evaluation is not None and evaluation.nll_per_example is not None
+    if evaluation is not None and not kept and folder.examples.is_file():
+        print(f"note: {folder.examples.name} is damaged or of another evaluation, so it is not shown", file=sys.stderr)
 
 
 def _learned(run: str | Path) -> Data | None:

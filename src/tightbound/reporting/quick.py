@@ -163,8 +163,9 @@ def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pac
     if not terms.exact or _certain(terms):  # then no posterior is optimised
         return _diagnosed(split, seconds, pace, 0.0, 0)
     fixed, each = GRADIENT * STEPS * pace.call, (GRADIENT * STEPS * DRAWS + 3 * SAMPLES) * pace.row
-    optimised = min(MOST_OPTIMISED, rounded((seconds - fixed) / each))
-    if optimised < LEAST_OPTIMISED:
+    most = min(MOST_OPTIMISED, len(split))
+    optimised = min(most, rounded((seconds - fixed) / each))
+    if optimised < min(LEAST_OPTIMISED, most):
         return None
     return _diagnosed(split, seconds, pace, fixed + optimised * each, optimised)
 

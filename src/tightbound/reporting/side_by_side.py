@@ -31,6 +31,7 @@ from . import figures, page
 from .comparison import ComparedRun, Comparison
 from .maps import flat_views
 from .sheet import sheet
+from .words import bare
 
 __all__ = ["check_drawing", "draw_comparison"]
 
@@ -314,9 +315,19 @@ def _column(found: Comparison, place: int) -> dict[str, str]:
     column = dict(_numbers(run)) | {f"--{name.replace('_', '-')}": _plain(v) for name, v in run.options.items()}
     nll, error = (None, None) if difference is None else (difference.nll, difference.squared_error)
     return column | {
-        "NLL − the first’s, paired": _told(_turned(nll)),
+        "NLL − the first’s, paired": _told(_turned(_deserved(nll, _has_bound(found, place)))),
         "error − the first’s, paired": _told(_turned(error), 3),
     }
+
+
+def _has_bound(found: Comparison, place: int) -> bool:
+    """Whether the NLL of the first run or of that one is a bound only."""
+    return any(run.trusted is False for run in (found.runs[0], found.runs[place]))
+
+
+def _deserved(value: Estimate | None, bound: bool) -> Estimate | None:
+    """A difference of bounds has no error."""
+    return value and (bare(value) if bound else value)
 
 
 def _turned(value: Estimate | None) -> Estimate | None:
@@ -412,13 +423,23 @@ def _tables(found: Comparison) -> str:
 
 def _differences(found: Comparison) -> str:
     """Of the first run from the others, with paired errors."""
-    head = ["", "NLL [nats]", "ELBO [nats]", "squared error", "why not"]
-    first = found.runs[0].label
-    rows = [
-        [f"{first} − {run.label}", _told(d.nll), _told(d.elbo), _told(d.squared_error, 3), d.reason]
-        for run, d in zip(found.runs[1:], found.differences, strict=True)
-    ]
+    rows = [_difference_row(found, place) for place in range(1, len(found.runs))]
+    head = ["", "NLL [nats]", "ELBO [nats]", "squared error", "what to know"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
     text = (
         "Differences example by example, with their standard errors: what makes an example hard for both runs cancels."
     )
     return page.tag("h3", "Differences") + page.paragraph(text) + page.table(head, rows, numbers=3)
+
+
+def _difference_row(found: Comparison, place: int) -> list[str]:
+    """Of the first run from one of the others, and what to know of it."""
+    d, bound = found.differences[place - 1], _has_bound(found, place)
+    reason = [d.reason, _BOUND if bound and d.nll is not None else ""]
+    numbers = [_told(_deserved(d.nll, bound)), _told(d.elbo), _told(d.squared_error, 3)]
+    name = f"{found.runs[0].label} − {found.runs[place].label}"
+    return [name, *numbers, "; ".join(filter(None, reason))]
+
+
+_BOUND = "the NLL of one is a bound, so their difference has no error"

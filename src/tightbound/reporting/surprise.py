@@ -21,6 +21,8 @@ __all__ = ["Told", "examples", "told"]
 
 SHOWN = 6
 """Examples of either end."""
+VALUES = 6
+"""Columns of a table that an example is told by."""
 MANY = 1000
 """Dimensions of which nats say nothing, as there are thousands."""
 
@@ -102,10 +104,10 @@ def _missing(m: Material) -> str:
         return "Nothing has been measured yet: tightbound evaluate RUN, then report again."
     if m.evaluation.nll is None:
         return "The model gives no number of the single examples that could be compared."
-    return (
-        "What each example's negative log-likelihood is was not kept when this run was evaluated. To have it: "
-        f"tightbound evaluate {m.folder.path.as_posix()}, then report again."
-    )
+    again = f"To have it: tightbound evaluate {m.folder.path.as_posix()}, then report again."
+    if m.folder.examples.is_file():
+        return f"{m.folder.examples.name} is damaged or of another evaluation. {again}"
+    return f"What each example's negative log-likelihood is was not kept when this run was evaluated. {again}"
 
 
 def _ends(m: Material, found: Told) -> str:
@@ -114,21 +116,26 @@ def _ends(m: Material, found: Told) -> str:
     best, worst = order[:count], order[len(order) - count :].flip(0)
     probable = not found.name.startswith("squared")
     titles = ("Most probable", "Least probable") if probable else ("Best reconstructed", "Worst reconstructed")
-    text = page.paragraph(_BOTH) if m.spec.image else ""
+    text = page.paragraph(_told_beside(m)) if m.spec.image else ""
     parts = [page.tag("h3", title) + _cards(m, found, ids) for title, ids in zip(titles, (best, worst), strict=True)]
     return text + "".join(parts)
 
 
-_BOTH = (
-    "Each example beside its reconstruction, the mean of p(x|z), with its name in the data, its class and its number."
-)
+def _told_beside(m: Material) -> str:
+    beside = " beside its reconstruction, the mean of p(x|z)," if _rebuilt(m) else ""
+    return f"Each example{beside} with its name in the data, its class and its number."
+
+
+def _rebuilt(m: Material) -> bool:
+    """Whether there is a reconstruction of an example."""
+    return not isinstance(m.model.likelihood, PixelLikelihood) and m.codes.shape[1] > 0
 
 
 def _cards(m: Material, found: Told, indices: Tensor) -> str:
-    drawn = _pairs(m, indices)
+    drawn, rows = _pairs(m, indices), _values(m, indices)
     cards = []
     for place, index in enumerate(indices.tolist()):
-        lines = [*described(m, index), found.of(index)]
+        lines = [*described(m, index), found.of(index), *rows[place : place + 1]]
         text = "".join(page.tag("span", page.escape(line)) for line in lines)
         picture = drawn[place] if drawn else ""
         cards.append(page.tag("figure", picture, page.tag("figcaption", text)))
@@ -145,6 +152,21 @@ def described(m: Material, index: int) -> list[str]:
     return [f"class {classes[label] if 0 <= label < len(classes) else label}", name]
 
 
+def _values(m: Material, indices: Tensor) -> list[str]:
+    """The first values of each example of a table, in the data's own units."""
+    spec = m.spec
+    if len(spec.shape) != 1:
+        return []
+    x = m.examples(indices)[0].double().cpu()
+    if spec.levels is not None:
+        x = spec.low + x * (spec.high - spec.low)
+    elif spec.scale:
+        x = torch.tensor(spec.location, dtype=torch.float64) + x * torch.tensor(spec.scale, dtype=torch.float64)
+    more = ", …" if spec.shape[0] > VALUES else ""
+    lines = (", ".join(f"{value:.4g}" for value in row) for row in x[:, :VALUES].tolist())
+    return [f"values {line}{more}".replace("-", "−") for line in lines]
+
+
 def _pairs(m: Material, indices: Tensor) -> list[str]:
     """Each example beside its reconstruction."""
     if not m.spec.image:
@@ -152,9 +174,10 @@ def _pairs(m: Material, indices: Tensor) -> list[str]:
     with fixed_noise(m.seed), torch.no_grad():
         x, c = m.examples(indices)
         parts = [x]
-        if not isinstance(m.model.likelihood, PixelLikelihood) and m.codes.shape[1]:
+        if _rebuilt(m):
             parts.append(pictures.reconstructions(m.model(c), x)["mean of p(x|z)"])
     lossy = m.spec.shape[0] == 3 and math.prod(m.spec.shape[1:]) > 32 * 32
     both = torch.stack([pictures.drawable(part, m.spec) for part in parts], dim=1)
-    alts = [f"{' · '.join(described(m, i))} and its reconstruction" for i in indices.tolist()]
+    beside = " and its reconstruction" if _rebuilt(m) else ""
+    alts = [f"{' · '.join(described(m, i))}{beside}" for i in indices.tolist()]
     return [page.picture(sheet(each, len(parts)), alt, lossy=lossy) for each, alt in zip(both, alts, strict=True)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from ..evaluation import Evaluation, SampleQuality
 from ..evaluation.baselines import Baseline, baselines
+from ..evaluation.pareto import UNRELIABLE
 from ..evaluation.positions import ACTIVE, NOTHING, active_units
 from ..likelihoods import measure_of
 from ..recipes.two_stage import is_code_space
@@ -39,43 +41,84 @@ def evaluation(m: Material) -> str:
     return _table(m, m.evaluation)
 
 
+_Row = tuple[str, str | None, str | None]
+
+
 def _table(m: Material, e: Evaluation) -> str:
-    dimensions = measure_of(m.model.likelihood, m.spec).dimensions or m.spec.dimensions
-    how = {True: "closed form", False: "Monte Carlo", None: ""}[e.kl_is_analytic]
-    ess = None if e.effective_sample_size is None else f"{e.effective_sample_size:.1f}"
-    ess = f"{ess} of {e.k}" if ess and e.method != "auto" else ess
-    needed = None if e.proposals is None else ", ".join(f"{name} {count:,}" for name, count in e.proposals.items())
-    gap = e.bidirectional_gap
-    doubtful = e.trusted is False
-    rows = [
-        (_SCORE[e.measure], e.nll and cell(e.nll, bound=doubtful), f"nats; {e.notes[0]}"),
-        (
-            "bits per dimension",
-            e.bits_per_dim and cell(e.bits_per_dim, 3, doubtful),
-            f"over {dimensions} dimensions",
-        ),
-        ("ELBO", e.elbo and cell(e.elbo), "nats; reconstruction minus KL"),
-        ("squared error", e.squared_error and cell(e.squared_error), f"of a reconstruction, summed; {m.spec.units}"),
-        ("reconstruction", cell(e.reconstruction), "nats; expected log-likelihood under the posterior"),
-        ("KL", e.kl and cell(e.kl), f"nats, {how}; what the code carries"),
-        ("prediction", e.prediction and cell(e.prediction), "nats; with latents of the prior, as it predicts"),
-        ("with uniform codes", e.uniform_bits_per_dim and cell(e.uniform_bits_per_dim, 3), "bits per dimension"),
-        (
-            "relaxation gap",
-            e.relaxation_gap and cell(e.relaxation_gap),
-            "nats that relaxed latents add to the ELBO",
-        ),
-        ("codes used", None if e.codebook_usage is None else f"{e.codebook_usage:.1%}", "of all codes, by this split"),
-        ("perplexity", None if e.perplexity is None else f"{e.perplexity:.0f}", "codes, equally used, as uncertain"),
-        ("effective sample size", ess, "importance samples that count"),
-        ("proposals", needed, "where these come from, by examples that needed it"),
-        ("bidirectional gap", gap and cell(gap), "nats between annealing's two bounds, on simulated examples"),
-        ("active units", *_active(m)),
-        ("decoder σ", e.decoder_noise and f"{e.decoder_noise.std:.3g}", e.decoder_noise and e.decoder_noise.remark),
-    ]
-    there = [[name, value, what] for name, value, what in [*rows, *_quality(e.sample_quality)] if value is not None]
+    """The parts that a model with latents alone has are left out of a model without."""
+    latent = m.codes.shape[1] > 0
+    parts = [_of_the_data(m, e), _of_the_bound(e) if latent or e.nll is None else (), _of_the_codes(e)]
+    parts += [_of_the_samples(e), [("active units", *_active(m))]] if latent else []
+    parts += [_of_the_noise(e), _quality(e.sample_quality)]
+    there = [[name, value, what or ""] for part in parts for name, value, what in part if value is not None]
     told = notes(e) if e.measure in ("mass", "bound") and e.trusted is not False else ""
     return page.table(["quantity", "value ± error", "what it is"], there, numbers=1) + told
+
+
+def _of_the_data(m: Material, e: Evaluation) -> Iterator[_Row]:
+    dimensions = measure_of(m.model.likelihood, m.spec).dimensions or m.spec.dimensions
+    doubtful = e.trusted is False
+    yield _SCORE[e.measure], e.nll and cell(e.nll, bound=doubtful), f"nats; {_what(m, e)}"
+    bits = e.bits_per_dim and cell(e.bits_per_dim, 3, doubtful)
+    yield "bits per dimension", bits, f"over {dimensions:,} dimensions"
+    yield "squared error", e.squared_error and cell(e.squared_error), f"of a reconstruction, summed; {m.spec.units}"
+
+
+def _what(m: Material, e: Evaluation) -> str:
+    """What the likelihood is; where it is none of this data, a box says why."""
+    none = e.measure == "none" or (e.measure == "density" and m.spec.levels is not None)
+    return "not a likelihood of this data" if none else e.notes[0]
+
+
+def _of_the_bound(e: Evaluation) -> Iterator[_Row]:
+    how = {True: "closed form", False: "Monte Carlo", None: ""}[e.kl_is_analytic]
+    yield "ELBO", e.elbo and cell(e.elbo), "nats; reconstruction minus KL"
+    yield "reconstruction", cell(e.reconstruction), "nats; expected log-likelihood under the posterior"
+    yield "KL", e.kl and cell(e.kl), f"nats, {how}; what the code carries"
+    yield "prediction", e.prediction and cell(e.prediction), "nats; with latents of the prior, as it predicts"
+
+
+def _of_the_codes(e: Evaluation) -> Iterator[_Row]:
+    uniform, relaxed = e.uniform_bits_per_dim, e.relaxation_gap
+    yield "with uniform codes", uniform and cell(uniform, 3), "bits per dimension"
+    yield "relaxation gap", relaxed and cell(relaxed), "nats that relaxed latents add to the ELBO"
+    used = None if e.codebook_usage is None else f"{e.codebook_usage:.1%}"
+    yield "codes used", used, "of all codes, by this split"
+    perplexity = None if e.perplexity is None else f"{e.perplexity:.0f}"
+    yield "perplexity", perplexity, "codes, equally used, as uncertain"
+
+
+def _of_the_samples(e: Evaluation) -> Iterator[_Row]:
+    """What the likelihood was estimated by, and the evidence for trusting it."""
+    if e.nll is None:
+        return
+    better = sum((e.proposals or {}).values()) - (e.proposals or {}).get("posterior", 0)
+    more = "; more where these do not suffice" if better else ""
+    yield "importance samples", f"{e.k:,}", f"of each example{more}"
+    ess, gap = e.effective_sample_size, e.bidirectional_gap
+    yield "effective sample size", None if ess is None else f"{ess:.1f}", "samples of each example that count, mean"
+    shape = None if e.pareto_k is None else f"{e.pareto_k:.2f}"
+    yield "Pareto k", shape, f"how heavy the tails of their weights are, mean; up to {UNRELIABLE} they can be trusted"
+    doubtful = None if e.unreliable is None else f"{e.unreliable:.0%}"
+    yield "unreliable", doubtful, "of the examples: the tails are heavier than that, or few samples count"
+    if e.proposals:
+        told = "; ".join(f"{_PROPOSALS.get(name, name)}: {count:,}" for name, count in e.proposals.items())
+        yield "need better proposals", f"{better:,} of {e.n:,}", f"examples; samples of {told}"
+    yield "bidirectional gap", gap and cell(gap), "nats between annealing's two bounds, on simulated examples"
+
+
+_PROPOSALS = {
+    "posterior": "the encoder's posterior",
+    "optimised": "a posterior optimised for the example",
+    "more_samples": "the same, and more of them",
+    "annealed": "annealing",
+    "unreached": "the encoder's posterior, for want of time",
+}
+
+
+def _of_the_noise(e: Evaluation) -> Iterator[_Row]:
+    if (noise := e.decoder_noise) is not None:
+        yield "decoder σ", f"{noise.std:.3g}", noise.remark
 
 
 def _active(m: Material) -> tuple[str, str]:
@@ -85,7 +128,7 @@ def _active(m: Material) -> tuple[str, str]:
     return " of ".join(map(str, active_units(m.model.posterior, m.codes))), what
 
 
-def _quality(found: SampleQuality | None) -> Iterator[tuple[str, str | None, str]]:
+def _quality(found: SampleQuality | None) -> Iterator[_Row]:
     if found is None:
         return
     told = "" if found.accuracy is None else f", which tell {found.accuracy.value:.0%} of the labels"
@@ -106,7 +149,7 @@ def comparison(m: Material) -> list[Baseline]:
         rows = [Baseline(name, None, None, None, "none", "not measured yet")]
     else:
         own: Any = e.measure
-        rows = [Baseline(name, e.nll, e.bits_per_dim, e.squared_error, own, e.notes[0])]
+        rows = [Baseline(name, e.nll, e.bits_per_dim, e.squared_error, own, _what(m, e))]
     if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
         return rows
     if m.learned is None:
@@ -122,10 +165,12 @@ def _positions(posterior: Any) -> int:
 
 
 def _told(row: Baseline, positions: int) -> Baseline:
-    """A row of PCA beside codes says that it has a component for each position."""
-    if not positions or "PCA" not in row.name:
-        return row
-    return dataclasses.replace(row, note=f"{row.note}; beside codes, a component for each of {positions} positions")
+    """A row of PCA or LDA says how many components it has, and beside codes that each stands for a position."""
+    note = re.sub(r"^k = (\d+)", r"\1 components", row.note)
+    note = re.sub("^1 components", "1 component", note)
+    if positions and "PCA" in row.name:
+        note += f"; beside codes, a component for each of {positions} positions"
+    return dataclasses.replace(row, note=note)
 
 
 def comparison_table(m: Material, rows: list[Baseline]) -> str:
@@ -137,9 +182,7 @@ def comparison_table(m: Material, rows: list[Baseline]) -> str:
     cells = [
         [
             row.name,
-            ("≤ " if bound else "")
-            + cell(row.nll, bound=bound)
-            + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
+            cell(row.nll, bound=bound) + ("†" if row.nll and row.measure in ("none", "density") and marked else ""),
             cell(row.bits_per_dim, 3, bound),
             cell(row.squared_error),
             row.note,

@@ -75,6 +75,8 @@ def samples(m: Material, count: int = 36) -> str:
         sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
     if photographic(m.spec) and len(sides) > 1:
         return _photographs(m, sides)
+    if not m.codes.shape[1]:
+        sides = {title.replace("p(x|z)", "p(x)"): x for title, x in sides.items()}
     tiles = (page.figure(_grid(m, x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
     same = "Latents drawn from the prior; the same latent stands in the same place on both sides."
     return (page.paragraph(same) if len(sides) > 1 else "") + page.tag("div", *tiles, class_="sheets")
@@ -192,13 +194,15 @@ def curves(m: Material) -> str:
     records = m.folder.records()
     if not records:
         return page.paragraph("The run has no metrics.jsonl, so how it was trained cannot be drawn.")
-    return page.tiles(*_curves(records))
+    return page.tiles(*_curves(records, latent=m.codes.shape[1] > 0))
 
 
-def _curves(records: list[dict[str, Any]]) -> Iterator[str]:
+def _curves(records: list[dict[str, Any]], latent: bool) -> Iterator[str]:
     bounded = any("kl" in r for r in records)  # else the bound is the reconstruction, and nothing has a weight
     names = {"bound": "bound", "reconstruction": "reconstruction", "kl": "KL"}
     others = {"log_prior": "log-probability of the latents, log p(z)", "reconstruction": "reconstruction"}
+    if not latent:  # then the bound is the log-likelihood itself, and there is no KL to weigh
+        bounded, others = False, {"reconstruction": "log-likelihood"}
     for name, title in (names if bounded else others).items():
         lines = [line for split in ("train", "valid") if (line := _line(records, split, name))]
         if name == "bound" and lines and (objective := _objective(records)):
