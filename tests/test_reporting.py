@@ -322,6 +322,15 @@ def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: 
         write_report(copy.path, quick=-1.0)
 
 
+def test_a_missing_diagnosis_says_both_ways_to_one(
+    copy: RunFolder, slow: Pace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _Page(diagnosis.section(gather(copy.path, quick=1.0))).text
+    for text in (shown, capsys.readouterr().err):
+        assert f"tightbound diagnose {copy.path}" in text
+        assert "--quick SECONDS" in text
+
+
 def test_a_stored_diagnosis_is_shown_and_another_is_not(copy: RunFolder) -> None:
     model = tb.load(copy.path)
     found = tb.evaluation.diagnose(model, tb.load_data("digits").test, limit=50, gap_examples=2, k=5).json()
@@ -571,6 +580,8 @@ def test_the_command_is_on_the_page(vae_run: Path, vae_page: _Page) -> None:
     ("text", "commands"),
     [
         ("Longer: --steps 300.", ["--steps 300"]),
+        ("--beta 2 helps; --ema too; or --flip; --dequantize", ["--beta 2", "--ema", "--flip", "--dequantize"]),
+        ("--ema takes; --flip", ["--ema", "--flip"]),
         ("--beta 0.5, or --free-bits 0.1 to 1 nats, a 50 % --ema", ["--beta 0.5", "--free-bits 0.1", "--ema"]),
         (
             "Try: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
@@ -606,6 +617,20 @@ def test_everything_is_escaped() -> None:
     text = page.page(hostile, head, [page.Section(hostile, page.folded(hostile, "".join(parts)), summary=hostile)])
     assert "<img" not in text
     assert _Page(text).open == []
+
+
+def test_words_of_a_figure_are_ink_and_marks_are_coloured() -> None:
+    bars = figures.stacked([("KL", [("a", 1.0), ("b", 2.0)])], "nats")
+    colors = {str(text.get_color()) for text in bars.axes[0].texts if text.get_text() != "■"}
+    assert colors == {str(figures.histogram(np.arange(9.0), "mean 4", "nats").axes[0].title.get_color())}
+    assert not colors & {figures.BLUE, figures.ORANGE}
+
+
+def test_a_few_bars_stand_in_the_middle_and_say_what_they_are() -> None:
+    axes = figures.dimension_bars([2.0, 1.0], [True, True], "nats", "position", "").axes[0]
+    assert sum(axes.get_xlim()) == pytest.approx(1.0)
+    assert axes.get_xlabel() == "position, sorted"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
 def test_first_steps_do_not_squash_a_curve() -> None:

@@ -43,7 +43,7 @@ SCRIPTS = ("page.js", "map.js")
 """Files beside this one that a page holds."""
 
 
-_VALUE = r"(?: (?:\d+(?:\.\d+)?(?![\d.]*[\d%])|[A-Z][A-Z\d]*\b|[a-z]\S*(?= --)))"
+_VALUE = r"(?: (?:\d+(?:\.\d+)?(?![\d.]*[\d%])|[A-Z][A-Z\d]*\b|[a-z][\w./-]*\w(?= --)))"
 """What follows an option: numbers, a placeholder, or a word that another option follows."""
 _COMMAND = rf"tightbound [a-z-]+(?: RUN\b| --[a-z][a-z-]*(?: [a-z][a-z-]*(?=\.?$)|{_VALUE}*))+|--[a-z][a-z-]*{_VALUE}*"
 _TOGETHER = re.compile(r"(?<=\d) (?=±|nats\b)|(?<=±) ")
