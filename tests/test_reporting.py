@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
 import json
 import os
@@ -30,7 +31,6 @@ from tightbound.reporting import (
     headline,
     page,
     reproduction_command,
-    settings,
     surprise,
     tables,
     visuals,
@@ -60,6 +60,7 @@ SECTIONS = (
     "Configuration",
 )
 FOLDED = ("Latent dimensions", *SECTIONS[7:])
+PICTURES = ("Reconstructions", "Samples", "Interpolations", "Traversals")
 VOID = {"meta", "img", "br", "link", "hr"}
 
 
@@ -91,7 +92,7 @@ class _Page(HTMLParser):
         if self.open and self.open[-1] == "button":
             self.buttons.append(data)
         if "style" not in self.open and "script" not in self.open:
-            self.text += data
+            self.text += data.replace("\N{NO-BREAK SPACE}", " ")
 
     def images(self) -> list[str]:
         return [attributes["src"] or "" for tag, attributes in self.elements if tag == "img"]
@@ -104,9 +105,9 @@ def _run(folder: Path, recipe: tb.recipes.Recipe, data: Data, steps: int = 30) -
     return folder
 
 
-def _report(run: Path, **options: Any) -> _Page:
+def _report(run: Path, without: tuple[str, ...] = (), **options: Any) -> _Page:
     parsed = _Page(write_report(run, **{"k": 3, "quick": QUICK} | options).read_text(encoding="utf8"))
-    _check_page(parsed)
+    _check_page(parsed, without)
     return parsed
 
 
@@ -114,9 +115,10 @@ QUICK = 600.0
 """Seconds enough for all examples, so that no test depends on the time that anything takes."""
 
 
-def _check_page(parsed: _Page) -> None:
+def _check_page(parsed: _Page, without: tuple[str, ...] = ()) -> None:
+    """Whether it is sound, and has every section but those that would be empty."""
     assert parsed.open == []
-    assert tuple(parsed.headings) == SECTIONS
+    assert parsed.headings == [title for title in SECTIONS if title not in without]
     for tag, attributes in parsed.elements:
         assert tag not in ("link", "iframe", "object")
         assert tag != "script" or not attributes
@@ -325,6 +327,15 @@ def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: 
         write_report(copy.path, quick=-1.0)
 
 
+def test_a_missing_diagnosis_says_both_ways_to_one(
+    copy: RunFolder, slow: Pace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _Page(diagnosis.section(gather(copy.path, quick=1.0))).text
+    for text in (shown, capsys.readouterr().err):
+        assert f"tightbound diagnose {copy.path}" in text
+        assert "--quick SECONDS" in text
+
+
 def test_a_stored_diagnosis_is_shown_and_another_is_not(copy: RunFolder) -> None:
     model = tb.load(copy.path)
     found = tb.evaluation.diagnose(model, tb.load_data("digits").test, limit=50, gap_examples=2, k=5).json()
@@ -385,17 +396,21 @@ def test_only_text_is_marked() -> None:
     assert marked("<p>The Prior</p>").count("<button") == 1
     assert tips(marked("<p>a KL</p>")).count("popover") == 1
     assert tips("<p>a KL</p>") == ""
+    for names in ("<ul><li>KL</li></ul>", "<figcaption><span>class KL</span></figcaption>"):
+        assert marked(names) == names
 
 
 def test_options_at_their_defaults_are_folded(vae_run: Path, vae_page: _Page) -> None:
     folder, text = RunFolder(vae_run), (vae_run / "report.html").read_text(encoding="utf8")
-    plain = re.sub(r"</?button[^>]*>", "", text[text.index("<h2>Configuration</h2>") :])
-    shown, rest = plain.split("All options")
+    shown, rest = text[text.index("<h2>Configuration</h2>") :].split("All options")
+    assert vae_run.as_posix() in shown
+    assert "button" not in shown + rest.split("</main>")[0]  # no word in a name or a value is told
     for options in (folder.config().recipe, folder.config().training):
         for name in vars(options):
-            row = f'<th scope="row">{name}</th>'
-            assert row in rest
-            assert (row in shown) == (name in changed(options) or name in settings.DEFINING)
+            row = f'<th scope="row"><code><span>{name}</span></code></th>'
+            way = "given" if name in changed(options) else "default"
+            assert re.search(rf"{re.escape(row)}<td [^>]*>[^/]*</span></code></td><td [^>]*>{way}<", rest)
+            assert (row in shown) == (name in changed(options))
     assert text.index("<h2>How to reproduce it</h2>") < text.index("<h2>Configuration</h2>")
 
 
@@ -439,7 +454,7 @@ def test_what_is_not_trusted_is_a_bound_without_an_error(copy: RunFolder, measur
     assert says in _verdict(material)
     for part in (tables.evaluation(material), tables.comparison_table(material, tables.comparison(material)[:1])):
         assert "≤ 77.25" in part
-        assert "77.25 ±" not in part
+        assert not re.search(r"77\.25\s±", part)
 
 
 def test_a_bound_is_marked_once_and_says_what_follows(copy: RunFolder) -> None:
@@ -450,7 +465,7 @@ def test_a_bound_is_marked_once_and_says_what_follows(copy: RunFolder) -> None:
     assert "≤ ≤" not in tables.comparison_table(material, rows)
     verdict = headline.verdict(material, rows)
     assert re.search(r"at most 1.700 bits per dimension, at least \d+\.\d nats better than independent", verdict)
-    assert re.search(r"at least \d+\.\d\d nats below log p\(x\)", headline.cards(material))
+    assert re.search(r"at least \d+\.\d\d\snats below log p\(x\)", headline.cards(material))
     _change_evaluation(copy, nll={"value": 1e4, "standard_error": 0.5})
     assert "independent pixels" not in _verdict(gather(copy.path))
 
@@ -527,8 +542,8 @@ def test_the_global_generator_is_left_alone(vae_run: Path, vae_page: _Page) -> N
 
 
 def test_an_autoencoder_has_no_samples(tmp_path: Path, few: Data) -> None:
-    parsed = _report(_run(tmp_path / "ae", tb.recipes.Autoencoder(latent_dim=2, hidden=(16,)), few), data=few)
-    assert "nothing can be sampled" in parsed.text
+    run = _run(tmp_path / "ae", tb.recipes.Autoencoder(latent_dim=2, hidden=(16,)), few)
+    parsed = _report(run, ("Samples",), data=few)
     assert "Not a likelihood of this data." in parsed.text
     assert "the latent space itself" in parsed.text
     assert "squared error of a reconstruction" in parsed.text
@@ -557,8 +572,7 @@ def test_vectors_without_labels(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="handed over in Python") as caught:
         write_report(run)
     assert "data=Data.from_arrays" in str(caught.value)
-    parsed = _report(run, data=data)
-    assert parsed.text.count("not grey or RGB images") == 4
+    parsed = _report(run, PICTURES, data=data)
     assert "one dimension" in parsed.text
     assert "A density, not a probability" in parsed.text
 
@@ -588,7 +602,7 @@ def test_data_that_moved_can_be_given(tmp_path: Path) -> None:
     old.rename(new)
     with pytest.raises(DataError, match="--data"):
         write_report(run)
-    assert _report(run, data=new).headings
+    assert _report(run, PICTURES, data=new).headings
 
 
 def test_without_metrics_and_without_a_run(vae_run: Path, tmp_path: Path, few: Data) -> None:
@@ -624,6 +638,36 @@ def test_the_command_is_on_the_page(vae_run: Path, vae_page: _Page) -> None:
     assert (reproduction_command(config, vae_run.as_posix()) or "-") in vae_page.text
 
 
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("Longer: --steps 300.", ["--steps 300"]),
+        ("--beta 2 helps; --ema too; or --flip; --dequantize", ["--beta 2", "--ema", "--flip", "--dequantize"]),
+        ("--ema takes; --flip", ["--ema", "--flip"]),
+        ("--beta 0.5, or --free-bits 0.1 to 1 nats, a 50 % --ema", ["--beta 0.5", "--free-bits 0.1", "--ema"]),
+        (
+            "Try: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
+            [
+                "tightbound fit-prior RUN --prior pixelcnn --out RUN2",
+            ],
+        ),
+        ("tightbound evaluate 'a b' takes more.", ["tightbound evaluate 'a b'"]),
+        ("tightbound evaluate RUN --method prior.", ["tightbound evaluate RUN --method prior"]),
+    ],
+)
+def test_a_command_in_a_text_is_code_in_one_piece(text: str, commands: list[str]) -> None:
+    shown = page.instructive(text, command="tightbound evaluate 'a b'")
+    found = [html.unescape(re.sub("<[^>]*>", "", part)) for part in re.findall("<code>(.*?)</code>", shown)]
+    assert found == commands
+    assert html.unescape(re.sub("<[^>]*>", "", shown)).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_a_line_ends_before_an_option_and_not_within_a_number() -> None:
+    assert page.code("a b --c-d 1 2 --e").count("<span>") == 3
+    assert "<span>--c-d 1 2</span>" in page.code("a b --c-d 1 2 --e")
+    assert page.paragraph("1.5 ± 0.5 nats of it") == "<p>1.5\xa0±\xa00.5\xa0nats of it</p>"
+
+
 def test_everything_is_escaped() -> None:
     hostile = "<img src=http://x onerror='y'>"
     head = page.paragraph(hostile) + page.instructive(hostile) + page.box(hostile, [hostile]) + page.code(hostile)
@@ -635,6 +679,20 @@ def test_everything_is_escaped() -> None:
     text = page.page(hostile, head, [page.Section(hostile, page.folded(hostile, "".join(parts)), summary=hostile)])
     assert "<img" not in text
     assert _Page(text).open == []
+
+
+def test_words_of_a_figure_are_ink_and_marks_are_coloured() -> None:
+    bars = figures.stacked([("KL", [("a", 1.0), ("b", 2.0)])], "nats")
+    colors = {str(text.get_color()) for text in bars.axes[0].texts if text.get_text() != "■"}
+    assert colors == {str(figures.histogram(np.arange(9.0), "mean 4", "nats").axes[0].title.get_color())}
+    assert not colors & {figures.BLUE, figures.ORANGE}
+
+
+def test_a_few_bars_stand_in_the_middle_and_say_what_they_are() -> None:
+    axes = figures.dimension_bars([2.0, 1.0], [True, True], "nats", "position", "").axes[0]
+    assert sum(axes.get_xlim()) == pytest.approx(1.0)
+    assert axes.get_xlabel() == "position, sorted"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
 def test_first_steps_do_not_squash_a_curve() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from ..data import DataOptions
@@ -13,7 +14,17 @@ from ..runs import RunConfig
 from ..spec import kind_of
 from ..training.options import TrainingOptions
 
-__all__ = ["changed", "reproduction_command"]
+__all__ = ["changed", "command_on", "reproduction_command"]
+
+
+def command_on(run: str | PurePath, name: str) -> str:
+    """A command for a run folder.
+
+    Example:
+        >>> command_on("runs/a b", "evaluate")
+        "tightbound evaluate 'runs/a b'"
+    """
+    return shlex.join(["tightbound", name, PurePath(run).as_posix()])
 
 
 def reproduction_command(config: RunConfig, out: str) -> str | None:

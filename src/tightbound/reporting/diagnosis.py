@@ -14,6 +14,7 @@ from ..evaluation.evaluate import untrained
 from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
 from . import figures, page
+from .command import command_on
 from .material import Material
 
 __all__ = ["section", "summary"]
@@ -31,9 +32,9 @@ def section(m: Material) -> str:
     if untrained(m.model):
         return page.paragraph("Nothing trained the posterior of this model, so there is nothing to diagnose.")
     if (found := m.diagnosis) is None:
-        return page.paragraph(_MISSING) + page.code(f"tightbound diagnose {m.folder.path}")
+        return _missing(m)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
-    quick = "" if m.diagnosed else page.instructive(_quick(m, found), "quick")
+    quick = "" if m.diagnosed else page.instructive(_quick(m, found), "quick", _command(m))
     test = spread(m.test, EXAMPLES)
     parts = [page.instructive(words, "verdict"), quick, _bars(found), _table(found), _codes(m, found, test)]
     return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
@@ -50,14 +51,23 @@ def _is_possible(m: Material) -> bool:
     return m.bounded and not untrained(m.model)
 
 
-_MISSING = "Not diagnosed yet: it takes longer than a report may take. This fills the section:"
+def _command(m: Material) -> str:
+    return command_on(m.folder.path, "diagnose")
+
+
+def _missing(m: Material) -> str:
+    text = (
+        f"Not diagnosed yet: the report had no time for it. {_command(m)} takes the time it needs; "
+        "--quick SECONDS gives the report more."
+    )
+    return page.instructive(text, "quick", _command(m))
 
 
 def _quick(m: Material, found: Diagnosis) -> str:
     there = len(m.whole)
     some = f"{found.n:,}" if found.n == there else f"{found.n:,} of {there:,}"
     few = f", {found.fit_n:,} of them for the gap" if found.fit_n else ""
-    return f"Diagnosed quickly, on {some} examples{few}: tightbound diagnose RUN takes more."
+    return f"Diagnosed quickly, on {some} examples{few}: {_command(m)} takes more."
 
 
 def _bars(found: Diagnosis) -> str:

@@ -97,13 +97,17 @@ def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
     return float(low - margin), float(high + margin)
 
 
-def dimension_bars(values: Sequence[float], active: Sequence[bool], ylabel: str) -> Figure:
+def dimension_bars(
+    values: Sequence[float], active: Sequence[bool], ylabel: str, what: str = "latent dimension", letter: str = "z"
+) -> Figure:
     """One bar for each latent dimension, the highest first; active ones stand out.
 
     Args:
         values: One for each dimension.
         active: Whether a dimension is used.
         ylabel: What the values are, with their unit.
+        what: What there is a bar of.
+        letter: Stands before the number of each.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
     figure, axes = _empty(WIDTH, 2.9)
@@ -113,11 +117,12 @@ def dimension_bars(values: Sequence[float], active: Sequence[bool], ylabel: str)
     for mask, color, name in ((used, BLUE, "active"), (~used, _PALE, "not active")):
         if mask.any():
             axes.bar(places[mask], heights[mask], width=0.8, color=color, label=f"{name} ({mask.sum()})")
-    axes.set_xlim(-0.8, max(len(order), 6) - 0.2)
+    margin = 0.8 + max(0, 4 - len(order)) / 2  # a few bars stand in the middle, not too wide
+    axes.set_xlim(-margin, len(order) - 1 + margin)
     axes.set_ylabel(ylabel)
-    axes.set_xlabel("latent dimension, sorted")
+    axes.set_xlabel(f"{what}, sorted")
     if len(order) <= 40:
-        axes.set_xticks(places, [f"z{d}" for d in order], rotation=0 if len(order) <= 12 else 90)
+        axes.set_xticks(places, [f"{letter}{d}" for d in order], rotation=0 if len(order) <= 12 else 90)
     axes.legend(frameon=False, fontsize=9.5, labelcolor=_INK)
     return figure
 
@@ -136,9 +141,10 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
             width = max(value, 0.0)
             axes.barh(place, width, left=left, height=0.5, color=color)
             where = axes.get_yaxis_transform()  # x in shares of the width, y in bars
-            text = f"■ {name} {value:.2f}"
             above = place - 0.31 - 0.21 * (len(parts) - 1 - i)
-            axes.text(0, above, text, fontsize=9.5, color=color, transform=where, parse_math=False)
+            axes.text(0, above, "■", fontsize=9.5, color=color, transform=where)
+            told = f"{name} {value:.2f}"
+            axes.text(0.035, above, told, fontsize=9.5, color=_INK, transform=where, parse_math=False)
             left += width
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])
     axes.set_ylim(len(bars) - 0.7, -0.8)
@@ -177,7 +183,7 @@ def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | N
     figure, axes = _empty(WIDTH, 2.9)
     axes.hist(values, int(np.clip(2 * len(values) ** (1 / 3), 8, 60)), color=BLUE, alpha=0.8)
     axes.axvline(values.mean(), color=ORANGE, lw=1.6)
-    axes.set_title(mean, fontsize=10, color=ORANGE)
+    axes.set_title(mean, fontsize=10, color=_INK)
     axes.set_xlabel(label)
     axes.set_ylabel("examples")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -48,8 +48,8 @@ TERMS = {
 }
 """Terms and what they mean, in one plain sentence or two."""
 
-_SILENT = ("pre", "code", "a", "button", "h1", "h2", "h3", "summary", "svg", "style", "script")
-"""Elements whose text is left alone."""
+_SILENT = ("pre", "code", "a", "button", "h1", "h2", "h3", "summary", "svg", "style", "script", "ul", "figcaption")
+"""Elements whose text is left alone: names of classes, files and runs stand in legends and captions."""
 _TAG = re.compile(r"(<[^>]*>)")
 _NAMES = {html.escape(term, quote=True).lower(): term for term in TERMS}
 _WORD = re.compile(
@@ -61,7 +61,7 @@ _WORD = re.compile(
 def marked(content: str) -> str:
     """HTML with the first occurrence of each term made a button that tells what it means.
 
-    Tags, their attributes, code, headings and links stay as they are.
+    Tags, their attributes, code, headings, links, legends and captions stay as they are.
 
     Args:
         content: HTML in which ``<`` and ``>`` stand for tags alone: in text they are escaped.

@@ -11,6 +11,7 @@ from ..evaluation.positions import active_units
 from ..recipes.two_stage import is_code_space
 from ..spec import to_json
 from . import page
+from .command import command_on
 from .material import Material
 from .words import bare, cell, negated
 
@@ -152,7 +153,7 @@ def _card(card: _Card) -> str:
 def _likelihood(m: Material) -> _Card:
     e = m.evaluation
     if e is None:
-        return _Card("Likelihood", "not measured", "tightbound evaluate RUN", None, _COST)
+        return _Card("Likelihood", "not measured", page.Verbatim(command_on(m.folder.path, "evaluate")), None, _COST)
     if e.nll is None or e.measure == "none":
         number = "–" if e.squared_error is None else cell(e.squared_error)
         beside = f"summed over an example; {m.spec.units}"
@@ -218,8 +219,9 @@ def _measured(m: Material) -> str:
         return ""
     if m.stored:
         return page.paragraph(f"Measured on {_examples(m, e)}.", "soft")
-    text = f"Measured quickly, on {_examples(m, e)}, and not stored: tightbound evaluate RUN takes the time it needs."
-    return page.instructive(text, "quick")
+    command = command_on(m.folder.path, "evaluate")
+    text = f"Measured quickly, on {_examples(m, e)}, and not stored: {command} takes the time it needs."
+    return page.instructive(text, "quick", command)
 
 
 _NONE = "not a likelihood of this data"

@@ -50,7 +50,7 @@ def _completed(m: Material) -> dict[str, Tensor]:
     parts = pictures.completions(m.model, x, c, 2)
     drawn = parts["completions"]
     told = {"a completion": drawn[:, 0], "another": drawn[:, 1]}
-    return {"data": x, "what the model sees": parts["seen"][:, 0], **told}
+    return {"data": x, "what the model sees; grey: what it does not": parts["seen"][:, 0], **told}
 
 
 def _row(m: Material, title: str, values: Tensor) -> str:

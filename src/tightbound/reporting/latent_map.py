@@ -39,7 +39,7 @@ def latent_map(m: Material, told: Told | None) -> str:
     figures = "".join(_figure(m, view, Points(view.points, labels, names, targets)) for view in views)
     at = indices[targets]
     items = [[*described(m, i), *([told.of(i)] if told else [])] for i in at.tolist()]
-    boxed = hover.box(page.tag("div", figures, class_="sheets"), items, _pictures(m, at))
+    boxed = hover.box(page.tag("div", figures, class_="sheets maps"), items, _pictures(m, at))
     return (
         page.paragraph(_text(m, len(indices), len(targets), why_not))
         + (page.legend(entries) if entries else "")

@@ -127,6 +127,8 @@ class Material:
             return self.diagnosed
         plan = plan_diagnosis(self.model, self.test, self.seconds, measure_pace(self.model, self.test))
         if plan is None:
+            command = f"tightbound diagnose {self.folder.path} takes the time it needs"
+            print(f"no time for a quick diagnosis: {command}; --quick SECONDS gives more", file=sys.stderr)
             return None
         optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised else ""
         _say(plan, self.test, f"a quick diagnosis{optimised}", "diagnose", self.folder)

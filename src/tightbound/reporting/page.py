@@ -19,6 +19,7 @@ from .sheet import opaque
 
 __all__ = [
     "Section",
+    "Verbatim",
     "box",
     "code",
     "escape",
@@ -42,7 +43,17 @@ SCRIPTS = ("page.js", "map.js")
 """Files beside this one that a page holds."""
 
 
-_COMMAND = re.compile(r"(tightbound [a-z-]+ RUN|--[a-z][a-z-]*(?: [\d.]+(?![\d%]))*)")
+_VALUE = r"(?: (?:\d+(?:\.\d+)?(?![\d.]*[\d%])|[A-Z][A-Z\d]*\b|[a-z][\w./-]*\w(?= --)))"
+"""What follows an option: numbers, a placeholder, or a word that another option follows."""
+_COMMAND = rf"tightbound [a-z-]+(?: RUN\b| --[a-z][a-z-]*(?: [a-z][a-z-]*(?=\.?$)|{_VALUE}*))+|--[a-z][a-z-]*{_VALUE}*"
+_TOGETHER = re.compile(r"(?<=\d) (?=±|nats\b)|(?<=±) ")
+"""Spaces within a number, at which no line ends."""
+
+
+class Verbatim(str):
+    """Text that is a name or a command: a page sets it as code, and marks no word in it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,38 @@ def tag(name: str, *content: str, **attributes: object) -> str:
 
 def paragraph(text: str, class_: str | None = None) -> str:
     """A paragraph of text."""
-    return tag("p", escape(text), class_=class_)
+    return tag("p", _shown(text), class_=class_)
 
 
-def instructive(text: str, class_: str | None = None) -> str:
-    """A paragraph of text in which commands and options stand out, each in one piece."""
-    return tag("p", _COMMAND.sub(r"<code>\1</code>", escape(text)), class_=class_)
+def instructive(text: str, class_: str | None = None, command: str | None = None) -> str:
+    """A paragraph of text in which commands and options stand out.
+
+    Args:
+        text: The text.
+        class_: Its class.
+        command: A command in it that cannot be told by its form, as it names a path.
+
+    Example:
+        >>> instructive("Train longer: --steps 300.")
+        '<p>Train longer: <code><span>--steps 300</span></code>.</p>'
+    """
+    known = [] if command is None else [re.escape(escape(command))]
+    found = re.compile("|".join([*known, _COMMAND]))
+    return tag("p", found.sub(lambda part: tag("code", _pieces(part[0])), _unbroken(escape(text))), class_=class_)
+
+
+def _shown(text: str) -> str:
+    """Text as HTML."""
+    return tag("code", _pieces(escape(text))) if isinstance(text, Verbatim) else _unbroken(escape(text))
+
+
+def _pieces(command: str) -> str:
+    """A command of which each option is in one piece with its values: a line ends between them."""
+    return " ".join(tag("span", part) for part in re.split(r" (?=--)", command))
+
+
+def _unbroken(text: str) -> str:
+    return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _section(part: Section) -> str:
@@ -117,7 +154,7 @@ def anchor(title: str) -> str:
 def box(title: str, lines: Sequence[str], kind: str = "warning") -> str:
     """Texts that must not be overlooked, ``"warning"``, or should not, ``"note"``."""
     head = tag("p", tag("strong", escape(title)))
-    return tag("div", head, *map(paragraph, lines), class_=kind, role="note")
+    return tag("div", head, *map(instructive, lines), class_=kind, role="note")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0, model: int | None = None) -> str:
@@ -138,15 +175,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 
 def _row(head: Sequence[str], row: Sequence[str], kinds: Sequence[str | None], class_: str | None) -> str:
     """Each cell tells the title of its column, which a card has no other place for."""
     cells = [
-        tag("td", escape(text), class_=kind, data_label=title)
+        tag("td", _shown(text), class_=kind, data_label=title)
         for title, text, kind in zip(head[1:], row[1:], kinds[1:], strict=True)
     ]
-    return tag("tr", tag("th", escape(row[0]), scope="row"), *cells, class_=class_)
+    return tag("tr", tag("th", _shown(row[0]), scope="row"), *cells, class_=class_)
 
 
 def code(text: str) -> str:
     """Lines to be copied."""
-    return tag("pre", tag("code", escape(text)))
+    return tag("pre", tag("code", "\n".join(map(_pieces, escape(text).split("\n")))))
 
 
 def plot(svg: str, alt: str) -> str:

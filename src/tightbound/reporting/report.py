@@ -69,7 +69,7 @@ def write_report(
     head += hero(m) + cards(m) + warnings(m)
     with progress("report", 12 if m.codes.shape[1] else 6) as advance:
         for part in _sections(m, rows):
-            sections.append(part)
+            sections.extend([part] if part.content else [])
             advance()
     text = page.page(title(m), head, sections)
     write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, "utf8", "replace"))
@@ -77,17 +77,16 @@ def write_report(
 
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
-    """Pictures first, open; numbers behind them, folded, with a line of what is in them."""
+    """Pictures first, open; numbers behind them, folded, with a line of what is in them; some may be empty."""
     told = surprise.told(m.of_the_measured())
-    latent, bare = m.codes.shape[1] > 0, not m.spec.image
-    empty = "nothing to draw" if bare else ""
+    latent = m.codes.shape[1] > 0
     if latent:
-        yield Section("Reconstructions", visuals.reconstructions(m), empty, folded=bare)
-    yield Section("Samples", visuals.samples(m), empty, folded=bare)
+        yield Section("Reconstructions", visuals.reconstructions(m))
+    yield Section("Samples", visuals.samples(m))
     if latent:
         yield Section("Latent map", latent_map(m, _of_the_shown(m, told)))
-        yield Section("Interpolations", visuals.interpolations(m), empty, folded=bare)
-        yield Section("Traversals", visuals.traversals(m), empty, folded=bare)
+        yield Section("Interpolations", visuals.interpolations(m))
+        yield Section("Traversals", visuals.traversals(m))
         yield Section("Latent dimensions", visuals.activity(m), latents(m), folded=True)
     kept = "" if told else "no number of each is kept"
     yield Section("Single examples", surprise.examples(m.of_the_measured(), told), kept, folded=told is None)

@@ -18,19 +18,13 @@ from .material import Material
 
 __all__ = ["configuration", "differing", "reproduction", "trained"]
 
-DEFINING = (
-    *("data", "latent_dim", "network", "likelihood", "posterior", "prior", "objective"),
-    *("epochs", "steps", "batch_size", "lr", "seed"),
-)
-"""Options that are told even where they are the default."""
-
 
 def configuration(m: Material) -> str:
-    """The options that define the run and those that differ from their defaults, as HTML; the rest folded."""
+    """The run's data, its folder and the options that differ from their defaults, as HTML; all of them folded."""
     parts = _parts(m)
-    text = page.paragraph("What defines the run, and every option that differs from its default.")
-    rest = page.tiles(*(_headed(title, _table(options, _all(options))) for title, options in parts.items()))
-    first = page.tiles(*(_headed(title, _table(options, _told(options))) for title, options in parts.items()))
+    text = page.paragraph("Only what differs from the defaults. The run lies in") + page.code(m.folder.path.as_posix())
+    rest = page.tiles(*(_headed(title, _every(options)) for title, options in parts.items()))
+    first = page.tiles(*(_headed(title, _differing(options)) for title, options in parts.items()))
     return text + first + page.folded("All options", rest)
 
 
@@ -66,17 +60,22 @@ def _all(options: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(options)]
 
 
-def _told(options: Any) -> list[str]:
-    different = changed(options)
-    return [name for name in _all(options) if name in different or name in DEFINING]
-
-
-def _table(options: Any, names: list[str]) -> str:
-    if not names:
+def _differing(options: Any) -> str:
+    """What is not at its default; the data is named whatever it is."""
+    given = {name: _row(options, name) for name in _all(options) if name in changed(options) or name == "data"}
+    if not given:
         return page.paragraph("All options are at their defaults.", "soft")
-    different = changed(options)
-    rows = [[name, shown(getattr(options, name)), "" if name in different else "default"] for name in names]
-    return page.table(["option", "value", "set"], rows)
+    return page.table(["option", "value"], list(given.values()))
+
+
+def _every(options: Any) -> str:
+    given = changed(options)
+    rows = [[*_row(options, name), "given" if name in given else "default"] for name in _all(options)]
+    return page.table(["option", "value", "given or default"], rows)
+
+
+def _row(options: Any, name: str) -> list[str]:
+    return [page.Verbatim(name), page.Verbatim(shown(getattr(options, name)))]
 
 
 def shown(value: Any) -> str:

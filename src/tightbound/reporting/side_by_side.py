@@ -415,7 +415,10 @@ def _tables(found: Comparison) -> str:
     names = dict.fromkeys(name for numbers in each for name in numbers)
     rows = [[name, *(numbers.get(name, "–") for numbers in each)] for name in names]
     options = dict.fromkeys(name for run in found.runs for name in run.options)
-    rows += [[name, *(_plain(run.options.get(name, "–")) for run in found.runs)] for name in options]
+    rows += [
+        [page.Verbatim(name), *(page.Verbatim(_plain(run.options.get(name, "–"))) for run in found.runs)]
+        for name in options
+    ]
     table = page.table(["", *(run.label for run in found.runs)], rows, numbers=len(found.runs))
     notes = [f"{run.label}: {note}" for run in found.runs for note in run.notes]
     return table + _differences(found) + page.box("What these numbers need you to know.", notes, "note")

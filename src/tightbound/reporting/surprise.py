@@ -101,7 +101,7 @@ def examples(m: Material, found: Told | None) -> str:
 
 def _missing(m: Material) -> str:
     if m.evaluation is None:
-        return "Nothing has been measured yet: tightbound evaluate RUN, then report again."
+        return f"Nothing has been measured yet: tightbound evaluate {m.folder.path.as_posix()}, then report again."
     if m.evaluation.nll is None:
         return "The model gives no number of the single examples that could be compared."
     again = f"To have it: tightbound evaluate {m.folder.path.as_posix()}, then report again."

@@ -1,4 +1,7 @@
-"""The pictures of a report: reconstructions, samples, walks through the latent space, maps of it, curves."""
+"""The pictures of a report: reconstructions, samples, walks through the latent space, maps of it, curves.
+
+Convention: where there is nothing to draw, the HTML is empty.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,11 @@ __all__ = ["activity", "curves", "interpolations", "photographic", "reconstructi
 LOSSLESS = 32
 """Colour pictures above this side are embedded as JPEG."""
 
-_NO_PICTURES = "The examples of this data are not grey or RGB images, so there is nothing to draw here."
-
 
 def reconstructions(m: Material, count: int = 10) -> str:
     """Data, mean and draw of a few examples, as HTML: five of them in a block."""
     if not m.spec.image:
-        return page.paragraph(_NO_PICTURES)
+        return ""
     with fixed_noise(m.seed), torch.no_grad():
         x, c = m.examples(m.representative(count))
         rows = pictures.reconstructions(m.model(c), x)
@@ -66,9 +67,9 @@ def photographic(spec: DataSpec) -> bool:
 def samples(m: Material, count: int = 36) -> str:
     """Means and draws at the same latents from the prior, as HTML."""
     if m.model.prior is None:
-        return page.paragraph("The model has no prior, so nothing can be sampled: it only reconstructs.")
+        return ""
     if not m.spec.image:
-        return page.paragraph(_NO_PICTURES)
+        return ""
     if isinstance(m.model.condition, PartCondition):
         return _completions(m)
     with fixed_noise(m.seed):
@@ -96,16 +97,16 @@ def _completions(m: Material, count: int = 8) -> str:
     with fixed_noise(m.seed):
         parts = pictures.completions(m.model, x, c, 6)
     rows = torch.cat(list(parts.values()), dim=1)
-    text = "From the left: what is seen, completions with latents from the prior, the truth."
+    text = "From the left: what is seen (grey: what is not), completions with latents from the prior, the truth."
     return page.paragraph(text) + _wide(_grid(m, rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1]))
 
 
 def interpolations(m: Material, rows: int = 5) -> str:
     """From one example to another, as HTML."""
     if not m.spec.image:
-        return page.paragraph(_NO_PICTURES)
+        return ""
     if len(m.test) < 2:
-        return page.paragraph("It takes two examples to go from one to another.")
+        return ""
     ends = _ends(m, rows)
     (x0, c), (x1, c1) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
     walk = interpolation(m.model, x0, x1, steps=7, c=c, c1=c1)
@@ -130,12 +131,12 @@ def _ends(m: Material, rows: int) -> Tensor:
 def traversals(m: Material, rows: int = 8) -> str:
     """The most active dimensions, each moved alone, as HTML."""
     if not m.spec.image:
-        return page.paragraph(_NO_PICTURES)
+        return ""
     if is_code_space(m.model.posterior):
-        return page.paragraph("The latents are codes, so there are no single dimensions to move.")
+        return ""
     x, c = m.examples(m.representative(1))
     if m.model(c).posterior(x).mean.dim() != 2:
-        return page.paragraph("The latent is not a vector, so it has no single dimensions to move.")
+        return ""
     size, what, unit = _activity(m)
     dims = size.argsort(descending=True)[:rows].tolist()
     levels = torch.linspace(0.02, 0.98, 9)
@@ -147,7 +148,10 @@ def traversals(m: Material, rows: int = 8) -> str:
         f"the dimensions with the largest {what} first."
     )
     strips = [
-        (f"z{d} · {size[d]:.2f} {unit}", _grid(m, x, f"traversal of z{d}", len(x)))
+        (
+            f"z{d} · {size[d]:.2f} {unit}" if unit else f"z{d} · variance {size[d]:.2f}",
+            _grid(m, x, f"traversal of z{d}", len(x)),
+        )
         for d, x in zip(dims, walk.mean, strict=True)
     ]
     return page.paragraph(text) + page.strips(strips)
@@ -173,7 +177,7 @@ def _positions(told: list[float]) -> str:
     """The entries of a vector that stands for a code say nothing by themselves."""
     active = [nats > NOTHING for nats in told]
     used = f"{sum(active)} of {len(active)} positions of codes are active: they tell more than {NOTHING} nats."
-    bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]"))
+    bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]", "position", ""))
     title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
     return page.paragraph(used) + page.figure(page.plot(bars, alt=title), title)
 
