@@ -9,11 +9,12 @@ TORCH := torch $(if $(INDEX),--index-url $(INDEX))
 
 .PHONY: demo banner test check format bench reproduce clean fuzz kills
 
-demo: $(STAMP)  ## Train a VAE on the embedded digits, evaluate it and write runs/demo/report.html
+demo: $(STAMP)  ## Train a VAE on the embedded digits, measure it and write runs/demo/report.html
 	rm -rf runs/demo
 	$(BIN)/tightbound train vae --data large-digits --binarize threshold --prior vamp --components 200 \
 		--latent-dim 10 --hidden 400 400 --epochs 120 --out runs/demo
 	$(BIN)/tightbound evaluate runs/demo
+	$(BIN)/tightbound diagnose runs/demo
 	$(BIN)/tightbound report runs/demo
 
 banner: $(STAMP)  ## Draw docs/banner.png from runs/demo (needs chromium or chrome)
