@@ -159,15 +159,9 @@ def _print_result(result: TrainingResult, json: bool, following: str, go_on: str
         return
     print(f"{result.out}: {_ending(result.stopped)} at step {result.step:,} of {result.steps:,}")
     if result.best_bound is not None:
-        print(f"best validation {_best(result)}")
+        when = f" at step {result.best_step:,}" if result.best_step else ""
+        print(f"best validation {result.best_in_words}{when}")
     print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
-
-
-def _best(result: TrainingResult) -> str:
-    """The best validation bound in words, and when it was reached."""
-    nats, bits = f"{result.selected_by} {result.best_bound:.2f} nats", result.best_bits_per_dim
-    told = nats if bits is None else f"{bits:.3f} bits/dim ({nats})"
-    return told + (f" at step {result.best_step:,}" if result.best_step else "")
 
 
 def evaluate(

@@ -257,12 +257,13 @@ class _Run:
         return self._result(reason)
 
     def _result(self, reason: str) -> TrainingResult:
-        best, bits = self.run.best, None
-        if best is not None:
-            bits, best = self.unit.bits_per_dim(best), best - self.unit.offset
-        return TrainingResult(
-            self.folder.path, self.run.step, self.steps, best, reason, bits, self.run.best_step, self.unit.what
-        )
+        run, unit = self.run, self.unit
+        ended = TrainingResult(self.folder.path, run.step, self.steps, None, reason)
+        if run.best is None:
+            return ended
+        bits, words = unit.bits_per_dim(run.best), unit.told(run.best)
+        best = {"best_bound": run.best - unit.offset, "best_bits_per_dim": bits, "best_step": run.best_step}
+        return dataclasses.replace(ended, **best, best_in_words=words)
 
     def _steps(self, stop: Stop) -> str:
         while not (reason := self._ended(stop)):

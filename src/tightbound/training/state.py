@@ -48,7 +48,6 @@ class Progress:
     stale: int = 0
     window: list[Tensor] = field(default_factory=list)
     best_step: int | None = None
-    selected_by: str = "bound"
 
     def judge(self, bound: float, warm: bool) -> bool:
         """Takes in a validation bound, and tells whether it is the best; ``warm`` is whether warm-up is over."""
@@ -72,7 +71,7 @@ class TrainingResult:
         stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
         best_bits_per_dim: The same in bits per dimension, where it is a probability of discrete data or a bound on it.
         best_step: After how many steps it was reached.
-        selected_by: What ``best_bound`` is: ``"bound"``, ``"reconstruction"`` without a prior, or ``"log p(z)"``.
+        best_in_words: What it is, in the unit in which training told it.
     """
 
     out: Path
@@ -82,7 +81,7 @@ class TrainingResult:
     stopped: str
     best_bits_per_dim: float | None = None
     best_step: int | None = None
-    selected_by: str = "bound"
+    best_in_words: str = ""
 
 
 def save_state(
