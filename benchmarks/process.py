@@ -89,7 +89,7 @@ def seconds(command: Sequence[str]) -> Result:
 def environment(threads: int) -> dict[str, Any]:
     """Everything that a reader needs to judge the numbers."""
     asked = "torch.__version__, torch.backends.cpu.get_cpu_capability(), matrix_library()"
-    facts = f"import json, torch; from tightbound.processor import matrix_library; print(json.dumps([{asked}]))"
+    facts = f"import json, torch; from tightbound.runtime.processor import matrix_library; print(json.dumps([{asked}]))"
     torch_version, capability, matrices = json.loads(_output([sys.executable, "-c", facts]))
     flags = _cpu_line("flags").split()
     return {

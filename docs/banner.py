@@ -16,12 +16,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import tightbound as tb
-from tightbound import pictures
-from tightbound.evaluation.latents import posterior_means
-from tightbound.randomness import fixed_noise
 from tightbound.reporting import figures
 from tightbound.reporting.maps import tsne
 from tightbound.runs import load_run_data
+from tightbound.runtime.randomness import fixed_noise
+from tightbound.views import samples as pictures
+from tightbound.views.latents import posterior_means
 
 HEIGHT, GAP, MARGIN = 520, 28, 24
 PAPER, INK, LINE = (253, 253, 252), (90, 90, 96), (205, 205, 210)

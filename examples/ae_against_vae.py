@@ -33,10 +33,10 @@ from torch import Tensor
 
 import tightbound as tb
 from tightbound.data import Data, Split
-from tightbound.evaluation.components import fit_pca, pca_error
-from tightbound.evaluation.latents import interpolation, posterior_means, reconstruction_error
+from tightbound.evaluation.baselines.components import fit_pca, pca_error
 from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.maps import tsne
+from tightbound.views.latents import interpolation, posterior_means, reconstruction_error
 
 HIDDEN = (256, 128)
 LIKELIHOOD = "discretized-logistic"

@@ -33,14 +33,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import tightbound as tb
-from tightbound import pictures
 from tightbound.data import Data, Split
-from tightbound.evaluation.contrastive import best_of, retrieval_accuracy, train_contrastive
-from tightbound.evaluation.decomposition import spread
-from tightbound.models.contrastive import Contrastive
-from tightbound.networks import Sampling
-from tightbound.randomness import fixed_noise
+from tightbound.encoders.contrastive import Contrastive
+from tightbound.evaluation.collapse.decomposition import spread
+from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy, train_contrastive
+from tightbound.likelihoods.pixel_decoder import Sampling
 from tightbound.recipes import VQVAE, PriorOptions
+from tightbound.runtime.randomness import fixed_noise
+from tightbound.views import samples as pictures
 
 COLOURS = {
     "red": (220, 40, 40),

@@ -32,11 +32,11 @@ from PIL import Image
 import tightbound as tb
 from data_helpers import amat, idx, make_tar, make_zip
 from mutations import mutated
-from tightbound import cli
+from tightbound.cli import main as cli
 from tightbound.data import load_data
 from tightbound.errors import TightboundError
 from tightbound.recipes import CVAE, VAE, VQVAE, PriorOptions
-from tightbound.training.prior import fit_prior
+from tightbound.training.second_stage import fit_prior
 
 MOST_BYTES, MOST_SECONDS = 2**30, 20
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 16, "pictures": False, "device": "cpu"}
@@ -81,26 +81,26 @@ def _picture(suffix: str) -> Reader:
 
 
 def _idx(path: Path) -> None:
-    from tightbound.data.formats import read_idx
+    from tightbound.data.sources.formats import read_idx
 
     read_idx(path)
 
 
 def _amat(path: Path) -> None:
-    from tightbound.data.formats import read_amat
+    from tightbound.data.sources.formats import read_amat
 
     read_amat(path, 64)
 
 
 def _tokenizer(path: Path) -> None:
-    from tightbound.text import Tokenizer
+    from tightbound.conditions.tokenizer import Tokenizer
 
     with contextlib.suppress(UnicodeDecodeError):
         Tokenizer.from_json(path.read_text(encoding="utf8")).encode("a red circle")
 
 
 def _judge(path: Path) -> None:
-    from tightbound.models.contrastive import Contrastive
+    from tightbound.encoders.contrastive import Contrastive
 
     Contrastive.load(path).tokens(["a red circle"])
 
@@ -282,8 +282,8 @@ def _write_tables(top: Path) -> None:
 
 
 def _write_runs(top: Path) -> None:
-    from tightbound.models.contrastive import Contrastive, ContrastiveConfig
-    from tightbound.text import Tokenizer
+    from tightbound.conditions.tokenizer import Tokenizer
+    from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
 
     data = load_data(top / "arrays.npz")
     small = VAE(latent_dim=2, hidden=(4,))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from tightbound.correlated import FullGaussianLikelihood, Noise
 from tightbound.data import DataSpec
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
+from tightbound.likelihoods.correlated import FullGaussianLikelihood, Noise
 from tightbound.models import LatentVariableModel, Marginal
 from tightbound.networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
 from tightbound.posteriors import (

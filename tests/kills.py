@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.runs import RunFolder
 
 DISKS = (500, 20_000, 100_000)

@@ -19,11 +19,11 @@ from tightbound.data import Data, DataSpec
 from tightbound.distributions import independent
 from tightbound.errors import UsageError
 from tightbound.evaluation import Annealing, evaluate
-from tightbound.evaluation import adaptive as ladder
-from tightbound.evaluation.adaptive import FEWEST, Climb, climb, mean_of
-from tightbound.evaluation.importance import from_proposal
+from tightbound.evaluation.log_likelihood import adaptive as ladder
+from tightbound.evaluation.log_likelihood.adaptive import FEWEST, Climb, climb, mean_of
+from tightbound.evaluation.log_likelihood.importance import from_proposal
+from tightbound.evaluation.log_likelihood.proposals import Mixture, frozen, optimised, wide_family
 from tightbound.evaluation.passes import examples, over, terms_of_the_first
-from tightbound.evaluation.proposals import Mixture, frozen, optimised, wide_family
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.models.latent import replaced
@@ -326,7 +326,7 @@ def test_annealing_says_how_far_it_can_be_off() -> None:
 
 
 def test_what_it_says_is_json_and_is_read_back() -> None:
-    from tightbound.readings import is_evaluation
+    from tightbound.runs.readings import is_evaluation
 
     data = data_of(torch.randn(60, 6).double())
     found = evaluate(LinearVAE(latent_dim=2, posterior="gaussian").build(data.spec), data.test.subset(5))

@@ -12,7 +12,7 @@ from tightbound.data import DataSpec
 from tightbound.distributions import independent
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Annealing, annealed, bidirectional
-from tightbound.evaluation.annealed import temperatures
+from tightbound.evaluation.log_likelihood.annealed import temperatures
 from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
 from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
@@ -79,7 +79,7 @@ def test_both_directions_bracket_the_truth() -> None:
 
 
 def test_chains_that_do_not_fit_at_once_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.evaluation.importance.ENTRIES", 12)  # three chains of four entries
+    monkeypatch.setattr("tightbound.evaluation.log_likelihood.importance.ENTRIES", 12)  # three chains of four entries
     model, px = linear_model()
     x = px.sample((4,))
     found = annealed(model, x, 7, annealing=SHORT)

@@ -11,10 +11,10 @@ import torch
 
 import tightbound as tb
 from instances import within_error
-from tightbound.autoregressive import AutoregressiveLikelihood
 from tightbound.data import DataSpec
 from tightbound.errors import ShapeError, UsageError
 from tightbound.evaluation import likelihood
+from tightbound.likelihoods.pixel_decoder import AutoregressiveLikelihood
 from tightbound.networks import MaskedConv2d, PixelDecoder
 from tightbound.recipes import VAE
 

@@ -12,19 +12,18 @@ from torch.distributions import MultivariateNormal
 import tightbound as tb
 from tightbound.data import Data
 from tightbound.errors import ObjectiveError, UsageError
-from tightbound.evaluation import components, discriminant
-from tightbound.evaluation import rows as rows_module
-from tightbound.evaluation.baselines import baselines, independent_pixels
-from tightbound.evaluation.components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
-from tightbound.evaluation.discriminant import fit_lda, lda_classes, lda_codes
-from tightbound.evaluation.latents import (
-    encode,
-    interpolation,
-    posterior_means,
-    quantiles,
-    reconstruction_error,
-    traversal,
+from tightbound.evaluation.baselines import components, discriminant
+from tightbound.evaluation.baselines import rows as rows_module
+from tightbound.evaluation.baselines.baselines import baselines, independent_pixels
+from tightbound.evaluation.baselines.components import (
+    PrincipalComponents,
+    fit_pca,
+    pca_error,
+    ppca_bound,
+    ppca_log_density,
 )
+from tightbound.evaluation.baselines.discriminant import fit_lda, lda_classes, lda_codes
+from tightbound.views.latents import encode, interpolation, posterior_means, quantiles, reconstruction_error, traversal
 
 
 def _levels(n: int, features: int, levels: int, seed: int = 0) -> np.ndarray:
@@ -327,7 +326,7 @@ def test_an_interpolation_ends_at_the_codes(vae: tb.LatentVariableModel, digits:
 
 
 def test_a_spherical_interpolation_keeps_length_and_rate() -> None:
-    from tightbound.evaluation.latents import _between
+    from tightbound.views.latents import _between
 
     a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     z = _between(a, b, torch.linspace(0, 1, 5), "spherical")[0]

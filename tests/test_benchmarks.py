@@ -226,7 +226,7 @@ def test_turns_before_the_first_are_not_counted() -> None:
 def test_a_study_of_two_stages_leaves_its_numbers_and_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tightbound.cli import main
+    from tightbound.cli.main import main
 
     two_stages = load("two_stages")
 
@@ -255,7 +255,7 @@ def test_a_study_of_two_stages_leaves_its_numbers_and_a_page(
 
 def test_every_study_names_options_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Options are read before data and runs, so that what is missed is the data."""
-    from tightbound.cli import main
+    from tightbound.cli.main import main
 
     nowhere = str(tmp_path / "nowhere")
     for study in load("two_stages").STUDIES:

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 import tightbound as tb
-from tightbound import checkpoint, commands
-from tightbound.cli import main
+from tightbound import checkpoint
+from tightbound.cli import commands
+from tightbound.cli.main import main
 from tightbound.errors import CheckpointError
-from tightbound.lock import locked
 from tightbound.recipes.base import recipes_by_name
+from tightbound.runtime.lock import locked
 
 TRAIN = ["--steps", "12", "--latent-dim", "3", "--hidden", "16", "--no-pictures", "--device", "cpu"]
 
@@ -173,7 +174,7 @@ def test_grey_cross_entropy_is_marked_everywhere(tmp_path: Path, capsys: pytest.
 
 
 def test_help_does_not_import_torch() -> None:
-    script = "import sys; from tightbound.cli import main; main(['--help']); main(['train', 'vae', '--help']); "
+    script = "import sys; from tightbound.cli.main import main; main(['--help']); main(['train', 'vae', '--help']); "
     script += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
@@ -290,7 +291,7 @@ def test_an_interrupt_is_no_traceback(
 
     monkeypatch.setattr("tightbound.data.load_data", interrupted)
     for words in (["evaluate", run], ["sample", run], ["train", "vae", "--out", run.with_name("new")]):
-        monkeypatch.setattr("tightbound.randomness.fixed_noise", interrupted)
+        monkeypatch.setattr("tightbound.runtime.randomness.fixed_noise", interrupted)
         refused(capsys, *words, code=130, says="Interrupted")
     assert not run.with_name("new").exists()
 

@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 import tightbound as tb
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.data import Data
 from tightbound.errors import UsageError
-from tightbound.reporting.comparison import ComparedRun, _options, compare  # pyright: ignore[reportPrivateUsage]
-from tightbound.reporting.side_by_side import CELL, draw_comparison
+from tightbound.reporting.compare.comparison import ComparedRun, _options, compare  # pyright: ignore[reportPrivateUsage]
+from tightbound.reporting.compare.side_by_side import CELL, draw_comparison
 from tightbound.runs import RunConfig, load
 from tightbound.training import TrainingOptions
 

@@ -14,16 +14,18 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import tightbound as tb
 from instances import double, within_error
-from tightbound import picture_commands, pictures, sheets
-from tightbound.completion import Pretrained
+from tightbound.cli import pictures as picture_commands
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import diagnose, evaluate
+from tightbound.likelihoods.completion import Pretrained
 from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
+from tightbound.pictures import sheets
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
 from tightbound.runs import RunFolder
 from tightbound.training.step import Step, start_from_data
+from tightbound.views import samples as pictures
 
 QUICK: Any = {"steps": 3, "batch_size": 20, "pictures": False, "device": "cpu"}
 

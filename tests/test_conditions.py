@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tightbound.condition_files import read_conditions
+from tightbound.cli.conditions import read_conditions
 from tightbound.conditions import (
     ClassCondition,
     Condition,
@@ -22,12 +22,12 @@ from tightbound.conditions import (
     observed_part,
 )
 from tightbound.data import Batch, Data, DataSpec
-from tightbound.data.arrays import as_conditions
+from tightbound.data.sources.arrays import as_conditions
 from tightbound.errors import DataError, ObjectiveError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
-from tightbound.pictures import conditions_to_show
 from tightbound.recipes import CVAE, VAE
+from tightbound.views.samples import conditions_to_show
 
 NAMES = tuple("abc")
 

@@ -15,10 +15,10 @@ from torch.distributions import Distribution, MultivariateNormal
 
 import tightbound as tb
 from instances import LATENT, double, within_error
-from tightbound.cli import main
-from tightbound.correlated import LARGEST, FullGaussianLikelihood, Noise
+from tightbound.cli.main import main
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
+from tightbound.likelihoods.correlated import LARGEST, FullGaussianLikelihood, Noise
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP
 from tightbound.objectives import elbo, iwae

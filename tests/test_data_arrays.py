@@ -116,7 +116,7 @@ def test_wrong_values_are_refused(values: npt.NDArray[Any], options: dict[str, A
 
 
 def test_the_first_wrong_entry_is_found_in_a_later_run_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.data.arrays.CHUNK_BYTES", 64)
+    monkeypatch.setattr("tightbound.data.sources.arrays.CHUNK_BYTES", 64)
     values = np.zeros((100, 4), np.float32)
     values[77, 2] = np.inf
     with refused(DataError, "1 of 400 entries", "index (77, 2)"):
@@ -353,7 +353,7 @@ def test_what_does_not_fit_in_memory_is_mapped(
         np.save(path, values)
     here = load_data(path)
     monkeypatch.setenv("TIGHTBOUND_MEMORY_LIMIT", "2000")
-    monkeypatch.setattr("tightbound.data.array_files.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("tightbound.data.sources.array_files.CHUNK_BYTES", 1000)
     mapped = load_data(path)
     assert mapped.summary()["memory_mapped"]
     for name in ("train", "valid", "test"):

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from data_helpers import flat, grey, image_bytes, make_tar, make_zip, refused, write_files
 from tightbound.data import Data, load_data
-from tightbound.data.images import decoded
+from tightbound.data.sources.images import decoded
 from tightbound.errors import DataError
 
 CLASSES = {f"{name}/{name}_{i:02}.png": grey(10 * i + k) for k, name in enumerate(("cat", "dog")) for i in range(10)}
@@ -228,7 +228,7 @@ def test_a_decompression_bomb(
 
 
 def test_a_file_too_large_to_be_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.data.files.MOST_BYTES", 1000)
+    monkeypatch.setattr("tightbound.data.sources.files.MOST_BYTES", 1000)
     with refused(DataError, "b.png", "too large", "9,000 bytes"):
         load_data(make_zip(tmp_path / "f.zip", {"a.png": grey(0), "b.png": bytes(9000)}))
 
@@ -307,7 +307,7 @@ def test_what_does_not_fit_in_memory_is_decoded_once_into_the_cache(
     assert levels(mapped) == levels(here)
     (file,) = cache.rglob("*.*")
     assert file.suffix == ".npy"
-    monkeypatch.setattr("tightbound.data.decode.decoded", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tightbound.data.sources.decode.decoded", lambda *_: pytest.fail("decoded again"))
     assert levels(load_data(source)) == levels(here)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_helpers import grey, make_tar, make_zip, refused, write_files
 from tightbound.data import Data, load_data
-from tightbound.data.layout import layout_of
+from tightbound.data.sources.layout import layout_of
 from tightbound.errors import DataError
 from tightbound.evaluation import evaluate
 from tightbound.recipes import CVAE

@@ -28,8 +28,8 @@ from data_helpers import (
     write_files,
 )
 from tightbound.data import DATASETS, load_data
-from tightbound.data.formats import read_amat, read_idx
-from tightbound.data.named import READERS
+from tightbound.data.sources.formats import read_amat, read_idx
+from tightbound.data.sources.named import READERS
 from tightbound.errors import DataError
 
 
@@ -257,7 +257,7 @@ def test_real_binarized_mnist() -> None:
 
 def test_the_checksums_are_those_of_the_real_files() -> None:
     """What is published is what lies here: through a server, every checksum holds."""
-    from tightbound.data.download import _checksum  # pyright: ignore[reportPrivateUsage]
+    from tightbound.data.sources.download import _checksum  # pyright: ignore[reportPrivateUsage]
 
     for name in ("mnist", "fashion-mnist", "binarized-mnist"):
         folder = real_data(name)

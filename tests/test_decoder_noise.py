@@ -13,7 +13,7 @@ import torch
 
 import tightbound as tb
 from instances import GREY, LATENT, LEVELS, LIKELIHOODS, Part, double, named, within_error
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.data import Data
 from tightbound.evaluation import DecoderNoise, decoder_noise, evaluate, learned_sigma
 from tightbound.recipes import VAE, LinearVAE

@@ -17,8 +17,8 @@ from tightbound.distributions import Bits, FullGaussian, OneHot, independent
 from tightbound.distributions.codes import CodePoint, UniformCodes
 from tightbound.errors import CheckpointError, ObjectiveError, UsageError
 from tightbound.evaluation import decompose, gaps
-from tightbound.evaluation.decomposition import Decomposition
-from tightbound.evaluation.positions import positions_of
+from tightbound.evaluation.collapse.decomposition import Decomposition
+from tightbound.evaluation.latents.positions import positions_of
 from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
 from tightbound.posteriors import CholeskyGaussian, DiagonalGaussian, ExactLinearGaussian

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tightbound.cli import main
+from tightbound.cli.main import main
 
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf8")
 

@@ -17,17 +17,18 @@ import pytest
 import torch
 
 import tightbound as tb
-from tightbound import cli, commands
+from tightbound.cli import commands
+from tightbound.cli import main as cli
+from tightbound.cli.output import print_diagnosis
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Diagnosis, diagnose, evaluate
-from tightbound.evaluation import codes as of_codes
-from tightbound.evaluation.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
+from tightbound.evaluation.collapse.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
+from tightbound.evaluation.collapse.remedies import Run, Way, in_words
+from tightbound.evaluation.collapse.verdict import Symptoms, judge
+from tightbound.evaluation.latents import codes as of_codes
+from tightbound.evaluation.latents.positions import active_units, information_of
+from tightbound.evaluation.latents.sameness import sameness
 from tightbound.evaluation.passes import terms_of_the_first
-from tightbound.evaluation.positions import active_units, information_of
-from tightbound.evaluation.remedies import Run, Way, in_words
-from tightbound.evaluation.sameness import sameness
-from tightbound.evaluation.verdict import Symptoms, judge
-from tightbound.output import print_diagnosis
 from tightbound.recipes import (
     CVAE,
     DVAE,
@@ -355,7 +356,7 @@ def test_every_remedy_is_a_command_line_that_is_accepted(
     """Of every recipe and symptom: parsed by the command itself, and built for the data, but not trained."""
     parsed: list[Any] = []
     monkeypatch.setattr(commands, "train", parsed.append)
-    monkeypatch.setattr("tightbound.training.prior.fit_prior", lambda run, **given: parsed.append(given))
+    monkeypatch.setattr("tightbound.training.second_stage.fit_prior", lambda run, **given: parsed.append(given))
     monkeypatch.setattr(commands, "_conclude", lambda *_: None)
     training = TrainingOptions(epochs=10)
     remedies = {judge(known(s, recipe, training, digits.spec))[2] for s in ILL}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tightbound.errors import ShapeError, UsageError
-from tightbound.evaluation.disentanglement import dci, factor_vae_score, factor_vae_score_of, mig, sap
-from tightbound.evaluation.ranking import udr
+from tightbound.evaluation.latents.disentanglement import dci, factor_vae_score, factor_vae_score_of, mig, sap
+from tightbound.evaluation.latents.ranking import udr
 
 SIZES = (3, 4, 5, 6)
 SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {

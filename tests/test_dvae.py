@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from instances import examples, terms_with, without_gradient
+from tightbound.annealing import weight
 from tightbound.data import Data, DataSpec, load_data
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
-from tightbound.evaluation.codes import code_usage
-from tightbound.evaluation.relaxation import relaxation_gap
+from tightbound.evaluation.collapse.relaxation import relaxation_gap
+from tightbound.evaluation.latents.codes import code_usage
 from tightbound.likelihoods import LogitLaplaceLikelihood, measure_of
 from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
 from tightbound.posteriors import categorical
 from tightbound.recipes import DVAE
 from tightbound.reporting.command import changed
-from tightbound.schedules import weight
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
 

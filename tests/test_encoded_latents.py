@@ -18,7 +18,7 @@ from tightbound.models import LatentVariableModel
 from tightbound.recipes import VAE, Autoencoder, GumbelVAE
 from tightbound.recipes.vq_vae import VQVAE
 from tightbound.training import latents
-from tightbound.training.latents import DRAWS, encoded_data, key_of
+from tightbound.training.encoded import DRAWS, encoded_data, key_of
 
 
 def images(n: int = 80, **options: Any) -> Data:

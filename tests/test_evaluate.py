@@ -255,7 +255,7 @@ def test_the_data_is_drawn_alike_whatever_k(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append(x)
         return per_example(model, x, k, c)
 
-    monkeypatch.setattr("tightbound.evaluation.log_likelihood.per_example", watched)
+    monkeypatch.setattr("tightbound.evaluation.log_likelihood.methods.per_example", watched)
     drawn = []
     for k in (1, 700):
         seen.clear()

@@ -13,24 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from instances import BINARY, GREY, double, examples, terms_with, within_error, without_gradient
+from tightbound.annealing import temperature
 from tightbound.data import Data
 from tightbound.distributions import OneHot
 from tightbound.errors import ObjectiveError, ShapeError, UnknownName, UsageError
 from tightbound.evaluation import evaluate
-from tightbound.evaluation.latents import interpolation, reconstruction_error
-from tightbound.evaluation.relaxation import relaxation_gap
-from tightbound.evaluation.sample_quality import frechet_distance, sample_quality
+from tightbound.evaluation.collapse.relaxation import relaxation_gap
+from tightbound.evaluation.samples.quality import frechet_distance, sample_quality
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP
 from tightbound.objectives import elbo
-from tightbound.pictures import reconstructions
 from tightbound.posteriors import BernoulliPosterior, CategoricalPosterior
 from tightbound.priors import BernoulliPrior
 from tightbound.recipes import VAE, GumbelVAE, PriorOptions, TwoStage
-from tightbound.schedules import temperature
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
+from tightbound.views.latents import interpolation, reconstruction_error
+from tightbound.views.samples import reconstructions
 
 P, K = 3, 4
 RECIPES = {

@@ -12,8 +12,8 @@ from torch.distributions import Distribution, Independent, MultivariateNormal
 from instances import CONDITION, LATENT, condition, double, linear_gaussian, within_error
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
-from tightbound.evaluation import importance as engine
 from tightbound.evaluation import per_example
+from tightbound.evaluation.log_likelihood import importance as engine
 from tightbound.likelihoods import Bernoulli
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP, LinearWithConstant
@@ -202,7 +202,9 @@ def test_each_example_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encoder = model.posterior.forward
     monkeypatch.setattr(model.posterior, "forward", lambda x, c=None: encoded.append(len(x)) or encoder(x, c))
-    monkeypatch.setattr("tightbound.evaluation.importance.ENTRIES", 12)  # three rows of four entries at once
+    monkeypatch.setattr(
+        "tightbound.evaluation.log_likelihood.importance.ENTRIES", 12
+    )  # three rows of four entries at once
     per_example(model, double(5, 4), k=10)
     assert sum(encoded) == 5
 

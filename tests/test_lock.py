@@ -14,9 +14,11 @@ import pytest
 from data_helpers import refused
 from tightbound.checkpoint import clear_leftovers, write_atomically
 from tightbound.errors import CheckpointError, TrainingError
-from tightbound.lock import Lock, locked, try_lock
+from tightbound.runtime.lock import Lock, locked, try_lock
 
-HOLD = "import sys, time, pathlib; from tightbound.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
+HOLD = (
+    "import sys, time, pathlib; from tightbound.runtime.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
+)
 HOLD += "    print('held', flush=True); time.sleep(600)"
 
 
@@ -93,7 +95,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_locked_nothing_is_sure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.lock.fcntl", None)
+    monkeypatch.setattr("tightbound.runtime.lock.fcntl", None)
     with locked(tmp_path) as lock:
         assert isinstance(lock, Lock)
         assert not lock.sure

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from tightbound import LatentVariableModel
-from tightbound.autoregressive import AutoregressiveLikelihood
+from tightbound.likelihoods.pixel_decoder import AutoregressiveLikelihood
 from tightbound.networks import MLP, MaskedConv2d, PixelDecoder
 from tightbound.objectives import elbo
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
-from tightbound.randomness import fixed_noise
+from tightbound.runtime.randomness import fixed_noise
 
 LATENT, SHAPE = 2, (1, 4, 4)
 

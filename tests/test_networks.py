@@ -19,7 +19,7 @@ from tightbound.networks import (
     Linear,
     LinearWithConstant,
 )
-from tightbound.processor import matrix_library
+from tightbound.runtime.processor import matrix_library
 
 
 @pytest.fixture(params=[0, CONDITION], ids=["no-condition", "condition"])

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 import tightbound as tb
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.data import Data, DataOptions
 from tightbound.data.split import joined
 from tightbound.errors import DataError, UsageError
+from tightbound.options.training import TrainingOptions
 from tightbound.recipes import CVAE, VAE
 from tightbound.runs import RunConfig, RunFolder, load_run_data
-from tightbound.training.options import TrainingOptions
 
 Pixels = npt.NDArray[Any]
 

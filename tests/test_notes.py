@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tightbound.cli import main
+from tightbound.cli.main import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 NOTES = (DOCS / "notes.md").read_text(encoding="utf8")

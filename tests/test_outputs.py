@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from data_helpers import refused
-from tightbound.arguments import check_out
-from tightbound.cli import main
+from tightbound.cli.arguments import check_out
+from tightbound.cli.main import main
 from tightbound.errors import UsageError
 
 TRAIN = ["--steps", "2", "--latent-dim", "2", "--hidden", "4", "--no-pictures", "--device", "cpu"]

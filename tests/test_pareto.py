@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tightbound.evaluation.pareto import pareto_k, pareto_shape, tail_length
+from tightbound.evaluation.log_likelihood.pareto import pareto_k, pareto_shape, tail_length
 
 
 def excesses(shape: float, n: int, *batch: int) -> torch.Tensor:

@@ -12,23 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from instances import CONTINUOUS, GREY, ODD, RGB, examples
-from tightbound import pictures
+from tightbound.autoregressive import Sampling
 from tightbound.data import DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
-from tightbound.networks import Sampling
-from tightbound.pictures import (
-    averaged,
-    check_image,
-    grid,
-    panels,
-    reconstructions,
-    samples,
-    save_picture,
-)
-from tightbound.randomness import fixed_noise
+from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
-from tightbound.sheets import WHY_SMALL, photographic, sheet, told, training_picture
+from tightbound.runtime.randomness import fixed_noise
+from tightbound.views import samples as pictures
+from tightbound.views.samples import averaged, check_image, grid, panels, reconstructions, samples, save_picture
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
@@ -238,20 +230,20 @@ def test_samples_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     model.likelihood.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
     for piece in (4, 100):
-        monkeypatch.setattr("tightbound.pictures._AT_ONCE", piece)
+        monkeypatch.setattr("tightbound.views.samples._AT_ONCE", piece)
         mean = samples(model(c), 10, 0.0)["mean of p(x|z)"]  # without noise all pieces are the same
         expected = model(c).likelihood(model(c).prior().mean).mean
         torch.testing.assert_close(mean, expected)
         assert max(sizes[:-1]) <= piece
         sizes.clear()
-    monkeypatch.setattr("tightbound.pictures._AT_ONCE", 3)
+    monkeypatch.setattr("tightbound.views.samples._AT_ONCE", 3)
     drawn = samples(VAE(**SMALL).build(DIGITS)(), 8)
     assert all(len(x) == 8 == len(x.flatten(1).unique(dim=0)) for x in drawn.values())
 
 
 def test_pieces_of_a_model_without_a_latent_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     model = PixelCNNRecipe(channels=8, layers=2, kernel=3).build(DIGITS)
-    monkeypatch.setattr("tightbound.pictures._AT_ONCE", 2)
+    monkeypatch.setattr("tightbound.views.samples._AT_ONCE", 2)
     drawn = samples(model(), 4)
     assert list(drawn) == ["draw from p(x|z)"]
     assert len(drawn["draw from p(x|z)"].flatten(1).unique(dim=0)) == 4

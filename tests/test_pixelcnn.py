@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from tightbound.autoregressive.pixelcnn import PixelCNN
+from tightbound.autoregressive.pixelcnn_layers import CausalAttention
+from tightbound.autoregressive.sampling import Sampling
 from tightbound.errors import DataError, ShapeError, UsageError
-from tightbound.networks.pixelcnn import PixelCNN
-from tightbound.networks.pixelcnn_layers import CausalAttention
-from tightbound.networks.sampling import Sampling
 
 LEVELS = 3
 VARIANTS: dict[str, dict[str, Any]] = {

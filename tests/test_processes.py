@@ -15,13 +15,13 @@ import torch
 
 from tightbound import checkpoint
 from tightbound.data import Data
+from tightbound.options.training import TrainingOptions
 from tightbound.quantizers import VectorQuantizer
 from tightbound.quantizers.vector import part_of_batch
 from tightbound.recipes import VAE, VQVAE, PriorOptions, Recipe
 from tightbound.runs import RunFolder
 from tightbound.training import train
-from tightbound.training.options import TrainingOptions
-from tightbound.training.prior import fit_prior
+from tightbound.training.second_stage import fit_prior
 from tightbound.training.step import build_seeded
 
 OPTIONS = TrainingOptions(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tightbound import processor
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.errors import UnknownName
-from tightbound.processor import amd_family, matrix_library, multiplies_bf16, slow_arithmetic
+from tightbound.runtime import processor
+from tightbound.runtime.processor import amd_family, matrix_library, multiplies_bf16, slow_arithmetic
 
 ZEN4 = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC"
 ZEN5 = ZEN4.replace("25", "26")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tightbound.networks import PixelCNN, Transformer
-from tightbound.progress import progress, silent
+from tightbound.autoregressive import PixelCNN, Transformer
+from tightbound.runtime.progress import progress, silent
 
 
 @pytest.mark.parametrize(("patience", "terminal", "shown"), [(0.0, True, True), (0.0, False, False), (60, True, False)])
@@ -20,7 +20,7 @@ def test_a_bar(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("tightbound.progress.PATIENCE", patience)
+    monkeypatch.setattr("tightbound.runtime.progress.PATIENCE", patience)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with progress("decoding", total=3, unit=unit) as advance:
         for _ in range(3):
@@ -33,7 +33,7 @@ def test_a_bar(
 def test_off_a_terminal_a_line_tells_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tightbound.progress.LINES", 0.0)
+    monkeypatch.setattr("tightbound.runtime.progress.LINES", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with progress("decoding", total=3000) as advance:
         advance(1200)
@@ -44,7 +44,7 @@ def test_off_a_terminal_a_line_tells_now_and_then(
 
 
 def test_a_terminal_has_room_for_one_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("tightbound.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("tightbound.runtime.progress.PATIENCE", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress("outer", total=2) as outer:
         outer()
@@ -68,7 +68,7 @@ NETWORKS = [PixelCNN(5, (4, 3), channels=8, layers=2), Transformer(5, (4, 3), 8,
 def test_drawing_codes_is_followed(
     network: PixelCNN | Transformer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tightbound.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("tightbound.runtime.progress.PATIENCE", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     network.generate(2)
     assert "drawing codes" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from tightbound.randomness import epoch_order, fixed_noise, mix, reseed
+from tightbound.runtime.randomness import epoch_order, fixed_noise, mix, reseed
 
 CPU = torch.device("cpu")
 

@@ -16,15 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 import tightbound as tb
-from tightbound import checkpoint, pictures, sheets
-from tightbound.cli import main
-from tightbound.contrastive_commands import captions_to_rank, find_judge, rank_samples
+from tightbound import checkpoint
+from tightbound.cli.contrastive import captions_to_rank, find_judge, rank_samples
+from tightbound.cli.main import main
 from tightbound.data import Data, load_data
+from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
 from tightbound.errors import UsageError
-from tightbound.evaluation.contrastive import fits, retrieval_accuracy
-from tightbound.models.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
-from tightbound.randomness import fixed_noise
+from tightbound.evaluation.samples.retrieval import fits, retrieval_accuracy
+from tightbound.pictures import sheets
 from tightbound.recipes import CVAE, PixelCNNRecipe
+from tightbound.runtime.randomness import fixed_noise
+from tightbound.views import samples as pictures
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 PLACES = {"left": (0, 2), "right": (4, 2), "top": (2, 0)}
@@ -204,7 +206,7 @@ def test_the_judge_decides(run: Path) -> None:
 def test_a_folder_is_a_clip_and_may_see_pictures_of_any_size(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tightbound.models.contrastive.load_clip", lambda path: Red())
+    monkeypatch.setattr("tightbound.encoders.contrastive.load_clip", lambda path: Red())
     words = ("--condition", "red square top", "-n", 2, "--rank", tmp_path, "--among", 6)
     assert "red square top: " in printed(capsys, "sample", run, *words, "--out", tmp_path / "a.png")
 

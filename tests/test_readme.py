@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from tightbound.cli import main
+from tightbound.cli.main import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
 SHORTER = ["--steps", "20", "--no-pictures", "--device", "cpu"]

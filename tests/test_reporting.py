@@ -25,6 +25,7 @@ from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import Estimate, Evaluation
+from tightbound.options.training import TrainingOptions
 from tightbound.reporting import (
     diagnosis,
     figures,
@@ -43,7 +44,6 @@ from tightbound.reporting.material import Material, gather
 from tightbound.reporting.quick import Pace, Plan, plan_diagnosis, plan_evaluation
 from tightbound.reporting.sheet import sheet
 from tightbound.runs import RunConfig, RunFolder
-from tightbound.training.options import TrainingOptions
 
 SECTIONS = (
     "Reconstructions",

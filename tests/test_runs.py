@@ -16,9 +16,9 @@ from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec, load_data
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import evaluate
+from tightbound.options.training import TrainingOptions
 from tightbound.recipes import VAE, PriorOptions, TwoStage
 from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
-from tightbound.training.options import TrainingOptions
 from tightbound.training.state import check_same_run
 
 RECIPE = VAE(latent_dim=2, hidden=(4,))

@@ -22,14 +22,14 @@ import tightbound as tb
 from data_helpers import grey, refused
 from instances import GREY
 from tightbound import checkpoint
-from tightbound.budget import budget
-from tightbound.cli import main
+from tightbound.cli.main import main
+from tightbound.conditions.tokenizer import Tokenizer
 from tightbound.data import DataOptions, load_data
-from tightbound.data.formats import read_content
+from tightbound.data.sources.formats import read_content
 from tightbound.errors import CheckpointError, DataError, TightboundError, TrainingError, UsageError
 from tightbound.recipes import VAE
 from tightbound.runs import RunFolder, load
-from tightbound.text import Tokenizer
+from tightbound.runtime.budget import budget
 from tightbound.training import TrainingOptions
 from tightbound.training.device import among_peers
 
@@ -101,7 +101,7 @@ def test_what_an_archive_holds_together_is_bounded(
 
 
 def test_a_packed_file_holds_no_more_than_a_published_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.data.formats.MOST_BYTES", 2**20)
+    monkeypatch.setattr("tightbound.data.sources.formats.MOST_BYTES", 2**20)
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(2**20 + 1)))
     with refused(DataError, "a.gz", "too large"):
         read_content(tmp_path / "a.gz")
@@ -123,8 +123,8 @@ def test_a_large_picture_is_laid_on_white_in_strips(monkeypatch: pytest.MonkeyPa
     for name in ("a", "b", "c"):
         Image.fromarray(pixels).save(tmp_path / "set" / f"{name}.png")
     whole = load_data(tmp_path / "set").train.values
-    monkeypatch.setattr("tightbound.data.images.STRIP", 14)
-    monkeypatch.setattr("tightbound.data.images.LARGE", 1)
+    monkeypatch.setattr("tightbound.data.sources.images.STRIP", 14)
+    monkeypatch.setattr("tightbound.data.sources.images.LARGE", 1)
     assert torch.equal(load_data(tmp_path / "set").train.values, whole)  # pyright: ignore[reportArgumentType]
 
 
@@ -313,7 +313,7 @@ def test_an_option_that_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("tightbound.budget.MOST_TENSORS", 50)
+    monkeypatch.setattr("tightbound.runtime.budget.MOST_TENSORS", 50)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     put = {"RUN": str(run.path), "NEW": str(tmp_path / "new")}
     assert main([put.get(word, word) for word in words]) == 2

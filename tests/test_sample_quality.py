@@ -145,7 +145,7 @@ def test_samples_are_given_the_conditions_of_the_examples() -> None:
 
 
 def test_a_better_model_is_nearer_and_the_command_says_so(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tightbound.cli import main
+    from tightbound.cli.main import main
 
     found = []
     for steps in (1, 200):

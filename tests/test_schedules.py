@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tightbound.schedules import learning_rate, ramp, weight
+from tightbound.annealing import learning_rate, ramp, weight
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 100])

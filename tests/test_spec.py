@@ -14,8 +14,8 @@ import pytest
 from instances import SPECS, SYSTEMS, system_id
 from tightbound import spec
 from tightbound.data import DataOptions, DataSpec
+from tightbound.encoders.contrastive import ContrastiveConfig
 from tightbound.errors import CheckpointError, UnknownName, UsageError
-from tightbound.models.contrastive import ContrastiveConfig
 from tightbound.recipes import (
     CVAE,
     DVAE,
@@ -195,7 +195,15 @@ def test_another_kind_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["this", "antigravity", "os.system", "builtins.eval", "tightbound.cli", "__main__", "tightbound.recipes.vae.VAE"],
+    [
+        "this",
+        "antigravity",
+        "os.system",
+        "builtins.eval",
+        "tightbound.cli.main",
+        "__main__",
+        "tightbound.recipes.vae.VAE",
+    ],
 )
 def test_no_name_in_a_file_is_imported(kind: str) -> None:
     before = set(sys.modules)

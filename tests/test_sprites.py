@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tightbound.data import DATASETS, DataOptions, load_data
-from tightbound.data.sprites import FACTORS, GRID, RADIUS, SHAPES, factors, split_factors, sprites
+from tightbound.data.sources.sprites import FACTORS, GRID, RADIUS, SHAPES, factors, split_factors, sprites
 from tightbound.errors import ShapeError, UsageError
 
 SIDE = 64

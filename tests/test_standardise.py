@@ -20,15 +20,15 @@ from data_helpers import refused
 from tightbound.data import Data, DataSpec
 from tightbound.data.transform import in_data_units
 from tightbound.errors import CheckpointError, DataError, TrainingError, UsageError
-from tightbound.evaluation.baselines import baselines
-from tightbound.evaluation.latents import reconstruction_error
+from tightbound.evaluation.baselines.baselines import baselines
 from tightbound.likelihoods import Gaussian, Measure, measure_of
 from tightbound.models import LatentVariableModel
-from tightbound.pictures import drawable
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
 from tightbound.recipes import CVAE, VAE, LinearVAE
 from tightbound.runs import RunFolder, load, load_run_data
+from tightbound.views.latents import reconstruction_error
+from tightbound.views.samples import drawable
 
 COLUMNS = np.array([1.0, 1e3, 1e6])
 
@@ -256,7 +256,7 @@ def test_a_split_of_other_numbers_is_not_evaluated(run: Path) -> None:
 
 
 def test_arrays_that_are_written_are_in_the_datas_own_units(run: Path, tmp_path: Path) -> None:
-    from tightbound.cli import main
+    from tightbound.cli.main import main
 
     assert main(["reconstruct", str(run), "-n", "3", "--out", str(tmp_path / "out.npz")]) == 0
     found = np.load(tmp_path / "out.npz")

@@ -106,13 +106,13 @@ def test_other_encodings_and_binary_files_are_no_table(tmp_path: Path) -> None:
 
 
 def test_too_wide_too_long_and_too_large_tables_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.data.tables.MOST_COLUMNS", 100)
+    monkeypatch.setattr("tightbound.data.sources.tables.MOST_COLUMNS", 100)
     with refused(DataError, "101", "transpose"):
         load_data(written(tmp_path, ",".join(f"c{i}" for i in range(101)) + "\n"))
-    monkeypatch.setattr("tightbound.data.tables.MOST_LINE", 1000)
+    monkeypatch.setattr("tightbound.data.sources.tables.MOST_LINE", 1000)
     with refused(DataError, "line 2, longer than 1,000 characters"):
         load_data(written(tmp_path, "a,b\n" + "1" * 2000))
-    monkeypatch.setattr("tightbound.data.tables.BLOCK", 10)
+    monkeypatch.setattr("tightbound.data.sources.tables.BLOCK", 10)
     monkeypatch.setenv("TIGHTBOUND_MEMORY_LIMIT", "1000")
     with refused(DataError, "too large for a table", ".npy"):
         load_data(written(tmp_path, "a,b\n" + "1,2\n" * 100))
@@ -133,7 +133,7 @@ def test_a_bad_label_is_refused(tmp_path: Path, text: str, parts: list[str]) -> 
 
 
 def test_too_many_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightbound.data.tables.MOST_CLASSES", 3)
+    monkeypatch.setattr("tightbound.data.sources.tables.MOST_CLASSES", 3)
     with refused(DataError, "more than 3 classes", "'d' in line 5"):
         load_data(written(tmp_path, "x,y\n1,a\n2,b\n3,c\n4,d\n"), label="y")
 

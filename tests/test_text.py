@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from tightbound import checkpoint, load, train
-from tightbound.condition_files import read_conditions
+from tightbound.cli.conditions import read_conditions
 from tightbound.conditions import ClassCondition, TextCondition, missing
+from tightbound.conditions.tokenizer import Tokenizer, normalise
 from tightbound.data import Batch, Data
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.likelihoods import Bernoulli
@@ -27,7 +28,6 @@ from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP, TokenEmbedding
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
-from tightbound.text import Tokenizer, normalise
 from tightbound.training.ema import MovingAverage
 
 CAPTIONS = [
@@ -220,9 +220,9 @@ def test_without_the_library_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_library_is_loaded_at_the_first_caption_only() -> None:
     code = """
-import sys, tightbound.text, tightbound.conditions
+import sys, tightbound.conditions.tokenizer, tightbound.conditions
 condition = tightbound.conditions.TextCondition(300, 4)
-tightbound.text.Tokenizer([(97, 98)]).decode([256])
+tightbound.conditions.tokenizer.Tokenizer([(97, 98)]).decode([256])
 print("tokenizers" in sys.modules)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

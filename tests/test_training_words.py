@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tightbound as tb
-from tightbound.cli import main
+from tightbound.cli.main import main
 from tightbound.data import Data
 from tightbound.errors import UsageError
 from tightbound.runs import RunFolder

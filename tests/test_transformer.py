@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tightbound.autoregressive.sampling import Sampling
+from tightbound.autoregressive.text_prefix import TokenPrefix, rotary_angles, rotate
+from tightbound.autoregressive.transformer import CachedTransformer, Transformer
 from tightbound.errors import ShapeError, UsageError
-from tightbound.networks.sampling import Sampling
-from tightbound.networks.text_embedding import TokenPrefix, rotary_angles, rotate
-from tightbound.networks.transformer import CachedTransformer, Transformer
 
 LEVELS, SHAPE, WIDTH, PREFIX, N = 7, (3, 4), 24, 5, 12
 

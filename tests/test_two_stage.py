@@ -16,14 +16,13 @@ import torch
 import tightbound as tb
 from instances import within_error
 from tightbound import checkpoint
-from tightbound.cli import main
+from tightbound.autoregressive import AutoregressivePrior, Sampling
+from tightbound.cli.main import main
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.distributions import CodePoint
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
-from tightbound.networks import Sampling
 from tightbound.objectives import elbo
-from tightbound.priors import AutoregressivePrior
 from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
@@ -31,8 +30,8 @@ from tightbound.reporting.material import gather
 from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
-from tightbound.training.latents import encoded_data
-from tightbound.training.prior import PriorStep, fit_prior
+from tightbound.training.encoded import encoded_data
+from tightbound.training.second_stage import PriorStep, fit_prior
 
 QUICK: dict[str, Any] = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 15, "save_every": 1e9}
 SMALL = PriorOptions(layers=2, channels=8, kernel=3, width=16, heads=2, dropout=0.0, components=5, transforms=1)

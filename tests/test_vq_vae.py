@@ -21,8 +21,7 @@ from tightbound.data import Data, DataSpec
 from tightbound.distributions import kl_per_dimension
 from tightbound.distributions.codes import CodePoint, UniformCodes
 from tightbound.errors import DataError, ObjectiveError, UsageError
-from tightbound.evaluation.codes import code_usage
-from tightbound.evaluation.latents import encode, traversal
+from tightbound.evaluation.latents.codes import code_usage
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.networks import GridEncoder
@@ -35,6 +34,7 @@ from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
 from tightbound.training.step import build_seeded, start_from_data
+from tightbound.views.latents import encode, traversal
 
 SMALL: dict[str, Any] = {"codes": 12, "code_dim": 6, "channels": (8,), "blocks": 1}
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")

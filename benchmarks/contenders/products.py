@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from common import in_turn, synthetic
 from ours import build
+from tightbound.evaluation.log_likelihood.methods.compiled import with_compiled_density
+from tightbound.evaluation.log_likelihood.methods.importance import ENTRIES
 from torch import Tensor, nn
 
 import tightbound as tb
-from tightbound.evaluation.compiled import with_compiled_density
-from tightbound.evaluation.importance import ENTRIES
-from tightbound.memory import keep_freed_memory
 from tightbound.networks import Linear
 from tightbound.recipes import VAE
+from tightbound.runtime.memory import keep_freed_memory
 from tightbound.training.step import Step, start_from_data
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
-        completion,
         conditions,
         data,
         distributions,
@@ -35,10 +34,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LatentVariableModel",
-    "completion",
+    "autoregressive",
     "conditions",
     "data",
     "distributions",
+    "encoders",
     "evaluate",
     "evaluation",
     "fit_prior",

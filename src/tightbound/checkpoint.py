@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn, uint8
 
 from .errors import CheckpointError, TightboundError, reading
-from .lock import try_lock
+from .runtime.lock import try_lock
 
 __all__ = [
     "check_file",

@@ -1,8 +1,8 @@
 """Data sets, folders, archives and arrays, as splits that give batches.
 
 A reader (`formats`, `array_files`, `tables`, `folder`, `named`) turns a source into a
-:class:`~tightbound.data.raw.Raw`: bytes, labels and whatever splits are official. :class:`Data` divides it and a
-:class:`Split` turns indices into batches.
+:class:`~tightbound.data.sources.raw.Raw`: bytes, labels and whatever splits are official. :class:`Data` divides it
+and a :class:`Split` turns indices into batches.
 Importing this package costs no torch: what needs it is loaded when first asked for.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import DATASETS
-from .options import DataOptions
-from .spec import DataSpec
+from ..options.data import DataOptions
+from ..options.data_spec import DataSpec
+from .sources.catalogue import DATASETS
 
 if TYPE_CHECKING:
     from .collection import Data

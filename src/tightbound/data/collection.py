@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 
 from ..errors import UnknownName, UsageError
-from .arrays import from_arrays
+from ..options.data import DataOptions, sides, wider
+from ..options.data_spec import DataSpec
 from .divide import divided
 from .learned import as_learned
-from .levels import fit_levels
 from .observed import described, levels_in_use, observed
-from .options import DataOptions, sides, wider
-from .raw import Array, Part, Raw
 from .reshape import fit_images
-from .spec import DataSpec
+from .sources.arrays import from_arrays
+from .sources.levels import fit_levels
+from .sources.raw import Array, Part, Raw
+from .sources.tables import check_label
 from .split import Split, joined
 from .standardise import standardised
-from .tables import check_label
 from .transform import Transform
 
 __all__ = ["Data", "SplitName"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import DataError
-from .options import DataOptions
-from .raw import Part
+from ..options.data import DataOptions
+from .sources.raw import Part
 
 __all__ = ["divided", "held_out"]
 

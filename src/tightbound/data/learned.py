@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 
 from ..errors import DataError
-from .arrays import chunks
-from .options import DataOptions
-from .raw import Part, Raw
+from ..options.data import DataOptions
+from ..options.data_spec import DataSpec
 from .reshape import fit_images
-from .spec import DataSpec
+from .sources.arrays import chunks
+from .sources.raw import Part, Raw
 
 __all__ = ["as_learned"]
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from ..checkpoint import check_file
 from ..errors import DataError, UnknownName, UsageError
-from .array_files import read_array_file
-from .catalogue import DATASETS
+from ..options.data import DataOptions
+from ..options.data_spec import DataSpec
 from .collection import Data
-from .folder import read_folder
-from .named import READERS
-from .options import DataOptions
-from .others import refuse_others
-from .raw import Raw
-from .spec import DataSpec
-from .tables import TABLES, check_label, read_table
+from .sources.array_files import read_array_file
+from .sources.catalogue import DATASETS
+from .sources.folder import read_folder
+from .sources.named import READERS
+from .sources.others import refuse_others
+from .sources.raw import Raw
+from .sources.tables import TABLES, check_label, read_table
 
 __all__ = ["load_data", "load_for_learned"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from .raw import Array
-from .spec import DataSpec
+from ..options.data_spec import DataSpec
+from .sources.raw import Array
 from .split import Split
 
 __all__ = ["dark_note", "described", "few", "levels_in_use", "observed", "one_binary_value"]

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import UsageError
-from .arrays import chunks
-from .options import DataOptions, sides
-from .raw import Array, Raw
+from ..options.data import DataOptions, sides
+from .sources.arrays import chunks
+from .sources.raw import Array, Raw
 from .store import stored
 
 __all__ = ["fit_images"]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .raw import Array
-from .spec import DataSpec
+from ..options.data_spec import DataSpec
+from .sources.raw import Array
 from .store import stored
 from .transform import Transform
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from .arrays import CHUNK_BYTES
+from ..options.data import DataOptions
+from ..options.data_spec import DataSpec
 from .observed import few
-from .options import DataOptions
-from .raw import Part
-from .spec import DataSpec
+from .sources.arrays import CHUNK_BYTES
+from .sources.raw import Part
 
 __all__ = ["standardised"]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pooch
 
 from ..errors import DataError, UsageError, reading
-from .raw import Array
+from .sources.raw import Array
 
 __all__ = ["cache_folder", "check_unpacked", "fingerprint", "memory_limit", "stored"]
 

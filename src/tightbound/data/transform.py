@@ -13,8 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .options import Binarize
-from .spec import DataSpec
+from ..options.data import Binarize
+from ..options.data_spec import DataSpec
 
 __all__ = ["Transform", "in_data_units", "widths"]
 

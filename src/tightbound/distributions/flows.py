@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 from torch.types import _size
 
-from ..randomness import fixed_noise
+from ..runtime.randomness import fixed_noise
 from .conditional import independent
 from .zuko_guard import load_zuko
 

@@ -1,19 +1,19 @@
 """Numbers that say what they are, with their errors."""
 
-from .annealed import Annealing, Bidirectional, annealed, bidirectional
-from .codes import code_usage
-from .contrastive import best_of, rank, retrieval_accuracy, train_contrastive
-from .decoder_noise import DecoderNoise, decoder_noise, learned_sigma
-from .decomposition import Decomposition, decompose
-from .diagnosis import Diagnosis, diagnose
+from .collapse.decoder_noise import DecoderNoise, decoder_noise, learned_sigma
+from .collapse.decomposition import Decomposition, decompose
+from .collapse.diagnosis import Diagnosis, diagnose
+from .collapse.gaps import Gaps, gaps
+from .collapse.relaxation import RelaxationGap, relaxation_gap
 from .estimate import Estimate
 from .evaluate import Evaluation, evaluate
-from .gaps import Gaps, gaps
-from .importance import from_prior, per_example
-from .log_likelihood import LikelihoodEstimate, likelihood
-from .pareto import pareto_k
-from .relaxation import RelaxationGap, relaxation_gap
-from .sample_quality import SampleQuality, frechet_distance, sample_quality, train_classifier
+from .latents.codes import code_usage
+from .log_likelihood.annealed import Annealing, Bidirectional, annealed, bidirectional
+from .log_likelihood.importance import from_prior, per_example
+from .log_likelihood.methods import LikelihoodEstimate, likelihood
+from .log_likelihood.pareto import pareto_k
+from .samples.quality import SampleQuality, frechet_distance, sample_quality, train_classifier
+from .samples.retrieval import best_of, rank, retrieval_accuracy, train_contrastive
 
 __all__ = [
     "Annealing",

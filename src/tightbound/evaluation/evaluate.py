@@ -15,23 +15,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..autoregressive.pixels import PixelLikelihood
 from ..data import Split
 from ..errors import UsageError
 from ..likelihoods import Measure, measure_of
 from ..models.latent import LatentVariableModel, Terms
-from ..pixels import PixelLikelihood
-from .adaptive import CHAINS, SAMPLES, climb, estimate_of
-from .annealed import Annealing
-from .codes import code_usage
-from .decoder_noise import DecoderNoise, decoder_noise
+from ..views.latents import reconstruction_error
+from .collapse.decoder_noise import DecoderNoise, decoder_noise
+from .collapse.relaxation import relaxation_gap
 from .estimate import Estimate
-from .importance import per_example, prior_samples
-from .latents import reconstruction_error
-from .log_likelihood import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
+from .latents.codes import code_usage
+from .latents.positions import active_units
+from .log_likelihood.adaptive import CHAINS, SAMPLES, climb, estimate_of
+from .log_likelihood.annealed import Annealing
+from .log_likelihood.importance import per_example, prior_samples
+from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
 from .passes import Found, Precision, check_split, over, terms_of_the_first
-from .positions import active_units
-from .relaxation import relaxation_gap
-from .sample_quality import SampleQuality
+from .samples.quality import SampleQuality
 
 __all__ = ["Evaluation", "evaluate", "untrained"]
 
@@ -61,7 +61,7 @@ class Evaluation:
         perplexity: How many codes, equally used, would have the same entropy.
         relaxation_gap: By how much relaxed latents flatter the ELBO, nats, where training relaxes them.
         squared_error: Summed squared error of the mean of p(x | z) at the posterior's mean, in the data's units.
-        sample_quality: What :func:`~tightbound.evaluation.sample_quality` found, where it was asked.
+        sample_quality: What :func:`~tightbound.evaluation.samples.quality` found, where it was asked.
         method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, else as for
             :func:`~tightbound.evaluation.likelihood`.
         k: Samples of each example; for ``"auto"`` the least.

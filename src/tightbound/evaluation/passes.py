@@ -16,9 +16,9 @@ from ..checkpoint import check_finite
 from ..data import Split
 from ..errors import ObjectiveError, UsageError
 from ..models.latent import LatentVariableModel, Terms, evaluating
-from ..progress import progress
-from ..randomness import fixed_noise
-from .compiled import with_compiled_density
+from ..runtime.progress import progress
+from ..runtime.randomness import fixed_noise
+from .log_likelihood.compiled import with_compiled_density
 
 __all__ = ["Precision", "check_split", "check_support", "examples", "over", "reduced", "terms_of_the_first"]
 

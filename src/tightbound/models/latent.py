@@ -22,10 +22,10 @@ from torch.types import _size
 
 from ..distributions import check_event, has_density, kl_per_dimension
 from ..errors import ObjectiveError, UsageError
-from ..networks.modes import evaluating
+from ..runtime.modes import evaluating
 
 if TYPE_CHECKING:
-    from ..data.spec import DataSpec
+    from ..options.data_spec import DataSpec
     from ..recipes.base import Recipe
 
 __all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms", "evaluating", "replaced"]

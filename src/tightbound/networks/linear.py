@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..processor import matrix_library
+from ..runtime.processor import matrix_library
 
 __all__ = ["Linear", "packed"]
 
@@ -23,8 +23,9 @@ LARGE = 1 << 21
 class Linear(nn.Linear):
     r"""torch's linear layer, :math:`y = W x + b`, with large float32 products by the faster library of a CPU.
 
-    Where :func:`~tightbound.processor.matrix_library` says so, that is oneDNN, which torch has for convolutions.
-    Everything else (other devices and types, autocast, ``torch.compile``, function transforms) is torch's own layer.
+    Where :func:`~tightbound.runtime.processor.matrix_library` says so, that is oneDNN, which torch has for
+    convolutions. Everything else (other devices and types, autocast, ``torch.compile``, function transforms) is
+    torch's own layer.
 
     Args:
         in_features: Size of one input.

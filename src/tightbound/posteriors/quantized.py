@@ -17,10 +17,10 @@ from torch.distributions import Distribution
 
 from ..distributions import Conditional
 from ..distributions.codes import CodePoint
-from ..networks.modes import evaluating
 from ..quantizers import Quantized
 from ..quantizers.clusters import nearest
 from ..quantizers.quantized import check_finite, rows_of
+from ..runtime.modes import evaluating
 
 __all__ = ["PyramidDecoder", "PyramidPosterior", "QuantizedPosterior"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..data.spec import DataSpec
+from ..options.data_spec import DataSpec
 from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
@@ -63,9 +63,9 @@ class Autoencoder(Recipe):
         check_sizes(latent_dim=self.latent_dim, hidden=self.hidden, channels=self.channels)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..assembly.parts import encoder, likelihood
         from ..models.latent import LatentVariableModel
         from ..posteriors import DiracPosterior
-        from .parts import encoder, likelihood
 
         posterior = DiracPosterior(encoder(self, data, self.latent_dim), data.shape)
         return LatentVariableModel(None, likelihood(self, data), posterior)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..data.spec import DataSpec
 from ..errors import UnknownName, UsageError
+from ..options.data_spec import DataSpec
 from ..spec import check_choices, register, registered, upgrade
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data_spec import DataSpec
 from ..spec import from_json, register
 from .base import Recipe, check_sizes, register_version_2
 from .vae import VAE, Activation
@@ -17,7 +17,7 @@ from .vae import VAE, Activation
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..completion import CompletionLikelihood
+    from ..likelihoods.completion import CompletionLikelihood
     from ..models.latent import LatentVariableModel, Terms
 
 __all__ = ["Completion", "CompletionBaseline"]
@@ -142,10 +142,10 @@ class Completion(VAE):
         check_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..completion import Nothing
+        from ..assembly import parts
+        from ..likelihoods.completion import Nothing
         from ..models.latent import LatentVariableModel
         from ..priors import StandardNormal
-        from . import parts
 
         condition = _part(data, self.quadrants)
         q = parts.posterior(self, data)
@@ -159,8 +159,8 @@ class Completion(VAE):
 
 def _completing(px: Any, data: DataSpec, quadrants: Quadrants) -> CompletionLikelihood:
     """Of the missing pixels alone, from a likelihood of all of them that is shown what is observed."""
-    from ..completion import CompletionLikelihood
     from ..conditions import observed_part
+    from ..likelihoods.completion import CompletionLikelihood
     from ..networks import Observed
 
     px.embedding = Observed(data.dimensions)
@@ -170,8 +170,8 @@ def _completing(px: Any, data: DataSpec, quadrants: Quadrants) -> CompletionLike
 
 def _predicting(recipe: CompletionBaseline | Completion, hidden: tuple[int, ...], data: DataSpec) -> Any:
     """The likelihood of the missing pixels given the others alone, without a latent."""
+    from ..assembly.parts import likelihood_on
     from ..networks import MLP
-    from .parts import likelihood_on
 
     seen = 2 * data.dimensions
     make = lambda parameters: MLP(0, parameters * data.dimensions, hidden[::-1], recipe.activation, seen)
@@ -179,7 +179,7 @@ def _predicting(recipe: CompletionBaseline | Completion, hidden: tuple[int, ...]
 
 
 def _prior(recipe: Completion, data: DataSpec) -> Any:
-    from ..completion import Filled, Pretrained
+    from ..likelihoods.completion import Filled, Pretrained
     from ..networks import MLP, Observed
     from ..priors import ConditionalNormal
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data_spec import DataSpec
 from .base import register_version_2
 from .vae import VAE
 
@@ -82,8 +82,8 @@ class CVAE(VAE):
             raise UsageError("A probability lies between 0 and 1.", got=f"drop_condition {self.drop_condition}")
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..assembly import parts
         from ..models.latent import LatentVariableModel
-        from . import parts
 
         condition, dim = condition_of(self, data), self.condition_dim
         q, px = parts.posterior(self, data, dim), parts.likelihood(self, data, dim)
@@ -155,8 +155,8 @@ def embedding_of(condition: Any, dim: int) -> nn.Module:
 
 def prefix_of(condition: Any, width: int, positions: TextPositions = "learned") -> nn.Module | None:
     """What stands in front of a transformer: the tokens of a text, or features of another condition."""
+    from ..autoregressive import TokenPrefix
     from ..conditions import TextCondition
-    from ..networks import TokenPrefix
 
     if isinstance(condition, TextCondition):
         return TokenPrefix(condition.vocabulary, condition.size, width, positions)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
-from ..training.options import TrainingOptions
+from ..options.data_spec import DataSpec
+from ..options.training import TrainingOptions
 from .base import check_sizes, register_version_2
 from .gumbel_vae import Relaxation
 from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
@@ -140,11 +140,11 @@ class DVAE(Relaxation):
         return self.beta * math.prod(grid_of(data.shape, len(self.channels))) / data.dimensions
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..assembly.parts import likelihood_on
         from ..models.latent import LatentVariableModel
         from ..networks import GridDecoder, GridEncoder
         from ..posteriors import CategoricalPosterior
         from ..priors import CategoricalPrior
-        from .parts import likelihood_on
 
         like: dict[str, Any] = {"activation": self.activation, "norm": self.norm}
         network = GridEncoder(data.shape, self.codes, self.channels, self.blocks, **like)

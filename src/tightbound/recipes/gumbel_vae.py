@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.spec import DataSpec
+from ..annealing import temperature
 from ..errors import UsageError
-from ..schedules import temperature
+from ..options.data_spec import DataSpec
 from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
 
@@ -164,10 +164,10 @@ class GumbelVAE(Relaxation):
             raise UsageError("A choice is between two classes at least.", got=self.classes, remedy="Try --classes 10.")
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..assembly import parts
         from ..models.latent import LatentVariableModel
         from ..posteriors import BernoulliPosterior, CategoricalPosterior
         from ..priors import BernoulliPrior, CategoricalPrior
-        from . import parts
 
         n, k, learned = self.positions, self.classes, self.prior == "learned"
         latent = (n,) if self.latents == "binary" else (n, k)

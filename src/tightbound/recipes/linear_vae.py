@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..data.spec import DataSpec
+from ..options.data_spec import DataSpec
 from ..spec import register
 from .base import Recipe, check_sizes
 

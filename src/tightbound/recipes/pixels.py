@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data_spec import DataSpec
 from ..spec import register
 from .base import Recipe, check_sizes
 from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
@@ -48,8 +48,8 @@ class _Pixels(Recipe):
         raise NotImplementedError
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..autoregressive.pixels import PixelLikelihood
         from ..models.latent import LatentVariableModel
-        from ..pixels import PixelLikelihood
         from ..posteriors import EmptyPosterior
         from ..priors import StandardNormal
 
@@ -107,8 +107,7 @@ class PixelCNNRecipe(_Pixels):
     """Attention behind every so many layers (0: none)."""
 
     def network(self, data: DataSpec, condition: Condition | None) -> Any:
-        from ..networks import PixelCNN
-        from ..priors import ConvolutionalGrid
+        from ..autoregressive import ConvolutionalGrid, PixelCNN
 
         network = PixelCNN(
             data.levels or 2,
@@ -150,8 +149,7 @@ class TransformerRecipe(_Pixels):
     """Places of a text in front of the pixels: a learned vector for each, or queries and keys turned by them."""
 
     def network(self, data: DataSpec, condition: Condition | None) -> Any:
-        from ..networks import Transformer
-        from ..priors import TransformerGrid
+        from ..autoregressive import Transformer, TransformerGrid
 
         rotary = rotary_places(condition, self.text_positions)
         network = Transformer(data.levels or 2, data.shape, self.width, self.layers, self.heads, self.dropout, rotary)

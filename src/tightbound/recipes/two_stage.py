@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.options import DataOptions
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data import DataOptions
+from ..options.data_spec import DataSpec
+from ..options.training import TrainingOptions
 from ..spec import check_choices, register
-from ..training.options import TrainingOptions
 from .base import Recipe, check_sizes
 from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
 
@@ -160,7 +160,7 @@ def is_code_space(posterior: nn.Module) -> bool:
 
 
 def _over_codes(posterior: Any, o: PriorOptions, condition: Condition | None) -> nn.Module:
-    from ..priors.autoregressive import AutoregressivePrior
+    from ..autoregressive.prior import AutoregressivePrior
 
     if o.prior not in ("auto", "pixelcnn", "transformer"):
         raise UsageError(
@@ -171,8 +171,8 @@ def _over_codes(posterior: Any, o: PriorOptions, condition: Condition | None) ->
 
 
 def _pixelcnn(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
-    from ..networks import PixelCNN
-    from ..priors.autoregressive import ConvolutionalGrid
+    from ..autoregressive import PixelCNN
+    from ..autoregressive.prior import ConvolutionalGrid
 
     shape, above = posterior.grids[level], posterior.levels[:level]
     network = PixelCNN(
@@ -191,8 +191,8 @@ def _pixelcnn(posterior: Any, level: int, o: PriorOptions, condition: Condition 
 
 
 def _transformer(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
-    from ..networks import Transformer
-    from ..priors.autoregressive import TransformerGrid
+    from ..autoregressive import Transformer
+    from ..autoregressive.prior import TransformerGrid
 
     above = posterior.levels[:level]
     positions = sum(math.prod(grid) for grid in posterior.grids[:level])

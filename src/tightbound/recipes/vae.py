@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data_spec import DataSpec
 from .base import Recipe, check_sizes, register_version_2
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ class VAE(Recipe):
         return model
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
+        from ..assembly.parts import likelihood, posterior, prior
         from ..models.latent import LatentVariableModel
-        from .parts import likelihood, posterior, prior
 
         q = posterior(self, data)
         return LatentVariableModel(prior(self, data, q), likelihood(self, data), q)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..data.spec import DataSpec
 from ..errors import UsageError
+from ..options.data_spec import DataSpec
 from .base import Recipe, check_sizes, register_version_2
 from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
 
@@ -113,7 +113,7 @@ class _Quantized(Recipe):
         )
 
     def _likelihood(self, make: Callable[[int], nn.Module], latent: tuple[int, ...], data: DataSpec) -> Any:
-        from .parts import likelihood_on
+        from ..assembly.parts import likelihood_on
 
         return likelihood_on(make, latent, data, self.likelihood, self.scale, self.variance)
 

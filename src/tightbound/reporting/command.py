@@ -9,10 +9,10 @@ from pathlib import PurePath
 from typing import Any
 
 from ..data import DataOptions
+from ..options.training import TrainingOptions
 from ..recipes import Recipe, TwoStage
 from ..runs import RunConfig
 from ..spec import kind_of
-from ..training.options import TrainingOptions
 
 __all__ = ["changed", "command_on", "reproduction_command"]
 
@@ -43,7 +43,7 @@ def reproduction_command(config: RunConfig, out: str) -> str | None:
     Example:
         >>> from tightbound.data import DataOptions, DataSpec
         >>> from tightbound.recipes import VAE
-        >>> from tightbound.training.options import TrainingOptions
+        >>> from tightbound.options.training import TrainingOptions
         >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
         >>> config = RunConfig(spec, TrainingOptions(epochs=30), VAE(hidden=(64, 32)), DataOptions("digits"))
         >>> reproduction_command(config, "runs/a b")

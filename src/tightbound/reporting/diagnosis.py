@@ -9,10 +9,10 @@ import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis, Estimate
-from ..evaluation.decomposition import spread
+from ..evaluation.collapse.decomposition import spread
 from ..evaluation.evaluate import untrained
-from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
+from ..runtime.randomness import fixed_noise
 from . import figures, page
 from .command import command_on
 from .material import Material

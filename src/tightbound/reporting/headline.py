@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..evaluation import Estimate, Evaluation
-from ..evaluation.baselines import Baseline
-from ..evaluation.positions import active_units
+from ..evaluation.baselines.baselines import Baseline
+from ..evaluation.latents.positions import active_units
 from ..recipes.two_stage import is_code_space
 from ..spec import to_json
 from . import page

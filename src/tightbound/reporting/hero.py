@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import pictures
 from ..conditions import PartCondition
-from ..randomness import fixed_noise
+from ..runtime.randomness import fixed_noise
+from ..views import samples as pictures
 from . import page
 from .material import Material
 from .sheet import sheet

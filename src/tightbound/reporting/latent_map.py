@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .. import pictures
+from ..views import samples as pictures
 from . import hover, page
 from .colors import CLASS_MARKS, PALE, color_of, mark_of
 from .hover import Frame, Points

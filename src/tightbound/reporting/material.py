@@ -16,13 +16,13 @@ from .. import runs
 from ..data import Data, DataSpec, Split
 from ..errors import DataError, UsageError
 from ..evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
-from ..evaluation.decomposition import spread
-from ..evaluation.latents import posterior_means
+from ..evaluation.collapse.decomposition import spread
 from ..evaluation.passes import terms_of_the_first
 from ..models.latent import LatentVariableModel
-from ..randomness import fixed_noise
 from ..runs import RunConfig, RunFolder
+from ..runtime.randomness import fixed_noise
 from ..training.device import find_device
+from ..views.latents import posterior_means
 from .quick import Plan, measure_pace, plan_diagnosis, plan_evaluation, quick_diagnosis, quick_evaluation
 
 __all__ = ["SHOWN", "Material", "gather"]

@@ -15,11 +15,11 @@ import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
-from ..evaluation.decomposition import spread
+from ..evaluation.collapse.decomposition import spread
 from ..evaluation.passes import terms_of_the_first
 from ..models.latent import LatentVariableModel, Terms, evaluating
-from ..randomness import fixed_noise
-from ..training.options import TrainingOptions
+from ..options.training import TrainingOptions
+from ..runtime.randomness import fixed_noise
 
 __all__ = [
     "Pace",

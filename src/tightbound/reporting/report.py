@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..checkpoint import write_atomically
 from ..data import Data
-from ..evaluation.baselines import Baseline
+from ..evaluation.baselines.baselines import Baseline
 from ..models.latent import LatentVariableModel
-from ..progress import progress
+from ..runtime.progress import progress
 from . import diagnosis, page, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings
 from .hero import hero

@@ -1,7 +1,7 @@
 """Many small pictures on one sheet that lies on light or dark paper alike.
 
-Unlike :func:`tightbound.pictures.grid`, which is for files, it is transparent between pictures, because a page may be
-dark, and reduces large ones, because a page holds them all.
+Unlike :func:`tightbound.views.samples.grid`, which is for files, it is transparent between pictures, because a page
+may be dark, and reduces large ones, because a page holds them all.
 """
 
 from __future__ import annotations

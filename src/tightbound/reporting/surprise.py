@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import pictures
-from ..evaluation.latents import reconstruction_error
-from ..pixels import PixelLikelihood
-from ..randomness import fixed_noise
+from ..autoregressive.pixels import PixelLikelihood
+from ..runtime.randomness import fixed_noise
+from ..views import samples as pictures
+from ..views.latents import reconstruction_error
 from . import figures, page
 from .material import Material
 from .sheet import sheet

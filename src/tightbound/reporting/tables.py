@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..evaluation import Evaluation, SampleQuality
-from ..evaluation.baselines import Baseline, baselines
-from ..evaluation.pareto import UNRELIABLE
-from ..evaluation.positions import ACTIVE, NOTHING, active_units
+from ..evaluation.baselines.baselines import Baseline, baselines
+from ..evaluation.latents.positions import ACTIVE, NOTHING, active_units
+from ..evaluation.log_likelihood.pareto import UNRELIABLE
 from ..likelihoods import measure_of
 from ..recipes.two_stage import is_code_space
 from . import page

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import pictures
-from ..randomness import fixed_noise
 from ..recipes.two_stage import is_code_space
+from ..runtime.randomness import fixed_noise
+from ..views import samples as pictures
 from . import page
 from .hover import Frame, framed, picture_in
 from .maps import View

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import pictures
 from ..conditions import PartCondition
 from ..data import DataSpec
-from ..evaluation.latents import BETWEEN_CODES, interpolation, natural_path, traversal
-from ..evaluation.positions import ACTIVE, NOTHING, information_of
-from ..randomness import fixed_noise
+from ..evaluation.latents.positions import ACTIVE, NOTHING, information_of
 from ..recipes.two_stage import is_code_space
 from ..runs import number
+from ..runtime.randomness import fixed_noise
+from ..views import samples as pictures
+from ..views.latents import BETWEEN_CODES, interpolation, natural_path, traversal
 from . import figures, page
 from .material import Material
 from .sheet import sheet

@@ -5,17 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .options import TrainingOptions
+from ..options.training import TrainingOptions
 
 if TYPE_CHECKING:
     from .loop import train
-    from .prior import fit_prior
+    from .second_stage import fit_prior
     from .state import TrainingResult
     from .step import start_from_data
 
 __all__ = ["TrainingOptions", "TrainingResult", "fit_prior", "start_from_data", "train"]
 
-_LAZY = {"TrainingResult": "state", "fit_prior": "prior", "start_from_data": "step", "train": "loop"}
+_LAZY = {"TrainingResult": "state", "fit_prior": "second_stage", "start_from_data": "step", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,8 @@ import torch
 from torch import distributed
 
 from ..errors import TightboundError, TrainingError, UsageError
-from ..processor import has_amx
-from .options import TrainingOptions
+from ..options.training import TrainingOptions
+from ..runtime.processor import has_amx
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

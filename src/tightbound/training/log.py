@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
-from ..readings import recorded
+from ..runs.readings import recorded
 
 __all__ = ["MetricsLog", "Pace", "ProgressBar", "count", "duration"]
 

@@ -17,18 +17,20 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, checkpoint, sheets
+from .. import __version__, checkpoint
+from ..annealing import learning_rate, weight
 from ..data import Data
 from ..errors import CheckpointError, TrainingError, UnknownName, reading
-from ..lock import Lock
-from ..memory import keep_freed_memory
 from ..models.latent import LatentVariableModel, Terms
-from ..processor import slow_arithmetic
-from ..progress import silent
+from ..options.training import TrainingOptions
+from ..pictures import sheets
 from ..quantizers.vector import VectorQuantizer, forget, part_of_batch
-from ..randomness import epoch_order, fixed_noise, reseed
 from ..runs import RunConfig, RunFolder
-from ..schedules import learning_rate, weight
+from ..runtime.lock import Lock
+from ..runtime.memory import keep_freed_memory
+from ..runtime.processor import slow_arithmetic
+from ..runtime.progress import silent
+from ..runtime.randomness import epoch_order, fixed_noise, reseed
 from .device import among_peers, by_first, cuda_devices, launch
 from .ema import MovingAverage
 from .interrupt import Stop, stop_on_signals
@@ -36,7 +38,6 @@ from .log import MetricsLog, ProgressBar
 from .notes import check_data, check_range, never_warm, said_before, said_of_data, steadier, values_too_large
 from .opening import say, told_latents, told_model, told_plan
 from .optimizer import memory_layout, optimizer_of
-from .options import TrainingOptions
 from .place import check_free, check_place, check_resumable, held, said_of_place, saying_way_on
 from .state import Progress, TrainingResult, restore_state, save_state
 from .step import Step, draw_by_xavier, start_from_data, take_over_weights

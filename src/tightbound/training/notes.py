@@ -9,7 +9,7 @@ from ..data.observed import one_binary_value
 from ..errors import UsageError
 from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
-from .options import TrainingOptions
+from ..options.training import TrainingOptions
 
 __all__ = [
     "check_data",

@@ -13,12 +13,12 @@ from torch import nn
 
 from ..data import Data
 from ..models.latent import LatentVariableModel
-from ..processor import processor_name
+from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..recipes.two_stage import TwoStage, is_code_space
+from ..runtime.processor import processor_name
 from ..spec import kind_of
 from .log import count
-from .options import TrainingOptions
 
 __all__ = ["say", "told_device", "told_latents", "told_model", "told_patience", "told_plan"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .options import TrainingOptions
+from ..options.training import TrainingOptions
 
 __all__ = ["memory_layout", "optimizer_of"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UsageError
-from ..lock import Lock, locked
 from ..runs import RunConfig, RunFolder
+from ..runtime.lock import Lock, locked
 from .device import by_first
 from .state import check_same_run
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import within_memory
-from ..completion import Pretrained
 from ..data import DataSpec, Split
 from ..errors import DataError
+from ..likelihoods.completion import Pretrained
 from ..models.latent import LatentVariableModel, Terms
 from ..objectives import elbo, reconstruction
-from ..randomness import epoch_order, fixed_noise, mix
 from ..recipes import Recipe
+from ..runtime.budget import within_memory
+from ..runtime.randomness import epoch_order, fixed_noise, mix
 
 __all__ = ["Step", "build_seeded", "draw_by_xavier", "start_from_data", "take_over_weights"]
 

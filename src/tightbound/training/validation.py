@@ -11,13 +11,13 @@ from ..data import Batch, Split
 from ..data.transform import widths
 from ..likelihoods import Likelihood
 from ..models.latent import LatentVariableModel
-from ..randomness import fixed_noise
+from ..runtime.randomness import fixed_noise
 from .step import Step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from .prior import PriorStep
+    from .second_stage import PriorStep
 
 __all__ = ["mean_rows", "mean_squared_error"]
 

@@ -1,0 +1,1 @@
+"""From the options of a recipe to the parts of a model."""

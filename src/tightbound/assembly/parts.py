@@ -1,0 +1,227 @@
+"""From the names of parts to the parts: the only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from ..errors import UsageError
+from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, LogitLaplaceLikelihood, Scale
+from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
+from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
+from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
+from ..options.data_spec import DataSpec
+from ..posteriors import CholeskyGaussian, DiagonalGaussian, DiracPosterior, FlowPosterior
+from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+
+if TYPE_CHECKING:
+    from ..recipes.autoencoder import Autoencoder
+    from ..recipes.vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
+
+CONTEXT = 64
+"""Features of an example that the layers of a flow posterior see."""
+
+__all__ = ["Networks", "decoder", "encoder", "likelihood", "likelihood_on", "posterior", "prior"]
+
+
+class Networks(Protocol):
+    """Abstract: options of an encoder and of the decoder that mirrors it."""
+
+    @property
+    def network(self) -> NetworkName: ...
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def upsampling(self) -> UpsamplingName: ...
+
+
+def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
+    """The encoder's network, from one example to that many features."""
+    if recipe.network == "mlp":
+        return MLP(data.shape, outputs, recipe.hidden, recipe.activation, condition_dim)
+    _check_image(data)
+    return ConvolutionalEncoder(
+        data.shape, outputs, recipe.channels, activation=recipe.activation, condition_dim=condition_dim
+    )
+
+
+def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, condition_dim: int = 0) -> nn.Module:
+    """The decoder's network, from one latent of so many entries to that many parameters for each of an example's."""
+    if recipe.network == "mlp":
+        outputs = parameters * data.dimensions
+        return MLP(inputs, outputs, recipe.hidden[::-1], recipe.activation, condition_dim)
+    _check_image(data)
+    channels, *sides = data.shape
+    shape = (parameters * channels, *sides)
+    return ConvolutionalDecoder(
+        inputs,
+        shape,
+        recipe.channels,
+        activation=recipe.activation,
+        condition_dim=condition_dim,
+        upsampling=recipe.upsampling,
+    )
+
+
+def likelihood(recipe: VAE | Autoencoder, data: DataSpec, condition_dim: int = 0) -> Any:
+    """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
+
+    Raises:
+        UsageError: If it cannot model that data.
+    """
+    if recipe.likelihood == "autoregressive":
+        _check_no_scale(recipe.likelihood, recipe.scale)
+        return _autoregressive(recipe, data, condition_dim)
+    make = lambda parameters: decoder(recipe, data, recipe.latent_dim, parameters, condition_dim)
+    return likelihood_on(make, (recipe.latent_dim,), data, recipe.likelihood, recipe.scale, recipe.variance)
+
+
+def likelihood_on(
+    make: Callable[[int], nn.Module],
+    latent: Sequence[int],
+    data: DataSpec,
+    name: LikelihoodName,
+    scale: ScaleName = "auto",
+    variance: float = 0.5,
+) -> Any:
+    """The likelihood of that name, of entries that are independent given the latent, on any decoder.
+
+    Args:
+        make: Gives the decoder for so many parameters of each entry.
+        latent: Shape of one latent.
+        data: What it is a likelihood of.
+        name: Which.
+        scale: Of gaussian and discretized-logistic; of full-gaussian, auto or network.
+        variance: Fixed or initial, of gaussian and full-gaussian.
+
+    Raises:
+        UsageError: If it cannot model that data.
+    """
+    if name == "full-gaussian":
+        return _full_gaussian(make, latent, data, scale, variance)
+    kind, own = _resolved(name, scale, data)
+    if kind in ("bernoulli", "categorical", "logit-laplace"):
+        _check_no_scale(kind, scale)
+    per_entry = 2 if own == "network" else 1
+    if kind == "bernoulli":
+        _check_unit_interval(data)
+        return Bernoulli(make(1), latent, data.shape)
+    if kind == "gaussian":
+        return Gaussian(make(per_entry), latent, data.shape, own, variance)
+    if kind == "logit-laplace":
+        _check_unit_interval(data)
+        return LogitLaplaceLikelihood(make(2), latent, data.shape)
+    levels = _levels(kind, data)
+    if kind == "categorical":
+        return Categorical(make(levels), latent, data.shape, levels)
+    return DiscretizedLogisticLikelihood(make(per_entry), latent, data.shape, levels, own)
+
+
+def _full_gaussian(
+    make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec, scale: ScaleName, variance: float
+) -> nn.Module:
+    if scale not in ("auto", "network"):
+        raise UsageError(
+            "The likelihood 'full-gaussian' learns a whole covariance.",
+            got=f"--scale {scale}",
+            expected="auto, one covariance for every z, or network, one for each",
+            remedy="Leave --scale out, or use --likelihood gaussian.",
+        )
+    check_small_vector(data.shape)
+    if scale == "auto":
+        return FullGaussianLikelihood(make(1), latent, data.shape, "shared", variance)
+    return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
+
+
+def _autoregressive(recipe: Any, data: DataSpec, condition_dim: int) -> nn.Module:
+    _check_image(data)
+    levels = _levels("autoregressive", data)
+    network = PixelDecoder(
+        recipe.latent_dim,
+        data.shape,
+        1 if levels == 2 else levels,
+        recipe.pixel_channels,
+        recipe.pixel_layers,
+        condition_dim=condition_dim,
+    )
+    return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, levels)
+
+
+def posterior(recipe: VAE, data: DataSpec, condition_dim: int = 0) -> Any:
+    """The posterior of the recipe's name."""
+    d = recipe.latent_dim
+    if recipe.posterior == "gaussian":
+        return DiagonalGaussian(encoder(recipe, data, 2 * d, condition_dim), data.shape)
+    if recipe.posterior == "cholesky":
+        return CholeskyGaussian(encoder(recipe, data, d + d * (d + 1) // 2, condition_dim), data.shape, d)
+    if recipe.posterior == "dirac":
+        return DiracPosterior(encoder(recipe, data, d, condition_dim), data.shape)
+    network = encoder(recipe, data, 2 * d + CONTEXT, condition_dim)
+    return FlowPosterior(network, data.shape, d, CONTEXT, recipe.posterior, recipe.transforms)
+
+
+def prior(recipe: VAE, data: DataSpec, q: nn.Module) -> nn.Module:
+    """The prior of the recipe's name; pseudo-inputs go through its posterior, and training starts them from data."""
+    d = recipe.latent_dim
+    if recipe.prior == "normal":
+        return StandardNormal(d)
+    if recipe.prior == "diagonal":
+        return DiagonalNormal(d)
+    if recipe.prior == "mixture":
+        return GaussianMixture(d, recipe.components)
+    if recipe.prior == "vamp":
+        inputs = torch.rand(recipe.components, *data.shape)
+        return VampPrior(q, inputs, bounded=data.levels is not None)
+    return FlowPrior(d, recipe.prior, recipe.transforms)
+
+
+def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[str, Scale]:
+    """The names with ``auto`` replaced."""
+    automatic = "bernoulli" if data.levels == 2 else "discretized-logistic"
+    kind = name if name != "auto" else automatic if data.discrete else "gaussian"
+    if scale != "auto":
+        return kind, scale
+    if kind == "discretized-logistic":
+        return kind, "per-dimension"
+    return kind, "shared" if name == "auto" else "fixed"
+
+
+def _levels(kind: str, data: DataSpec) -> int:
+    if not data.discrete or data.levels is None:
+        raise UsageError(
+            f"The likelihood {kind!r} is over levels, and this data is continuous.",
+            got="dequantized data" if data.dequantized else "continuous data",
+            remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
+        )
+    return data.levels
+
+
+def _check_no_scale(kind: str, scale: ScaleName) -> None:
+    if scale != "auto":
+        raise UsageError(f"The likelihood {kind!r} has no scale.", got=scale, remedy="Leave --scale out.")
+
+
+def _check_image(data: DataSpec) -> None:
+    if len(data.shape) != 3:
+        raise UsageError(
+            "A convolutional network needs images.",
+            got=f"examples of shape {data.shape}",
+            expected="(channels, height, width)",
+            remedy="Use --network mlp.",
+        )
+
+
+def _check_unit_interval(data: DataSpec) -> None:
+    if data.levels is None:
+        raise UsageError(
+            "This likelihood needs values in [0, 1].",
+            got="continuous data",
+            remedy="Use --likelihood gaussian.",
+        )

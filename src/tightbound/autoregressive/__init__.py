@@ -1,0 +1,19 @@
+"""Models of codes and pixels, one after the other: networks, priors over codes, and models of pixels."""
+
+from .pixelcnn import PixelCNN
+from .prior import AutoregressiveCodes, AutoregressivePrior, ConvolutionalGrid, TransformerGrid
+from .sampling import Sampling
+from .text_prefix import TokenPrefix
+from .transformer import CachedTransformer, Transformer
+
+__all__ = [
+    "AutoregressiveCodes",
+    "AutoregressivePrior",
+    "CachedTransformer",
+    "ConvolutionalGrid",
+    "PixelCNN",
+    "Sampling",
+    "TokenPrefix",
+    "Transformer",
+    "TransformerGrid",
+]

@@ -1,0 +1,104 @@
+r"""Autoregressive models of pixels: a PixelCNN or a transformer, without a latent.
+
+.. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
+
+Convention: values in :math:`[0, 1]` with L levels are codes :math:`k = x (L - 1)`; log-densities are masses in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from ..likelihoods import Measure
+from ..options.data_spec import DataSpec
+from .prior import ConvolutionalGrid, TransformerGrid
+from .sampling import Sampling
+
+__all__ = ["PixelLikelihood", "PixelSequence"]
+
+
+class PixelLikelihood(nn.Module):
+    """Pixels one after the other, every one with a free probability for each level.
+
+    References:
+        Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
+        Generative Pretraining from Pixels (Chen et al., 2020).
+
+    Args:
+        grid: The network over a grid of codes of this shape.
+        shape: Shape ``(channels, height, width)`` of one image.
+        levels: Number of levels.
+
+    Example:
+        >>> from tightbound.networks import PixelCNN
+        >>> grid = ConvolutionalGrid(PixelCNN(2, (1, 4, 4), channels=8, layers=2))
+        >>> px = PixelLikelihood(grid, (1, 4, 4), 2)(torch.zeros(5, 0))
+        >>> px.log_prob(px.sample()).shape
+        torch.Size([5])
+    """
+
+    parameters_per_entry: int
+    sampling: Sampling
+    """How levels are drawn."""
+
+    def __init__(self, grid: ConvolutionalGrid | TransformerGrid, shape: Sequence[int], levels: int) -> None:
+        super().__init__()
+        self.grid, self.shape, self.levels, self.sampling = grid, tuple(shape), levels, Sampling()
+        self.parameters_per_entry = levels
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        return PixelSequence(self, z.shape[:-1], c)
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data."""
+        if data.discrete and data.levels == self.levels:
+            return Measure("mass", f"probability of data with {self.levels} levels, pixel by pixel")
+        return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
+
+
+class PixelSequence(Distribution):
+    """Images pixel after pixel: their probability in one pass, a draw in as many small steps as there are pixels.
+
+    ``mean`` has no closed form and is a draw with fixed noise.
+
+    Args:
+        likelihood: Whose network it is.
+        batch_shape: Shape of a batch of them.
+        c: Conditions, ``(*batch, size)``, or None.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, likelihood: PixelLikelihood, batch_shape: Sequence[int], c: Tensor | None = None) -> None:
+        self.likelihood, self.c = likelihood, c
+        super().__init__(torch.Size(batch_shape), torch.Size(likelihood.shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        codes = (value * (self.likelihood.levels - 1)).round().long().expand(shape).reshape(-1, *self.event_shape)
+        each = self.likelihood.grid.log_prob(codes, self._conditions(shape[:-3]))
+        return each.sum(-1).view(shape[:-3])
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        with torch.no_grad():
+            leading = (*sample_shape, *self.batch_shape)
+            sampling = self.likelihood.sampling
+            codes = self.likelihood.grid.generate(math.prod(leading), self._conditions(leading), (), sampling)
+            return codes.view(*leading, *self.event_shape).float() / (self.likelihood.levels - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.sample()
+
+    def _conditions(self, leading: Sequence[int]) -> Tensor | None:
+        return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(-1, self.c.shape[-1])

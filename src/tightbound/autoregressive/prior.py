@@ -1,0 +1,224 @@
+r"""Autoregressive distributions over codes: of one grid, and of the grids of a code space.
+
+.. math:: p(k \mid c) = \prod_i p(k_i \mid k_{<i}, c)
+
+Convention: codes are int64 ``(n, *grid)``, in order row by row; of several levels the top comes first, and each is
+given those above it. A condition ``c`` is ``(n, size)``; log-probabilities are masses in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn import functional as F
+from torch.types import _size
+
+from ..conditions import missing
+from ..distributions import embedded
+from ..distributions.codes import CodeDistribution, CodeSpace
+from ..errors import ObjectiveError
+from .pixelcnn import PixelCNN
+from .sampling import Sampling
+from .text_prefix import TokenPrefix
+from .transformer import Transformer
+
+__all__ = ["AutoregressiveCodes", "AutoregressivePrior", "ConvolutionalGrid", "TransformerGrid"]
+
+
+class ConvolutionalGrid(nn.Module):
+    """A PixelCNN over one grid of codes, shown the condition and the grids above.
+
+    Args:
+        network: The PixelCNN, over the grid or, of codes in a row, over ``(1, length)``; its ``grid_channels`` are
+            those of the map of the grids above.
+        embedding: Features of conditions, or None.
+        above: Numbers of codes of the grids above, the top first.
+
+    Example:
+        >>> grid = ConvolutionalGrid(PixelCNN(10, (4, 4), channels=8, layers=2, grid_channels=8), above=(5,))
+        >>> grid.log_prob(torch.zeros(3, 4, 4).long(), above=(torch.zeros(3, 2, 2).long(),)).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(self, network: PixelCNN, embedding: nn.Module | None = None, above: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.network, self.embedding = network, embedding
+        width = network.grid_channels
+        self.above = nn.ModuleList(nn.Embedding(k, width) for k in above)
+        self.mix = _mixer(width) if above else None
+
+    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+        """Of every code given those before it and above, ``(n, positions)``."""
+        codes = codes.reshape(len(codes), *self.network.shape)
+        return _of_chosen(self.network(codes, embedded(self.embedding, c), self._map(above)), codes)
+
+    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+        """Draws n grids."""
+        null = None if c is None or sampling.guidance == 1 else embedded(self.embedding, missing(c))
+        return self.network.generate(n, embedded(self.embedding, c), null, self._map(above), sampling)
+
+    def _map(self, above: tuple[Tensor, ...]) -> Tensor | None:
+        if self.mix is None:
+            return None
+        maps = [table(codes).movedim(-1, 1) for table, codes in zip(self.above, above, strict=True)]
+        return self.mix(sum(F.interpolate(each, self.network.size) for each in maps))
+
+
+def _mixer(width: int) -> nn.Module:
+    """Residual convolutions that look around in the map of the grids above."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1), nn.ELU(), _Residual(width), _Residual(width), nn.Conv2d(width, width, 1)
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.ELU(), nn.Conv2d(width, width, 3, padding=1), nn.ELU(), nn.Conv2d(width, width, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class TransformerGrid(nn.Module):
+    """A transformer over one grid of codes; text, other conditions and the grids above stand in front of it.
+
+    Args:
+        network: The transformer.
+        embedding: A :class:`~tightbound.networks.TokenPrefix`, or features ``(n, width)`` of conditions; or None.
+        above: Numbers of codes of the grids above, the top first.
+        above_positions: Codes in them altogether.
+
+    Example:
+        >>> grid = TransformerGrid(Transformer(10, (4, 4), width=16, layers=2, heads=2), above=(5,), above_positions=4)
+        >>> grid.log_prob(torch.zeros(3, 4, 4).long(), above=(torch.zeros(3, 2, 2).long(),)).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(
+        self,
+        network: Transformer,
+        embedding: nn.Module | None = None,
+        above: Sequence[int] = (),
+        above_positions: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network, self.embedding = network, embedding
+        self.above = nn.ModuleList(nn.Embedding(k, network.width) for k in above)
+        self.places = nn.Parameter(torch.randn(above_positions, network.width) * 0.02)
+
+    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+        """Of every code given those before it and above, ``(n, positions)``."""
+        return _of_chosen(self.network(codes, self._prefix(c, above)), codes)
+
+    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+        """Draws n grids."""
+        null = None if c is None or sampling.guidance == 1 else self._prefix(missing(c), above)
+        return self.network.generate(n, self._prefix(c, above), null, sampling)
+
+    def _prefix(self, c: Tensor | None, above: tuple[Tensor, ...]) -> Tensor | None:
+        parts: list[Tensor] = []
+        if self.embedding is not None:
+            embedded(self.embedding if c is None else None, c)  # says that the condition is lacking
+            found = self.embedding(c)
+            parts.append(found[0] if isinstance(self.embedding, TokenPrefix) else found.unsqueeze(1))
+        if self.above:
+            tables = zip(self.above, above, strict=True)
+            parts.append(torch.cat([table(codes.flatten(1)) for table, codes in tables], dim=1) + self.places)
+        return torch.cat(parts, dim=1) if parts else None
+
+
+def _of_chosen(logits: Tensor, codes: Tensor) -> Tensor:
+    """Log-probabilities of the codes ``(n, *grid)``, ``(n, positions)``, at least float32."""
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return -F.cross_entropy(logits.flatten(0, -2), codes.flatten(), reduction="none").view(len(codes), -1)
+
+
+class AutoregressivePrior(nn.Module):
+    r"""A prior over the codes of a posterior, every level given those above, :math:`\prod_l p(k_l \mid k_{<l}, c)`.
+
+    The posterior, which knows what latents the codes stand for, is shared with the model, not copied.
+
+    References:
+        Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
+        Generating Diverse High-Fidelity Images with VQ-VAE-2 (Razavi, van den Oord and Vinyals, 2019).
+        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
+
+    Args:
+        posterior: The code space.
+        grids: A :class:`ConvolutionalGrid` or :class:`TransformerGrid` for each of its levels, the top first.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes.vq_vae import VQVAE
+        >>> model = VQVAE(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> network = PixelCNN(16, model.posterior.grids[0], channels=8, layers=2)
+        >>> prior = AutoregressivePrior(model.posterior, [ConvolutionalGrid(network)])
+        >>> prior().log_prob(prior().sample((5,))).shape
+        torch.Size([5])
+    """
+
+    sampling: Sampling
+    """How codes are drawn."""
+
+    def __init__(self, posterior: nn.Module, grids: Sequence[ConvolutionalGrid | TransformerGrid]) -> None:
+        super().__init__()
+        self.posterior, self.grids, self.sampling = posterior, nn.ModuleList(grids), Sampling()
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        return AutoregressiveCodes(self, c)
+
+
+class AutoregressiveCodes(CodeDistribution):
+    """The distribution that an :class:`AutoregressivePrior` gives: exact masses in one pass, draws code after code.
+
+    Args:
+        prior: Whose networks it is.
+        c: Conditions, ``(*batch, size)``, or None.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes.vq_vae import VQVAE
+        >>> model = VQVAE(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> network = Transformer(16, model.posterior.grids[0], width=16, layers=1, heads=2)
+        >>> p = AutoregressiveCodes(AutoregressivePrior(model.posterior, [TransformerGrid(network)]))
+        >>> [level.shape for level in p.sample_codes((5,))]
+        [torch.Size([5, 4, 4])]
+    """
+
+    def __init__(self, prior: AutoregressivePrior, c: Tensor | None = None) -> None:
+        self.prior, self.c = prior, c
+        space: CodeSpace = prior.posterior  # pyright: ignore[reportAssignmentType]
+        super().__init__(space, () if c is None else c.shape[:-1])
+
+    def code_log_prob(self, codes: tuple[Tensor, ...]) -> Tensor:
+        leading = codes[0].shape[: codes[0].dim() - len(self.space.grids[0])]
+        flat = tuple(k.reshape(-1, *grid) for k, grid in zip(codes, self.space.grids, strict=True))
+        c = self._conditions(leading)
+        parts = [grid.log_prob(flat[i], c, flat[:i]) for i, grid in enumerate(self.prior.grids)]  # pyright: ignore
+        return torch.cat(parts, dim=-1).view(*leading, -1)
+
+    @torch.no_grad()
+    def sample_codes(self, sample_shape: _size = ()) -> tuple[Tensor, ...]:
+        leading = (*sample_shape, *self.batch_shape)
+        c, drawn = self._conditions(leading), []
+        for grid in self.prior.grids:
+            draw: Callable[..., Tensor] = grid.generate  # pyright: ignore[reportAssignmentType]
+            drawn.append(draw(math.prod(leading), c, tuple(drawn), self.prior.sampling))
+        return tuple(codes.view(*leading, *grid) for codes, grid in zip(drawn, self.space.grids, strict=True))
+
+    def _conditions(self, leading: Sequence[int]) -> Tensor | None:
+        return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(-1, self.c.shape[-1])
+
+    @property
+    def mean(self) -> Tensor:
+        raise ObjectiveError(
+            "The mean of latents of an autoregressive prior has no closed form.",
+            remedy="Sample it; --temperature makes its samples more or less likely ones.",
+        )

@@ -1,0 +1,253 @@
+"""What options of several commands share: their names, their help, and what they open."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from ..data import DATASETS
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Data, Split
+    from ..models import LatentVariableModel
+    from ..runs import RunFolder
+
+__all__ = [
+    "NAMED",
+    "Device",
+    "Json",
+    "Overwrite",
+    "Picture",
+    "Run",
+    "Seed",
+    "Source",
+    "SplitName",
+    "Words",
+    "WordsFile",
+    "affordable",
+    "check_out",
+    "counted",
+    "limited",
+    "model_of",
+    "named",
+    "opened",
+    "part_of",
+    "positive",
+    "representative",
+    "seen",
+    "with_latent",
+]
+
+NAMED = 4
+"""Examples that a line names."""
+
+Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
+Json = Annotated[bool, arg(help="Print JSON.")]
+Seed = Annotated[int, arg(help="Seed of all noise.")]
+Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+SplitName = Annotated[
+    Literal["train", "valid", "test", "all"] | None,
+    arg(help="Which part of the data; default: test; with --data, all."),
+]
+Source = Annotated[
+    str | None,
+    arg(metavar="DATA", help="Other data than the run's own: a name, a folder, an archive, a picture or an array."),
+]
+Words = Annotated[
+    str | None,
+    arg(metavar="WORDS", help="What the model is given: a class, numbers, a text, or none; default: some of each."),
+]
+WordsFile = Annotated[
+    Path | None,
+    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
+]
+Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
+
+Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
+
+
+def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
+    """A run's model, and its data or another that fits the model; what was done to that is said."""
+    from ..runs import load_run_data
+
+    folder, model = model_of(run, device)
+    loaded = load_run_data(run, source)
+    if source is not None:
+        _say(loaded)
+    return folder, model, loaded
+
+
+def _say(loaded: Data) -> None:
+    notes = loaded.said if loaded.new else ("this is the data that the run was trained on, divided as it was",)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def part_of(loaded: Data, name: str | None) -> Split:
+    """The split of a name, or what is measured by default."""
+    return loaded.split(name or loaded.default)
+
+
+def named(some: Split, split: Split) -> str:
+    """What some examples of a split are called, in a line.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> test = load_data("digits").test
+        >>> named(representative(test, 6), test)
+        '6 of 360 test examples of digits: 229, 47, 54, 89, ...'
+    """
+    names = ", ".join([*some.names[:NAMED], *(["..."] if len(some) > NAMED else [])])
+    return f"{len(some)} of {counted([split])}: {names}"
+
+
+def counted(parts: Sequence[Split]) -> str:
+    """How many examples there are in each of some splits of one data set, in words.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> counted([load_data("digits").test])
+        '360 test examples of digits'
+    """
+    counts = [f"{len(part)}" if part.name == "all" else f"{len(part)} {part.name}" for part in parts]
+    plural = "s" * (sum(map(len, parts)) != 1)
+    return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
+
+
+def with_latent(model: LatentVariableModel) -> None:
+    """Refuses a model without a latent."""
+    from ..posteriors import EmptyPosterior
+
+    if isinstance(model.posterior, EmptyPosterior):
+        raise UsageError(
+            "This model has no latent: it can be sampled and evaluated.",
+            got=type(model.recipe).__name__,
+            remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
+        )
+
+
+def limited(split: Split, limit: int | None) -> Split:
+    """So many examples at even distances, because some files lie in the order of their class; or all."""
+    from ..evaluation.collapse.decomposition import spread
+
+    if limit is None:
+        return split
+    positive("--limit", limit)
+    return spread(split, limit)
+
+
+def representative(split: Split, n: int) -> Split:
+    """So many examples of a split, of all its classes in turn."""
+    positive("-n", n)
+    if n > len(split):
+        raise UsageError(
+            "The data has fewer examples.",
+            got=f"-n {n}, of {counted([split])}",
+            expected=f"at most {len(split)}",
+            remedy="Lower -n.",
+        )
+    return split.subset(split.representative(n))
+
+
+def seen(model: LatentVariableModel, some: Split) -> tuple[Tensor, Tensor | None]:
+    """A few examples as the model sees them, and their conditions."""
+    import torch
+
+    parameter = next(model.parameters())
+    batch = some.batch(torch.arange(len(some)), parameter.device)
+    return batch.x.to(parameter.dtype), model.conditions(batch)
+
+
+def positive(name: str, value: int) -> None:
+    """Refuses a number below one."""
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
+
+
+def affordable(name: str, count: int, model: LatentVariableModel) -> None:
+    """Refuses more examples than memory holds: their means, a draw of each, and what is made of these.
+
+    Args:
+        name: The option to lower.
+        count: How many.
+        model: What draws them.
+    """
+    from ..data.store import memory_limit
+
+    size = 16 * (1 if model.data_spec is None else model.data_spec.dimensions)
+    if count * size > memory_limit():
+        raise UsageError(
+            "So many examples do not fit in memory.",
+            got=f"{count:,} of {size:,} bytes",
+            expected=f"at most {memory_limit() // size:,}",
+            remedy=f"Lower {name}, or raise TIGHTBOUND_MEMORY_LIMIT.",
+        )
+
+
+def model_of(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
+    """A run and its model, on a device."""
+    from ..runs import RunFolder, load
+    from ..training.device import find_device
+
+    return RunFolder(run), load(run).to(find_device(device))
+
+
+def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
+    """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
+
+    Args:
+        out: What shall be written; None for a place of the command's own.
+        overwrite: Whether it may be there.
+        *sources: Run folders and data, by their paths or names, which are to stay as they are.
+
+    Raises:
+        UsageError: If it may not be written.
+        CheckpointError: If a run's config cannot be read.
+    """
+    from ..runs import RunFolder
+
+    if out is None:
+        return
+    whole = out.resolve()
+    if any(RunFolder(folder).config_file.is_file() and RunFolder(folder).owns(whole) for folder in whole.parents[:2]):
+        raise _not_there(out, "a file of a run")
+    if out.is_dir():
+        raise _not_there(out, "a folder")
+    if not out.exists():
+        return
+    for source in sources:
+        if not _data_of(source).isdisjoint((whole, *whole.parents)):
+            raise _not_there(out, f"what {source} is, or is read from")
+    if not overwrite:
+        raise UsageError(
+            f"{out} is there already.",
+            got=f"--out {out}",
+            expected="a name that is free",
+            remedy="Choose another name, or replace it: --overwrite.",
+        )
+
+
+def _data_of(source: object) -> set[Path]:
+    """The files and folders that a run, or what names data, is read from."""
+    from ..runs import RunFolder
+
+    path = Path(str(source)).expanduser()
+    if source is None or str(source) in DATASETS or not path.exists():
+        return set()
+    if not (path / "config.json").is_file():
+        return {path.resolve()}
+    options = RunFolder(path).config().data
+    return set() if options is None or not options.data else _data_of(options.data)
+
+
+def _not_there(out: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{out} is not to be written over.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
+    )

@@ -1,0 +1,490 @@
+"""What the commands do: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+
+from ..data import DATASETS, DataOptions
+from ..errors import CheckpointError, UsageError
+from ..options.training import TrainingOptions
+from ..recipes import PriorOptions, Recipe
+from ..recipes.base import recipes_by_name
+from .arguments import (
+    Device,
+    Json,
+    Overwrite,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    check_out,
+    counted,
+    limited,
+    opened,
+    part_of,
+    positive,
+    with_latent,
+)
+from .contrastive import train_contrastive
+from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, print_pairs, write_arrays
+from .pictures import complete, interpolate, reconstruct, sample, traverse
+
+if TYPE_CHECKING:
+    from ..training.loop import TrainingResult
+
+__all__ = [
+    "COMMANDS",
+    "TrainArguments",
+    "compare",
+    "complete",
+    "data",
+    "diagnose",
+    "encode",
+    "evaluate",
+    "fit_prior",
+    "info",
+    "interpolate",
+    "recipes",
+    "reconstruct",
+    "report",
+    "sample",
+    "train",
+    "train_contrastive",
+    "traverse",
+]
+
+R = TypeVar("R", bound=Recipe)
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended, so that what was to follow it does not."""
+
+
+@dataclass(frozen=True)
+class TrainArguments(Generic[R]):
+    """Everything `train` can be told."""
+
+    recipe: Annotated[OmitArgPrefixes[R], arg(help="What the model is.")]
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from.")]
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")]
+    out: Annotated[Path, arg(metavar="RUN", help="The run folder to write.")]
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last"
+    json: FlagCreatePairsOff[Json] = False
+
+
+def train(arguments: TrainArguments[Any]) -> None:
+    """Trains a model and leaves a run folder."""
+    from ..data import load_data
+    from ..runs import RunFolder
+    from ..runtime.budget import within_stored
+    from ..training import train as run_training
+    from ..training.step import build_seeded
+
+    loaded = load_data(arguments.data)
+    last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
+    with within_stored(last) if arguments.resume and last.is_file() else nullcontext():
+        model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
+    result = run_training(
+        model,
+        loaded,
+        out=arguments.out,
+        options=arguments.training,
+        resume=arguments.resume,
+        resume_from=arguments.resume_from,
+    )
+    following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
+    _conclude(result, arguments.json, following, f"tightbound train --resume --out {result.out}")
+
+
+def _ending(stopped: str) -> str:
+    return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
+
+
+def fit_prior(
+    run: Run,
+    /,
+    prior: Annotated[OmitArgPrefixes[PriorOptions], arg(help="What the prior is.")],
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
+    out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
+    data: Source = None,
+    latents: Annotated[
+        Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
+    ] = None,
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last",
+    json: FlagCreatePairsOff[Json] = False,
+) -> None:
+    """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
+
+    Example: tightbound fit-prior runs/vq --prior pixelcnn --epochs 20 --out runs/vq-pixelcnn
+    """
+    from ..training.second_stage import fit_prior as run_fit
+
+    go = {"resume": resume, "resume_from": resume_from}
+    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, **go)
+    go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
+    _conclude(result, json, f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+
+
+def _conclude(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
+    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(result, json, following, go_on)
+    if result.stopped not in ("done", "early"):
+        raise SystemExit(INTERRUPTED)
+
+
+def _print_result(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
+    if json:
+        print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
+        return
+    print(f"{result.out}: {_ending(result.stopped)} at step {result.step:,} of {result.steps:,}")
+    if result.best_bound is not None:
+        when = f" at step {result.best_step:,}" if result.best_step else ""
+        print(f"best validation {result.best_in_words}{when}")
+    print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
+
+
+def evaluate(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    method: Annotated[
+        Literal["auto", "importance", "prior", "annealed"],
+        arg(
+            help="What each example needs; or, for all: samples of the posterior, of the prior (naive), or annealed "
+            "from prior to posterior (gold standard)."
+        ),
+    ] = "auto",
+    k: Annotated[
+        int | None,
+        arg(
+            aliases=("-k",),
+            help="Samples for each example, and no more; they cost time, not memory. Default: what each example "
+            "needs; for a method given, 1000, annealed 16.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float, arg(metavar="SECONDS", help="Method auto begins nothing new after so long; the first samples are taken.")
+    ] = 120.0,
+    temperatures: Annotated[int, arg(help="Steps of annealing.")] = 500,
+    limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
+    precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
+    compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
+    sample_quality: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Also the Fréchet distance of samples from the data, in features trained on its labels."),
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """ELBO and its parts, the likelihood with its standard error and doubts, bits per dimension.
+
+    Example: tightbound evaluate runs/demo --budget 300 --json
+    """
+    from ..evaluation import Annealing
+    from ..evaluation import evaluate as run_evaluation
+    from ..evaluation import sample_quality as quality_of
+    from ..runs import load_run_data
+    from ..runtime.processor import slow_arithmetic
+
+    annealing = Annealing(steps=temperatures)
+    folder, model, loaded = opened(run, data, device)
+    for line in slow_arithmetic(precision, next(model.parameters()).device.type):
+        print(line, file=sys.stderr)
+    part = limited(part_of(loaded, split), limit)
+    quality = (
+        quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed) if sample_quality else None
+    )
+    measured = run_evaluation(
+        model,
+        part,
+        k,
+        method=method,
+        annealing=annealing,
+        budget=budget,
+        precision=precision,
+        compile=compile,
+        seed=seed,
+    )
+    found = dataclasses.replace(measured, sample_quality=quality).json()
+    nlls = measured.nll_per_example
+    print_json(found) if json else print_evaluation(found, part.spec.units)
+    if data is None and limit is None and part.name == "test":
+        _keep(partial(folder.write_evaluation, nlls=nlls), found, model.loaded_weights)
+
+
+def diagnose(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    limit: Annotated[int, arg(help="Examples at most, evenly spread; they bound the mutual information.")] = 2000,
+    gap_examples: Annotated[int, arg(help="Examples at most whose posterior is optimised.")] = 100,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each of these.")] = 1000,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """What is wrong with a model and which option to change: the ELBO taken apart, its gap, the use of the latents.
+
+    Example: tightbound diagnose runs/demo
+    """
+    from ..evaluation import diagnose as run_diagnosis
+
+    positive("--limit", limit)
+    folder, model, loaded = opened(run, data, device)
+    part = part_of(loaded, split)
+    training = folder.config().training
+    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
+    print_json(found) if json else print_diagnosis(found)
+    if data is None and part.name == "test":
+        _keep(folder.write_diagnosis, found, model.loaded_weights)
+
+
+def _keep(write: Callable[[dict[str, Any], str], None], found: dict[str, Any], weights: str) -> None:
+    """Stores in the run folder what has been printed, or says why not."""
+    try:
+        write(found, weights)
+    except CheckpointError as error:
+        print(f"note: what was found is not stored. {error}", file=sys.stderr)
+
+
+def encode(
+    run: Run,
+    /,
+    out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
+    overwrite: Overwrite = False,
+    data: Source = None,
+    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels; of every
+    row its file or number, and the split that it came from.
+
+    Example: tightbound encode runs/demo --data photographs/ --out latents.npz
+    """
+    import torch
+
+    from ..views.latents import encode as encoded
+
+    if out.suffix != ".npz":
+        raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+    check_out(out, overwrite, run, data)
+    _, model, loaded = opened(run, data, device)
+    with_latent(model)
+    parts = loaded.parts(split)
+    found = [encoded(model, part, seed=seed) for part in parts]
+    arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}
+    arrays["names"] = as_names([name for part in parts for name in part.names])
+    arrays["split"] = as_names([part.name for part in parts for _ in range(len(part))])
+    write_arrays(arrays, out, counted(parts))
+
+
+def _common(found: list[dict[str, Any]]) -> list[str]:
+    """What was found of every part: labels are left out where a part has none."""
+    return [name for name in found[0] if all(name in each for each in found)]
+
+
+def report(
+    run: Run,
+    /,
+    data: Source = None,
+    k: Annotated[
+        int | None,
+        arg(
+            aliases=("-k",), help="Importance samples, where they are not those of the stored evaluation; see --quick."
+        ),
+    ] = None,
+    quick: Annotated[
+        float,
+        arg(
+            metavar="SECONDS",
+            help="Time to measure, on a few examples, what `evaluate` and `diagnose` have not stored; 0: nothing is.",
+        ),
+    ] = 6.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """One self-contained page: pictures, latent map, what was measured, curves, how to reproduce it.
+
+    Example: tightbound report runs/demo
+    """
+    from ..reporting import write_report
+
+    print(write_report(run, data=data, k=k, quick=quick, device=device, seed=seed))
+
+
+def compare(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two run folders or more.")],
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
+    limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Runs side by side: options that differ, numbers on the same examples, differences with paired errors, pictures.
+
+    Example: tightbound compare runs/demo runs/other --out comparison.png
+    """
+    from ..reporting.compare.comparison import compare as run_comparison
+    from ..reporting.compare.side_by_side import check_drawing, draw_comparison
+
+    if out is not None:
+        check_drawing(out)
+        check_out(out, overwrite, data, *runs)
+    found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
+    print_json(found.json()) if json else print_comparison(found.json())
+    if out is not None:
+        draw_comparison(found, out)
+        print(out, file=sys.stderr if json else sys.stdout)
+
+
+def info(
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="A run folder.")] = None, /, json: Json = False
+) -> None:
+    """What a run is, or without one: versions and devices.
+
+    Example: tightbound info runs/demo
+    """
+    found = _environment() if run is None else _run_info(run)
+    if json:
+        print_json(found)
+        return
+    if evaluation := found.get("evaluation"):
+        found["evaluation"] = evaluation.get("headline", "of an older version")
+    print_pairs(found)
+
+
+def recipes(json: Json = False) -> None:
+    """The systems that can be trained, and their options.
+
+    Example: tightbound recipes
+    """
+    found = {
+        name: {"is": first_sentence(cls), "options": {f.name: f.default for f in dataclasses.fields(cls)}}
+        for name, cls in sorted(recipes_by_name().items())
+    }
+    if json:
+        print_json(found)
+        return
+    print_pairs({name: f"{entry['is']}\noptions: {', '.join(entry['options'])}" for name, entry in found.items()})
+    print("tightbound train RECIPE --help explains every option.")
+
+
+def data(
+    source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
+    /,
+    options: Annotated[OmitArgPrefixes[DataOptions], arg(help="How it is read.")] = DataOptions(),  # noqa: B008
+    json: FlagCreatePairsOff[Json] = False,
+) -> None:
+    """The named data sets, or what is in one of them, a folder, an archive, an array or a table.
+
+    Example: tightbound data scans/ --levels stretch
+    """
+    if source is not None and options.data not in (DataOptions().data, source):
+        raise UsageError("Which data?", got=f"{source!r} and --data {options.data!r}", expected="one of the two")
+    if source is None and options == DataOptions():
+        found: dict[str, Any] = {
+            name: {
+                "is": entry.description,
+                "shape": entry.shape,
+                "levels": entry.levels,
+                "examples": entry.examples,
+                "licence": entry.licence,
+            }
+            for name, entry in DATASETS.items()
+        }
+    else:
+        from ..data import load_data
+
+        found = load_data(dataclasses.replace(options, data=source or options.data)).summary()
+    if json:
+        print_json(found)
+        return
+    notes = found.pop("notes", [])
+    print_pairs(found)
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _run_info(run: Path) -> dict[str, Any]:
+    from ..evaluation import learned_sigma
+    from ..runs import RunFolder, load, number
+    from ..spec import to_json
+
+    folder = RunFolder(run)
+    config = folder.config()
+    valid = [r for r in folder.records() if r["split"] == "valid"]
+    best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in ("bound", "log_prior")}
+    steps = max((r["step"] for r in folder.records()), default=0)
+    model = load(run) if folder.weights.is_file() and config.recipe is not None else None
+    return {
+        "run": str(run),
+        **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
+        "parameters": model and sum(p.numel() for p in model.parameters()),
+        "decoder_sigma": model and learned_sigma(model.likelihood, model.data_spec),
+        "steps": steps,
+        **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
+        "evaluation": folder.read_evaluation(),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    import torch
+
+    from .. import __version__
+
+    return {
+        "tightbound": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "data_folder": os.environ.get("TIGHTBOUND_DATA"),
+    }
+
+
+def first_sentence(cls: type) -> str:
+    """The first line of a docstring."""
+    return (cls.__doc__ or "").split("\n")[0]
+
+
+COMMANDS = {
+    "train": train,
+    "fit-prior": fit_prior,
+    "train-contrastive": train_contrastive,
+    "evaluate": evaluate,
+    "diagnose": diagnose,
+    "sample": sample,
+    "complete": complete,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
+    "traverse": traverse,
+    "encode": encode,
+    "report": report,
+    "compare": compare,
+    "info": info,
+    "recipes": recipes,
+    "data": data,
+}

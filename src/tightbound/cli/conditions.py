@@ -1,0 +1,146 @@
+"""Conditions that a user asks for, in words or by a file.
+
+Convention: as in :mod:`~tightbound.conditions`, ``(n, size)``, -1 or NaN where something is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..checkpoint import check_file
+from ..conditions import ClassCondition, Condition, TextCondition, missing
+from ..errors import UsageError, reading
+
+__all__ = ["read_conditions"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_BYTES = 2**26
+"""A larger file is no list of conditions."""
+NONE = "none"
+"""The word for no condition."""
+
+
+def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int | None) -> Tensor | None:
+    """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
+
+    Args:
+        condition: What the model is given, or None.
+        words: One condition; "none", where that is no text or class of its own, stands for its absence.
+        path: A text with one condition on each line, an ``.npy`` of conditions ``(m, size)``, or a picture.
+        n: How many; None for each of them once.
+
+    Returns:
+        ``(n, size)``.
+
+    Raises:
+        UsageError: If the model is given nothing, it is no such condition, it has not learned that class or to go
+            without, or the file cannot be read.
+
+    Example:
+        >>> from tightbound.conditions import ClassCondition
+        >>> read_conditions(ClassCondition(("cat", "dog")), "dog", None, 2)
+        tensor([[1],
+                [1]])
+    """
+    if words is None and path is None:
+        return None
+    if not isinstance(condition, Condition):
+        raise UsageError(
+            "This model is given no condition.",
+            got=words if path is None else path,
+            expected="neither --condition nor --condition-file",
+            remedy="Leave it out, or train recipe 'cvae', or a prior: tightbound fit-prior RUN --condition class.",
+        )
+    if words is not None and path is not None:
+        raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
+    some = [_in_words(condition, words)] if words is not None else _from_file(condition, Path(path or ""))
+    c = torch.stack([some[i % len(some)] for i in range(len(some) if n is None else n)])
+    _check_learned(condition, c)
+    return c
+
+
+def _in_words(condition: Condition, words: str) -> Tensor:
+    if words != NONE or isinstance(condition, TextCondition) or NONE in getattr(condition, "classes", ()):
+        return condition.parse(words)
+    return missing(torch.zeros(condition.size, dtype=torch.int64 if condition.whole else torch.float32))
+
+
+def _check_learned(condition: Condition, c: Tensor) -> None:
+    """Refuses a class that training never showed, and the absence of a condition where it always showed one."""
+    if isinstance(condition, ClassCondition) and (asked := {*c.flatten().tolist()} & {*condition.absent}):
+        raise UsageError(
+            "This model has seen no example of that class.",
+            got=", ".join(condition.classes[number] for number in sorted(asked)),
+            expected="one of: " + ", ".join(condition.classes[number] for number in condition.learned),
+            remedy="Ask for another class, or train with examples of this one.",
+        )
+    absent = (c < 0 if condition.whole else c.isnan()).all(-1)
+    if condition.drop == 0 and absent.any():
+        raise UsageError(
+            "This model has not learned to go without its condition.",
+            got=f"no condition for {int(absent.sum())} of {len(c)} samples",
+            remedy="Train with --drop-condition 0.1, or give a condition.",
+        )
+
+
+def _from_file(condition: Condition, path: Path) -> list[Tensor]:
+    check_file(path, MOST_BYTES, UsageError)
+    expected = "a text with one condition on each line, an .npy, or a picture"
+    with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
+        if path.suffix.lower() in PICTURES:
+            return [_picture(condition, path)]
+        if path.suffix == ".npy":
+            found = np.lib.format.open_memmap(path, mode="r")  # which no head can make larger than its file
+            some = [_checked(condition, row) for row in np.atleast_1d(found)]
+        else:
+            some = [condition.parse(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    if not some:
+        raise UsageError(f"{path} holds no condition.", got="nothing", expected="one on each line or in each row")
+    return some
+
+
+def _picture(condition: Condition, path: Path) -> Tensor:
+    if (shape := condition.picture) is None:
+        raise UsageError("This model's condition is no picture.", got=path, remedy="Name it: --condition WORDS.")
+    with Image.open(path) as image:
+        if (image.height, image.width) != shape[1:]:
+            raise UsageError(
+                "The picture has another size than the model's condition.",
+                got=f"{(image.height, image.width)}",
+                expected=f"height and width {shape[1:]}",
+                remedy="Resize it first.",
+            )
+        pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32) / 255
+    picture = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    if tuple(picture.shape) != shape:
+        raise UsageError("The picture has other channels.", got=f"{len(picture)}", expected=f"{shape[0]}")
+    return condition.of_picture(picture)
+
+
+def _checked(condition: Condition, entries: Any) -> Tensor:
+    row, most = np.asarray(entries).reshape(-1), condition.limit
+    numbers = row.dtype.kind in "iuf" and not np.isinf(row).any()
+    if row.size != condition.size or not numbers or not (most is None or np.all(row % 1 == 0)):
+        raise UsageError(
+            "The file's conditions do not fit.",
+            got=f"{row.size} numbers of kind {row.dtype}",
+            expected=f"{condition.size} {'finite numbers' if most is None else 'whole numbers'}",
+            remedy="Give an array (conditions, entries of one).",
+        )
+    if most is None:
+        values = torch.from_numpy(row.astype(np.float32)) / (255 if row.dtype == np.uint8 else 1)
+        return values if condition.picture is None else condition.of_picture(values.view(condition.picture))
+    if not -1 <= row.min() <= row.max() < most:
+        raise UsageError(
+            "The file's conditions are outside what there is.",
+            got=f"{row.min()} to {row.max()}",
+            expected=f"0 to {most - 1}, or -1 for none",
+            remedy="Name them in a text file, one on each line.",
+        )
+    return torch.from_numpy(row.astype(np.int64))

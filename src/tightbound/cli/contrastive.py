@@ -1,0 +1,211 @@
+"""A judge of pictures and captions at the command line: it is trained, and chooses among samples."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+
+from ..data import DataOptions
+from ..errors import CheckpointError, UsageError
+from .arguments import Device, Json, Overwrite, Seed, check_out, limited
+from .output import print_json, write_arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Data, DataSpec
+    from ..encoders.contrastive import Contrastive, TextImageEncoder
+    from ..models import LatentVariableModel
+
+__all__ = ["captions_to_rank", "find_judge", "rank_samples", "train_contrastive", "write_ranked"]
+
+
+MEASURED = 2000
+"""Held-out pictures at most, evenly spread, whose caption the judge is asked for."""
+
+
+def train_contrastive(
+    out: Annotated[Path, arg(metavar="FILE", help="The .safetensors to write.")],
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from: pictures with captions.")],
+    epochs: Annotated[int, arg(help="Most passes over the training data.")] = 20,
+    batch_size: Annotated[int, arg(help="Captions among which a picture's own is to be found.")] = 128,
+    lr: Annotated[float, arg(help="Learning rate, at its highest.")] = 1e-3,
+    weight_decay: Annotated[float, arg(help="Weight decay, decoupled (AdamW).")] = 0.1,
+    patience: Annotated[int, arg(help="Epochs without a better validation loss before it stops.")] = 5,
+    vocabulary: Annotated[int, arg(help="Tokens of a caption at most; 256 of them are the bytes.")] = 2048,
+    caption_length: Annotated[int, arg(help="Tokens of the longest caption.")] = 32,
+    dim: Annotated[int, arg(help="Size of the features.")] = 128,
+    channels: Annotated[tuple[int, ...], arg(help="Channels of each level of the image encoder.")] = (32, 64, 128),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: FlagCreatePairsOff[Json] = False,
+) -> None:
+    """A judge that finds the caption of a picture: it ranks samples, `tightbound sample RUN --rank FILE`.
+
+    Example: tightbound train-contrastive --data emoji.tar --image-size 32 --color rgb --out judge.safetensors
+    """
+    from ..data import load_data
+    from ..encoders.contrastive import ContrastiveConfig
+    from ..evaluation.samples.retrieval import train_contrastive as run_training
+    from ..training.device import find_device
+    from ..training.notes import said_of_data
+
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise UsageError("A judge is written as tensors.", got=out, expected="a file whose name ends in .safetensors")
+    check_out(out, overwrite, data.data)
+    loaded = load_data(data)
+    for line in said_of_data(loaded):
+        print(line, file=sys.stderr)
+    config = ContrastiveConfig(loaded.spec.shape, vocabulary, caption_length, dim, channels)
+    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+    judge = run_training(loaded, config, **options, patience=patience, seed=seed, device=find_device(device))
+    judge.save(out)
+    found = _retrieval(judge, loaded) | {"out": str(out)}
+    print_json(found) if json else _print_retrieval(found)
+
+
+def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
+    """How often the judge finds the caption of a held-out picture among a hundred, or as many as there are."""
+    import torch
+
+    from ..evaluation.samples.retrieval import retrieval_accuracy
+
+    test, device = limited(data.test, MEASURED), judge.log_scale.device
+    batch = test.batch(torch.arange(len(test)))
+    tokens = judge.tokens(batch.captions or ())
+    among = min(100, len(tokens.unique(dim=0)))
+    accuracy = retrieval_accuracy(judge, batch.x.to(device), tokens, among).json() if among > 1 else None
+    return {"accuracy": accuracy, "among": among, "captions": len(tokens), "split": "test"}
+
+
+def _print_retrieval(found: dict[str, Any]) -> None:
+    told, among = found["accuracy"], found["among"]
+    if told is None:
+        print(f"{found['out']}: there are no two captions in the test split, to find one among")
+    else:
+        share = " ± ".join(f"{100 * value:.1f}" for value in told.values() if value is not None)
+        print(f"{found['out']}: finds the caption of a held-out picture among {among} in {share} % of", end=" ")
+        print(f"{found['captions']} cases; chance: {100 / among:.1f} %")
+    print(f"next: tightbound sample RUN --condition WORDS -n 8 --rank {found['out']} --among 32")
+
+
+def find_judge(path: Path, spec: DataSpec | None, device: Any) -> TextImageEncoder:
+    """The judge in a file that `tightbound train-contrastive` wrote, or the CLIP in a folder.
+
+    Args:
+        path: The file or folder.
+        spec: What it shall see.
+        device: Where it shall be.
+
+    Raises:
+        UsageError: If it is no judge, or one of other pictures.
+    """
+    from ..encoders.contrastive import Contrastive, load_clip
+
+    try:
+        judge = load_clip(path) if path.is_dir() else Contrastive.load(path)
+    except CheckpointError as error:
+        raise UsageError(
+            f"{path} is no judge. {error.message}",
+            got=error.got,
+            expected="a file of `tightbound train-contrastive`, or a folder of a CLIP",
+            remedy="Train one: tightbound train-contrastive --data DATA --out judge.safetensors",
+        ) from None
+    if isinstance(judge, Contrastive) and spec is not None and judge.config.shape != tuple(spec.shape):
+        raise UsageError(
+            "The judge has learned from pictures of another shape.",
+            got=judge.config.shape,
+            expected=f"{tuple(spec.shape)}, as the run draws them",
+            remedy="Train one on the run's data with the same --image-size and --color.",
+        )
+    return judge.to(device)
+
+
+def captions_to_rank(model: LatentVariableModel, words: str | None, file: Path | None) -> Tensor:
+    """The captions that were asked for, in words or by a file with one on each line, each once, ``(n, length)``.
+
+    Raises:
+        UsageError: If the model is given no text, or there is none.
+        DataError: If the file cannot be read.
+    """
+    import torch
+
+    from ..conditions import TextCondition
+    from .conditions import read_conditions
+
+    if not isinstance(model.condition, TextCondition):
+        given = "nothing" if model.condition is None else type(model.condition).__name__.removesuffix("Condition")
+        raise UsageError(
+            "A judge compares samples with a text, and this model is given none.",
+            got=f"a model that is given: {given.lower()}",
+            expected="a model that is given a text",
+            remedy="Leave --rank out, or train one: tightbound fit-prior RUN --prior transformer --condition text.",
+        )
+    if words is None and file is None:
+        raise UsageError(
+            "With what shall the judge compare?",
+            got="--rank without a caption",
+            expected="--condition WORDS or --condition-file FILE",
+            remedy='Say what shall be drawn: --condition "face with tears of joy".',
+        )
+    c = read_conditions(model.condition, words, file, 1 if file is None else None)
+    rows = list(dict.fromkeys(tuple(row) for row in c.tolist())) if c is not None else []
+    if not (texts := [row for row in rows if row[0] >= 0]):
+        raise UsageError("With what shall the judge compare?", got="conditions without a text", expected="a caption")
+    return torch.tensor(texts)
+
+
+def rank_samples(
+    model: LatentVariableModel, judge: TextImageEncoder, c: Tensor, n: int, among: int, temperature: float
+) -> tuple[list[str], Tensor, Tensor]:
+    """The captions, for each the n best of its samples ``(m, n, *shape)``, and how well they fit, ``(m, n)``.
+
+    Args:
+        model: What draws.
+        judge: What chooses.
+        c: The captions as the model's tokens, ``(m, size)``.
+        n: How many of each are wanted.
+        among: How many of each are drawn.
+        temperature: Of the draws.
+
+    Raises:
+        UsageError: If fewer are drawn than are wanted, or a caption is too long for the judge.
+    """
+    from ..evaluation.samples.retrieval import fits
+    from ..views.samples import candidates
+
+    if among < n:
+        raise UsageError(
+            "The best are chosen among more.",
+            got=f"--among {among}",
+            expected=f"at least {n}, which is -n",
+            remedy=f"Try --among {4 * n}.",
+        )
+    captions: list[str] = [model.condition.describe(row) for row in c]  # pyright: ignore
+    device = next(judge.parameters()).device
+    tokens = judge.tokens(captions)  # a caption that is too long for the judge is told before any work
+    drawn = candidates(model(c.to(next(model.parameters()).device)), among, temperature)
+    scores, chosen = fits(judge, drawn.to(device), tokens).cpu().topk(n, dim=0)
+    columns = chosen.new_tensor(range(len(c)))
+    return captions, drawn[chosen, columns].movedim(0, 1), scores.T
+
+
+def write_ranked(captions: list[str], images: Tensor, scores: Tensor, path: Path, among: int) -> None:
+    """The chosen samples, the best first, under their caption and above their score; or arrays of them."""
+    from ..views import samples as pictures
+
+    if path.suffix == ".npz":
+        import numpy as np
+
+        write_arrays({"mean": images.numpy(), "score": scores.numpy(), "caption": np.array(captions)}, path)
+    else:
+        told = zip(captions, images, scores.tolist(), strict=True)
+        parts = [(caption, pictures.captioned(x, [f"{s:.3f}" for s in row], 8)) for caption, x, row in told]
+        pictures.save_picture(pictures.panels(parts), path)
+        print(path)
+    for caption, row in zip(captions, scores.tolist(), strict=True):
+        print(f"{caption}: {' '.join(f'{score:.3f}' for score in row)} (cosines, the best {len(row)} of {among})")

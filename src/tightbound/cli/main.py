@@ -1,0 +1,239 @@
+"""The command line: options to functions, errors to one message and an exit code.
+
+0 done, 1 failed, 2 bad usage, 130 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+from docstring_parser import parse_from_object
+
+from .. import __version__
+from ..data import DataOptions
+from ..errors import TightboundError, UnknownName, UsageError
+from ..options.training import TrainingOptions
+from ..recipes.base import find_recipe, recipes_by_name
+from ..spec import check_numbers, kind_of
+from . import commands
+
+__all__ = ["main"]
+
+_CONFIG = (tyro.conf.FlagCreatePairsOff,)
+_TRAIN_EXAMPLES = """
+Examples:
+  tightbound train RECIPE --data digits --out runs/digits && tightbound report runs/digits
+  tightbound train RECIPE --data photos/ --image-size 64 --color rgb --epochs 100 --out runs/photos
+  tightbound train --resume --out runs/digits
+  torchrun --nproc-per-node 2 -m tightbound train RECIPE --data mnist --out runs/mnist
+
+A first Ctrl-C (or SIGTERM, SIGHUP) saves and leaves with exit code 130; --resume goes on exactly there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: The words after ``tightbound``; default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text, nor a terminal know UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _run(words)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _fail(error, 2)
+    except TightboundError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, MemoryError) as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        return _fail(f"There is not enough memory: {str(error).splitlines()[0]}", 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except SystemExit as end:  # tyro: help was shown, or an option is wrong
+        return end.code if isinstance(end.code, int) else 2
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        if not words:
+            raise SystemExit(2)
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    name, *rest = words
+    if name not in commands.COMMANDS:
+        raise UnknownName("command", name, commands.COMMANDS)
+    if empty := [before for before, word in pairwise(words) if not word] or [w for w in rest if w.endswith("=")]:
+        raise UsageError("An option has an empty value.", got=empty[0], remedy="Leave it out, or give it a value.")
+    if name == "train":
+        _train(rest)
+    else:
+        function = _in_range(commands.COMMANDS[name])
+        tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
+
+
+def _in_range(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that refuses numbers that no option has."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> None:
+        check_numbers(options)
+        function(*arguments, **options)
+
+    return checked
+
+
+def _train(words: list[str]) -> None:
+    """`train` takes its options from the recipe; a resumed run brings its own."""
+    if not words or words[0] in ("-h", "--help"):
+        print(_train_overview())
+        if not words:
+            raise SystemExit(2)
+        return
+    named = None if words[0].startswith("-") else words[0]
+    default = _resumed(words) if "--resume" in words else _new(named)
+    cls = type(default.recipe)
+    if named and find_recipe(named) is not cls:
+        raise UsageError("The run to resume has another recipe.", got=named, expected=kind_of(default.recipe))
+    parsed = tyro.cli(
+        commands.TrainArguments[cls],
+        prog=f"tightbound train {kind_of(default.recipe)}",
+        description="\n".join(
+            [f"{commands.first_sentence(cls)}\n", _first_options(default), _examples(kind_of(default.recipe))]
+        ),
+        args=words[1:] if named else words,
+        default=default,
+    )
+    commands.train(parsed)
+
+
+def _first_options(default: commands.TrainArguments[Any]) -> str:
+    """The five options that matter first, with their help and what they are unless told otherwise."""
+    recipe = default.recipe
+    named = [(default.data, "data"), (default.training, "epochs"), *((recipe, name) for name in recipe.first_options)]
+    rows = ["  --out RUN", "      The run folder to write."]
+    for options, name in named:
+        value = getattr(options, name)
+        usual = (
+            "" if value is None else f" (default: {' '.join(map(str, value)) if isinstance(value, tuple) else value})"
+        )
+        told = textwrap.fill(
+            f"{_help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+        rows += [f"  --{name.replace('_', '-')}{_choices(type(options), name)}", told]
+    return "\n".join(["What matters first:", *rows, "", "All options, by what they are of, stand below."])
+
+
+def _examples(recipe: str) -> str:
+    return _TRAIN_EXAMPLES.replace("RECIPE", recipe)
+
+
+def _help_of(options: type, name: str) -> str:
+    """The text under an option, from the class that has it."""
+    owner = next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
+    return next(" ".join((p.description or "").split()) for p in parse_from_object(owner).params if p.arg_name == name)
+
+
+def _choices(options: type, name: str) -> str:
+    hint = get_type_hints(options)[name]
+    return f" {{{','.join(map(str, get_args(hint)))}}}" if get_origin(hint) is Literal else f" {name.upper()}"
+
+
+def _new(name: str | None) -> commands.TrainArguments[Any]:
+    """The arguments of a recipe before any option."""
+    if name is None:
+        known = ", ".join(recipes_by_name())
+        raise UsageError("Which recipe?", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
+    return commands.TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
+
+
+def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
+    """The arguments that the run in ``--out`` was trained with, from its config."""
+    from ..runs import RunFolder
+
+    out = _value(words, "--out")
+    if out is None:
+        raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
+    folder = RunFolder(Path(out))
+    config = folder.config()
+    if config.recipe is None or config.data is None or not config.data.data:
+        raise UsageError(
+            "This run was started in Python, with a model or data of its own.", remedy=f"Go on with: {folder.way_on()}."
+        )
+    if not config.recipe.by_itself:
+        raise UsageError("This run is a second stage.", remedy=f"Go on with: {folder.way_on()}.")
+    return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
+
+
+def _value(words: list[str], name: str) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<18} {_summary(function)}" for name, function in commands.COMMANDS.items())
+    return f"""usage: tightbound COMMAND ...
+
+Train, measure and explore latent-variable generative models.
+
+{rows}
+
+Examples:
+  tightbound train vae --data digits --out runs/digits
+  tightbound evaluate runs/digits -k 1000
+  tightbound report runs/digits
+
+`tightbound COMMAND --help` explains a command; `tightbound --version` prints the version.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by a signal."""
+
+
+def _train_overview() -> str:
+    rows = "\n".join(f"  {name:<19} {commands.first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
+    return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
+
+Trains a model and leaves a run folder. The recipes:
+
+{rows}
+{_examples("vae")}
+
+`tightbound train RECIPE --help` explains every option."""
+
+
+def _summary(function: Callable[..., None]) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
+
+
+def _fail(error: object, code: int) -> int:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or code != 2:  # of several processes that were all misused alike, one says so
+        print(f"{'' if rank == '0' else f'[process {rank}] '}error: {error}", file=sys.stderr)
+    return code

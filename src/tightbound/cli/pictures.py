@@ -1,0 +1,372 @@
+"""The commands that draw: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from ..errors import UsageError
+from .arguments import (
+    NAMED,
+    Device,
+    Overwrite,
+    Picture,
+    Run,
+    Seed,
+    Source,
+    SplitName,
+    Words,
+    WordsFile,
+    affordable,
+    check_out,
+    counted,
+    model_of,
+    named,
+    opened,
+    part_of,
+    positive,
+    representative,
+    seen,
+    with_latent,
+)
+from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
+from .output import check_output, print_written, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import DataSpec
+    from ..models import LatentVariableModel
+
+__all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
+
+
+SAMPLES = 64
+"""What is drawn unless another number is asked for, or a file has more conditions."""
+
+
+def sample(
+    run: Run,
+    /,
+    n: Annotated[
+        int | None,
+        arg(
+            aliases=("-n",),
+            help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
+        ),
+    ] = None,
+    condition: Words = None,
+    condition_file: WordsFile = None,
+    temperature: Annotated[
+        float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
+    ] = 1.0,
+    top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
+    top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
+    guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
+    rank: Annotated[
+        Path | None,
+        arg(
+            metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."
+        ),
+    ] = None,
+    among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
+    out: Picture = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side; or the best of many.
+
+    Examples: tightbound sample runs/demo -n 64 --out samples.png
+    tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
+    """
+    from ..runtime.randomness import fixed_noise
+    from ..training.device import find_device
+    from ..views import samples as pictures
+
+    positive("-n", 1 if n is None else n)
+    if not 0 <= temperature < float("inf"):
+        raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
+    check_out(out, overwrite, run, condition_file, rank)
+    folder, model = model_of(run, device)
+    path = check_output(out or folder.samples / "samples.png", model.data_spec)
+    affordable("-n", 1 if n is None else n, model)
+    temperature = _choosing(model, temperature, top_k, top_p, guidance)
+    if rank is None:
+        if among is not None:
+            raise _no_judge(among)
+        c, n = _conditions(run, model, condition, condition_file, n)
+        with fixed_noise(seed):
+            drawn = pictures.samples(model(c), n, temperature)
+        _write_samples(drawn, pictures.described(model, c), path, model.data_spec)
+    else:
+        n = 8 if n is None else n
+        among = 4 * n if among is None else among
+        affordable("--among", among, model)
+        c = captions_to_rank(model, condition, condition_file)
+        judge = find_judge(rank, model.data_spec, find_device(device))
+        with fixed_noise(seed):
+            ranked = rank_samples(model, judge, c, n, among, temperature)
+        write_ranked(*ranked, path, among)
+
+
+def _no_judge(among: int) -> UsageError:
+    return UsageError(
+        "Among several, a judge chooses.",
+        got=f"--among {among} alone",
+        expected="--rank JUDGE",
+        remedy="Train a judge: tightbound train-contrastive.",
+    )
+
+
+def _conditions(
+    run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int | None
+) -> tuple[Tensor | None, int]:
+    """What was asked for, every condition of a file unless fewer samples were, or some of each; and how many."""
+    import torch
+
+    from ..runs import load_run_data
+    from ..views import samples as pictures
+    from .conditions import read_conditions
+
+    asked = read_conditions(model.condition, words, file, None)
+    there = 0 if asked is None else len(asked)
+    n = max(SAMPLES, there) if n is None else n
+    if n < there:
+        print(f"note: the first {n} of {there} conditions; all of them: -n {there}", file=sys.stderr)
+    c = None if asked is None else asked[torch.arange(n) % there]
+    if model.condition is not None and c is None:
+        c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
+    return None if c is None else c.to(next(model.parameters()).device), n
+
+
+def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
+    """Samples under their titles, and what they were asked to be, where that can be said in words."""
+    from ..pictures import sheets
+    from ..views.samples import save_picture
+
+    n = len(next(iter(drawn.values())))
+    shown = dict.fromkeys(texts)
+    given = ", ".join([*list(shown)[:NAMED], *(["..."] if len(shown) > NAMED else [])])
+    told = f"{n} sample{'s' * (n != 1)}{f' given {given}' if texts else ''}"
+    if path.suffix == ".npz" or not texts:
+        write(drawn, path, spec, across=True, told=told)
+        return
+    save_picture(sheets.told(drawn, texts, spec), path)
+    print_written(path, told)
+
+
+def _choosing(
+    model: LatentVariableModel, temperature: float, top_k: int | None, top_p: float | None, guidance: float
+) -> float:
+    """Lets a prior over codes, or pixels, draw as told; what is left for the latents of another."""
+    from ..autoregressive import AutoregressivePrior, Sampling
+    from ..autoregressive.pixels import PixelLikelihood
+
+    if isinstance(part := model.likelihood, PixelLikelihood) or isinstance(part := model.prior, AutoregressivePrior):
+        part.sampling = Sampling(temperature, top_k, top_p, guidance)
+        if guidance != 1:
+            _check_guidance(model, guidance)
+        return 1.0
+    if (top_k, top_p, guidance) != (None, None, 1.0):
+        raise UsageError(
+            "This model does not draw codes one after the other.",
+            got="--top-k, --top-p or --guidance",
+            expected="--temperature alone",
+            remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
+        )
+    return temperature
+
+
+def _check_guidance(model: LatentVariableModel, guidance: float) -> None:
+    """Refuses guidance where there is nothing to be guided by, or nothing to compare it with."""
+    if model.condition is None:
+        raise UsageError(
+            "Guidance is towards a condition, and this model is given none.",
+            got=f"--guidance {guidance:g}",
+            expected="a model that is given a text or a class",
+            remedy="Leave it out, or fit a prior that is given one: tightbound fit-prior RUN --condition text.",
+        )
+    if getattr(model.condition, "drop", 0) == 0:
+        raise UsageError(
+            "Guidance compares what is drawn with and without the condition, and this model never learned without.",
+            got=f"--guidance {guidance:g} of a model trained with --drop-condition 0",
+            expected="a model that saw some examples without their condition",
+            remedy="Leave it out, or train with --drop-condition 0.1.",
+        )
+
+
+def reconstruct(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 16, or as many as there are.")] = None,
+    samples: Annotated[
+        int | None, arg(help="Also decode so many samples of q(z|x), and show one of them beside their average.")
+    ] = None,
+    out: Picture = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
+
+    Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
+    tightbound reconstruct runs/demo --samples 100 --out averaged.png
+    """
+    from ..runtime.randomness import fixed_noise
+    from ..views import samples as pictures
+
+    if samples is not None:
+        positive("--samples", samples)
+    check_out(out, overwrite, run, data)
+    folder, model, loaded = opened(run, data, device)
+    with_latent(model)
+    path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
+    part = part_of(loaded, split)
+    some = representative(part, min(16, len(part)) if n is None else n)
+    affordable("--samples", len(some) * (samples or 1), model)
+    with fixed_noise(seed):
+        x, c = seen(model, some)
+        parts = pictures.reconstructions(model(c), x)
+        parts |= {} if samples is None else pictures.averaged(model(c), x, samples)
+    write(parts, path, model.data_spec, across=True, told=named(some, part), names=some.names)
+
+
+def interpolate(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many pairs; default: 8, or as many as there are.")] = None,
+    steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
+    out: Picture = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pairs of examples and the way from one to the other through the latent space.
+
+    Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
+    """
+    from ..runtime.randomness import fixed_noise
+    from ..views.latents import BETWEEN_CODES, interpolation
+
+    check_out(out, overwrite, run, data)
+    folder, model, loaded = opened(run, data, device)
+    with_latent(model)
+    path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
+    part = part_of(loaded, split)
+    n = max(1, min(8, len(part) // 2)) if n is None else n
+    affordable("--steps", n * steps, model)
+    if 2 * n > len(part):
+        raise UsageError(f"{n} pair{'s need' if n > 1 else ' needs'} {2 * n} examples.", got=counted([part]))
+    some = representative(part, 2 * n)
+    with fixed_noise(seed):
+        x, c = seen(model, some)
+        c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
+        walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
+    title = "mean of p(x|z) on the way from one example to another"
+    title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
+    title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
+    write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
+
+
+def traverse(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
+    steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
+    example: Annotated[
+        int | None, arg(help="Where to start: an example by its place, from 0; default: of class 0.")
+    ] = None,
+    out: Picture = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """One example with one latent dimension after the other moved through the quantiles of the prior.
+
+    Example: tightbound traverse runs/demo -n 10 --out traversals.png
+    """
+    import torch
+
+    from ..runtime.randomness import fixed_noise
+    from ..views.latents import check_dimensions, posterior_means, quantiles, traversal
+
+    positive("-n", n)
+    positive("--steps", steps)
+    check_out(out, overwrite, run, data)
+    folder, model, loaded = opened(run, data, device)
+    with_latent(model)
+    check_dimensions(model)
+    affordable("--steps", steps, model)
+    path = check_output(out or folder.samples / "traversals.png", model.data_spec)
+    part = part_of(loaded, split)
+    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
+    if not 0 <= example < len(part):
+        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    if len(part) < 2:
+        _check_quantiles(model)
+        print("note: one example does not tell which dimensions are active: the first of them", file=sys.stderr)
+    means, _ = posterior_means(model, part)
+    dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
+    levels = torch.linspace(0.02, 0.98, steps)
+    with fixed_noise(seed):
+        x, c = seen(model, part.subset(torch.tensor([example])))
+        given = None if c is None else c[0]
+        values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
+        walk = traversal(model, x[0], dimensions.tolist(), values[:, dimensions].T, given)
+    what = "codes" if model.prior is None else "prior"
+    title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
+    told = f"from {part.names[example]}, of {counted([part])}"
+    write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
+
+
+def _check_quantiles(model: LatentVariableModel) -> None:
+    """Refuses to move through the quantiles of the codes of one example."""
+    if model.prior is None:
+        raise UsageError(
+            "Without a prior, how far to move is learned from the codes of several examples.",
+            got="1 example",
+            expected="at least 2",
+            remedy="Leave --data out, or give more.",
+        )
+
+
+def complete(
+    run: Run,
+    /,
+    data: Source = None,
+    split: SplitName = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 8, or as many as there are.")] = None,
+    samples: Annotated[int, arg(help="Completions of each.")] = 6,
+    out: Picture = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pictures of which a part is seen, several completions of each, and the truth, side by side.
+
+    Example: tightbound complete runs/quadrant -n 8 --samples 6 --out completions.png
+    """
+    from ..runtime.randomness import fixed_noise
+    from ..views import samples as pictures
+
+    positive("--samples", samples)
+    check_out(out, overwrite, run, data)
+    folder, model, loaded = opened(run, data, device)
+    path = check_output(out or folder.samples / "completions.png", model.data_spec)
+    part = part_of(loaded, split)
+    some = representative(part, min(8, len(part)) if n is None else n)
+    affordable("--samples", len(some) * samples, model)
+    with fixed_noise(seed):
+        x, c = seen(model, some)
+        parts = pictures.completions(model, x, c, samples)
+    write(parts, path, model.data_spec, across=True, told=named(some, part), names=some.names)

@@ -1,0 +1,1 @@
+"""Readers: from names, folders, arrays and tables to examples."""

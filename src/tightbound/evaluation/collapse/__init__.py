@@ -1,0 +1,1 @@
+"""Whether a posterior has collapsed, why, and what to do."""

@@ -1,0 +1,135 @@
+r"""How much of the data the decoder takes for noise.
+
+Convention: variances are means over examples and entries, in squared units of the data's own,
+
+.. math:: \sigma^2 = \operatorname{mean} \operatorname{Var}[x_i \mid z], \qquad
+    \sigma_x^2 = \operatorname{mean}_i \operatorname{Var}[x_i],
+
+at the representative z of each example. What z leaves open is noise to the decoder; the mean of p(x | z) averages it
+away and looks blurred for it, a draw from p(x | z) shows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...data import DataSpec, Split
+from ...data.transform import widths
+from ...likelihoods import DiscretizedLogisticLikelihood, Gaussian
+from ...likelihoods.correlated import FullGaussianLikelihood
+from ...models.latent import LatentVariableModel, evaluating
+from ...runtime.randomness import fixed_noise
+from ...views.latents import CHUNK
+
+__all__ = ["DecoderNoise", "decoder_noise", "learned_sigma"]
+
+
+@dataclass(frozen=True)
+class DecoderNoise:
+    r"""The decoder's noise beside the data's spread, each a root mean square over examples and entries.
+
+    Args:
+        std: Standard deviation of an entry under p(x | z).
+        error: Error of the mean of p(x | z); a learned ``std`` is about as large.
+        data_std: Standard deviation of an entry of the data.
+        fixed: Whether ``std`` is an option and not learned.
+
+    Example:
+        >>> DecoderNoise(std=0.1, error=0.09, data_std=0.2, fixed=False).remark
+        "25% of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
+    """
+
+    std: float
+    error: float
+    data_std: float
+    fixed: bool
+
+    @property
+    def share(self) -> float:
+        """Share of the data's variance that is noise to the decoder; infinite where the data has none."""
+        return self.std**2 / self.data_std**2 if self.data_std > 0 else math.inf
+
+    @property
+    def remark(self) -> str:
+        """What it means, in a sentence."""
+        if self.data_std == 0:
+            return "these examples do not vary: there is nothing to hold the decoder's sigma against"
+        if self.share > 1:
+            return "the decoder's sigma is larger than the spread of these examples"
+        blur = f"{self.share:.0%} of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
+        return f"{blur}; fixed, and the error is {self.error:.3g}" if self.fixed else blur
+
+    def json(self) -> dict[str, Any]:
+        """As ``tightbound evaluate --json`` prints it."""
+        return dataclasses.asdict(self)
+
+
+@torch.no_grad()
+def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
+    """The noise of a decoder that has a scale: gaussian, full-gaussian or discretized-logistic; None of another.
+
+    References:
+        Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis and Levine, 2021).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: Examples.
+        seed: Seed of binarisation and dequantisation.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2, likelihood="gaussian", variance=0.25).build(data.spec)
+        >>> decoder_noise(model, data.test).std
+        0.5
+    """
+    if not isinstance(model.likelihood, Gaussian | DiscretizedLogisticLikelihood | FullGaussianLikelihood):
+        return None
+    parameter, parts = next(model.parameters()), list[Tensor]()
+    with evaluating(model), fixed_noise(seed):
+        for batch in split.batches(CHUNK, parameter.device):
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            p = px.likelihood(px.representative(x))
+            moments = [value.double().flatten(1).sum(0) for value in (p.variance, (x - p.mean).square(), x, x.square())]
+            parts.append(torch.stack(moments).cpu())
+    variance, error, first, second = torch.stack(parts).sum(0) / len(split)
+    spread = (second - first.square()).clamp(min=0)
+    squared = widths(split.spec).flatten().square()
+    roots = [(squared * value).mean().sqrt().item() for value in (variance, error, spread)]
+    return DecoderNoise(*roots, fixed=getattr(model.likelihood, "scale", "") == "fixed")
+
+
+def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[str, Any] | None:
+    """The standard deviation that a likelihood itself holds, in units of the data, and whose it is; None without one.
+
+    Args:
+        likelihood: Any likelihood.
+        spec: Of its data; None where that is seen as it is.
+
+    Example:
+        >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
+        {'scale': 'fixed', 'sigma': 0.5}
+    """
+    if isinstance(likelihood, FullGaussianLikelihood):
+        scale, sigma = f"{likelihood.noise} covariance", likelihood.own_covariance.diagonal().sqrt()
+    elif isinstance(likelihood, Gaussian | DiscretizedLogisticLikelihood):
+        width = 1.0 if isinstance(likelihood, Gaussian) else math.pi / math.sqrt(3)  # of a logistic of scale 1
+        scale, sigma = likelihood.scale, width * likelihood.log_scale.exp()
+    else:
+        return None
+    own = sigma if spec is None or not spec.scale else widths(spec) * sigma
+    return {"scale": scale} | ({} if scale.startswith("network") else _told(own))
+
+
+def _told(sigma: Tensor) -> dict[str, float]:
+    """One number, or the range of several."""
+    values = sigma.detach().double().flatten()
+    if len(values) == 1:
+        return {"sigma": values.item()}
+    return {"smallest": values.min().item(), "median": values.median().item(), "largest": values.max().item()}

@@ -1,0 +1,178 @@
+r"""The ELBO taken apart: what the code tells of the data, and how far all codes together are from the prior.
+
+Convention: expectations are over the N examples of a split and :math:`z \sim q(z \mid x_n)`; the aggregate posterior is
+:math:`q(z) = \frac{1}{N} \sum_n q(z \mid x_n)`, over the same examples; every value is in nats per example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...checkpoint import check_finite
+from ...data import Split
+from ...likelihoods import measure_of
+from ...models.latent import LatentVariableModel, evaluating
+from ...runtime.randomness import fixed_noise
+from ..estimate import Estimate
+from ..latents.positions import Positions, positions_of
+from ..log_likelihood.importance import outside_support
+from ..passes import check_split, check_support
+from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
+
+__all__ = ["Decomposition", "decompose", "spread"]
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    r"""What :func:`decompose` found, of the same samples: ``kl`` is the sum of a lower bound and an upper one.
+
+    Args:
+        reconstruction: :math:`\mathbb{E} \log p(x \mid z)`.
+        kl: :math:`\mathbb{E} \log q(z \mid x) - \log p(z)`.
+        mutual_information: :math:`I(x; z) = \mathbb{E} \log q(z \mid x) - \log q(z)` is at least this, which is at
+            most ln N.
+        mutual_information_at_most: And at most this.
+        aggregate_kl: :math:`\mathrm{KL}(q(z) \,\|\, p(z)) = \mathbb{E} \log q(z) - \log p(z)` is at most this; None
+            if the prior has no exact density, or there is one for each condition.
+        aggregate_kl_at_least: And at least this; None likewise.
+        total_correlation: :math:`\mathbb{E} \log q(z) - \sum_i \log q(z_i)`; None unless posterior and prior factorise.
+        dimension_wise_kl: :math:`\mathrm{KL}(q(z_i) \,\|\, p(z_i))` of each dimension, or position of codes; None
+            likewise.
+        information_per_dimension: :math:`I(x; z_i)` of each dimension, or position of codes; None unless the posterior
+            factorises.
+        n: N.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> parts = decompose(tb.recipes.VAE(latent_dim=2).build(data.spec), data.test)
+        >>> len(parts.dimension_wise_kl)
+        2
+    """
+
+    reconstruction: Estimate
+    kl: Estimate | None
+    mutual_information: Estimate
+    mutual_information_at_most: Estimate
+    aggregate_kl: Estimate | None
+    aggregate_kl_at_least: Estimate | None
+    total_correlation: Estimate | None
+    dimension_wise_kl: tuple[float, ...] | None
+    information_per_dimension: tuple[float, ...] | None
+    n: int
+
+
+def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, seed: int = 0) -> Decomposition:
+    r"""Takes the ELBO of a model apart.
+
+    .. math:: \mathrm{ELBO} = \underbrace{\mathbb{E} \log p(x \mid z)}_{\text{reconstruction}}
+        - \underbrace{I(x; z)}_{\text{mutual information}}
+        - \underbrace{\mathrm{KL}(q(z) \,\|\, p(z))}_{\text{mismatch}}
+
+    and, where all factorise, the mismatch is the total correlation of :math:`q(z)` and the KL of its dimensions. N
+    examples tell the aggregate of all data from both sides only
+    (:mod:`~tightbound.evaluation.collapse.aggregate`): evaluated in full, every sample under every posterior, its own
+    too, it is too dense at the samples, so the information that is found cannot exceed ln N; without their own it is
+    too thin. More examples bring the two sides together.
+
+    References:
+        ELBO Surgery: Yet Another Way to Carve up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016).
+        Isolating Sources of Disentanglement in Variational Autoencoders (Chen, Li, Grosse and Duvenaud, 2018).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        limit: Examples at most, evenly spread over the split; the work grows with their square.
+        seed: Seed of all noise.
+
+    Raises:
+        UsageError: If the split is empty.
+        ObjectiveError: If the posterior has no density.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> parts = decompose(model, data.test)
+        >>> abs(parts.kl.value - parts.mutual_information.value - parts.aggregate_kl.value) < 1e-4
+        True
+    """
+    check_split(split, model)
+    check_finite(model)
+    parameter = next(model.parameters())
+    with torch.no_grad(), fixed_noise(seed), evaluating(model):
+        some = spread(split, limit)
+        batch = some.batch(torch.arange(len(some)), parameter.device)
+        x = batch.x.to(parameter.dtype)
+        terms = model.given(batch).terms(x)
+        latent, n = terms.latents[0], len(x)
+        if (outside := outside_support(latent)) is not None:
+            check_support({"outside": outside[0].double()})
+        log_q, z = latent.log_posterior[0].double(), latent.z[0]
+        log_all = log_aggregate(latent.posterior, z)
+        log_prior = latent.log_prior[0].double() if terms.exact else None
+        common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
+        parts = _by_factor(latent.posterior, latent.prior, z, common)
+        against = log_prior if common else None
+        known = [] if against is None else [against]
+        log_others = held_out(latent.posterior, z, log_q, log_all, parts.positions, *known)
+    return Decomposition(
+        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-measure_of(model.likelihood, split.spec).offset),
+        kl=None if log_prior is None else Estimate.of(log_q - log_prior),
+        mutual_information=Estimate.of(log_q - log_all),
+        mutual_information_at_most=Estimate.of(log_q - log_others),
+        aggregate_kl=None if against is None else Estimate.of(log_all - against),
+        aggregate_kl_at_least=None if against is None else Estimate.of(log_others - against),
+        total_correlation=None if parts.log_aggregate is None else Estimate.of(log_all - parts.log_aggregate),
+        dimension_wise_kl=_listed(parts.wise),
+        information_per_dimension=_listed(parts.information),
+        n=n,
+    )
+
+
+def spread(split: Split, limit: int) -> Split:
+    """So many examples at even distances, because those of a folder lie in the order of their class."""
+    if len(split) <= limit:
+        return split
+    return split.subset(torch.linspace(0, len(split) - 1, limit, dtype=torch.float64).round().long())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is known dimension by dimension, or position by position: None where posterior or prior do not factorise.
+
+    Args:
+        positions: Of codes.
+        log_aggregate: Sum of log q(z_i), ``(n,)``.
+        wise: KL(q(z_i) ‖ p(z_i)), ``(d,)``.
+        information: I(x; z_i), ``(d,)``.
+    """
+
+    positions: Positions | None = None
+    log_aggregate: Tensor | None = None
+    wise: Tensor | None = None
+    information: Tensor | None = None
+
+
+def _by_factor(q: Distribution, p: Distribution | None, z: Tensor, common: bool) -> _Parts:
+    """What factors tell, be their prior one or one for each condition; all else is held against one prior."""
+    if (found := positions_of(q, p, z)) is not None:
+        found = found if common else dataclasses.replace(found, log_prior=None)
+        total = None if found.log_prior is None else found.log_aggregate.sum(1)
+        return _Parts(found, total, found.kl(), found.information())
+    if (normal := normal_factors(q)) is None:
+        return _Parts()
+    marginals = log_marginals(normal, z)
+    information = (normal.log_prob(z).double() - marginals).mean(0)
+    if not common or p is None or (prior := normal_factors(p)) is None:
+        return _Parts(information=information)
+    return _Parts(None, marginals.sum(1), (marginals - prior.log_prob(z).double()).mean(0), information)
+
+
+def _listed(values: Tensor | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values.tolist())

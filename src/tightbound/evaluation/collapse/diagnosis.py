@@ -1,0 +1,341 @@
+r"""What is wrong with a model, what points to it, and which option to change.
+
+The three goals of a latent-variable model are each a number: it fits the data (its nll), it is consistent with itself
+(the codes of all data together are like the prior), and its bound is tight (the gap).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...data import Split
+from ...errors import ObjectiveError, UsageError
+from ...models.latent import LatentVariableModel, Terms, evaluating
+from ...recipes.two_stage import is_code_space
+from ...runtime.randomness import fixed_noise
+from ..estimate import Estimate
+from ..evaluate import Evaluation, evaluate, untrained
+from ..latents.positions import NOTHING, carrying
+from ..latents.sameness import sameness
+from ..passes import terms_of_the_first
+from .decomposition import Decomposition, decompose, spread
+from .gaps import Gaps, gaps
+from .remedies import fewer_dimensions, open_to
+from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
+
+if TYPE_CHECKING:
+    from ...options.training import TrainingOptions
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found; values are nats per example.
+
+    Args:
+        verdict: ``"healthy"``, ``"partial collapse"``, ``"collapsed"``, ``"over-regularised"``,
+            ``"under-regularised"`` or ``"constant data"``.
+        cause: What the numbers point to, in words.
+        remedy: The option to change, in words.
+        fit: Negative log-likelihood, the first goal, or the bound on it where a posterior is a point; None where the
+            model has none of this data.
+        aggregate_kl: KL of the aggregate posterior from the prior, the second goal, is at most this.
+        aggregate_kl_at_least: And at least this.
+        gap: Log p(x) − ELBO, the third goal; None where it cannot be measured, as with a posterior that is a point.
+        approximation_gap: Its part that no encoder could close with this family of posteriors.
+        amortisation_gap: Its part that a better encoder would close.
+        reconstruction: Expected log-likelihood.
+        kl: KL of posterior and prior.
+        mutual_information: I(x; z) is at least this, which cannot exceed ln of the examples it was measured on.
+        mutual_information_at_most: And at most this.
+        total_correlation: Of the aggregate posterior, where all factorises.
+        decoder_use: What the likelihood loses when the latents of the examples are exchanged.
+        active_units: Latent dimensions whose posterior mean varies, or positions of codes that tell something.
+        dimensions: All latent dimensions, or positions.
+        carrying: The fewest dimensions with 99 % of the KL, or of what each tells of the data where latents are codes
+            or the KL is one number; None where neither is known.
+        kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
+        dimension_wise_kl: KL of the aggregate of each dimension from the prior.
+        information_per_position: I(x; z_i) of each position, the coarsest grid first, where latents are codes.
+        n: Examples.
+        fit_n: Examples that ``fit`` and the gap and its parts are of, at even distances among these; 0 where there is
+            no fit and no gap.
+        k: Samples of each of them for log p(x).
+        split: Which split they are of.
+        measure: What the likelihood is for this data.
+        notes: What a reader must know of these numbers.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).json()["active_units"]
+        0
+    """
+
+    verdict: Verdict
+    cause: str
+    remedy: str
+    fit: Estimate | None
+    aggregate_kl: Estimate | None
+    aggregate_kl_at_least: Estimate | None
+    gap: Estimate | None
+    approximation_gap: Estimate | None
+    amortisation_gap: Estimate | None
+    reconstruction: Estimate
+    kl: Estimate
+    mutual_information: Estimate
+    mutual_information_at_most: Estimate
+    total_correlation: Estimate | None
+    decoder_use: Estimate
+    active_units: int
+    dimensions: int
+    carrying: tuple[int, ...] | None
+    kl_per_dimension: tuple[float, ...] | None
+    dimension_wise_kl: tuple[float, ...] | None
+    information_per_position: tuple[float, ...] | None
+    n: int
+    fit_n: int
+    k: int
+    split: str
+    measure: str
+    notes: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        """As ``tightbound diagnose --json`` prints it."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+
+
+def diagnose(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    limit: int = 2000,
+    gap_examples: int = 100,
+    k: int = 1000,
+    seed: int = 0,
+    training: TrainingOptions | None = None,
+) -> Diagnosis:
+    """Measures what a model's latents do, and says what is wrong and what to change.
+
+    References:
+        Understanding Posterior Collapse in Generative Latent Variable Models (Lucas, Tucker, Grosse and Norouzi, 2019).
+        ELBO Surgery: Yet Another Way to Carve up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016).
+        Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        limit: Examples at most, evenly spread over the split.
+        gap_examples: Examples at most whose posterior is optimised.
+        k: Samples of each of these for log p(x).
+        seed: Seed of all noise.
+        training: How the model was trained, if that is known: the remedy then proposes only what differs.
+
+    Raises:
+        UsageError: If the split is empty or a number out of range.
+        ObjectiveError: If the model has no ELBO, with the reason.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).verdict
+        'collapsed'
+    """
+    if len(split) < 2 or limit < 2:
+        raise UsageError(
+            "Latents can only be told apart on several examples.",
+            got=f"{min(len(split), limit)} examples",
+            expected="at least 2, and some hundreds for a verdict that means something",
+            remedy="Give more examples, or look at one by `tightbound reconstruct`.",
+        )
+    some, few = spread(split, limit), spread(split, min(limit, gap_examples))
+    terms = terms_of_the_first(model, some)
+    _check(model, terms)
+    found = evaluate(model, some, k=1, seed=seed)
+    parts = decompose(model, some, limit=limit, seed=seed)
+    certain = _is_certain(terms)
+    gap = gaps(model, few, limit=gap_examples, k=k, seed=seed) if terms.exact and not certain else None
+    use = _decoder_use(model, some, seed)
+    kl = found.kl or parts.mutual_information
+    wise, carried = _told_apart(found, terms), _carrying(found, parts, terms)
+    symptoms = dataclasses.replace(
+        _symptoms(model, terms, found.active_units, kl, parts, gap, use),
+        carrying=None if carried is None else len(carried),
+        sameness=sameness(some),
+        training=training,
+        data=split.spec,
+    )
+    verdict, cause, remedy = judge(symptoms)
+    return Diagnosis(
+        verdict=verdict,
+        cause=cause,
+        remedy=remedy,
+        fit=evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if certain else None,
+        aggregate_kl=parts.aggregate_kl,
+        aggregate_kl_at_least=parts.aggregate_kl_at_least,
+        gap=gap and gap.total,
+        approximation_gap=gap and gap.approximation,
+        amortisation_gap=gap and gap.amortisation,
+        reconstruction=found.reconstruction,
+        kl=kl,
+        mutual_information=parts.mutual_information,
+        mutual_information_at_most=parts.mutual_information_at_most,
+        total_correlation=parts.total_correlation,
+        decoder_use=use,
+        active_units=symptoms.active,
+        dimensions=symptoms.dimensions,
+        carrying=carried,
+        kl_per_dimension=wise,
+        dimension_wise_kl=parts.dimension_wise_kl,
+        information_per_position=parts.information_per_dimension if symptoms.codes else None,
+        n=len(some),
+        fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
+        k=k,
+        split=split.name,
+        measure=found.measure,
+        notes=tuple(_notes(symptoms, len(some), gap, wise, carried)),
+    )
+
+
+def _check(model: LatentVariableModel, terms: Terms) -> None:
+    """Refuses models whose latents cannot be diagnosed."""
+    if not any(latent.z.numel() for latent in terms.latents):
+        raise ObjectiveError(
+            "Only latents can be diagnosed, and this model has none.",
+            remedy="Its nll is exact: tightbound evaluate RUN.",
+        )
+    if not terms.bounded:
+        raise ObjectiveError(
+            "Only a model with an ELBO can be diagnosed.",
+            got="no prior, or a posterior that is a point",
+            remedy="Train a VAE; an autoencoder has no KL, and its codes cannot collapse into a prior.",
+        )
+    if untrained(model):
+        raise ObjectiveError(
+            "Nothing trained the posterior of this model, so its latents tell nothing of the data.",
+            remedy="What it predicts with its prior: tightbound evaluate RUN --method prior.",
+        )
+
+
+def _symptoms(
+    model: LatentVariableModel,
+    terms: Terms,
+    active: int,
+    kl: Estimate,
+    parts: Decomposition,
+    gap: Gaps | None,
+    use: Estimate,
+) -> Symptoms:
+    told = parts.information_per_dimension if is_code_space(model.posterior) else None
+    change = gap.kl_change if gap else None
+    scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict is of the same examples
+    return Symptoms(
+        kl=kl.value,
+        mutual_information=parts.mutual_information.value,
+        mutual_information_at_most=parts.mutual_information_at_most.value,
+        decoder_use=use.value,
+        active=active if told is None else sum(i > NOTHING for i in told),
+        dimensions=terms.latents[0].posterior.event_shape.numel() if told is None else len(told),
+        mismatch=_mismatch(parts),
+        unmeasured=_why_unmeasured(terms),
+        gap=gap and gap.total.value,
+        amortisation=gap.amortisation.value if gap and gap.amortisation else None,
+        best_kl=kl.value + scale * change.value if change else None,
+        best_kl_error=scale * (change.standard_error or 0.0) if change else 0.0,
+        per_dimension=_charged_per_dimension(model, terms),
+        codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
+        recipe=model.recipe,
+    )
+
+
+def _is_certain(terms: Terms) -> bool:
+    """Whether all samples of the posterior are the same."""
+    return all(getattr(latent.posterior, "certain", False) for latent in terms.latents)
+
+
+def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
+    """Whether training had a KL of each dimension: a mean over samples is one number for all."""
+    latent, sampled = terms.latents[0], getattr(model.recipe, "divergence", "auto") == "monte-carlo"
+    return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
+
+
+def _told_apart(found: Evaluation, terms: Terms) -> tuple[float, ...] | None:
+    """The KL of each dimension, or position of codes; None if it is one number for several."""
+    wise, shape = found.kl_per_dimension, terms.latents[0].posterior.event_shape
+    return wise if wise is not None and (len(wise) > 1 or shape.numel() == 1) else None
+
+
+def _carrying(found: Evaluation, parts: Decomposition, terms: Terms) -> tuple[int, ...] | None:
+    """The dimensions that carry the KL, or, of codes and where the KL is one number, what each tells of the data."""
+    wise = _told_apart(found, terms)
+    told = parts.information_per_dimension
+    nats = told if wise is None or found.codebook_usage is not None else wise
+    return None if nats is None else carrying(nats)
+
+
+def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
+    """The aggregate KL's two bounds, each with twice its standard error."""
+    least, most = parts.aggregate_kl_at_least, parts.aggregate_kl
+    if least is None or most is None:
+        return None
+    return least.value - 2 * (least.standard_error or 0.0), most.value + 2 * (most.standard_error or 0.0)
+
+
+def _why_unmeasured(terms: Terms) -> str:
+    prior = terms.latents[0].prior
+    if prior is not None and prior.batch_shape:
+        return "each condition has a prior of its own"
+    return "the prior has no exact density"
+
+
+def _notes(
+    s: Symptoms, n: int, gap: Gaps | None, wise: tuple[float, ...] | None, carried: tuple[int, ...] | None
+) -> Iterator[str]:
+    if s.codes:
+        yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
+    yield f"{n} examples bound what all data would give; the mutual information that they show is at most ln {n}"
+    if mismatch_matters(s) is None and s.mismatch is not None:
+        yield "whether all codes together agree with the prior stays open: the bounds lie on both sides of what matters"
+    if carried is not None and len(carried) < s.dimensions:
+        yield _unused(s, carried, wise)
+    if wise is None:
+        yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
+    if s.codes == "chosen":
+        yield "the posterior is one code: the fit is the bound itself, and how far log p(x) lies above is not measured"
+    elif gap is None:
+        yield "the prior has no exact density: there is no likelihood, and no gap to measure"
+    else:
+        yield from gap.notes
+
+
+def _unused(s: Symptoms, carried: tuple[int, ...], wise: tuple[float, ...] | None, most: int = 8) -> str:
+    """Which dimensions are not used, what of the KL they hold, and how many would do."""
+    rest = [i for i in range(s.dimensions) if i not in carried]
+    named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
+    held = "" if wise is None or s.codes else f" and hold {sum(wise[i] for i in rest):.2f} nats of the KL"
+    fewer = open_to(s, fewer_dimensions(s))
+    return "; ".join([f"{shares(s)}: {named} are hardly used{held}", *fewer])
+
+
+def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:
+    """What the likelihood loses when every example is decoded from the latent of another."""
+    parameter = next(model.parameters())
+    losses: list[torch.Tensor] = []
+    with torch.no_grad(), fixed_noise(seed), evaluating(model):
+        chunks = -(-len(split) // 500)  # of about one size, so that none holds a lone example
+        for indices in torch.randperm(len(split)).chunk(chunks):  # neighbours in a split may be of one class
+            batch = split.batch(indices, parameter.device)
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            terms = px.terms(x)
+            shuffled = px.likelihood(terms.latents[0].z.roll(1, 1)).log_prob(x)
+            losses.append((terms.log_likelihood - shuffled)[0])
+    return Estimate.of(torch.cat(losses))

@@ -1,0 +1,203 @@
+r"""How far the ELBO lies below log p(x), and whose fault it is: the posterior's family's or the encoder's.
+
+.. math:: \log p(x) - \mathrm{ELBO}(q) = \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))
+    = \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_{\text{approximation gap}}
+    + \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q)}_{\text{amortisation gap}}
+
+with :math:`q^*` the best member of the posterior's family for each example alone. Values are nats per example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...checkpoint import check_finite
+from ...data import Split
+from ...errors import UsageError
+from ...models.latent import LatentVariableModel, Marginal, evaluating, replaced
+from ...runtime.progress import progress
+from ...runtime.randomness import fixed_noise
+from ..estimate import Estimate
+from ..log_likelihood.importance import per_example
+from ..log_likelihood.proposals import frozen, gaussian_family, optimised, widened
+from ..passes import check_split, check_support
+from .decomposition import spread
+
+__all__ = ["Gaps", "gaps"]
+
+CHUNK = 100
+"""Examples that are optimised at once."""
+DRAWS = 8
+"""Samples of each for a gradient."""
+WIDER = 1.2
+"""Factor on the standard deviations of the best posteriors where they propose importance samples."""
+
+
+@dataclass(frozen=True)
+class Gaps:
+    r"""What :func:`gaps` found.
+
+    Args:
+        total: :math:`\log p(x) - \mathrm{ELBO}(q)`.
+        approximation: What the best member of the family still lacks; None if the family cannot be optimised.
+        amortisation: What the encoder loses against it; None likewise.
+        kl: KL of the posterior and the prior on these examples.
+        kl_change: By how much the KL of the best members is larger; None likewise.
+        n: Examples.
+        k: Samples of each for log p(x) and the bounds.
+        notes: What a reader must know of these numbers.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> found = gaps(model, data.test, limit=5, k=20, steps=0)
+        >>> found.total.value > 0, found.amortisation
+        (True, None)
+    """
+
+    total: Estimate
+    approximation: Estimate | None
+    amortisation: Estimate | None
+    kl: Estimate
+    kl_change: Estimate | None
+    n: int
+    k: int
+    notes: tuple[str, ...]
+
+
+def gaps(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    limit: int = 100,
+    k: int = 1000,
+    steps: int = 500,
+    lr: float = 0.1,
+    seed: int = 0,
+) -> Gaps:
+    """Measures the gap between log p(x) and the ELBO, and splits it by optimising the posterior of each example.
+
+    log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are at least what
+    is said, but for noise: from the encoder's posterior, or, where that gives more over all examples, from the best
+    ones with their standard deviations :data:`WIDER`, whose tails are then lighter than the weights' need. Gaussian
+    families are optimised, diagonal and full, by Adam from where the encoder
+    puts them.
+
+    References:
+        Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        limit: Examples at most, evenly spread over the split.
+        k: Samples of each for log p(x) and for the bounds.
+        steps: Steps of the optimisation; 0 leaves the gap in one piece.
+        lr: Its first learning rate, in units of the mean and of the log standard deviation; it falls to zero.
+        seed: Seed of all noise.
+
+    Raises:
+        UsageError: If the split is empty, or a number is out of range.
+        ObjectiveError: If prior or posterior have no exact density.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> found = gaps(model, data.test, limit=5, k=20, steps=5)
+        >>> found.n
+        5
+    """
+    check_split(split, model)
+    check_finite(model)
+    if limit < 1 or k < 1 or steps < 0 or not lr > 0:
+        raise UsageError(
+            "A number is out of range.",
+            got=f"limit = {limit}, k = {k}, steps = {steps}, lr = {lr}",
+            expected="limit and k of at least 1, steps of at least 0, lr above 0",
+        )
+    some = spread(split, limit)
+    parameter = next(model.parameters())
+    parts: list[dict[str, Tensor]] = []
+    with fixed_noise(seed), evaluating(model), frozen(model), progress("posterior gap", len(some)) as advance:
+        batch = some.batch(torch.arange(len(some)), parameter.device)
+        x, c = batch.x.to(parameter.dtype), model.conditions(batch)
+        for here in torch.arange(len(x)).split(CHUNK):
+            parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
+            advance(len(here))
+    values = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    return _summary(values, len(some), k, steps)
+
+
+def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
+    model = marginal.model
+    found = per_example(model, x, k, marginal.c)
+    check_support(found)
+    if "log_marginal" not in found:
+        model_terms = marginal.terms(x)
+        for latent in model_terms.latents:
+            _ = latent.log_posterior, latent.kl()  # say why
+        raise UsageError(
+            "The gap needs log p(x), which needs a prior with an exact density.",
+            got=type(model_terms.latents[0].prior).__name__,
+            remedy="Measure a model with another prior.",
+        )
+    out = {"log_p": found["log_marginal"].double(), "elbo": found["log_weight"].double(), "kl": _kl(found)}
+    family = gaussian_family(marginal.posterior(x)) if steps else None
+    if family is None:
+        return out
+    free, make = optimised(marginal, x, family, steps, lr, DRAWS), family[1]
+    best = lambda here: make([p[here] for p in free])
+    again, wide = (
+        per_example(replaced(model, posterior=_Given(q)), x, k, marginal.c)
+        for q in (best, lambda here: widened(best(here), WIDER))
+    )
+    return out | {
+        "best_log_p": wide["log_marginal"].double(),
+        "best_elbo": again["log_weight"].double(),
+        "best_kl": _kl(again),
+    }
+
+
+def _kl(found: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value for name, value in found.items() if name.startswith("kl/")], dim=1).double().sum(1)
+
+
+class _Given(torch.nn.Module):
+    """The posterior of examples that come in order."""
+
+    def __init__(self, best: Callable[[slice], Distribution]) -> None:
+        super().__init__()
+        self.best, self.seen = best, 0
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        here = slice(self.seen, self.seen + len(x))
+        self.seen += len(x)
+        return self.best(here)
+
+
+def _summary(values: dict[str, Tensor], n: int, k: int, steps: int) -> Gaps:
+    log_p, best = values["log_p"], values.get("best_elbo")
+    if best is not None:
+        gain = Estimate.of(values["best_log_p"] - log_p)
+        if gain.value > 2 * (gain.standard_error or 0.0):  # for all or none, as the larger of two is biased
+            log_p = values["best_log_p"]
+    total = log_p - values["elbo"]
+    notes = ["log p(x) is itself a lower bound, by importance sampling: the gaps are at least these"]
+    if best is None and steps:
+        notes.append("posteriors of this family cannot be optimised example by example: the gap is left in one piece")
+    return Gaps(
+        total=Estimate.of(total),
+        approximation=None if best is None else Estimate.of(log_p - best),
+        amortisation=None if best is None else Estimate.of(best - values["elbo"]),
+        kl=Estimate.of(values["kl"]),
+        kl_change=Estimate.of(values["best_kl"] - values["kl"]) if "best_kl" in values else None,
+        n=n,
+        k=k,
+        notes=tuple(notes),
+    )

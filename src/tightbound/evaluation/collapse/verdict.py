@@ -1,0 +1,241 @@
+r"""From the numbers of a diagnosis to a verdict, its cause, and the options that change it.
+
+A remedy is a list of ways out. Each names options that the run's recipe has and accepts, with values that differ from
+the run's; for a model put together by hand it is said in words of the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from ...recipes import TwoStage
+from ..latents.positions import CARRIED, NOTHING
+from . import remedies as ways
+from .remedies import Symptoms, Way, free_steps, free_together, in_words, is_fitted, offer, open_to, option, whose_kl
+
+__all__ = ["NOTHING", "Symptoms", "Verdict", "judge", "mismatch_matters", "shares"]
+
+Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised", "under-regularised", "constant data"]
+Cause = tuple[str, dict[str, Any]]
+
+CHANGE = 0.15
+"""By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
+too small or too large."""
+MISMATCH = 0.2
+"""A mismatch of codes and prior above this share of the KL is what makes samples poor."""
+LEAST_MISMATCH = 1.0
+"""A smaller mismatch than so many nats does not count."""
+LEAST_CAPACITY = 1.0
+"""A capacity of so many nats leaves no room for a code."""
+DONE = "nothing needs to change"
+
+
+def judge(s: Symptoms) -> tuple[Verdict, str, str]:
+    """The verdict, the cause and the remedy that numbers point to.
+
+    Args:
+        s: The numbers.
+
+    Example:
+        >>> judge(Symptoms(kl=0.02, mutual_information=0.01, decoder_use=0.0, active=0, dimensions=16))[0]
+        'collapsed'
+    """
+    if s.sameness:
+        return "constant data", f"{s.sameness}, so there is nothing that a latent could tell", "give data that varies"
+    if min(_information_at_most(s), s.decoder_use) < NOTHING:
+        return "collapsed", *_in_first_stage(s, _why_collapsed)
+    too_little, too_much = _kl_should_change(s)
+    if too_little:
+        return "over-regularised", *_why_too_little(s)
+    if too_much:
+        return "under-regularised", *_why_too_much(s)
+    if mismatch_matters(s):
+        fixed = s.recipe is None or option(s, "prior") is None
+        another = "take a recipe whose prior can learn (vae)" if fixed else ""
+        better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
+        why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
+        return "under-regularised", why, offer(s, *better, otherwise=another)
+    if s.used < s.dimensions / 2:
+        return "partial collapse", *_in_first_stage(s, _why_partly)
+    return "healthy", *_what_is_left(s)
+
+
+def shares(s: Symptoms) -> str:
+    """How many dimensions are used, by what they carry and by Burda's convention."""
+    what = "positions" if s.codes else "latent dimensions"
+    if s.codes:
+        convention = f"{s.active} of {s.dimensions} {what} tell more than {NOTHING:g} nats"
+    else:
+        convention = f"{s.active} of {s.dimensions} {what} pass Burda's 0.01"
+    if s.carrying is None:
+        return convention
+    carried = "of what they tell" if s.codes else "of the KL" if s.per_dimension else "of the information"
+    short = convention.replace(f" of {s.dimensions} {what}", "")
+    return f"{s.carrying} of {s.dimensions} {what} carry {CARRIED:.0%} {carried}; {short}"
+
+
+def mismatch_matters(s: Symptoms) -> bool | None:
+    """Whether codes and prior are further apart than they should be: None where their two bounds do not agree."""
+    if s.mismatch is None:
+        return None
+    at_least, at_most = (nats > max(LEAST_MISMATCH, MISMATCH * s.kl) for nats in s.mismatch)
+    return at_least if at_least == at_most else None
+
+
+def _mismatch_said(s: Symptoms) -> str:
+    at_least, at_most = s.mismatch or (0.0, 0.0)
+    return f"{max(0.0, at_least):.1f} to {max(0.0, at_most):.1f} nats"
+
+
+def _information_at_most(s: Symptoms) -> float:
+    return s.mutual_information if s.mutual_information_at_most is None else s.mutual_information_at_most
+
+
+def _in_first_stage(s: Symptoms, why: Any) -> tuple[str, str]:
+    """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
+    if not isinstance(s.recipe, TwoStage):
+        return why(s)
+    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first, training=s.recipe.first_training))
+    return cause, f"train the first stage again: {remedy}"
+
+
+def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
+    """Whether the KL is too small, and whether it is too large: as measured, or else as the options say."""
+    if is_fitted(s):  # its posterior was made for another prior
+        return False, False
+    if s.best_kl is not None and s.kl > 0:
+        change = _clear_change(s)
+        return change > 0, change < 0 and not _free_as_proposed(s)
+    weight = 1.0 if option(s, "capacity") is not None else option(s, "beta", 1.0)
+    return weight > 1, weight < 1 or (_was_free(s) and not _free_as_proposed(s))
+
+
+def _clear_change(s: Symptoms) -> float:
+    """By how much the best posteriors carry more, if it is much and no accident."""
+    change = 0.0 if s.best_kl is None else s.best_kl - s.kl
+    return change if abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error) else 0.0
+
+
+def _why_partly(s: Symptoms) -> tuple[str, str]:
+    free = ways.free_bits(s) if free_together(s) < s.dimensions else None
+    return shares(s), offer(s, ways.fewer_dimensions(s), free, ways.later(s))
+
+
+def _why_collapsed(s: Symptoms) -> tuple[str, str]:
+    capacity, beta = option(s, "capacity"), option(s, "beta", 1.0)
+    plain = {"capacity": None, "beta": 1.0}
+    if capacity is None and beta > 1:
+        why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes every nat of code cost more than it pays"
+        return why, offer(s, Way("lower it", plain))
+    if capacity is not None and capacity <= LEAST_CAPACITY:
+        return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", plain))
+    if s.codes == "chosen":
+        what = "all data has the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
+        return what, offer(s, ways.revival(s), ways.compared_in_few(s), ways.learned_scale(s), ways.longer(s))
+    if s.kl < NOTHING:
+        why = "the decoder models the data without z, and the KL was cheaper to save than the code was worth"
+        return why, offer(s, ways.later(s), ways.free_bits(s), ways.weaker_decoder(s), ways.learned_scale(s))
+    if _information_at_most(s) < NOTHING:
+        why = f"the posterior is {s.kl:.1f} nats from the prior, yet the same for all data"
+        return why, offer(s, ways.following_prior(s), ways.later(s))
+    why = f"the codes tell {s.mutual_information:.1f} nats of the data, yet the decoder ignores them"
+    return why, offer(s, ways.weaker_decoder(s), ways.learned_scale(s), ways.later(s))
+
+
+def _why_too_little(s: Symptoms) -> tuple[str, str]:
+    said, causes = f"codes say less than pays ({_kl_said(s)})", list(_causes(s, too_much=False))
+    if causes:
+        return _blamed(s, said, causes)
+    if s.recipe is None:
+        why = f"{said}: the KL weighed too much in training, or the encoder lags behind"
+        return why, f"charge the KL at a weight of 1; or {offer(s, ways.larger_networks(s), ways.longer(s))}"
+    why = f"{said}, though the KL cost no more than its due: the encoder lags behind"
+    return why, offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s), ways.later(s))
+
+
+def _why_too_much(s: Symptoms) -> tuple[str, str]:
+    said, causes = f"codes say more than pays ({_kl_said(s)})", list(_causes(s, too_much=True))
+    if causes:
+        return _blamed(s, said, causes)
+    overfitted = Way("if the training split shows less of it, take more data or a smaller encoder")
+    if s.recipe is None:
+        why = f"{said}: the KL was not charged in full in training, or the encoder lags behind or has overfitted"
+        return why, f"charge the KL at a weight of 1 and without free bits; or {offer(s, ways.longer(s), overfitted)}"
+    why = f"{said}, though the KL was charged in full: the encoder lags behind, or has overfitted"
+    return why, offer(s, ways.exact_posterior(s), ways.longer(s), overfitted)
+
+
+def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
+    """Options that make the KL too large or too small, and what undoes them."""
+    capacity, beta, objective = option(s, "capacity"), option(s, "beta", 1.0), option(s, "objective", "elbo")
+    if capacity is not None and (too_much or s.kl > capacity / 2):
+        yield f"the KL was held to a capacity of {capacity:g} nats", {"capacity": None, "beta": 1.0}
+    if capacity is None and (beta < 1 if too_much else beta > 1):
+        yield f"the {_what_beta_weighs(s)} weighed {beta:g} in training", {"beta": 1.0}
+    if objective == "mmd":
+        yield "the objective is not the ELBO but the maximum mean discrepancy's", {"objective": "elbo", "beta": 1.0}
+    if objective == "iwae" and option(s, "samples", 1) > 1:
+        plain = {"objective": "elbo", "gradient": "pathwise"}
+        yield "the posterior was trained to propose samples, not for the ELBO", plain
+    if too_much and _was_free(s):
+        yield f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free", {"free_bits": 0.0}
+
+
+def _blamed(s: Symptoms, said: str, causes: list[Cause]) -> tuple[str, str]:
+    undone = {name: value for _, options in causes for name, value in options.items()}
+    way = Way("train the plain ELBO", undone)
+    return f"{said}: {', and '.join(why for why, _ in causes)}", offer(s, way)
+
+
+def _was_free(s: Symptoms) -> bool:
+    """Whether free bits are enough to explain the KL, or what of it is too much."""
+    groups = -(-s.dimensions // free_together(s))
+    floor = groups * option(s, "free_bits", 0.0)
+    if groups > 1 and s.best_kl is not None:
+        return floor > 0 and floor >= (s.kl - s.best_kl) / 2
+    return floor > 0 and floor >= (1 - CHANGE) * s.kl
+
+
+def _free_as_proposed(s: Symptoms) -> bool:
+    """Whether what is too much is free, and no more than is proposed against a collapse."""
+    others = [cause for cause in _causes(s, too_much=True) if "free_bits" not in cause[1]]
+    return _was_free(s) and not others and option(s, "free_bits") <= free_steps(s)[-1]
+
+
+def _what_beta_weighs(s: Symptoms) -> str:
+    return "total correlation" if option(s, "objective") == "tc" else "KL"
+
+
+def _kl_said(s: Symptoms) -> str:
+    best = "" if s.best_kl is None else f"; the best posteriors of this decoder carry {s.best_kl:.1f}"
+    return f"{s.kl:.1f} nats{best}"
+
+
+def _what_is_left(s: Symptoms) -> tuple[str, str]:
+    fewer = open_to(s, ways.fewer_dimensions(s))
+    done = "; ".join([DONE, *fewer])
+    if not is_fitted(s) and _free_as_proposed(s) and (s.best_kl is None or _clear_change(s) < 0):
+        free = f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free"
+        return f"the latents are used, as {free} in training ({_kl_said(s)})", done
+    agree = mismatch_matters(s) is False
+    if s.gap is None or s.amortisation is None:
+        if agree:
+            return "the latents are used and the codes agree with the prior", done
+        unknown = "whether all codes together agree with the prior is not known"
+        reason = s.unmeasured if s.mismatch is None else f"they are {_mismatch_said(s)} from it"
+        way = f"; for better samples, {in_words(s, second)}" if (second := ways.second_stage(s)) else ""
+        return f"the latents are used; {unknown}: {reason}", done + way
+    if s.gap < NOTHING:
+        return f"the latents are used and the bound is tight ({s.gap:.2f} nats)", done
+    approximation = s.gap - s.amortisation
+    if s.amortisation >= approximation:
+        why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
+        if is_fitted(s):  # no training of the prior changes that
+            return why, done
+        tighter = offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s))
+        return why, f"{done}; to tighten the bound, {tighter}"
+    why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"
+    richer = open_to(s, ways.exact_posterior(s), ways.richer_posterior(s))
+    return why, f"{done}; to tighten the bound, {richer[0]}" if richer else done

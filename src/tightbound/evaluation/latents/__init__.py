@@ -1,0 +1,1 @@
+"""What latents tell: codes, positions, factors."""

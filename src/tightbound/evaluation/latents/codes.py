@@ -1,0 +1,143 @@
+r"""How much of its codebooks a model uses, over a whole split.
+
+Convention: a share of the codes is between 0 and 1; a perplexity is the exponential of an entropy in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data import Split
+from ...errors import ObjectiveError
+from ...models.latent import LatentVariableModel
+from ...quantizers import Usage
+from ..collapse.remedies import Run, compared_in_few, fewer_codes, longer, offer, plain_likelihood, revival
+from ..passes import over
+
+__all__ = ["CodeUsage", "LevelUsage", "code_usage"]
+
+LOW = 0.5
+"""Usage below which a reader is told what to do."""
+
+
+@dataclass(frozen=True)
+class LevelUsage:
+    """How much of one level's codebook is used.
+
+    Args:
+        grid: Shape of the level's grid.
+        codes: How many codes there are.
+        codebook_usage: Share of them that were seen at least once.
+        perplexity: How many codes, equally used, would have the same entropy.
+        largest: Share of the positions that hold the most frequent code.
+    """
+
+    grid: tuple[int, ...]
+    codes: int
+    codebook_usage: float
+    perplexity: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class CodeUsage:
+    r"""What :func:`code_usage` found, of all levels together and of each.
+
+    Args:
+        codebook_usage: Share of all codes of all codebooks that were seen at least once.
+        perplexity: Exponential of the entropy of a code, the mean over the positions of all levels: one level's own.
+        levels: Each level, the top first.
+        n: Examples.
+        split: Which split they are.
+        notes: What a reader must know of these numbers, with the remedy.
+    """
+
+    codebook_usage: float
+    perplexity: float
+    levels: tuple[LevelUsage, ...]
+    n: int
+    split: str
+    notes: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        """As ``tightbound evaluate --json`` prints it."""
+        return {**vars(self), "levels": [vars(level) for level in self.levels]}
+
+
+def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> CodeUsage:
+    r"""Which codes the examples of a split are encoded to: all of them, since one batch understates the usage.
+
+    .. math:: \mathrm{perplexity} = \exp\Big(-\sum_k p_k \ln p_k\Big), \qquad p_k = \text{share of code } k
+
+    Args:
+        model: A model whose posterior has codes, on the device to compute on.
+        split: The data.
+        seed: Seed of binarisation and dequantisation.
+
+    Raises:
+        UsageError: If the split is empty.
+        ObjectiveError: If the model has no codes.
+
+    Example:
+        >>> import tightbound as tb
+        >>> from tightbound.recipes.vq_vae import VQVAE
+        >>> data = tb.load_data("digits")
+        >>> model = VQVAE(codes=16, channels=(8,)).build(data.spec)
+        >>> code_usage(model, data.test).levels[0].grid
+        (4, 4)
+    """
+    space: Any = model.posterior
+    if not hasattr(space, "codes_of"):
+        raise ObjectiveError(
+            "The model has no codes that could be counted.",
+            got=type(space).__name__,
+            expected="a posterior over codes",
+            remedy="Use recipe 'vq-vae', 'vq-vae-2', 'dvae' or 'gumbel-vae'.",
+        )
+    usages = [Usage(k) for k in space.levels]
+
+    def count(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+        for usage, codes in zip(usages, space.codes(x, None if model.prior_only else c), strict=True):
+            usage.update(codes)
+        return {"counted": torch.ones(len(x))}
+
+    over(model, split, 1, count, seed=seed)
+    levels = tuple(_level(*pair) for pair in zip(space.grids, usages, strict=True))
+    notes = tuple(_notes(levels, len(split), _remedy(model, split)))
+    return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
+
+
+def _level(grid: tuple[int, ...], usage: Usage) -> LevelUsage:
+    largest = usage.counts.max().item() / usage.counts.sum().item()
+    return LevelUsage(grid, len(usage.counts), usage.used, usage.perplexity, largest)
+
+
+def _overall(levels: tuple[LevelUsage, ...]) -> tuple[float, float]:
+    positions = [math.prod(level.grid) for level in levels]
+    used = sum(level.codes * level.codebook_usage for level in levels) / sum(level.codes for level in levels)
+    entropies = [n * math.log(level.perplexity) for n, level in zip(positions, levels, strict=True)]
+    return used, math.exp(sum(entropies) / sum(positions))
+
+
+def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]:
+    for i, level in enumerate(levels):
+        if level.codebook_usage >= LOW:
+            continue
+        where = "the codebook" if len(levels) == 1 else f"the codebook of level {i + 1} of {len(levels)}, from the top,"
+        if (vectors := n * math.prod(level.grid)) < level.codes:
+            yield f"{where} has {level.codes} codes, and this split only {vectors} vectors: count over a larger split"
+            continue
+        used = f"{round(level.codes * level.codebook_usage)} of {level.codes} codes ({level.codebook_usage:.0%})"
+        yield f"{where} has collapsed to {used}: {remedy}"
+
+
+def _remedy(model: LatentVariableModel, split: Split) -> str:
+    """What the model's recipe offers against codes that are not used."""
+    run = Run(recipe=model.recipe, data=split.spec)
+    return offer(run, plain_likelihood(run), revival(run), longer(run), compared_in_few(run), fewer_codes(run))

@@ -1,0 +1,56 @@
+"""Whether the examples of a split are all alike, so that there is nothing to learn of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from ...data import Split
+from ...data.transform import Transform
+from .positions import NOTHING
+
+__all__ = ["sameness"]
+
+VISIBLE = 0.01
+"""A share of the range of levels within which examples look alike."""
+ROUNDING = 1e-6
+"""A share of their size within which numbers are alike."""
+ROWS = 500
+"""Examples that are looked at together."""
+
+
+def sameness(split: Split) -> str:
+    r"""How all examples are alike, in words; empty where they differ.
+
+    They are alike if a fraction of a nat tells which one it is, :math:`\mathrm{H}(x) < 0.1`, or if no entry varies by
+    more than can be seen.
+
+    Args:
+        split: The data, of which the stored values are compared, not what is drawn from them.
+
+    Example:
+        >>> import numpy as np
+        >>> from tightbound.data import Data
+        >>> sameness(Data.from_arrays(np.zeros((20, 4), np.float32), name="zeros").train)
+        'all examples are equal'
+    """
+    stored = dataclasses.replace(split, transform=Transform(None))
+    counts, least, most = Counter[bytes](), list[Tensor](), list[Tensor]()
+    for part in torch.arange(len(split)).split(ROWS):
+        values = stored.batch(part).x.cpu().flatten(1)
+        counts.update(hashlib.blake2b(row.numpy().tobytes()).digest() for row in values)
+        least.append(values.amin(0))
+        most.append(values.amax(0))
+    if len(counts) == 1:
+        return "all examples are equal"
+    n = counts.total()
+    if math.log(n) - sum(c * math.log(c) for c in counts.values()) / n < NOTHING:
+        return f"{max(counts.values())} of {n} examples are equal"
+    low, high, levels = torch.stack(least).amin(0), torch.stack(most).amax(0), split.transform.levels
+    unseen = VISIBLE * (levels - 1) if levels else ROUNDING * torch.maximum(low.abs(), high.abs())
+    return "all examples are nearly equal" if bool((high - low <= unseen).all()) else ""

@@ -1,0 +1,1 @@
+"""How likely data is, estimated, with what tells whether the estimate can be trusted."""

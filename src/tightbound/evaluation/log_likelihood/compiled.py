@@ -1,0 +1,54 @@
+"""A model whose likelihood's density is compiled, for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from ...likelihoods import Likelihood
+from ...models.latent import LatentVariableModel, replaced
+
+__all__ = ["with_compiled_density"]
+
+
+def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
+    """The same model, sharing its parameters, with ``log p(x | z)`` behind the decoder in one compiled loop.
+
+    The networks run as they are: their matrix products are the libraries' work. Likelihoods that are not of this
+    package's kind are left alone.
+
+    Args:
+        model: The model.
+    """
+    if not isinstance(model.likelihood, Likelihood):
+        return model
+    return replaced(model, likelihood=_Compiled(model.likelihood))
+
+
+class _Compiled(nn.Module):
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood, self.parameters_per_entry = likelihood, likelihood.parameters_per_entry
+        self.training = likelihood.training
+        self.log_prob = torch.compile(lambda features, x: likelihood.distribution(features).log_prob(x), dynamic=True)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        return _Decoded(self.likelihood.features(z, c), self.likelihood.shape, self.log_prob)
+
+
+class _Decoded(Distribution):
+    """A distribution that is only evaluated."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, features: Tensor, shape: tuple[int, ...], log_prob: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.features, self._log_prob = features, log_prob
+        super().__init__(features.shape[: features.dim() - 1 - len(shape)], torch.Size(shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._log_prob(self.features, value)

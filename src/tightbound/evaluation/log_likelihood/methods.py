@@ -1,0 +1,280 @@
+r"""Estimates of :math:`\log p(x)` by three methods, each with what tells whether it can be trusted.
+
+Convention: every method averages k weights whose mean is :math:`p(x)`; by Jensen's inequality the logarithm of the
+average is then too low on average, so that ``nll`` is an upper bound that falls towards the truth as k grows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...data import Split
+from ...distributions import Bits, CodeDistribution, OneHot, has_density
+from ...errors import ObjectiveError, UsageError
+from ...likelihoods import Measure, measure_of
+from ...models.latent import LatentVariableModel, Terms
+from ..estimate import Estimate
+from ..passes import Found, Precision, check_split, examples, over, terms_of_the_first
+from .annealed import Annealing, annealed, bidirectional
+from .importance import from_prior, per_example
+from .pareto import UNRELIABLE
+
+__all__ = ["LikelihoodEstimate", "Method", "annealing_gap", "gap_warning", "likelihood", "refusal", "sampler"]
+
+Method = Literal["importance", "prior", "annealed"]
+FEW = 10.0
+"""Fewer effective samples than these leave the estimate to a handful of lucky ones."""
+MOST = 0.1
+"""The share of examples with heavy tails above which an estimate is not trusted."""
+CHAINS = 8
+"""Fewer annealed chains than these do not tell whether they agree."""
+SIMULATED = 4
+"""Simulated examples on which annealing is bracketed from both sides."""
+GAP = 0.5
+"""Nats between the two sides above which annealing is not trusted."""
+ONE_CODE = "the posterior of an example is a single code: the nll is the negative ELBO, an upper bound"
+UNJUDGED = "with less than 25 samples nothing tells whether they are enough: more of them, -k 1000"
+FEW_CHAINS = f"fewer than {CHAINS} chains do not tell whether they agree: more of them, -k 16"
+
+
+@dataclass(frozen=True)
+class LikelihoodEstimate:
+    r"""What :func:`likelihood` found.
+
+    Args:
+        nll: Negative log-likelihood of the data, nats: its standard error is that over the examples.
+        bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
+        offset: Nats in both that come from dequantisation, :math:`D \ln L` for L levels.
+        effective_sample_size: Mean over the examples, between 1 and k.
+        pareto_k: Mean shape of the weights' tails; None for fewer than 25 samples.
+        unreliable: Share of examples whose shape is above 0.7.
+        trusted: Whether neither the effective samples nor the tails speak against the estimate.
+        method: How it was made.
+        k: Samples, or chains, of each example.
+        n: Examples.
+        split: Which split they are.
+        measure: ``"mass"``, ``"bound"`` or ``"density"``.
+        notes: What a reader must know of these numbers.
+        log_marginal: Log p(x) of each example as the model sees it, ``(n,)``, nats, without the offset.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> likelihood(model, data.test.subset(10), k=50).json()["method"]
+        'importance'
+    """
+
+    nll: Estimate
+    bits_per_dim: Estimate | None
+    offset: float
+    effective_sample_size: float
+    pareto_k: float | None
+    unreliable: float | None
+    trusted: bool | None
+    method: str
+    k: int
+    n: int
+    split: str
+    measure: str
+    notes: tuple[str, ...]
+    log_marginal: Tensor = field(repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        values: dict[str, Tensor],
+        measure: Measure,
+        split: Split,
+        k: int,
+        method: str,
+        sure: bool = False,
+        gap: Estimate | None = None,
+        annealable: bool = True,
+        one_code: bool = False,
+    ) -> LikelihoodEstimate:
+        """From what a method found of every example; ``sure`` where all samples of an example are the same.
+
+        ``gap`` is that of :func:`annealing_gap`, where it was measured; ``annealable`` where method annealed takes the
+        model; ``one_code`` where the posterior of an example is a single code.
+        """
+        marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
+        effective = values["effective_samples"].double().mean().item()
+        tails = values["pareto_k"].double() if "pareto_k" in values else None
+        unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
+        warnings = (*_warnings(k, effective, unreliable, method, annealable), *gap_warning(gap))
+        warnings += (ONE_CODE,) if one_code and method == "importance" else ()
+        equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
+        unjudged = tails is None and method != "annealed" and not equal
+        few = method == "annealed" and k < CHAINS
+        return cls(
+            nll=Estimate.of(marginal, -1.0, measure.offset),
+            bits_per_dim=Estimate.of(marginal, -bits, measure.offset * bits) if measure.comparable else None,
+            offset=measure.offset,
+            effective_sample_size=effective,
+            pareto_k=None if tails is None else tails.mean().item(),
+            unreliable=unreliable,
+            trusted=False if warnings else None if unjudged or few else True,
+            method=method,
+            k=k,
+            n=len(split),
+            split=split.name,
+            measure=measure.kind,
+            notes=(measure.note, *warnings, *([UNJUDGED] if unjudged else []), *([FEW_CHAINS] if few else [])),
+            log_marginal=marginal,
+        )
+
+    def json(self) -> dict[str, Any]:
+        """Everything but the single examples."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "log_marginal"}
+        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+
+
+def likelihood(
+    model: LatentVariableModel,
+    split: Split,
+    method: Method = "importance",
+    k: int = 1000,
+    *,
+    annealing: Annealing | None = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    seed: int = 0,
+) -> LikelihoodEstimate:
+    r"""The likelihood of data under a model, estimated by samples, with its error and its own doubts.
+
+    .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j
+
+    ``"importance"`` draws from the posterior, :math:`w_j = p(x, z_j) / q(z_j \mid x)`. ``"prior"`` draws from the
+    prior, :math:`w_j = p(x \mid z_j)`: the first thing that one would try, which fails as soon as few latents explain
+    an example. ``"annealed"`` walks from the prior to the posterior and is the reference that the others can be held
+    against, at a hundred times their price.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016).
+        On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov and Grosse, 2017).
+        Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        method: How the samples are drawn.
+        k: Samples (for ``"annealed"``, chains; 16 are many) of each example; they cost time, not memory.
+        annealing: Temperatures and trajectories of ``"annealed"``.
+        precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
+        compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
+        seed: Seed of all noise.
+
+    Raises:
+        UsageError: If the split is empty, k less than 1, or there is no such method.
+        CheckpointError: If a weight of the model is not a number.
+        ObjectiveError: If the model has no likelihood of this data or a density is missing, with the reason.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> likelihood(model, data.test.subset(10), k=50).bits_per_dim is not None
+        True
+    """
+    check_split(split, model)
+    found = sampler(method, k, annealing)
+    measure = measure_of(model.likelihood, split.spec)
+    terms = terms_of_the_first(model, split)
+    reason = refusal(terms, measure, method)
+    if reason is not None:
+        raise ObjectiveError(
+            "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
+        )
+    values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
+    annealable = refusal(terms, measure, "annealed") is None
+    one_code = is_one_code(terms)
+    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable, one_code=one_code)
+
+
+def is_one_code(terms: Terms) -> bool:
+    """Whether there are latents, and all samples of the posterior of an example are the same."""
+    return any(latent.z.numel() and getattr(latent.posterior, "certain", False) for latent in terms.latents)
+
+
+def annealing_gap(
+    model: LatentVariableModel, split: Split, k: int, annealing: Annealing | None = None, seed: int = 0
+) -> Estimate:
+    """How far annealing can be off on data like the model's own: a few simulated examples, bracketed from both sides.
+
+    Args:
+        model: The model.
+        split: The data, whose first examples lend their conditions.
+        k: Chains.
+        annealing: Temperatures and trajectories.
+        seed: Seed of all noise.
+    """
+    few = min(SIMULATED, len(split))
+    _, c = examples(model, split, torch.arange(few), seed)
+    return bidirectional(model, few, k, annealing=annealing, c=c, seed=seed).gap
+
+
+def gap_warning(gap: Estimate | None, share: float = 1.0) -> Iterator[str]:
+    """What a reader must know where annealing is not good enough for the share of the examples that it measured."""
+    if gap is not None and share * gap.value > GAP:
+        yield (
+            f"on {SIMULATED} simulated examples annealing leaves {gap.value:.2f} nats between its lower and its upper "
+            "bound: the nll is an upper bound and cannot be trusted; more --temperatures would lower it"
+        )
+
+
+def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:
+    """A method by its name, for :func:`~tightbound.evaluation.passes.over`.
+
+    Raises:
+        UsageError: If there is no such method.
+    """
+    methods = {"importance": per_example, "prior": from_prior, "annealed": partial(annealed, annealing=annealing)}
+    if method not in methods:
+        raise UsageError("There is no such method.", got=repr(method), expected=f"one of: {', '.join(methods)}")
+    return lambda model, x, c: methods[method](model, x, k, c)
+
+
+def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | None:
+    """Why a model has no likelihood of this data, and the remedy; None if it has one.
+
+    Args:
+        terms: Its terms for any example.
+        measure: What its log-likelihood is for this data.
+        method: How it would be estimated.
+    """
+    if any(latent.prior is None for latent in terms.latents):
+        return "the model has no prior", "Train a model with one: recipe 'vae'."
+    if measure.kind == "none":
+        return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
+    if method == "importance" and not terms.bounded:
+        return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
+    if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
+        return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
+    if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
+        kinds = ", ".join(type(latent.prior).__name__ for latent in terms.latents)
+        return f"the prior has a bound, no exact density ({kinds})", "Use method 'prior', which only samples it."
+    return None
+
+
+def _are_codes(prior: Distribution | None) -> bool:
+    return isinstance(prior, CodeDistribution | OneHot | Bits)
+
+
+def _warnings(k: int, effective: float, unreliable: float | None, method: str, annealable: bool) -> Iterator[str]:
+    better = "more samples" + (", --method annealed" if annealable and method != "annealed" else "")
+    better += ", or a better posterior would lower it" if method == "importance" else " would lower it"
+    if k >= FEW and effective < min(FEW, k / 2):
+        yield f"about {effective:.1f} of {k} samples count: the nll is an upper bound and cannot be trusted; {better}"
+    if unreliable is not None and unreliable > MOST:
+        heavy = f"for {unreliable:.0%} of the examples a few samples carry the weight (Pareto k above {UNRELIABLE})"
+        yield f"{heavy}: the nll and its error cannot be trusted; {better}"

@@ -1,0 +1,187 @@
+r"""Where importance samples of one example come from, when its encoder's posterior is not good enough.
+
+Convention: a proposal has one batch dimension, the examples, ``(n,)``; a family is its free parameters, one row for
+each example, and what they make.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
+from torch.types import _size
+
+from ...distributions import FullGaussian, independent
+from ...models.latent import Marginal
+
+__all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_family", "widened"]
+
+Family = tuple[list[Tensor], Callable[[list[Tensor]], Distribution]]
+FULL = 64
+"""Largest latent that gets a full covariance: the factor has half the square of it entries, for each example."""
+MOMENTS = 100
+"""Samples that tell where a posterior lies."""
+
+
+class Mixture(Distribution):
+    r"""A few distributions, each with its share: :math:`\sum_j \pi_j q_j(z)`, to sample and to evaluate.
+
+    As a proposal its weights are :math:`p(x, z) / \sum_j \pi_j q_j(z)` whatever part z came from, at most
+    :math:`1 / \pi_j` of those of any part.
+
+    References:
+        Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg, 1995).
+        Safe and Effective Importance Sampling (Owen and Zhou, 2000).
+
+    Args:
+        parts: The distributions; the first has the whole batch shape, the others may lack it.
+        shares: :math:`\pi_j`, which sum to one.
+
+    Example:
+        >>> narrow, wide = (independent(Normal(torch.zeros(5, 2), s), 1) for s in (0.1, 1.0))
+        >>> Mixture([narrow, wide], [0.9, 0.1]).sample((100,)).shape
+        torch.Size([100, 5, 2])
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, parts: Sequence[Distribution], shares: Sequence[float]) -> None:
+        self.parts, self.shares = tuple(parts), tuple(shares)
+        super().__init__(parts[0].batch_shape, parts[0].event_shape, validate_args=False)
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        """Samples ``(k, *batch, *event)``; which part each comes from is drawn once for the whole batch."""
+        (k,) = sample_shape
+        chosen = torch.multinomial(torch.tensor(self.shares), k, replacement=True)
+        counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
+        drawn = [self._drawn(part, count) for part, count in zip(self.parts, counts, strict=True) if count]
+        return torch.cat(drawn)  # a part of which none are drawn is left out: not every flow can draw none
+
+    def _drawn(self, part: Distribution, count: int) -> Tensor:
+        missing = self.batch_shape[: len(self.batch_shape) - len(part.batch_shape)]
+        return part.sample((count, *missing))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        parts = [math.log(s) + part.log_prob(value) for part, s in zip(self.parts, self.shares, strict=True)]
+        return torch.stack(parts).logsumexp(0)
+
+
+def gaussian_family(q: Distribution) -> Family | None:
+    """Free parameters of a Gaussian for each example, from where it is, and what they make; None for other families.
+
+    Example:
+        >>> free, make = gaussian_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
+        >>> len(free), make(free).event_shape
+        (2, torch.Size([2]))
+    """
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal) and len(q.event_shape) == 1:
+        free = [q.base_dist.loc, q.base_dist.scale.log()]
+        return free, lambda p: independent(Normal(p[0], p[1].exp(), validate_args=False), 1)
+    if isinstance(q, MultivariateNormal):
+        factor = q.scale_tril.expand(*q.loc.shape, q.loc.shape[-1])
+        free = [q.loc, factor.tril(-1), torch.diagonal(factor, dim1=-2, dim2=-1).log()]
+        make = lambda p: FullGaussian(
+            p[0], scale_tril=p[1].tril(-1) + torch.diag_embed(p[2].exp()), validate_args=False
+        )
+        return free, make
+    return None
+
+
+def wide_family(q: Distribution) -> Family:
+    r"""Gaussians about where any posterior over vectors lies, in its units: :math:`\mu + \sigma (u + A \epsilon)`.
+
+    A is triangular, or diagonal for more than :data:`FULL` dimensions; it starts as the identity, and u as zero.
+
+    Example:
+        >>> free, make = wide_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
+        >>> make(free).batch_shape
+        torch.Size([5])
+    """
+    some = q.sample((MOMENTS,))
+    mean, std = some.mean(0), some.std(0).clamp(min=1e-6)
+    free = [torch.zeros_like(mean), torch.zeros_like(mean)]
+    if mean.shape[-1] > FULL:
+        return free, lambda p: independent(Normal(mean + std * p[0], std * p[1].exp(), validate_args=False), 1)
+
+    def make(p: list[Tensor]) -> Distribution:
+        factor = p[2].tril(-1) + torch.diag_embed(p[1].exp())
+        return FullGaussian(mean + std * p[0], scale_tril=std.unsqueeze(-1) * factor, validate_args=False)
+
+    return [*free, torch.zeros(*mean.shape, mean.shape[-1], dtype=mean.dtype, device=mean.device)], make
+
+
+def widened(q: Distribution, factor: float) -> Distribution:
+    """The same Gaussian with its standard deviations times a factor.
+
+    Example:
+        >>> q = widened(independent(Normal(torch.zeros(2), torch.ones(2)), 1), 1.5)
+        >>> q.stddev
+        tensor([1.5000, 1.5000])
+    """
+    if isinstance(q, MultivariateNormal):
+        return FullGaussian(q.loc, scale_tril=factor * q.scale_tril, validate_args=False)
+    return independent(Normal(q.mean, factor * q.stddev, validate_args=False), 1)
+
+
+def optimised(marginal: Marginal, x: Tensor, family: Family, steps: int, lr: float, draws: int) -> list[Tensor]:
+    """The free parameters of the best ELBO of each example, by Adam; the model's own get gradients unless frozen.
+
+    Args:
+        marginal: The model, given the examples' conditions.
+        x: Examples, ``(n, *shape)``.
+        family: Where to start, and what the parameters make.
+        steps: Steps of Adam.
+        lr: Its first learning rate; it falls to zero along a cosine.
+        draws: Samples of each example for a gradient.
+
+    Returns:
+        The parameters from which the family makes its best members.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> x = torch.zeros(5, 1, 8, 8)
+        >>> family = gaussian_family(model().posterior(x))
+        >>> [tuple(p.shape) for p in optimised(model(), x, family, steps=2, lr=0.1, draws=2)]
+        [(5, 2), (5, 2)]
+    """
+    start, make = family
+    with torch.enable_grad():
+        free = [p.detach().clone().requires_grad_() for p in start]
+        optimizer = torch.optim.Adam(free, lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            terms = marginal.terms(x, draws, posterior=make(free))
+            loss = -(terms.log_likelihood.mean(0) - terms.kl()).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return [p.detach() for p in free]
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within it no parameter wants a gradient; behind it those do that did.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with frozen(layer):
+        ...     print(layer.weight.requires_grad)
+        False
+    """
+    wanted = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for p in wanted:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in wanted:
+            p.requires_grad_(True)

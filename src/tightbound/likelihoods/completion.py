@@ -1,0 +1,137 @@
+r"""Structured output: the missing part of a picture given the rest, :math:`p(x_m \mid x_o)`.
+
+Convention: a condition ``c`` is a flattened picture with NaN where it is missing, ``(*batch, D)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from .. import checkpoint
+from ..distributions import Partial
+from ..options.data_spec import DataSpec
+from .base import Likelihood, Measure
+
+__all__ = ["CompletionLikelihood", "Filled", "Nothing", "Pretrained"]
+
+
+class CompletionLikelihood(nn.Module):
+    """A likelihood of the missing entries alone; what is observed is what it is.
+
+    Args:
+        complete: The likelihood of all entries given z and c.
+        missing: How many entries are missing.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(2, 4, (), condition_dim=8), (2,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> likelihood = CompletionLikelihood(inner, missing=3)
+        >>> seen = torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])
+        >>> likelihood(torch.zeros(1, 2), seen).mean[0, 0, 1, 0]
+        tensor(1., grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, complete: Likelihood, missing: int) -> None:
+        super().__init__()
+        self.complete, self.missing, self.shape = complete, missing, complete.shape
+        self.parameters_per_entry = complete.parameters_per_entry
+
+    def forward(self, z: Tensor, c: Tensor) -> Distribution:
+        return Partial(self.complete(z, c), c.unflatten(-1, self.shape))
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data: of the missing entries only."""
+        whole = self.complete.measure(data)
+        return Measure(
+            whole.kind,
+            f"{whole.note}; of the {self.missing} missing entries given the others",
+            whole.offset * self.missing / data.dimensions,
+            self.missing,
+        )
+
+
+class Nothing(nn.Module):
+    """Features of a condition for a part that needs none.
+
+    Example:
+        >>> Nothing()(torch.zeros(5, 3)).shape
+        torch.Size([5, 0])
+    """
+
+    def forward(self, c: Tensor) -> Tensor:
+        return c[:, :0]
+
+
+class Filled(nn.Module):
+    """A picture with a prediction where it is missing, and where that is: what a prior network sees.
+
+    Args:
+        prediction: A module from conditions ``(n, D)`` to the distribution of the picture; it learns nothing here.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> Filled(Pretrained(CompletionLikelihood(inner, 3)))(torch.full((5, 4), torch.nan)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, prediction: nn.Module) -> None:
+        super().__init__()
+        self.prediction = prediction
+
+    def forward(self, c: Tensor) -> Tensor:
+        with torch.no_grad():
+            filled = self.prediction(c).mean.flatten(1)
+        return torch.cat([filled.to(c.dtype), c.isnan().to(c.dtype)], dim=1)
+
+
+class Pretrained(nn.Module):
+    r"""The prediction of a network that was trained before, and is held fixed.
+
+    It takes over the weights before a new model's first step or at its first call, and never once it was given others:
+    a run that was trained has its own copy.
+
+    Args:
+        likelihood: :math:`p(x_m \mid x_o)` without a latent.
+        read: Gives the weights that it was trained to, by their names in ``likelihood``; None for those it has.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> Pretrained(CompletionLikelihood(inner, 3))(torch.full((5, 4), torch.nan)).mean.shape
+        torch.Size([5, 1, 2, 2])
+    """
+
+    def __init__(self, likelihood: nn.Module, read: Callable[[], Mapping[str, Tensor]] | None = None) -> None:
+        super().__init__()
+        self.likelihood, self.read = likelihood.requires_grad_(False), read
+
+    def forward(self, c: Tensor) -> Distribution:
+        self.take_over()
+        return self.likelihood(c[:, :0], c)
+
+    def take_over(self) -> None:
+        """Takes over the weights, unless it has them or others."""
+        if self.read is not None:
+            checkpoint.load_into(self.likelihood, self.read(), "The network that was trained before")
+            self.read = None
+
+    def initialise(self, x: Tensor) -> None:
+        """Takes over the weights; of the data it needs nothing."""
+        self.take_over()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **options: Any) -> None:
+        if any(name.startswith(prefix) for name in state_dict):
+            self.read = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,145 @@
+r"""A likelihood whose pixels depend on each other: as strong a decoder as one likes.
+
+.. math:: p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)
+
+Convention: pixels come row by row, from the left; values are in :math:`[0, 1]`, and log-densities in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from ..distributions import Bernoulli, CategoricalLevels, broadcast, embedded, independent, leading_shape
+from ..errors import UsageError
+from ..networks import PixelDecoder
+from ..options.data_spec import DataSpec
+from ..runtime.randomness import fixed_noise
+from .base import Measure
+
+__all__ = ["AutoregressiveLikelihood", "Pixels"]
+
+
+class AutoregressiveLikelihood(nn.Module):
+    r"""Pixels that depend on those before them and on z, :math:`p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)`.
+
+    A pixel has a Bernoulli with two levels, otherwise a free probability for every level; the channels of a pixel are
+    independent given the pixels before. The more the network explains by those, the less is left for z to tell.
+
+    References:
+        Variational Lossy Autoencoder (Chen et al., 2017).
+        PixelVAE: A Latent Variable Model for Natural Images (Gulrajani et al., 2017).
+
+    Args:
+        network: Parameters of every pixel from the image and z.
+        latent_dim: Size of one latent vector.
+        shape: Shape ``(channels, height, width)`` of one image.
+        levels: Number of levels.
+
+    Raises:
+        UsageError: If there are less than two levels.
+
+    Example:
+        >>> px = AutoregressiveLikelihood(PixelDecoder(2, (1, 8, 8)), 2, (1, 8, 8))(torch.zeros(3, 5, 2))
+        >>> px.log_prob(torch.ones(5, 1, 8, 8)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(self, network: PixelDecoder, latent_dim: int, shape: Sequence[int], levels: int = 2) -> None:
+        super().__init__()
+        self.embedding: nn.Module | None = None
+        if levels < 2:
+            raise UsageError("A pixel has at least two levels.", got=levels)
+        self.network, self.input_shape, self.shape, self.levels = network, (latent_dim,), tuple(shape), levels
+        widest = network.first.out_channels // shape[0]
+        self.parameters_per_entry = max(widest, 1 if levels == 2 else levels)  # numbers held for each entry
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        leading = leading_shape(z, self.input_shape)
+        features = embedded(self.embedding, c)
+        flat = None if features is None else broadcast(features, leading)
+        maps = self.network.maps(z.reshape(math.prod(leading), -1), flat)
+        return Pixels(self, maps, leading)
+
+    def conditional(self, features: Tensor) -> Any:
+        """What features ``(n, parameters * channels, height, width)`` say of every entry, ``(n, channels, ...)``."""
+        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        if self.levels == 2:
+            return Bernoulli(features)
+        return CategoricalLevels(features.unflatten(1, (self.levels, self.shape[0])).movedim(1, -1))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Lets the last bias start at the frequencies of the levels.
+
+        Args:
+            x: Some training examples, ``(n, *shape)``.
+        """
+        if self.levels == 2:
+            start = x.mean((0, 2, 3)).clamp(1e-3, 1 - 1e-3).logit()
+        else:
+            level = (x * (self.levels - 1)).round()
+            counts = torch.stack([(level == l).sum((0, 2, 3)) + 1 for l in range(self.levels)])
+            start = (counts / counts.sum(0)).log().flatten()
+        self.network.output_layer.bias.copy_(start)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data."""
+        if data.discrete and data.levels == self.levels:
+            return Measure("mass", f"probability of data with {self.levels} levels, pixel by pixel")
+        return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
+
+
+class Pixels(Distribution):
+    """The pixels of images given maps of z: their density in one pass, a draw in as many as there are pixels.
+
+    ``mean`` has no closed form: it is the mean of each pixel given the pixels before it of one draw, with fixed noise.
+
+    Args:
+        likelihood: Whose network gives a pixel's distribution.
+        maps: What it is shown of z, ``(n, maps, height, width)``.
+        batch_shape: Shape of these n.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def __init__(self, likelihood: AutoregressiveLikelihood, maps: Tensor, batch_shape: Sequence[int]) -> None:
+        self.likelihood, self.maps = likelihood, maps
+        super().__init__(torch.Size(batch_shape), torch.Size(likelihood.shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        x, each = value.expand(shape).reshape(-1, *self.event_shape), self.maps.shape[1:]
+        maps = self.maps.reshape(*self.batch_shape, *each).expand(*shape[:-3], *each).reshape(-1, *each)
+        features = self.likelihood.network.rows(x, maps)
+        return independent(self.likelihood.conditional(features), 3).log_prob(x).reshape(shape[:-3])
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        return self._ancestral(torch.Size(sample_shape))[0]
+
+    @property
+    def mean(self) -> Tensor:
+        with fixed_noise():
+            return self._ancestral(torch.Size())[1]
+
+    @torch.no_grad()
+    def _ancestral(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """A draw, and the mean of each of its pixels given those before it."""
+        network, maps = self.likelihood.network, self.maps.repeat(sample_shape.numel(), 1, 1, 1)
+        x = maps.new_zeros(len(maps), *self.event_shape)
+        mean = torch.zeros_like(x)
+        for i in range(x.shape[2]):
+            top = max(0, i - network.reach)
+            for j in range(x.shape[3]):
+                features = network.rows(x[:, :, top : i + 1], maps[:, :, top : i + 1])
+                pixel = self.likelihood.conditional(features[:, :, -1:, j : j + 1])
+                x[:, :, i : i + 1, j : j + 1], mean[:, :, i : i + 1, j : j + 1] = pixel.sample(), pixel.mean
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        return x.reshape(shape), mean.reshape(shape)

@@ -1,0 +1,127 @@
+"""What a model shows, as one picture: which parts stand side by side, and how large each is drawn.
+
+Of digits, mean and draw of p(x|z) stand side by side. A draw of a photograph is full of noise, as any draw must be that
+says of each pixel by itself how unsure it is; there the means are large, and the draws small below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ..conditions import PartCondition
+from ..data import DataSpec
+from ..models.latent import Marginal
+from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
+
+__all__ = ["WHY_SMALL", "photographic", "sheet", "told", "training_picture"]
+
+WHY_SMALL = "a draw adds the noise that the model cannot predict from z"
+MANY_LEVELS, DIGIT = 64, 32
+"""Levels from which on a picture is a photograph, if it has colours or a side longer than the second."""
+LARGE, SMALL = 128, 64
+"""Pixels of the sides of a photograph's mean and draw, about."""
+
+Parts = Mapping[str, Tensor]
+
+
+def photographic(spec: DataSpec | None) -> bool:
+    """Whether examples have so many levels and pixels that a draw shows more noise than picture.
+
+    Example:
+        >>> photographic(DataSpec("photos", (3, 64, 64), 256)), photographic(DataSpec("mnist", (1, 28, 28), 256))
+        (True, False)
+    """
+    if spec is None or not spec.image or (spec.levels is not None and spec.levels < MANY_LEVELS):
+        return False
+    return spec.shape[0] == 3 or max(spec.shape[1:]) > DIGIT
+
+
+def sheet(parts: Parts, spec: DataSpec | None, *, across: bool = False, columns: int | None = None) -> Image.Image:
+    """Images under their titles, one below the other or side by side; draws of photographs small below their means.
+
+    Args:
+        parts: Images ``(n, *shape)``, or ``(rows, columns, *shape)``, by title.
+        spec: Of the data.
+        across: Titles side by side.
+        columns: Images in a row; default: about a square.
+
+    Example:
+        >>> import torch
+        >>> sheet({"mean": torch.rand(4, 3, 64, 64)}, DataSpec("photos", (3, 64, 64), 256)).size[0] > 256
+        True
+    """
+    means, draws = _divided(parts, spec)
+    side = LARGE if photographic(spec) else 48
+    large = panels([(title, _rows(x, spec, columns, side)) for title, x in means.items()], across)
+    return _above(large, draws, spec, columns)
+
+
+def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
+    """Pictures under their titles, side by side, and what they were asked to be: above them if it is one, else below.
+
+    Args:
+        parts: Images ``(n, *shape)`` by title.
+        texts: One for each of the n.
+        spec: Of the data.
+
+    Example:
+        >>> import torch
+        >>> told({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
+        True
+    """
+    means, draws = _divided(parts, spec)
+    different = len(set(texts))
+    if different == 1:
+        side = LARGE if photographic(spec) else 64
+        large = panels([(title, _rows(x, spec, None, side)) for title, x in means.items()], across=True)
+        return panels([(texts[0], _above(large, draws, spec, None))])
+    columns = different if different < len(texts) and different <= 10 else None
+    cells = [(title, captioned(drawable(x, spec), texts, columns)) for title, x in means.items()]
+    return _above(panels(cells, across=columns is None or columns <= 5), draws, spec, columns)
+
+
+def training_picture(marginal: Marginal, x: Tensor, path: Path, spec: DataSpec | None = None) -> None:
+    """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
+    if isinstance(marginal.model.condition, PartCondition):
+        save_picture(sheet(completions(marginal.model, x, marginal.c, 6), spec, across=True), path)
+        return
+    parts = reconstructions(marginal, x)
+    if marginal.model.prior is not None:
+        parts |= {f"samples: {title}": images for title, images in samples(marginal, 2 * len(x)).items()}
+    save_picture(sheet(parts, spec, columns=len(x)), path)
+
+
+def _divided(parts: Parts, spec: DataSpec | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What is drawn large, and what small: draws, where there is a mean that shows what they are of."""
+    small = {title: x for title, x in parts.items() if "draw from" in title} if photographic(spec) else {}
+    if len(small) == len(parts):
+        return dict(parts), {}
+    return {title: x for title, x in parts.items() if title not in small}, small
+
+
+def _above(large: Image.Image, draws: Parts, spec: DataSpec | None, columns: int | None) -> Image.Image:
+    if not draws:
+        return large
+    titles = [f"{title}: {WHY_SMALL}" if i == 0 else title for i, title in enumerate(draws)]
+    small = panels([(title, _small(x, spec, columns)) for title, x in zip(titles, draws.values(), strict=True)])
+    both = Image.new("RGB", (max(large.width, small.width), large.height + small.height), "white")
+    both.paste(large)
+    both.paste(small, (0, large.height))
+    return both
+
+
+def _rows(x: Tensor, spec: DataSpec | None, columns: int | None, side: int) -> Image.Image:
+    images = drawable(x, spec)
+    if images.dim() == 5:
+        return grid(images.flatten(0, 1), images.shape[1], side)
+    return grid(images, columns, side)
+
+
+def _small(x: Tensor, spec: DataSpec | None, columns: int | None) -> Image.Image:
+    """Of large images every so many pixels: an average of them would hide the noise."""
+    step = max(1, round(max(x.shape[-2:]) / SMALL))
+    return _rows(x[..., ::step, ::step], spec, columns, SMALL)

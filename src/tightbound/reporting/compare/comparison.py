@@ -1,0 +1,387 @@
+r"""Runs side by side: the same examples, the same noise, and differences with paired errors.
+
+Convention: a difference is the first run's value minus another's, over the same n examples,
+
+.. math:: \bar d = \frac{1}{n} \sum_i (a_i - b_i), \qquad \text{standard error} \; s_d / \sqrt{n};
+
+what makes an example hard for both runs cancels, so that it is known far better than either value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import runs as run_folders
+from ...data import Data, Split
+from ...errors import UsageError
+from ...evaluation import Estimate, LikelihoodEstimate, per_example
+from ...evaluation.collapse.decomposition import spread
+from ...evaluation.latents.positions import active_units
+from ...evaluation.log_likelihood.methods import refusal
+from ...evaluation.passes import over, terms_of_the_first
+from ...likelihoods import measure_of
+from ...models.latent import LatentVariableModel
+from ...runs import RunConfig, RunFolder, options_of
+from ...runtime.randomness import fixed_noise
+from ...spec import to_json
+from ...training.device import find_device
+from ...views.latents import reconstruction_error
+from ..command import changed
+
+__all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
+
+IGNORED = ("device", "log_every", "save_every", "pictures")
+"""Options that change nothing in what a model becomes."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run and what was measured of it; a value is None where its model does not define it.
+
+    Args:
+        run: The folder.
+        label: A short name of it.
+        recipe: Name of the recipe.
+        options: Those that are not alike in all runs.
+        data: What it was trained on.
+        steps: Training steps.
+        parameters: Numbers that were learned.
+        nll: Negative log-likelihood, nats per example: of the data, or a density where ``measure`` says so.
+        bits_per_dim: The same in bits per dimension, where the model gives a probability of discrete data.
+        elbo: Evidence lower bound, nats.
+        reconstruction: Expected log-likelihood under the posterior, nats.
+        kl: KL of posterior and prior, nats.
+        squared_error: Of the reconstruction, summed over an example.
+        active_units: Latent dimensions whose posterior mean varies by more than 0.01, or positions of codes that tell
+            more than 0.1 nats of the data.
+        dimensions: Entries of the latent, or positions.
+        measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``.
+        trusted: Whether nothing speaks against ``nll``.
+        notes: What a reader must know of these numbers.
+        folder: The run.
+        model: Its model, in evaluation mode.
+        test: The examples as it sees them.
+        per_example: ``nll`` and ``elbo`` where they are defined, and ``squared_error``, each ``(n,)``.
+        codes: Posterior means, ``(n, dimensions)``.
+    """
+
+    run: str
+    label: str
+    recipe: str
+    options: dict[str, Any]
+    data: str
+    steps: int
+    parameters: int
+    nll: Estimate | None
+    bits_per_dim: Estimate | None
+    elbo: Estimate | None
+    reconstruction: Estimate
+    kl: Estimate | None
+    squared_error: Estimate
+    active_units: int
+    dimensions: int
+    measure: str
+    trusted: bool | None
+    notes: tuple[str, ...]
+    folder: RunFolder = field(repr=False, compare=False)
+    model: LatentVariableModel = field(repr=False, compare=False)
+    test: Split = field(repr=False, compare=False)
+    per_example: dict[str, Tensor] = field(repr=False, compare=False)
+    codes: Tensor = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first run's values minus another's, with paired standard errors; below 0, the first run's are lower.
+
+    Args:
+        run: The first run.
+        other: The other.
+        nll: Of the negative log-likelihoods, nats per example.
+        elbo: Of the ELBOs, nats per example.
+        squared_error: Of the reconstructions.
+        reason: Why one of them is missing; empty if none is.
+    """
+
+    run: str
+    other: str
+    nll: Estimate | None
+    elbo: Estimate | None
+    squared_error: Estimate | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Args:
+        runs: Every run.
+        differences: Of the first run from each other.
+        split: Which split the examples are of.
+        n: Examples.
+        k: Importance samples of each.
+        seed: Seed of all noise.
+    """
+
+    runs: tuple[ComparedRun, ...]
+    differences: tuple[Difference, ...]
+    split: str
+    n: int
+    k: int
+    seed: int
+
+    def json(self) -> dict[str, Any]:
+        """As ``tightbound compare --json`` prints it."""
+        found = {"split": self.split, "n": self.n, "k": self.k, "seed": self.seed}
+        return found | {
+            "runs": [_plain(run) for run in self.runs],
+            "differences": [_plain(difference) for difference in self.differences],
+        }
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    data: Data | str | Path | None = None,
+    split: str | None = None,
+    k: int = 200,
+    limit: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Comparison:
+    """Measures runs on the same examples with the same noise.
+
+    A difference is left out, with the reason, where two values are no numbers of one kind: a density and a
+    probability, or grey levels and their binarisation.
+
+    Args:
+        runs: At least two run folders.
+        data: Other data than the runs' own.
+        split: Which part of the data; default: the test split, or all of other data.
+        k: Importance samples of each example.
+        limit: At most so many examples, at even distances; default: all.
+        device: Where to compute.
+        seed: Seed of all noise.
+
+    Raises:
+        CheckpointError: If a folder holds no complete run.
+        DataError: If the data of a run cannot be loaded.
+        UsageError: If there are fewer than two runs, or they were trained on different data.
+
+    Example:
+        >>> import tempfile, tightbound as tb
+        >>> data, folders = tb.load_data("digits"), [tempfile.mkdtemp() for _ in range(2)]
+        >>> for folder, beta in zip(folders, (1.0, 4.0)):
+        ...     _ = tb.train(tb.recipes.VAE(latent_dim=2, beta=beta).build(data.spec), data, steps=3, out=folder)
+        >>> found = compare(folders, k=2, limit=50)
+        >>> [run.options for run in found.runs], found.differences[0].nll is not None
+        ([{'beta': 1.0}, {'beta': 4.0}], True)
+    """
+    _check_count(runs, limit)
+    folders = [RunFolder(Path(run)) for run in runs]
+    configs = [folder.config() for folder in folders]
+    loaded = _loaded(folders, data)
+    tests = [each.split(split or each.default) for each in loaded]
+    for folder, test in zip(folders[1:], tests[1:], strict=True):
+        _check_same(folders[0], tests[0], folder, test)
+    tests = tests if limit is None else [spread(test, limit) for test in tests]
+    labels, options, place = _labels(folders), _options(configs), find_device(device)
+    found = []
+    for i, folder in enumerate(folders):
+        with fixed_noise():  # building a model draws initial weights
+            model = run_folders.load(folder.path).to(place)
+        numbers = _numbers(model, tests[i].to(place), k, seed)
+        parts = {"label": labels[i], "options": options[i], "model": model, "test": tests[i].to(place)}
+        numbers["notes"] = (*loaded[i].said, *numbers["notes"])
+        found.append(ComparedRun(**_identity(folder, configs[i], model), **parts, **numbers))
+    differences = tuple(_difference(found[0], other) for other in found[1:])
+    return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
+
+
+def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
+    """The data of each run; other data divided alike for all where one of them has learned from it."""
+    loaded = [run_folders.load_run_data(folder.path, data) for folder in folders]
+    if data is None or all(each.new for each in loaded):
+        return loaded
+    return [run_folders.load_run_data(folder.path, data, divide=True) for folder in folders]
+
+
+def _plain(found: ComparedRun | Difference) -> dict[str, Any]:
+    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.compare}
+    return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+
+
+def _check_count(runs: Sequence[str | Path], limit: int | None) -> None:
+    if isinstance(runs, str | Path) or len(runs) < 2:
+        raise UsageError(
+            "A comparison needs two runs.",
+            got=runs if isinstance(runs, str | Path) else [str(run) for run in runs],
+            remedy="For a single one: tightbound report RUN",
+        )
+    if limit is not None and limit < 1:
+        raise UsageError("--limit must be at least 1.", got=limit)
+
+
+# -- the same examples ----------------------------------------------------------------------------------------------
+
+
+def _check_same(first_run: RunFolder, first: Split, other_run: RunFolder, other: Split) -> None:
+    if not _same(first, other):
+        raise UsageError(
+            "These runs have different examples, so no number of one can be held against one of the other.",
+            got=f"{first_run.path}: {first!r}; {other_run.path}: {other!r}",
+            expected="the same examples",
+            remedy="Compare runs of one data set and split, or measure all on other data: --data DATA",
+        )
+
+
+def _same(a: Split, b: Split) -> bool:
+    """Whether two splits hold the same values, whatever is then done with them."""
+    if len(a) != len(b) or a.spec.shape != b.spec.shape:
+        return False
+    if a.values is b.values and a.rows is b.rows:
+        return True
+    pairs = zip(_stored(a).batches(500), _stored(b).batches(500), strict=True)
+    return all(torch.equal(x.x, y.x) for x, y in pairs)
+
+
+def _stored(split: Split) -> Split:
+    plain = dataclasses.replace(split.transform.still, binarize="none", dequantize=False, location=(), scale=())
+    return dataclasses.replace(split, transform=plain)
+
+
+# -- what differs ---------------------------------------------------------------------------------------------------
+
+
+def _labels(folders: Sequence[RunFolder]) -> list[str]:
+    """The folders' names; where two are alike, their paths."""
+    names = [folder.path.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [folder.path.as_posix() for folder in folders]
+
+
+def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Of each run the options that are not alike in all: one that a recipe lacks counts where another changed it.
+
+    Those of a first stage go by the names that they have in a run of their own.
+    """
+    values, chosen = [], []
+    for config in configs:
+        parts = [part for part in (config.recipe, config.data, config.training) if part is not None]
+        values.append(_named(options_of(part) for part in parts))
+        chosen.append(_named(options_of(part, changed) for part in parts))
+    names = dict.fromkeys(name for options in values for name in options if name.split(".")[-1] not in IGNORED)
+    told = [name for name in names if _differs(name, values, chosen)]
+    return [{name: options[name] for name in told if name in options} for options in values]
+
+
+def _named(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {name.removeprefix("first."): value for part in parts for name, value in part.items()}
+
+
+def _differs(name: str, values: list[dict[str, Any]], chosen: list[dict[str, Any]]) -> bool:
+    there = [options[name] for options in values if name in options]
+    unlike = any(value != there[0] for value in there)
+    return unlike or (len(there) < len(values) and any(name in different for different in chosen))
+
+
+# -- what is measured -----------------------------------------------------------------------------------------------
+
+
+def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) -> dict[str, Any]:
+    """What is known of a run without any example."""
+    return {
+        "folder": folder,
+        "run": folder.path.as_posix(),
+        "recipe": "put together by hand" if config.recipe is None else to_json(config.recipe)["kind"],
+        "data": config.data_spec.name,
+        "steps": max((record["step"] for record in folder.records()), default=0),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict[str, Any]:
+    """What one pass over the examples tells of a model."""
+    measure, terms = measure_of(model.likelihood, test.spec), terms_of_the_first(model, test)
+    samples, reason = k if terms.bounded else min(k, 1), refusal(terms, measure, "importance")
+    values = over(model, test, samples, lambda model, x, c: per_example(model, x, samples, c), seed=seed)
+    each, codes = {"squared_error": reconstruction_error(model, test, seed=seed)}, values["posterior_mean"]
+    numbers: dict[str, Any] = dict.fromkeys(("nll", "bits_per_dim", "elbo", "kl", "trusted"))
+    numbers["notes"] = () if reason is None else reason[:1]
+    kls = [value.double().sum(1) for name, value in values.items() if name.startswith("kl/")]
+    if kls:
+        kl = torch.stack(kls).sum(0)
+        each["elbo"] = values["reconstruction"].double() - kl - measure.offset
+        numbers |= {"kl": Estimate.of(kl), "elbo": Estimate.of(each["elbo"])}
+    if reason is None:
+        found = LikelihoodEstimate.of(values, measure, test, samples, "importance")
+        each["nll"] = measure.offset - found.log_marginal.double()
+        numbers |= {
+            "nll": found.nll,
+            "bits_per_dim": found.bits_per_dim,
+            "trusted": found.trusted,
+            "notes": found.notes,
+        }
+    active, dimensions = active_units(model.posterior, codes)
+    return numbers | {
+        "reconstruction": Estimate.of(values["reconstruction"], offset=-measure.offset),
+        "squared_error": Estimate.of(each["squared_error"]),
+        "active_units": active,
+        "dimensions": dimensions,
+        "measure": measure.kind if kls or reason is None else "none",
+        "per_example": each,
+        "codes": codes,
+    }
+
+
+# -- differences ----------------------------------------------------------------------------------------------------
+
+
+def _difference(a: ComparedRun, b: ComparedRun) -> Difference:
+    nats, pixels = _unlike_nats(a, b), _unlike_values(a, b)
+    missing = [] if nats else [f"no NLL of {run.label}: {run.notes[0]}" for run in (a, b) if run.nll is None]
+    return Difference(
+        run=a.run,
+        other=b.run,
+        nll=None if nats else _paired(a, b, "nll"),
+        elbo=None if nats else _paired(a, b, "elbo"),
+        squared_error=None if pixels else _paired(a, b, "squared_error"),
+        reason="; ".join([*dict.fromkeys(filter(None, (nats, pixels))), *missing]),
+    )
+
+
+def _unlike_nats(a: ComparedRun, b: ComparedRun) -> str:
+    """Why log-likelihoods of two models are no numbers of one kind; empty if they are."""
+    if (a.test.spec.levels, a.test.transform.binarize) != (b.test.spec.levels, b.test.transform.binarize):
+        return _UNLIKE
+    kinds = [{"bound": "mass"}.get(run.measure, run.measure) for run in (a, b)]
+    if kinds[0] != kinds[1]:
+        if "none" in kinds:
+            run = (a, b)[kinds.index("none")]
+            return f"{run.label} has no likelihood of this data: {run.notes[0]}"
+        words = {"mass": "a probability", "density": "a density"}
+        told = " and ".join(f"{words[kind]} ({run.label})" for kind, run in zip(kinds, (a, b), strict=True))
+        return f"{told} are no numbers of one kind"
+    return _unlike_values(a, b) if kinds[0] != "mass" else ""
+
+
+def _unlike_values(a: ComparedRun, b: ComparedRun) -> str:
+    """Why the numbers that two models see of an example differ; empty if they do not."""
+    seen = [(run.test.spec.levels, run.test.transform.binarize, run.test.spec.dequantized) for run in (a, b)]
+    return _UNLIKE if seen[0] != seen[1] else ""
+
+
+_UNLIKE = "the runs see other values: of other levels, binarised or dequantised"
+
+
+def _paired(a: ComparedRun, b: ComparedRun, name: str) -> Estimate | None:
+    if name not in a.per_example or name not in b.per_example:
+        return None
+    return Estimate.of(a.per_example[name] - b.per_example[name])

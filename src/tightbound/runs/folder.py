@@ -1,0 +1,480 @@
+"""A run folder: what a training leaves behind, and all that rebuilds the model.
+
+config.json            recipe, data, training: everything needed to rebuild
+model.safetensors      the selected weights
+metrics.jsonl          one line per reading
+checkpoints/           last and best, both resumable
+lock                   held by the training that writes the folder
+samples/               pictures made while training
+evaluation.json        what `tightbound evaluate` found
+evaluation.safetensors the negative log-likelihood of each example, of which evaluation.json tells the mean
+diagnosis.json         what `tightbound diagnose` found
+latents.safetensors    the encoded latents that a second stage learns from
+report.html            what `tightbound report` wrote
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import checkpoint
+from ..data import DataOptions, DataSpec
+from ..errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError, reading
+from ..options.training import TrainingOptions
+from ..recipes import Recipe
+from ..runtime.budget import within_stored
+from ..spec import from_json, register, to_json
+from .readings import is_diagnosis, is_evaluation, number, per_example, recorded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Data
+    from ..models.latent import LatentVariableModel
+
+__all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]
+
+MOST_ENTRIES = 2**30
+"""No example has more."""
+
+
+@register("run")
+@dataclass(frozen=True)
+class RunConfig:
+    """Content of ``config.json``.
+
+    Args:
+        data_spec: What the model was built for.
+        training: How it was trained.
+        recipe: What it was built from; None for a model put together by hand.
+        data: Where the data came from; None for arrays handed over in Python.
+        tightbound: Version of the package that wrote it.
+        fingerprint: Of the data, as :attr:`tightbound.data.Data.fingerprint` tells it; empty in runs of old versions.
+    """
+
+    data_spec: DataSpec
+    training: TrainingOptions
+    recipe: Recipe | None = None
+    data: DataOptions | None = None
+    tightbound: str = ""
+    fingerprint: str = ""
+
+
+def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = lambda spec: vars(spec)) -> dict[str, Any]:
+    """The options of a dataclass by their names, and of the dataclasses in it by dotted names.
+
+    Args:
+        spec: The dataclass.
+        of: Which fields of one count.
+
+    Example:
+        >>> from tightbound.recipes import VAE, TwoStage
+        >>> options_of(TwoStage(VAE(latent_dim=2)))["first.latent_dim"]
+        2
+    """
+    found: dict[str, Any] = {}
+    for name, value in of(spec).items():
+        inner = options_of(value, of) if dataclasses.is_dataclass(value) else None
+        found |= {name: value} if inner is None else {f"{name}.{key}": each for key, each in inner.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths in a run folder.
+
+    Example:
+        >>> RunFolder(Path("runs/demo")).weights.as_posix()
+        'runs/demo/model.safetensors'
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors could not open it
+            raise UsageError("A run folder has a name in UTF-8.", got=repr(self.path), remedy="Rename the folder.")
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def examples(self) -> Path:
+        return self.path / "evaluation.safetensors"
+
+    @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def checkpoint(self, which: str) -> Path:
+        """The ``last`` or ``best`` resumable state."""
+        return self.path / "checkpoints" / f"{which}.safetensors"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training has left something here that a new one would lose."""
+        states = (self.checkpoint(which) for which in ("last", "best"))
+        return any(path.exists() for path in (*states, self.weights, self.metrics))
+
+    def owns(self, path: Path) -> bool:
+        """Whether a path is one of the files that make up this run, there or not; pictures are not.
+
+        Example:
+            >>> RunFolder(Path("runs/demo")).owns(Path("runs/demo/checkpoints/last.safetensors"))
+            True
+        """
+        own, path = self.path.resolve(), path.resolve()
+        named = {own / name for name in _NAMES}
+        return path in named or own / "checkpoints" in path.parents or own / "tensorboard" in path.parents
+
+    def clear_leftovers(self) -> None:
+        """Removes what killed processes had begun to write."""
+        for folder in (self.path, self.path / "checkpoints", self.samples):
+            checkpoint.clear_leftovers(folder)
+
+    def way_on(self) -> str:
+        """The command that goes on with the training of this run."""
+        config = self.config()
+        if config.recipe is None or config.data is None or not config.data.data:
+            return "train(..., resume=True) in Python, with the same model and data"
+        if not config.recipe.by_itself:
+            return f"tightbound fit-prior FIRST --resume --out {self.path}, with the same options"
+        return f"tightbound train --resume --out {self.path}"
+
+    def config(self) -> RunConfig:
+        """What ``config.json`` says.
+
+        Raises:
+            CheckpointError: If there is no run in the folder, or its config cannot be read.
+        """
+        if not self.config_file.is_file():
+            problem = "has no config.json" if self.path.is_dir() else "does not exist"
+            raise CheckpointError(
+                f"There is no run in {self.path}: it {problem}.",
+                expected="a folder that `tightbound train` wrote",
+                remedy="Check the path, or train one: tightbound train vae --out " + str(self.path),
+            )
+        values = checkpoint.read_json(self.config_file)
+        with _describing(self.config_file):
+            config = from_json(values, RunConfig)
+            _check_spec(config.data_spec)
+            return config
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes ``config.json``."""
+        checkpoint.write_json(self.config_file, to_json(config))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every reading in ``metrics.jsonl``: the lines that tell their step and split."""
+        if not self.metrics.is_file():
+            return []
+        text = self.metrics.read_text(encoding="utf8", errors="replace")
+        return [record for line in text.splitlines() if (record := recorded(line)) is not None]
+
+    def write_evaluation(self, found: dict[str, Any], weights: str, nlls: Tensor | None = None) -> None:
+        """Writes ``evaluation.json`` and ``evaluation.safetensors``, and into both which weights they are of.
+
+        Args:
+            found: What ``Evaluation.json()`` gives, of the whole test split of the run's own data. Where it holds a
+                number that is not finite, which JSON cannot hold, no file is left.
+            weights: The digest of the weights that were evaluated: what :attr:`loaded_weights` of the model says.
+            nlls: The negative log-likelihood of each example, nats, ``(n,)``; None leaves no file of them.
+
+        Raises:
+            CheckpointError: If the run has other weights now, or none, or the file cannot be written.
+        """
+        self._require_weights(weights)
+        try:
+            checkpoint.write_json(self.evaluation, {**found, "weights": weights})
+        except ValueError:
+            self.evaluation.unlink(missing_ok=True)
+            nlls = None
+        if nlls is not None:
+            checkpoint.write(self.examples, {"nll": nlls, "weights": weights})
+            return
+        with checkpoint.writing(self.examples):
+            self.examples.unlink(missing_ok=True)
+
+    def read_evaluation(self) -> dict[str, Any] | None:
+        """What ``evaluation.json`` says; None if it is missing, damaged, or of other weights than there are now."""
+        if not (self.evaluation.is_file() and self.weights.is_file()):
+            return None
+        return self._read_of_weights(self.evaluation, is_evaluation)
+
+    def read_diagnosis(self) -> dict[str, Any] | None:
+        """What ``diagnosis.json`` says; None as :meth:`read_evaluation`."""
+        if not (self.diagnosis.is_file() and self.weights.is_file()):
+            return None
+        return self._read_of_weights(self.diagnosis, is_diagnosis)
+
+    def damaged(self) -> list[str]:
+        """Names of the files of what was found that are there and do not hold it, whatever weights it is of."""
+        kinds = ((self.evaluation, is_evaluation), (self.diagnosis, is_diagnosis))
+        return [path.name for path, sound in kinds if path.is_file() and not _holds(path, sound)]
+
+    def _read_of_weights(self, path: Path, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        try:
+            found, weights = checkpoint.read_json(path), self._digest()
+        except CheckpointError:
+            return None
+        return found if sound(found) and found.get("weights") == weights else None
+
+    def read_nlls(self, found: dict[str, Any]) -> Tensor | None:
+        """The negative log-likelihood of each example, nats, ``(n,)``, of which an evaluation tells the mean.
+
+        Args:
+            found: What :meth:`read_evaluation` gave.
+
+        Returns:
+            None where the file is missing, damaged, or of another evaluation.
+        """
+        return per_example(self.examples, found) if self.examples.is_file() else None
+
+    def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
+        """Writes ``diagnosis.json``, and into it which weights it is of.
+
+        Args:
+            found: What ``Diagnosis.json()`` gives, of the test split of the run's own data.
+            weights: The digest of the weights that were diagnosed.
+
+        Raises:
+            CheckpointError: As :meth:`write_evaluation`.
+        """
+        self._require_weights(weights)
+        checkpoint.write_json(self.diagnosis, {**found, "weights": weights})
+
+    def _require_weights(self, weights: str) -> None:
+        """Refuses to keep what was measured of weights that a training has replaced meanwhile."""
+        if (now := self._digest()) != weights:
+            raise CheckpointError(
+                f"The weights of {self.path} are no longer those that were measured.",
+                got=f"digest {now}",
+                expected=f"digest {weights}",
+                remedy="Measure again once its training has ended.",
+            )
+
+    def _digest(self) -> str:
+        return checkpoint.read_with_digest(self.weights)[1]
+
+
+_NAMES = (
+    *("config.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "diagnosis.json", "report.html"),
+    *("evaluation.safetensors", "latents.safetensors", "lock"),
+)
+
+
+def _check_spec(spec: DataSpec) -> None:
+    levels = spec.levels is None or 2 <= spec.levels <= 256
+    if not (levels and spec.shape and min(spec.shape) > 0 and math.prod(spec.shape) <= MOST_ENTRIES):
+        raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
+    numbers = (*spec.location, *spec.scale, spec.low, spec.high)
+    sizes = len(spec.location) == len(spec.scale) in (0, 1, spec.shape[0])
+    if not (sizes and all(map(math.isfinite, numbers)) and min(spec.scale, default=1.0) > 0 and spec.low < spec.high):
+        raise CheckpointError(
+            "There is no such location and scale of data.",
+            got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
+            expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
+        )
+
+
+def _holds(path: Path, sound: Callable[[dict[str, Any]], bool]) -> bool:
+    try:
+        return sound(checkpoint.read_json(path))
+    except CheckpointError:
+        return False
+
+
+@contextmanager
+def _describing(path: Path) -> Generator[None]:
+    """Makes any problem one of a config's file."""
+    try:
+        with reading(path, CheckpointError):
+            yield
+    except TightboundError as told:
+        raise CheckpointError(
+            f"{path} does not describe a run. {told.message}",
+            got=told.got,
+            expected=told.expected,
+            remedy=told.remedy or "Use the config.json that `tightbound train` wrote.",
+        ) from told
+
+
+def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVariableModel:
+    """The model of a run, ready to use.
+
+    Args:
+        run: The run folder.
+        model: For a model put together by hand: one of the same parts, which gets the weights.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If the folder holds no complete run, or a weight is not a number.
+
+    Example:
+        >>> load("no/such/run")
+        Traceback (most recent call last):
+        tightbound.errors.CheckpointError: There is no run in no/such/run: it does not exist.
+          expected: a folder that `tightbound train` wrote
+          remedy:   Check the path, or train one: tightbound train vae --out no/such/run
+    """
+    folder = RunFolder(Path(run))
+    config = folder.config()
+    if not folder.weights.is_file():
+        raise CheckpointError(
+            f"{folder.path} has no model.safetensors: its training has not got that far.",
+            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
+        )
+    if model is None:
+        if config.recipe is None:
+            raise CheckpointError(
+                "This run's model was put together by hand, so its parts are not in the folder.",
+                remedy="Build the same model and call load(run, model).",
+            )
+        model = _built(folder, config.recipe, config.data_spec)
+    tensors, model.loaded_weights = checkpoint.read_with_digest(folder.weights)
+    checkpoint.load_into(model, tensors, folder.weights)
+    checkpoint.check_finite(model)
+    model.starts_from_data = False
+    return model.eval()
+
+
+def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> LatentVariableModel:
+    with within_stored(folder.weights), _describing(folder.config_file):
+        return recipe.build(spec)
+
+
+def load_run_data(run: str | Path, source: Data | str | Path | None = None, *, divide: bool = False) -> Data:
+    """The data of a run, or other data seen through the same options, checked to fit its model.
+
+    Args:
+        run: The run folder.
+        source: Other data: a name, folder, archive, picture or array, or what was loaded already; default: the run's
+            own, which must be what the run was trained on.
+        divide: Whether splits are held out of other data too, to learn from it; else all of it is one split, or those
+            that it comes in, unless it is what the run was trained on, in another place.
+
+    Raises:
+        CheckpointError: If there is no run in the folder.
+        DataError: If the data cannot be loaded.
+        UsageError: If the run was trained on arrays handed over in Python and no source is given, the run's own data
+            has changed since, or the source does not fit the model.
+    """
+    from ..data import Data
+
+    config = RunFolder(Path(run)).config()
+    if isinstance(source, Data):
+        data = source
+    else:
+        data = _own_data(config) if source is None else _other_data(config, str(source), divide)
+    data = data.scaled_as(config.data_spec)
+    _check_fits(config.data_spec, data.spec)
+    return data
+
+
+def _own_data(config: RunConfig) -> Data:
+    from ..data import load_data
+
+    if config.data is None or not config.data.data:
+        raise UsageError(
+            "This run was trained on arrays that were handed over in Python.",
+            got="no data",
+            remedy="Name the data: --data DATA at the command line; in Python: data=Data.from_arrays(...).",
+        )
+    try:
+        data = load_data(config.data)
+    except (DataError, UnknownName) as error:
+        raise DataError(
+            f"The data of this run cannot be loaded. {error.message}",
+            got=config.data.data,
+            expected="the data that the run was trained on",
+            remedy="Say where it is now: --data DATA at the command line, data= in Python.",
+        ) from error
+    if config.fingerprint and config.fingerprint != data.fingerprint:
+        raise _changed(config, data)
+    return data
+
+
+def _changed(config: RunConfig, data: Data) -> UsageError:
+    now, then = _counts(data.fingerprint), _counts(config.fingerprint)
+    return UsageError(
+        "The data of this run has changed since it was trained, and its test examples with it.",
+        got=f"{now}, {'of other values' if now == then else 'divided anew'}, in {data.options.data!r}",
+        expected=then,
+        remedy=f"Put back what was there, or name it to use what is there now: --data {data.options.data}",
+    )
+
+
+def _counts(fingerprint: str) -> str:
+    counts = zip(("training", "validation", "test"), fingerprint.split("-"), strict=False)
+    return f"{', '.join(f'{count} {name}' for name, count in counts)} examples"
+
+
+def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
+    from ..data.load import load_data, load_for_learned
+    from ..data.sources.tables import TABLES
+
+    options = config.data or DataOptions()
+    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
+    options = dataclasses.replace(options, data=source, label=label, standardize="none")
+    if divide:
+        asked = config.data.standardize if config.data else "auto"
+        found = load_data(options)
+        return dataclasses.replace(found, options=dataclasses.replace(found.options, standardize=asked))
+    found = load_for_learned(options, config.data_spec, config.fingerprint)
+    if found.new and config.data is not None and found.options.data == config.data.data:
+        said = "this is where the run's own data was, which has changed: what the model was trained on may be in it"
+        return dataclasses.replace(found, said=(*found.said, said))
+    return found
+
+
+def _check_fits(model: DataSpec, data: DataSpec) -> None:
+    def kind(spec: DataSpec) -> str:
+        values = "continuous" if spec.levels is None else f"{spec.levels} levels"
+        return f"examples of shape {spec.shape}, {values}{', dequantized' if spec.dequantized else ''}"
+
+    if kind(model) != kind(data):
+        raise UsageError(
+            "This data does not fit the run's model.",
+            got=f"{data.name!r}: {kind(data)}",
+            expected=kind(model),
+            remedy=_fitting(model, data),
+        )
+
+
+def _fitting(model: DataSpec, data: DataSpec) -> str:
+    """What to do with data that does not fit."""
+    if model.image and data.image and model.shape[0] == data.shape[0] and model.shape != data.shape:
+        height, width = model.shape[1:]
+        return f"Resize the pictures to {width} x {height} (width x height) first, or train a model on this data."
+    if model.shape == data.shape and None in (model.levels, data.levels):
+        kind = "floats" if model.levels is None else f"whole numbers 0 ... {model.levels - 1} (uint8)"
+        return f"Save it as {kind}, in the range of the run's own data, or train a model on this data."
+    return "Give data of the same kind with the same options, or train a model on this data."

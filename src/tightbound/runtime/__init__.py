@@ -1,0 +1,1 @@
+"""The process that models run in: its memory, its noise, its progress, its processor."""

@@ -1,0 +1,142 @@
+"""What a build may ask for: every size is known, and refused, before its memory is taken."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..checkpoint import stored_shapes
+from ..errors import CheckpointError, TightboundError, UsageError
+
+__all__ = ["budget", "within_memory", "within_stored"]
+
+SLACK = 2**22
+"""Entries that anything may have: masks, tables, and what is worked out on the way."""
+CALLS = 20
+"""Operations that building one tensor takes; the most that any recipe was seen to take is 6."""
+MOST_TENSORS = 2_500
+"""Of a new model."""
+
+
+@contextmanager
+def budget(entries: int, tensors: int, refusal: Callable[[str], TightboundError]) -> Generator[None]:
+    """Within it, what torch makes is bounded: each operation is tried on tensors without content first.
+
+    Args:
+        entries: Entries of all tensors that are wanted in the end.
+        tensors: How many tensors that are.
+        refusal: The error, from what was asked for.
+
+    Raises:
+        TightboundError: The refusal, where a tensor or all new ones together have more than twice as many entries, or
+            where there is no end to making them.
+
+    Example:
+        >>> from tightbound.errors import UsageError
+        >>> with budget(100, 1, lambda got: UsageError("That is too large.", got=got)):
+        ...     torch.zeros(10**6, 10**6)
+        Traceback (most recent call last):
+        tightbound.errors.UsageError: That is too large.
+          got:      1,000,000,000,000 entries
+    """
+    with _Bounded(2 * entries + SLACK, CALLS * (tensors + 50), refusal):
+        yield
+
+
+@contextmanager
+def within_stored(path: Path) -> Generator[None]:
+    """Refuses to build what is larger than the tensors in a file that it shall get its weights from.
+
+    Args:
+        path: The weights, or a checkpoint; only its head is read.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or more is asked for.
+    """
+    shapes = stored_shapes(path).values()
+    entries = sum(map(math.prod, shapes))
+
+    def refusal(got: str) -> CheckpointError:
+        told = f"the {entries:,} entries in {path.name}"
+        return CheckpointError("It describes a larger model than there are weights.", got=got, expected=told)
+
+    with budget(entries, len(shapes), refusal):
+        yield
+
+
+@contextmanager
+def within_memory() -> Generator[None]:
+    """Refuses to build a model that this machine has no memory for.
+
+    Raises:
+        UsageError: If more is asked for.
+    """
+    memory = _physical_memory()
+
+    def refusal(got: str) -> UsageError:
+        told, remedy = f"what {memory / 2**30:.0f} GiB of memory hold", "Choose smaller sizes, or fewer layers."
+        return UsageError("This model does not fit in memory.", got=got, expected=told, remedy=remedy)
+
+    with budget(memory // 8, MOST_TENSORS, refusal):
+        yield
+
+
+def _physical_memory() -> int:
+    """Bytes of this machine's memory; where the system does not tell, 64 GiB."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return 2**36
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class _Bounded(TorchDispatchMode):
+    def __init__(self, entries: int, calls: int, refusal: Callable[[str], TightboundError]) -> None:
+        super().__init__()
+        self.entries, self.calls, self.refusal, self.made = entries, calls, refusal, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [leaf.numel() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        size = 0 if _in_place(func) or (given and self._is_small(given, args)) else _size(func, args, kwargs)
+        self.made += 0 if given else size
+        self.calls -= 1
+        if max(size, self.made) > self.entries or self.calls < 0:
+            raise self.refusal(f"{max(size, self.made):,} entries" if self.calls >= 0 else "no end of tensors")
+        return func(*args, **kwargs)
+
+    def _is_small(self, given: list[int], args: Any) -> bool:
+        """Whether all that broadcasting could make of such tensors is within bounds."""
+        return math.prod(given) <= self.entries and not _told(args)
+
+
+def _in_place(func: Any) -> bool:
+    return func.__name__.partition(".")[0].endswith("_")
+
+
+def _size(func: Any, args: Any, kwargs: Any) -> int:
+    """Entries of what an operation would give; 0 where only its doing tells."""
+    where = {"device": torch.device("meta")} if "device" in kwargs else {}
+    try:
+        found = func(*tree_map(_without_content, args), **{**tree_map(_without_content, kwargs), **where})
+    except (NotImplementedError, RuntimeError):
+        return _told(args)
+    return max((leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor)), default=0)
+
+
+def _without_content(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def _told(args: Any) -> int:
+    """The product of a list of sizes that an operation is given."""
+    sizes = (arg for arg in args if isinstance(arg, list | tuple) and arg and all(type(n) is int for n in arg))
+    return max((math.prod(size) for size in sizes), default=0)

@@ -1,0 +1,208 @@
+"""The latents of a data set, encoded once: what the prior of a second stage learns from.
+
+Convention: every example has views, ``(N, views, ...)``: what one visit or another would find where visits differ. A
+training example is seen mirrored or not where it is mirrored at random, and several times where its binarisation, its
+dequantisation or its latent is drawn; a validation or test example has the one view that evaluation finds. A view is
+
+- the codes of all levels in a row, ``(positions,)``;
+- the means and standard deviations of a diagonal Gaussian posterior, ``(2, d)``, from which every visit draws anew; or
+- a draw of any other posterior over vectors, ``(d,)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from .. import checkpoint
+from ..data import Data, DataSpec, Split
+from ..data.transform import Transform
+from ..distributions import has_density
+from ..errors import CheckpointError, UsageError, reading
+from ..models.latent import LatentVariableModel
+from ..recipes.two_stage import is_code_space
+from ..runtime.modes import evaluating
+from ..runtime.progress import progress
+from ..runtime.randomness import fixed_noise
+
+__all__ = ["DRAWS", "encoded_data", "key_of"]
+
+CHUNK = 500
+"""Examples encoded at once: as many as evaluation draws at once, so that both see the same noise."""
+DRAWS = 8
+"""Views of a training example, and of its mirror image, where noise tells them apart."""
+SPLITS = ("train", "valid", "test")
+
+
+def key_of(model: LatentVariableModel, data: Data) -> str:
+    """A digest of the posterior's weights, of the data and of what is random about it: what latents are of.
+
+    Args:
+        model: The first stage.
+        data: What it encodes.
+    """
+    seen = [repr(data.split(name).transform) for name in SPLITS]
+    return checkpoint.digest(checkpoint.tensors_of(model.posterior), f"{data.fingerprint} {seen} {DRAWS} {CHUNK}")
+
+
+def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: bool = True) -> Data:
+    """The latents of all splits, from a file if that is of this model and this data, else encoded and written there.
+
+    Args:
+        model: The first stage, on the device to compute on.
+        data: What to encode.
+        path: The file.
+        own: Whether the file is the model's own, to be made where it is missing, damaged or of other latents.
+
+    Returns:
+        Splits of views; the spec has the shape of one of them.
+
+    Raises:
+        CheckpointError: If a file that is not the model's own is of another model or other data, or damaged.
+        UsageError: If there is no such file, or the posterior has no latents that a prior could be fitted to.
+    """
+    key = key_of(model, data)
+    found = _own(path, key, model, data) if own else _given(path, key, model, data)
+    if found is None:
+        checkpoint.clear_leftovers(path.parent)
+        found = {name: _encode(model, data.split(name)) for name in SPLITS}
+        checkpoint.write(path, {"key": key, "digest": checkpoint.digest(found), **found})
+    spec = DataSpec(f"latents of {data.spec.name}", tuple(found["train"].shape[2:]), None, classes=data.spec.classes)
+    train, valid, test = (_split(data.split(name), found[name], spec) for name in SPLITS)
+    return Data(spec, data.options, train, valid, test)
+
+
+def _split(images: Split, values: Tensor, spec: DataSpec) -> Split:
+    labels = None if images.labels is None else images.labels.cpu()
+    return Split(images.name, spec, values, Transform(None), labels, images.captions, images.conditions)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _own(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict[str, Tensor] | None:
+    """What the file holds; None if it must be made (anew)."""
+    if not path.is_file():
+        return None
+    try:
+        return _given(path, key, model, data)
+    except CheckpointError:
+        return None
+
+
+def _given(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UsageError(
+            "There is no such file of latents.", got=path, remedy="Leave --latents out: they are then encoded."
+        )
+    found = checkpoint.read(path)
+    if str(found.get("key")) != key:
+        raise CheckpointError(
+            f"{path} holds the latents of another model, of other data, or in an older format.",
+            got=f"checksum {found.get('key')}",
+            expected=f"checksum {key}",
+            remedy="Leave the file out: the latents are then encoded anew.",
+        )
+    with reading(path, CheckpointError):
+        damage = _damage(found, model, data)
+    if damage:
+        raise CheckpointError(
+            f"{path} is damaged.",
+            got=damage,
+            expected="the latents as they were written",
+            remedy="Leave the file out: the latents are then encoded anew.",
+        )
+    return {name: found[name] for name in SPLITS}
+
+
+def _damage(found: dict[str, Any], model: LatentVariableModel, data: Data) -> str | None:
+    """What is wrong with latents that should be of this model and this data; None if nothing is."""
+    for name in SPLITS:
+        values = found.get(name)
+        if not isinstance(values, Tensor) or values.dim() < 3:
+            return f"no latents of split {name!r}"
+        if len(values) != len(data.split(name)):
+            return f"latents of {len(values)} examples of split {name!r}, which has {len(data.split(name))}"
+        if is_code_space(model.posterior) and not _are_codes(values, model.posterior):
+            return f"numbers in split {name!r} that are no codes of the model"
+    if found.get("digest") != checkpoint.digest({name: found[name] for name in SPLITS}):
+        return "values that are not those of its checksum"
+    return None
+
+
+def _are_codes(values: Tensor, space: Any) -> bool:
+    per_level = zip(space.grids, space.levels, strict=True)
+    limits = torch.cat([torch.full((math.prod(grid),), k) for grid, k in per_level])
+    return values.shape[2:] == limits.shape and bool(((values >= 0) & (values < limits)).all())
+
+
+# -- encoding ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _encode(model: LatentVariableModel, split: Split) -> Tensor:
+    views, device = _views(model, split), next(model.parameters()).device
+    still = dataclasses.replace(split, transform=dataclasses.replace(split.transform, flip=False))
+    parts = list[Tensor]()
+    with evaluating(model), progress(f"encoding the {split.name} split", len(split) * len(views)) as advance:
+        for part, indices in enumerate(torch.arange(len(split)).split(CHUNK)):
+            found = list[Tensor]()
+            for seed, mirrored in enumerate(views):
+                with fixed_noise(seed, part):
+                    x = still.batch(indices, device).x
+                    found.append(_latents(model, x.flip(-1) if mirrored else x).cpu())
+                advance(len(indices))
+            parts.append(torch.stack(found, dim=1))
+    return torch.cat(parts) if len(split) else _view_of_nothing(model, split)
+
+
+def _views(model: LatentVariableModel, split: Split) -> list[bool]:
+    """The views of an example of a split: whether each is mirrored."""
+    if split.name != "train":
+        return [False]
+    how = split.transform
+    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or _is_drawn(model, split)
+    return [mirrored for mirrored in (False, True)[: 1 + how.flip] for _ in range(DRAWS if noisy else 1)]
+
+
+def _is_drawn(model: LatentVariableModel, split: Split) -> bool:
+    """Whether the cache holds draws of the posterior, rather than codes, moments or certain latents."""
+    if is_code_space(model.posterior):
+        return False
+    with evaluating(model):
+        q = model.posterior(_zeros(model, split))
+    return has_density(q) and not _is_diagonal(q)
+
+
+def _view_of_nothing(model: LatentVariableModel, split: Split) -> Tensor:
+    with evaluating(model), fixed_noise():
+        return _latents(model, _zeros(model, split)).unsqueeze(1)[:0].cpu()
+
+
+def _zeros(model: LatentVariableModel, split: Split) -> Tensor:
+    parameter = next(model.parameters())
+    return torch.zeros(1, *split.spec.shape, dtype=parameter.dtype, device=parameter.device)
+
+
+def _latents(model: LatentVariableModel, x: Tensor) -> Tensor:
+    """One view of examples: codes in a row, in as few bytes as they take; moments; or draws."""
+    posterior: Any = model.posterior
+    x = x.to(next(model.parameters()).dtype)
+    if is_code_space(posterior):
+        codes = torch.cat([level.flatten(1) for level in posterior.codes(x)], dim=1)
+        return codes.to(torch.uint8 if max(posterior.levels) <= 256 else torch.int32)
+    q = posterior(x)
+    if len(q.event_shape) != 1:
+        raise UsageError("A prior is fitted to codes or vectors.", got=f"latents of shape {tuple(q.event_shape)}")
+    return torch.stack([q.mean, q.stddev], dim=1) if _is_diagonal(q) else q.sample()
+
+
+def _is_diagonal(q: Distribution) -> bool:
+    """Whether mean and standard deviation say everything of a posterior."""
+    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)

@@ -1,0 +1,137 @@
+"""The second stage: a prior fitted to the latents of a frozen posterior, then put in the prior's place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import checkpoint
+from ..conditions import TextCondition
+from ..data import Data
+from ..errors import UsageError
+from ..models.latent import LatentVariableModel
+from ..options.training import TrainingOptions
+from ..recipes.two_stage import PriorOptions, TwoStage, is_code_space
+from ..runs import RunConfig, RunFolder, load, load_run_data
+from .device import find_device
+from .encoded import encoded_data
+from .loop import TrainingResult, train_on
+from .step import build_seeded
+
+__all__ = ["PriorStep", "fit_prior"]
+
+
+class PriorStep(nn.Module):
+    """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
+
+    Each visit takes one of an example's views at random, and draws z where a view is the moments of its posterior.
+
+    Args:
+        model: The two-stage model.
+    """
+
+    rows = ("log_prior",)
+
+    def __init__(self, model: LatentVariableModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+        return self._log_prior(_one_view(latents), c).unsqueeze(0)
+
+    def _log_prior(self, latents: Tensor, c: Tensor | None) -> Tensor:
+        prior: Any = self.model(c).prior()
+        if not is_code_space(self.model.posterior):
+            return prior.log_prob(_drawn(latents) if latents.dim() == 3 else latents)
+        grids: Any = self.model.posterior.grids  # pyright: ignore[reportAttributeAccessIssue]
+        levels = latents.round().long().split([math.prod(grid) for grid in grids], dim=1)
+        return prior.code_log_prob(tuple(k.unflatten(1, grid) for k, grid in zip(levels, grids, strict=True))).sum(-1)
+
+
+def _one_view(latents: Tensor) -> Tensor:
+    n, views = latents.shape[:2]
+    chosen = torch.randint(views, (n,), device=latents.device)
+    return latents[torch.arange(n, device=latents.device), chosen]
+
+
+def _drawn(moments: Tensor) -> Tensor:
+    mean, std = moments.unbind(1)
+    return mean + std * torch.randn_like(std)
+
+
+def fit_prior(
+    run: str | Path,
+    *,
+    out: str | Path,
+    prior: PriorOptions | None = None,
+    options: TrainingOptions | None = None,
+    data: Data | str | Path | None = None,
+    latents: str | Path | None = None,
+    resume: bool = False,
+    resume_from: str = "last",
+    **changes: Any,
+) -> TrainingResult:
+    """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
+
+    The latents are encoded once, into ``latents.safetensors`` in the folder of the first stage. A latent of codes is
+    encoded to the most probable ones, and that is also the posterior of the model which this leaves: its prior is
+    learned, selected and evaluated on the same codes.
+
+    References:
+        Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
+
+    Args:
+        run: The run folder of the first stage.
+        out: The run folder of the whole.
+        prior: What the prior is.
+        options: How to train it.
+        data: Other data than the first stage's own.
+        latents: A file of latents, of this model and this data, that is there already.
+        resume: Go on where the run in ``out`` stopped.
+        resume_from: The ``"last"`` or the ``"best"`` checkpoint.
+        **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
+
+    Raises:
+        UsageError: If the prior does not suit the latents, there is no file ``latents``, or ``out`` holds a run
+            already.
+        CheckpointError: If ``run`` holds no complete run, or ``latents`` is of another model or damaged.
+
+    Example:
+        >>> import tempfile, tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> first, second = tempfile.mkdtemp(), tempfile.mkdtemp()
+        >>> _ = tb.train(tb.recipes.VAE(latent_dim=2).build(data.spec), data, steps=3, out=first)
+        >>> fit_prior(first, out=second, prior=PriorOptions(prior="mixture"), steps=3).stopped
+        'done'
+    """
+    options = dataclasses.replace(options or TrainingOptions(), **changes)
+    config, found = RunFolder(Path(run)).config(), load_run_data(run, data, divide=True)
+    if config.recipe is None:
+        raise UsageError(
+            "The first stage was put together by hand, so its parts are not in the folder.",
+            remedy="Train a recipe first; or fit the prior in a loop of your own.",
+        )
+    first = load(run).to(find_device(options.device))
+    path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
+    encoded = encoded_data(first, found, path, own=latents is None)
+    model = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
+    for part in ("posterior", "likelihood"):
+        checkpoint.load_into(getattr(model, part), checkpoint.tensors_of(getattr(first, part)), run)
+    model.starts_from_data = False
+    if isinstance(model.condition, TextCondition) and found.train.captions is not None:
+        model.condition.initialise_captions(found.train.captions)
+    step = PriorStep(model)
+    return train_on(model, found, encoded, step, out=Path(out), options=options, resume=resume, resume_from=resume_from)
+
+
+def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:
+    """What becomes of a run; a prior that was fitted before is replaced, not fitted upon."""
+    recipe: Any = config.recipe
+    if isinstance(recipe, TwoStage):
+        return dataclasses.replace(recipe, second=prior)
+    return TwoStage(recipe, prior, config.training, config.data)

@@ -1,0 +1,1 @@
+"""What a model shows, as values: samples, reconstructions, walks, completions."""

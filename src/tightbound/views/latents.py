@@ -1,0 +1,364 @@
+r"""What a model's latents look like: the codes of a data set, and walks between and along them.
+
+Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`,
+or the most probable codes where latents are such. A walk has one row for each pair or
+dimension and one column for each step: latents ``(rows, steps, *latent)``, pictures ``(rows, steps, *shape)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from ..data import Split
+from ..data.transform import widths
+from ..distributions import has_density
+from ..distributions.codes import CodePoint
+from ..errors import ShapeError, UsageError
+from ..models.latent import LatentVariableModel, evaluating
+from ..runtime.progress import progress
+from ..runtime.randomness import fixed_noise
+
+__all__ = [
+    "BETWEEN_CODES",
+    "Walk",
+    "check_dimensions",
+    "encode",
+    "interpolation",
+    "natural_path",
+    "posterior_means",
+    "quantiles",
+    "reconstruction_error",
+    "traversal",
+]
+
+Path = Literal["auto", "linear", "spherical"]
+
+CHUNK = 500
+"""Examples that are encoded at once."""
+BETWEEN_CODES = "between its ends z mixes two codes and is none"
+"""What a reader must know of a walk between codes."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Points in latent space and what the model sees there.
+
+    Args:
+        z: Latents, ``(rows, steps, *latent)``.
+        mean: Mean of p(x | z), ``(rows, steps, *shape)``.
+        draw: One draw from p(x | z) each, ``(rows, steps, *shape)``.
+    """
+
+    z: Tensor
+    mean: Tensor
+    draw: Tensor
+
+
+def posterior_means(model: LatentVariableModel, split: Split, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    r"""The mean of :math:`q(z \mid x)` of every example, flattened.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        seed: Seed of binarisation and dequantisation.
+
+    Returns:
+        Means ``(n, d)`` and labels ``(n,)``, both on the CPU; None in place of labels that are not there.
+
+    Raises:
+        UsageError: If the split is empty.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> posterior_means(model, data.test)[0].shape
+        torch.Size([360, 2])
+    """
+    arrays = encode(model, split, seed=seed)
+    return arrays["mean"].flatten(1), arrays.get("labels")
+
+
+@torch.no_grad()
+def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[str, Tensor]:
+    r"""The latents of a whole split.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        seed: Seed of all noise: binarisation, dequantisation, the sample.
+
+    Returns:
+        On the CPU, ``mean`` and ``sample`` of :math:`q(z \mid x)`, ``(n, *latent)``; ``standard_deviation`` of the
+        same shape where the posterior has a density; ``codes``, the most probable ones, int32 ``(n, *grid)``, where the
+        latents are codes: with several levels ``codes_0``, the top's, ``codes_1`` and so on; ``labels``, ``(n,)``
+        int64, where the data has them.
+
+    Raises:
+        UsageError: If the split is empty.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> sorted(encode(tb.recipes.VAE(latent_dim=2).build(data.spec), data.test))
+        ['labels', 'mean', 'sample', 'standard_deviation']
+    """
+    if len(split) == 0:
+        raise UsageError(f"The {split.name} split is empty.", remedy="Encode another, or all: --split all.")
+    parameter, parts = next(model.parameters()), []
+    with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
+        for batch in split.batches(CHUNK, parameter.device):
+            q = model.given(batch).posterior(batch.x.to(parameter.dtype))
+            part = _described(q) | _codes(q, model.posterior)
+            if batch.labels is not None:
+                part["labels"] = batch.labels
+            parts.append({name: value.cpu() for name, value in part.items()})
+            advance(len(batch.x))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _described(q: Distribution) -> dict[str, Tensor]:
+    values = {"mean": q.mean, "sample": q.sample()}
+    if has_density(q):
+        values["standard_deviation"] = q.stddev
+    return values
+
+
+def _codes(q: Distribution, space: Any) -> dict[str, Tensor]:
+    """The codes of each level, where the latents are codes."""
+    if not hasattr(space, "codes_of"):
+        return {}
+    codes = q.codes if isinstance(q, CodePoint) else space.codes_of(q.mode)
+    names = ["codes"] if len(codes) == 1 else [f"codes_{level}" for level in range(len(codes))]
+    return {name: level.int() for name, level in zip(names, codes, strict=True)}
+
+
+@torch.no_grad()
+def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Tensor:
+    """Summed squared error of the mean of p(x | z) at representative latents: what PCA's error compares with.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: Examples.
+        seed: Seed of binarisation and dequantisation.
+
+    Returns:
+        ``(n,)``, in squared units of the data.
+    """
+    parameter, parts = next(model.parameters()), []
+    units = widths(split.spec).to(parameter.device, parameter.dtype)
+    with evaluating(model), fixed_noise(seed):
+        for batch in split.batches(CHUNK, parameter.device):
+            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            mean = px.likelihood(px.representative(x)).mean
+            parts.append(((x - mean) * units).double().square().flatten(1).sum(1).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def interpolation(
+    model: LatentVariableModel,
+    x0: Tensor,
+    x1: Tensor,
+    steps: int = 9,
+    path: Path = "auto",
+    c: Tensor | None = None,
+    c1: Tensor | None = None,
+    *,
+    seed: int = 0,
+) -> Walk:
+    r"""The way from the code of one example to that of another.
+
+    Linear, :math:`z_t = (1 - t) z_0 + t z_1`; or spherical, which turns at a constant rate and keeps the length that
+    points of a Gaussian prior have in many dimensions,
+
+    .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
+
+    References:
+        Sampling Generative Networks (White, 2016).
+
+    Args:
+        model: The model.
+        x0: Where rows begin, ``(rows, *shape)``.
+        x1: Where they end, the same shape.
+        steps: Points of each row, both ends included.
+        path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
+        c: Conditions of the rows' beginnings, ``(rows, size)``.
+        c1: Conditions of their ends; default: the same. Each point is decoded under that of the nearer end.
+        seed: Seed of the draws.
+
+    Raises:
+        UsageError: If there are fewer than two steps.
+        ShapeError: If the two ends differ in shape.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> x = data.test.batch(torch.arange(6)).x
+        >>> interpolation(tb.recipes.VAE().build(data.spec), x[:3], x[3:], steps=5).mean.shape
+        torch.Size([3, 5, 1, 8, 8])
+    """
+    if steps < 2:
+        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
+    if x0.shape != x1.shape:
+        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
+    c1 = c if c1 is None else c1
+    path = natural_path(model, c) if path == "auto" else path
+    with evaluating(model), fixed_noise(seed):
+        z0, z1 = model(c).representative(x0), model(c1).representative(x1)
+        t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
+        nearer = None
+        if c is not None and c1 is not None:
+            nearer = torch.where(t.unsqueeze(-1) < 0.5, c.unsqueeze(1), c1.unsqueeze(1))
+        return _seen(model, _between(z0, z1, t, path), nearer)
+
+
+def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
+    """``(rows, steps, *latent)``; rows whose ends are (anti)parallel or zero go straight."""
+    shape = (len(z0), len(t), *z0.shape[1:])
+    a, b = z0.flatten(1).unsqueeze(1), z1.flatten(1).unsqueeze(1)
+    t = t.unsqueeze(-1)
+    straight = torch.lerp(a, b, t)
+    if path == "linear":
+        return straight.reshape(shape)
+    cosine = torch.cosine_similarity(a, b, dim=-1).unsqueeze(-1).clamp(-1, 1)
+    angle = torch.acos(cosine)
+    turned = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    return torch.where(cosine.abs() < 1 - 1e-4, turned, straight).reshape(shape)
+
+
+@torch.no_grad()
+def traversal(
+    model: LatentVariableModel,
+    x: Tensor,
+    dims: Sequence[int],
+    values: Tensor | None = None,
+    c: Tensor | None = None,
+    *,
+    seed: int = 0,
+) -> Walk:
+    r"""One example's code with one dimension at a time moved through given values.
+
+    Args:
+        model: The model; its latent is a vector.
+        x: The example, ``(*shape)``.
+        dims: Which latent dimensions, one row each.
+        values: What each becomes, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
+        c: The example's condition, ``(size,)``.
+        seed: Seed of the draws.
+
+    Raises:
+        UsageError: If a dimension does not exist, latents are codes or no vector, or the model has no prior to take the
+            values from.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=4).build(data.spec)
+        >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
+        torch.Size([2, 9, 1, 8, 8])
+    """
+    check_dimensions(model)
+    with evaluating(model), fixed_noise(seed):
+        code = model(None if c is None else c.unsqueeze(0)).posterior(x.unsqueeze(0)).mean[0]
+        _check_dims(code, dims)
+        if values is None:
+            values = quantiles(model, torch.linspace(0.02, 0.98, 9), c)[:, list(dims)].T
+        values = values.to(code).expand(len(dims), -1)
+        z = code.repeat(len(dims), values.shape[1], 1)
+        for row, dim in enumerate(dims):
+            z[row, :, dim] = values[row]
+        return _seen(model, z, c)
+
+
+def check_dimensions(model: LatentVariableModel) -> None:
+    """Refuses latents that are codes: an entry of a code's vector means nothing without the others.
+
+    Raises:
+        UsageError: If they are.
+    """
+    if hasattr(model.posterior, "codes_of"):
+        raise UsageError(
+            "The latents are codes, which have no dimensions to move one by one.",
+            got=type(model.recipe).__name__ if model.recipe else type(model.posterior).__name__,
+            expected="a model whose latent is a vector",
+            remedy="Try tightbound reconstruct, interpolate or sample; or train a recipe such as vae.",
+        )
+
+
+def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
+    if code.dim() != 1:
+        got, remedy = f"latents of shape {tuple(code.shape)}", "Try an interpolation, or a recipe such as vae."
+        raise UsageError("Only the dimensions of a vector can be traversed.", got=got, remedy=remedy)
+    if wrong := [d for d in dims if not 0 <= d < len(code)]:
+        raise UsageError("There is no such latent dimension.", got=wrong[0], expected=f"0 ... {len(code) - 1}")
+
+
+@torch.no_grad()
+def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = None) -> Tensor:
+    """Quantiles of each dimension of the prior: exact for Gaussians, else of 10,000 draws.
+
+    Args:
+        model: A model with a prior over vectors.
+        levels: Which, between 0 and 1, ``(steps,)``.
+        c: A condition, ``(size,)``.
+
+    Returns:
+        ``(steps, d)``.
+
+    Raises:
+        UsageError: If the model has no prior.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> quantiles(model, torch.tensor([0.5])).abs()
+        tensor([[0., 0.]])
+    """
+    if model.prior is None:
+        raise UsageError(
+            "The model has no prior to take quantiles of.",
+            remedy="Give the values: quantiles of the codes of some data, for example.",
+        )
+    gaussian = _gaussian(model, c)
+    if gaussian is not None:
+        return gaussian.icdf(levels.to(gaussian.loc).unsqueeze(-1))
+    with fixed_noise():
+        z = model(c).sample_latent((10_000,)).flatten(1)
+    return z.quantile(levels.to(z), dim=0)
+
+
+def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal["spherical", "linear"]:
+    """How an interpolation goes from one code to another: turning under a Gaussian prior about zero, else straight.
+
+    Args:
+        model: The model.
+        c: Conditions, ``(rows, size)``.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> natural_path(VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17)))
+        'spherical'
+    """
+    prior = _gaussian(model, None if c is None else c[0])
+    return "linear" if prior is None or prior.loc.any() else "spherical"
+
+
+def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | None:
+    """The factors of the prior over vectors, if they are Gaussian."""
+    prior = None if model.prior is None else model.prior(c)
+    base = prior.base_dist if isinstance(prior, Independent) else None
+    return base if isinstance(base, Normal) and base.loc.dim() == 1 else None
+
+
+def _seen(model: LatentVariableModel, z: Tensor, c: Tensor | None = None) -> Walk:
+    px = model(c).likelihood(z)
+    return Walk(z, px.mean, px.sample())

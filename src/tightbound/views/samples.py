@@ -1,0 +1,371 @@
+"""Tensors to pictures: grids with a title to each row or panel.
+
+Convention: an image is a float tensor ``(channels, height, width)`` with values in [0, 1] and 1 or 3 channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..autoregressive.sampling import COLDEST, tempered
+from ..checkpoint import write_atomically
+from ..conditions import ClassCondition, PartCondition, TextCondition
+from ..data import DataSpec, Split
+from ..data.transform import in_data_units
+from ..distributions import Bits, CodePoint, Dirac, OneHot
+from ..distributions.codes import CodeDistribution, UniformCodes
+from ..errors import UsageError
+from ..models.latent import LatentVariableModel, Marginal
+from ..posteriors import EmptyPosterior
+from ..runtime.progress import progress
+
+__all__ = [
+    "averaged",
+    "candidates",
+    "captioned",
+    "check_image",
+    "completions",
+    "conditions_to_show",
+    "described",
+    "drawable",
+    "grid",
+    "panels",
+    "reconstructions",
+    "samples",
+    "save_picture",
+]
+
+_GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
+_LINE, _LINES = 14, 4
+_AT_ONCE = 256
+"""Samples that are drawn at once."""
+MOST_PIXELS = 2**27
+"""Of a picture of many images; a larger one could hardly be opened."""
+SURE = 1e4
+"""A bit whose logit is larger is certain."""
+
+
+def check_image(spec: DataSpec) -> None:
+    """Refuses data that cannot be drawn.
+
+    Raises:
+        UsageError: If an example is not a grey or RGB image.
+    """
+    if not spec.image:
+        raise UsageError(
+            "This data cannot be drawn as pictures.",
+            got=f"examples of shape {spec.shape}",
+            expected="(1 or 3, height, width)",
+            remedy="Write an array instead: --out FILE.npz",
+        )
+
+
+def drawable(x: Tensor, spec: DataSpec | None) -> Tensor:
+    """What a model sees or gives, between black and white: continuous data by the range of its training split.
+
+    Args:
+        x: ``(*batch, *shape)``.
+        spec: Of the data; None: it is between 0 and 1.
+
+    Example:
+        >>> spec = DataSpec("scan", (1, 1, 2), None, location=(50.0,), scale=(10.0,), low=0.0, high=100.0)
+        >>> drawable(torch.tensor([[[[-5.0, 1.0]]]]), spec)
+        tensor([[[[0.0000, 0.6000]]]])
+    """
+    if spec is None or (spec.low, spec.high, spec.scale) == (0.0, 1.0, ()):
+        return x
+    return ((in_data_units(x, spec) - spec.low) / (spec.high - spec.low)).float()
+
+
+def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Image:
+    """Images side by side, row by row.
+
+    Args:
+        images: ``(n, channels, height, width)`` in [0, 1].
+        columns: Images in a row; default: about a square.
+        side: Smaller ones are enlarged to about so many pixels.
+
+    Example:
+        >>> grid(torch.rand(4, 1, 8, 8)).size[0] >= 64
+        True
+    """
+    images = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
+    n, channels, height, width = images.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = -(-n // columns)
+    zoom = max(1, round(side / max(height, width)))
+    _check_sheet(rows * (height + _GAP) * zoom, columns * (width + _GAP) * zoom)
+    sheet = torch.ones(rows * columns, 3, height + _GAP, width + _GAP)
+    sheet[:n, :, :height, :width] = images if channels == 3 else images.expand(n, 3, height, width)
+    sheet = sheet.reshape(rows, columns, 3, height + _GAP, width + _GAP).permute(0, 3, 1, 4, 2)
+    pixels = (sheet.reshape(rows * (height + _GAP), columns * (width + _GAP), 3) * 255).round().to(torch.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.numpy())).resize(
+        (pixels.shape[1] * zoom, pixels.shape[0] * zoom), Image.Resampling.NEAREST
+    )
+
+
+def _check_sheet(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise UsageError(
+            "So many images make no picture.",
+            got=f"{width:,} x {height:,} pixels",
+            expected=f"at most {MOST_PIXELS:,}",
+            remedy="Ask for fewer, or for arrays: --out FILE.npz.",
+        )
+
+
+def captioned(images: Tensor, texts: Sequence[str], columns: int | None = None) -> Image.Image:
+    """Images side by side, row by row, each with its text below it, in a few short lines.
+
+    Args:
+        images: ``(n, channels, height, width)`` in [0, 1].
+        texts: One for each.
+        columns: Images in a row; default: about a square.
+
+    Example:
+        >>> captioned(torch.rand(2, 3, 32, 32), ["face with tears of joy", "cat"]).size[0] > 200
+        True
+    """
+    font, cells = ImageFont.load_default(11), [_cell(image) for image in images]
+    lines = [_wrapped(text, font, cells[0].width) for text in texts]
+    width, height = cells[0].width + 10, cells[0].height + _LINE * max(map(len, lines)) + 10
+    columns = min(len(cells), columns or math.ceil(math.sqrt(len(cells))))
+    sheet = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), _PAPER)
+    for i, (cell, told) in enumerate(zip(cells, lines, strict=True)):
+        room = Image.new("RGB", (width - 4, height), _PAPER)
+        room.paste(cell)
+        ImageDraw.Draw(room).multiline_text((0, cell.height + 2), "\n".join(told), fill=_INK, font=font, spacing=2)
+        sheet.paste(room, (i % columns * width, i // columns * height))
+    return sheet
+
+
+def _cell(image: Tensor) -> Image.Image:
+    """One image, enlarged, without the gap behind it."""
+    height, width = image.shape[1:]
+    drawn = grid(image.unsqueeze(0), 1, side=96)
+    zoom = drawn.width // (width + _GAP)
+    return drawn.crop((0, 0, width * zoom, height * zoom))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """A text in lines of so many pixels, the last of them with an ellipsis where there is more."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if not lines[-1] or font.getlength(longer) <= width else [*lines, word]
+    if len(lines) <= _LINES:
+        return lines
+    last = lines[_LINES - 1]
+    while font.getlength(f"{last} …") > width and last:
+        last = last[:-1]
+    return [*lines[: _LINES - 1], f"{last} …"]
+
+
+def panels(parts: Sequence[tuple[str, Image.Image]], across: bool = False) -> Image.Image:
+    """Pictures under their titles, one below the other or side by side.
+
+    Args:
+        parts: Titles and pictures.
+        across: Side by side.
+    """
+    font, head, margin = ImageFont.load_default(15), 26, 10
+    boxes = [(max(image.width, round(font.getlength(title))), image.height + head) for title, image in parts]
+    if across:
+        size = (sum(w for w, _ in boxes) + margin * (len(boxes) + 1), max(h for _, h in boxes) + 2 * margin)
+    else:
+        size = (max(w for w, _ in boxes) + 2 * margin, sum(h for _, h in boxes) + margin * (len(boxes) + 1))
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, x, y = ImageDraw.Draw(sheet), margin, margin
+    for (title, image), (width, height) in zip(parts, boxes, strict=True):
+        draw.text((x, y), title, fill=_INK, font=font)
+        sheet.paste(image, (x, y + head))
+        x, y = (x + width + margin, y) if across else (x, y + height + margin)
+    return sheet
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a PNG, all of it or nothing."""
+    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
+
+
+@torch.no_grad()
+def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
+    """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``.
+
+    Latents that are codes are the most probable ones: the mean of a distribution over codes is none of them.
+    Where z has several levels, the means without the finest of them come before: each vector of those is their mean.
+    """
+    z, space = marginal.representative(x), marginal.model.posterior
+    parts = {"data": x}
+    for kept in range(1, len(getattr(space, "grids", ()))):
+        title = "top alone: mean of p(x|z)" if kept == 1 else f"top-{kept} levels: mean of p(x|z)"
+        parts[title] = marginal.likelihood(_without_details(space, z, kept)).mean
+    px = marginal.likelihood(z)
+    return parts | {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
+
+
+@torch.no_grad()
+def averaged(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
+    r"""The mean of p(x | z) at one sample of q(z | x), and its average over several, each shaped like ``x``.
+
+    The average minimises the squared error, :math:`\lVert x - \mathbb{E} \mu(z) \rVert^2 = \mathbb{E} \lVert x - \mu(z)
+    \rVert^2 - \operatorname{Var} \mu(z)`, and is blurred for it; the ELBO is of the single ones.
+
+    Args:
+        marginal: p(x), or p(x | c) of as many conditions.
+        x: Examples, ``(n, *shape)``.
+        samples: How many are averaged; the first of them is the one that is shown alone.
+
+    Raises:
+        UsageError: If the posterior is a point, whose samples are all alike.
+    """
+    q = marginal.posterior(x)
+    if isinstance(q, Dirac | CodePoint):
+        raise UsageError(
+            "The posterior of this model is a point, so its samples are all alike.",
+            got=f"{samples} samples",
+            remedy="Leave --samples out, or train a model with a posterior to sample: tightbound train vae.",
+        )
+    one, total = x, torch.zeros_like(x)
+    with progress("decoded samples", samples) as advance:
+        for i in range(samples):
+            mean = marginal.likelihood(q.sample()).mean
+            one, total = (mean if i == 0 else one), total + mean
+            advance(1)
+    return {"one decoded sample of q(z|x)": one, f"average of {samples} decoded samples": total / samples}
+
+
+def _without_details(space: Any, z: Tensor, kept: int) -> Tensor:
+    levels = space.split(z)
+    means = [level.mean((0, 2, 3), keepdim=True).expand_as(level) for level in levels[kept:]]
+    return space.join([*levels[:kept], *means])
+
+
+@torch.no_grad()
+def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
+    """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior, ``(n, *shape)`` on the CPU.
+
+    Of a model without a latent there are draws alone. They are made piece by piece, in memory that does not grow.
+
+    Args:
+        marginal: p(x), or p(x | c) of one condition ``(size,)`` or of as many as are drawn.
+        n: How many, where the conditions do not say it.
+        temperature: Factor on the distance of z from the prior's mean; of codes, what divides their logits.
+
+    Raises:
+        UsageError: If a temperature changes nothing, or is to be told to the prior.
+    """
+    bare, parts = isinstance(marginal.model.posterior, EmptyPosterior), list[dict[str, Tensor]]()
+    n = marginal.batch_shape[0] if marginal.batch_shape else n
+    with progress("samples", n) as advance:
+        for part in torch.arange(n).split(_AT_ONCE):
+            some = marginal if marginal.c is None or not marginal.batch_shape else marginal.model(marginal.c[part])
+            px = some.likelihood(_latents(some, () if some.batch_shape else (len(part),), temperature))
+            mean = {} if bare else {"mean of p(x|z)": px.mean.cpu()}
+            parts.append(mean | {"draw from p(x|z)": px.sample().cpu()})
+            advance(len(part))
+    return {title: torch.cat([each[title] for each in parts]) for title in parts[0]}
+
+
+def _latents(marginal: Marginal, shape: tuple[int, ...], temperature: float) -> Tensor:
+    if temperature == 1:
+        return marginal.sample_latent(shape)
+    prior = marginal.prior()
+    if isinstance(prior, OneHot | Bits | CodeDistribution):
+        return _tempered(prior, temperature).sample(shape)
+    return torch.lerp(prior.mean, marginal.sample_latent(shape), temperature)
+
+
+def _tempered(prior: Distribution, temperature: float) -> Distribution:
+    """A prior over codes with its logits divided: what lies between two codes is no code."""
+    if isinstance(prior, OneHot) and (prior.logits != prior.logits[..., :1]).any():
+        return OneHot(tempered(prior.logits, temperature))
+    if isinstance(prior, Bits) and prior.logits.any():
+        return Bits((prior.logits / max(temperature, COLDEST)).clamp(-SURE, SURE))
+    if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):
+        how = "Tell the prior: model.prior.sampling = Sampling(temperature=...)."
+        raise UsageError("A prior that draws code after code has a temperature of its own.", remedy=how)
+    raise UsageError(
+        "All codes are as probable under this prior, so a temperature, which divides their logits, changes nothing.",
+        got=f"temperature {temperature:g} with uniform codes",
+        expected="temperature 1",
+        remedy="Leave it out, or fit a prior to the codes: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
+    )
+
+
+@torch.no_grad()
+def candidates(marginal: Marginal, k: int, temperature: float = 1.0) -> Tensor:
+    """Several samples for each of n conditions, to choose among, ``(k, n, *shape)``, on the CPU.
+
+    They are means of p(x | z) at draws of z, in which no noise of the likelihood hides what is shown; of a model
+    without a latent they are draws.
+
+    Args:
+        marginal: p(x | c) of the conditions ``(n, size)``.
+        k: How many of each.
+        temperature: As for :func:`samples`.
+    """
+    n, drawn = len(marginal.c) if marginal.c is not None else 1, []
+    with progress("samples", k * n) as advance:
+        for part in torch.arange(k).split(max(1, _AT_ONCE // n)):
+            px = marginal.likelihood(_latents(marginal, (len(part),), temperature))
+            bare = isinstance(marginal.model.posterior, EmptyPosterior)
+            drawn.append((px.sample() if bare else px.mean).clamp(0, 1).cpu())
+            advance(len(part) * n)
+    return torch.cat(drawn)
+
+
+@torch.no_grad()
+def completions(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
+    """What is seen of pictures, several completions (the mean of p(x | z, c) at draws of z), and the pictures.
+
+    Args:
+        model: A model whose condition is the part of a picture that is seen.
+        x: The pictures, ``(n, *shape)``.
+        c: What is seen of them.
+        samples: Completions of each.
+
+    Raises:
+        UsageError: If the model does not complete pictures.
+    """
+    if not isinstance(model.condition, PartCondition) or c is None:
+        raise UsageError("This model does not complete pictures.", remedy="Train one: tightbound train completion.")
+    px = model(c)
+    seen = c.unflatten(-1, x.shape[1:]).nan_to_num(0.5)
+    drawn = px.likelihood(px.sample_latent((samples,))).mean.movedim(0, 1)
+    return {"seen": seen.unsqueeze(1), "completions": drawn, "truth": x.unsqueeze(1)}
+
+
+@torch.no_grad()
+def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tensor | None:
+    """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples of all classes.
+
+    Args:
+        model: The model.
+        split: Where the examples are.
+        n: How many; examples begin again where there are fewer.
+    """
+    if model.condition is None:
+        return None
+    device = next(model.parameters()).device
+    if isinstance(model.condition, ClassCondition):
+        learned = torch.tensor(model.condition.learned, device=device)
+        return learned[torch.arange(n, device=device) % len(learned)].unsqueeze(-1)
+    examples = split.representative(min(n, len(split)))
+    return model.conditions(split.batch(examples[torch.arange(n) % len(examples)], device))
+
+
+def described(model: LatentVariableModel, c: Tensor | None) -> list[str]:
+    """Conditions ``(n, size)`` in words, where they are texts or classes; else none."""
+    if c is None or not isinstance(model.condition, ClassCondition | TextCondition):
+        return []
+    return [model.condition.describe(row) for row in c]
