@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.types import _size
 
+from ..distributions import Value
 from ..likelihoods import Measure
 from ..options.data_spec import DataSpec
 from .prior import ConvolutionalGrid, TransformerGrid
@@ -63,7 +63,7 @@ class PixelLikelihood(nn.Module):
         return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
 
 
-class PixelSequence(Distribution):
+class PixelSequence(Value):
     """Images pixel after pixel: their probability in one pass, a draw in as many small steps as there are pixels.
 
     ``mean`` has no closed form and is a draw with fixed noise.
@@ -73,9 +73,6 @@ class PixelSequence(Distribution):
         batch_shape: Shape of a batch of them.
         c: Conditions, ``(*batch, size)``, or None.
     """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, likelihood: PixelLikelihood, batch_shape: Sequence[int], c: Tensor | None = None) -> None:
         self.likelihood, self.c = likelihood, c

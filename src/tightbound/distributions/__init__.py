@@ -2,7 +2,8 @@
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .codes import CodeDistribution, CodePoint, UniformCodes
-from .conditional import Conditional, broadcast, check_event, embedded, has_density, independent, leading_shape
+from .conditional import Conditional, broadcast, check_event, embedded, independent, leading_shape
+from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
 from .divergence import kl_per_dimension
@@ -20,6 +21,7 @@ __all__ = [
     "Bernoulli",
     "BernoulliVector",
     "Bits",
+    "Bounded",
     "CategoricalLevels",
     "CodeDistribution",
     "CodePoint",
@@ -36,12 +38,17 @@ __all__ = [
     "RelaxedBernoulli",
     "RelaxedCategorical",
     "UniformCodes",
+    "Value",
+    "WithoutDensity",
     "broadcast",
     "check_event",
     "embedded",
     "has_density",
     "independent",
+    "is_certain",
     "kl_per_dimension",
     "leading_shape",
     "load_zuko",
+    "log_prob_per_dimension",
+    "lower_bound",
 ]

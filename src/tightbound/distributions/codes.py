@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
 from torch.types import _size
+
+from .contract import Value
 
 __all__ = ["CodeDistribution", "CodePoint", "CodeSpace", "UniformCodes", "latent_shape"]
 
@@ -61,7 +63,7 @@ class CodeSpace(Protocol):
         ...
 
 
-class CodePoint(Distribution):
+class CodePoint(Value):
     r"""All mass on one element of a finite set, :math:`q(z \mid x) = \mathbb{1}[z = e(x)]`.
 
     A mass, not a density: :math:`\log q(z \mid x) = 0` at the point and :math:`-\infty` elsewhere, so with a prior over
@@ -82,8 +84,6 @@ class CodePoint(Distribution):
         (torch.Size([3, 5]), torch.Size([4, 7, 7]))
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     has_rsample = True
     certain = True
     """All samples are the same."""
@@ -117,7 +117,7 @@ class CodePoint(Distribution):
         return torch.zeros(same.shape, dtype=value.dtype, device=value.device).masked_fill(~same, -math.inf)
 
 
-class CodeDistribution(Distribution):
+class CodeDistribution(Value):
     r"""Abstract: a distribution over the latents of a code space, by that of their codes.
 
     .. math:: \log p(z) = \sum_i \log p(k_i \mid k_{<i}), \qquad z = e(k)
@@ -129,9 +129,6 @@ class CodeDistribution(Distribution):
         batch_shape: One distribution for each condition.
         event_shape: Shape of one latent, where it is known; else what :func:`latent_shape` finds.
     """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, space: CodeSpace, batch_shape: _size = (), event_shape: _size | None = None) -> None:
         self.space = space

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Independent
 
 from ..errors import ObjectiveError, ShapeError
 
-__all__ = ["Conditional", "broadcast", "check_event", "embedded", "has_density", "independent", "leading_shape"]
+__all__ = ["Conditional", "broadcast", "check_event", "embedded", "independent", "leading_shape"]
 
 
 class Conditional(nn.Module):
@@ -152,14 +152,3 @@ def check_event(distribution: Distribution, event_shape: Sequence[int], name: st
         expected=f"events of shape {tuple(event_shape)}",
         remedy="Wrap it: torch.distributions.Independent(distribution, number_of_event_dimensions).",
     )
-
-
-def has_density(distribution: Distribution) -> bool:
-    """Whether ``log_prob`` is exact: a bound or a point mass declares that it is not by ``exact_density = False``.
-
-    Example:
-        >>> from torch.distributions import Normal
-        >>> has_density(Normal(0.0, 1.0))
-        True
-    """
-    return getattr(distribution, "exact_density", True)

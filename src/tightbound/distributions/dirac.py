@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from ..errors import ObjectiveError
+from .contract import WithoutDensity
 
 __all__ = ["Dirac"]
 
 
-class Dirac(Distribution):
+class Dirac(WithoutDensity):
     r"""All mass at one point, :math:`\delta(z - v)`: it can be sampled, but has no density.
 
     Args:
@@ -29,10 +27,7 @@ class Dirac(Distribution):
         torch.Size([3, 5, 2])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     has_rsample = True
-    exact_density = False
 
     def __init__(self, value: Tensor, event_dims: int = 1) -> None:
         split = value.dim() - event_dims

@@ -7,18 +7,19 @@ Convention: a value with :math:`L` levels is :math:`x = l / (L - 1) \in [0, 1]`;
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 from torch.nn import functional as F
 from torch.types import _size
+
+from .contract import Value
 
 __all__ = ["DiscretizedLogistic"]
 
 
-class DiscretizedLogistic(Distribution):
+class DiscretizedLogistic(Value):
     r"""Probability of a level under a logistic density, a mass that sums to one over the levels.
 
     .. math:: P(x) = \sigma(a) - \sigma(b), \qquad
@@ -42,8 +43,7 @@ class DiscretizedLogistic(Distribution):
         tensor(1.)
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.distributions.kl import register_kl
 
-from .codes import CodePoint
+from .codes import CodeDistribution, CodePoint
 
 __all__ = ["kl_per_dimension"]
 
@@ -31,8 +31,8 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         >>> kl_per_dimension(q, p)[0]
         tensor([0.5000, 0.5000])
     """
-    if isinstance(q, CodePoint) and (log_prob := getattr(p, "code_log_prob", None)) is not None:
-        return -log_prob(q.codes)
+    if isinstance(q, CodePoint) and isinstance(p, CodeDistribution):
+        return -p.code_log_prob(q.codes)
     try:
         if isinstance(q, Independent) and isinstance(p, Independent) and _alike(q, p):
             return kl_divergence(q.base_dist, p.base_dist)

@@ -7,15 +7,16 @@ Convention: :math:`z = f(\epsilon)` with :math:`\epsilon \sim \mathcal{N}(0, I)`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, constraints
+from torch.distributions import Normal, constraints
 from torch.types import _size
 
 from ..runtime.randomness import fixed_noise
 from .conditional import independent
+from .contract import Value
 from .zuko_guard import load_zuko
 
 __all__ = ["FlowKind", "FlowLayers", "Pushed"]
@@ -85,7 +86,7 @@ def _last_parameters(layer: nn.Module) -> list[nn.Parameter]:
     return list(linear[-1].parameters()) if linear else list(layer.parameters())
 
 
-class Pushed(Distribution):
+class Pushed(Value):
     r"""Standard normal noise pushed through an invertible map and then scaled and shifted.
 
     The density of its own last sample is known from how it was drawn and costs nothing more; that of any other value
@@ -104,8 +105,7 @@ class Pushed(Distribution):
         True
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector
     has_rsample = True
 
     def __init__(self, transform: Any, mean: Tensor, log_std: Tensor) -> None:

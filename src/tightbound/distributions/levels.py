@@ -2,18 +2,18 @@ r"""A free probability for every level."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 from torch.nn import functional as F
 from torch.types import _size
+
+from .contract import Value
 
 __all__ = ["CategoricalLevels"]
 
 
-class CategoricalLevels(Distribution):
+class CategoricalLevels(Value):
     r"""Categorical over the levels of a value, :math:`P(x = l / (L - 1)) = \operatorname{softmax}(\eta)_l`.
 
     Args:
@@ -24,8 +24,7 @@ class CategoricalLevels(Distribution):
         tensor([0.0588, 0.0588, 0.0588, 0.0588, 0.0588])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval
 
     def __init__(self, logits: Tensor) -> None:
         self.logits, self.levels = logits, logits.shape[-1]

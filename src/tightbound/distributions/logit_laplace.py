@@ -7,15 +7,15 @@ logit is infinite. The density is that **of x**, in nats: the published density 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 from torch.types import _size
 
 from ..errors import UsageError
+from .contract import Value
 
 __all__ = ["LogitLaplace"]
 
@@ -29,7 +29,7 @@ def _rule(nodes: int) -> list[tuple[float, float]]:
 _NODES = _rule(12)
 
 
-class LogitLaplace(Distribution):
+class LogitLaplace(Value):
     r"""Values in the unit interval whose logit is Laplace.
 
     .. math:: p(x) = \frac{1 - 2\epsilon}{2 b \, y (1 - y)} \exp\!\left( -\frac{|\operatorname{logit} y - \mu|}{b}
@@ -56,8 +56,7 @@ class LogitLaplace(Distribution):
         (tensor(0.5000), tensor(4.3493))
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.unit_interval
 
     def __init__(self, mean: Tensor, log_scale: Tensor, eps: float = 0.1) -> None:
         if not 0 < eps < 0.5:

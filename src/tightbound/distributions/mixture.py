@@ -3,17 +3,18 @@ r"""Mixtures of diagonal Gaussians, evaluated by matrix products."""
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 from torch.types import _size
+
+from .contract import Value
 
 __all__ = ["MixtureOfGaussians"]
 
 
-class MixtureOfGaussians(Distribution):
+class MixtureOfGaussians(Value):
     r"""A joint mixture over vectors, :math:`p(z) = \sum_j \pi_j \prod_i \mathcal{N}(z_i; \mu_{ji}, \sigma_{ji}^2)`.
 
     The exponents of all components are a quadratic form, so that n points and K components take two products of
@@ -31,8 +32,7 @@ class MixtureOfGaussians(Distribution):
         tensor([0.1592, 0.1592, 0.1592, 0.1592, 0.1592])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector
 
     def __init__(self, logits: Tensor, mean: Tensor, log_std: Tensor, batch_shape: _size = ()) -> None:
         self.log_weights, self.means, self.log_std = logits.log_softmax(-1), mean, log_std

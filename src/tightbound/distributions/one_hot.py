@@ -6,8 +6,6 @@ both have shape ``(*batch, positions)``. Positions are independent; log-densitie
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 from torch.types import _size
 
 from .bernoulli import Bernoulli, BernoulliVector
+from .contract import Value
 
 __all__ = ["Bits", "Choice", "OneHot", "at_least_float32", "exponential", "kl_of_bits", "kl_of_choices", "one_hot"]
 
@@ -58,7 +57,7 @@ def one_hot(index: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(like, requires_grad=False).scatter_(-1, index.unsqueeze(-1), 1.0)
 
 
-class Choice(Distribution):
+class Choice(Value):
     r"""One class of K as a one-hot vector: what one position of :class:`OneHot` holds.
 
     .. math:: \log p(z) = \langle z, \log \operatorname{softmax}(\eta) \rangle
@@ -71,8 +70,7 @@ class Choice(Distribution):
         tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.one_hot  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.one_hot
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = F.log_softmax(at_least_float32(logits), dim=-1)

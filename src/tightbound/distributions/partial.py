@@ -2,19 +2,18 @@ r"""A distribution over what is missing, given what is there."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Independent
 from torch.types import _size
 
 from ..errors import ShapeError
+from .contract import Value
 
 __all__ = ["Partial"]
 
 
-class Partial(Distribution):
+class Partial(Value):
     r"""Independent entries of which some are observed: :math:`p(x_m \mid x_o) = \prod_{i \in m} p(x_i)`.
 
     The observed entries are what they are in samples and means, and count nothing in the density.
@@ -32,9 +31,6 @@ class Partial(Distribution):
         >>> p.mean, p.log_prob(torch.tensor([0.0, 5.0, 0.0])).exp()
         (tensor([0., 5., 0.]), tensor(0.1592))
     """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, complete: Distribution, observed: Tensor) -> None:
         if not isinstance(complete, Independent):

@@ -6,8 +6,6 @@ The KL divergence of a relaxed distribution is that of its discrete one, in nats
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
@@ -17,12 +15,13 @@ from torch.types import _size
 
 from ..errors import ObjectiveError, UsageError
 from .bernoulli import Bernoulli
+from .contract import Value
 from .one_hot import Bits, Choice, OneHot, at_least_float32, exponential, kl_of_bits, kl_of_choices, one_hot
 
 __all__ = ["RelaxedBernoulli", "RelaxedCategorical"]
 
 
-class _Relaxed(Distribution):
+class _Relaxed(Value):
     """Abstract: noise, a temperature, and the choice between a relaxed sample and a straight-through discrete one.
 
     Args:
@@ -32,7 +31,6 @@ class _Relaxed(Distribution):
         hard: Whether samples are discrete, with the gradient of the relaxed ones.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     has_rsample = True
 
     def __init__(self, logits: Tensor, event_dims: int, temperature: float | Tensor, hard: bool) -> None:

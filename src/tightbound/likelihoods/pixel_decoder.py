@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.types import _size
 
-from ..distributions import Bernoulli, CategoricalLevels, broadcast, embedded, independent, leading_shape
+from ..distributions import Bernoulli, CategoricalLevels, Value, broadcast, embedded, independent, leading_shape
 from ..errors import UsageError
 from ..networks import PixelDecoder
 from ..options.data_spec import DataSpec
@@ -96,7 +96,7 @@ class AutoregressiveLikelihood(nn.Module):
         return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
 
 
-class Pixels(Distribution):
+class Pixels(Value):
     """The pixels of images given maps of z: their density in one pass, a draw in as many as there are pixels.
 
     ``mean`` has no closed form: it is the mean of each pixel given the pixels before it of one draw, with fixed noise.
@@ -106,9 +106,6 @@ class Pixels(Distribution):
         maps: What it is shown of z, ``(n, maps, height, width)``.
         batch_shape: Shape of these n.
     """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, likelihood: AutoregressiveLikelihood, maps: Tensor, batch_shape: Sequence[int]) -> None:
         self.likelihood, self.maps = likelihood, maps

@@ -1,5 +1,7 @@
 """Models: conditional distributions, with latent variables or without."""
 
-from .latent import Latent, LatentVariableModel, Marginal, Terms
+from .latent import LatentVariableModel, Marginal
+from .model import Model
+from .terms import Entry, Estimated, Latent, Terms
 
-__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms"]
+__all__ = ["Entry", "Estimated", "Latent", "LatentVariableModel", "Marginal", "Model", "Terms"]

@@ -9,175 +9,29 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 from __future__ import annotations
 
 import copy
-import functools
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.types import _size
 
-from ..distributions import check_event, has_density, kl_per_dimension
+from ..distributions import Bounded, check_event, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
+from ..likelihoods import Likelihood, Measure
+from ..options.data_spec import DataSpec
 from ..runtime.modes import evaluating
+from .model import Model
+from .terms import Entry, Latent, Terms, stacked
 
-if TYPE_CHECKING:
-    from ..options.data_spec import DataSpec
-    from ..recipes.base import Recipe
-
-__all__ = ["Latent", "LatentVariableModel", "Marginal", "Terms", "evaluating", "replaced"]
+__all__ = ["LatentVariableModel", "Marginal", "evaluating", "replaced"]
 
 
-@dataclass(frozen=True)
-class Latent:
-    """One latent and the two distributions that meet at it.
-
-    Args:
-        z: Samples of the posterior, of shape ``(k, *batch, *latent)``.
-        posterior: :math:`q(z | x, c)`, with batch shape ``batch``.
-        prior: :math:`p(z | c)`, or None where a model has none.
-        name: Tells the layers of a hierarchy apart.
-
-    Example:
-        >>> from tightbound.distributions import independent
-        >>> from torch.distributions import Normal
-        >>> q = independent(Normal(torch.ones(5, 2), torch.ones(5, 2)), 1)
-        >>> p = independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-        >>> Latent(q.sample((3,)), q, p).kl()[0]
-        tensor([0.5000, 0.5000])
-    """
-
-    z: Tensor
-    posterior: Distribution
-    prior: Distribution | None
-    name: str = "z"
-    _memo: dict[str, Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @property
-    def log_prior(self) -> Tensor:
-        """Log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
-        prior = self._prior()
-        return self._remembered("log_prior", lambda: getattr(prior, "lower_bound", prior.log_prob)(self.z))
-
-    @property
-    def log_posterior(self) -> Tensor:
-        """Log q(z | x, c), ``(k, *batch)``."""
-        return self._remembered("log_posterior", lambda: self.posterior.log_prob(self.z))
-
-    def kl(self, analytic: bool | None = None) -> Tensor:
-        """KL(q ‖ p) in nats, per dimension ``(*batch, *latent)`` where it can be told apart, else ``(*batch, 1)``.
-
-        Args:
-            analytic: True asks for the closed form, False for the mean of log q − log p over the samples, None for
-                the closed form where there is one.
-
-        Raises:
-            ObjectiveError: If a closed form is asked for and there is none, or the posterior has no density.
-        """
-        if not has_density(self.posterior):
-            self.posterior.log_prob(self.z)  # says why
-        closed = None if analytic is False else self._closed_kl
-        if closed is None and analytic:
-            raise ObjectiveError(
-                "No closed form of this KL divergence is registered.",
-                got=f"KL({type(self.posterior).__name__} ‖ {type(self.prior).__name__})",
-                remedy="Leave `analytic` out, or register one with torch.distributions.kl.register_kl.",
-            )
-        return (self.log_posterior - self.log_prior).mean(0).unsqueeze(-1) if closed is None else closed
-
-    @property
-    def analytic(self) -> bool:
-        """Whether the closed form of the KL is used where no choice is made."""
-        return self.prior is not None and self._closed_kl is not None
-
-    @property
-    def _closed_kl(self) -> Tensor | None:
-        return self._remembered("kl", lambda: kl_per_dimension(self.posterior, self._prior()))
-
-    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A value that objectives and readings share: computed once, with its gradient."""
-        if name in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
-            return self._memo[name]
-        value = compute()
-        if torch.is_grad_enabled():  # without gradients it must not serve an objective later
-            self._memo[name] = value
-        return value
-
-    def _prior(self) -> Distribution:
-        if self.prior is None:
-            raise ObjectiveError(
-                "The model has no prior, so it has no ELBO and cannot be sampled.",
-                remedy="Use objectives.reconstruction, or a recipe with a prior ('vae').",
-            )
-        return self.prior
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What every objective is made of: the likelihood of x and, for each latent, its sample, posterior and prior.
-
-    Args:
-        log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
-        latents: The latents, from the one next to the data up.
-        generated: The terms with samples of the prior in the posterior's place, where they were asked for.
-
-    Example:
-        >>> from tightbound.distributions import independent
-        >>> from torch.distributions import Normal
-        >>> q = independent(Normal(torch.ones(5, 2), torch.ones(5, 2)), 1)
-        >>> p = independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-        >>> Terms(torch.zeros(3, 5), (Latent(q.sample((3,)), q, p),)).kl()
-        tensor([1., 1., 1., 1., 1.])
-    """
-
-    log_likelihood: Tensor
-    latents: tuple[Latent, ...]
-    generated: Terms | None = None
-
-    @property
-    def log_prior(self) -> Tensor:
-        """Log p(z | c) of all latents, ``(k, *batch)``, nats."""
-        return _sum([latent.log_prior for latent in self.latents])
-
-    @property
-    def log_posterior(self) -> Tensor:
-        """Log q(z | x, c) of all latents, ``(k, *batch)``, nats."""
-        return _sum([latent.log_posterior for latent in self.latents])
-
-    @property
-    def log_weights(self) -> Tensor:
-        """Log p(x, z | c) − log q(z | x, c), ``(k, *batch)``, nats."""
-        return self.log_likelihood + self.log_prior - self.log_posterior
-
-    def kl(self, analytic: bool | None = None) -> Tensor:
-        """KL(q ‖ p) summed over all latents and their dimensions, ``(*batch)``, nats."""
-        per_dimension = [latent.kl(analytic) for latent in self.latents]
-        leading = self.log_likelihood.dim() - 1
-        return _sum([kl.flatten(leading).sum(-1) for kl in per_dimension])
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is an ELBO: a prior everywhere, and a density of every posterior."""
-        return all(has_density(latent.posterior) and latent.prior is not None for latent in self.latents)
-
-    @property
-    def exact(self) -> bool:
-        """Whether every density in it is exact, as an importance weight needs."""
-        return self.bounded and all(has_density(latent.prior) for latent in self.latents if latent.prior)
-
-
-def _sum(tensors: list[Tensor]) -> Tensor:
-    return functools.reduce(operator.add, tensors)
-
-
-class LatentVariableModel(nn.Module):
+class LatentVariableModel(Model):
     r"""A model :math:`p(x \mid c)` with a latent variable, from any prior, likelihood and posterior.
 
     Calling it gives the :class:`Marginal`, a light value that samples and gives the terms of every objective. A
-    latent-variable model is a conditional distribution, so it can itself be the prior of another.
+    latent-variable model is a conditional distribution, so it can itself be the prior of another: its own terms of z
+    are then among those of x.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -186,6 +40,7 @@ class LatentVariableModel(nn.Module):
         prior: ``c -> p(z | c)``; None for an autoencoder, which then cannot be sampled.
         likelihood: ``z, c -> p(x | z, c)``.
         posterior: ``x, c -> q(z | x, c)``.
+        name: Of the latent; in a hierarchy those that have none are numbered from the data up: z1, z2, ...
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -197,35 +52,20 @@ class LatentVariableModel(nn.Module):
         torch.Size([3, 5])
     """
 
-    recipe: Recipe | None = None
-    data_spec: DataSpec | None = None
     prior_only: bool = False
     """Whether a condition reaches the prior alone: that of a second stage, behind parts that know of none."""
-    starts_from_data: bool = False
-    """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
-    loaded_weights: str = ""
-    """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
 
-    def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module) -> None:
+    def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module, name: str = "z") -> None:
         super().__init__()
-        self.condition: nn.Module | None = None
-        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
-
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        """Takes over weights, which training then leaves as they are."""
-        self.starts_from_data = False
-        return super().load_state_dict(*args, **options)
+        self.prior, self.likelihood, self.posterior, self.name = prior, likelihood, posterior, name
 
     def forward(self, c: Tensor | None = None) -> Marginal:
         """The distribution of x given c."""
         return Marginal(self, c)
 
-    def conditions(self, batch: Any) -> Tensor | None:
-        """The conditions of a batch of data, ``(n, size)``, where the model is given any."""
-        if self.condition is None:
-            return None
-        c = self.condition(batch)
-        return c.to(next(self.parameters()).dtype) if c.is_floating_point() else c
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""
+        return self.likelihood.measure(data) if isinstance(self.likelihood, Likelihood) else super().measure(data)
 
     def given(self, batch: Any) -> Marginal:
         """The distribution of x given the conditions of a batch of data."""
@@ -252,7 +92,7 @@ def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableMo
     return other
 
 
-class Marginal(Distribution):
+class Marginal(Bounded):
     r"""The distribution :math:`p(x \mid c)` of a latent-variable model: it can be sampled and bounded, not evaluated.
 
     Args:
@@ -267,15 +107,11 @@ class Marginal(Distribution):
         True
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    exact_density = False
-
     def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
         self.model, self.c = model, c
         self._prior: Distribution | None = None
-        event_shape = torch.Size(getattr(model.likelihood, "shape", ()))
-        super().__init__(torch.Size() if c is None else c.shape[:-1], event_shape, validate_args=False)
+        shape = model.likelihood.shape if isinstance(model.likelihood, Likelihood) else ()
+        super().__init__(torch.Size() if c is None else c.shape[:-1], torch.Size(shape), validate_args=False)
 
     def posterior(self, x: Tensor) -> Distribution:
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
@@ -315,50 +151,67 @@ class Marginal(Distribution):
         return prior
 
     def terms(
-        self,
-        x: Tensor,
-        k: int = 1,
-        posterior: Distribution | None = None,
-        *,
-        pathwise: bool = True,
-        generate: bool = False,
+        self, x: Tensor, k: int | None = 1, posterior: Distribution | None = None, *, pathwise: bool = True
     ) -> Terms:
         """The terms of x, with k samples of the posterior.
 
+        A prior that is itself a latent-variable model is unrolled: its own terms of z follow, and its likelihood is the
+        prior of z.
+
         Args:
             x: Data, of shape ``(*batch, *event)``.
-            k: How many samples.
+            k: How many samples; None: one without a dimension of its own, for x that are samples themselves.
             posterior: What :meth:`posterior` gave for this x, if that is known already.
             pathwise: Whether gradients reach the posterior through its samples, where those can be reparameterised;
                 the score-function estimator wants samples without.
-            generate: Whether to add the terms with samples of the prior: what the model predicts with.
 
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
             UsageError: If k is less than 1.
-            ObjectiveError: If samples of the prior are asked for, and there is none.
         """
-        if k < 1:
-            raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
         posterior = self.posterior(x) if posterior is None else posterior
-        z = posterior.rsample((k,)) if pathwise and posterior.has_rsample else posterior.sample((k,))
-        likelihood = self.likelihood(z)
-        check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
-        prior = self.prior() if generate or self.model.prior is not None else None
-        if prior is not None and has_density(prior):
-            check_event(prior, posterior.event_shape, "prior")
-        log_likelihood = likelihood.log_prob(x).expand(k, *posterior.batch_shape)
-        generated = None
-        if generate and prior is not None:
-            generated = self._generated(x, k, prior, posterior.batch_shape, pathwise)
-        return Terms(log_likelihood, (Latent(z, posterior, prior),), generated)
+        z = _drawn(posterior, _sample_shape(k), pathwise)
+        likelihood = self._likelihood_of(x, z, len(posterior.batch_shape))
+        entries = self._entries(z, posterior, pathwise)
+        return self._terms(x, likelihood, z.shape[: z.dim() - len(posterior.event_shape)], entries)
 
-    def _generated(self, x: Tensor, k: int, prior: Distribution, batch: torch.Size, pathwise: bool) -> Terms:
-        """The terms of x with the prior in the posterior's place."""
+    def _entries(self, z: Tensor, posterior: Distribution, pathwise: bool) -> tuple[Entry, ...]:
+        """The entry of this latent, and those of the latents that its prior has."""
+        prior = None if self.model.prior is None else self.prior()
+        if not isinstance(prior, Marginal):
+            if prior is not None and has_density(prior):
+                check_event(prior, posterior.event_shape, "prior")
+            return (Latent(z, posterior, prior, self.model.name),)
+        above = prior.terms(z, k=None, pathwise=pathwise)
+        given = prior.likelihood(above.latents[0].z)
+        check_event(given, posterior.event_shape, "prior")
+        return stacked(Latent(z, posterior, given, self.model.name, paired=False), above)
+
+    def generated(self, x: Tensor, k: int = 1, *, pathwise: bool = True) -> Terms:
+        """The terms of x with k samples of the prior in the posterior's place: what the model predicts with.
+
+        Args:
+            x: Data, of shape ``(*batch, *event)``.
+            k: How many samples.
+            pathwise: Whether gradients reach the prior through its samples.
+
+        Raises:
+            UsageError: If k is less than 1.
+            ObjectiveError: If there is no prior.
+        """
+        prior, batch = self.prior(), x.shape[: x.dim() - len(self.event_shape)]
         drawn = _expanded(prior, batch)
-        shape = (k, *batch[: len(batch) - len(drawn.batch_shape)])
-        z = drawn.rsample(shape) if pathwise and drawn.has_rsample else drawn.sample(shape)
-        return Terms(self.likelihood(z).log_prob(x).expand(k, *batch), (Latent(z, drawn, prior),))
+        z = _drawn(drawn, (*_sample_shape(k), *batch[: len(batch) - len(drawn.batch_shape)]), pathwise)
+        entry = Latent(z, drawn, prior, self.model.name)
+        return self._terms(x, self._likelihood_of(x, z, len(batch)), (k, *batch), (entry,))
+
+    def _likelihood_of(self, x: Tensor, z: Tensor, batch_dims: int) -> Distribution:
+        likelihood = self.likelihood(z)
+        check_event(likelihood, x.shape[batch_dims:], "likelihood")
+        return likelihood
+
+    def _terms(self, x: Tensor, likelihood: Distribution, shape: _size, entries: tuple[Entry, ...]) -> Terms:
+        return Terms(lower_bound(likelihood, x).expand(shape), entries, exact_likelihood=has_density(likelihood))
 
     def lower_bound(self, x: Tensor) -> Tensor:
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
@@ -373,11 +226,15 @@ class Marginal(Distribution):
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
         return self.prior().sample(sample_shape)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        raise ObjectiveError(
-            "The density of a latent-variable model is an integral without a closed form.",
-            remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
-        )
+
+def _sample_shape(k: int | None) -> tuple[int, ...]:
+    if k is not None and k < 1:
+        raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
+    return () if k is None else (k,)
+
+
+def _drawn(distribution: Distribution, shape: _size, pathwise: bool) -> Tensor:
+    return distribution.rsample(shape) if pathwise and distribution.has_rsample else distribution.sample(shape)
 
 
 def _expanded(prior: Distribution, batch: torch.Size) -> Distribution:

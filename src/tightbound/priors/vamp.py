@@ -3,14 +3,13 @@ r"""The variational mixture of posteriors."""
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 from torch.types import _size
 
-from ..distributions import MixtureOfGaussians, has_density
+from ..distributions import MixtureOfGaussians, Value, has_density
 from ..errors import ObjectiveError
 
 __all__ = ["VampPrior"]
@@ -84,11 +83,10 @@ class VampPrior(nn.Module):
         return u.clamp(EDGE, 1 - EDGE).logit() if self.bounded else u.clone()
 
 
-class _EqualMixture(Distribution):
+class _EqualMixture(Value):
     """Equal shares of the members of a batch of any distribution."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector
 
     def __init__(self, members: Distribution, batch_shape: _size = ()) -> None:
         self.members = members

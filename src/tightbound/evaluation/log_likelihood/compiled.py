@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
+from ...distributions import Value
 from ...likelihoods import Likelihood
 from ...models.latent import LatentVariableModel, replaced
 
@@ -40,11 +40,8 @@ class _Compiled(nn.Module):
         return _Decoded(self.likelihood.features(z, c), self.likelihood.shape, self.log_prob)
 
 
-class _Decoded(Distribution):
+class _Decoded(Value):
     """A distribution that is only evaluated."""
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, features: Tensor, shape: tuple[int, ...], log_prob: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.features, self._log_prob = features, log_prob

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 from torch.types import _size
 
-from ...distributions import FullGaussian, independent
+from ...distributions import FullGaussian, Value, independent
 from ...models.latent import Marginal
 
 __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_family", "widened"]
@@ -28,7 +27,7 @@ MOMENTS = 100
 """Samples that tell where a posterior lies."""
 
 
-class Mixture(Distribution):
+class Mixture(Value):
     r"""A few distributions, each with its share: :math:`\sum_j \pi_j q_j(z)`, to sample and to evaluate.
 
     As a proposal its weights are :math:`p(x, z) / \sum_j \pi_j q_j(z)` whatever part z came from, at most
@@ -48,8 +47,7 @@ class Mixture(Distribution):
         torch.Size([100, 5, 2])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support = constraints.real_vector  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector
 
     def __init__(self, parts: Sequence[Distribution], shares: Sequence[float]) -> None:
         self.parts, self.shares = tuple(parts), tuple(shares)

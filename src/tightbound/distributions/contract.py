@@ -1,0 +1,99 @@
+r"""What a distribution offers, declared by its type.
+
+Convention: any distribution of torch has an exact ``log_prob``, in nats; one that has not says so by its class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from ..errors import ObjectiveError
+
+__all__ = ["Bounded", "Value", "WithoutDensity", "has_density", "is_certain", "log_prob_per_dimension", "lower_bound"]
+
+
+class Value(Distribution):
+    """Abstract: a distribution as a light value, thrown away after use: nothing of it is validated."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support: Any = constraints.real  # pyright: ignore[reportIncompatibleMethodOverride]
+    certain: ClassVar[bool] = False
+    """Whether all its samples are the same."""
+
+
+class WithoutDensity(Value):
+    """Abstract: a distribution whose ``log_prob`` is not there, or is not exact."""
+
+
+class Bounded(WithoutDensity):
+    """Abstract: a distribution of which only a lower bound on the log-density is known.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> isinstance(px, Bounded), has_density(px)
+        (True, False)
+    """
+
+    def lower_bound(self, x: Tensor) -> Tensor:
+        """A lower bound on log p(x), or an unbiased estimate of one, ``(*batch)`` nats."""
+        raise NotImplementedError
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        raise ObjectiveError(
+            "The density of this model is an integral without a closed form.",
+            remedy="Use `lower_bound(x)`, or `tightbound.evaluate` for an importance-weighted estimate with its error.",
+        )
+
+
+def has_density(distribution: Distribution) -> bool:
+    """Whether ``log_prob`` is exact: a bound or a point mass declares that it is not by its type.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> has_density(Normal(0.0, 1.0))
+        True
+    """
+    return not isinstance(distribution, WithoutDensity)
+
+
+def is_certain(distribution: Distribution) -> bool:
+    """Whether all samples of a distribution are the same.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> is_certain(Normal(0.0, 1.0))
+        False
+    """
+    return isinstance(distribution, Value) and distribution.certain
+
+
+def lower_bound(distribution: Distribution, value: Tensor) -> Tensor:
+    """The log-density of a value where that is exact, else a lower bound on it, nats.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> lower_bound(Normal(0.0, 1.0), torch.zeros(()))
+        tensor(-0.9189)
+    """
+    return distribution.lower_bound(value) if isinstance(distribution, Bounded) else distribution.log_prob(value)
+
+
+def log_prob_per_dimension(distribution: Distribution, value: Tensor) -> Tensor | None:
+    """The log-density of each dimension of an event, ``(*leading, *event)`` nats; None if they cannot be told apart.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> log_prob_per_dimension(Independent(Normal(torch.zeros(2), torch.ones(2)), 1), torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+    if not isinstance(distribution, Independent) or len(distribution.base_dist.event_shape) > 0:
+        return None
+    whole = distribution.reinterpreted_batch_ndims == len(distribution.event_shape)
+    return distribution.base_dist.log_prob(value) if whole else None

@@ -1,0 +1,95 @@
+r"""What a model is: a conditional distribution :math:`p(x \mid c)` that knows what its numbers mean.
+
+Convention: ``x`` has shape ``(*batch, *event)``; log-densities are in nats, summed over an example.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..conditions import Examples
+from ..likelihoods import Measure
+from ..options.data_spec import DataSpec
+
+__all__ = ["Model"]
+
+
+class Model(nn.Module):
+    r"""Abstract: a module whose call returns the distribution :math:`p(x \mid c)`.
+
+    What the distribution offers is declared by its type: ``sample`` always; ``log_prob`` unless it is a
+    :class:`~tightbound.distributions.Bounded`, which offers ``lower_bound`` instead; ``terms`` where it is the
+    :class:`~tightbound.models.Marginal` of a model with latents. Whatever it is, it can be trained, evaluated and
+    reported on.
+
+    Example:
+        >>> from torch.distributions import Independent, Normal
+        >>> class Blob(Model):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.mean = nn.Parameter(torch.zeros(2))
+        ...
+        ...     def forward(self, c: Tensor | None = None) -> Distribution:
+        ...         return Independent(Normal(self.mean, 1.0), 1)
+        >>> Blob()().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    recipe: Any = None
+    """What it was built from; None for a model put together by hand."""
+    data_spec: DataSpec | None = None
+    """The data that it was built for."""
+    starts_from_data: bool = False
+    """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
+    loaded_weights: str = ""
+    """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition: nn.Module | None = None
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        """The distribution of x given c.
+
+        Args:
+            c: Conditions, ``(*batch, size)``; None for a model that is given none.
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+        return next(self.parameters()).dtype
+
+    def see(self, batch: Examples) -> tuple[Tensor, Tensor | None]:
+        """A batch of data as the model sees it: examples ``(n, *shape)`` in its own type, and their conditions.
+
+        Args:
+            batch: On the device of the model.
+        """
+        return batch.x.to(self.dtype), self.conditions(batch)
+
+    def conditions(self, batch: Examples) -> Tensor | None:
+        """The conditions of a batch of data, ``(n, size)``, where the model is given any."""
+        if self.condition is None:
+            return None
+        c = self.condition(batch)
+        return c.to(self.dtype) if c.is_floating_point() else c
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What its log-likelihood is for that data."""
+        return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Takes over weights, which training then leaves as they are."""
+        self.starts_from_data = False
+        return super().load_state_dict(*args, **options)
