@@ -19,7 +19,7 @@ from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
 from tightbound.evaluation.collapse.relaxation import relaxation_gap
 from tightbound.evaluation.latents.codes import code_usage
-from tightbound.likelihoods import LogitLaplaceLikelihood, measure_of
+from tightbound.likelihoods import LogitLaplaceLikelihood
 from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
 from tightbound.posteriors import categorical
@@ -280,5 +280,5 @@ def test_the_remedy_of_a_collapse_names_the_likelihood_where_it_applies(
 
 def test_a_density_of_pixels_becomes_a_bound_on_their_probability_by_dequantisation() -> None:
     likelihood = build(LAPLACE).likelihood
-    assert measure_of(likelihood, RGB).kind == "density"
-    assert measure_of(likelihood, DataSpec("rgb", RGB.shape, levels=256, dequantized=True)).kind == "bound"
+    assert likelihood.measure(RGB).kind == "density"
+    assert likelihood.measure(DataSpec("rgb", RGB.shape, levels=256, dequantized=True)).kind == "bound"

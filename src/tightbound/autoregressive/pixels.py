@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
 from ..distributions import Value
-from ..likelihoods import Measure
+from ..likelihoods import Likelihood, Measure, mass_of
 from ..options.data_spec import DataSpec
 from .prior import ConvolutionalGrid, TransformerGrid
 from .sampling import Sampling
@@ -24,7 +24,7 @@ from .sampling import Sampling
 __all__ = ["PixelLikelihood", "PixelSequence"]
 
 
-class PixelLikelihood(nn.Module):
+class PixelLikelihood(Likelihood):
     """Pixels one after the other, every one with a free probability for each level.
 
     References:
@@ -39,12 +39,11 @@ class PixelLikelihood(nn.Module):
     Example:
         >>> from tightbound.networks import PixelCNN
         >>> grid = ConvolutionalGrid(PixelCNN(2, (1, 4, 4), channels=8, layers=2))
-        >>> px = PixelLikelihood(grid, (1, 4, 4), 2)(torch.zeros(5, 0))
-        >>> px.log_prob(px.sample()).shape
+        >>> px = PixelLikelihood(grid, (1, 4, 4), 2)()
+        >>> px.log_prob(px.sample((5,))).shape
         torch.Size([5])
     """
 
-    parameters_per_entry: int
     sampling: Sampling
     """How levels are drawn."""
 
@@ -53,14 +52,12 @@ class PixelLikelihood(nn.Module):
         self.grid, self.shape, self.levels, self.sampling = grid, tuple(shape), levels, Sampling()
         self.parameters_per_entry = levels
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        return PixelSequence(self, z.shape[:-1], c)
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        return PixelSequence(self, () if c is None else c.shape[:-1], c)
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
-        if data.discrete and data.levels == self.levels:
-            return Measure("mass", f"probability of data with {self.levels} levels, pixel by pixel")
-        return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
+        return mass_of(self.levels, data, ", pixel by pixel")
 
 
 class PixelSequence(Value):

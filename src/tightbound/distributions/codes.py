@@ -8,8 +8,7 @@ masses, their logs are in nats, and positions of all levels lie in a row, ``(*ba
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,8 @@ AT_ONCE = 64
 """Codes that are spread over a whole grid at once."""
 
 
-class CodeSpace(Protocol):
-    """What a posterior over codes offers: the grids of its levels, and the way from codes to latents and back.
+class CodeSpace:
+    """Abstract: what a posterior over codes offers: the grids of its levels, and the way from codes to latents and back.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -36,31 +35,26 @@ class CodeSpace(Protocol):
         (((4, 4),), (16,))
     """
 
-    @property
-    def grids(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each level's grid, the top first."""
-        ...
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Number of codes of each level, K."""
-        ...
+    grids: tuple[tuple[int, ...], ...]
+    """Shape of each level's grid, the top first."""
+    levels: tuple[int, ...]
+    """Number of codes of each level, K."""
 
     def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
         """The codes ``(n, *grid)`` of data ``(n, *shape)``."""
-        ...
+        raise NotImplementedError
 
-    def embed(self, codes: tuple[Tensor, ...]) -> Tensor:
+    def embed(self, codes: Sequence[Tensor]) -> Tensor:
         """The latents ``(n, *latent)`` of codes ``(n, *grid)``."""
-        ...
+        raise NotImplementedError
 
     def codes_of(self, z: Tensor) -> tuple[Tensor, ...]:
         """The codes of latents: the inverse of :meth:`embed`."""
-        ...
+        raise NotImplementedError
 
-    def parameters(self) -> Iterator[nn.Parameter]:
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Of which the first tells the device."""
-        ...
+        raise NotImplementedError
 
 
 class CodePoint(Value):

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..autoregressive.pixels import PixelLikelihood
 from ..data import Split
 from ..errors import UsageError
-from ..likelihoods import Measure, measure_of
+from ..likelihoods import Measure
 from ..models.latent import LatentVariableModel, Terms
 from ..views.latents import reconstruction_error
 from .collapse.decoder_noise import DecoderNoise, decoder_noise
@@ -185,7 +185,7 @@ def evaluate(
     samples = (CHAINS if pinned == "annealed" else 1000) if k is None else k
     sampler(pinned, samples, annealing)  # refuses an unknown name before anything is computed
     terms = terms_of_the_first(model, split)
-    task = _Task(model, split, terms, measure_of(model.likelihood, split.spec), annealing, precision, compile, seed)
+    task = _Task(model, split, terms, model.measure(split.spec), annealing, precision, compile, seed)
     reason = refusal(terms, task.measure, pinned)
     if method == "auto" and k is None and reason is None and terms.exact and not task.sure:
         measured = _climbed(task, budget)
@@ -288,7 +288,7 @@ def _predictions(model: LatentVariableModel, found: Evaluation, split: Split, se
     if model.condition is None or model.prior is None or model.prior_only or not found.kl_per_dimension:
         return {}
     predicted = over(model, split, PREDICTIONS, _predicted, seed=seed)["prediction"]
-    offset = measure_of(model.likelihood, split.spec).offset
+    offset = model.measure(split.spec).offset
     return {"prediction": Estimate.of(predicted, offset=-offset)}
 
 
@@ -310,7 +310,7 @@ def _of_codes(
     uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
     out["notes"] += (f"the codes take {found.kl.value:.2f} nats; {uniform:.2f} if all were alike",)
     if found.bits_per_dim is not None:
-        measure, bits = measure_of(model.likelihood, split.spec), 1 / (split.spec.dimensions * math.log(2))
+        measure, bits = model.measure(split.spec), 1 / (split.spec.dimensions * math.log(2))
         total = values["reconstruction"].double() - uniform
         out["uniform_bits_per_dim"] = Estimate.of(total, -bits, measure.offset * bits)
     return out

@@ -1,19 +1,17 @@
 r"""Likelihoods :math:`p(x \mid z, c)`."""
 
-from .base import (
+from .base import Likelihood, Measure, density_of, mass_of
+from .completion import CompletionLikelihood, Prediction
+from .correlated import FullGaussianLikelihood
+from .entries import (
     Bernoulli,
     Categorical,
     DiscretizedLogisticLikelihood,
+    EntryLikelihood,
     Gaussian,
-    Likelihood,
     LogitLaplaceLikelihood,
-    Measure,
     Scale,
-    density_of,
-    measure_of,
 )
-from .completion import CompletionLikelihood
-from .correlated import FullGaussianLikelihood
 from .pixel_decoder import AutoregressiveLikelihood
 
 __all__ = [
@@ -22,12 +20,14 @@ __all__ = [
     "Categorical",
     "CompletionLikelihood",
     "DiscretizedLogisticLikelihood",
+    "EntryLikelihood",
     "FullGaussianLikelihood",
     "Gaussian",
     "Likelihood",
     "LogitLaplaceLikelihood",
     "Measure",
+    "Prediction",
     "Scale",
     "density_of",
-    "measure_of",
+    "mass_of",
 ]

@@ -1,47 +1,20 @@
-r"""Likelihoods :math:`p(x \mid z, c)`: what a decoder's output says of the data.
+r"""What a likelihood is: a decoder's distribution of the data, and what its number means.
 
-Convention: the decoder gives ``parameters * D`` numbers for an example of D entries; log-densities are in nats and
-summed over the entries. Each likelihood says by :meth:`Likelihood.measure` what its value is for given data: the
-probability of discrete data, a density, or no likelihood of that data at all.
+Convention: log-densities are in nats and summed over the entries. Each likelihood says by :meth:`Likelihood.measure`
+what its value is for given data: the probability of discrete data, a density, or no likelihood of that data at all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Normal
+from torch import nn
 
-from ..distributions import Bernoulli as BernoulliDistribution
-from ..distributions import (
-    BernoulliVector,
-    CategoricalLevels,
-    Conditional,
-    DiscretizedLogistic,
-    LogitLaplace,
-    independent,
-)
-from ..errors import ShapeError, UsageError
 from ..options.data_spec import DataSpec
 
-__all__ = [
-    "Bernoulli",
-    "Categorical",
-    "DiscretizedLogisticLikelihood",
-    "Gaussian",
-    "Likelihood",
-    "LogitLaplaceLikelihood",
-    "Measure",
-    "Scale",
-    "density_of",
-    "measure_of",
-]
-
-Scale = Literal["fixed", "shared", "per-dimension", "network"]
+__all__ = ["Likelihood", "Measure", "density_of", "mass_of"]
 
 
 @dataclass(frozen=True)
@@ -72,296 +45,31 @@ class Measure:
         return self.kind in ("mass", "bound")
 
 
-class Likelihood(Conditional):
-    """Abstract: a decoder with the family of distributions that its output parametrises.
+class Likelihood(nn.Module):
+    """Abstract: :math:`p(x | z, c)` that knows the shape of the data and what its number is.
 
-    Args:
-        network: Decoder, maps ``(n, *input_shape)`` to ``(n, parameters * D)`` in any shape.
-        input_shape: Shape of one latent.
-        shape: Shape of one example, D entries.
-        parameters: How many numbers the decoder gives for an entry.
-
-    Raises:
-        ShapeError: If the decoder gives another number of them.
+    Any other module from z and c to a distribution can stand in its place; its number is then read as a density.
     """
 
-    def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
-        super().__init__(network, input_shape)
-        self.shape, self.parameters_per_entry = tuple(shape), parameters
-
-    def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
-        out = super().features(inputs, c)
-        leading = inputs.shape[: inputs.dim() - len(self.input_shape)]
-        parameters, entries = self.parameters_per_entry, math.prod(self.shape)
-        if out.shape[len(leading) :].numel() != parameters * entries:
-            raise ShapeError(
-                "The decoder does not fit the data.",
-                got=f"{out.shape[len(leading) :].numel()} numbers for an example",
-                expected=f"{parameters} for each of its {entries} entries",
-                remedy="Give the decoder that many outputs.",
-            )
-        return out.reshape(*leading, parameters, *self.shape)
+    shape: tuple[int, ...]
+    """Shape of one example."""
+    parameters_per_entry: int
+    """How many numbers are held for an entry."""
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Lets the decoder's last bias start where the data lies, so that it has not to be learned.
 
-        Args:
-            x: Some training examples, ``(n, *shape)``.
-        """
-        bias = getattr(getattr(self.network, "output_layer", None), "bias", None)
-        if bias is None:
-            return
-        entries = len(bias) // self.parameters_per_entry  # those of an example, or its channels
-        rows = x.flatten(1) if entries == math.prod(self.shape) else x.flatten(2).movedim(1, 2).flatten(0, 1)
-        start = self.start(rows)
-        bias.view(-1, entries)[: len(start)] = start
-
-    def start(self, rows: Tensor) -> Tensor:
-        """The first of the parameters that fit rows of entries ``(n, entries)`` best without a latent."""
-        return rows.mean(0, keepdim=True)
-
-
-class Bernoulli(Likelihood):
-    r"""Independent binary entries, :math:`\log p(x \mid z) = \sum_i x_i \log \pi_i(z) + (1 - x_i) \log(1 - \pi_i(z))`.
-
-    Grey values in :math:`[0, 1]` are allowed, as in many published examples, but then the sum is a cross-entropy and
-    no likelihood of that data.
-
-    References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
-
-    Args:
-        network: Decoder to one logit per entry.
-        input_shape: Shape of one latent.
-        shape: Shape of one example.
+def mass_of(levels: int, data: DataSpec, how: str = "") -> Measure:
+    """What a probability of so many levels is for that data.
 
     Example:
-        >>> likelihood = Bernoulli(nn.Linear(2, 64), (2,), (1, 8, 8))
-        >>> likelihood(torch.zeros(5, 2)).log_prob(torch.ones(5, 1, 8, 8)).shape
-        torch.Size([5])
-    """
-
-    def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int]) -> None:
-        super().__init__(network, input_shape, shape, parameters=1)
-
-    def distribution(self, features: Tensor) -> Distribution:
-        logits = features.squeeze(-len(self.shape) - 1)
-        return BernoulliVector(BernoulliDistribution(logits), len(self.shape), validate_args=False)
-
-    def start(self, rows: Tensor) -> Tensor:
-        return rows.mean(0, keepdim=True).clamp(1e-3, 1 - 1e-3).logit()
-
-    def measure(self, data: DataSpec) -> Measure:
-        if data.discrete and data.levels == 2:
-            return Measure("mass", "probability of binary data")
-        return Measure("none", "a Bernoulli cross-entropy on grey values is no likelihood of that data")
-
-
-class _Located(Likelihood):
-    """Abstract: a location per entry from the decoder and a scale that is fixed, learned, or the decoder's too."""
-
-    def __init__(
-        self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], scale: Scale, initial: float
-    ) -> None:
-        if scale not in get_args(Scale):
-            raise UsageError("There is no such scale.", got=scale, expected=f"one of: {', '.join(get_args(Scale))}")
-        super().__init__(network, input_shape, shape, parameters=2 if scale == "network" else 1)
-        self.scale = scale
-        log_scale = torch.full(self.shape if scale == "per-dimension" else (), math.log(initial))
-        if scale == "fixed":
-            self.register_buffer("log_scale", log_scale)
-        else:
-            self.log_scale = nn.Parameter(log_scale)
-
-    def location_and_log_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        location, *rest = features.unbind(-len(self.shape) - 1)
-        return location, (self.log_scale + rest[0]).clamp(-12.0, 12.0) if rest else self.log_scale
-
-
-class Gaussian(_Located):
-    r"""Independent Gaussian entries, :math:`p(x \mid z) = \prod_i \mathcal{N}(x_i; \mu_i(z), \sigma_i^2)`.
-
-    With the fixed variance :math:`\sigma^2 = \tfrac{1}{2}`, :math:`-\log p(x \mid z) = \lVert x - \mu(z) \rVert^2 +
-    \tfrac{D}{2} \log \pi`: the summed squared error and a constant.
-
-    References:
-        Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis and Levine, 2021).
-
-    Args:
-        network: Decoder to the mean (and, with ``scale="network"``, a log standard deviation) of each entry.
-        input_shape: Shape of one latent.
-        shape: Shape of one example.
-        scale: ``"fixed"``; learned and ``"shared"`` by all entries; learned ``"per-dimension"``; or of the
-            ``"network"``, for each entry and latent.
-        variance: Fixed or initial :math:`\sigma^2`, in squared units of the data.
-
-    Raises:
-        UsageError: If the variance is not positive or the scale unknown.
-
-    Example:
-        >>> likelihood = Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), scale="shared")
-        >>> likelihood(torch.zeros(3, 5, 2)).log_prob(torch.ones(5, 1, 8, 8)).shape
-        torch.Size([3, 5])
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        input_shape: Sequence[int],
-        shape: Sequence[int],
-        scale: Scale = "fixed",
-        variance: float = 0.5,
-    ) -> None:
-        if not variance > 0:
-            raise UsageError("The variance of a Gaussian must be positive.", got=variance, remedy="Try --variance 0.5.")
-        super().__init__(network, input_shape, shape, scale, math.sqrt(variance))
-
-    def distribution(self, features: Tensor) -> Distribution:
-        mean, log_scale = self.location_and_log_scale(features)
-        return independent(Normal(mean, log_scale.exp(), validate_args=False), len(self.shape))
-
-    def measure(self, data: DataSpec) -> Measure:
-        return density_of(data)
-
-
-class DiscretizedLogisticLikelihood(_Located):
-    r"""Independent entries with levels under a logistic density.
-
-    Each is a :class:`~tightbound.distributions.DiscretizedLogistic`.
-
-    References:
-        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
-
-    Args:
-        network: Decoder to the location (and, with ``scale="network"``, a log scale) of each entry.
-        input_shape: Shape of one latent.
-        shape: Shape of one example.
-        levels: Number of levels.
-        scale: As for :class:`Gaussian`.
-
-    Example:
-        >>> likelihood = DiscretizedLogisticLikelihood(nn.Linear(2, 64), (2,), (1, 8, 8), levels=17)
-        >>> likelihood(torch.zeros(5, 2)).sample().shape
-        torch.Size([5, 1, 8, 8])
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        input_shape: Sequence[int],
-        shape: Sequence[int],
-        levels: int,
-        scale: Scale = "per-dimension",
-    ) -> None:
-        super().__init__(network, input_shape, shape, scale, initial=0.1)
-        self.levels = levels
-
-    def distribution(self, features: Tensor) -> Distribution:
-        mean, log_scale = self.location_and_log_scale(features)
-        return independent(DiscretizedLogistic(mean, log_scale, self.levels), len(self.shape))
-
-    def measure(self, data: DataSpec) -> Measure:
-        return _mass_over_levels(self.levels, data)
-
-
-class Categorical(Likelihood):
-    r"""Independent entries with a free probability for every level.
-
-    .. math:: p(x_i = l \mid z) = \operatorname{softmax}(\eta_i(z))_l
-
-    References:
-        Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner and Kavukcuoglu, 2016).
-
-    Args:
-        network: Decoder to ``levels`` logits per entry.
-        input_shape: Shape of one latent.
-        shape: Shape of one example.
-        levels: Number of levels.
-
-    Example:
-        >>> likelihood = Categorical(nn.Linear(2, 17 * 64), (2,), (1, 8, 8), levels=17)
-        >>> likelihood(torch.zeros(5, 2)).mean.shape
-        torch.Size([5, 1, 8, 8])
-    """
-
-    def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], levels: int) -> None:
-        super().__init__(network, input_shape, shape, parameters=levels)
-        self.levels = levels
-
-    def distribution(self, features: Tensor) -> Distribution:
-        return independent(CategoricalLevels(features.movedim(-len(self.shape) - 1, -1)), len(self.shape))
-
-    def start(self, rows: Tensor) -> Tensor:
-        level = (rows * (self.levels - 1)).round()
-        counts = torch.stack([(level == l).sum(0) for l in range(self.levels)])
-        return ((counts + 1) / (len(rows) + self.levels)).log().to(rows.dtype)
-
-    def measure(self, data: DataSpec) -> Measure:
-        return _mass_over_levels(self.levels, data)
-
-
-class LogitLaplaceLikelihood(Likelihood):
-    r"""Independent entries whose logit is Laplace, with centre and log scale of each from the decoder.
-
-    Each is a :class:`~tightbound.distributions.LogitLaplace`: a density on the unit interval.
-
-    References:
-        Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
-
-    Args:
-        network: Decoder to a centre and a log scale of each entry.
-        input_shape: Shape of one latent.
-        shape: Shape of one example.
-        eps: What keeps the data from the ends of the interval.
-
-    Raises:
-        UsageError: If ``eps`` is not between 0 and one half, at the first call.
-
-    Example:
-        >>> likelihood = LogitLaplaceLikelihood(nn.Linear(2, 2 * 64), (2,), (1, 8, 8))
-        >>> likelihood(torch.zeros(3, 5, 2)).log_prob(torch.rand(5, 1, 8, 8)).shape
-        torch.Size([3, 5])
-    """
-
-    def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], eps: float = 0.1) -> None:
-        super().__init__(network, input_shape, shape, parameters=2)
-        self.eps = eps
-
-    def distribution(self, features: Tensor) -> Distribution:
-        centre, log_scale = features.unbind(-len(self.shape) - 1)
-        return independent(LogitLaplace(centre, log_scale.clamp(-12.0, 12.0), self.eps), len(self.shape))
-
-    def start(self, rows: Tensor) -> Tensor:
-        logits = torch.logit((1 - 2 * self.eps) * rows + self.eps)
-        centre = logits.median(0).values
-        return torch.stack([centre, (logits - centre).abs().mean(0).clamp(min=1e-3).log()])
-
-    def measure(self, data: DataSpec) -> Measure:
-        return density_of(data)
-
-
-def measure_of(likelihood: nn.Module, data: DataSpec) -> Measure:
-    """What the log-likelihood of any likelihood, of this package or not, is for that data.
-
-    Example:
-        >>> likelihood = Bernoulli(nn.Linear(2, 64), (2,), (1, 8, 8))
-        >>> measure_of(likelihood, DataSpec("digits", shape=(1, 8, 8), levels=17)).kind
+        >>> mass_of(2, DataSpec("digits", shape=(1, 8, 8), levels=17)).kind
         'none'
     """
-    measure = getattr(likelihood, "measure", None)
-    if measure is not None:
-        return measure(data)
-    return Measure("density", "the likelihood does not say what it measures: read as a density", data.log_volume)
-
-
-def _mass_over_levels(levels: int, data: DataSpec) -> Measure:
     if data.discrete and data.levels == levels:
-        return Measure("mass", f"probability of data with {levels} levels")
+        return Measure("mass", f"probability of data with {levels} levels{how}")
     return Measure("none", f"a mass over {levels} levels is no likelihood of this data")
 
 

@@ -17,10 +17,10 @@ from ..distributions import Partial
 from ..options.data_spec import DataSpec
 from .base import Likelihood, Measure
 
-__all__ = ["CompletionLikelihood", "Filled", "Nothing", "Pretrained"]
+__all__ = ["CompletionLikelihood", "Filled", "Nothing", "Prediction", "Pretrained"]
 
 
-class CompletionLikelihood(nn.Module):
+class CompletionLikelihood(Likelihood):
     """A likelihood of the missing entries alone; what is observed is what it is.
 
     Args:
@@ -48,13 +48,41 @@ class CompletionLikelihood(nn.Module):
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: of the missing entries only."""
-        whole = self.complete.measure(data)
-        return Measure(
-            whole.kind,
-            f"{whole.note}; of the {self.missing} missing entries given the others",
-            whole.offset * self.missing / data.dimensions,
-            self.missing,
-        )
+        return _of_missing(self.complete.measure(data), self.missing, data)
+
+
+class Prediction(Likelihood):
+    r"""The missing entries predicted from the others alone, :math:`p(x_m \mid x_o)`.
+
+    Args:
+        complete: The likelihood of all entries given c, whose network has no other input.
+        missing: How many entries are missing.
+
+    Example:
+        >>> from tightbound.likelihoods import Bernoulli
+        >>> from tightbound.networks import MLP, Observed
+        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
+        >>> inner.embedding = Observed(4)
+        >>> Prediction(inner, missing=3)(torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])).mean[0, 0, 1, 0]
+        tensor(1., grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, complete: Likelihood, missing: int) -> None:
+        super().__init__()
+        self.complete, self.missing, self.shape = complete, missing, complete.shape
+        self.parameters_per_entry = complete.parameters_per_entry
+
+    def forward(self, c: Tensor) -> Distribution:
+        return Partial(self.complete(c[..., :0], c), c.unflatten(-1, self.shape))
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data: of the missing entries only."""
+        return _of_missing(self.complete.measure(data), self.missing, data)
+
+
+def _of_missing(whole: Measure, missing: int, data: DataSpec) -> Measure:
+    note = f"{whole.note}; of the {missing} missing entries given the others"
+    return Measure(whole.kind, note, whole.offset * missing / data.dimensions, missing)
 
 
 class Nothing(nn.Module):
@@ -80,7 +108,7 @@ class Filled(nn.Module):
         >>> from tightbound.networks import MLP, Observed
         >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
         >>> inner.embedding = Observed(4)
-        >>> Filled(Pretrained(CompletionLikelihood(inner, 3)))(torch.full((5, 4), torch.nan)).shape
+        >>> Filled(Pretrained(Prediction(inner, 3)))(torch.full((5, 4), torch.nan)).shape
         torch.Size([5, 8])
     """
 
@@ -109,7 +137,7 @@ class Pretrained(nn.Module):
         >>> from tightbound.networks import MLP, Observed
         >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
         >>> inner.embedding = Observed(4)
-        >>> Pretrained(CompletionLikelihood(inner, 3))(torch.full((5, 4), torch.nan)).mean.shape
+        >>> Pretrained(Prediction(inner, 3))(torch.full((5, 4), torch.nan)).mean.shape
         torch.Size([5, 1, 2, 2])
     """
 
@@ -119,7 +147,7 @@ class Pretrained(nn.Module):
 
     def forward(self, c: Tensor) -> Distribution:
         self.take_over()
-        return self.likelihood(c[:, :0], c)
+        return self.likelihood(c)
 
     def take_over(self) -> None:
         """Takes over the weights, unless it has them or others."""

@@ -17,7 +17,8 @@ from torch.distributions import Distribution
 from ..distributions import FullGaussian
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
-from .base import Likelihood, Measure, density_of
+from .base import Measure, density_of
+from .entries import EntryLikelihood
 
 __all__ = ["LARGEST", "FullGaussianLikelihood", "Noise", "check_small_vector"]
 
@@ -26,7 +27,7 @@ LARGEST = 64
 """Entries of the largest vector: a factor for each of k samples of n examples takes k n D² numbers."""
 
 
-class FullGaussianLikelihood(Likelihood):
+class FullGaussianLikelihood(EntryLikelihood):
     r"""A Gaussian with full covariance, :math:`p(x \mid z) = \mathcal{N}(x; \mu(z), L L^\top)`, for small vectors.
 
     .. math:: L = \operatorname{mask}(L') + \operatorname{diag}(e^s), \qquad

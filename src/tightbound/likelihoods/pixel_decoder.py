@@ -21,12 +21,12 @@ from ..errors import UsageError
 from ..networks import PixelDecoder
 from ..options.data_spec import DataSpec
 from ..runtime.randomness import fixed_noise
-from .base import Measure
+from .base import Likelihood, Measure, mass_of
 
 __all__ = ["AutoregressiveLikelihood", "Pixels"]
 
 
-class AutoregressiveLikelihood(nn.Module):
+class AutoregressiveLikelihood(Likelihood):
     r"""Pixels that depend on those before them and on z, :math:`p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)`.
 
     A pixel has a Bernoulli with two levels, otherwise a free probability for every level; the channels of a pixel are
@@ -91,9 +91,7 @@ class AutoregressiveLikelihood(nn.Module):
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
-        if data.discrete and data.levels == self.levels:
-            return Measure("mass", f"probability of data with {self.levels} levels, pixel by pixel")
-        return Measure("none", f"a mass over {self.levels} levels is no likelihood of this data")
+        return mass_of(self.levels, data, ", pixel by pixel")
 
 
 class Pixels(Value):

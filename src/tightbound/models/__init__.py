@@ -2,6 +2,7 @@
 
 from .latent import LatentVariableModel, Marginal
 from .model import Model
+from .pixels import PixelModel
 from .terms import Entry, Estimated, Latent, Terms
 
-__all__ = ["Entry", "Estimated", "Latent", "LatentVariableModel", "Marginal", "Model", "Terms"]
+__all__ = ["Entry", "Estimated", "Latent", "LatentVariableModel", "Marginal", "Model", "PixelModel", "Terms"]

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
+from ..conditions import Examples
 from ..distributions import Bounded, check_event, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Likelihood, Measure
 from ..options.data_spec import DataSpec
+from ..posteriors import Layers, Posterior, Reals, Space
 from ..runtime.modes import evaluating
 from .model import Model
 from .terms import Entry, Latent, Terms, stacked
@@ -63,11 +65,25 @@ class LatentVariableModel(Model):
         """The distribution of x given c."""
         return Marginal(self, c)
 
+    @property
+    def space(self) -> Space:
+        """What can be read from its latents."""
+        own = self.posterior.space if isinstance(self.posterior, Posterior) else Reals(self.posterior)
+        if not isinstance(self.prior, LatentVariableModel):
+            return own
+        above = self.prior.space
+        return Layers([own, *(above.layers if isinstance(above, Layers) else [above])])
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether it can be sampled: whether it has a prior."""
+        return self.prior is not None
+
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""
         return self.likelihood.measure(data) if isinstance(self.likelihood, Likelihood) else super().measure(data)
 
-    def given(self, batch: Any) -> Marginal:
+    def given(self, batch: Examples) -> Marginal:
         """The distribution of x given the conditions of a batch of data."""
         return self(self.conditions(batch))
 
@@ -122,10 +138,7 @@ class Marginal(Bounded):
 
         The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
         """
-        space: Any = self.model.posterior
-        if not hasattr(space, "codes_of"):
-            return self.posterior(x).mean
-        return space.embed(space.codes(x, self._beyond_prior))
+        return self.model.space.representative(x, self._beyond_prior)
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The distribution of x given z."""

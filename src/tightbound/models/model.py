@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from ..conditions import Examples
 from ..likelihoods import Measure
 from ..options.data_spec import DataSpec
+from ..posteriors import Space
 
 __all__ = ["Model"]
 
@@ -59,6 +60,16 @@ class Model(nn.Module):
             c: Conditions, ``(*batch, size)``; None for a model that is given none.
         """
         raise NotImplementedError
+
+    @property
+    def space(self) -> Space | None:
+        """What can be read from its latents; None without any."""
+        return None
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether it can be sampled: an autoencoder has no prior to do so."""
+        return True
 
     @property
     def device(self) -> torch.device:

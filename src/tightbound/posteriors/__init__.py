@@ -1,9 +1,9 @@
 r"""Posteriors :math:`q(z \mid x, c)`."""
 
+from .base import CodePosterior, Codes, Layers, Posterior, Reals, Space
 from .categorical import BernoulliPosterior, CategoricalPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
-from .empty import EmptyPosterior
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
@@ -12,12 +12,17 @@ __all__ = [
     "BernoulliPosterior",
     "CategoricalPosterior",
     "CholeskyGaussian",
+    "CodePosterior",
+    "Codes",
     "DiagonalGaussian",
     "DiracPosterior",
-    "EmptyPosterior",
     "ExactLinearGaussian",
     "FlowPosterior",
+    "Layers",
+    "Posterior",
     "PyramidDecoder",
     "PyramidPosterior",
     "QuantizedPosterior",
+    "Reals",
+    "Space",
 ]

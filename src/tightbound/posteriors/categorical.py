@@ -19,6 +19,7 @@ from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoul
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
 from ..quantizers.quantized import check_codes
+from .base import CodePosterior
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior"]
 
@@ -28,12 +29,13 @@ VECTORS = 20_000
 """Positions, of all examples together, that tell how far the logits of a class are spread."""
 
 
-class _Relaxable(Conditional):
+class _Relaxable(Conditional, CodePosterior):
     """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training.
 
     Its latents are codes: ``grids`` has the shape of their one grid, ``levels`` their number at a position.
     """
 
+    relaxes = True
     temperature: Tensor
     at_mode: bool = False
     """Whether it is the point at its most probable codes, in any mode: what a prior that is fitted to those needs."""

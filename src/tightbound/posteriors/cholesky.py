@@ -10,11 +10,12 @@ from torch.distributions import Distribution
 
 from ..distributions import Conditional, FullGaussian
 from ..errors import ShapeError
+from .base import Posterior
 
 __all__ = ["CholeskyGaussian"]
 
 
-class CholeskyGaussian(Conditional):
+class CholeskyGaussian(Conditional, Posterior):
     r"""Gaussian with full covariance by a Cholesky factor, :math:`q(z \mid x) = \mathcal{N}(\mu, L L^\top)`.
 
     .. math:: z = \mu + L \epsilon, \qquad L = \operatorname{mask}(L') + \operatorname{diag}(e^s), \qquad

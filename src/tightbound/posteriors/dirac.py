@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import Conditional, Dirac
+from .base import Posterior
 
 __all__ = ["DiracPosterior"]
 
 
-class DiracPosterior(Conditional):
+class DiracPosterior(Conditional, Posterior):
     r"""All mass at the code, :math:`q(z \mid x) = \delta(z - f(x))`: the autoencoder's encoder.
 
     Args:

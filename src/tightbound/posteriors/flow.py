@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import Conditional, FlowLayers, Pushed
+from .base import Posterior
 
 __all__ = ["FlowPosterior"]
 
 
-class FlowPosterior(Conditional):
+class FlowPosterior(Conditional, Posterior):
     r"""A flow whose base the encoder scales and shifts and whose layers see its context.
 
     .. math:: z = \mu(x) + \sigma(x) f(\epsilon; h(x)), \qquad \epsilon \sim \mathcal{N}(0, I)

@@ -16,11 +16,12 @@ from torch.distributions import Distribution, Normal
 from ..distributions import Conditional, FullGaussian, independent, leading_shape
 from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
+from .base import Posterior
 
 __all__ = ["DiagonalGaussian", "ExactLinearGaussian"]
 
 
-class DiagonalGaussian(Conditional):
+class DiagonalGaussian(Conditional, Posterior):
     r"""Gaussian with independent dimensions, :math:`q(z \mid x) = \prod_i \mathcal{N}(z_i; \mu_i(x), \sigma_i^2(x))`.
 
     References:
@@ -55,7 +56,7 @@ class DiagonalGaussian(Conditional):
         return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
 
 
-class ExactLinearGaussian(nn.Module):
+class ExactLinearGaussian(Posterior):
     r"""The exact posterior of a linear Gaussian likelihood under a standard normal prior.
 
     .. math:: p(z \mid x) = \mathcal{N}(M^{-1} W^\top \Psi^{-1} (x - b), M^{-1}), \qquad M = I + W^\top \Psi^{-1} W

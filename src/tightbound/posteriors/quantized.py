@@ -17,15 +17,16 @@ from torch.distributions import Distribution
 
 from ..distributions import Conditional
 from ..distributions.codes import CodePoint
-from ..quantizers import Quantized
+from ..quantizers import Quantized, Quantizer
 from ..quantizers.clusters import nearest
 from ..quantizers.quantized import check_finite, rows_of
 from ..runtime.modes import evaluating
+from .base import CodePosterior
 
 __all__ = ["PyramidDecoder", "PyramidPosterior", "QuantizedPosterior"]
 
 
-class _Quantized(Conditional):
+class _Quantized(Conditional, CodePosterior):
     """Abstract: an encoder, a quantiser for each level, and the way from codes to latents and back.
 
     Args:
@@ -35,26 +36,20 @@ class _Quantized(Conditional):
         grids: Shape of each level's grid.
     """
 
+    means_are_vectors = True
+
     def __init__(
         self,
         network: nn.Module,
-        quantizers: Sequence[nn.Module],
+        quantizers: Sequence[Quantizer],
         shape: Sequence[int],
         grids: Sequence[Sequence[int]],
     ) -> None:
         super().__init__(network, shape)
         self.quantizers = nn.ModuleList(quantizers)
         self.grids = tuple(tuple(grid) for grid in grids)
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Number of codes of each level."""
-        return tuple(self._each("codes"))
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Width of each level's vectors."""
-        return tuple(self._each("dim"))
+        self.levels: tuple[int, ...] = tuple(q.codes for q in quantizers)
+        self.dims: tuple[int, ...] = tuple(q.dim for q in quantizers)
 
     def distribution(self, features: Tensor) -> Distribution:
         leading = features.shape[:-3]
@@ -84,7 +79,7 @@ class _Quantized(Conditional):
         Raises:
             UsageError: If there is no such code.
         """
-        pairs: Any = zip(self.quantizers, codes, strict=True)
+        pairs = zip(self._quantizers, codes, strict=True)
         return self.join([quantizer.embed(level) for quantizer, level in pairs])
 
     @torch.no_grad()
@@ -95,7 +90,7 @@ class _Quantized(Conditional):
             DataError: If there is a NaN or an infinite entry.
         """
         check_finite(z)
-        return tuple(_codes_of(*pair) for pair in zip(self.quantizers, self.split(z), strict=True))
+        return tuple(_codes_of(*pair) for pair in zip(self._quantizers, self.split(z), strict=True))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -103,7 +98,7 @@ class _Quantized(Conditional):
 
         What is given a condition starts with the first batch of its training instead.
         """
-        if self.embedding is not None or any(not hasattr(q, "start_from") for q in self.quantizers):
+        if self.embedding is not None or not all(q.starts for q in self._quantizers):
             return
         with evaluating(self):
             self.start(torch.cat([self.features(part) for part in x.split(AT_ONCE)]))
@@ -124,15 +119,21 @@ class _Quantized(Conditional):
         """The inverse of :meth:`join`."""
         raise NotImplementedError
 
-    def _each(self, name: str) -> list[int]:
-        return [getattr(quantizer, name) for quantizer in self.quantizers]
+    @property
+    def _quantizers(self) -> list[Quantizer]:
+        return list(self.quantizers)  # pyright: ignore[reportReturnType]
+
+    def without_details(self, z: Tensor, kept: int) -> Tensor:
+        levels = self.split(z)
+        means = [level.mean((0, 2, 3), keepdim=True).expand_as(level) for level in levels[kept:]]
+        return self.join([*levels[:kept], *means])
 
 
 AT_ONCE = 250
 """Examples that are encoded at once where a codebook starts."""
 
 
-def _codes_of(quantizer: Any, vectors: Tensor) -> Tensor:
+def _codes_of(quantizer: Quantizer, vectors: Tensor) -> Tensor:
     every = torch.arange(quantizer.codes, device=vectors.device)
     table = rows_of(quantizer.embed(every.unsqueeze(0)), quantizer.dim)  # behind projections, where there are any
     exact = table.dtype if table.device.type == "mps" else torch.float64  # which tells near duplicates apart
@@ -213,7 +214,7 @@ class PyramidPosterior(_Quantized):
         coarser: Sequence[Any],
         heads: Sequence[nn.Module],
         lifts: Sequence[nn.Module],
-        quantizers: Sequence[nn.Module],
+        quantizers: Sequence[Quantizer],
         shape: Sequence[int],
     ) -> None:
         grids = [part.grid for part in (encoder, *coarser)][::-1]
@@ -229,9 +230,9 @@ class PyramidPosterior(_Quantized):
     def _downward(self, features: Tensor, start: bool = False) -> list[Quantized]:
         lifted, out = None, list[Quantized]()
         for level, h in enumerate(self._upward(features)):
-            z, quantizer = self.heads[level](_joined(h, lifted)), self.quantizers[level]
+            z, quantizer = self.heads[level](_joined(h, lifted)), self._quantizers[level]
             if start:
-                quantizer.start_from(z)  # pyright: ignore[reportCallIssue]
+                quantizer.start_from(z)
             out.append(quantizer(z))
             if level < len(self.lifts):
                 lifted = self.lifts[level](_joined(out[-1].vectors, lifted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .finite import FiniteScalarQuantizer
-from .quantized import Quantized, Usage
+from .quantized import Quantized, Quantizer, Usage
 from .vector import VectorQuantizer
 
-__all__ = ["FiniteScalarQuantizer", "Quantized", "Usage", "VectorQuantizer"]
+__all__ = ["FiniteScalarQuantizer", "Quantized", "Quantizer", "Usage", "VectorQuantizer"]

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UsageError
 from ..networks.linear import Linear
-from .quantized import Quantized, check_codes, check_finite, grid_of, rows_of, straight_through
+from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, rows_of, straight_through
 
 __all__ = ["FiniteScalarQuantizer"]
 
@@ -25,7 +25,7 @@ MOST = 1 << 24
 """Whole numbers that float32 tells apart."""
 
 
-class FiniteScalarQuantizer(nn.Module):
+class FiniteScalarQuantizer(Quantizer):
     r"""Few bounded dimensions, each rounded to one of its levels; the code is their mixed-radix number.
 
     A dimension with :math:`L` levels, of half-width :math:`h`, which is :math:`(L - 1) / 2` and a little more, and with

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import DataError, ShapeError, UsageError
 
@@ -54,6 +54,28 @@ class Quantized(NamedTuple):
     codes: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
+
+
+class Quantizer(nn.Module):
+    """Abstract: from vectors to the nearest of finitely many, and from codes to vectors."""
+
+    codes: int
+    """How many codes, K."""
+    dim: int
+    """Width of a vector, d."""
+    starts: bool = False
+    """Whether it can start from data."""
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Vectors ``(n, d, *grid)``, quantised."""
+        raise NotImplementedError
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The vectors ``(n, d, *grid)`` of codes ``(n, *grid)``."""
+        raise NotImplementedError
+
+    def start_from(self, z: Tensor) -> None:
+        """Starts from vectors ``(n, d, *grid)`` of data, where it can."""
 
 
 class Usage:

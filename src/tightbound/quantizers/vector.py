@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..errors import DataError, UsageError
 from ..networks.linear import Linear
 from .clusters import fill, k_means, moments, nearest
-from .quantized import Quantized, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
+from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
 
 __all__ = ["VectorQuantizer", "direction", "forget", "part_of_batch"]
 
@@ -30,7 +30,7 @@ SHORTEST = 1e-6
 """A vector of less than this length has no direction."""
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(Quantizer):
     r"""Each vector z replaced by the nearest of a codebook, :math:`\arg\min_{e_k} \lVert z - e_k \rVert`.
 
     With ``ema`` the codebook follows the vectors by online k-means. In a step let :math:`n_k` vectors with the sum
@@ -86,6 +86,7 @@ class VectorQuantizer(nn.Module):
         True
     """
 
+    starts = True
     codebook: Tensor
     averages: Tensor
     weight: Tensor

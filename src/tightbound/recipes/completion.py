@@ -17,8 +17,7 @@ from .vae import VAE, Activation
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..likelihoods.completion import CompletionLikelihood
-    from ..models.latent import LatentVariableModel, Terms
+    from ..models import LatentVariableModel, PixelModel, Terms
 
 __all__ = ["Completion", "CompletionBaseline"]
 
@@ -63,13 +62,10 @@ class CompletionBaseline(Recipe):
         super().__post_init__()
         check_sizes(hidden=self.hidden)
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..models.latent import LatentVariableModel
-        from ..posteriors import EmptyPosterior
-        from ..priors import StandardNormal
+    def assemble(self, data: DataSpec) -> PixelModel:
+        from ..models import PixelModel
 
-        px = _predicting(self, self.hidden, data)
-        model = LatentVariableModel(StandardNormal(0), px, EmptyPosterior(data.shape))
+        model = PixelModel(_predicting(self, self.hidden, data))
         model.condition = _part(data, self.quadrants)
         return model
 
@@ -143,7 +139,7 @@ class Completion(VAE):
 
     def assemble(self, data: DataSpec) -> LatentVariableModel:
         from ..assembly import parts
-        from ..likelihoods.completion import Nothing
+        from ..likelihoods.completion import CompletionLikelihood, Nothing
         from ..models.latent import LatentVariableModel
         from ..priors import StandardNormal
 
@@ -151,31 +147,30 @@ class Completion(VAE):
         q = parts.posterior(self, data)
         q.embedding = Nothing()  # the whole picture tells which part of it is observed
         p = _prior(self, data) if self.prior == "conditional" else StandardNormal(self.latent_dim)
-        px = _completing(parts.likelihood(self, data, 2 * data.dimensions), data, self.quadrants)
+        px = CompletionLikelihood(*_shown(parts.likelihood(self, data, 2 * data.dimensions), data, self.quadrants))
         model = LatentVariableModel(p, px, q)
         model.condition = condition
         return model
 
 
-def _completing(px: Any, data: DataSpec, quadrants: Quadrants) -> CompletionLikelihood:
-    """Of the missing pixels alone, from a likelihood of all of them that is shown what is observed."""
+def _shown(px: Any, data: DataSpec, quadrants: Quadrants) -> tuple[Any, int]:
+    """A likelihood of all pixels, shown what is observed, and how many are missing."""
     from ..conditions import observed_part
-    from ..likelihoods.completion import CompletionLikelihood
     from ..networks import Observed
 
     px.embedding = Observed(data.dimensions)
-    missing = int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
-    return CompletionLikelihood(px, missing)
+    return px, int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
 
 
 def _predicting(recipe: CompletionBaseline | Completion, hidden: tuple[int, ...], data: DataSpec) -> Any:
     """The likelihood of the missing pixels given the others alone, without a latent."""
     from ..assembly.parts import likelihood_on
+    from ..likelihoods import Prediction
     from ..networks import MLP
 
     seen = 2 * data.dimensions
     make = lambda parameters: MLP(0, parameters * data.dimensions, hidden[::-1], recipe.activation, seen)
-    return _completing(likelihood_on(make, (0,), data, recipe.likelihood), data, recipe.quadrants)
+    return Prediction(*_shown(likelihood_on(make, (0,), data, recipe.likelihood), data, recipe.quadrants))
 
 
 def _prior(recipe: Completion, data: DataSpec) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..conditions import Condition
-    from ..models.latent import LatentVariableModel, Terms
+    from ..models import PixelModel, Terms
 
 __all__ = ["PixelCNNRecipe", "TransformerRecipe"]
 
@@ -47,11 +47,9 @@ class _Pixels(Recipe):
         """The network over the grid of an image, given a condition."""
         raise NotImplementedError
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
+    def assemble(self, data: DataSpec) -> PixelModel:
         from ..autoregressive.pixels import PixelLikelihood
-        from ..models.latent import LatentVariableModel
-        from ..posteriors import EmptyPosterior
-        from ..priors import StandardNormal
+        from ..models import PixelModel
 
         if len(data.shape) != 3 or not data.discrete or data.levels is None:
             raise UsageError(
@@ -61,8 +59,7 @@ class _Pixels(Recipe):
             )
         condition = None if self.condition == "none" else condition_of(self, data)
         grid = self.network(data, condition)
-        likelihood = PixelLikelihood(grid, data.shape, data.levels)
-        model = LatentVariableModel(StandardNormal(0), likelihood, EmptyPosterior(data.shape))
+        model = PixelModel(PixelLikelihood(grid, data.shape, data.levels))
         model.condition = condition
         return model
 

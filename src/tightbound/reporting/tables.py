@@ -12,7 +12,6 @@ from ..evaluation import Evaluation, SampleQuality
 from ..evaluation.baselines.baselines import Baseline, baselines
 from ..evaluation.latents.positions import ACTIVE, NOTHING, active_units
 from ..evaluation.log_likelihood.pareto import UNRELIABLE
-from ..likelihoods import measure_of
 from ..recipes.two_stage import is_code_space
 from . import page
 from .headline import notes, recipe_name
@@ -56,7 +55,7 @@ def _table(m: Material, e: Evaluation) -> str:
 
 
 def _of_the_data(m: Material, e: Evaluation) -> Iterator[_Row]:
-    dimensions = measure_of(m.model.likelihood, m.spec).dimensions or m.spec.dimensions
+    dimensions = m.model.measure(m.spec).dimensions or m.spec.dimensions
     doubtful = e.trusted is False
     yield _SCORE[e.measure], e.nll and cell(e.nll, bound=doubtful), f"nats; {_what(m, e)}"
     bits = e.bits_per_dim and cell(e.bits_per_dim, 3, doubtful)
@@ -150,7 +149,7 @@ def comparison(m: Material) -> list[Baseline]:
     else:
         own: Any = e.measure
         rows = [Baseline(name, e.nll, e.bits_per_dim, e.squared_error, own, _what(m, e))]
-    if measure_of(m.model.likelihood, m.spec).dimensions is not None:  # of a part of each example only
+    if m.model.measure(m.spec).dimensions is not None:  # of a part of each example only
         return rows
     if m.learned is None:
         return [dataclasses.replace(rows[0], note=f"{rows[0].note}; {_NO_BASELINES}")]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ..data import Batch, Data, DataSpec
 from ..data.observed import one_binary_value
 from ..errors import UsageError
-from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 from ..options.training import TrainingOptions
 
@@ -82,7 +81,7 @@ def values_too_large(batch: Batch) -> str:
 
 def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> Iterator[str]:
     """What the likelihood is of that data, where that is less than a probability, and what the recipe warns of."""
-    if (measure := measure_of(model.likelihood, spec)).kind in ("none", "density"):
+    if (measure := model.measure(spec)).kind in ("none", "density"):
         yield f"note: {measure.note}"
     for caution in model.recipe.cautions(model, examples) if model.recipe else ():
         yield f"warning: {caution}"

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from ..data import DataSpec
-from ..likelihoods import measure_of
 from ..models.latent import LatentVariableModel
 from ..recipes.two_stage import is_code_space
 
@@ -67,7 +66,7 @@ def unit_of(model: LatentVariableModel, row: str, spec: DataSpec, seen: DataSpec
     if row != "bound":
         codes = math.prod(seen.shape) if is_code_space(model.posterior) else None
         return Unit({"log_prior": "log p(z)"}.get(row, row), dimensions=codes, per="code")
-    measure = measure_of(model.likelihood, spec)
+    measure = model.measure(spec)
     if model.prior is None:
         return Unit("reconstruction", measure.offset)
     return Unit("bound", measure.offset, (measure.dimensions or spec.dimensions) if measure.comparable else None)

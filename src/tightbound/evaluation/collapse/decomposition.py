@@ -15,7 +15,6 @@ from torch.distributions import Distribution
 
 from ...checkpoint import check_finite
 from ...data import Split
-from ...likelihoods import measure_of
 from ...models.latent import LatentVariableModel, evaluating
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
@@ -122,7 +121,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         known = [] if against is None else [against]
         log_others = held_out(latent.posterior, z, log_q, log_all, parts.positions, *known)
     return Decomposition(
-        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-measure_of(model.likelihood, split.spec).offset),
+        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-model.measure(split.spec).offset),
         kl=None if log_prior is None else Estimate.of(log_q - log_prior),
         mutual_information=Estimate.of(log_q - log_all),
         mutual_information_at_most=Estimate.of(log_q - log_others),

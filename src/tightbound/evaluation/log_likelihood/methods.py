@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from ...data import Split
 from ...distributions import Bits, CodeDistribution, OneHot, has_density
 from ...errors import ObjectiveError, UsageError
-from ...likelihoods import Measure, measure_of
+from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms
 from ..estimate import Estimate
 from ..passes import Found, Precision, check_split, examples, over, terms_of_the_first
@@ -188,7 +188,7 @@ def likelihood(
     """
     check_split(split, model)
     found = sampler(method, k, annealing)
-    measure = measure_of(model.likelihood, split.spec)
+    measure = model.measure(split.spec)
     terms = terms_of_the_first(model, split)
     reason = refusal(terms, measure, method)
     if reason is not None:

@@ -26,7 +26,6 @@ from ...evaluation.collapse.decomposition import spread
 from ...evaluation.latents.positions import active_units
 from ...evaluation.log_likelihood.methods import refusal
 from ...evaluation.passes import over, terms_of_the_first
-from ...likelihoods import measure_of
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
 from ...runtime.randomness import fixed_noise
@@ -309,7 +308,7 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
 
 def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict[str, Any]:
     """What one pass over the examples tells of a model."""
-    measure, terms = measure_of(model.likelihood, test.spec), terms_of_the_first(model, test)
+    measure, terms = model.measure(test.spec), terms_of_the_first(model, test)
     samples, reason = k if terms.bounded else min(k, 1), refusal(terms, measure, "importance")
     values = over(model, test, samples, lambda model, x, c: per_example(model, x, samples, c), seed=seed)
     each, codes = {"squared_error": reconstruction_error(model, test, seed=seed)}, values["posterior_mean"]

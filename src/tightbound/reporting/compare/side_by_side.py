@@ -20,7 +20,6 @@ from torch import Tensor
 from ...checkpoint import write_atomically
 from ...errors import UsageError
 from ...evaluation import Estimate
-from ...likelihoods import measure_of
 from ...models import Marginal
 from ...runs import number
 from ...runtime.progress import progress
@@ -214,7 +213,7 @@ _KINDS = {
 
 def _line(run: ComparedRun) -> tuple[str, figures.Array, figures.Array]:
     """Which split, steps, and nats of the data; a record of older versions lacks the offset to them."""
-    offset, records = measure_of(run.model.likelihood, run.test.spec).offset, run.folder.records()
+    offset, records = run.model.measure(run.test.spec).offset, run.folder.records()
     for split, name in (("valid", "validation"), ("train", "training")):
         points = [
             (r["step"], y - (0 if "offset" in r else offset))

@@ -1,0 +1,40 @@
+r"""Models without a latent."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..likelihoods import Likelihood, Measure
+from ..options.data_spec import DataSpec
+from .model import Model
+
+__all__ = ["PixelModel"]
+
+
+class PixelModel(Model):
+    r"""A model of data without a latent, :math:`p(x \mid c)`, whose likelihood is exact.
+
+    Args:
+        likelihood: ``c -> p(x | c)``.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import PixelCNNRecipe
+        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
+        >>> PixelCNNRecipe(channels=8, layers=2).build(spec)().log_prob(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        """The distribution of x given c."""
+        return self.likelihood(c)
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the log-likelihood is for that data."""
+        return self.likelihood.measure(data)

@@ -1,0 +1,179 @@
+r"""What a posterior is, and what can be read from its latents.
+
+Convention: ``x`` is ``(*batch, *shape)``, a latent ``(*batch, *latent)``; codes are int64, one ``(*batch, *grid)`` for
+each level, the top first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..distributions import has_density
+from ..distributions.codes import CodePoint, CodeSpace
+from ..errors import ObjectiveError
+
+__all__ = ["CodePosterior", "Codes", "Layers", "Posterior", "Reals", "Space"]
+
+
+class Posterior(nn.Module):
+    r"""Abstract :math:`q(z \mid x, c)`: a module whose call returns a distribution of latents.
+
+    Any other module that does so can stand in its place; its latents are then read as real numbers.
+    """
+
+    @property
+    def space(self) -> Space:
+        """What can be read from its latents."""
+        return Reals(self)
+
+
+class CodePosterior(Posterior, CodeSpace):
+    """Abstract: a posterior whose latents stand for codes."""
+
+    means_are_vectors: bool = False
+    """Whether the mean of a posterior is the vectors of its codes, rather than a probability for each code."""
+    relaxes: bool = False
+    """Whether training puts relaxed samples in the place of codes."""
+
+    @property
+    def space(self) -> Codes:
+        """What can be read from its latents."""
+        return Codes(self)
+
+    def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        """The relaxed distribution, in any mode: what the exact one is compared with.
+
+        Raises:
+            ObjectiveError: If there is none.
+        """
+        raise ObjectiveError(
+            "Only a relaxed posterior has a relaxation gap.",
+            got=type(self).__name__,
+            expected="CategoricalPosterior or BernoulliPosterior",
+            remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
+        )
+
+    def without_details(self, z: Tensor, kept: int) -> Tensor:
+        """Latents with each vector of all but the first levels replaced by the mean of its level.
+
+        Args:
+            z: Latents ``(n, *latent)``.
+            kept: Levels that stay as they are, the top first.
+        """
+        raise NotImplementedError
+
+
+class Space:
+    """Abstract: what can be read from the latents of a model.
+
+    Args:
+        posterior: The posterior, or any module that gives a distribution of latents.
+    """
+
+    between: str = ""
+    """What a reader must know of points between two latents; empty where they are latents like any other."""
+    discrete: bool = False
+    """Whether latents stand for codes."""
+    parts: str = "latent dimensions"
+    """What a latent is made of, in words."""
+
+    def __init__(self, posterior: nn.Module) -> None:
+        self.posterior = posterior
+
+    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """The one latent that examples ``(n, *shape)`` are encoded to."""
+        raise NotImplementedError
+
+    def described(self, q: Distribution) -> dict[str, Tensor]:
+        """A posterior as named arrays: ``mean``, ``sample``, ``standard_deviation`` where it has one, ``codes``."""
+        values = {"mean": q.mean, "sample": q.sample()}
+        return values | ({"standard_deviation": q.stddev} if has_density(q) else {})
+
+
+class Reals(Space):
+    """Latents are real numbers: a vector or a grid of them.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model.space.representative(torch.zeros(5, 1, 8, 8)).shape, model.space.discrete
+        (torch.Size([5, 2]), False)
+    """
+
+    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.posterior(x, c).mean
+
+
+class Codes(Space):
+    """Latents stand for codes: one of so many at each position of each level's grid.
+
+    The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes.vq_vae import VQVAE
+        >>> model = VQVAE(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model.space.levels, model.space.grids
+        ((16,), ((4, 4),))
+    """
+
+    between = "between its ends z mixes two codes and is none"
+    discrete = True
+    parts = "positions of codes"
+    posterior: CodePosterior
+
+    def __init__(self, posterior: CodePosterior) -> None:
+        super().__init__(posterior)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Number of codes of each level."""
+        return self.posterior.levels
+
+    @property
+    def grids(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each level's grid."""
+        return self.posterior.grids
+
+    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.posterior.embed(self.posterior.codes(x, c))
+
+    def described(self, q: Distribution) -> dict[str, Tensor]:
+        codes = q.codes if isinstance(q, CodePoint) else self.posterior.codes_of(q.mode)
+        names = ["codes"] if len(codes) == 1 else [f"codes_{level}" for level in range(len(codes))]
+        return super().described(q) | {name: level.int() for name, level in zip(names, codes, strict=True)}
+
+
+class Layers(Space):
+    """Latents of a hierarchy, from the one next to the data up: what is read of it is read of the first, unless named.
+
+    Args:
+        layers: The space of each latent.
+
+    Example:
+        >>> import torch
+        >>> from tightbound.networks import MLP
+        >>> from tightbound.posteriors import DiagonalGaussian
+        >>> q = [DiagonalGaussian(MLP(4, 2 * 3), (4,)), DiagonalGaussian(MLP(3, 2 * 2), (3,))]
+        >>> {name: tuple(z.shape) for name, z in Layers([each.space for each in q]).latents(torch.zeros(5, 4)).items()}
+        {'z1': (5, 3), 'z2': (5, 2)}
+    """
+
+    def __init__(self, layers: Sequence[Space]) -> None:
+        super().__init__(layers[0].posterior)
+        self.layers = tuple(layers)
+
+    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.layers[0].representative(x, c)
+
+    def latents(self, x: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
+        """The representative latent of each layer, given that of the layer below it."""
+        found = dict[str, Tensor]()
+        for i, layer in enumerate(self.layers, start=1):
+            x = found[f"z{i}"] = layer.representative(x, c)
+        return found
