@@ -24,7 +24,8 @@ from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
 from tightbound.pictures import sheets
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
 from tightbound.runs import RunFolder
-from tightbound.training.step import Step, start_from_data
+from tightbound.training.start import start_from_data
+from tightbound.training.steps.bound import BoundStep
 from tightbound.views import samples as pictures
 
 QUICK: Any = {"steps": 3, "batch_size": 20, "pictures": False, "device": "cpu"}
@@ -128,7 +129,7 @@ def test_a_step_of_the_hybrid_computes_the_prior_once(data: Data, alpha: float) 
     model, calls = completion(data, hybrid=alpha), list[int]()
     model.prior.register_forward_hook(lambda *_: calls.append(1))
     batch = data.train.batch(torch.arange(5))
-    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    BoundStep(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
     assert len(calls) == 1
 
 
@@ -173,7 +174,7 @@ def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> N
     """So that several processes wait for no gradient of it."""
     model = completion(data, hybrid=0.0)
     batch = data.test.batch(torch.arange(6))
-    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    BoundStep(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood"}

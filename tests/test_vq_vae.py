@@ -33,7 +33,7 @@ from tightbound.quantizers import VectorQuantizer
 from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
-from tightbound.training.step import build_seeded, start_from_data
+from tightbound.training.start import build_seeded, start_from_data
 from tightbound.views.latents import encode, traversal
 
 SMALL: dict[str, Any] = {"codes": 12, "code_dim": 6, "channels": (8,), "blocks": 1}

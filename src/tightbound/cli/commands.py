@@ -89,7 +89,7 @@ def train(arguments: TrainArguments[Any]) -> None:
     from ..runs import RunFolder
     from ..runtime.budget import within_stored
     from ..training import train as run_training
-    from ..training.step import build_seeded
+    from ..training.start import build_seeded
 
     loaded = load_data(arguments.data)
     last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
