@@ -33,8 +33,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import tightbound as tb
-from tightbound.autoregressive import Sampling
 from tightbound.data import Data, Split
+from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive
 from tightbound.evaluation.collapse.decomposition import spread
 from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy, train_contrastive

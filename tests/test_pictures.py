@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from instances import CONTINUOUS, GREY, ODD, RGB, examples
-from tightbound.autoregressive import Sampling
 from tightbound.data import DataSpec
+from tightbound.distributions import Sampling
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture

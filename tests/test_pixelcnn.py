@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tightbound.autoregressive.pixelcnn import PixelCNN
 from tightbound.autoregressive.pixelcnn_layers import CausalAttention
-from tightbound.autoregressive.sampling import Sampling
+from tightbound.distributions.sampling import Sampling
 from tightbound.errors import DataError, ShapeError, UsageError
 
 LEVELS = 3

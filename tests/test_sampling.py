@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tightbound.autoregressive.sampling import Sampling, tempered
+from tightbound.distributions.sampling import Sampling, tempered
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.2])
 N = 40_000

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tightbound.autoregressive.sampling import Sampling
 from tightbound.autoregressive.text_prefix import TokenPrefix, rotary_angles, rotate
 from tightbound.autoregressive.transformer import CachedTransformer, Transformer
+from tightbound.distributions.sampling import Sampling
 from tightbound.errors import ShapeError, UsageError
 
 LEVELS, SHAPE, WIDTH, PREFIX, N = 7, (3, 4), 24, 5, 12

@@ -16,10 +16,10 @@ import torch
 import tightbound as tb
 from instances import within_error
 from tightbound import checkpoint
-from tightbound.autoregressive import AutoregressivePrior, Sampling
+from tightbound.autoregressive import AutoregressivePrior
 from tightbound.cli.main import main
 from tightbound.data import Data, DataOptions, DataSpec
-from tightbound.distributions import CodePoint
+from tightbound.distributions import CodePoint, Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
 from tightbound.objectives import elbo

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tightbound.autoregressive.pixelcnn import PixelCache, PixelCNN
-from tightbound.autoregressive.sampling import Sampling
+from tightbound.distributions.sampling import Sampling
 
 APART = 1e-5
 """The most that cached and uncached logits may differ."""

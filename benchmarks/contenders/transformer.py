@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel  # pyright: ignore[reportMissingImports]
 from transformers.utils import logging  # pyright: ignore[reportMissingImports]
 
-from tightbound.autoregressive.sampling import Sampling
 from tightbound.autoregressive.transformer import CachedTransformer, Transformer
+from tightbound.distributions.sampling import Sampling
 
 LAYERS = {
     "norm1": "ln_1",

@@ -2,7 +2,6 @@
 
 from .pixelcnn import PixelCNN
 from .prior import AutoregressiveCodes, AutoregressivePrior, ConvolutionalGrid, TransformerGrid
-from .sampling import Sampling
 from .text_prefix import TokenPrefix
 from .transformer import CachedTransformer, Transformer
 
@@ -12,7 +11,6 @@ __all__ = [
     "CachedTransformer",
     "ConvolutionalGrid",
     "PixelCNN",
-    "Sampling",
     "TokenPrefix",
     "Transformer",
     "TransformerGrid",

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions import Sampling
 from ..errors import DataError, ShapeError, UsageError
 from ..networks.linear import Linear
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from .pixelcnn_layers import AttentionCache, CausalAttention, EarlierChannels, GatedLayer, LayerCache
-from .sampling import Sampling
 
 __all__ = ["PixelCNN", "PixelCache"]
 

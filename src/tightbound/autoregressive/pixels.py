@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-from ..distributions import Value
+from ..distributions import Sampling, Steered
 from ..likelihoods import Likelihood, Measure, mass_of
 from ..options.data_spec import DataSpec
 from .prior import ConvolutionalGrid, TransformerGrid
-from .sampling import Sampling
 
 __all__ = ["PixelLikelihood", "PixelSequence"]
 
@@ -44,12 +43,9 @@ class PixelLikelihood(Likelihood):
         torch.Size([5])
     """
 
-    sampling: Sampling
-    """How levels are drawn."""
-
     def __init__(self, grid: ConvolutionalGrid | TransformerGrid, shape: Sequence[int], levels: int) -> None:
         super().__init__()
-        self.grid, self.shape, self.levels, self.sampling = grid, tuple(shape), levels, Sampling()
+        self.grid, self.shape, self.levels = grid, tuple(shape), levels
         self.parameters_per_entry = levels
 
     def forward(self, c: Tensor | None = None) -> Distribution:
@@ -60,7 +56,7 @@ class PixelLikelihood(Likelihood):
         return mass_of(self.levels, data, ", pixel by pixel")
 
 
-class PixelSequence(Value):
+class PixelSequence(Steered):
     """Images pixel after pixel: their probability in one pass, a draw in as many small steps as there are pixels.
 
     ``mean`` has no closed form and is a draw with fixed noise.
@@ -81,11 +77,10 @@ class PixelSequence(Value):
         each = self.likelihood.grid.log_prob(codes, self._conditions(shape[:-3]))
         return each.sum(-1).view(shape[:-3])
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
         with torch.no_grad():
             leading = (*sample_shape, *self.batch_shape)
-            sampling = self.likelihood.sampling
-            codes = self.likelihood.grid.generate(math.prod(leading), self._conditions(leading), (), sampling)
+            codes = self.likelihood.grid.generate(math.prod(leading), self._conditions(leading), (), how)
             return codes.view(*leading, *self.event_shape).float() / (self.likelihood.levels - 1)
 
     @property

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.types import _size
 
 from ..conditions import missing
-from ..distributions import embedded
-from ..distributions.codes import CodeDistribution, CodeSpace
+from ..distributions import Sampling, embedded
+from ..distributions.codes import CodeDistribution
 from ..errors import ObjectiveError
+from ..posteriors import CodePosterior
 from .pixelcnn import PixelCNN
-from .sampling import Sampling
 from .text_prefix import TokenPrefix
 from .transformer import Transformer
 
@@ -164,12 +164,9 @@ class AutoregressivePrior(nn.Module):
         torch.Size([5])
     """
 
-    sampling: Sampling
-    """How codes are drawn."""
-
-    def __init__(self, posterior: nn.Module, grids: Sequence[ConvolutionalGrid | TransformerGrid]) -> None:
+    def __init__(self, posterior: CodePosterior, grids: Sequence[ConvolutionalGrid | TransformerGrid]) -> None:
         super().__init__()
-        self.posterior, self.grids, self.sampling = posterior, nn.ModuleList(grids), Sampling()
+        self.posterior, self.grids = posterior, nn.ModuleList(grids)
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         return AutoregressiveCodes(self, c)
@@ -194,8 +191,7 @@ class AutoregressiveCodes(CodeDistribution):
 
     def __init__(self, prior: AutoregressivePrior, c: Tensor | None = None) -> None:
         self.prior, self.c = prior, c
-        space: CodeSpace = prior.posterior  # pyright: ignore[reportAssignmentType]
-        super().__init__(space, () if c is None else c.shape[:-1])
+        super().__init__(prior.posterior, () if c is None else c.shape[:-1])
 
     def code_log_prob(self, codes: tuple[Tensor, ...]) -> Tensor:
         leading = codes[0].shape[: codes[0].dim() - len(self.space.grids[0])]
@@ -205,12 +201,12 @@ class AutoregressiveCodes(CodeDistribution):
         return torch.cat(parts, dim=-1).view(*leading, -1)
 
     @torch.no_grad()
-    def sample_codes(self, sample_shape: _size = ()) -> tuple[Tensor, ...]:
+    def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
         leading = (*sample_shape, *self.batch_shape)
         c, drawn = self._conditions(leading), []
         for grid in self.prior.grids:
             draw: Callable[..., Tensor] = grid.generate  # pyright: ignore[reportAssignmentType]
-            drawn.append(draw(math.prod(leading), c, tuple(drawn), self.prior.sampling))
+            drawn.append(draw(math.prod(leading), c, tuple(drawn), how))
         return tuple(codes.view(*leading, *grid) for codes, grid in zip(drawn, self.space.grids, strict=True))
 
     def _conditions(self, leading: Sequence[int]) -> Tensor | None:

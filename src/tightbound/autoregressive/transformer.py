@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions import Sampling
 from ..errors import ShapeError, UsageError
 from ..networks.linear import Linear, packed
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
-from .sampling import Sampling
 from .text_prefix import rotary_angles, rotate
 
 __all__ = ["CachedTransformer", "Transformer"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data, Split
-    from ..models import LatentVariableModel
+    from ..models import LatentVariableModel, Model
     from ..runs import RunFolder
 
 __all__ = [
@@ -41,8 +41,8 @@ __all__ = [
     "part_of",
     "positive",
     "representative",
+    "require_latent",
     "seen",
-    "with_latent",
 ]
 
 NAMED = 4
@@ -73,7 +73,7 @@ Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; de
 Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
 
 
-def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, LatentVariableModel, Data]:
+def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
     """A run's model, and its data or another that fits the model; what was done to that is said."""
     from ..runs import load_run_data
 
@@ -121,16 +121,21 @@ def counted(parts: Sequence[Split]) -> str:
     return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
 
 
-def with_latent(model: LatentVariableModel) -> None:
-    """Refuses a model without a latent."""
-    from ..posteriors import EmptyPosterior
+def require_latent(model: Model) -> LatentVariableModel:
+    """The model, which has a latent.
 
-    if isinstance(model.posterior, EmptyPosterior):
+    Raises:
+        UsageError: If it has none.
+    """
+    from ..models import LatentVariableModel
+
+    if not isinstance(model, LatentVariableModel):
         raise UsageError(
             "This model has no latent: it can be sampled and evaluated.",
             got=type(model.recipe).__name__,
             remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
         )
+    return model
 
 
 def limited(split: Split, limit: int | None) -> Split:
@@ -156,13 +161,11 @@ def representative(split: Split, n: int) -> Split:
     return split.subset(split.representative(n))
 
 
-def seen(model: LatentVariableModel, some: Split) -> tuple[Tensor, Tensor | None]:
+def seen(model: Model, some: Split) -> tuple[Tensor, Tensor | None]:
     """A few examples as the model sees them, and their conditions."""
     import torch
 
-    parameter = next(model.parameters())
-    batch = some.batch(torch.arange(len(some)), parameter.device)
-    return batch.x.to(parameter.dtype), model.conditions(batch)
+    return model.see(some.batch(torch.arange(len(some)), model.device))
 
 
 def positive(name: str, value: int) -> None:
@@ -171,7 +174,7 @@ def positive(name: str, value: int) -> None:
         raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
 
 
-def affordable(name: str, count: int, model: LatentVariableModel) -> None:
+def affordable(name: str, count: int, model: Model) -> None:
     """Refuses more examples than memory holds: their means, a draw of each, and what is made of these.
 
     Args:
@@ -191,7 +194,7 @@ def affordable(name: str, count: int, model: LatentVariableModel) -> None:
         )
 
 
-def model_of(run: Path, device: str) -> tuple[RunFolder, LatentVariableModel]:
+def model_of(run: Path, device: str) -> tuple[RunFolder, Model]:
     """A run and its model, on a device."""
     from ..runs import RunFolder, load
     from ..training.device import find_device

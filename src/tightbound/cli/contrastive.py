@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data, DataSpec
+    from ..distributions import Sampling
     from ..encoders.contrastive import Contrastive, TextImageEncoder
-    from ..models import LatentVariableModel
+    from ..models import Model
 
 __all__ = ["captions_to_rank", "find_judge", "rank_samples", "train_contrastive", "write_ranked"]
 
@@ -125,7 +126,7 @@ def find_judge(path: Path, spec: DataSpec | None, device: Any) -> TextImageEncod
     return judge.to(device)
 
 
-def captions_to_rank(model: LatentVariableModel, words: str | None, file: Path | None) -> Tensor:
+def captions_to_rank(model: Model, words: str | None, file: Path | None) -> Tensor:
     """The captions that were asked for, in words or by a file with one on each line, each once, ``(n, length)``.
 
     Raises:
@@ -160,7 +161,7 @@ def captions_to_rank(model: LatentVariableModel, words: str | None, file: Path |
 
 
 def rank_samples(
-    model: LatentVariableModel, judge: TextImageEncoder, c: Tensor, n: int, among: int, temperature: float
+    model: Model, judge: TextImageEncoder, c: Tensor, n: int, among: int, how: Sampling
 ) -> tuple[list[str], Tensor, Tensor]:
     """The captions, for each the n best of its samples ``(m, n, *shape)``, and how well they fit, ``(m, n)``.
 
@@ -170,7 +171,7 @@ def rank_samples(
         c: The captions as the model's tokens, ``(m, size)``.
         n: How many of each are wanted.
         among: How many of each are drawn.
-        temperature: Of the draws.
+        how: How they are drawn.
 
     Raises:
         UsageError: If fewer are drawn than are wanted, or a caption is too long for the judge.
@@ -188,7 +189,7 @@ def rank_samples(
     captions: list[str] = [model.condition.describe(row) for row in c]  # pyright: ignore
     device = next(judge.parameters()).device
     tokens = judge.tokens(captions)  # a caption that is too long for the judge is told before any work
-    drawn = candidates(model(c.to(next(model.parameters()).device)), among, temperature)
+    drawn = candidates(model, c.to(model.device), among, how)
     scores, chosen = fits(judge, drawn.to(device), tokens).cpu().topk(n, dim=0)
     columns = chosen.new_tensor(range(len(c)))
     return captions, drawn[chosen, columns].movedim(0, 1), scores.T

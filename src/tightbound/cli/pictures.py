@@ -29,8 +29,8 @@ from .arguments import (
     part_of,
     positive,
     representative,
+    require_latent,
     seen,
-    with_latent,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
 from .output import check_output, print_written, write
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import DataSpec
-    from ..models import LatentVariableModel
+    from ..distributions import Sampling
+    from ..models import LatentVariableModel, Model
 
 __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
 
@@ -94,13 +95,13 @@ def sample(
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
     affordable("-n", 1 if n is None else n, model)
-    temperature = _choosing(model, temperature, top_k, top_p, guidance)
+    how = _drawing(model, temperature, top_k, top_p, guidance)
     if rank is None:
         if among is not None:
             raise _no_judge(among)
         c, n = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
-            drawn = pictures.samples(model(c), n, temperature)
+            drawn = pictures.samples(model, n, c, how)
         _write_samples(drawn, pictures.described(model, c), path, model.data_spec)
     else:
         n = 8 if n is None else n
@@ -109,7 +110,7 @@ def sample(
         c = captions_to_rank(model, condition, condition_file)
         judge = find_judge(rank, model.data_spec, find_device(device))
         with fixed_noise(seed):
-            ranked = rank_samples(model, judge, c, n, among, temperature)
+            ranked = rank_samples(model, judge, c, n, among, how)
         write_ranked(*ranked, path, among)
 
 
@@ -123,7 +124,7 @@ def _no_judge(among: int) -> UsageError:
 
 
 def _conditions(
-    run: Path, model: LatentVariableModel, words: str | None, file: Path | None, n: int | None
+    run: Path, model: Model, words: str | None, file: Path | None, n: int | None
 ) -> tuple[Tensor | None, int]:
     """What was asked for, every condition of a file unless fewer samples were, or some of each; and how many."""
     import torch
@@ -140,7 +141,7 @@ def _conditions(
     c = None if asked is None else asked[torch.arange(n) % there]
     if model.condition is not None and c is None:
         c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
-    return None if c is None else c.to(next(model.parameters()).device), n
+    return None if c is None else c.to(model.device), n
 
 
 def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
@@ -159,29 +160,16 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
     print_written(path, told)
 
 
-def _choosing(
-    model: LatentVariableModel, temperature: float, top_k: int | None, top_p: float | None, guidance: float
-) -> float:
-    """Lets a prior over codes, or pixels, draw as told; what is left for the latents of another."""
-    from ..autoregressive import AutoregressivePrior, Sampling
-    from ..autoregressive.pixels import PixelLikelihood
+def _drawing(model: Model, temperature: float, top_k: int | None, top_p: float | None, guidance: float) -> Sampling:
+    """How samples are drawn."""
+    from ..distributions import Sampling
 
-    if isinstance(part := model.likelihood, PixelLikelihood) or isinstance(part := model.prior, AutoregressivePrior):
-        part.sampling = Sampling(temperature, top_k, top_p, guidance)
-        if guidance != 1:
-            _check_guidance(model, guidance)
-        return 1.0
-    if (top_k, top_p, guidance) != (None, None, 1.0):
-        raise UsageError(
-            "This model does not draw codes one after the other.",
-            got="--top-k, --top-p or --guidance",
-            expected="--temperature alone",
-            remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
-        )
-    return temperature
+    if guidance != 1:
+        _check_guidance(model, guidance)
+    return Sampling(temperature, top_k, top_p, guidance)
 
 
-def _check_guidance(model: LatentVariableModel, guidance: float) -> None:
+def _check_guidance(model: Model, guidance: float) -> None:
     """Refuses guidance where there is nothing to be guided by, or nothing to compare it with."""
     if model.condition is None:
         raise UsageError(
@@ -190,7 +178,7 @@ def _check_guidance(model: LatentVariableModel, guidance: float) -> None:
             expected="a model that is given a text or a class",
             remedy="Leave it out, or fit a prior that is given one: tightbound fit-prior RUN --condition text.",
         )
-    if getattr(model.condition, "drop", 0) == 0:
+    if model.condition.drop == 0:
         raise UsageError(
             "Guidance compares what is drawn with and without the condition, and this model never learned without.",
             got=f"--guidance {guidance:g} of a model trained with --drop-condition 0",
@@ -225,7 +213,7 @@ def reconstruct(
         positive("--samples", samples)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    with_latent(model)
+    model = require_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
     some = representative(part, min(16, len(part)) if n is None else n)
@@ -254,11 +242,11 @@ def interpolate(
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
     from ..runtime.randomness import fixed_noise
-    from ..views.latents import BETWEEN_CODES, interpolation
+    from ..views.latents import interpolation
 
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    with_latent(model)
+    model = require_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
@@ -272,7 +260,7 @@ def interpolate(
         walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
     title = "mean of p(x|z) on the way from one example to another"
     title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
-    title += f"; {BETWEEN_CODES}" if hasattr(model.posterior, "codes_of") else ""
+    title += f"; {model.space.between}" if model.space.between else ""
     write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
 
 
@@ -304,7 +292,7 @@ def traverse(
     positive("--steps", steps)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    with_latent(model)
+    model = require_latent(model)
     check_dimensions(model)
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
@@ -321,9 +309,9 @@ def traverse(
     with fixed_noise(seed):
         x, c = seen(model, part.subset(torch.tensor([example])))
         given = None if c is None else c[0]
-        values = means.quantile(levels, dim=0) if model.prior is None else quantiles(model, levels, given).cpu()
+        values = means.quantile(levels, dim=0) if not model.can_sample else quantiles(model, levels, given).cpu()
         walk = traversal(model, x[0], dimensions.tolist(), values[:, dimensions].T, given)
-    what = "codes" if model.prior is None else "prior"
+    what = "codes" if not model.can_sample else "prior"
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
@@ -331,7 +319,7 @@ def traverse(
 
 def _check_quantiles(model: LatentVariableModel) -> None:
     """Refuses to move through the quantiles of the codes of one example."""
-    if model.prior is None:
+    if not model.can_sample:
         raise UsageError(
             "Without a prior, how far to move is learned from the codes of several examples.",
             got="1 example",

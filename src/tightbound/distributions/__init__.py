@@ -15,6 +15,7 @@ from .mixture import MixtureOfGaussians
 from .one_hot import Bits, OneHot
 from .partial import Partial
 from .relaxed import RelaxedBernoulli, RelaxedCategorical
+from .sampling import Sampling, Steered, drawn
 from .zuko_guard import load_zuko
 
 __all__ = [
@@ -37,11 +38,14 @@ __all__ = [
     "Pushed",
     "RelaxedBernoulli",
     "RelaxedCategorical",
+    "Sampling",
+    "Steered",
     "UniformCodes",
     "Value",
     "WithoutDensity",
     "broadcast",
     "check_event",
+    "drawn",
     "embedded",
     "has_density",
     "independent",

@@ -17,6 +17,7 @@ from torch.distributions.kl import register_kl
 from torch.types import _size
 
 from .contract import Value
+from .sampling import Sampling, Steered, indifferent
 
 __all__ = ["CodeDistribution", "CodePoint", "CodeSpace", "UniformCodes", "latent_shape"]
 
@@ -25,7 +26,7 @@ AT_ONCE = 64
 
 
 class CodeSpace:
-    """Abstract: what a posterior over codes offers: the grids of its levels, and the way from codes to latents and back.
+    """Abstract: what a posterior over codes offers: its levels' grids, and the way from codes to latents and back.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -111,7 +112,7 @@ class CodePoint(Value):
         return torch.zeros(same.shape, dtype=value.dtype, device=value.device).masked_fill(~same, -math.inf)
 
 
-class CodeDistribution(Value):
+class CodeDistribution(Steered):
     r"""Abstract: a distribution over the latents of a code space, by that of their codes.
 
     .. math:: \log p(z) = \sum_i \log p(k_i \mid k_{<i}), \qquad z = e(k)
@@ -133,8 +134,8 @@ class CodeDistribution(Value):
         """Log-probabilities ``(*batch, positions)``, nats, of codes ``(*batch, *grid)``, the top's first."""
         raise NotImplementedError
 
-    def sample_codes(self, sample_shape: _size = ()) -> tuple[Tensor, ...]:
-        """Codes of each level, ``(*sample_shape, *batch, *grid)``."""
+    def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
+        """Codes of each level, ``(*sample_shape, *batch, *grid)``, drawn as told."""
         raise NotImplementedError
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -142,9 +143,9 @@ class CodeDistribution(Value):
         flat = self.space.codes_of(value.reshape(-1, *self.event_shape))
         return self.code_log_prob(tuple(codes.view(*leading, *codes.shape[1:]) for codes in flat)).sum(-1)
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008
         with torch.no_grad():
-            codes = self.sample_codes(sample_shape)
+            codes = self.sample_codes(sample_shape, how)
             flat = tuple(level.reshape(-1, *grid) for level, grid in zip(codes, self.space.grids, strict=True))
             return self.space.embed(flat).view(*sample_shape, *self.batch_shape, *self.event_shape)
 
@@ -172,7 +173,10 @@ class UniformCodes(CodeDistribution):
         parts = [torch.full_like(_in_a_row(level, grid), -math.log(k), dtype=dtype) for level, grid, k in levels]
         return torch.cat(parts, dim=-1)
 
-    def sample_codes(self, sample_shape: _size = ()) -> tuple[Tensor, ...]:
+    def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
+        how.require_temperature_alone()
+        if how.temperature != 1:
+            raise indifferent(how.temperature)
         leading, device = (*sample_shape, *self.batch_shape), _device(self.space)
         pairs = zip(self.space.levels, self.space.grids, strict=True)
         return tuple(torch.randint(k, (*leading, *grid), device=device) for k, grid in pairs)

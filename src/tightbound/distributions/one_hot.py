@@ -15,8 +15,12 @@ from torch.types import _size
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .contract import Value
+from .sampling import COLDEST, Sampling, Steered, indifferent, tempered
 
 __all__ = ["Bits", "Choice", "OneHot", "at_least_float32", "exponential", "kl_of_bits", "kl_of_choices", "one_hot"]
+
+SURE = 1e4
+"""A bit whose logit is larger is certain."""
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
@@ -102,7 +106,7 @@ class Choice(Value):
         return self.mean * (1 - self.mean)
 
 
-class OneHot(Independent):
+class OneHot(Independent, Steered):
     r"""Independent classes at several positions, exact: a one-hot vector for each.
 
     .. math:: \log p(z) = \sum_i \langle z_i, \log \operatorname{softmax}(\eta_i) \rangle
@@ -129,11 +133,19 @@ class OneHot(Independent):
         """Log-probabilities of the classes, ``(*batch, positions, K)``."""
         return self.base_dist.logits
 
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008
+        how.require_temperature_alone()
+        if how.temperature == 1:
+            return super().sample(sample_shape)
+        if not (self.logits != self.logits[..., :1]).any():
+            raise indifferent(how.temperature)
+        return OneHot(tempered(self.logits, how.temperature)).sample(sample_shape)
+
     def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> OneHot:
         return OneHot(self.logits.expand(*batch_shape, *self.event_shape))
 
 
-class Bits(BernoulliVector):
+class Bits(BernoulliVector, Steered):
     r"""Independent bits, exact: :math:`\log p(z) = \sum_i z_i \eta_i - \log(1 + e^{\eta_i})`.
 
     Args:
@@ -156,6 +168,14 @@ class Bits(BernoulliVector):
     def mode(self) -> Tensor:
         """The more probable value of each bit; 0 where both are alike (torch gives NaN there)."""
         return (self.logits > 0).to(self.logits.dtype)
+
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008
+        how.require_temperature_alone()
+        if how.temperature == 1:
+            return super().sample(sample_shape)
+        if not self.logits.any():
+            raise indifferent(how.temperature)
+        return Bits((self.logits / max(how.temperature, COLDEST)).clamp(-SURE, SURE)).sample(sample_shape)
 
     def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> Bits:
         return Bits(self.logits.expand(*batch_shape, *self.event_shape))

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from ..conditions import Examples
-from ..distributions import Bounded, check_event, has_density, lower_bound
+from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Likelihood, Measure
 from ..options.data_spec import DataSpec
@@ -108,7 +108,7 @@ def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableMo
     return other
 
 
-class Marginal(Bounded):
+class Marginal(Bounded, Steered):
     r"""The distribution :math:`p(x \mid c)` of a latent-variable model: it can be sampled and bounded, not evaluated.
 
     Args:
@@ -230,14 +230,19 @@ class Marginal(Bounded):
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
         return self.terms(x).log_weights.squeeze(0)
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``."""
-        with torch.no_grad():
-            return self.likelihood(self.sample_latent(sample_shape)).sample()
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
+        """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``.
 
-    def sample_latent(self, sample_shape: _size = ()) -> Tensor:
+        Args:
+            sample_shape: How many for each condition.
+            how: How z is drawn.
+        """
+        with torch.no_grad():
+            return self.likelihood(self.sample_latent(sample_shape, how)).sample()
+
+    def sample_latent(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
-        return self.prior().sample(sample_shape)
+        return drawn(self.prior(), sample_shape, how)
 
 
 def _sample_shape(k: int | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..conditions import Examples
+from ..conditions import Condition, Examples
 from ..likelihoods import Measure
 from ..options.data_spec import DataSpec
 from ..posteriors import Space
@@ -51,7 +51,7 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.condition: nn.Module | None = None
+        self.condition: Condition | None = None
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         """The distribution of x given c.

@@ -259,6 +259,21 @@ class Terms:
         return found
 
     @property
+    def latent(self) -> Latent:
+        """The one latent.
+
+        Raises:
+            ObjectiveError: If there are several.
+        """
+        if len(self.entries) != 1:
+            raise ObjectiveError(
+                "This is of models with one latent.",
+                got=f"a hierarchy of {', '.join(entry.name for entry in self.entries)}",
+                remedy="Use objectives.elbo or objectives.iwae.",
+            )
+        return self.latents[0]
+
+    @property
     def log_prior(self) -> Tensor:
         """Log p(z | c) of all latents, ``(k, *batch)``, nats."""
         return _sum([latent.log_prior for latent in self.latents])

@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 
 from ..errors import ObjectiveError
-from ..models.latent import Latent, Terms
+from ..models.terms import Terms
 
 __all__ = ["dreg", "score_function", "sticking_the_landing"]
 
@@ -85,10 +85,10 @@ def dreg(terms: Terms) -> Tensor:
         )
     log_weights = terms.log_likelihood + terms.log_prior - _log_posterior_by_path(terms)
     share = log_weights.detach().softmax(0)
-    for latent in terms.latents:
-        if latent.z.requires_grad:
-            weight = share.reshape(share.shape + (1,) * (latent.z.dim() - share.dim()))
-            latent.z.register_hook(lambda gradient, weight=weight: gradient * weight)
+    z = terms.latent.z
+    if z.requires_grad:
+        weight = share.reshape(share.shape + (1,) * (z.dim() - share.dim()))
+        z.register_hook(lambda gradient: gradient * weight)
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
@@ -140,10 +140,7 @@ def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
 
 def _log_posterior_by_path(terms: Terms) -> Tensor:
     """The value of log q(z | x), with the gradient through z alone."""
-    return sum((_by_path(latent) for latent in terms.latents[1:]), _by_path(terms.latents[0]))
-
-
-def _by_path(latent: Latent) -> Tensor:
+    latent = terms.latent  # above the first, what is fixed would depend on samples that are not
     fixed = latent.posterior.log_prob(latent.z.detach())
     if fixed.requires_grad and not latent.z.requires_grad:
         raise ObjectiveError(

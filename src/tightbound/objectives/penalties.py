@@ -62,8 +62,8 @@ def free_bits(
     """
     leading = terms.log_likelihood.dim() - 1
     cost = torch.zeros((), device=terms.log_likelihood.device, dtype=terms.log_likelihood.dtype)
-    for latent in terms.latents:
-        kl = latent.kl(analytic).flatten(leading)
+    for entry in terms.entries:
+        kl = entry.kl(analytic).flatten(leading)
         groups = torch.stack([part.sum(-1) for part in kl.split(group or kl.shape[-1], dim=-1)], dim=-1)
         free = groups.detach().flatten(0, leading - 1).mean(0) < nats
         cost = cost + torch.where(free, nats, groups).sum(-1)
@@ -229,7 +229,7 @@ def info_vae(
         >>> info_vae(px.terms(torch.zeros(5, 1, 8, 8)), alpha=0.5).shape
         torch.Size([5])
     """
-    latent = terms.latents[0]
+    latent = terms.latent
     if latent.prior is None:
         raise ObjectiveError("There is no prior to compare with.", remedy="Use objectives.reconstruction.")
     z = latent.z.flatten(0, -2)
@@ -245,12 +245,12 @@ def info_vae(
 
 
 def _factorised(terms: Terms) -> tuple[Latent, Normal]:
-    latent = terms.latents[0]
+    latent = terms.latent
     base = latent.posterior.base_dist if isinstance(latent.posterior, Independent) else None
-    if len(terms.latents) > 1 or not isinstance(base, Normal) or latent.z.dim() != 3:
+    if not isinstance(base, Normal) or latent.z.dim() != 3:
         raise ObjectiveError(
             "The total correlation needs one latent with independent Gaussian dimensions.",
-            got=f"{len(terms.latents)} latents, {type(latent.posterior).__name__}",
+            got=type(latent.posterior).__name__,
             remedy="Use --posterior gaussian, or objectives.elbo.",
         )
     return latent, base

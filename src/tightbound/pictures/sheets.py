@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..conditions import PartCondition
 from ..data import DataSpec
-from ..models.latent import Marginal
+from ..models import Marginal, Model
 from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
 
 __all__ = ["WHY_SMALL", "photographic", "sheet", "told", "training_picture"]
@@ -84,14 +84,15 @@ def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Im
     return _above(panels(cells, across=columns is None or columns <= 5), draws, spec, columns)
 
 
-def training_picture(marginal: Marginal, x: Tensor, path: Path, spec: DataSpec | None = None) -> None:
+def training_picture(model: Model, x: Tensor, c: Tensor | None, path: Path, spec: DataSpec | None = None) -> None:
     """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
-    if isinstance(marginal.model.condition, PartCondition):
-        save_picture(sheet(completions(marginal.model, x, marginal.c, 6), spec, across=True), path)
+    if isinstance(model.condition, PartCondition):
+        save_picture(sheet(completions(model, x, c, 6), spec, across=True), path)
         return
-    parts = reconstructions(marginal, x)
-    if marginal.model.prior is not None:
-        parts |= {f"samples: {title}": images for title, images in samples(marginal, 2 * len(x)).items()}
+    px = model(c)
+    parts = reconstructions(px, x) if isinstance(px, Marginal) else {"data": x}
+    if model.can_sample:
+        parts |= {f"samples: {title}": images for title, images in samples(model, 2 * len(x), c).items()}
     save_picture(sheet(parts, spec, columns=len(x)), path)
 
 

@@ -87,6 +87,10 @@ class Space:
         """The one latent that examples ``(n, *shape)`` are encoded to."""
         raise NotImplementedError
 
+    def coarser(self, z: Tensor) -> list[Tensor]:
+        """Latents ``(n, *latent)`` with fewer and fewer of their details left out, the coarsest first; often none."""
+        return []
+
     def described(self, q: Distribution) -> dict[str, Tensor]:
         """A posterior as named arrays: ``mean``, ``sample``, ``standard_deviation`` where it has one, ``codes``."""
         values = {"mean": q.mean, "sample": q.sample()}
@@ -142,6 +146,9 @@ class Codes(Space):
 
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.posterior.embed(self.posterior.codes(x, c))
+
+    def coarser(self, z: Tensor) -> list[Tensor]:
+        return [self.posterior.without_details(z, kept) for kept in range(1, len(self.grids))]
 
     def described(self, q: Distribution) -> dict[str, Tensor]:
         codes = q.codes if isinstance(q, CodePoint) else self.posterior.codes_of(q.mode)

@@ -161,15 +161,14 @@ class QuantizedPosterior(_Quantized):
         (torch.Size([4, 4, 4]), torch.Size([5, 4, 4]))
     """
 
-    def __init__(self, encoder: Any, quantizer: nn.Module, shape: Sequence[int]) -> None:
+    def __init__(self, encoder: Any, quantizer: Quantizer, shape: Sequence[int]) -> None:
         super().__init__(encoder, [quantizer], shape, [encoder.grid])
 
     def quantize(self, features: Tensor) -> list[Quantized]:
-        return [self.quantizers[0](features)]
+        return [self._quantizers[0](features)]
 
     def start(self, features: Tensor) -> None:
-        quantizer: Any = self.quantizers[0]
-        quantizer.start_from(features)
+        self._quantizers[0].start_from(features)
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
         return vectors[0]

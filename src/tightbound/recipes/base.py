@@ -32,7 +32,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choices(self)
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
+    def assemble(self, data: DataSpec) -> Any:
         """The model's parts, put together."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class Recipe:
         """What selects a model and is reported, ``(*batch)`` nats: never weighted, annealed or relaxed."""
         raise NotImplementedError
 
-    def build(self, data: DataSpec) -> LatentVariableModel:
+    def build(self, data: DataSpec) -> Any:
         """A new model for data of that kind, which remembers both.
 
         Args:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..models.latent import LatentVariableModel, Terms
+    from ..quantizers import Quantizer
 
 __all__ = ["VQVAE", "VQVAE2"]
 
@@ -102,7 +103,7 @@ class _Quantized(Recipe):
         lower = "--fsq-levels" if self.quantizer == "fsq" else "--codes"
         return [f"{k} codes for {n} vectors of all training examples: lower {lower}" for k, n in few]
 
-    def _quantizer(self) -> nn.Module:
+    def _quantizer(self) -> Quantizer:
         from ..quantizers import FiniteScalarQuantizer, VectorQuantizer
 
         if self.quantizer == "fsq":

@@ -477,10 +477,9 @@ class _Run:
             return
         split = self.data.valid if len(self.data.valid) else self.data.train
         batch = split.batch(split.representative(min(8, len(split))), self.fabric.device)
-        x = batch.x.to(next(self.model.parameters()).dtype)
         with silent():
             path = self.folder.samples / f"step_{self.run.step:07d}.png"
-            sheets.training_picture(self.model.given(batch), x, path, self.data.spec)
+            sheets.training_picture(self.model, *self.model.see(batch), path, self.data.spec)
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..autoregressive.sampling import COLDEST, tempered
 from ..checkpoint import write_atomically
 from ..conditions import ClassCondition, PartCondition, TextCondition
 from ..data import DataSpec, Split
 from ..data.transform import in_data_units
-from ..distributions import Bits, CodePoint, Dirac, OneHot
-from ..distributions.codes import CodeDistribution, UniformCodes
+from ..distributions import CodePoint, Dirac, Sampling, drawn
 from ..errors import UsageError
-from ..models.latent import LatentVariableModel, Marginal
-from ..posteriors import EmptyPosterior
+from ..models import Marginal, Model
 from ..runtime.progress import progress
 
 __all__ = [
@@ -50,8 +46,6 @@ _AT_ONCE = 256
 """Samples that are drawn at once."""
 MOST_PIXELS = 2**27
 """Of a picture of many images; a larger one could hardly be opened."""
-SURE = 1e4
-"""A bit whose logit is larger is certain."""
 
 
 def check_image(spec: DataSpec) -> None:
@@ -204,11 +198,11 @@ def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
     Latents that are codes are the most probable ones: the mean of a distribution over codes is none of them.
     Where z has several levels, the means without the finest of them come before: each vector of those is their mean.
     """
-    z, space = marginal.representative(x), marginal.model.posterior
+    z, space = marginal.representative(x), marginal.model.space
     parts = {"data": x}
-    for kept in range(1, len(getattr(space, "grids", ()))):
+    for kept, coarse in enumerate(space.coarser(z), start=1):
         title = "top alone: mean of p(x|z)" if kept == 1 else f"top-{kept} levels: mean of p(x|z)"
-        parts[title] = marginal.likelihood(_without_details(space, z, kept)).mean
+        parts[title] = marginal.likelihood(coarse).mean
     px = marginal.likelihood(z)
     return parts | {"mean of p(x|z)": px.mean, "draw from p(x|z)": px.sample()}
 
@@ -244,88 +238,67 @@ def averaged(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
     return {"one decoded sample of q(z|x)": one, f"average of {samples} decoded samples": total / samples}
 
 
-def _without_details(space: Any, z: Tensor, kept: int) -> Tensor:
-    levels = space.split(z)
-    means = [level.mean((0, 2, 3), keepdim=True).expand_as(level) for level in levels[kept:]]
-    return space.join([*levels[:kept], *means])
-
-
 @torch.no_grad()
-def samples(marginal: Marginal, n: int, temperature: float = 1.0) -> dict[str, Tensor]:
+def samples(
+    model: Model,
+    n: int,
+    c: Tensor | None = None,
+    how: Sampling = Sampling(),  # noqa: B008 - frozen
+) -> dict[str, Tensor]:
     """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior, ``(n, *shape)`` on the CPU.
 
     Of a model without a latent there are draws alone. They are made piece by piece, in memory that does not grow.
 
     Args:
-        marginal: p(x), or p(x | c) of one condition ``(size,)`` or of as many as are drawn.
+        model: The model.
         n: How many, where the conditions do not say it.
-        temperature: Factor on the distance of z from the prior's mean; of codes, what divides their logits.
+        c: One condition ``(size,)``, or as many as are drawn.
+        how: How z, or what is drawn in its place, is drawn.
 
     Raises:
-        UsageError: If a temperature changes nothing, or is to be told to the prior.
+        UsageError: If a temperature changes nothing, or the model cannot be told so.
     """
-    bare, parts = isinstance(marginal.model.posterior, EmptyPosterior), list[dict[str, Tensor]]()
-    n = marginal.batch_shape[0] if marginal.batch_shape else n
+    of_each = c if c is not None and c.dim() > 1 else None
+    n, whole, parts = n if of_each is None else len(of_each), model(c), list[dict[str, Tensor]]()
     with progress("samples", n) as advance:
         for part in torch.arange(n).split(_AT_ONCE):
-            some = marginal if marginal.c is None or not marginal.batch_shape else marginal.model(marginal.c[part])
-            px = some.likelihood(_latents(some, () if some.batch_shape else (len(part),), temperature))
-            mean = {} if bare else {"mean of p(x|z)": px.mean.cpu()}
-            parts.append(mean | {"draw from p(x|z)": px.sample().cpu()})
+            px, shape = (whole, (len(part),)) if of_each is None else (model(of_each[part]), ())
+            parts.append({title: x.cpu() for title, x in _draws(px, shape, how).items()})
             advance(len(part))
-    return {title: torch.cat([each[title] for each in parts]) for title in parts[0]}
+    return {title: torch.cat([part[title] for part in parts]) for title in parts[0]}
 
 
-def _latents(marginal: Marginal, shape: tuple[int, ...], temperature: float) -> Tensor:
-    if temperature == 1:
-        return marginal.sample_latent(shape)
-    prior = marginal.prior()
-    if isinstance(prior, OneHot | Bits | CodeDistribution):
-        return _tempered(prior, temperature).sample(shape)
-    return torch.lerp(prior.mean, marginal.sample_latent(shape), temperature)
-
-
-def _tempered(prior: Distribution, temperature: float) -> Distribution:
-    """A prior over codes with its logits divided: what lies between two codes is no code."""
-    if isinstance(prior, OneHot) and (prior.logits != prior.logits[..., :1]).any():
-        return OneHot(tempered(prior.logits, temperature))
-    if isinstance(prior, Bits) and prior.logits.any():
-        return Bits((prior.logits / max(temperature, COLDEST)).clamp(-SURE, SURE))
-    if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):
-        how = "Tell the prior: model.prior.sampling = Sampling(temperature=...)."
-        raise UsageError("A prior that draws code after code has a temperature of its own.", remedy=how)
-    raise UsageError(
-        "All codes are as probable under this prior, so a temperature, which divides their logits, changes nothing.",
-        got=f"temperature {temperature:g} with uniform codes",
-        expected="temperature 1",
-        remedy="Leave it out, or fit a prior to the codes: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
-    )
+def _draws(px: Distribution, shape: tuple[int, ...], how: Sampling) -> dict[str, Tensor]:
+    if not isinstance(px, Marginal):
+        return {"draw from p(x|z)": drawn(px, shape, how)}
+    likelihood = px.likelihood(px.sample_latent(shape, how))
+    return {"mean of p(x|z)": likelihood.mean, "draw from p(x|z)": likelihood.sample()}
 
 
 @torch.no_grad()
-def candidates(marginal: Marginal, k: int, temperature: float = 1.0) -> Tensor:
+def candidates(model: Model, c: Tensor | None, k: int, how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
     """Several samples for each of n conditions, to choose among, ``(k, n, *shape)``, on the CPU.
 
     They are means of p(x | z) at draws of z, in which no noise of the likelihood hides what is shown; of a model
     without a latent they are draws.
 
     Args:
-        marginal: p(x | c) of the conditions ``(n, size)``.
+        model: The model.
+        c: Conditions ``(n, size)``.
         k: How many of each.
-        temperature: As for :func:`samples`.
+        how: As for :func:`samples`.
     """
-    n, drawn = len(marginal.c) if marginal.c is not None else 1, []
+    px, n, found = model(c), 1 if c is None else len(c), list[Tensor]()
     with progress("samples", k * n) as advance:
         for part in torch.arange(k).split(max(1, _AT_ONCE // n)):
-            px = marginal.likelihood(_latents(marginal, (len(part),), temperature))
-            bare = isinstance(marginal.model.posterior, EmptyPosterior)
-            drawn.append((px.sample() if bare else px.mean).clamp(0, 1).cpu())
+            shown = next(iter(_draws(px, (len(part),), how).values()))
+            found.append(shown.clamp(0, 1).cpu())
             advance(len(part) * n)
-    return torch.cat(drawn)
+    return torch.cat(found)
 
 
 @torch.no_grad()
-def completions(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
+def completions(model: Model, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
     """What is seen of pictures, several completions (the mean of p(x | z, c) at draws of z), and the pictures.
 
     Args:
@@ -341,12 +314,16 @@ def completions(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples
         raise UsageError("This model does not complete pictures.", remedy="Train one: tightbound train completion.")
     px = model(c)
     seen = c.unflatten(-1, x.shape[1:]).nan_to_num(0.5)
-    drawn = px.likelihood(px.sample_latent((samples,))).mean.movedim(0, 1)
-    return {"seen": seen.unsqueeze(1), "completions": drawn, "truth": x.unsqueeze(1)}
+    means = (
+        px.likelihood(px.sample_latent((samples,))).mean
+        if isinstance(px, Marginal)
+        else px.mean.expand(samples, *x.shape)
+    )
+    return {"seen": seen.unsqueeze(1), "completions": means.movedim(0, 1), "truth": x.unsqueeze(1)}
 
 
 @torch.no_grad()
-def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tensor | None:
+def conditions_to_show(model: Model, split: Split, n: int) -> Tensor | None:
     """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples of all classes.
 
     Args:
@@ -356,7 +333,7 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
     """
     if model.condition is None:
         return None
-    device = next(model.parameters()).device
+    device = model.device
     if isinstance(model.condition, ClassCondition):
         learned = torch.tensor(model.condition.learned, device=device)
         return learned[torch.arange(n, device=device) % len(learned)].unsqueeze(-1)
@@ -364,7 +341,7 @@ def conditions_to_show(model: LatentVariableModel, split: Split, n: int) -> Tens
     return model.conditions(split.batch(examples[torch.arange(n) % len(examples)], device))
 
 
-def described(model: LatentVariableModel, c: Tensor | None) -> list[str]:
+def described(model: Model, c: Tensor | None) -> list[str]:
     """Conditions ``(n, size)`` in words, where they are texts or classes; else none."""
     if c is None or not isinstance(model.condition, ClassCondition | TextCondition):
         return []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...distributions import Value
-from ...likelihoods import Likelihood
+from ...likelihoods import EntryLikelihood
 from ...models.latent import LatentVariableModel, replaced
 
 __all__ = ["with_compiled_density"]
@@ -24,13 +24,13 @@ def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
     Args:
         model: The model.
     """
-    if not isinstance(model.likelihood, Likelihood):
+    if not isinstance(model.likelihood, EntryLikelihood):
         return model
     return replaced(model, likelihood=_Compiled(model.likelihood))
 
 
 class _Compiled(nn.Module):
-    def __init__(self, likelihood: Likelihood) -> None:
+    def __init__(self, likelihood: EntryLikelihood) -> None:
         super().__init__()
         self.likelihood, self.parameters_per_entry = likelihood, likelihood.parameters_per_entry
         self.training = likelihood.training

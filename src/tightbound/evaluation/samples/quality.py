@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from ...autoregressive import AutoregressivePrior
 from ...data import Data, DataSpec, Split
 from ...errors import DataError, ShapeError, UsageError
-from ...models.latent import LatentVariableModel
+from ...models import LatentVariableModel, Marginal, Model
 from ...networks import MLP, ConvolutionalEncoder
-from ...posteriors import EmptyPosterior
 from ...priors.uniform import UniformCodePrior
 from ...runtime.modes import evaluating
 from ...runtime.progress import progress
@@ -228,7 +227,7 @@ class SampleQuality:
 
 
 def sample_quality(
-    model: LatentVariableModel,
+    model: Model,
     data: Data,
     split: Split | None = None,
     *,
@@ -264,9 +263,9 @@ def sample_quality(
     """
     split = data.test if split is None else split
     check_split(split, model)
-    if model.prior is None:
-        model().prior()  # says so, before anything is trained
-    device, classifier = next(model.parameters()).device, None
+    if not model.can_sample:
+        model().sample()  # says so, before anything is trained
+    device, classifier = model.device, None
     if features is None:
         classifier = train_classifier(data, seed=seed, device=device)
         features = classifier.features
@@ -283,26 +282,27 @@ def sample_quality(
     )  # fmt: skip
 
 
-def _found(model: LatentVariableModel, features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
+def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
-    empty = isinstance(model.posterior, EmptyPosterior)
-    coded: Any = model.posterior if isinstance(model.prior, AutoregressivePrior) else None
+    learned = isinstance(model, LatentVariableModel) and isinstance(model.prior, AutoregressivePrior)
+    uniform = UniformCodePrior(model.prior.posterior) if learned else None
 
-    def found(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    def found(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
         px = model(c)
         leading = () if px.batch_shape else (len(x),)
-        images = {"data": x, "samples": _shown(px.likelihood(px.sample_latent(leading)), empty)}
-        if not empty:
-            images["reconstructions"] = px.likelihood(px.representative(x)).mean
-        if coded is not None:
-            images["uniform"] = px.likelihood(UniformCodePrior(coded)().sample((len(x),))).mean
-        return {name: features(image).flatten(1) for name, image in images.items()}
+        if not isinstance(px, Marginal):
+            return _features(features, {"data": x, "samples": px.sample(leading)})
+        images = {"data": x, "samples": px.likelihood(px.sample_latent(leading)).mean}
+        images["reconstructions"] = px.likelihood(px.representative(x)).mean
+        if uniform is not None:
+            images["uniform"] = px.likelihood(uniform().sample((len(x),))).mean
+        return _features(features, images)
 
     return found
 
 
-def _shown(px: Any, empty: bool) -> Tensor:
-    return px.sample() if empty else px.mean
+def _features(features: Callable[[Tensor], Tensor], images: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: features(image).flatten(1) for name, image in images.items()}
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How an autoregressive network chooses: temperature, the most probable few, and guidance."""
+"""How samples are drawn: temperature, the most probable few, and guidance."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
+from torch.types import _size
 
 from ..errors import UsageError
+from .contract import Value
 
-__all__ = ["COLDEST", "Sampling", "tempered"]
+__all__ = ["COLDEST", "Sampling", "Steered", "drawn", "tempered"]
 
 COLDEST = 1e-30
 """A temperature below this chooses the most probable: differences of logits over it are no numbers any more."""
@@ -33,7 +36,7 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Sampling:
-    r"""How to draw from logits :math:`\eta`.
+    r"""How to draw: from logits :math:`\eta`, or from a prior over vectors.
 
     With guidance the logits are :math:`\eta_\emptyset + s (\eta_c - \eta_\emptyset)`, then divided by the temperature,
     then cut to the most probable.
@@ -43,7 +46,8 @@ class Sampling:
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022).
 
     Args:
-        temperature: Divides the logits; 0 chooses the most probable.
+        temperature: Divides the logits; 0 chooses the most probable. Of vectors, a factor on the distance from their
+            mean.
         top_k: Only so many of the most probable; of equals the first.
         top_p: Only the most probable whose probabilities add up to this.
         guidance: s; 1 is the plain condition.
@@ -90,3 +94,59 @@ class Sampling:
         if self.top_p is not None:
             left = left.masked_fill(left.cumsum(-1) - left >= self.top_p, 0)
         return places.gather(-1, torch.multinomial(left, 1)).squeeze(-1)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it changes nothing."""
+        return self == Sampling()
+
+    def require_temperature_alone(self) -> None:
+        """Refuses what only codes that are drawn one after the other have.
+
+        Raises:
+            UsageError: If it is asked for.
+        """
+        if (self.top_k, self.top_p, self.guidance) != (None, None, 1.0):
+            raise UsageError(
+                "This model does not draw codes one after the other.",
+                got="--top-k, --top-p or --guidance",
+                expected="--temperature alone",
+                remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
+            )
+
+
+def indifferent(temperature: float) -> UsageError:
+    """What to say of a temperature where all codes are alike."""
+    return UsageError(
+        "All codes are as probable under this prior, so a temperature, which divides their logits, changes nothing.",
+        got=f"temperature {temperature:g} with uniform codes",
+        expected="temperature 1",
+        remedy="Leave it out, or fit a prior to the codes: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
+    )
+
+
+class Steered(Value):
+    """Abstract: a distribution that can be told how to draw."""
+
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:
+        """Samples, ``(*sample_shape, *batch, *event)``, drawn as told."""
+        raise NotImplementedError
+
+
+def drawn(distribution: Distribution, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:
+    """Samples of any distribution, drawn as told: of one over vectors, nearer to its mean or further from it.
+
+    Raises:
+        UsageError: If it cannot draw so.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> drawn(Normal(torch.ones(2), torch.ones(2)), (), Sampling(temperature=0))
+        tensor([1., 1.])
+    """
+    if isinstance(distribution, Steered):
+        return distribution.sample(sample_shape, how)
+    how.require_temperature_alone()
+    if how.temperature == 1:
+        return distribution.sample(sample_shape)
+    return torch.lerp(distribution.mean, distribution.sample(sample_shape), how.temperature)
