@@ -200,19 +200,21 @@ class Marginal(Bounded, Steered):
         check_event(given, posterior.event_shape, "prior")
         return stacked(Latent(z, posterior, given, self.model.name, paired=False), above)
 
-    def generated(self, x: Tensor, k: int = 1, *, pathwise: bool = True) -> Terms:
+    def generated(self, x: Tensor, k: int = 1, prior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
         """The terms of x with k samples of the prior in the posterior's place: what the model predicts with.
 
         Args:
             x: Data, of shape ``(*batch, *event)``.
             k: How many samples.
+            prior: What :meth:`prior` gave, if that is known already.
             pathwise: Whether gradients reach the prior through its samples.
 
         Raises:
             UsageError: If k is less than 1.
             ObjectiveError: If there is no prior.
         """
-        prior, batch = self.prior(), x.shape[: x.dim() - len(self.event_shape)]
+        prior = self.prior() if prior is None else prior
+        batch = x.shape[: x.dim() - len(self.event_shape)]
         drawn = _expanded(prior, batch)
         z = _drawn(drawn, (*_sample_shape(k), *batch[: len(batch) - len(drawn.batch_shape)]), pathwise)
         entry = Latent(z, drawn, prior, self.model.name)

@@ -234,7 +234,7 @@ class _Run:
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
         lines = [of_data, told_model(self.model, self.fabric.strategy.precision.precision), plan, *notes, *slow]
         lines += said_before(self.model, self.config.data_spec, len(self.train_split))
-        warming = self.model.recipe.warming if self.model.recipe else "the KL's weight"
+        warming = self.model.recipe.training_objective.warming if self.model.recipe else "the KL's weight"
         if warming and self.warmup > self.steps:
             lines.append(never_warm(warming, self.warmup, self.steps, self._beta(self.steps - 1)))
         lines += said_of_place(self.folder, self.lock, restarted)
@@ -456,7 +456,9 @@ class _Run:
     @property
     def _warming(self) -> str:
         """What still rises, and to which share of its value it has; empty where nothing does."""
-        what = self.model.recipe.warming if self.model.recipe and "reconstruction" in self.rows else ""
+        what = (
+            self.model.recipe.training_objective.warming if self.model.recipe and "reconstruction" in self.rows else ""
+        )
         done = self.run.step >= self.warmup
         return "" if done or not what else f"{what} at {self._beta(self.run.step - 1):.2f}"
 

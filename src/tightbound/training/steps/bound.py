@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...models.latent import LatentVariableModel, Terms
-from ...objectives import elbo, reconstruction
+from ...errors import UsageError
+from ...models import Model, Terms
+from ...objectives.rows import ROWS, OfTerms, rows
+from ...options.objectives import Elbo, LogLikelihood, Objective
 from .base import Step
 
 __all__ = ["BoundStep"]
@@ -19,36 +19,35 @@ __all__ = ["BoundStep"]
 class BoundStep(Step):
     """From a batch to the rows ``objective, bound, reconstruction, kl`` of its examples, in nats, ``(4, n)``.
 
+    Of a model without a latent there are the first two alone.
+
     Args:
         model: The model.
-        objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
+        objective: What training maximises, or a function ``(terms, beta) -> (n,)`` of it; None for what the model's
+            recipe says, the ELBO of a model without.
         examples: Size of the training split.
     """
 
-    rows = ("objective", "bound", "reconstruction", "kl")
-    """What the rows are; the first is maximised, and "bound" selects the model, or the first where there is none."""
-
     def __init__(
-        self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None, examples: int = 1
+        self,
+        model: Model,
+        objective: Objective | Callable[[Terms, Any], Tensor] | None = None,
+        examples: int = 1,
     ) -> None:
         super().__init__(model)
-        recipe = model.recipe
-        of_recipe = partial(recipe.training_objective, examples=examples) if recipe else elbo
-        self.objective: Callable[[Terms, Any], Tensor] = objective or of_recipe
-        self.bound = recipe.bound if recipe else _bound
-        self.samples = recipe.training_samples if recipe else 1
-        self.pathwise = recipe.pathwise if recipe and objective is None else True
-        self.generates = recipe is not None and recipe.generates
+        bare = model.space is None
+        own = model.recipe.training_objective if model.recipe else LogLikelihood() if bare else Elbo()
+        if objective is not None:
+            own = objective if isinstance(objective, Objective) else OfTerms(own.samples, objective)
+        if bare and not isinstance(own, LogLikelihood):
+            raise UsageError(
+                "A model without a latent has no terms: training maximises its log-likelihood, or its bound.",
+                got=f"an objective, {type(own).__name__}",
+                remedy="Leave the objective out.",
+            )
+        self.rows = ROWS[:2] if bare else ROWS
+        self.objective, self.examples = own, examples
+        self._rows = rows.dispatch(type(own))  # once: a compiled step cannot look it up
 
     def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
-        terms = self.model(c).terms(x, k=self.samples, pathwise=self.pathwise, generate=self.generates)
-        objective = self.objective(terms, beta)
-        with torch.no_grad():  # what is only read needs no gradient
-            likelihood = reconstruction(terms)
-            kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
-            readings = torch.stack([self.bound(terms), likelihood, kl])
-        return torch.cat([objective.unsqueeze(0), readings])
-
-
-def _bound(terms: Terms) -> Tensor:
-    return elbo(terms) if terms.bounded else reconstruction(terms)
+        return self._rows(self.objective, self.model(c), x, beta, self.examples)
