@@ -27,6 +27,7 @@ from ..distributions import (
 )
 from ..errors import ShapeError, UsageError
 from ..options.data_spec import DataSpec
+from ..runtime.parts import StartsFromData
 
 __all__ = [
     "Bernoulli",
@@ -72,7 +73,7 @@ class Measure:
         return self.kind in ("mass", "bound")
 
 
-class Likelihood(Conditional):
+class Likelihood(Conditional, StartsFromData):
     """Abstract: a decoder with the family of distributions that its output parametrises.
 
     Args:

@@ -103,7 +103,7 @@ class Recipe:
             UsageError: If these options cannot model that data.
         """
         model = self.assemble(data)
-        model.recipe, model.data_spec, model.starts_from_data = self, data, True
+        model.recipe, model.data_spec, model.new = self, data, True
         return model
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...models.latent import LatentVariableModel, Terms
 from ...objectives import elbo, reconstruction
+from ..clock import Clock
 from .base import Step
 
 __all__ = ["BoundStep"]
@@ -39,6 +40,10 @@ class BoundStep(Step):
         self.samples = recipe.training_samples if recipe else 1
         self.pathwise = recipe.pathwise if recipe and objective is None else True
         self.generates = recipe is not None and recipe.generates
+
+    def before_step(self, clock: Clock) -> None:
+        if self.model.recipe is not None:
+            self.model.recipe.anneal(self.model, clock.step, clock.steps)
 
     def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
         terms = self.model(c).terms(x, k=self.samples, pathwise=self.pathwise, generate=self.generates)
