@@ -86,6 +86,9 @@ class Likelihood(Conditional, StartsFromData):
         ShapeError: If the decoder gives another number of them.
     """
 
+    scale: str = ""
+    """Where its scale comes from, such as "per-dimension"; empty where it has none."""
+
     def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
         super().__init__(network, input_shape)
         self.shape, self.parameters_per_entry = tuple(shape), parameters
