@@ -37,9 +37,10 @@ from tightbound.data import Data, Split
 from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive
 from tightbound.evaluation.collapse.decomposition import spread
-from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy, train_contrastive
+from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy
 from tightbound.recipes import VQVAE, PriorOptions
 from tightbound.runtime.randomness import fixed_noise
+from tightbound.training.contrastive import train_contrastive
 from tightbound.views import samples as pictures
 
 COLOURS = {

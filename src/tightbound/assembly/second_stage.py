@@ -13,10 +13,9 @@ from ..conditions import Condition
 from ..errors import UsageError
 from ..models.latent import LatentVariableModel
 from ..options.data_spec import DataSpec
-from ..posteriors import BernoulliPosterior, CategoricalPosterior
+from ..posteriors import CodePosterior
 from ..priors import FlowPrior, GaussianMixture
 from ..recipes import PriorOptions, TwoStage
-from ..recipes.two_stage import is_code_space
 from .build import assemble, build
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
@@ -27,6 +26,11 @@ __all__ = ["two_stage"]
 def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     """A frozen posterior and likelihood, and a new prior over their latents."""
     first = build(recipe.first, data)
+    if not isinstance(first, LatentVariableModel):
+        raise UsageError(
+            "A prior is fitted to latents, and the first stage has none.",
+            remedy="Train one with latents: recipe 'vae'.",
+        )
     if first.condition is not None:
         raise UsageError(
             "A prior is fitted to latents that do not depend on a condition.",
@@ -35,18 +39,18 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
         )
     o = recipe.second
     condition = None if o.condition == "none" else condition_of(o, data)
-    coded = is_code_space(first.posterior)
-    prior = _over_codes(first.posterior, o, condition) if coded else _over_vectors(recipe, o)
+    space = first.codes
+    prior = _over_vectors(recipe, o) if space is None else _over_codes(space.posterior, o, condition)
     for part in (first.posterior, first.likelihood):
         part.requires_grad_(False)
-    if isinstance(first.posterior, BernoulliPosterior | CategoricalPosterior):
-        first.posterior.at_mode = True
+    if space is not None:
+        space.posterior.at_mode = True
     model = LatentVariableModel(prior, first.likelihood, first.posterior)
     model.condition, model.prior_only = condition, True
     return model
 
 
-def _over_codes(posterior: Any, o: PriorOptions, condition: Condition | None) -> nn.Module:
+def _over_codes(posterior: CodePosterior, o: PriorOptions, condition: Condition | None) -> nn.Module:
     if o.prior not in ("auto", "pixelcnn", "transformer"):
         raise UsageError(
             "This prior is over vectors, and the latents are codes.", got=o.prior, remedy="--prior pixelcnn"
@@ -55,7 +59,7 @@ def _over_codes(posterior: Any, o: PriorOptions, condition: Condition | None) ->
     return AutoregressivePrior(posterior, [make(posterior, i, o, condition) for i in range(len(posterior.grids))])
 
 
-def _pixelcnn(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
+def _pixelcnn(posterior: CodePosterior, level: int, o: PriorOptions, condition: Condition | None) -> Any:
     shape, above = posterior.grids[level], posterior.levels[:level]
     network = PixelCNN(
         posterior.levels[level],
@@ -72,7 +76,7 @@ def _pixelcnn(posterior: Any, level: int, o: PriorOptions, condition: Condition 
     return ConvolutionalGrid(network, embedding_of(condition, o.channels) if condition else None, above)
 
 
-def _transformer(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
+def _transformer(posterior: CodePosterior, level: int, o: PriorOptions, condition: Condition | None) -> Any:
     above = posterior.levels[:level]
     positions = sum(math.prod(grid) for grid in posterior.grids[:level])
     rotary = rotary_places(condition, o.text_positions, positions)

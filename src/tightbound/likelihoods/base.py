@@ -55,6 +55,10 @@ class Likelihood(nn.Module):
     """Shape of one example."""
     parameters_per_entry: int
     """How many numbers are held for an entry."""
+    mean_in_one_pass: bool = False
+    """Whether its distributions have a mean without draws, of all entries."""
+    scale: str = ""
+    """Where its scale comes from, such as "per-dimension"; empty where it has none."""
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""

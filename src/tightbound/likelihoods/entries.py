@@ -25,6 +25,7 @@ from ..distributions import (
 )
 from ..errors import ShapeError, UsageError
 from ..options.data_spec import DataSpec
+from ..runtime.parts import StartsFromData
 from .base import Likelihood, Measure, density_of, mass_of
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 Scale = Literal["fixed", "shared", "per-dimension", "network"]
 
 
-class EntryLikelihood(Conditional, Likelihood):
+class EntryLikelihood(Conditional, Likelihood, StartsFromData):
     """Abstract: a decoder with the family of distributions that its output parametrises.
 
     Args:
@@ -52,6 +53,8 @@ class EntryLikelihood(Conditional, Likelihood):
     Raises:
         ShapeError: If the decoder gives another number of them.
     """
+
+    mean_in_one_pass = True
 
     def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
         super().__init__(network, input_shape)

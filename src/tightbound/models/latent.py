@@ -75,9 +75,20 @@ class LatentVariableModel(Model):
         return Layers([own, *(above.layers if isinstance(above, Layers) else [above])])
 
     @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Encoder, decoder and, where there is one, prior."""
+        prior = {} if self.prior is None else {"prior": self.prior}
+        return {"encoder": self.posterior, "decoder": self.likelihood, **prior}
+
+    @property
     def can_sample(self) -> bool:
         """Whether it can be sampled: whether it has a prior."""
         return self.prior is not None
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the mean of p(x | z) is to be had in one pass."""
+        return isinstance(self.likelihood, Likelihood) and self.likelihood.mean_in_one_pass
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""

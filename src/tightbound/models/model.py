@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from ..conditions import Condition, Examples
 from ..likelihoods import Measure
 from ..options.data_spec import DataSpec
-from ..posteriors import Space
+from ..posteriors import Codes, Space
 
 __all__ = ["Model"]
 
@@ -44,8 +44,8 @@ class Model(nn.Module):
     """What it was built from; None for a model put together by hand."""
     data_spec: DataSpec | None = None
     """The data that it was built for."""
-    starts_from_data: bool = False
-    """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
+    new: bool = False
+    """Whether a recipe has just built it: its training then starts it, unless it is given weights before."""
     loaded_weights: str = ""
     """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
 
@@ -65,6 +65,16 @@ class Model(nn.Module):
     def space(self) -> Space | None:
         """What can be read from its latents; None without any."""
         return None
+
+    @property
+    def codes(self) -> Codes | None:
+        """The same where its latents stand for codes; None of others."""
+        return self.space if isinstance(self.space, Codes) else None
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What it is made of, by name; ``decoder`` is what says how likely data is."""
+        return {}
 
     @property
     def can_sample(self) -> bool:
@@ -102,5 +112,5 @@ class Model(nn.Module):
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         """Takes over weights, which training then leaves as they are."""
-        self.starts_from_data = False
+        self.new = False
         return super().load_state_dict(*args, **options)

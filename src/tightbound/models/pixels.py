@@ -2,7 +2,7 @@ r"""Models without a latent."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..likelihoods import Likelihood, Measure
@@ -34,6 +34,11 @@ class PixelModel(Model):
     def forward(self, c: Tensor | None = None) -> Distribution:
         """The distribution of x given c."""
         return self.likelihood(c)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The decoder, which is all of it."""
+        return {"decoder": self.likelihood}
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""

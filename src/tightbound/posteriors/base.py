@@ -35,6 +35,8 @@ class CodePosterior(Posterior, CodeSpace):
 
     means_are_vectors: bool = False
     """Whether the mean of a posterior is the vectors of its codes, rather than a probability for each code."""
+    at_mode: bool = False
+    """Whether it is the point at its most probable codes, in any mode: what a prior that is fitted to those needs."""
     relaxes: bool = False
     """Whether training puts relaxed samples in the place of codes."""
 

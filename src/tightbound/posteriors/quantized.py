@@ -21,12 +21,13 @@ from ..quantizers import Quantized, Quantizer
 from ..quantizers.clusters import nearest
 from ..quantizers.quantized import check_finite, rows_of
 from ..runtime.modes import evaluating
+from ..runtime.parts import StartsFromData
 from .base import CodePosterior
 
 __all__ = ["PyramidDecoder", "PyramidPosterior", "QuantizedPosterior"]
 
 
-class _Quantized(Conditional, CodePosterior):
+class _Quantized(Conditional, CodePosterior, StartsFromData):
     """Abstract: an encoder, a quantiser for each level, and the way from codes to latents and back.
 
     Args:

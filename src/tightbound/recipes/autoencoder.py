@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..options.objectives import Reconstruction
 from ..options.parts import EntryLikelihood, LikelihoodName, Networks, check_sizes
 from .base import Recipe, register_version_2
-
-if TYPE_CHECKING:
-    from ..models import LatentVariableModel
 
 __all__ = ["Autoencoder"]
 
 
 @register_version_2("autoencoder")
 @dataclass(frozen=True)
-class Autoencoder(EntryLikelihood, Networks, Recipe["LatentVariableModel"]):
+class Autoencoder(EntryLikelihood, Networks, Recipe):
     r"""Autoencoder: a deterministic code and no prior, so it reconstructs but cannot be sampled.
 
     .. math:: \max \log p(x \mid z = f(x))

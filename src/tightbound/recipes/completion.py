@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..options.objectives import LogLikelihood
 from ..options.parts import Activation, check_sizes
 from ..spec import register
 from .base import Recipe, register_version_3
 from .continuous import ContinuousRecipe
-
-if TYPE_CHECKING:
-    from ..models import PixelModel
 
 __all__ = ["Completion", "CompletionBaseline", "Observing"]
 
@@ -29,7 +26,7 @@ class Observing:
 
 @register("completion-baseline")
 @dataclass(frozen=True)
-class CompletionBaseline(Observing, Recipe["PixelModel"]):
+class CompletionBaseline(Observing, Recipe):
     r"""The missing part of a picture predicted pixel by pixel, without a latent: what recipe completion starts from.
 
     .. math:: \max \log p(x_m \mid x_o) = \sum_{i \in m} \log p(x_i \mid x_o)

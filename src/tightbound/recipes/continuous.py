@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..errors import UsageError
 from ..options.choices import CHOICE
@@ -11,16 +11,13 @@ from ..options.objectives import Elbo, LatentObjective
 from ..options.parts import DecoderName, Networks, Scale, check_sizes
 from .base import Recipe
 
-if TYPE_CHECKING:
-    from ..models import LatentVariableModel
-
 __all__ = ["ContinuousRecipe", "PosteriorName"]
 
 PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 
 
 @dataclass(frozen=True)
-class ContinuousRecipe(Scale, Networks, Recipe["LatentVariableModel"]):
+class ContinuousRecipe(Scale, Networks, Recipe):
     """Abstract: a vector of continuous latents, with any posterior, likelihood and objective."""
 
     latent_dim: int = 16

@@ -13,7 +13,7 @@ from ..options.parts import EntryLikelihood, Networks, check_sizes
 from .base import Recipe, register_version_2
 
 if TYPE_CHECKING:
-    from ..models.latent import LatentVariableModel
+    pass
 
 __all__ = ["GumbelVAE", "Relaxation", "TemperatureSchedule"]
 
@@ -21,7 +21,7 @@ TemperatureSchedule = Literal["cosine", "exponential", "constant"]
 
 
 @dataclass(frozen=True)
-class Relaxation(EntryLikelihood, Recipe["LatentVariableModel"]):
+class Relaxation(EntryLikelihood, Recipe):
     """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
 
     straight_through: bool = False
@@ -60,7 +60,7 @@ class Relaxation(EntryLikelihood, Recipe["LatentVariableModel"]):
             if value is not None and not smallest <= value < math.inf:
                 raise UsageError(f"The option {name} is out of range.", got=value, expected=f"at least {smallest}")
 
-    def anneal(self, model: LatentVariableModel, step: int, steps: int) -> None:
+    def anneal(self, model: Any, step: int, steps: int) -> None:
         q: Any = model.posterior
         q.temperature.fill_(self.temperature_at(step, steps))
 

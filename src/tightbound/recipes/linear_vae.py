@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..options.objectives import Elbo
 from ..options.parts import Scale, check_sizes
 from ..spec import register
 from .base import Recipe
 
-if TYPE_CHECKING:
-    from ..models import LatentVariableModel
-
 __all__ = ["LinearVAE"]
 
 
 @register("linear-vae")
 @dataclass(frozen=True)
-class LinearVAE(Scale, Recipe["LatentVariableModel"]):
+class LinearVAE(Scale, Recipe):
     r"""Linear VAE: a linear Gaussian decoder, whose optimum is probabilistic PCA.
 
     .. math:: p(x \mid z) = \mathcal{N}(W z + b, \sigma^2 I), \qquad p(x) = \mathcal{N}(b, W W^\top + \sigma^2 I)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..options.objectives import LogLikelihood
 from ..options.parts import ConditionOptions, TextPositions, check_sizes
 from ..spec import register
 from .base import Recipe
 
-if TYPE_CHECKING:
-    from ..models import PixelModel
-
 __all__ = ["PixelCNNRecipe", "PixelRecipe", "TransformerRecipe"]
 
 
 @dataclass(frozen=True)
-class PixelRecipe(ConditionOptions, Recipe["PixelModel"]):
+class PixelRecipe(ConditionOptions, Recipe):
     """Abstract: a model of pixels without a latent, whose likelihood is exact."""
 
     first_options: ClassVar[tuple[str, ...]] = ("condition", "layers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.data import DataOptions
@@ -14,10 +14,7 @@ from ..options.training import TrainingOptions
 from ..spec import check_choices, register
 from .base import Recipe
 
-if TYPE_CHECKING:
-    from ..models import LatentVariableModel
-
-__all__ = ["PriorOptions", "TwoStage", "is_code_space"]
+__all__ = ["PriorOptions", "TwoStage"]
 
 
 @register("prior-options")
@@ -67,7 +64,7 @@ class PriorOptions(ConditionOptions):
 
 @register("two-stage")
 @dataclass(frozen=True)
-class TwoStage(Recipe["LatentVariableModel"]):
+class TwoStage(Recipe):
     r"""A trained model whose prior is replaced by one that was fitted to its latents: `tightbound fit-prior`.
 
     .. math:: \max_{p(z \mid c)} \mathbb{E}_{q(z \mid x)} \log p(z \mid c)
@@ -110,8 +107,3 @@ class TwoStage(Recipe["LatentVariableModel"]):
     @property
     def training_objective(self) -> LogPrior:
         return LogPrior()
-
-
-def is_code_space(posterior: object) -> bool:
-    """Whether its latents stand for codes."""
-    return hasattr(posterior, "codes_of") and hasattr(posterior, "grids")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.objectives import Quantized
@@ -12,13 +12,13 @@ from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check
 from .base import Recipe, register_version_2
 
 if TYPE_CHECKING:
-    from ..models.latent import LatentVariableModel
+    from ..models import Model
 
 __all__ = ["VQVAE", "VQVAE2", "QuantizedRecipe"]
 
 
 @dataclass(frozen=True)
-class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe["LatentVariableModel"]):
+class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
     """Abstract: what the two have in common."""
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
@@ -71,10 +71,9 @@ class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe["LatentVariableModel
     def training_objective(self) -> Quantized:
         return Quantized(codebook=self.codebook, commitment=self.commitment)
 
-    def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
+    def cautions(self, model: Model, examples: int) -> list[str]:
         """What speaks against training with so many examples, as sentences."""
-        posterior: Any = model.posterior
-        pairs = zip(posterior.levels, posterior.grids, strict=True)
+        pairs = [] if model.codes is None else zip(model.codes.levels, model.codes.grids, strict=True)
         few = [(k, examples * math.prod(grid)) for k, grid in pairs if k > examples * math.prod(grid)]
         lower = "--fsq-levels" if self.quantizer == "fsq" else "--codes"
         return [f"{k} codes for {n} vectors of all training examples: lower {lower}" for k, n in few]

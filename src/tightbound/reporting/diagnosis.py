@@ -11,7 +11,6 @@ from ..data import Split
 from ..evaluation import Diagnosis, Estimate
 from ..evaluation.collapse.decomposition import spread
 from ..evaluation.evaluate import untrained
-from ..recipes.two_stage import is_code_space
 from ..runtime.randomness import fixed_noise
 from . import figures, page
 from .command import command_on
@@ -110,7 +109,7 @@ def _cell(value: Estimate) -> str:
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
     kl = np.asarray(found.kl_per_dimension or ())
-    if is_code_space(m.model.posterior):
+    if m.model.codes is not None:
         return ""
     if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..evaluation import Estimate, Evaluation
 from ..evaluation.baselines.baselines import Baseline
 from ..evaluation.latents.positions import active_units
-from ..recipes.two_stage import is_code_space
 from ..spec import to_json
 from . import page
 from .command import command_on
@@ -82,7 +81,7 @@ def _error(m: Material, rows: list[Baseline]) -> str:
     if own is None:
         return "nothing could be measured"
     pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
-    many = "components as positions" if is_code_space(m.model.posterior) else "dimensions"
+    many = "components as positions" if m.model.codes is not None else "dimensions"
     compared = f", that of PCA with as many {many} {cell(pca)}" if pca else ""
     return f"the squared error of a reconstruction is {cell(own)} ({m.spec.units}){compared}"
 
@@ -94,7 +93,7 @@ def latents(m: Material) -> str:
 
 
 def _parts(m: Material) -> str:
-    return "positions of codes" if is_code_space(m.model.posterior) else "latent dimensions"
+    return "positions of codes" if m.model.codes is not None else "latent dimensions"
 
 
 def _gain(nats: float, bound: bool) -> str:

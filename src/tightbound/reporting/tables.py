@@ -12,7 +12,7 @@ from ..evaluation import Evaluation, SampleQuality
 from ..evaluation.baselines.baselines import Baseline, baselines
 from ..evaluation.latents.positions import ACTIVE, NOTHING, active_units
 from ..evaluation.log_likelihood.pareto import UNRELIABLE
-from ..recipes.two_stage import is_code_space
+from ..models import Model
 from . import page
 from .headline import notes, recipe_name
 from .material import Material
@@ -122,7 +122,7 @@ def _of_the_noise(e: Evaluation) -> Iterator[_Row]:
 
 def _active(m: Material) -> tuple[str, str]:
     """How many of how many, and what that is."""
-    codes = is_code_space(m.model.posterior)
+    codes = m.model.codes is not None
     what = f"positions that tell more than {NOTHING} nats" if codes else f"its mean varies by more than {ACTIVE}"
     return " of ".join(map(str, active_units(m.model.posterior, m.codes))), what
 
@@ -153,14 +153,14 @@ def comparison(m: Material) -> list[Baseline]:
         return rows
     if m.learned is None:
         return [dataclasses.replace(rows[0], note=f"{rows[0].note}; {_NO_BASELINES}")]
-    positions, most = _positions(m.model.posterior), max(500, ENTRIES // m.spec.dimensions)
+    positions, most = _positions(m.model), max(500, ENTRIES // m.spec.dimensions)
     found = baselines(m.learned, positions or m.codes.shape[1] or 1, m.measured, most)
     return rows + [_told(row, positions) for row in found if row.measure != "density" or rows[0].measure == "density"]
 
 
-def _positions(posterior: Any) -> int:
+def _positions(model: Model) -> int:
     """How many positions of codes, where the latents are codes; else 0."""
-    return sum(math.prod(grid) for grid in posterior.grids) if is_code_space(posterior) else 0
+    return 0 if model.codes is None else sum(math.prod(grid) for grid in model.codes.grids)
 
 
 def _told(row: Baseline, positions: int) -> Baseline:

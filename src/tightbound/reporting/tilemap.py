@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..recipes.two_stage import is_code_space
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
 from . import page
@@ -34,7 +33,7 @@ def tile_map(m: Material, view: View, frame: Frame) -> str:
         view: The map.
         frame: Its axes.
     """
-    if view.plane is None or not m.spec.image or is_code_space(m.model.posterior) or not _vectors(m):
+    if view.plane is None or not m.spec.image or m.model.codes is not None or not _vectors(m):
         return ""
     z = torch.from_numpy(_places(frame) @ view.plane[1] + view.plane[0])
     images, given = _decoded(m, z)

@@ -16,7 +16,6 @@ from torch import Tensor
 from ..conditions import PartCondition
 from ..data import DataSpec
 from ..evaluation.latents.positions import ACTIVE, NOTHING, information_of
-from ..recipes.two_stage import is_code_space
 from ..runs import number
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
@@ -113,7 +112,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
     mixed = "" if c is None or m.model.prior_only else ", given the condition of the nearer end"
-    mixed += f"; {BETWEEN_CODES}" if is_code_space(m.model.posterior) else ""
+    mixed += f"; {BETWEEN_CODES}" if m.model.codes is not None else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
@@ -132,7 +131,7 @@ def traversals(m: Material, rows: int = 8) -> str:
     """The most active dimensions, each moved alone, as HTML."""
     if not m.spec.image:
         return ""
-    if is_code_space(m.model.posterior):
+    if m.model.codes is not None:
         return ""
     x, c = m.examples(m.representative(1))
     if m.model(c).posterior(x).mean.dim() != 2:

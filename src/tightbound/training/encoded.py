@@ -25,8 +25,8 @@ from ..data import Data, DataSpec, Split
 from ..data.transform import Transform
 from ..distributions import has_density
 from ..errors import CheckpointError, UsageError, reading
-from ..models.latent import LatentVariableModel
-from ..recipes.two_stage import is_code_space
+from ..models import LatentVariableModel
+from ..posteriors import Codes
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
@@ -129,14 +129,14 @@ def _damage(found: dict[str, Any], model: LatentVariableModel, data: Data) -> st
             return f"no latents of split {name!r}"
         if len(values) != len(data.split(name)):
             return f"latents of {len(values)} examples of split {name!r}, which has {len(data.split(name))}"
-        if is_code_space(model.posterior) and not _are_codes(values, model.posterior):
+        if model.codes is not None and not _are_codes(values, model.codes):
             return f"numbers in split {name!r} that are no codes of the model"
     if found.get("digest") != checkpoint.digest({name: found[name] for name in SPLITS}):
         return "values that are not those of its checksum"
     return None
 
 
-def _are_codes(values: Tensor, space: Any) -> bool:
+def _are_codes(values: Tensor, space: Codes) -> bool:
     per_level = zip(space.grids, space.levels, strict=True)
     limits = torch.cat([torch.full((math.prod(grid),), k) for grid, k in per_level])
     return values.shape[2:] == limits.shape and bool(((values >= 0) & (values < limits)).all())
@@ -147,7 +147,7 @@ def _are_codes(values: Tensor, space: Any) -> bool:
 
 @torch.no_grad()
 def _encode(model: LatentVariableModel, split: Split) -> Tensor:
-    views, device = _views(model, split), next(model.parameters()).device
+    views, device = _views(model, split), model.device
     still = dataclasses.replace(split, transform=dataclasses.replace(split.transform, flip=False))
     parts = list[Tensor]()
     with evaluating(model), progress(f"encoding the {split.name} split", len(split) * len(views)) as advance:
@@ -173,7 +173,7 @@ def _views(model: LatentVariableModel, split: Split) -> list[bool]:
 
 def _is_drawn(model: LatentVariableModel, split: Split) -> bool:
     """Whether the cache holds draws of the posterior, rather than codes, moments or certain latents."""
-    if is_code_space(model.posterior):
+    if model.codes is not None:
         return False
     with evaluating(model):
         q = model.posterior(_zeros(model, split))
@@ -186,18 +186,16 @@ def _view_of_nothing(model: LatentVariableModel, split: Split) -> Tensor:
 
 
 def _zeros(model: LatentVariableModel, split: Split) -> Tensor:
-    parameter = next(model.parameters())
-    return torch.zeros(1, *split.spec.shape, dtype=parameter.dtype, device=parameter.device)
+    return torch.zeros(1, *split.spec.shape, dtype=model.dtype, device=model.device)
 
 
 def _latents(model: LatentVariableModel, x: Tensor) -> Tensor:
     """One view of examples: codes in a row, in as few bytes as they take; moments; or draws."""
-    posterior: Any = model.posterior
-    x = x.to(next(model.parameters()).dtype)
-    if is_code_space(posterior):
-        codes = torch.cat([level.flatten(1) for level in posterior.codes(x)], dim=1)
-        return codes.to(torch.uint8 if max(posterior.levels) <= 256 else torch.int32)
-    q = posterior(x)
+    x = x.to(model.dtype)
+    if (space := model.codes) is not None:
+        codes = torch.cat([level.flatten(1) for level in space.posterior.codes(x)], dim=1)
+        return codes.to(torch.uint8 if max(space.levels) <= 256 else torch.int32)
+    q = model.posterior(x)
     if len(q.event_shape) != 1:
         raise UsageError("A prior is fitted to codes or vectors.", got=f"latents of shape {tuple(q.event_shape)}")
     return torch.stack([q.mean, q.stddev], dim=1) if _is_diagonal(q) else q.sample()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..data import Batch, Data, DataSpec
 from ..data.observed import one_binary_value
 from ..errors import UsageError
-from ..models.latent import LatentVariableModel
+from ..models import Model
 from ..options.training import TrainingOptions
 
 __all__ = [
@@ -51,7 +51,7 @@ MOST = 2.0**12
 """The square of a larger value is beyond 2^24, where float32 no longer tells one nat from the next."""
 
 
-def check_range(model: LatentVariableModel, spec: DataSpec) -> None:
+def check_range(model: Model, spec: DataSpec) -> None:
     """Refuses values whose likelihood float32 cannot hold; a model put together by hand may scale them itself.
 
     Raises:
@@ -79,7 +79,7 @@ def values_too_large(batch: Batch) -> str:
     )
 
 
-def said_before(model: LatentVariableModel, spec: DataSpec, examples: int) -> Iterator[str]:
+def said_before(model: Model, spec: DataSpec, examples: int) -> Iterator[str]:
     """What the likelihood is of that data, where that is less than a probability, and what the recipe warns of."""
     if (measure := model.measure(spec)).kind in ("none", "density"):
         yield f"note: {measure.note}"

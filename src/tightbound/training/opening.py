@@ -12,11 +12,12 @@ from rich.console import Console
 from torch import nn
 
 from ..data import Data
-from ..models.latent import LatentVariableModel
+from ..likelihoods import Likelihood
+from ..models import Model
 from ..options.choices import choices, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
-from ..recipes.two_stage import TwoStage, is_code_space
+from ..recipes.two_stage import TwoStage
 from ..runtime.processor import processor_name
 from ..spec import kind_of
 from .log import count
@@ -33,44 +34,42 @@ def say(lines: Iterable[str]) -> None:
             console.print(part, soft_wrap=True, markup=False)
 
 
-def told_latents(encoded: Data, model: LatentVariableModel) -> str:
+def told_latents(encoded: Data, model: Model) -> str:
     """What the prior of a second stage learns from."""
     train, valid = f"{len(encoded.train):,} training", f"{len(encoded.valid):,} validation"
-    space, size = model.posterior, encoded.spec.shape[-1]
-    each = f"{size} codes" if is_code_space(space) else f"{size} numbers"
-    levels = f" out of {' and '.join(map(str, space.levels))}" if is_code_space(space) else ""  # pyright: ignore
-    return f"data: {encoded.spec.name}: {train} and {valid} examples of {each}{levels}"
+    size, codes = encoded.spec.shape[-1], model.codes
+    each = f"{size} numbers" if codes is None else f"{size} codes out of {' and '.join(map(str, codes.levels))}"
+    return f"data: {encoded.spec.name}: {train} and {valid} examples of {each}"
 
 
-def told_model(model: LatentVariableModel, precision: str) -> str:
+def told_model(model: Model, precision: str) -> str:
     """The recipe, its size, and what its options of "auto" have become."""
     name = "put together by hand" if model.recipe is None else told_recipe(model.recipe, model)
     return f"model: {'; '.join([name, _told_size(model), *_chosen(model), f'precision {precision}'])}"
 
 
-def told_recipe(recipe: Recipe, model: LatentVariableModel) -> str:
+def told_recipe(recipe: Recipe, model: Model) -> str:
     """The name of a recipe, of a second stage with that of its first."""
     if not isinstance(recipe, TwoStage):
         return kind_of(recipe)
-    automatic = "pixelcnn" if is_code_space(model.posterior) else "flow"
+    automatic = "flow" if model.codes is None else "pixelcnn"
     prior = automatic if recipe.second.prior == "auto" else recipe.second.prior
     return f"{kind_of(recipe.first)} with a new prior, {prior}"
 
 
-def _told_size(model: LatentVariableModel) -> str:
-    parts = {"encoder": model.posterior, "decoder": model.likelihood, "prior": model.prior}
-    sizes = {name: sum(p.numel() for p in own) for name, own in _own_parameters(parts).items() if own}
+def _told_size(model: Model) -> str:
+    sizes = {name: sum(p.numel() for p in own) for name, own in _own_parameters(model.parts).items() if own}
     shares = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = f", of which {learned:,} learn" if learned < _count(model) else ""
     return f"{_count(model):,} parameters{frozen}" + (f" ({shares})" if len(sizes) > 1 else "")
 
 
-def _own_parameters(parts: dict[str, nn.Module | None]) -> dict[str, list[nn.Parameter]]:
+def _own_parameters(parts: dict[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
     """The parameters of each part, those that two share with the first of them."""
     seen, own = set[nn.Parameter](), dict[str, list[nn.Parameter]]()
     for name, part in parts.items():
-        own[name] = [] if part is None else [p for p in part.parameters() if p not in seen]
+        own[name] = [p for p in part.parameters() if p not in seen]
         seen.update(own[name])
     return own
 
@@ -79,13 +78,15 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _chosen(model: LatentVariableModel) -> list[str]:
+def _chosen(model: Model) -> list[str]:
     """The likelihood and its scale, the condition and the objective of a model that a stage by itself learns."""
     recipe: Any = model.recipe
     if isinstance(recipe, TwoStage):
         return []
-    scale = getattr(model.likelihood, "scale", None)
-    found = [f"likelihood {_name(model.likelihood, 'Likelihood')}" + (f", scale {scale}" if scale else "")]
+    found = list[str]()
+    if (decoder := model.parts.get("decoder")) is not None:
+        scale = decoder.scale if isinstance(decoder, Likelihood) else ""
+        found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
         found.append(f"given {_name(model.condition, 'Condition')}")
     return found + [f"{name} {name_of(getattr(recipe, name), name)}" for name in (choices(recipe) if recipe else ())]

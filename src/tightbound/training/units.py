@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..data import DataSpec
-from ..models.latent import LatentVariableModel
-from ..recipes.two_stage import is_code_space
+from ..models import Model
 
 __all__ = ["Unit", "unit_of"]
 
@@ -54,7 +53,7 @@ class Unit:
         return f"{bits:.3f} bits/{self.per}" + ("" if brief else f" ({nats})")
 
 
-def unit_of(model: LatentVariableModel, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
+def unit_of(model: Model, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
     """The unit of a row of a training step.
 
     Args:
@@ -64,9 +63,9 @@ def unit_of(model: LatentVariableModel, row: str, spec: DataSpec, seen: DataSpec
         seen: Of what is learned from: the data, or latents of it.
     """
     if row != "bound":
-        codes = math.prod(seen.shape) if is_code_space(model.posterior) else None
+        codes = None if model.codes is None else math.prod(seen.shape)
         return Unit({"log_prior": "log p(z)"}.get(row, row), dimensions=codes, per="code")
     measure = model.measure(spec)
-    if model.prior is None:
+    if not model.can_sample:
         return Unit("reconstruction", measure.offset)
     return Unit("bound", measure.offset, (measure.dimensions or spec.dimensions) if measure.comparable else None)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..data import Batch, Split
 from ..data.transform import widths
-from ..likelihoods import Likelihood
-from ..models.latent import LatentVariableModel
+from ..models import LatentVariableModel, Model
 from ..runtime.randomness import fixed_noise
+from ..views.latents import residual
 from .steps.base import Step
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def mean_rows(fabric: Fabric, step: Step, split: Split) -> Tensor:
 
 
 def _rows_of(step: Step, batch: Batch) -> Tensor:
-    x = batch.x.to(next(step.parameters()).dtype)
-    return step(x, torch.ones((), device=x.device), step.model.conditions(batch))
+    x, c = step.model.see(batch)
+    return step(x, torch.ones((), device=x.device), c)
 
 
-def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | None:
+def mean_squared_error(model: Model, split: Split) -> Tensor | None:
     """Squared error of the mean of p(x | z) at representative latents, of some evenly spaced examples of a split.
 
     Args:
@@ -65,16 +65,14 @@ def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | Non
         Three numbers on the CPU: summed over an example, in squared units of the data; the mean of an entry, in those
         that the model sees; how many examples. None where the mean of p(x | z) is not to be had in one pass.
     """
-    if not isinstance(model.likelihood, Likelihood):
+    if not isinstance(model, LatentVariableModel) or not model.reconstructs:
         return None
-    parameter, wanted = next(model.parameters()), max(1, ENTRIES // split.spec.dimensions)
+    wanted = max(1, ENTRIES // split.spec.dimensions)
     n = min(len(split), wanted)
     chosen = torch.arange(n) * len(split) // n
-    units, sums = widths(split.spec).to(parameter.device, parameter.dtype), list[Tensor]()
+    units, sums = widths(split.spec).to(model.device, model.dtype), list[Tensor]()
     with fixed_noise():
         for part in chosen.split(CHUNK):
-            batch = split.batch(part, parameter.device)
-            x, px = batch.x.to(parameter.dtype), model.given(batch)
-            errors = (x - px.likelihood(px.representative(x)).mean).float()
+            errors = residual(model, split.batch(part, model.device)).float()
             sums.append(torch.stack([(errors * units).square().sum(), errors.square().sum() / split.spec.dimensions]))
     return torch.cat([torch.stack(sums).cpu().double().sum(0) / n, torch.tensor([n], dtype=torch.float64)])

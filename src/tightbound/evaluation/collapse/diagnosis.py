@@ -16,7 +16,6 @@ import torch
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Terms, evaluating
-from ...recipes.two_stage import is_code_space
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..evaluate import Evaluation, evaluate, untrained
@@ -235,7 +234,7 @@ def _symptoms(
     gap: Gaps | None,
     use: Estimate,
 ) -> Symptoms:
-    told = parts.information_per_dimension if is_code_space(model.posterior) else None
+    told = parts.information_per_dimension if model.codes is not None else None
     change = gap.kl_change if gap else None
     scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict is of the same examples
     return Symptoms(

@@ -11,6 +11,7 @@ from ...errors import UsageError
 from ...models import Model, Terms
 from ...objectives.rows import ROWS, OfTerms, rows
 from ...options.objectives import Elbo, LogLikelihood, Objective
+from ..clock import Clock
 from .base import Step
 
 __all__ = ["BoundStep"]
@@ -48,6 +49,10 @@ class BoundStep(Step):
         self.rows = ROWS[:2] if bare else ROWS
         self.objective, self.examples = own, examples
         self._rows = rows.dispatch(type(own))  # once: a compiled step cannot look it up
+
+    def before_step(self, clock: Clock) -> None:
+        if self.model.recipe is not None:
+            self.model.recipe.anneal(self.model, clock.step, clock.steps)
 
     def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
         return self._rows(self.objective, self.model(c), x, beta, self.examples)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...recipes.two_stage import is_code_space
 from .base import Step
 
 __all__ = ["PriorStep"]
@@ -29,10 +27,10 @@ class PriorStep(Step):
         return self._log_prior(_one_view(x), c).unsqueeze(0)
 
     def _log_prior(self, latents: Tensor, c: Tensor | None) -> Tensor:
-        prior: Any = self.model(c).prior()
-        if not is_code_space(self.model.posterior):
+        prior, codes = self.model(c).prior(), self.model.codes
+        if codes is None:
             return prior.log_prob(_drawn(latents) if latents.dim() == 3 else latents)
-        grids: Any = self.model.posterior.grids  # pyright: ignore[reportAttributeAccessIssue]
+        grids = codes.grids
         levels = latents.round().long().split([math.prod(grid) for grid in grids], dim=1)
         return prior.code_log_prob(tuple(k.unflatten(1, grid) for k, grid in zip(levels, grids, strict=True))).sum(-1)
 
