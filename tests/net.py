@@ -51,9 +51,9 @@ IMAGES = f"train vae {SMALL} --latent-dim 3 --network convolutional --channels 4
 VECTOR = f"train vae {VECTORS} --latent-dim 2 --hidden 8 {TRAINING}"
 CVAE = f"train cvae --latent-dim 3 --hidden 16 --components 5 --condition-dim 6 {TRAINING}"
 GUMBEL = f"train gumbel-vae {SMALL} --positions 4 --classes 5 --hidden 16 {TRAINING}"
-DVAE = f"train dvae {SMALL} --codes 8 --channels 4 6 --blocks 1 {TRAINING}"
-VQ = f"train vq-vae {SMALL} --codes 8 --code-dim 4 --channels 4 6 --blocks 1 {TRAINING}"
-VQ2 = f"train vq-vae-2 {SMALL} --codes 8 --code-dim 4 --channels 4 6 --blocks 1 {TRAINING}"
+DVAE = f"train dvae {SMALL} --codes 8 --channels 8 --blocks 1 {TRAINING}"
+VQ = f"train vq-vae {SMALL} --codes 8 --code-dim 4 --channels 8 --blocks 1 {TRAINING} --lr 3e-3"
+VQ2 = f"train vq-vae-2 {SMALL} --codes 8 --code-dim 4 --channels 8 --blocks 0 {TRAINING} --lr 3e-3"
 TEXT = "--vocabulary 300 --caption-length 16"
 PIXELCNN = f"train pixelcnn {SMALL} --layers 2 --channels 8 {TRAINING}"
 TRANSFORMER = f"train transformer {SMALL} --layers 2 --width 8 --heads 2 {TRAINING}"
@@ -253,12 +253,12 @@ NET: dict[str, list[str]] = {
     ),
     **_each(
         VQ2,
-        {"vq2": "", "vq2-three": "--coarser 1 1 --channels 4", "vq2-gradient": "--quantizer gradient"},
+        {"vq2": "", "vq2-three": "--coarser 1 1 --channels 4 --lr 1e-2", "vq2-gradient": "--quantizer gradient"},
         [*ALL, *VIEWS],
     ),
-    "vq-photos": [VQ.replace(SMALL, "--data photos"), *SHORT],
-    "vq2-photos": [VQ2.replace(SMALL, "--data photos"), *SHORT],
-    "gumbel-photos": [GUMBEL.replace(SMALL, "--data photos"), *SHORT],
+    "vq-photos": [f"{VQ} --data photos", *SHORT],
+    "vq2-photos": [f"{VQ2} --data photos --lr 1e-2", *SHORT],
+    "gumbel-photos": [f"{GUMBEL} --data photos", *SHORT],
     **_each(
         PIXELCNN,
         {
@@ -338,14 +338,14 @@ NET: dict[str, list[str]] = {
     "pictures": [f"{VAE} --pictures"],
     "pictures-vq": [f"{VQ} --pictures"],
     "pictures-cvae": [f"{CVAE} --data photos --condition text {TEXT} --pictures"],
-    "pictures-prior": [f"fit-prior @vq {BY_PIXELCNN} --condition class --pictures"],
+    "pictures-prior": [f"fit-prior @vq {BY_PIXELCNN.replace('--no-pictures ', '')} --condition class"],
     "resumed": [
         f"{VAE} --prior vamp --lr 0.3 --lr-schedule constant --evaluate-every 5 --ema 0.5",
         "train --resume --resume-from best --json --out @",
         EVALUATE,
     ],
     "resumed-vq": [
-        f"{VQ} --lr 0.2 --lr-schedule constant --evaluate-every 2 --seed 3",
+        f"{VQ} --lr 0.03 --lr-schedule constant --evaluate-every 2",
         "train --resume --resume-from best --json --out @",
         EVALUATE,
     ],
@@ -495,15 +495,15 @@ def caught(name: str, commands: list[str], verbose: bool = False) -> Figures:
         code, told, out = run(command, name, label, verbose)
         figures[f"{label}.exit"] = code
         if "--json" in command and code == 0:
-            figures |= flat(json.loads(told), label)
+            figures |= flat(json.loads(told.replace(f"{Path.cwd()}/", "")), label)
         figures |= flat(read_output(out), f"{label}.out") if out is not None and out.is_file() else {}
     if (folder := Path("runs", name)).is_dir():
         figures |= flat(read_run(folder), "run")
     return {path: value for path, value in figures.items() if not LEFT_OUT.search(path)}
 
 
-LEFT_OUT = re.compile(r"examples_per_second|seconds|\.system$|\.threads$|\.version|torch$|python$|\.format$")
-"""Speeds and times, which are never the same twice, and what the machine is."""
+LEFT_OUT = re.compile(r"examples_per_second|seconds|\.version$|^info\.evaluation\.weights$")
+"""Speeds and times, which are never the same twice; versions; and the digest of a file, whose tensors' names count."""
 
 
 def _unused(label: str, figures: Figures) -> str:
