@@ -1,7 +1,7 @@
 """A net under a refactoring: trains every system for a few steps, and records every number that comes of it.
 
     python tests/net.py record OUT.json [--only PATTERN] [--keep FOLDER | --runs FOLDER/runs] [--verbose]
-    python tests/net.py compare BEFORE.json AFTER.json [--words]
+    python tests/net.py compare BEFORE.json AFTER.json [--only PATTERN] [--words]
 
 Everything is asked for through the command line, in this process, so that the net catches any version of the code that
 ``PYTHONPATH`` names. Two recordings of one tree on one machine are equal bit for bit; between machines they are not.
@@ -344,6 +344,7 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="what differs between two recordings")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    comparing.add_argument("--only", default="*", help="pattern of names")
     comparing.add_argument("--words", action="store_true", help="compare sentences too")
     given = parser.parse_args()
     if given.command == "record":
@@ -355,7 +356,8 @@ def main() -> int:
         found = record(only=given.only, keep=keep, runs=runs, verbose=given.verbose)
         given.out.write_text(json.dumps(found, indent=1) + "\n")
         return 0
-    before, after = (json.loads(path.read_text()) for path in (given.before, given.after))
+    both = (json.loads(path.read_text()) for path in (given.before, given.after))
+    before, after = ({name: each[name] for name in each if fnmatch(name, given.only)} for each in both)
     lines = compare(before, after, given.words)
     print(*lines, f"{len(lines)} differences in {len(before)} combinations", sep="\n")
     return int(bool(lines))

@@ -15,7 +15,7 @@ SOME = ("vae-vamp-ema-accumulate", "cvae-hybrid", "vq-fsq", "prior-vq-fsq", "pix
 
 def some(seed: str = "") -> dict[str, Any]:
     """Those combinations, without what is drawn last and slowly, with another seed in training if told."""
-    chosen = {name: [c for c in net.NET[name] if not c.startswith(("report", "diagnose"))] for name in SOME}
+    chosen = {name: [c for c in net.NET[name] if not re.match("report|diagnose|.*--budget", c)] for name in SOME}
     return {name: [f"{made}{seed}", *then] for name, (made, *then) in chosen.items()}
 
 
