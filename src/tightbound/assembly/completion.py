@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..conditions import PartCondition, observed_part
+from ..distributions import Unconditional
 from ..errors import UsageError
-from ..likelihoods.completion import CompletionLikelihood, Filled, Nothing, Prediction, Pretrained
+from ..likelihoods.completion import CompletionLikelihood, Filled, Prediction, Pretrained
 from ..models import LatentVariableModel, PixelModel
 from ..networks import MLP, Observed
 from ..options.data_spec import DataSpec
@@ -39,7 +40,7 @@ def completion(recipe: Completion, data: DataSpec) -> LatentVariableModel:
     """A recognition, a conditional prior and a generation network."""
     condition = _part(data, recipe.quadrants)
     q = parts.posterior(recipe, data)
-    q.embedding = Nothing()  # the whole picture tells which part of it is observed
+    q.embedding = Unconditional()  # the whole picture tells which part of it is observed
     p = _prior(recipe, data) if recipe.prior == "conditional" else StandardNormal(recipe.latent_dim)
     px = CompletionLikelihood(*_shown(parts.likelihood(recipe, data, 2 * data.dimensions), data, recipe.quadrants))
     model = LatentVariableModel(p, px, q)

@@ -10,6 +10,7 @@ from torch import nn
 from ..autoregressive import PixelCNN, Transformer
 from ..autoregressive.prior import AutoregressivePrior, ConvolutionalGrid, TransformerGrid
 from ..conditions import Condition
+from ..distributions import Unconditional
 from ..errors import UsageError
 from ..models.latent import LatentVariableModel
 from ..options.data_spec import DataSpec
@@ -43,10 +44,11 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     prior = _over_vectors(recipe, o) if space is None else _over_codes(space.posterior, o, condition)
     for part in (first.posterior, first.likelihood):
         part.requires_grad_(False)
+        part.embedding = Unconditional()
     if space is not None:
         space.posterior.at_mode = True
     model = LatentVariableModel(prior, first.likelihood, first.posterior)
-    model.condition, model.prior_only = condition, True
+    model.condition = condition
     return model
 
 

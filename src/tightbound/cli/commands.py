@@ -35,7 +35,7 @@ from .arguments import (
     opened,
     part_of,
     positive,
-    with_latent,
+    require_latent,
 )
 from .contrastive import train_contrastive
 from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, print_pairs, write_arrays
@@ -286,7 +286,7 @@ def encode(
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
     check_out(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
-    with_latent(model)
+    model = require_latent(model)
     parts = loaded.parts(split)
     found = [encoded(model, part, seed=seed) for part in parts]
     arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}

@@ -259,7 +259,7 @@ def interpolate(
         c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
         walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
     title = "mean of p(x|z) on the way from one example to another"
-    title += "" if c is None or model.prior_only else ", given the condition of the nearer one"
+    title += "" if not model.decodes_conditions else ", given the condition of the nearer one"
     title += f"; {model.space.between}" if model.space.between else ""
     write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
 

@@ -2,7 +2,7 @@
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .codes import CodeDistribution, CodePoint, UniformCodes
-from .conditional import Conditional, broadcast, check_event, embedded, independent, leading_shape
+from .conditional import Conditional, Unconditional, broadcast, check_event, embedded, independent, leading_shape
 from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
@@ -40,6 +40,7 @@ __all__ = [
     "RelaxedCategorical",
     "Sampling",
     "Steered",
+    "Unconditional",
     "UniformCodes",
     "Value",
     "WithoutDensity",

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Independent
 
 from ..errors import ObjectiveError, ShapeError
 
-__all__ = ["Conditional", "broadcast", "check_event", "embedded", "independent", "leading_shape"]
+__all__ = ["Conditional", "Unconditional", "broadcast", "check_event", "embedded", "independent", "leading_shape"]
 
 
 class Conditional(nn.Module):
@@ -59,6 +59,19 @@ class Conditional(nn.Module):
         raise NotImplementedError
 
 
+class Unconditional(nn.Module):
+    """In the place of an embedding: its part is given no condition, whatever the model is given.
+
+    Such are the parts of a first stage, behind a prior that is given a text, and a posterior that sees the whole of a
+    picture of which the condition is a part.
+
+    Example:
+        >>> part = nn.Linear(3, 2)
+        >>> embedded(Unconditional(), torch.zeros(5, 4)) is None
+        True
+    """
+
+
 def leading_shape(inputs: Tensor, input_shape: Sequence[int]) -> tuple[int, ...]:
     """The sample and batch dimensions of inputs that must end in ``input_shape``.
 
@@ -91,8 +104,8 @@ def embedded(embedding: nn.Module | None, c: Tensor | None) -> Tensor | None:
         >>> embedded(nn.Linear(3, 2), torch.zeros(4, 5, 3)).shape
         torch.Size([4, 5, 2])
     """
-    if embedding is None:
-        return c
+    if embedding is None or isinstance(embedding, Unconditional):
+        return c if embedding is None else None
     if c is None:
         raise ObjectiveError(
             "The model is given a condition, and there is none.",

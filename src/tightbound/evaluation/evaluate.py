@@ -19,7 +19,8 @@ from ..autoregressive.pixels import PixelLikelihood
 from ..data import Split
 from ..errors import UsageError
 from ..likelihoods import Measure
-from ..models.latent import LatentVariableModel, Terms
+from ..models import LatentVariableModel, Terms
+from ..priors import UniformCodePrior
 from ..views.latents import reconstruction_error
 from .collapse.decoder_noise import DecoderNoise, decoder_noise
 from .collapse.relaxation import relaxation_gap
@@ -285,7 +286,7 @@ def _squared_error(model: LatentVariableModel, split: Split, seed: int) -> Estim
 
 
 def _predictions(model: LatentVariableModel, found: Evaluation, split: Split, seed: int) -> dict[str, Any]:
-    if model.condition is None or model.prior is None or model.prior_only or not found.kl_per_dimension:
+    if model.prior is None or not model.decodes_conditions or not found.kl_per_dimension:
         return {}
     predicted = over(model, split, PREDICTIONS, _predicted, seed=seed)["prediction"]
     offset = model.measure(split.spec).offset
@@ -305,7 +306,7 @@ def _of_codes(
     out["notes"] = (*found.notes, *usage.notes)
     if hasattr(space, "relaxed") and not sure:
         out["relaxation_gap"] = relaxation_gap(model, split, seed=seed).gap
-    if not (model.prior_only and sure and found.kl is not None):
+    if not (sure and found.kl is not None) or isinstance(model.prior, UniformCodePrior):
         return out
     uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
     out["notes"] += (f"the codes take {found.kl.value:.2f} nats; {uniform:.2f} if all were alike",)

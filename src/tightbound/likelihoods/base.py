@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import nn
 
+from ..distributions import Unconditional
 from ..options.data_spec import DataSpec
 
 __all__ = ["Likelihood", "Measure", "density_of", "mass_of"]
@@ -59,6 +60,14 @@ class Likelihood(nn.Module):
     """Whether its distributions have a mean without draws, of all entries."""
     scale: str = ""
     """Where its scale comes from, such as "per-dimension"; empty where it has none."""
+
+    embedding: nn.Module | None = None
+    """From a condition to the features that its network is shown; None shows it the condition itself."""
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it is given no condition, whatever the model is given."""
+        return isinstance(self.embedding, Unconditional)
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""

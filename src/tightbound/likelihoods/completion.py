@@ -18,7 +18,7 @@ from ..options.data_spec import DataSpec
 from ..runtime.parts import StartsFromData
 from .base import Likelihood, Measure
 
-__all__ = ["CompletionLikelihood", "Filled", "Nothing", "Prediction", "Pretrained"]
+__all__ = ["CompletionLikelihood", "Filled", "Prediction", "Pretrained"]
 
 
 class CompletionLikelihood(Likelihood):
@@ -84,18 +84,6 @@ class Prediction(Likelihood):
 def _of_missing(whole: Measure, missing: int, data: DataSpec) -> Measure:
     note = f"{whole.note}; of the {missing} missing entries given the others"
     return Measure(whole.kind, note, whole.offset * missing / data.dimensions, missing)
-
-
-class Nothing(nn.Module):
-    """Features of a condition for a part that needs none.
-
-    Example:
-        >>> Nothing()(torch.zeros(5, 3)).shape
-        torch.Size([5, 0])
-    """
-
-    def forward(self, c: Tensor) -> Tensor:
-        return c[:, :0]
 
 
 class Filled(nn.Module):

@@ -54,9 +54,6 @@ class LatentVariableModel(Model):
         torch.Size([3, 5])
     """
 
-    prior_only: bool = False
-    """Whether a condition reaches the prior alone: that of a second stage, behind parts that know of none."""
-
     def __init__(self, prior: nn.Module | None, likelihood: nn.Module, posterior: nn.Module, name: str = "z") -> None:
         super().__init__()
         self.prior, self.likelihood, self.posterior, self.name = prior, likelihood, posterior, name
@@ -84,6 +81,12 @@ class LatentVariableModel(Model):
     def can_sample(self) -> bool:
         """Whether it can be sampled: whether it has a prior."""
         return self.prior is not None
+
+    @property
+    def decodes_conditions(self) -> bool:
+        """Whether its likelihood, too, is given the condition."""
+        likelihood = self.likelihood
+        return self.condition is not None and not (isinstance(likelihood, Likelihood) and likelihood.unconditional)
 
     @property
     def reconstructs(self) -> bool:
@@ -142,22 +145,18 @@ class Marginal(Bounded, Steered):
 
     def posterior(self, x: Tensor) -> Distribution:
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
-        return self.model.posterior(x, self._beyond_prior)
+        return self.model.posterior(x, self.c)
 
     def representative(self, x: Tensor) -> Tensor:
         """The one latent that examples ``(n, *shape)`` are encoded to: q's mean, or the most probable codes.
 
         The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
         """
-        return self.model.space.representative(x, self._beyond_prior)
+        return self.model.space.representative(x, self.c)
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The distribution of x given z."""
-        return self.model.likelihood(z, self._beyond_prior)
-
-    @property
-    def _beyond_prior(self) -> Tensor | None:
-        return None if self.model.prior_only else self.c
+        return self.model.likelihood(z, self.c)
 
     def prior(self) -> Distribution:
         """The distribution of z.

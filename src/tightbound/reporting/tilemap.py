@@ -67,7 +67,7 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
         px = m.model(None if c is None else c.expand(AT_ONCE, *c.shape[1:]))
         means = [reduced(px.likelihood(part).mean.float().cpu(), SIDE) for part in z.split(AT_ONCE)]
         images = pictures.drawable(torch.cat(means), m.spec)
-    if c is None or m.model.prior_only:
+    if not m.model.decodes_conditions:
         return images, ""
     told = pictures.described(m.model, c)
     return images, f", given {told[0]}" if told else ", given the condition of one example"

@@ -111,7 +111,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
     walk = interpolation(m.model, x0, x1, steps=7, c=c, c1=c1)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
-    mixed = "" if c is None or m.model.prior_only else ", given the condition of the nearer end"
+    mixed = "" if not m.model.decodes_conditions else ", given the condition of the nearer end"
     mixed += f"; {BETWEEN_CODES}" if m.model.codes is not None else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (

@@ -130,7 +130,7 @@ def _of_each(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: i
 def _of_some(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
     """The same as sums over some samples."""
     q: Any = marginal.model.posterior
-    relaxed = q.relaxed(x, None if marginal.model.prior_only else marginal.c).rsample((samples,))
+    relaxed = q.relaxed(x, marginal.c).rsample((samples,))
     hard = q.embed(q.codes_of(relaxed))
     kl = Latent(hard, marginal.posterior(x), marginal.prior()).kl().flatten(1).sum(1)
     return {

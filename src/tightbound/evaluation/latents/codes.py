@@ -103,7 +103,7 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
     usages = [Usage(k) for k in space.levels]
 
     def count(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
-        for usage, codes in zip(usages, space.codes(x, None if model.prior_only else c), strict=True):
+        for usage, codes in zip(usages, space.codes(x, c), strict=True):
             usage.update(codes)
         return {"counted": torch.ones(len(x))}
 
