@@ -33,6 +33,7 @@ class Transform:
         location: What is subtracted from continuous values: one number, one for each entry of the first dimension of an
             example (features or channels), or none.
         scale: What they are then divided by: as many numbers.
+        whole: Whether integers without levels stay integers: codes.
 
     Example:
         >>> Transform(levels=5)(torch.tensor([[0, 1, 4]], dtype=torch.uint8))
@@ -51,9 +52,12 @@ class Transform:
     anywhere: bool = field(default=False, repr=False)
     location: tuple[float, ...] = field(default=(), repr=False)
     scale: tuple[float, ...] = field(default=(), repr=False)
+    whole: bool = field(default=False, repr=False)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """The batch, float32."""
+        """The batch, float32, unless it is of codes."""
+        if self.whole and not values.is_floating_point():
+            return values
         if self.crop is not None:
             values = _parts_of(values, *self.crop) if self.anywhere else _middle(values, *self.crop)
         if self.flip:

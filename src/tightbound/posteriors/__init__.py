@@ -4,6 +4,7 @@ from .base import CodePosterior, Codes, Layers, Posterior, Reals, Space
 from .categorical import BernoulliPosterior, CategoricalPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
+from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
@@ -16,9 +17,13 @@ __all__ = [
     "Codes",
     "DiagonalGaussian",
     "DiracPosterior",
+    "Draws",
+    "Encoded",
+    "EncodedCodes",
     "ExactLinearGaussian",
     "FlowPosterior",
     "Layers",
+    "Moments",
     "Posterior",
     "PyramidDecoder",
     "PyramidPosterior",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
-from ..errors import ObjectiveError
+from ..errors import ObjectiveError, UsageError
+from .encoded import Draws, Encoded, EncodedCodes, Moments
 
 __all__ = ["CodePosterior", "Codes", "Layers", "Posterior", "Reals", "Space"]
 
@@ -89,6 +91,10 @@ class Space:
         """The one latent that examples ``(n, *shape)`` are encoded to."""
         raise NotImplementedError
 
+    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+        """Examples ``(n, *shape)`` as they are kept for a second stage to learn from."""
+        raise NotImplementedError
+
     def coarser(self, z: Tensor) -> list[Tensor]:
         """Latents ``(n, *latent)`` with fewer and fewer of their details left out, the coarsest first; often none."""
         return []
@@ -113,6 +119,11 @@ class Reals(Space):
 
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.posterior(x, c).mean
+
+    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+        q = self.posterior(x, c)
+        diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation say all of it
+        return Moments(torch.stack([q.mean, q.stddev], dim=1)) if diagonal else Draws(q.sample())
 
 
 class Codes(Space):
@@ -149,6 +160,9 @@ class Codes(Space):
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.posterior.embed(self.posterior.codes(x, c))
 
+    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+        return EncodedCodes.of_levels(self.posterior.codes(x, c), self.posterior)
+
     def coarser(self, z: Tensor) -> list[Tensor]:
         return [self.posterior.without_details(z, kept) for kept in range(1, len(self.grids))]
 
@@ -179,6 +193,13 @@ class Layers(Space):
 
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.layers[0].representative(x, c)
+
+    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+        raise UsageError(
+            "A prior is fitted to one latent, and these are several.",
+            got=f"{len(self.layers)} layers",
+            remedy="Fit it in a loop of your own, to the top.",
+        )
 
     def latents(self, x: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
         """The representative latent of each layer, given that of the layer below it."""

@@ -18,20 +18,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
 
 from .. import checkpoint
 from ..data import Data, DataSpec, Split
 from ..data.transform import Transform
-from ..distributions import has_density
 from ..errors import CheckpointError, UsageError, reading
 from ..models import LatentVariableModel
-from ..posteriors import Codes
+from ..posteriors import Codes, Draws, Encoded
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
 
-__all__ = ["DRAWS", "encoded_data", "key_of"]
+__all__ = ["DRAWS", "encoded_data", "kept_as", "key_of"]
 
 CHUNK = 500
 """Examples encoded at once: as many as evaluation draws at once, so that both see the same noise."""
@@ -80,7 +78,7 @@ def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: boo
 
 def _split(images: Split, values: Tensor, spec: DataSpec) -> Split:
     labels = None if images.labels is None else images.labels.cpu()
-    return Split(images.name, spec, values, Transform(None), labels, images.captions, images.conditions)
+    return Split(images.name, spec, values, Transform(None, whole=True), labels, images.captions, images.conditions)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -156,7 +154,7 @@ def _encode(model: LatentVariableModel, split: Split) -> Tensor:
             for seed, mirrored in enumerate(views):
                 with fixed_noise(seed, part):
                     x = still.batch(indices, device).x
-                    found.append(_latents(model, x.flip(-1) if mirrored else x).cpu())
+                    found.append(model.space.encoded((x.flip(-1) if mirrored else x).to(model.dtype)).values.cpu())
                 advance(len(indices))
             parts.append(torch.stack(found, dim=1))
     return torch.cat(parts) if len(split) else _view_of_nothing(model, split)
@@ -167,40 +165,22 @@ def _views(model: LatentVariableModel, split: Split) -> list[bool]:
     if split.name != "train":
         return [False]
     how = split.transform
-    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or _is_drawn(model, split)
+    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or isinstance(kept_as(model, split.spec), Draws)
     return [mirrored for mirrored in (False, True)[: 1 + how.flip] for _ in range(DRAWS if noisy else 1)]
 
 
-def _is_drawn(model: LatentVariableModel, split: Split) -> bool:
-    """Whether the cache holds draws of the posterior, rather than codes, moments or certain latents."""
-    if model.codes is not None:
-        return False
-    with evaluating(model):
-        q = model.posterior(_zeros(model, split))
-    return has_density(q) and not _is_diagonal(q)
-
-
 def _view_of_nothing(model: LatentVariableModel, split: Split) -> Tensor:
+    return kept_as(model, split.spec).values.unsqueeze(1)[:0].cpu()
+
+
+@torch.no_grad()
+def kept_as(model: LatentVariableModel, spec: DataSpec) -> Encoded:
+    """How the latents of a model are kept: as those of an example of zeros are.
+
+    Args:
+        model: The first stage, or a model with its posterior.
+        spec: Of the data.
+    """
+    x = torch.zeros(1, *spec.shape, dtype=model.dtype, device=model.device)
     with evaluating(model), fixed_noise():
-        return _latents(model, _zeros(model, split)).unsqueeze(1)[:0].cpu()
-
-
-def _zeros(model: LatentVariableModel, split: Split) -> Tensor:
-    return torch.zeros(1, *split.spec.shape, dtype=model.dtype, device=model.device)
-
-
-def _latents(model: LatentVariableModel, x: Tensor) -> Tensor:
-    """One view of examples: codes in a row, in as few bytes as they take; moments; or draws."""
-    x = x.to(model.dtype)
-    if (space := model.codes) is not None:
-        codes = torch.cat([level.flatten(1) for level in space.posterior.codes(x)], dim=1)
-        return codes.to(torch.uint8 if max(space.levels) <= 256 else torch.int32)
-    q = model.posterior(x)
-    if len(q.event_shape) != 1:
-        raise UsageError("A prior is fitted to codes or vectors.", got=f"latents of shape {tuple(q.event_shape)}")
-    return torch.stack([q.mean, q.stddev], dim=1) if _is_diagonal(q) else q.sample()
-
-
-def _is_diagonal(q: Distribution) -> bool:
-    """Whether mean and standard deviation say everything of a posterior."""
-    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)
+        return model.space.encoded(x)

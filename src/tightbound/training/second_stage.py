@@ -8,11 +8,12 @@ from typing import Any
 
 from ..data import Data
 from ..errors import UsageError
+from ..models import LatentVariableModel
 from ..options.training import TrainingOptions
 from ..recipes.two_stage import PriorOptions, TwoStage
 from ..runs import RunConfig, RunFolder, load, load_run_data
 from .device import find_device
-from .encoded import encoded_data
+from .encoded import encoded_data, kept_as
 from .loop import TrainingResult, train_on
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
@@ -73,12 +74,18 @@ def fit_prior(
             remedy="Train a recipe first; or fit the prior in a loop of your own.",
         )
     first = load(run).to(find_device(options.device))
+    if not isinstance(first, LatentVariableModel):
+        raise UsageError(
+            "A prior is fitted to latents, and this model has none.", got=run, remedy="Train one: recipe 'vae'."
+        )
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
     model = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
     start_second_stage(model, first, run, found.train)
     ways = {"resume": resume, "resume_from": resume_from}
-    return train_on(PriorStep(model), found, encoded, out=Path(out), options=options, **ways)
+    return train_on(
+        PriorStep(model, kept_as(first, found.spec)), found, encoded, out=Path(out), options=options, **ways
+    )
 
 
 def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:

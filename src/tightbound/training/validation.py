@@ -50,7 +50,7 @@ def mean_rows(fabric: Fabric, step: Step, split: Split) -> Tensor:
 
 
 def _rows_of(step: Step, batch: Batch) -> Tensor:
-    x, c = step.model.see(batch)
+    x, c = step.see(batch)
     return step(x, torch.ones((), device=x.device), c)
 
 

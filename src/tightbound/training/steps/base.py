@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ...data import Batch
 from ...models import Model
 from ...options.training import TrainingOptions
 from ..clock import Clock
@@ -56,6 +57,10 @@ class Step(nn.Module):
             beta: Rises from 0 to 1 during warm-up.
             c: Their conditions.
         """
+
+    def see(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """A batch as the step sees it, and its conditions."""
+        return self.model.see(batch)
 
     def before_step(self, clock: Clock) -> None:
         """Sets what else changes while a model learns; a tensor is filled in place."""

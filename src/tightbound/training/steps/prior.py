@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from ...data import Batch
+from ...models import LatentVariableModel
+from ...posteriors import Encoded
 from .base import Step
 
 __all__ = ["PriorStep"]
@@ -15,32 +16,27 @@ __all__ = ["PriorStep"]
 class PriorStep(Step):
     """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
 
-    Each visit takes one of an example's views at random, and draws z where a view is the moments of its posterior.
+    Each visit takes one of an example's views at random, and a latent of it.
 
     Args:
         model: The two-stage model.
+        kept: How its latents are kept, by any example.
     """
 
     rows = ("log_prior",)
 
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
-        return self._log_prior(_one_view(x), c).unsqueeze(0)
+    def __init__(self, model: LatentVariableModel, kept: Encoded) -> None:
+        super().__init__(model)
+        self.kept = kept
 
-    def _log_prior(self, latents: Tensor, c: Tensor | None) -> Tensor:
-        prior, codes = self.model(c).prior(), self.model.codes
-        if codes is None:
-            return prior.log_prob(_drawn(latents) if latents.dim() == 3 else latents)
-        grids = codes.grids
-        levels = latents.round().long().split([math.prod(grid) for grid in grids], dim=1)
-        return prior.code_log_prob(tuple(k.unflatten(1, grid) for k, grid in zip(levels, grids, strict=True))).sum(-1)
+    def see(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        return batch.x, self.model.conditions(batch)
+
+    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.kept.of(_one_view(x)).log_prob(self.model(c).prior()).unsqueeze(0)
 
 
 def _one_view(latents: Tensor) -> Tensor:
     n, views = latents.shape[:2]
     chosen = torch.randint(views, (n,), device=latents.device)
     return latents[torch.arange(n, device=latents.device), chosen]
-
-
-def _drawn(moments: Tensor) -> Tensor:
-    mean, std = moments.unbind(1)
-    return mean + std * torch.randn_like(std)

@@ -1,0 +1,113 @@
+r"""Examples as a posterior encodes them, to be kept and learned from: what a second stage sees.
+
+Convention: ``values`` has one entry for each of n examples, as it is stored; codes are integers and stay so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..distributions import lower_bound
+from ..distributions.codes import CodeDistribution, CodeSpace
+from ..errors import ObjectiveError
+
+__all__ = ["Draws", "Encoded", "EncodedCodes", "Moments"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Abstract: n examples as they are kept.
+
+    Args:
+        values: What is stored, ``(n, ...)``.
+    """
+
+    values: Tensor
+
+    def draw(self) -> Tensor:
+        """A latent of each, ``(n, *latent)``."""
+        raise NotImplementedError
+
+    def log_prob(self, prior: Distribution) -> Tensor:
+        """Log p(z) of a latent of each under a prior, or a bound on it, ``(n,)`` nats."""
+        return lower_bound(prior, self.draw())
+
+    def of(self, values: Tensor) -> Encoded:
+        """Other examples, kept likewise."""
+        return type(self)(values)
+
+
+class Draws(Encoded):
+    """Latents that were drawn, ``(n, *latent)``.
+
+    Example:
+        >>> Draws(torch.zeros(5, 2)).draw().shape
+        torch.Size([5, 2])
+    """
+
+    def draw(self) -> Tensor:
+        return self.values
+
+
+class Moments(Encoded):
+    """Means and standard deviations of independent Gaussians, ``(n, 2, *latent)``, of vectors and grids alike.
+
+    Example:
+        >>> Moments(torch.zeros(5, 2, 3, 8, 8)).draw().shape
+        torch.Size([5, 3, 8, 8])
+    """
+
+    def draw(self) -> Tensor:
+        mean, std = self.values.unbind(1)
+        return mean + std * torch.randn_like(std)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCodes(Encoded):
+    """The codes of all levels in a row, integers ``(n, positions)``, in as few bytes as they take.
+
+    Args:
+        values: The codes.
+        space: What they are codes of.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes.vq_vae import VQVAE
+        >>> model = VQVAE(codes=16, channels=(8,)).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> kept = EncodedCodes.of_levels((torch.zeros(5, 4, 4).long(),), model.posterior)
+        >>> kept.values.shape, kept.values.dtype, kept.draw().shape
+        (torch.Size([5, 16]), torch.uint8, torch.Size([5, 64, 4, 4]))
+    """
+
+    space: CodeSpace
+
+    @classmethod
+    def of_levels(cls, levels: Sequence[Tensor], space: CodeSpace) -> EncodedCodes:
+        """Codes of each level ``(n, *grid)``."""
+        codes = torch.cat([level.flatten(1) for level in levels], dim=1)
+        return cls(codes.to(torch.uint8 if max(space.levels) <= 256 else torch.int32), space)
+
+    @property
+    def levels(self) -> tuple[Tensor, ...]:
+        """The codes of each level, int64 ``(n, *grid)``."""
+        rows = self.values.long().split([math.prod(grid) for grid in self.space.grids], dim=1)
+        return tuple(row.unflatten(1, grid) for row, grid in zip(rows, self.space.grids, strict=True))
+
+    def draw(self) -> Tensor:
+        return self.space.embed(self.levels)
+
+    def log_prob(self, prior: Distribution) -> Tensor:
+        if not isinstance(prior, CodeDistribution):
+            raise ObjectiveError(
+                "Codes are learned by a prior over codes.", got=type(prior).__name__, expected="a CodeDistribution"
+            )
+        return prior.code_log_prob(self.levels).sum(-1)
+
+    def of(self, values: Tensor) -> Encoded:
+        return EncodedCodes(values, self.space)
