@@ -13,7 +13,7 @@ from ..models import PixelModel
 from ..options.data_spec import DataSpec
 from ..recipes import PixelCNNRecipe, TransformerRecipe
 from ..recipes.pixels import PixelRecipe
-from .build import assemble
+from .base import assemble
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
 __all__ = ["pixelcnn", "transformer"]

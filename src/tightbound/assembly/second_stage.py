@@ -17,7 +17,7 @@ from ..options.data_spec import DataSpec
 from ..posteriors import CodePosterior
 from ..priors import FlowPrior, GaussianMixture
 from ..recipes import PriorOptions, TwoStage
-from .build import assemble, build
+from .base import assemble, build
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
 __all__ = ["two_stage"]
