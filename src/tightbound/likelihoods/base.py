@@ -61,7 +61,7 @@ class Likelihood(nn.Module):
     scale: str = ""
     """Where its scale comes from, such as "per-dimension"; empty where it has none."""
 
-    embedding: nn.Module | None = None
+    embedding: nn.Module | None
     """From a condition to the features that its network is shown; None shows it the condition itself."""
 
     @property

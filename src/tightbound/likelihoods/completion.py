@@ -41,6 +41,7 @@ class CompletionLikelihood(Likelihood):
 
     def __init__(self, complete: Likelihood, missing: int) -> None:
         super().__init__()
+        self.embedding = None
         self.complete, self.missing, self.shape = complete, missing, complete.shape
         self.parameters_per_entry = complete.parameters_per_entry
 
@@ -70,6 +71,7 @@ class Prediction(Likelihood):
 
     def __init__(self, complete: Likelihood, missing: int) -> None:
         super().__init__()
+        self.embedding = None
         self.complete, self.missing, self.shape = complete, missing, complete.shape
         self.parameters_per_entry = complete.parameters_per_entry
 

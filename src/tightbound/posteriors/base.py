@@ -123,7 +123,11 @@ class Reals(Space):
     def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
         q = self.posterior(x, c)
         diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation say all of it
-        return Moments(torch.stack([q.mean, q.stddev], dim=1)) if diagonal else Draws(q.sample())
+        return (
+            Moments(torch.stack([q.mean, q.stddev], dim=1))
+            if diagonal
+            else Draws(q.sample(), certain=not has_density(q))
+        )
 
 
 class Codes(Space):

@@ -34,6 +34,11 @@ class Encoded:
         """A latent of each, ``(n, *latent)``."""
         raise NotImplementedError
 
+    @property
+    def varied(self) -> bool:
+        """Whether several of an example tell more than one."""
+        return False
+
     def log_prob(self, prior: Distribution) -> Tensor:
         """Log p(z) of a latent of each under a prior, or a bound on it, ``(n,)`` nats."""
         return lower_bound(prior, self.draw())
@@ -43,16 +48,30 @@ class Encoded:
         return type(self)(values)
 
 
+@dataclass(frozen=True, eq=False)
 class Draws(Encoded):
     """Latents that were drawn, ``(n, *latent)``.
+
+    Args:
+        values: The latents.
+        certain: Whether every draw is the same, so that one of an example is as good as several.
 
     Example:
         >>> Draws(torch.zeros(5, 2)).draw().shape
         torch.Size([5, 2])
     """
 
+    certain: bool = False
+
     def draw(self) -> Tensor:
         return self.values
+
+    @property
+    def varied(self) -> bool:
+        return not self.certain
+
+    def of(self, values: Tensor) -> Encoded:
+        return Draws(values, self.certain)
 
 
 class Moments(Encoded):

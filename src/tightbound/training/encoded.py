@@ -24,7 +24,7 @@ from ..data import Data, DataSpec, Split
 from ..data.transform import Transform
 from ..errors import CheckpointError, UsageError, reading
 from ..models import LatentVariableModel
-from ..posteriors import Codes, Draws, Encoded
+from ..posteriors import Codes, Encoded
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
@@ -165,7 +165,7 @@ def _views(model: LatentVariableModel, split: Split) -> list[bool]:
     if split.name != "train":
         return [False]
     how = split.transform
-    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or isinstance(kept_as(model, split.spec), Draws)
+    noisy = how.binarize == "dynamic" or how.dequantize or how.anywhere or kept_as(model, split.spec).varied
     return [mirrored for mirrored in (False, True)[: 1 + how.flip] for _ in range(DRAWS if noisy else 1)]
 
 
