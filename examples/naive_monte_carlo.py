@@ -24,6 +24,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def compare(data: Data, samples: int, steps: int, digits: int, out: Path) -> lis
         elbo = train(latents, Elbo(), data, steps, digits, out / f"elbo-{latents}")
         naive = train(latents, NaiveMonteCarlo(samples), data, steps, digits, out / f"naive-{latents}")
         values = {"elbo": -elbo, "naive": -naive, "difference": elbo - naive}
-        rows.append({"latents": latents} | {name: Estimate.of(value).json() for name, value in values.items()})
+        rows.append({"latents": latents} | {name: asdict(Estimate.of(value)) for name, value in values.items()})
     return rows
 
 

@@ -25,6 +25,7 @@ import argparse
 import itertools
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ import tightbound as tb
 from tightbound.data import Data, Split
 from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive
-from tightbound.evaluation.collapse.decomposition import spread
 from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy
 from tightbound.recipes import VQVAE, PriorOptions
 from tightbound.runtime.randomness import fixed_noise
@@ -115,7 +115,7 @@ def judged(model: tb.LatentVariableModel, judge: Contrastive, split: Split, plan
         "the best of several": best_of(judge, several, tokens),
         "the true picture": truth,
     }
-    accuracy = {name: retrieval_accuracy(judge, x, tokens, among).json() for name, x in found.items()}
+    accuracy = {name: asdict(retrieval_accuracy(judge, x, tokens, among)) for name, x in found.items()}
     return {"among": among, "captions": len(captions), "accuracy": accuracy, "texts": captions, "pictures": found}
 
 
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     model, judge = trained(data, given.out, plan)
     results = {}
     for name, split in (("seen in training", data.train), ("held out", data.test)):
-        found = judged(model, judge, spread(split, given.captions), plan)
+        found = judged(model, judge, split.evenly_spaced(given.captions), plan)
         shown = found.pop("pictures")
         texts = found.pop("texts")[:16]
         sheet = [(title, pictures.captioned(x[:16].float(), texts)) for title, x in shown.items()]

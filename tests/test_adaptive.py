@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,15 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal, Normal, StudentT
 
 from instances import linear_gaussian
-from tightbound.data import Data, DataSpec
+from tightbound.data import Data, DataSpec, Split
 from tightbound.distributions import independent
-from tightbound.errors import UsageError
-from tightbound.evaluation import Annealing, evaluate
+from tightbound.errors import CheckpointError, UsageError
+from tightbound.evaluation import Annealing, Evaluation, evaluate
 from tightbound.evaluation.log_likelihood import adaptive as ladder
-from tightbound.evaluation.log_likelihood.adaptive import FEWEST, Climb, climb, mean_of
+from tightbound.evaluation.log_likelihood.adaptive import FEWEST, Climb, climb, first_rung, mean_of
 from tightbound.evaluation.log_likelihood.importance import from_proposal
 from tightbound.evaluation.log_likelihood.proposals import Mixture, frozen, optimised, wide_family
-from tightbound.evaluation.passes import examples, over, terms_of_the_first
+from tightbound.evaluation.passes import examples, over, terms_of_the_first, together
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.models.latent import replaced
@@ -31,6 +32,7 @@ from tightbound.networks import MLP, LinearWithConstant
 from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
 from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal
 from tightbound.recipes import VAE, GumbelVAE, LinearVAE
+from tightbound.spec import from_json, to_json
 
 SPEC = DataSpec("x", (4,), levels=None)
 SHORT = Annealing(steps=60, leapfrog=4)
@@ -106,13 +108,20 @@ BROKEN = {
 }
 
 
+def climbed(model: LatentVariableModel, split: Split, **how: Any) -> Climb:
+    """From samples of the encoder's posterior upward."""
+    terms, begun = terms_of_the_first(model, split), time.monotonic()
+    values = together(model, split, [first_rung(terms)])[0]
+    return climb(model, split, terms, values, begun=begun, **how)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_closed_form_is_found_whatever_is_wrong_with_the_posterior(name: str) -> None:
     """Unbiased but for Jensen's 1 / (2 ESS): the mean error over the examples is within three of its own errors."""
     law, log_std, mean = BROKEN[name]
     model = identity(law, log_std, mean)
     data = data_of(torch.from_numpy(np.random.default_rng(0).normal(0, 1, (400, 2))))
-    found = climb(model, data.test, terms_of_the_first(model, data.test), annealing=SHORT, budget=600.0)
+    found = climbed(model, data.test, annealing=SHORT, budget=600.0)
     off = found.log_marginal - line(x_of(data), law(), 0.3)
     assert found.sound.all() or "annealed" in found.proposals
     assert off.mean().abs() < 3 * off.std() / len(off) ** 0.5 + 0.02
@@ -194,7 +203,7 @@ def test_the_budget_draws_examples_and_the_error_counts_what_is_left(monkeypatch
     model, px = linear_model(-0.3, 6)
     data = data_of(px.sample((6000,)))
     monkeypatch.setattr(ladder._Clock, "allows", _so_often(3))
-    found = climb(model, data.test, terms_of_the_first(model, data.test), budget=1.0)
+    found = climbed(model, data.test, budget=1.0)
     assert found.ended
     assert int(found.unreached.sum()) > 200
     mean, truth = mean_of(found), px.log_prob(x_of(data)).mean().item()
@@ -209,7 +218,7 @@ def _so_often(times: int) -> Callable[..., bool]:
     return lambda clock, count: next(left, False)
 
 
-def climbed(first: Tensor, gain: Tensor, needing: Tensor, reached: Tensor) -> Climb:
+def climbed_by_hand(first: Tensor, gain: Tensor, needing: Tensor, reached: Tensor) -> Climb:
     return Climb(
         {},
         first,
@@ -232,7 +241,7 @@ def test_the_error_of_examples_that_were_drawn_is_honest() -> None:
         gain = 1.0 + 0.7 * torch.randn(500, dtype=torch.float64, generator=generator)
         needing = torch.rand(500, generator=generator) < 0.8
         reached = needing & (torch.rand(500, generator=generator) < 0.25)
-        found = mean_of(climbed(first, gain, needing, reached))
+        found = mean_of(climbed_by_hand(first, gain, needing, reached))
         means.append(found.value)
         errors.append(found.standard_error)
     spread, told = float(np.std(means)), float(np.mean(errors))
@@ -243,7 +252,7 @@ def test_the_error_of_examples_that_were_drawn_is_honest() -> None:
 def test_few_reached_examples_correct_nothing() -> None:
     first, needing = torch.zeros(500).double(), torch.ones(500, dtype=torch.bool)
     reached = torch.arange(500) < FEWEST - 1
-    found = climbed(first, torch.ones(500).double(), needing, reached)
+    found = climbed_by_hand(first, torch.ones(500).double(), needing, reached)
     assert mean_of(found).value == pytest.approx((FEWEST - 1) / 500)
     assert found.unreliable > 0.1
 
@@ -326,15 +335,14 @@ def test_annealing_says_how_far_it_can_be_off() -> None:
 
 
 def test_what_it_says_is_json_and_is_read_back() -> None:
-    from tightbound.runs.readings import is_evaluation
-
     data = data_of(torch.randn(60, 6).double())
     found = evaluate(LinearVAE(latent_dim=2, posterior="gaussian").build(data.spec), data.test.subset(5))
-    kept = json.loads(json.dumps(found.json(), allow_nan=False))
-    assert is_evaluation(kept)
-    older = {name: value for name, value in kept.items() if name not in ("headline", "proposals", "bidirectional_gap")}
-    assert is_evaluation({**older, "method": "importance"})
-    assert not is_evaluation({**kept, "proposals": [1]})
+    kept = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert from_json(kept, Evaluation) == found
+    older = {name: value for name, value in kept.items() if name not in ("proposals", "bidirectional_gap")}
+    assert from_json({**older, "method": "importance"}, Evaluation).nll == found.nll
+    with pytest.raises(CheckpointError, match="proposals"):
+        from_json({**kept, "proposals": [1]}, Evaluation)
     assert dataclasses.replace(found, trusted=False).headline.count("±") == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -42,5 +43,5 @@ def test_the_error_covers_the_truth() -> None:
 
 def test_json_and_text() -> None:
     estimate = Estimate(83.812, 0.334)
-    assert json.loads(json.dumps(estimate.json())) == {"value": 83.812, "standard_error": 0.334}
+    assert json.loads(json.dumps(dataclasses.asdict(estimate))) == {"value": 83.812, "standard_error": 0.334}
     assert str(estimate) == "83.81 ± 0.33"

@@ -22,6 +22,7 @@ import tightbound as tb
 from tightbound import checkpoint
 from tightbound.data import DataSpec
 from tightbound.evaluation import evaluate
+from tightbound.evaluation.kept import read_evaluation, write_evaluation
 from tightbound.reporting import figures, hover, page, surprise
 from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.hover import Frame, Points
@@ -32,6 +33,7 @@ from tightbound.reporting.material import Material, gather
 from tightbound.reporting.thumbnails import BYTES, thumbnails
 from tightbound.reporting.visuals import photographic
 from tightbound.runs import RunFolder
+from tightbound.spec import to_json
 
 HOSTILE = '<script>alert("&")</script>'
 
@@ -238,7 +240,7 @@ def test_the_nll_is_the_mean_of_those_of_the_examples(recipe: Any, options: dict
     assert found.nll_per_example is not None
     assert found.nll_per_example.shape == (30,)
     assert found.nll_per_example.mean().item() == pytest.approx(found.nll.value, rel=1e-9)
-    assert "nll_per_example" not in found.json()
+    assert "nll_per_example" not in to_json(found)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tb.train(recipe.build(data.spec), data, out=out, steps=20, pictures=False, device="cpu")
     model = tb.load(out)
     found = tb.evaluate(model, data.test, k=3)
-    RunFolder(out).write_evaluation(found.json(), model.loaded_weights, found.nll_per_example)
+    write_evaluation(RunFolder(out), found, model.loaded_weights)
     return out
 
 
@@ -268,22 +270,27 @@ def test_the_examples_are_kept_beside_their_mean(material: Material) -> None:
 
 def test_numbers_of_another_evaluation_are_not_shown(run: Path) -> None:
     folder = RunFolder(run)
-    found, kept = folder.read_evaluation(), folder.examples.read_bytes()
-    assert found is not None
+    kept, weights = folder.examples.read_bytes(), folder.digest()
+
+    def nlls_of() -> Any:
+        found = read_evaluation(folder)
+        assert found is not None
+        return found.nll_per_example
+
     nlls = checkpoint.read(folder.examples)["nll"]
     try:
         for other in (nlls + 1, nlls[:-1], nlls.float(), nlls.int()):
-            checkpoint.write(folder.examples, {"nll": other, "weights": found["weights"]})
-            assert folder.read_nlls(found) is None
+            checkpoint.write(folder.examples, {"nll": other, "weights": weights})
+            assert nlls_of() is None
         checkpoint.write(folder.examples, {"nll": nlls, "weights": "others"})
-        assert folder.read_nlls(found) is None
+        assert nlls_of() is None
         for damaged in (b"", b"{}", kept[:-3], kept[:40]):
             folder.examples.write_bytes(damaged)
-            assert folder.read_nlls(found) is None
+            assert nlls_of() is None
         assert "tightbound evaluate" in surprise.examples(gather(run), surprise.told(gather(run)))
     finally:
         folder.examples.write_bytes(kept)
-    assert folder.read_nlls(found) is not None
+    assert nlls_of() is not None
 
 
 def test_the_ends_are_shown_with_name_class_and_number(material: Material) -> None:

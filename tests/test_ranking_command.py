@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -98,7 +99,7 @@ def test_training_prints_how_often_held_out_captions_are_found(
     accuracy = retrieval_accuracy(trained, batch.x, trained.tokens(batch.captions or ()), among)
     assert found == {
         "out": str(out),
-        "accuracy": accuracy.json(),
+        "accuracy": dataclasses.asdict(accuracy),
         "among": among,
         "captions": len(test),
         "split": "test",

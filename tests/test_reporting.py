@@ -25,6 +25,7 @@ from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import Estimate, Evaluation
+from tightbound.evaluation.kept import read_diagnosis, write_diagnosis, write_evaluation
 from tightbound.options.training import TrainingOptions
 from tightbound.reporting import (
     diagnosis,
@@ -201,13 +202,14 @@ def evaluated(run: Path, k: int = 3) -> Evaluation:
 def copy(vae_run: Path, tmp_path: Path) -> RunFolder:
     """The run with its evaluation, to be changed."""
     folder = RunFolder(Path(shutil.copytree(vae_run, tmp_path / "copy")))
-    folder.write_evaluation(evaluated(vae_run).json(), tb.load(vae_run).loaded_weights)
+    write_evaluation(folder, evaluated(vae_run), tb.load(vae_run).loaded_weights)
     return folder
 
 
 def _change_evaluation(folder: RunFolder, **changes: Any) -> None:
     found = json.loads(folder.evaluation.read_text(encoding="utf8"))
-    folder.write_evaluation({**found, **changes}, found["weights"])
+    folder.evaluation.write_text(json.dumps({**found, **changes}), encoding="utf8")
+    folder.examples.unlink(missing_ok=True)
 
 
 def _verdict(material: Material) -> str:
@@ -238,7 +240,7 @@ def test_it_evaluates_where_other_samples_are_asked_for(copy: RunFolder) -> None
     assert copy.evaluation.read_bytes() == before
 
 
-@pytest.mark.parametrize("changes", [{"n": 50}, {"split": "valid"}, {"notes": []}, {"nll": "?"}])
+@pytest.mark.parametrize("changes", [{"n": 50}, {"split": "valid"}, {"notes": [1]}, {"nll": "?"}])
 def test_an_evaluation_of_something_else_is_made_anew(copy: RunFolder, changes: dict[str, Any]) -> None:
     _change_evaluation(copy, **{**NLL, **changes})
     material = gather(copy.path, k=3, quick=QUICK)
@@ -338,18 +340,20 @@ def test_a_missing_diagnosis_says_both_ways_to_one(
 
 def test_a_stored_diagnosis_is_shown_and_another_is_not(copy: RunFolder) -> None:
     model = tb.load(copy.path)
-    found = tb.evaluation.diagnose(model, tb.load_data("digits").test, limit=50, gap_examples=2, k=5).json()
-    copy.write_diagnosis({**found, "cause": "made up for this test"}, model.loaded_weights)
+    found = tb.evaluation.diagnose(model, tb.load_data("digits").test, limit=50, gap_examples=2, k=5)
+    write_diagnosis(copy, dataclasses.replace(found, cause="made up for this test"), model.loaded_weights)
     assert "made up for this test" in diagnosis.section(gather(copy.path, quick=0))
     assert gather(copy.path, tb.load_data("digits"), k=2).diagnosed is None
-    for damage in ({"kl": None}, {"notes": "a"}, {"n": 0}, {"carrying": [-1]}, {"verdict": 3}):
-        copy.write_diagnosis({**found, **damage}, model.loaded_weights)
-        assert copy.read_diagnosis() is None
+    content = json.loads(copy.diagnosis.read_text(encoding="utf8"))
+    for damage in ({"kl": None}, {"notes": "a"}, {"n": -1}, {"carrying": [-1]}, {"verdict": 3}):
+        copy.diagnosis.write_text(json.dumps({**content, **damage}), encoding="utf8")
+        assert read_diagnosis(copy) is None
         assert "Not diagnosed yet" in diagnosis.section(gather(copy.path, quick=0))
-    copy.write_diagnosis(found, model.loaded_weights)
+    write_diagnosis(copy, found, model.loaded_weights)
+    assert read_diagnosis(copy) == found
     weights = checkpoint.read(copy.weights)
     checkpoint.write(copy.weights, {name: value * 1.01 for name, value in weights.items()})
-    assert copy.read_diagnosis() is None
+    assert read_diagnosis(copy) is None
 
 
 # -- its form -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from data_helpers import refused
 from tightbound import checkpoint
 from tightbound.data import Data, DataOptions, DataSpec, load_data
 from tightbound.errors import CheckpointError, DataError, UsageError
-from tightbound.evaluation import evaluate
+from tightbound.evaluation import Evaluation, diagnose, evaluate
+from tightbound.evaluation.kept import damaged, read_evaluation, write_diagnosis, write_evaluation
 from tightbound.options.training import TrainingOptions
 from tightbound.recipes import VAE, PriorOptions, TwoStage
 from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
@@ -118,42 +119,41 @@ def test_what_is_no_number_is_missing(value: Any) -> None:
 
 
 @pytest.fixture
-def found(run: RunFolder) -> dict[str, Any]:
-    return evaluate(load(run.path), load_run_data(run.path).test, k=2).json()
+def found(run: RunFolder) -> Evaluation:
+    return evaluate(load(run.path), load_run_data(run.path).test, k=2)
 
 
-def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, found: dict[str, Any]) -> None:
-    assert run.read_evaluation() is None
-    run.write_evaluation(found, weights_of(run))
-    read = run.read_evaluation()
-    assert read is not None
-    assert read.pop("weights")
-    assert read == json.loads(json.dumps(found))
+def test_an_evaluation_is_of_the_weights_it_was_written_with(run: RunFolder, found: Evaluation) -> None:
+    assert read_evaluation(run) is None
+    write_evaluation(run, found, weights_of(run))
+    assert read_evaluation(run) == found
     checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
-    assert run.read_evaluation() is None
+    assert read_evaluation(run) is None
     run.weights.unlink()
-    assert run.read_evaluation() is None
+    assert read_evaluation(run) is None
 
 
-def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found: dict[str, Any]) -> None:
+def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found: Evaluation) -> None:
     """As where a training beside it has found better ones meanwhile."""
     model = load(run.path)
-    run.write_evaluation(found, model.loaded_weights)
+    write_evaluation(run, found, model.loaded_weights)
     before = run.evaluation.read_bytes()
     checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
     with refused(CheckpointError, "no longer those that were measured"):
-        run.write_evaluation({**found, "k": 3}, model.loaded_weights)
+        write_evaluation(run, dataclasses.replace(found, k=3), model.loaded_weights)
+    diagnosis = diagnose(model, load_run_data(run.path).test, limit=20, gap_examples=2, k=2)
     with refused(CheckpointError, "no longer those that were measured"):
-        run.write_diagnosis({}, model.loaded_weights)
+        write_diagnosis(run, diagnosis, model.loaded_weights)
     assert run.evaluation.read_bytes() == before
     assert load(run.path).loaded_weights != model.loaded_weights
 
 
 def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
-    one = evaluate(load(run.path), load_run_data(run.path).test.subset(1), k=2).json()
-    one["nll"]["standard_error"] = None
-    run.write_evaluation(one, weights_of(run))
-    assert run.read_evaluation() is not None
+    one = evaluate(load(run.path), load_run_data(run.path).test.subset(1), k=2)
+    assert one.nll is not None
+    assert one.nll.standard_error is None
+    write_evaluation(run, one, weights_of(run))
+    assert read_evaluation(run) is not None
 
 
 @pytest.mark.parametrize(
@@ -163,49 +163,76 @@ def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
         ("nll", {"value": "a", "standard_error": 1.0}),
         ("nll", {"value": 1.0}),
         ("elbo", [1.0]),
+        ("elbo", {"value": 10**400, "standard_error": 1.0}),
         ("sample_quality", {}),
         ("sample_quality", {"samples": 1.0}),
         ("reconstruction", None),
         ("k", "ten"),
+        ("k", -1),
+        ("k", 10**30),
         ("n", 2.5),
         ("split", ["test"]),
-        ("split", "other"),
         ("active_units", None),
-        ("kl_per_dimension", [None]),
+        ("kl_per_dimension", [1.0]),
+        ("kl_per_dimension", {"z": [None]}),
         ("kl_is_analytic", "yes"),
         ("measure", {}),
-        ("notes", []),
+        ("proposals", {"posterior": -1}),
         ("notes", [1]),
-        ("weights", None),
+        ("version", 99),
+        ("version", "one"),
+        ("kind", "diagnosis"),
+        ("kind", []),
     ],
 )
-def test_a_damaged_evaluation_is_none(run: RunFolder, found: dict[str, Any], name: str, value: object) -> None:
-    run.write_evaluation(found, weights_of(run))
+def test_a_damaged_evaluation_is_none_and_told_of(run: RunFolder, found: Evaluation, name: str, value: object) -> None:
+    write_evaluation(run, found, weights_of(run))
+    assert damaged(run) == []
     content = json.loads(run.evaluation.read_text())
     run.evaluation.write_text(json.dumps({**content, name: value}))
-    assert run.read_evaluation() is None
+    assert read_evaluation(run) is None
+    assert damaged(run) == ["evaluation.json"]
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "k", "n", "split", "active_units", "measure", "notes", "method"])
+def test_an_evaluation_without_what_all_have_is_none(run: RunFolder, found: Evaluation, name: str) -> None:
+    write_evaluation(run, found, weights_of(run))
+    content = json.loads(run.evaluation.read_text())
     del content[name]
     run.evaluation.write_text(json.dumps(content))
-    assert run.read_evaluation() is None
+    assert read_evaluation(run) is None
+
+
+def test_an_evaluation_of_an_older_version_is_read_as_far_as_it_goes(run: RunFolder, found: Evaluation) -> None:
+    """Of before results were specs: neither kind nor version, one list of the KL, and no numbers of later."""
+    write_evaluation(run, found, weights_of(run))
+    content = json.loads(run.evaluation.read_text())
+    later = ("kind", "version", "dimensions", "decoder_noise", "proposals", "bidirectional_gap", "unreliable")
+    older = {name: value for name, value in content.items() if name not in later}
+    older |= {"kl_per_dimension": content["kl_per_dimension"]["z"], "what_was_dropped": {"since": [1]}}
+    run.evaluation.write_text(json.dumps(older))
+    expected = dataclasses.replace(found, dimensions=None, decoder_noise=None, unreliable=None)
+    assert read_evaluation(run) == expected
+    assert damaged(run) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
 def test_an_evaluation_that_is_no_json_is_none(run: RunFolder, content: bytes) -> None:
     run.evaluation.write_bytes(content)
-    assert run.read_evaluation() is None
+    assert read_evaluation(run) is None
 
 
-def test_numbers_that_json_lacks_leave_no_file(run: RunFolder, found: dict[str, Any]) -> None:
-    run.write_evaluation(found, weights_of(run))
-    run.write_evaluation({**found, "effective_sample_size": float("nan")}, weights_of(run))
+def test_numbers_that_json_lacks_leave_no_file(run: RunFolder, found: Evaluation) -> None:
+    write_evaluation(run, found, weights_of(run))
+    write_evaluation(run, dataclasses.replace(found, effective_sample_size=float("nan")), weights_of(run))
     assert not run.evaluation.exists()
 
 
-def test_without_weights_there_is_nothing_to_write_an_evaluation_of(run: RunFolder, found: dict[str, Any]) -> None:
+def test_without_weights_there_is_nothing_to_write_an_evaluation_of(run: RunFolder, found: Evaluation) -> None:
     weights = weights_of(run)
     run.weights.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        run.write_evaluation(found, weights)
+        write_evaluation(run, found, weights)
 
 
 # -- the data of a run ----------------------------------------------------------------------------------------------

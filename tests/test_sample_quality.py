@@ -15,10 +15,12 @@ import tightbound as tb
 from tightbound.data import Data
 from tightbound.errors import DataError, ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import frechet_distance, sample_quality
+from tightbound.evaluation.kept import write_evaluation
 from tightbound.recipes import PriorOptions
 from tightbound.recipes.two_stage import TwoStage
 from tightbound.recipes.vq_vae import VQVAE
 from tightbound.runs import RunFolder
+from tightbound.spec import to_json
 from tightbound.training import train_classifier
 
 
@@ -128,7 +130,7 @@ def test_nothing_but_codes_with_a_fitted_prior_is_held_against_uniform_codes() -
     found = sample_quality(with_prior, data, part, features=flat)
     assert found.uniform is not None
     assert (found.n, found.accuracy) == (20, None)
-    assert found.json()["uniform"] == found.uniform.json()
+    assert to_json(found)["uniform"] == dataclasses.asdict(found.uniform)
 
 
 def test_samples_are_given_the_conditions_of_the_examples() -> None:
@@ -171,7 +173,7 @@ def test_a_report_shows_the_quality_that_was_measured(tmp_path) -> None:
     tb.train(model, data, steps=3, out=tmp_path)
     quality = sample_quality(model, data, features=flat)
     found = dataclasses.replace(tb.evaluate(model, data.test, k=2), sample_quality=quality)
-    RunFolder(tmp_path).write_evaluation(found.json(), tb.load(tmp_path).loaded_weights)
+    write_evaluation(RunFolder(tmp_path), found, tb.load(tmp_path).loaded_weights)
     text = write_report(tmp_path).read_text(encoding="utf8")
     assert f"{quality.samples.value:.2f}" in text
     assert "Fréchet distance of samples" in text

@@ -16,6 +16,7 @@ from tightbound import spec
 from tightbound.data import DataOptions, DataSpec
 from tightbound.encoders.contrastive import ContrastiveConfig
 from tightbound.errors import CheckpointError, UnknownName, UsageError
+from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
 from tightbound.options.objectives import (
     Capacity,
     Elbo,
@@ -68,6 +69,29 @@ def through_json(value: Any, base: Any = object) -> Any:
     return from_json(json.loads(json.dumps(to_json(value), allow_nan=False)), base)
 
 
+ONE, ALONE = Estimate(-1.5, 0.25), Estimate(2.0, None)
+NOISE = DecoderNoise(0.1, error=0.2, data_std=0.3, fixed=True)
+QUALITY = SampleQuality(samples=ONE, data=ALONE, n=7, split="test", notes=("few",))
+MEASURED: dict[str, Any] = {"reconstruction": ALONE, "method": "auto", "k": 5, "n": 1, "split": "test"}
+MEASURED |= {"active_units": 0, "measure": "mass", "notes": ("a probability",)}
+DIAGNOSIS = Diagnosis(
+    verdict="healthy",
+    cause="a",
+    remedy="b",
+    carrying=(0, 2),
+    active_units=2,
+    dimensions=3,
+    **dict.fromkeys(("reconstruction", "kl", "mutual_information", "mutual_information_at_most", "decoder_use"), ONE),
+    n=9,
+    fit_n=0,
+    k=1,
+    split="test",
+    measure="none",
+    notes=(),
+    gap=ALONE,
+    kl_per_dimension={"z": (1.0, 0.0, 0.5)},
+)
+
 OPTIONS: list[Any] = [
     *SPECS,
     *(
@@ -105,6 +129,12 @@ OPTIONS: list[Any] = [
     TwoStage(VQVAE(codes=5), PriorOptions(prior="pixelcnn", condition="class")),
     TwoStage(VAE(hidden=()), PriorOptions(prior="flow")),
     ContrastiveConfig((3, 8, 8)),
+    ONE,
+    NOISE,
+    QUALITY,
+    Evaluation(**MEASURED, nll=ONE, kl_per_dimension={"z1": (0.5,), "z2": (1.0, 0.25)}, decoder_noise=NOISE),
+    Evaluation(**MEASURED, proposals={"posterior": 3}, sample_quality=QUALITY, trusted=False, dimensions=2),
+    DIAGNOSIS,
     RunConfig(SPECS[0], TrainingOptions()),
     RunConfig(SPECS[0], TrainingOptions(), VAE(hidden=()), DataOptions(dequantize=True), "0.1.0"),
 ]
@@ -320,3 +350,48 @@ def test_specs_are_frozen_dataclasses(kind: str) -> None:
     cls: Any = registered(object)[kind]
     assert dataclasses.is_dataclass(cls)
     assert cls.__dataclass_params__.frozen  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Counted:
+    count: int
+    share: float | None = None
+    of_each: dict[str, tuple[int, ...]] | None = None
+    values: object = dataclasses.field(default=None, compare=False)
+
+
+def test_a_record_is_read_as_far_as_it_goes() -> None:
+    """What this version does not know is left out; what it knows is checked, integers as counts."""
+    register("counted", record=True)(Counted)
+    found = Counted(3, 0.5, {"a": (1, 2)}, values=[object()])
+    kept = to_json(found)
+    assert kept == {"kind": "counted", "version": 1, "count": 3, "share": 0.5, "of_each": {"a": [1, 2]}}
+    assert from_json({**kept, "more": {"of": "later"}}, Counted) == found
+    for damage in (
+        {"count": -1},
+        {"count": 2**60},
+        {"of_each": {"a": [-1]}},
+        {"of_each": [1]},
+        {"share": float("nan")},
+    ):
+        with pytest.raises(CheckpointError):
+            from_json({**kept, **damage}, Counted)
+    with pytest.raises(CheckpointError, match="lacks"):
+        from_json({"kind": "counted", "version": 1, "share": 0.5}, Counted)
+
+
+def test_a_record_within_a_spec_tells_no_kind_and_options_are_read_whole() -> None:
+    register("counted", record=True)(Counted)
+
+    @register("holder")
+    @dataclass(frozen=True)
+    class Holder:
+        held: Counted
+        wide: float = 1.0
+
+    kept = to_json(Holder(Counted(1)))
+    assert kept["held"] == {"count": 1, "share": None, "of_each": None}
+    assert from_json(kept, Holder) == Holder(Counted(1))
+    for damage in ({"more": 1}, {"wide": float("inf")}, {"wide": 10**400}):
+        with pytest.raises(CheckpointError):
+            from_json({**kept, **damage}, Holder)

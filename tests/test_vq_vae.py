@@ -501,7 +501,7 @@ def test_usage_counts_a_whole_split(digits: Data) -> None:
     assert found.codebook_usage == pytest.approx(sum(used) / 2)
     assert found.perplexity == pytest.approx(math.exp((4 * entropies[0] + 16 * entropies[1]) / 20))
     assert found.n == len(digits.valid)
-    assert json.loads(json.dumps(found.json()))["levels"][0]["codes"] == 12
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["levels"][0]["codes"] == 12
 
 
 @pytest.mark.parametrize("revive", [0.0, 0.03])

@@ -1,12 +1,17 @@
 """Frozen dataclasses to JSON and back: everything needed to rebuild a model, and nothing that can run.
 
 A *spec* is a frozen dataclass registered under a kind. Written, it is a JSON object with its ``kind`` and ``version``;
-read, the kind is looked up in a closed registry of this process. No name found in a file is ever imported.
+read, the kind is looked up in a closed registry of this process. No name found in a file is ever imported. A field that
+does not compare (``field(compare=False)``) is no part of what a spec says, and is not written.
+
+A *record* is a spec that holds results instead of options. Inside another spec it is written as its fields alone, since
+the type of the field tells its kind; read, what this version does not know is left out, and integers are counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -14,21 +19,33 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from .errors import CheckpointError, UnknownName, UsageError
 
-__all__ = ["check_choices", "check_numbers", "from_json", "kind_of", "register", "registered", "to_json", "upgrade"]
+__all__ = [
+    "check_choices",
+    "check_numbers",
+    "from_json",
+    "kind_of",
+    "register",
+    "registered",
+    "to_json",
+    "typed",
+    "upgrade",
+]
 
 T = TypeVar("T")
 Json = dict[str, Any]
 
 _kinds: dict[str, tuple[type[Any], int]] = {}
+_records: set[str] = set()
 _upgrades: dict[tuple[str, int], Callable[[Json], Json]] = {}
 
 
-def register(kind: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
+def register(kind: str, *, version: int = 1, record: bool = False) -> Callable[[type[T]], type[T]]:
     """Adds a frozen dataclass to the registry under a kind.
 
     Args:
         kind: Its name in files, such as ``"vae"``.
         version: Raised by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
+        record: Whether it holds results, which are read as far as they go.
 
     Raises:
         UsageError: If the kind is taken.
@@ -38,6 +55,7 @@ def register(kind: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
         if kind in _kinds and _kinds[kind][0].__qualname__ != cls.__qualname__:
             raise UsageError(f"The kind {kind!r} is registered already.", got=cls, expected="a new name")
         _kinds[kind] = (cls, version)
+        (_records.add if record else _records.discard)(kind)
         return cls
 
     return add
@@ -103,6 +121,19 @@ def check_numbers(options: Mapping[str, Any]) -> None:
                 )
 
 
+def typed(value: Any) -> str:
+    """An option's value as it is typed at the command line.
+
+    Example:
+        >>> typed((64, 32)), typed(1.0), typed("auto")
+        ('64 32', '1', 'auto')
+    """
+    if isinstance(value, tuple | list):
+        return " ".join(map(typed, typing.cast("tuple[Any, ...]", value)))
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
+
+
 def kind_of(spec: object) -> str:
     """The kind under which the class of a spec is registered."""
     for kind, (cls, _) in _kinds.items():
@@ -122,8 +153,12 @@ def to_json(spec: object) -> Json:
         [1, 8, 8]
     """
     kind = kind_of(spec)
-    fields = {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(typing.cast(Any, spec))}
-    return {"kind": kind, "version": _kinds[kind][1], **fields}
+    return {"kind": kind, "version": _kinds[kind][1], **_fields(spec)}
+
+
+def _fields(spec: object) -> Json:
+    fields = dataclasses.fields(typing.cast(Any, spec))
+    return {f.name: _plain(getattr(spec, f.name)) for f in fields if f.compare}
 
 
 def from_json(value: Mapping[str, Any], base: type[T]) -> T:
@@ -165,27 +200,51 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_json(value)
+        return _fields(value) if kind_of(value) in _records else to_json(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in typing.cast("tuple[Any, ...]", value)]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in typing.cast("dict[str, Any]", value).items()}
     return value
 
 
 def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
     hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    known = {f.name: f for f in dataclasses.fields(cls) if f.compare}
+    if kind in _records:
+        fields = {name: value for name, value in fields.items() if name in known}
     if unknown := sorted(set(fields) - set(known)):
         raise CheckpointError(f"{kind!r} has no field {unknown[0]!r}.", expected=f"one of: {', '.join(known)}")
     missing = [
-        name
-        for name, f in known.items()
-        if name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise CheckpointError(
             f"{kind!r} lacks the field {missing[0]!r}.", remedy="The file is incomplete: use another copy."
         )
-    return {name: _checked(f"{kind}.{name}", hints[name], value) for name, value in fields.items()}
+    checked = {name: _checked(f"{kind}.{name}", hints[name], value) for name, value in fields.items()}
+    if kind in _records:
+        for name, value in checked.items():
+            _check_counts(f"{kind}.{name}", value)
+    return checked
+
+
+def _check_counts(name: str, value: Any) -> None:
+    """Refuses integers of a record that count nothing."""
+    if isinstance(value, dict | tuple):
+        held = typing.cast("dict[str, Any] | tuple[Any, ...]", value)
+        for item in held.values() if isinstance(held, dict) else held:
+            _check_counts(name, item)
+    elif type(value) is int and not 0 <= value <= LARGEST[int]:
+        raise CheckpointError(f"The field {name} is no count.", got=value, expected="0 or more")
+
+
+def _nested(value: Json, cls: type[Any]) -> Any:
+    """A spec within another; a record tells its kind by the field that it stands in."""
+    kind = next((kind for kind in _records if _kinds[kind][0] is cls), None)
+    return from_json(value, cls) if kind is None else cls(**_checked_fields(kind, cls, value))
 
 
 def _checked(name: str, hint: Any, value: Any) -> Any:
@@ -204,10 +263,14 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else arguments
         if len(hints) == len(items):
             return tuple(_checked(name, h, item) for h, item in zip(hints, items, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        items = typing.cast(Json, value)
+        return {key: _checked(name, arguments[1], item) for key, item in items.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_json(typing.cast(Json, value), typing.cast("type[Any]", hint))
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _nested(typing.cast(Json, value), typing.cast("type[Any]", hint))
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) <= sys.float_info.max:
+            return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return typing.cast(Any, value)
     found = repr(typing.cast(object, value))

@@ -140,12 +140,10 @@ def require_latent(model: Model) -> LatentVariableModel:
 
 def limited(split: Split, limit: int | None) -> Split:
     """So many examples at even distances, because some files lie in the order of their class; or all."""
-    from ..evaluation.collapse.decomposition import spread
-
     if limit is None:
         return split
     positive("--limit", limit)
-    return spread(split, limit)
+    return split.evenly_spaced(limit)
 
 
 def representative(split: Split, n: int) -> Split:

@@ -199,6 +199,7 @@ def evaluate(
     from ..evaluation import Annealing
     from ..evaluation import evaluate as run_evaluation
     from ..evaluation import sample_quality as quality_of
+    from ..evaluation.kept import as_json, write_evaluation
     from ..runs import load_run_data
     from ..runtime.processor import slow_arithmetic
 
@@ -221,11 +222,10 @@ def evaluate(
         compile=compile,
         seed=seed,
     )
-    found = dataclasses.replace(measured, sample_quality=quality).json()
-    nlls = measured.nll_per_example
-    print_json(found) if json else print_evaluation(found, part.spec.units)
+    found = dataclasses.replace(measured, sample_quality=quality)
+    print_json(as_json(found)) if json else print_evaluation(found, part.spec.units)
     if data is None and limit is None and part.name == "test":
-        _keep(partial(folder.write_evaluation, nlls=nlls), found, model.loaded_weights)
+        _keep(partial(write_evaluation, folder, found, model.loaded_weights))
 
 
 def diagnose(
@@ -245,21 +245,22 @@ def diagnose(
     Example: tightbound diagnose runs/demo
     """
     from ..evaluation import diagnose as run_diagnosis
+    from ..evaluation.kept import as_json, write_diagnosis
 
     positive("--limit", limit)
     folder, model, loaded = opened(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training
-    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training).json()
-    print_json(found) if json else print_diagnosis(found)
+    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
+    print_json(as_json(found)) if json else print_diagnosis(found)
     if data is None and part.name == "test":
-        _keep(folder.write_diagnosis, found, model.loaded_weights)
+        _keep(partial(write_diagnosis, folder, found, model.loaded_weights))
 
 
-def _keep(write: Callable[[dict[str, Any], str], None], found: dict[str, Any], weights: str) -> None:
+def _keep(write: Callable[[], None]) -> None:
     """Stores in the run folder what has been printed, or says why not."""
     try:
-        write(found, weights)
+        write()
     except CheckpointError as error:
         print(f"note: what was found is not stored. {error}", file=sys.stderr)
 
@@ -354,7 +355,7 @@ def compare(
         check_drawing(out)
         check_out(out, overwrite, data, *runs)
     found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
-    print_json(found.json()) if json else print_comparison(found.json())
+    print_json(found.json()) if json else print_comparison(found)
     if out is not None:
         draw_comparison(found, out)
         print(out, file=sys.stderr if json else sys.stdout)
@@ -372,7 +373,7 @@ def info(
         print_json(found)
         return
     if evaluation := found.get("evaluation"):
-        found["evaluation"] = evaluation.get("headline", "of an older version")
+        found["evaluation"] = evaluation["headline"]
     print_pairs(found)
 
 
@@ -429,6 +430,7 @@ def data(
 
 def _run_info(run: Path) -> dict[str, Any]:
     from ..evaluation import learned_sigma
+    from ..evaluation.kept import as_json, read_evaluation
     from ..runs import RunFolder, load, number
     from ..spec import to_json
 
@@ -438,6 +440,7 @@ def _run_info(run: Path) -> dict[str, Any]:
     best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in ("bound", "log_prior")}
     steps = max((r["step"] for r in folder.records()), default=0)
     model = load(run) if folder.weights.is_file() and config.recipe is not None else None
+    evaluation = read_evaluation(folder)
     return {
         "run": str(run),
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
@@ -445,7 +448,7 @@ def _run_info(run: Path) -> dict[str, Any]:
         "decoder_sigma": model and learned_sigma(model.likelihood, model.data_spec),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
-        "evaluation": folder.read_evaluation(),
+        "evaluation": evaluation and as_json(evaluation),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,16 +80,18 @@ def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
     batch = test.batch(torch.arange(len(test)))
     tokens = judge.tokens(batch.captions or ())
     among = min(100, len(tokens.unique(dim=0)))
-    accuracy = retrieval_accuracy(judge, batch.x.to(device), tokens, among).json() if among > 1 else None
-    return {"accuracy": accuracy, "among": among, "captions": len(tokens), "split": "test"}
+    accuracy = retrieval_accuracy(judge, batch.x.to(device), tokens, among) if among > 1 else None
+    return {"accuracy": accuracy and asdict(accuracy), "among": among, "captions": len(tokens), "split": "test"}
 
 
 def _print_retrieval(found: dict[str, Any]) -> None:
+    from ..evaluation import Estimate
+
     told, among = found["accuracy"], found["among"]
     if told is None:
         print(f"{found['out']}: there are no two captions in the test split, to find one among")
     else:
-        share = " ± ".join(f"{100 * value:.1f}" for value in told.values() if value is not None)
+        share = Estimate(**{name: value and 100 * value for name, value in told.items()}).text(1)
         print(f"{found['out']}: finds the caption of a held-out picture among {among} in {share} % of", end=" ")
         print(f"{found['captions']} cases; chance: {100 / among:.1f} %")
     print(f"next: tightbound sample RUN --condition WORDS -n 8 --rank {found['out']} --among 32")

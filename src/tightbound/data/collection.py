@@ -25,6 +25,7 @@ from .sources.arrays import from_arrays
 from .sources.levels import fit_levels
 from .sources.raw import Array, Part, Raw
 from .sources.tables import check_label
+from .spacing import evenly_spaced_rows
 from .split import Split, joined
 from .standardise import standardised
 from .transform import Transform
@@ -340,7 +341,7 @@ def _stored(split: Split) -> Iterator[bytes]:
     dtype = np.float32 if split.transform.levels is None else np.uint8
     size = max(1, math.prod(values.shape[1:]) * np.dtype(dtype).itemsize)
     count = len(split) if len(split) * size <= WHOLE else max(2, SOME // size)
-    picked = np.linspace(0, len(split) - 1, count).round().astype(np.int64)
+    picked = evenly_spaced_rows(len(split), count)
     rows = picked if split.rows is None else split.rows.numpy()[picked]
     step = max(1, SOME // size)
     for start in range(0, count, step):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
 from .sources.raw import Array
+from .spacing import evenly_spaced
 from .store import stored
 from .transform import Transform
 
@@ -156,6 +157,21 @@ class Split:
         taken = (turn * len(counts) + which).argsort()[:n]
         which, turn = which[taken], turn[taken]
         return order[starts[which] + turn * counts[which] // which.bincount()[which]]
+
+    def evenly_spaced(self, n: int) -> Split:
+        """At most n examples at even distances, because those of a folder lie in the order of their class.
+
+        Example:
+            >>> from tightbound.data import load_data
+            >>> len(load_data("digits").test.evenly_spaced(7))
+            7
+        """
+        return self if len(self) <= n else self.subset(evenly_spaced(len(self), n))
+
+    def pairs(self, n: int) -> Tensor:
+        """Indices of at most n pairs of examples, of different classes where there are classes, ``(n, 2)``."""
+        chosen = self.representative(min(2 * n, len(self)))
+        return chosen[: len(chosen) // 2 * 2].reshape(-1, 2)
 
     def _check_count(self, n: int) -> None:
         if not 0 <= n <= len(self):

@@ -20,6 +20,7 @@ from ..options.data_spec import DataSpec
 from .observed import few
 from .sources.arrays import CHUNK_BYTES
 from .sources.raw import Part
+from .spacing import evenly_spaced_rows
 
 __all__ = ["standardised"]
 
@@ -93,7 +94,7 @@ def _chunks(train: Part) -> Iterator[Numbers]:
     """Examples in bounded runs, ``(n, features, rest)``."""
     size = math.prod(train.values.shape[1:])
     count = min(len(train), max(2, MOST_ENTRIES // size))
-    picked = np.linspace(0, len(train) - 1, count).round().astype(np.int64)
+    picked = evenly_spaced_rows(len(train), count)
     rows = picked if train.rows is None else train.rows[picked]
     step = max(1, CHUNK_BYTES // (8 * size))
     for start in range(0, count, step):

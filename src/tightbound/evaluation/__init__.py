@@ -6,12 +6,13 @@ from .collapse.diagnosis import Diagnosis, diagnose
 from .collapse.gaps import Gaps, gaps
 from .collapse.relaxation import RelaxationGap, relaxation_gap
 from .estimate import Estimate
-from .evaluate import Evaluation, evaluate
+from .evaluate import evaluate
 from .latents.codes import code_usage
 from .log_likelihood.annealed import Annealing, Bidirectional, annealed, bidirectional
 from .log_likelihood.importance import from_prior, per_example
 from .log_likelihood.methods import LikelihoodEstimate, likelihood
 from .log_likelihood.pareto import pareto_k
+from .results import Evaluation
 from .samples.quality import SampleQuality, frechet_distance, sample_quality
 from .samples.retrieval import best_of, rank, retrieval_accuracy
 

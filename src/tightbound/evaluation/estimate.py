@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..spec import register
+
 __all__ = ["Estimate"]
 
+LARGE = 10_000
+"""Numbers from here on are told without decimals."""
 
+
+@register("estimate", record=True)
 @dataclass(frozen=True)
 class Estimate:
     r"""A mean over examples and its standard error, :math:`s / \sqrt{n}`.
@@ -22,6 +28,8 @@ class Estimate:
         >>> import torch
         >>> print(Estimate.of(torch.tensor([1.0, 2.0, 3.0])))
         2.00 ± 0.58
+        >>> print(Estimate(57983.8, 203.6))
+        57,984 ± 204
     """
 
     value: float
@@ -34,10 +42,35 @@ class Estimate:
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
         return cls(values.mean().item(), error)
 
-    def json(self) -> dict[str, float | None]:
-        """As the commands print it."""
-        return {"value": self.value, "standard_error": self.standard_error}
+    @property
+    def bare(self) -> Estimate:
+        """The number without its error."""
+        return Estimate(self.value, None)
+
+    def __neg__(self) -> Estimate:
+        """The same with the other sign.
+
+        Example:
+            >>> print(-Estimate(1.5, 0.25))
+            -1.50 ± 0.25
+        """
+        return Estimate(-self.value, self.standard_error)
+
+    def texts(self, digits: int = 2) -> tuple[str, str]:
+        """Value and error as they are written; empty where there is no error."""
+        form = ",.0f" if abs(self.value) >= LARGE else f".{digits}f"
+        error = "" if self.standard_error is None else format(self.standard_error, form)
+        return format(self.value, form), error
+
+    def text(self, digits: int = 2, *, bound: bool = False) -> str:
+        """The number with its error, which a bound does not have.
+
+        Example:
+            >>> Estimate(1.5, 0.25).text(3), Estimate(1.5, 0.25).text(bound=True)
+            ('1.500 ± 0.250', '≤ 1.50')
+        """
+        value, error = self.texts(digits)
+        return f"≤ {value}" if bound else " ± ".join(filter(None, (value, error)))
 
     def __str__(self) -> str:
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
-        return f"{self.value:.2f}{error}"
+        return self.text()

@@ -5,8 +5,9 @@ Convention: ``found(model, x, c)`` gives a number for each example of a chunk un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,10 +18,20 @@ from ..data import Split
 from ..errors import ObjectiveError, UsageError
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..runtime.progress import progress
-from ..runtime.randomness import fixed_noise
+from ..runtime.randomness import Stream, fixed_noise
 from .log_likelihood.compiled import with_compiled_density
 
-__all__ = ["Precision", "check_split", "check_support", "examples", "over", "reduced", "terms_of_the_first"]
+__all__ = [
+    "Finding",
+    "Precision",
+    "check_split",
+    "check_support",
+    "examples",
+    "over",
+    "reduced",
+    "terms_of_the_first",
+    "together",
+]
 
 Precision = Literal["float32", "bf16"]
 Found = Callable[[LatentVariableModel, Tensor, Tensor | None], dict[str, Tensor]]
@@ -28,6 +39,30 @@ PART = 500
 """Examples whose data is drawn from the same noise."""
 ROWS = 100_000
 """Points times samples between two steps of the progress bar."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a pass finds of every example, with noise and arithmetic of its own.
+
+    Args:
+        k: How many samples it takes of each example; chunks are the smaller the more.
+        find: What to find.
+        precision: Arithmetic of the networks; densities and sums are at least float32.
+        compile: Whether log p(x | z) behind the decoder is compiled.
+    """
+
+    k: int
+    find: Found
+    precision: Precision = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError("At least one sample is needed.", got=f"k = {self.k}", expected="k >= 1", remedy=_MANY)
+
+
+_MANY = "Try -k 1000."
 
 
 def over(
@@ -45,10 +80,10 @@ def over(
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: How many samples it takes of each example; chunks are the smaller the more.
+        k: How many samples it takes of each example.
         found: What to find.
         seed: Seed of all noise.
-        precision: Arithmetic of the networks; densities and sums are at least float32.
+        precision: Arithmetic of the networks.
         compile: Whether log p(x | z) behind the decoder is compiled.
 
     Raises:
@@ -56,36 +91,64 @@ def over(
         CheckpointError: If a weight is not a number.
         ObjectiveError: If a value is not, or samples leave the prior's support.
     """
+    return together(model, split, [Finding(k, found, precision, compile)], seed=seed)[0]
+
+
+def together(
+    model: LatentVariableModel, split: Split, findings: Sequence[Finding], *, seed: int = 0
+) -> list[dict[str, Tensor]]:
+    """Several findings in one pass over a split, each as :func:`over` alone would give it, to the bit.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        findings: What to find of each example; each draws from a stream of its own.
+        seed: Seed of all noise.
+
+    Raises:
+        UsageError: As :func:`over`.
+    """
     check_split(split, model)
-    if k < 1:
-        raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
     check_finite(model)
-    with torch.no_grad(), fixed_noise(seed), evaluating(model), reduced(model, precision):
-        chunks = list(_chunks(with_compiled_density(model) if compile else model, split, k, seed, found))
-    values = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    check_support(values)
-    _check_finite(values)
-    return values
+    with torch.no_grad(), evaluating(model), progress("evaluating", len(split) * len(findings)) as advance:
+        takers = [_Taker(model, finding, seed) for finding in findings]
+        for x, c in _parts(model, split, seed):
+            for taker in takers:
+                taker.take(x, c, advance)
+    return [taker.values() for taker in takers]
 
 
-def _chunks(
-    model: LatentVariableModel,
-    split: Split,
-    k: int,
-    seed: int,
-    found: Found,
-) -> Iterator[dict[str, Tensor]]:
+class _Taker:
+    """One finding of a pass: its noise, its model, and what it has found so far."""
+
+    def __init__(self, model: LatentVariableModel, finding: Finding, seed: int) -> None:
+        self.finding, self.stream, self.chunks = finding, Stream(seed), list[dict[str, Tensor]]()
+        self.model = with_compiled_density(model) if finding.compile else model
+
+    def take(self, x: Tensor, c: Tensor | None, advance: Callable[[int], None]) -> None:
+        rows = max(1, ROWS // self.finding.k)
+        parts = x.split(rows)
+        with self.stream.on(), reduced(self.model, self.finding.precision):
+            for some, given in zip(parts, [None] * len(parts) if c is None else c.split(rows), strict=True):
+                found = self.finding.find(self.model, some, given)
+                self.chunks.append({name: value.cpu() for name, value in found.items()})
+                advance(len(some))
+
+    def values(self) -> dict[str, Tensor]:
+        values = {name: torch.cat([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
+        check_support(values)
+        _check_finite(values)
+        return values
+
+
+def _parts(model: LatentVariableModel, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Examples and their conditions, a part at a time, drawn alike whatever k and the model."""
     parameter = next(model.parameters())
-    with progress("evaluating", len(split)) as advance:
-        for part, indices in enumerate(torch.arange(len(split)).split(PART)):
-            with fixed_noise(seed, part):  # the data is drawn alike, whatever k and the model
-                batch = split.batch(indices, parameter.device)
-                c = model.conditions(batch)
-            rows = max(1, ROWS // k)
-            parts = batch.x.to(parameter.dtype).split(rows)
-            for x, given in zip(parts, [None] * len(parts) if c is None else c.split(rows), strict=True):
-                yield {name: value.cpu() for name, value in found(model, x, given).items()}
-                advance(len(x))
+    for part, indices in enumerate(torch.arange(len(split)).split(PART)):
+        with fixed_noise(seed, part):
+            batch = split.batch(indices, parameter.device)
+            c = model.conditions(batch)
+        yield batch.x.to(parameter.dtype), c
 
 
 def examples(model: LatentVariableModel, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:

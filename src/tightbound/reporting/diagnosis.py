@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
 from ..data import Split
-from ..evaluation import Diagnosis, Estimate
-from ..evaluation.collapse.decomposition import spread
+from ..evaluation import Diagnosis
 from ..evaluation.evaluate import untrained
+from ..evaluation.numbers import rows
 from ..runtime.randomness import fixed_noise
 from . import figures, page
 from .command import command_on
 from .material import Material
+from .words import signed
 
 __all__ = ["section", "summary"]
 
@@ -34,7 +33,7 @@ def section(m: Material) -> str:
         return _missing(m)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
     quick = "" if m.diagnosed else page.instructive(_quick(m, found), "quick", _command(m))
-    test = spread(m.test, EXAMPLES)
+    test = m.test.evenly_spaced(EXAMPLES)
     parts = [page.instructive(words, "verdict"), quick, _bars(found), _table(found), _codes(m, found, test)]
     return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
 
@@ -85,30 +84,13 @@ def _bars(found: Diagnosis) -> str:
 
 
 def _table(found: Diagnosis) -> str:
-    fewer = f"; of {found.fit_n} examples" if found.fit_n != found.n else ""
-    ceiling = f"never above ln {found.n} = {math.log(found.n):.2f} here"
-    goal = "self-consistency: the second goal"
-    rows: list[tuple[str, Estimate | None, str]] = [
-        ("negative log-likelihood", found.fit, f"the fit: the first goal{fewer}"),
-        ("KL of all codes together from the prior, at least", found.aggregate_kl_at_least, goal),
-        ("  and at most", found.aggregate_kl, "its other bound"),
-        ("log p(x) − ELBO", found.gap, f"tightness of the bound: the third goal{fewer}"),
-        ("mutual information I(x; z), at least", found.mutual_information, ceiling),
-        ("  and at most", found.mutual_information_at_most, "its other bound"),
-        ("total correlation of the codes", found.total_correlation, "dependence of the latent dimensions"),
-        ("decoder's use of z", found.decoder_use, "what the likelihood loses with the latents exchanged"),
-    ]
-    shown = [[name, _cell(value), what] for name, value, what in rows if value is not None]
+    shown = [[row.words, signed(row.text), row.meaning] for row in rows(found)]
     return page.table(["nats per example", "value ± error", "what it is"], shown, numbers=1)
-
-
-def _cell(value: Estimate) -> str:
-    return str(value).replace("-", "−")
 
 
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
-    kl = np.asarray(found.kl_per_dimension or ())
+    kl = np.asarray([nats for each in (found.kl_per_dimension or {}).values() for nats in each])
     if m.model.codes is not None:
         return ""
     if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:

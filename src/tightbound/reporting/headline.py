@@ -12,7 +12,7 @@ from ..spec import to_json
 from . import page
 from .command import command_on
 from .material import Material
-from .words import bare, cell, negated
+from .words import cell
 
 __all__ = ["cards", "latents", "measured", "notes", "recipe_name", "title", "verdict", "warnings"]
 
@@ -43,15 +43,15 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     where = f"On {_examples(m, e)}"
     if e.nll is None or e.measure == "none":
         return f"{where} {_error(m, rows)}; the model gives no likelihood of this data; {latents(m)}."
-    estimate = bare(e.nll) if e.trusted is False else e.nll
+    estimate = e.nll.bare if e.doubtful else e.nll
     if e.measure == "density":
         limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
-        least = "at least " if e.trusted is False else ""
-        return f"{where} the log-density is {least}{cell(negated(estimate))} nats{limit}; {latents(m)}."
-    most = "at most " if _is_bound(e) else ""
+        least = "at least " if e.doubtful else ""
+        return f"{where} the log-density is {least}{cell(-estimate)} nats{limit}; {latents(m)}."
+    most = "at most " if e.bounded else ""
     bits = "" if e.bits_per_dim is None else f", {most}{cell(_told(e, e.bits_per_dim), 3)} bits per dimension"
     pixels = next((r.nll for r in rows if r.name == "independent pixels"), None)
-    gain = "" if pixels is None else _gain(pixels.value - e.nll.value, _is_bound(e))
+    gain = "" if pixels is None else _gain(pixels.value - e.nll.value, e.bounded)
     return f"{where} the negative log-likelihood is {most}{cell(estimate)} nats{bits}{gain}; {latents(m)}."
 
 
@@ -66,7 +66,7 @@ def _reached(e: Evaluation) -> str:
     if e.nll is None or e.measure == "none":
         return f"no likelihood of this data; reconstruction {cell(e.reconstruction)} nats"
     name = "negative log-density" if e.measure == "density" else "NLL"
-    return f"{name} {'≤ ' if _is_bound(e) else ''}{cell(_told(e, e.nll))} nats"
+    return f"{name} {'≤ ' if e.bounded else ''}{cell(_told(e, e.nll))} nats"
 
 
 def _examples(m: Material, e: Evaluation) -> str:
@@ -102,10 +102,6 @@ def _gain(nats: float, bound: bool) -> str:
         return ""
     least = "at least " if bound else ""
     return f", {least}{abs(nats):,.1f} nats {'better' if nats > 0 else 'worse'} than independent pixels"
-
-
-def _is_bound(e: Evaluation) -> bool:
-    return e.measure == "bound" or e.trusted is False
 
 
 # -- three numbers ----------------------------------------------------------------------------------------------------
@@ -157,7 +153,7 @@ def _likelihood(m: Material) -> _Card:
         number = "–" if e.squared_error is None else cell(e.squared_error)
         beside = f"summed over an example; {m.spec.units}"
         return _Card("Squared error", number, beside, ("bad", _NONE), _FAR)
-    mark = "≤ " if _is_bound(e) else ""
+    mark = "≤ " if e.bounded else ""
     nats = f"{mark}{cell(_told(e, e.nll))} nats per example"
     if e.measure == "density":
         return _Card("Negative log-density", nats, "", _trust(m, e), _DENSITY)
@@ -169,18 +165,18 @@ def _likelihood(m: Material) -> _Card:
 def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
     if e.measure == "density" and m.spec.levels is not None:
         return "bad", _NONE
-    if e.trusted is False:
+    if e.doubtful:
         same = "it is the bound itself" if _is_elbo(e) else "the samples do not suffice to trust the estimate"
         return "bound", f"an upper bound: {same}"
     if e.measure == "bound":
-        return "bound", f"an upper bound: {e.notes[0]}"
+        return "bound", f"an upper bound: {e.meaning}"
     if not m.codes.shape[1]:
         return "good", "exact"
-    return "good", "trusted" if e.measure == "mass" else f"trusted: {e.notes[0]}"
+    return "good", "trusted" if e.measure == "mass" else f"trusted: {e.meaning}"
 
 
 def _told(e: Evaluation, estimate: Estimate) -> Estimate:
-    return bare(estimate) if e.trusted is False else estimate
+    return estimate.bare if e.doubtful else estimate
 
 
 def _bound(m: Material) -> _Card | None:
@@ -196,7 +192,7 @@ def _gap(e: Evaluation, elbo: Estimate) -> str:
     if _is_elbo(e):
         return "how far log p(x) lies above is not known"
     below = f"{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below"
-    return f"at least {below} log p(x)" if e.trusted is False else f"{below} the estimate of log p(x)"
+    return f"at least {below} log p(x)" if e.doubtful else f"{below} the estimate of log p(x)"
 
 
 def _is_elbo(e: Evaluation) -> bool:
@@ -248,7 +244,7 @@ def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
     elif e.measure in ("none", "density"):
         advice = "Do not compare these numbers with likelihoods, here or in the literature."
         yield page.box("Not a likelihood of this data.", [*_worded(e), advice])
-    elif e.trusted is False:
+    elif e.doubtful:
         yield notes(e)
 
 
@@ -260,8 +256,7 @@ def notes(e: Evaluation) -> str:
 
 def _worded(e: Evaluation) -> list[str]:
     """The notes as a page says them, the first what the likelihood is; where samples come from a table tells."""
-    first, *rest = e.notes
-    told = [first, *(note for note in rest if not note.startswith(_SAMPLED))]
+    told = [note for note in e.notes if not note.startswith(_SAMPLED)]
     return [note.replace("the nll", "the NLL").replace("needs: --budget", _MORE_TIME) for note in told]
 
 

@@ -7,16 +7,15 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import runs
 from ..data import Data, DataSpec, Split
+from ..data.spacing import evenly_spaced
 from ..errors import DataError, UsageError
-from ..evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
-from ..evaluation.collapse.decomposition import spread
+from ..evaluation import Diagnosis, Evaluation
+from ..evaluation.kept import damaged, read_diagnosis, read_evaluation
 from ..evaluation.passes import terms_of_the_first
 from ..models.latent import LatentVariableModel
 from ..runs import RunConfig, RunFolder
@@ -83,7 +82,7 @@ class Material:
     @property
     def shown(self) -> Tensor:
         """Which of all examples ``test`` is."""
-        return _spread(len(self.whole), len(self.test))
+        return evenly_spaced(len(self.whole), len(self.test))
 
     def of_the_measured(self) -> Material:
         """The same, to show the examples that ``evaluation`` is of."""
@@ -92,8 +91,9 @@ class Material:
     @property
     def kl_per_dimension(self) -> tuple[float, ...] | None:
         """The KL of each latent dimension, where it was measured and can be told apart."""
-        wise = self.evaluation and self.evaluation.kl_per_dimension
-        return wise if wise is not None and len(wise) == self.codes.shape[1] else None
+        layers = (self.evaluation and self.evaluation.kl_per_dimension) or {}
+        wise = tuple(nats for each in layers.values() for nats in each)
+        return wise if wise and len(wise) == self.codes.shape[1] else None
 
     @property
     def labels(self) -> Tensor | None:
@@ -109,7 +109,7 @@ class Material:
 
     def spread(self, count: int) -> Tensor:
         """Indices of so many examples, taken evenly, whatever their classes."""
-        return _spread(len(self.test), count)
+        return evenly_spaced(len(self.test), count)
 
     def representative(self, count: int) -> Tensor:
         """Indices of so many examples, or of all, one of each class in turn."""
@@ -168,15 +168,15 @@ def gather(
         config, loaded = folder.config(), runs.load(run, model).to(place)
     found = runs.load_run_data(run, data)
     whole = found.split(found.default)
-    test = spread(whole, SHOWN).to(place)
-    evaluation, diagnosed = (None, None) if data is not None else (_read(folder, len(whole), k), _diagnosed(folder))
+    test = whole.evenly_spaced(SHOWN).to(place)
+    evaluation, diagnosed = (None, None) if data is not None else (_read(folder, len(whole), k), read_diagnosis(folder))
     if data is None:
         _tell_of_damage(folder, evaluation)
     stored, measured, left = evaluation is not None, whole, quick
     if evaluation is None and quick > 0:
         plan = plan_evaluation(loaded, whole, k, quick if diagnosed else quick / 2, measure_pace(loaded, test))
         _say(plan, whole, _samples(plan), "evaluate", folder)
-        measured, left = spread(whole, plan.examples).to(place), quick - plan.seconds
+        measured, left = whole.evenly_spaced(plan.examples).to(place), quick - plan.seconds
         evaluation = quick_evaluation(loaded, measured, plan, seed)
     codes = posterior_means(loaded, test, seed=seed)[0]
     learned = _learned(run) if found.new else found
@@ -209,7 +209,7 @@ def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -
 
 def _tell_of_damage(folder: RunFolder, evaluation: Evaluation | None) -> None:
     """Nobody shall wonder where the numbers of a file have gone."""
-    for name in folder.damaged():
+    for name in damaged(folder):
         print(f"note: {name} is damaged or of another version, so it is not shown", file=sys.stderr)
     kept = evaluation is not None and evaluation.nll_per_example is not None
     if evaluation is not None and not kept and folder.examples.is_file():
@@ -224,34 +224,10 @@ def _learned(run: str | Path) -> Data | None:
         return None
 
 
-def _spread(there: int, count: int) -> Tensor:
-    return torch.linspace(0, there - 1, min(count, there), dtype=torch.float64).round().long()
-
-
 def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
     """What was measured of these very weights on a whole test split of n examples, with k samples."""
-    found = folder.read_evaluation()
-    if found is None or (found["split"], found["n"]) != ("test", n):
+    found = read_evaluation(folder)
+    if found is None or (found.split, found.n) != ("test", n):
         return None
-    taken = None if found["method"] == "auto" else found["k"]
-    if k not in (None, taken) and found["elbo"] is not None:  # without an ELBO, one sample says all
-        return None
-    names = [field.name for field in dataclasses.fields(Evaluation) if field.compare and field.name in found]
-    told = {name: _field(name, found[name]) for name in names}
-    return Evaluation(**told, nll_per_example=folder.read_nlls(found))
-
-
-def _field(name: str, value: Any) -> Any:
-    if isinstance(value, dict) and name != "proposals":
-        parts = {name: _field(name, part) for name, part in value.items()}
-        kind: Any = Estimate if "value" in parts else DecoderNoise if "data_std" in parts else SampleQuality
-        return kind(**parts)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _diagnosed(folder: RunFolder) -> Diagnosis | None:
-    """What was diagnosed of these very weights."""
-    if (found := folder.read_diagnosis()) is None:
-        return None
-    names = [field.name for field in dataclasses.fields(Diagnosis)]
-    return Diagnosis(**{name: _field(name, found[name]) for name in names})
+    taken = None if found.method == "auto" else found.k
+    return found if k in (None, taken) or found.elbo is None else None  # without an ELBO, one sample says all

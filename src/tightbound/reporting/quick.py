@@ -15,7 +15,6 @@ import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
-from ..evaluation.collapse.decomposition import spread
 from ..evaluation.passes import terms_of_the_first
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..options.training import TrainingOptions
@@ -93,13 +92,13 @@ def rounded(count: float) -> int:
 
 def measure_pace(model: LatentVariableModel, split: Split, rows: int = 160) -> Pace:
     """The pace of a model, from small calls and calls of so many rows: the fastest, as others may use the machine."""
-    few = spread(split, 8)
+    few = split.evenly_spaced(8)
     k = max(2, rows // len(few))
     with torch.no_grad(), fixed_noise(), evaluating(model):
         _seconds(model, few, 1)  # the first call of all is slow
         small, large = (
             min(_seconds(model, some, samples) for _ in range(TRIALS))
-            for some, samples in ((spread(few, 1), 1), (few, k))
+            for some, samples in ((few.evenly_spaced(1), 1), (few, k))
         )
     return Pace(small, max(large - small, 1e-9) / (k * len(few)))
 
@@ -177,12 +176,12 @@ def _diagnosed(split: Split, seconds: float, pace: Pace, spent: float, optimised
 
 def quick_evaluation(model: LatentVariableModel, split: Split, plan: Plan, seed: int) -> Evaluation:
     """An evaluation of examples at even distances, as planned."""
-    return evaluate(model, spread(split, plan.examples), plan.k, budget=plan.seconds, seed=seed)
+    return evaluate(model, split.evenly_spaced(plan.examples), plan.k, budget=plan.seconds, seed=seed)
 
 
 def quick_diagnosis(
     model: LatentVariableModel, split: Split, plan: Plan, seed: int, training: TrainingOptions
 ) -> Diagnosis:
     """A diagnosis of examples at even distances, as planned."""
-    some, optimised = spread(split, plan.examples), max(1, plan.optimised)
+    some, optimised = split.evenly_spaced(plan.examples), max(1, plan.optimised)
     return diagnose(model, some, gap_examples=optimised, k=SAMPLES, seed=seed, training=training)

@@ -106,7 +106,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
         return ""
     if len(m.test) < 2:
         return ""
-    ends = _ends(m, rows)
+    ends = m.test.pairs(rows)
     (x0, c), (x1, c1) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
     walk = interpolation(m.model, x0, x1, steps=7, c=c, c1=c1)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
@@ -119,12 +119,6 @@ def interpolations(m: Material, rows: int = 5) -> str:
         f"everything between is the mean of p(x|z){mixed}."
     )
     return page.paragraph(text) + _wide(_grid(m, whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1]))
-
-
-def _ends(m: Material, rows: int) -> Tensor:
-    """Pairs of examples, of different classes where there are classes."""
-    indices = m.representative(2 * rows)
-    return indices[: len(indices) // 2 * 2].reshape(-1, 2)
 
 
 def traversals(m: Material, rows: int = 8) -> str:

@@ -31,11 +31,9 @@ from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_stored
 from ..spec import from_json, register, to_json
-from .readings import is_diagnosis, is_evaluation, number, per_example, recorded
+from .readings import number, recorded
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..data import Data
     from ..models.latent import LatentVariableModel
 
@@ -198,81 +196,16 @@ class RunFolder:
         text = self.metrics.read_text(encoding="utf8", errors="replace")
         return [record for line in text.splitlines() if (record := recorded(line)) is not None]
 
-    def write_evaluation(self, found: dict[str, Any], weights: str, nlls: Tensor | None = None) -> None:
-        """Writes ``evaluation.json`` and ``evaluation.safetensors``, and into both which weights they are of.
+    def require_weights(self, weights: str) -> None:
+        """Refuses to keep what was measured of weights that a training has replaced meanwhile.
 
         Args:
-            found: What ``Evaluation.json()`` gives, of the whole test split of the run's own data. Where it holds a
-                number that is not finite, which JSON cannot hold, no file is left.
-            weights: The digest of the weights that were evaluated: what :attr:`loaded_weights` of the model says.
-            nlls: The negative log-likelihood of each example, nats, ``(n,)``; None leaves no file of them.
+            weights: The digest of the weights that were measured: what ``loaded_weights`` of the model says.
 
         Raises:
-            CheckpointError: If the run has other weights now, or none, or the file cannot be written.
+            CheckpointError: If the run has others now, or none.
         """
-        self._require_weights(weights)
-        try:
-            checkpoint.write_json(self.evaluation, {**found, "weights": weights})
-        except ValueError:
-            self.evaluation.unlink(missing_ok=True)
-            nlls = None
-        if nlls is not None:
-            checkpoint.write(self.examples, {"nll": nlls, "weights": weights})
-            return
-        with checkpoint.writing(self.examples):
-            self.examples.unlink(missing_ok=True)
-
-    def read_evaluation(self) -> dict[str, Any] | None:
-        """What ``evaluation.json`` says; None if it is missing, damaged, or of other weights than there are now."""
-        if not (self.evaluation.is_file() and self.weights.is_file()):
-            return None
-        return self._read_of_weights(self.evaluation, is_evaluation)
-
-    def read_diagnosis(self) -> dict[str, Any] | None:
-        """What ``diagnosis.json`` says; None as :meth:`read_evaluation`."""
-        if not (self.diagnosis.is_file() and self.weights.is_file()):
-            return None
-        return self._read_of_weights(self.diagnosis, is_diagnosis)
-
-    def damaged(self) -> list[str]:
-        """Names of the files of what was found that are there and do not hold it, whatever weights it is of."""
-        kinds = ((self.evaluation, is_evaluation), (self.diagnosis, is_diagnosis))
-        return [path.name for path, sound in kinds if path.is_file() and not _holds(path, sound)]
-
-    def _read_of_weights(self, path: Path, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
-        try:
-            found, weights = checkpoint.read_json(path), self._digest()
-        except CheckpointError:
-            return None
-        return found if sound(found) and found.get("weights") == weights else None
-
-    def read_nlls(self, found: dict[str, Any]) -> Tensor | None:
-        """The negative log-likelihood of each example, nats, ``(n,)``, of which an evaluation tells the mean.
-
-        Args:
-            found: What :meth:`read_evaluation` gave.
-
-        Returns:
-            None where the file is missing, damaged, or of another evaluation.
-        """
-        return per_example(self.examples, found) if self.examples.is_file() else None
-
-    def write_diagnosis(self, found: dict[str, Any], weights: str) -> None:
-        """Writes ``diagnosis.json``, and into it which weights it is of.
-
-        Args:
-            found: What ``Diagnosis.json()`` gives, of the test split of the run's own data.
-            weights: The digest of the weights that were diagnosed.
-
-        Raises:
-            CheckpointError: As :meth:`write_evaluation`.
-        """
-        self._require_weights(weights)
-        checkpoint.write_json(self.diagnosis, {**found, "weights": weights})
-
-    def _require_weights(self, weights: str) -> None:
-        """Refuses to keep what was measured of weights that a training has replaced meanwhile."""
-        if (now := self._digest()) != weights:
+        if (now := self.digest()) != weights:
             raise CheckpointError(
                 f"The weights of {self.path} are no longer those that were measured.",
                 got=f"digest {now}",
@@ -280,7 +213,8 @@ class RunFolder:
                 remedy="Measure again once its training has ended.",
             )
 
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """The digest of the weights that there are."""
         return checkpoint.read_with_digest(self.weights)[1]
 
 
@@ -302,13 +236,6 @@ def _check_spec(spec: DataSpec) -> None:
             got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
             expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
         )
-
-
-def _holds(path: Path, sound: Callable[[dict[str, Any]], bool]) -> bool:
-    try:
-        return sound(checkpoint.read_json(path))
-    except CheckpointError:
-        return False
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["epoch_order", "fixed_noise", "mix", "reseed"]
+__all__ = ["Stream", "epoch_order", "fixed_noise", "mix", "reseed"]
 
 _ORDER, _STEP, _FIXED = 0, 1, 2
 
@@ -51,3 +51,39 @@ def fixed_noise(seed: int = 0, part: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(mix(_FIXED, seed, part))
         yield
+
+
+class Stream:
+    """Noise of its own that goes on where it stopped, so that several uses can take turns and none changes another.
+
+    Args:
+        seed: Seed of the stream: what is drawn within it, in one go or several, is what :func:`fixed_noise` draws.
+        part: As there.
+
+    Example:
+        >>> one, other = Stream(1), Stream(2)
+        >>> with one.on():
+        ...     first = torch.rand(1)
+        >>> with other.on():
+        ...     _ = torch.rand(3)
+        >>> with one.on():
+        ...     second = torch.rand(1)
+        >>> with fixed_noise(1):
+        ...     torch.equal(torch.cat([first, second]), torch.cat([torch.rand(1), torch.rand(1)]))
+        True
+    """
+
+    def __init__(self, seed: int = 0, part: int = 0) -> None:
+        self._seed, self._part, self._states = seed, part, list[Tensor]()
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Within it, torch draws from the stream; behind it, as if nothing had been drawn."""
+        with fixed_noise(self._seed, self._part):
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+            if self._states:
+                torch.set_rng_state(self._states[0])
+                for device, state in zip(devices, self._states[1:], strict=False):
+                    torch.cuda.set_rng_state(state, device)
+            yield
+            self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]

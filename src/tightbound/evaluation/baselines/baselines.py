@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ...data import Data, Split
 from ...errors import UsageError
-from ..collapse.decomposition import spread
 from ..estimate import Estimate
 from .components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
 from .discriminant import fit_lda, lda_classes
@@ -104,7 +103,7 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None, limit: int
         ['independent pixels', 'PCA', 'probabilistic PCA, dequantised', 'probabilistic PCA, density', 'LDA']
     """
     test = data.test if test is None else test
-    train, there = data.train if limit is None else spread(data.train, limit), len(data.train)
+    train, there = data.train if limit is None else data.train.evenly_spaced(limit), len(data.train)
     pca = fit_pca(train, latent_dim)
     k, fitted = len(pca.variances), _fitted(pca.examples, there)
     rows = [_pca_row(pca, test, k, fitted)]

@@ -47,10 +47,7 @@ def levels_only(split: Split) -> Split:
 
 def limited(split: Split) -> Split:
     """All examples, or as many at even distances as :data:`MOST_ENTRIES` allows."""
-    most = max(2, MOST_ENTRIES // split.spec.dimensions)
-    if len(split) <= most:
-        return split
-    return split.subset(torch.linspace(0, len(split) - 1, most, dtype=torch.float64).long())
+    return split.evenly_spaced(max(2, MOST_ENTRIES // split.spec.dimensions))
 
 
 def levels_of(spec: DataSpec) -> int:

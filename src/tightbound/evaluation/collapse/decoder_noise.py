@@ -11,25 +11,29 @@ away and looks blurred for it, a draw from p(x | z) shows it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
+from ...autoregressive.pixels import PixelLikelihood
 from ...data import DataSpec, Split
 from ...data.transform import widths
 from ...likelihoods import DiscretizedLogisticLikelihood, Gaussian
 from ...likelihoods.correlated import FullGaussianLikelihood
 from ...models.latent import LatentVariableModel, evaluating
 from ...runtime.randomness import fixed_noise
-from ...views.latents import CHUNK
+from ...spec import register
+from ..numbers import Number
+from ..passes import PART
 
-__all__ = ["DecoderNoise", "decoder_noise", "learned_sigma"]
+__all__ = ["DecoderNoise", "decoder_noise", "learned_sigma", "reconstruction_errors"]
 
 
+@register("decoder-noise", record=True)
 @dataclass(frozen=True)
 class DecoderNoise:
     r"""The decoder's noise beside the data's spread, each a root mean square over examples and entries.
@@ -45,7 +49,7 @@ class DecoderNoise:
         "25% of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
     """
 
-    std: float
+    std: Annotated[float, Number("decoder σ", "noise", "{remark}", unit="the data's {data_std:.3f}", digits=3)]
     error: float
     data_std: float
     fixed: bool
@@ -65,12 +69,12 @@ class DecoderNoise:
         blur = f"{self.share:.0%} of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
         return f"{blur}; fixed, and the error is {self.error:.3g}" if self.fixed else blur
 
-    def json(self) -> dict[str, Any]:
-        """As ``tightbound evaluate --json`` prints it."""
-        return dataclasses.asdict(self)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the words of its number are filled with."""
+        return {"remark": self.remark, "data_std": self.data_std}
 
 
-@torch.no_grad()
 def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
     """The noise of a decoder that has a scale: gaussian, full-gaussian or discretized-logistic; None of another.
 
@@ -89,15 +93,46 @@ def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) ->
         >>> decoder_noise(model, data.test).std
         0.5
     """
-    if not isinstance(model.likelihood, Gaussian | DiscretizedLogisticLikelihood | FullGaussianLikelihood):
-        return None
-    parameter, parts = next(model.parameters()), list[Tensor]()
+    return reconstruction_errors(model, split, seed=seed)[1]
+
+
+@torch.no_grad()
+def reconstruction_errors(
+    model: LatentVariableModel, split: Split, *, seed: int = 0
+) -> tuple[Tensor | None, DecoderNoise | None]:
+    """How far the mean of p(x | z) at representative latents is from the data, in one pass.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: Examples.
+        seed: Seed of binarisation and dequantisation.
+
+    Returns:
+        The summed squared error of each example, float64 ``(n,)`` in squared units of the data, which is what PCA's
+        error compares with: None of a model that has no mean but draws. And what of the data is noise to the decoder,
+        where it has a scale.
+    """
+    if isinstance(model.likelihood, PixelLikelihood):
+        return None, None
+    scaled = isinstance(model.likelihood, Gaussian | DiscretizedLogisticLikelihood | FullGaussianLikelihood)
+    parameter, errors, parts = next(model.parameters()), list[Tensor](), list[Tensor]()
+    units = widths(split.spec).to(parameter.device, parameter.dtype)
     with evaluating(model), fixed_noise(seed):
-        for batch in split.batches(CHUNK, parameter.device):
+        for batch in split.batches(PART, parameter.device):
             x, px = batch.x.to(parameter.dtype), model.given(batch)
             p = px.likelihood(px.representative(x))
-            moments = [value.double().flatten(1).sum(0) for value in (p.variance, (x - p.mean).square(), x, x.square())]
-            parts.append(torch.stack(moments).cpu())
+            errors.append(((x - p.mean) * units).double().square().flatten(1).sum(1).cpu())
+            if scaled:
+                parts.append(_moments(x, p))
+    return torch.cat(errors), _noise(model, split, parts) if scaled else None
+
+
+def _moments(x: Tensor, p: Distribution) -> Tensor:
+    values = (p.variance, (x - p.mean).square(), x, x.square())
+    return torch.stack([value.double().flatten(1).sum(0) for value in values]).cpu()
+
+
+def _noise(model: LatentVariableModel, split: Split, parts: list[Tensor]) -> DecoderNoise:
     variance, error, first, second = torch.stack(parts).sum(0) / len(split)
     spread = (second - first.square()).clamp(min=0)
     squared = widths(split.spec).flatten().square()

@@ -23,7 +23,7 @@ from ..log_likelihood.importance import outside_support
 from ..passes import check_split, check_support
 from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
 
-__all__ = ["Decomposition", "decompose", "spread"]
+__all__ = ["Decomposition", "decompose"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     check_finite(model)
     parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        some = spread(split, limit)
+        some = split.evenly_spaced(limit)
         batch = some.batch(torch.arange(len(some)), parameter.device)
         x = batch.x.to(parameter.dtype)
         terms = model.given(batch).terms(x)
@@ -132,13 +132,6 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         information_per_dimension=_listed(parts.information),
         n=n,
     )
-
-
-def spread(split: Split, limit: int) -> Split:
-    """So many examples at even distances, because those of a folder lie in the order of their class."""
-    if len(split) <= limit:
-        return split
-    return split.subset(torch.linspace(0, len(split) - 1, limit, dtype=torch.float64).round().long())
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ The three goals of a latent-variable model are each a number: it fits the data (
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
@@ -17,12 +18,15 @@ from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Terms, evaluating
 from ...runtime.randomness import fixed_noise
+from ...spec import register, upgrade
 from ..estimate import Estimate
-from ..evaluate import Evaluation, evaluate, untrained
+from ..evaluate import evaluate, untrained
 from ..latents.positions import NOTHING, carrying
 from ..latents.sameness import sameness
+from ..numbers import Number
 from ..passes import terms_of_the_first
-from .decomposition import Decomposition, decompose, spread
+from ..results import Evaluation, by_latent
+from .decomposition import Decomposition, decompose
 from .gaps import Gaps, gaps
 from .remedies import fewer_dimensions, open_to
 from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
@@ -33,33 +37,18 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "diagnose"]
 
 
-@dataclass(frozen=True)
+@register("diagnosis", version=2, record=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What :func:`diagnose` found; values are nats per example.
+    """What :func:`diagnose` found; values are nats per example, None where a model does not define them.
 
     Args:
         verdict: ``"healthy"``, ``"partial collapse"``, ``"collapsed"``, ``"over-regularised"``,
             ``"under-regularised"`` or ``"constant data"``.
         cause: What the numbers point to, in words.
         remedy: The option to change, in words.
-        fit: Negative log-likelihood, the first goal, or the bound on it where a posterior is a point; None where the
-            model has none of this data.
-        aggregate_kl: KL of the aggregate posterior from the prior, the second goal, is at most this.
-        aggregate_kl_at_least: And at least this.
-        gap: Log p(x) − ELBO, the third goal; None where it cannot be measured, as with a posterior that is a point.
-        approximation_gap: Its part that no encoder could close with this family of posteriors.
-        amortisation_gap: Its part that a better encoder would close.
-        reconstruction: Expected log-likelihood.
-        kl: KL of posterior and prior.
-        mutual_information: I(x; z) is at least this, which cannot exceed ln of the examples it was measured on.
-        mutual_information_at_most: And at most this.
-        total_correlation: Of the aggregate posterior, where all factorises.
-        decoder_use: What the likelihood loses when the latents of the examples are exchanged.
-        active_units: Latent dimensions whose posterior mean varies, or positions of codes that tell something.
         dimensions: All latent dimensions, or positions.
-        carrying: The fewest dimensions with 99 % of the KL, or of what each tells of the data where latents are codes
-            or the KL is one number; None where neither is known.
-        kl_per_dimension: KL of each dimension; None where the KL of this posterior and prior is one number.
+        kl_per_dimension: Of each latent by its name the KL of each dimension; None where it is one number for several.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
         information_per_position: I(x; z_i) of each position, the coarsest grid first, where latents are codes.
         n: Examples.
@@ -70,35 +59,55 @@ class Diagnosis:
         measure: What the likelihood is for this data.
         notes: What a reader must know of these numbers.
 
+    All other fields are numbers that say what they are: see :mod:`tightbound.evaluation.numbers`.
+
     Example:
         >>> import tightbound as tb
         >>> data = tb.load_data("digits")
         >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
-        >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).json()["active_units"]
+        >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).active_units
         0
     """
 
     verdict: Verdict
     cause: str
     remedy: str
-    fit: Estimate | None
-    aggregate_kl: Estimate | None
-    aggregate_kl_at_least: Estimate | None
-    gap: Estimate | None
-    approximation_gap: Estimate | None
-    amortisation_gap: Estimate | None
-    reconstruction: Estimate
-    kl: Estimate
-    mutual_information: Estimate
-    mutual_information_at_most: Estimate
-    total_correlation: Estimate | None
-    decoder_use: Estimate
-    active_units: int
+    fit: Annotated[Estimate | None, Number("negative log-likelihood", "goals", "the fit: the first goal{fewer}")] = None
+    aggregate_kl_at_least: Annotated[
+        Estimate | None,
+        Number("KL of all codes together from the prior, at least", "goals", "self-consistency: the second goal"),
+    ] = None
+    aggregate_kl: Annotated[Estimate | None, Number("  and at most", "goals", "its other bound")] = None
+    gap: Annotated[
+        Estimate | None, Number("log p(x) − ELBO", "goals", "tightness of the bound: the third goal{fewer}")
+    ] = None
+    approximation_gap: Annotated[
+        Estimate | None,
+        Number("  of it the posterior family's", "goals", "what no encoder could close with these posteriors"),
+    ] = None
+    amortisation_gap: Annotated[
+        Estimate | None, Number("  of it the encoder's", "goals", "what a better encoder would close")
+    ] = None
+    reconstruction: Annotated[
+        Estimate, Number("reconstruction", "parts", "expected log-likelihood under the posterior")
+    ]
+    kl: Annotated[Estimate, Number("KL of posterior and prior", "parts", "what the code carries")]
+    mutual_information: Annotated[Estimate, Number("mutual information I(x; z), at least", "parts", "{ceiling}")]
+    mutual_information_at_most: Annotated[Estimate, Number("  and at most", "parts", "its other bound")]
+    total_correlation: Annotated[
+        Estimate | None, Number("total correlation of the codes", "parts", "dependence of the latent dimensions")
+    ] = None
+    decoder_use: Annotated[
+        Estimate, Number("decoder's use of z", "parts", "what the likelihood loses with the latents exchanged")
+    ]
+    carrying: Annotated[
+        tuple[int, ...] | None, Number("{what} that carry 99 %", "latent", "{carried}", of="dimensions")
+    ] = None
+    active_units: Annotated[int, Number("active {what}", "latent", "{activity}", of="dimensions")]
     dimensions: int
-    carrying: tuple[int, ...] | None
-    kl_per_dimension: tuple[float, ...] | None
-    dimension_wise_kl: tuple[float, ...] | None
-    information_per_position: tuple[float, ...] | None
+    kl_per_dimension: dict[str, tuple[float, ...]] | None = None
+    dimension_wise_kl: tuple[float, ...] | None = None
+    information_per_position: tuple[float, ...] | None = None
     n: int
     fit_n: int
     k: int
@@ -106,10 +115,25 @@ class Diagnosis:
     measure: str
     notes: tuple[str, ...]
 
-    def json(self) -> dict[str, Any]:
-        """As ``tightbound diagnose --json`` prints it."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the words of the numbers are filled with."""
+        codes = self.information_per_position is not None
+        told = "of what they tell" if codes else "of the KL, or where that is one number of what each tells"
+        return {
+            "dimensions": self.dimensions,
+            "fewer": f"; of {self.fit_n} examples" if self.fit_n != self.n else "",
+            "ceiling": f"never above ln {self.n} = {math.log(max(1, self.n)):.2f} here",
+            "what": "positions of codes" if codes else "latent dimensions",
+            "carried": told,
+            "activity": f"that tell more than {NOTHING:g} nats" if codes else "by Burda's convention",
+        }
+
+
+@upgrade("diagnosis", version=1)
+def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 2 there was one latent, and its KL a list."""
+    return fields | by_latent(fields)
 
 
 def diagnose(
@@ -156,7 +180,7 @@ def diagnose(
             expected="at least 2, and some hundreds for a verdict that means something",
             remedy="Give more examples, or look at one by `tightbound reconstruct`.",
         )
-    some, few = spread(split, limit), spread(split, min(limit, gap_examples))
+    some, few = split.evenly_spaced(limit), split.evenly_spaced(min(limit, gap_examples))
     terms = terms_of_the_first(model, some)
     _check(model, terms)
     found = evaluate(model, some, k=1, seed=seed)
@@ -267,18 +291,24 @@ def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
 
 
-def _told_apart(found: Evaluation, terms: Terms) -> tuple[float, ...] | None:
+def _told_apart(found: Evaluation, terms: Terms) -> dict[str, tuple[float, ...]] | None:
     """The KL of each dimension, or position of codes; None if it is one number for several."""
-    wise, shape = found.kl_per_dimension, terms.latents[0].posterior.event_shape
-    return wise if wise is not None and (len(wise) > 1 or shape.numel() == 1) else None
+    wise, sizes = found.kl_per_dimension, [latent.posterior.event_shape.numel() for latent in terms.latents]
+    apart = wise is not None and all(len(nats) > 1 or d == 1 for nats, d in zip(wise.values(), sizes, strict=True))
+    return wise if apart else None
 
 
 def _carrying(found: Evaluation, parts: Decomposition, terms: Terms) -> tuple[int, ...] | None:
     """The dimensions that carry the KL, or, of codes and where the KL is one number, what each tells of the data."""
     wise = _told_apart(found, terms)
     told = parts.information_per_dimension
-    nats = told if wise is None or found.codebook_usage is not None else wise
+    nats = told if wise is None or found.codebook_usage is not None else _flat(wise)
     return None if nats is None else carrying(nats)
+
+
+def _flat(wise: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
+    """Of all latents in turn."""
+    return tuple(nats for each in wise.values() for nats in each)
 
 
 def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
@@ -297,7 +327,7 @@ def _why_unmeasured(terms: Terms) -> str:
 
 
 def _notes(
-    s: Symptoms, n: int, gap: Gaps | None, wise: tuple[float, ...] | None, carried: tuple[int, ...] | None
+    s: Symptoms, n: int, gap: Gaps | None, wise: dict[str, tuple[float, ...]] | None, carried: tuple[int, ...] | None
 ) -> Iterator[str]:
     if s.codes:
         yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
@@ -316,11 +346,11 @@ def _notes(
         yield from gap.notes
 
 
-def _unused(s: Symptoms, carried: tuple[int, ...], wise: tuple[float, ...] | None, most: int = 8) -> str:
+def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, ...]] | None, most: int = 8) -> str:
     """Which dimensions are not used, what of the KL they hold, and how many would do."""
     rest = [i for i in range(s.dimensions) if i not in carried]
     named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
-    held = "" if wise is None or s.codes else f" and hold {sum(wise[i] for i in rest):.2f} nats of the KL"
+    held = "" if wise is None or s.codes else f" and hold {sum(_flat(wise)[i] for i in rest):.2f} nats of the KL"
     fewer = open_to(s, fewer_dimensions(s))
     return "; ".join([f"{shares(s)}: {named} are hardly used{held}", *fewer])
 

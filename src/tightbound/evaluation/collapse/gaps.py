@@ -26,7 +26,6 @@ from ..estimate import Estimate
 from ..log_likelihood.importance import per_example
 from ..log_likelihood.proposals import frozen, gaussian_family, optimised, widened
 from ..passes import check_split, check_support
-from .decomposition import spread
 
 __all__ = ["Gaps", "gaps"]
 
@@ -121,7 +120,7 @@ def gaps(
             got=f"limit = {limit}, k = {k}, steps = {steps}, lr = {lr}",
             expected="limit and k of at least 1, steps of at least 0, lr above 0",
         )
-    some = spread(split, limit)
+    some = split.evenly_spaced(limit)
     parameter = next(model.parameters())
     parts: list[dict[str, Tensor]] = []
     with fixed_noise(seed), evaluating(model), frozen(model), progress("posterior gap", len(some)) as advance:

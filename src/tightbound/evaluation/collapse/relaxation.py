@@ -7,6 +7,7 @@ nats per example, and the KL in both bounds is that of the discrete distribution
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,10 @@ from ..estimate import Estimate
 from ..log_likelihood.importance import chunks
 from ..passes import over
 
-__all__ = ["RelaxationGap", "relaxation_gap"]
+__all__ = ["SAMPLES", "RelaxationGap", "gap_of", "relaxation_gap", "relaxed_and_hard"]
+
+SAMPLES = 16
+"""Of each example, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,8 @@ class RelaxationGap:
     n: int
     split: str
 
-    def json(self) -> dict[str, Any]:
-        """As a report prints it."""
-        values = {"relaxed": self.relaxed.json(), "hard": self.hard.json(), "gap": self.gap.json()}
-        return values | {"temperature": self.temperature, "samples": self.samples, "n": self.n, "split": self.split}
 
-
-def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = 16, *, seed: int = 0) -> RelaxationGap:
+def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMPLES, *, seed: int = 0) -> RelaxationGap:
     r"""By how much relaxed latents flatter a model, at the temperature that it has.
 
     .. math:: \mathbb{E} \log p(x \mid \tilde{z}_\tau) - \mathbb{E} \log p(x \mid z), \qquad
@@ -102,7 +101,15 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = 16, 
             got="a posterior that is a point",
             remedy="Measure the gap of the first stage's run.",
         )
-    values = over(model, split, samples, lambda m, x, c: _of_each(m, x, c, samples), seed=seed)
+    values = over(model, split, samples, partial(relaxed_and_hard, samples=samples), seed=seed)
+    return gap_of(values, model, split, samples)
+
+
+def gap_of(
+    values: dict[str, Tensor], model: LatentVariableModel, split: Split, samples: int = SAMPLES
+) -> RelaxationGap:
+    """What follows from what :func:`relaxed_and_hard` found of every example of a split."""
+    q: Any = model.posterior
     relaxed, hard = values["relaxed"].double() - values["kl"], values["hard"].double() - values["kl"]
     return RelaxationGap(
         relaxed=Estimate.of(relaxed),
@@ -116,7 +123,9 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = 16, 
 
 
 @torch.no_grad()
-def _of_each(model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
+def relaxed_and_hard(
+    model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int = SAMPLES
+) -> dict[str, Tensor]:
     """Means over the samples of log p(x | z), relaxed and hard, and of the KL, ``(n,)``."""
 
     def found(marginal: Marginal, x: Tensor, at_once: int) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from ...quantizers import Usage
 from ..collapse.remedies import Run, compared_in_few, fewer_codes, longer, offer, plain_likelihood, revival
 from ..passes import over
 
-__all__ = ["CodeUsage", "LevelUsage", "code_usage"]
+__all__ = ["CodeCounter", "CodeUsage", "LevelUsage", "code_usage"]
 
 LOW = 0.5
 """Usage below which a reader is told what to do."""
@@ -65,10 +64,6 @@ class CodeUsage:
     split: str
     notes: tuple[str, ...]
 
-    def json(self) -> dict[str, Any]:
-        """As ``tightbound evaluate --json`` prints it."""
-        return {**vars(self), "levels": [vars(level) for level in self.levels]}
-
 
 def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> CodeUsage:
     r"""Which codes the examples of a split are encoded to: all of them, since one batch understates the usage.
@@ -92,25 +87,40 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
         >>> code_usage(model, data.test).levels[0].grid
         (4, 4)
     """
-    space: Any = model.posterior
-    if not hasattr(space, "codes_of"):
-        raise ObjectiveError(
-            "The model has no codes that could be counted.",
-            got=type(space).__name__,
-            expected="a posterior over codes",
-            remedy="Use recipe 'vq-vae', 'vq-vae-2', 'dvae' or 'gumbel-vae'.",
-        )
-    usages = [Usage(k) for k in space.levels]
+    counter = CodeCounter(model)
+    over(model, split, 1, counter.count, seed=seed)
+    return counter.usage(split)
 
-    def count(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
-        for usage, codes in zip(usages, space.codes(x, c), strict=True):
+
+class CodeCounter:
+    """Counts the codes of the examples that a pass over a split shows it.
+
+    Args:
+        model: A model whose posterior has codes.
+    """
+
+    def __init__(self, model: LatentVariableModel) -> None:
+        if model.codes is None:
+            raise ObjectiveError(
+                "The model has no codes that could be counted.",
+                got=type(model.posterior).__name__,
+                expected="a posterior over codes",
+                remedy="Use recipe 'vq-vae', 'vq-vae-2', 'dvae' or 'gumbel-vae'.",
+            )
+        self._model, self._codes = model, model.codes
+        self._usages = [Usage(k) for k in model.codes.levels]
+
+    def count(self, model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+        """Counts those of some examples; there is nothing to tell of a single one."""
+        for usage, codes in zip(self._usages, self._codes.posterior.codes(x, c), strict=True):
             usage.update(codes)
         return {"counted": torch.ones(len(x))}
 
-    over(model, split, 1, count, seed=seed)
-    levels = tuple(_level(*pair) for pair in zip(space.grids, usages, strict=True))
-    notes = tuple(_notes(levels, len(split), _remedy(model, split)))
-    return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
+    def usage(self, split: Split) -> CodeUsage:
+        """What was counted, of all examples of a split."""
+        levels = tuple(_level(*pair) for pair in zip(self._codes.grids, self._usages, strict=True))
+        notes = tuple(_notes(levels, len(split), _remedy(self._model, split)))
+        return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
 
 
 def _level(grid: tuple[int, ...], usage: Usage) -> LevelUsage:

@@ -24,14 +24,14 @@ from ...models.latent import LatentVariableModel, Terms, evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import epoch_order, fixed_noise
 from ..estimate import Estimate
-from ..passes import Found, Precision, examples, over, reduced
+from ..passes import Finding, Found, Precision, examples, reduced
 from .annealed import PILOTS, Annealing, annealed
 from .importance import from_proposal, is_unbounded, per_example
 from .methods import MOST, LikelihoodEstimate, gap_warning
 from .pareto import UNRELIABLE
 from .proposals import Mixture, frozen, optimised, wide_family, widened
 
-__all__ = ["CHAINS", "SAMPLES", "Climb", "climb", "estimate_of", "mean_of"]
+__all__ = ["CHAINS", "SAMPLES", "Climb", "climb", "estimate_of", "first_rung", "mean_of"]
 
 SAMPLES = 500
 """Importance samples of each example, to judge and again to estimate."""
@@ -244,41 +244,50 @@ def _doubts(found: Climb) -> Iterator[str]:
         )
 
 
+def first_rung(terms: Terms, precision: Precision = "float32", compile: bool = False) -> Finding:
+    """Samples of the encoder's posterior for all examples: what :func:`climb` starts from.
+
+    Args:
+        terms: Those of any example.
+        precision: Arithmetic of the networks.
+        compile: Whether the density behind the decoder is compiled.
+    """
+    return Finding(SAMPLES, partial(_first, small=_is_small(terms)), precision, compile)
+
+
 def climb(
     model: LatentVariableModel,
     split: Split,
     terms: Terms,
+    values: dict[str, Tensor],
     *,
+    begun: float,
     annealing: Annealing | None = None,
     budget: float = 120.0,
     seed: int = 0,
     precision: Precision = "float32",
-    compile: bool = False,
 ) -> Climb:
-    """Starts with the encoder's posterior for all examples and climbs, rung by rung, with those that need more.
+    """Climbs, rung by rung, with the examples that need more than samples of the encoder's posterior.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
         terms: Those of any example, which tell what rungs there are.
+        values: What :func:`first_rung` found of every example.
+        begun: When it began, in seconds of ``time.monotonic()``.
         annealing: Of the last rung.
         budget: Seconds; the first rung is not ended by it, and no part of a rung begins that would not fit in.
         seed: Seed of all noise.
         precision: Arithmetic of the networks.
-        compile: Whether the first rung compiles the density behind the decoder.
     """
-    start = time.monotonic()
-    values = over(
-        model, split, SAMPLES, partial(_first, small=_is_small(terms)), seed=seed, precision=precision, compile=compile
-    )
-    pace = (time.monotonic() - start) / (SAMPLES * (len(split) + int(values["sound"].sum())))
+    pace = (time.monotonic() - begun) / (SAMPLES * (len(split) + int(values["sound"].sum())))
     rungs = _rungs(terms, annealing or Annealing())
     found, order = Climb.begun(values, ("posterior", *(rung.name for rung in rungs))), epoch_order(seed, 0, len(split))
     with evaluating(model), frozen(model), reduced(model, precision):
         for number, rung in enumerate(rungs, start=1):
             needing = order[(~found.sound & (found.rung == number - 1))[order]]
             if len(needing) > rung.least * len(split):
-                _climb_one(found, model, split, rung, number, needing, _Clock(start + budget, pace * rung.rows), seed)
+                _climb_one(found, model, split, rung, number, needing, _Clock(begun + budget, pace * rung.rows), seed)
     return found
 
 

@@ -6,12 +6,11 @@ average is then too low on average, so that ``nll`` is an upper bound that falls
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ class LikelihoodEstimate:
         >>> import tightbound as tb
         >>> data = tb.load_data("digits")
         >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
-        >>> likelihood(model, data.test.subset(10), k=50).json()["method"]
+        >>> likelihood(model, data.test.subset(10), k=50).method
         'importance'
     """
 
@@ -132,11 +131,6 @@ class LikelihoodEstimate:
             notes=(measure.note, *warnings, *([UNJUDGED] if unjudged else []), *([FEW_CHAINS] if few else [])),
             log_marginal=marginal,
         )
-
-    def json(self) -> dict[str, Any]:
-        """Everything but the single examples."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "log_marginal"}
-        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
 
 
 def likelihood(

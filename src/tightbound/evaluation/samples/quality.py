@@ -6,10 +6,9 @@ as n grows, so that only distances of the same n in the same features can be com
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -21,13 +20,15 @@ from ...models import LatentVariableModel, Marginal, Model
 from ...priors.uniform import UniformCodePrior
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
+from ...spec import register
 from ...training.classifier import Classifier, labels_of, train_classifier
-from ..collapse.decomposition import spread
 from ..estimate import Estimate
+from ..numbers import Number
 from ..passes import check_split, over
 
 __all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
 
+_SECTION, _UNIT = "quality", "features²"
 RESAMPLES = 20
 """Bootstrap samples behind a standard error."""
 
@@ -91,7 +92,8 @@ def _root(covariance: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-@dataclass(frozen=True)
+@register("sample-quality", record=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleQuality:
     """What :func:`sample_quality` found: Fréchet distances from the examples of a split, the less the better.
 
@@ -108,24 +110,32 @@ class SampleQuality:
 
     Example:
         >>> one = Estimate(1.0, 0.1)
-        >>> found = SampleQuality(one, None, None, one, None, n=100, split="test", notes=())
-        >>> found.json()["samples"]
-        {'value': 1.0, 'standard_error': 0.1}
+        >>> SampleQuality(samples=one, data=one, n=100, split="test", notes=()).uniform is None
+        True
     """
 
-    samples: Estimate
-    reconstructions: Estimate | None
-    uniform: Estimate | None
-    data: Estimate
-    accuracy: Estimate | None
+    samples: Annotated[
+        Estimate, Number("Fréchet distance of samples", _SECTION, "in features of a classifier", unit=_UNIT)
+    ]
+    reconstructions: Annotated[
+        Estimate | None, Number("  of reconstructions", _SECTION, "what a perfect prior would have", unit=_UNIT)
+    ] = None
+    uniform: Annotated[
+        Estimate | None, Number("  of samples with uniform codes", _SECTION, "in the same features", unit=_UNIT)
+    ] = None
+    data: Annotated[Estimate, Number("  of training examples", _SECTION, "what chance leaves", unit=_UNIT)]
+    accuracy: Annotated[
+        Estimate | None,
+        Number("labels told by the features", _SECTION, "how much they see of the data", digits=1, percent=True),
+    ] = None
     n: int
     split: str
     notes: tuple[str, ...]
 
-    def json(self) -> dict[str, Any]:
-        """As ``tightbound evaluate --sample-quality --json`` prints it."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Nothing: the words of its numbers stand as they are."""
+        return {}
 
 
 def sample_quality(
@@ -174,14 +184,10 @@ def sample_quality(
     values = over(model, split, 1, _found(model, features), seed=seed)
     own = values.pop("data")
     accuracy = None if classifier is None else _accuracy(classifier, own, split)
-    values["data"] = _features_of(spread(data.train, len(split)), features, device, seed)
+    values["data"] = _features_of(data.train.evenly_spaced(len(split)), features, device, seed)
     distances = {name: frechet_distance(value, own, seed=seed) for name, value in values.items()}
-    found = {name: distances.get(name) for name in ("reconstructions", "uniform")}
     notes = tuple(_notes(own, accuracy))
-    return SampleQuality(
-        distances["samples"], found["reconstructions"], found["uniform"], distances["data"], accuracy, len(split),
-        split.name, notes,
-    )  # fmt: skip
+    return SampleQuality(**distances, accuracy=accuracy, n=len(split), split=split.name, notes=notes)
 
 
 def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:

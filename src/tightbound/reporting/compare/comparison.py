@@ -21,17 +21,14 @@ from torch import Tensor
 from ... import runs as run_folders
 from ...data import Data, Split
 from ...errors import UsageError
-from ...evaluation import Estimate, LikelihoodEstimate, per_example
-from ...evaluation.collapse.decomposition import spread
-from ...evaluation.latents.positions import active_units
-from ...evaluation.log_likelihood.methods import refusal
-from ...evaluation.passes import over, terms_of_the_first
+from ...evaluation import Estimate, Evaluation
+from ...evaluation.evaluate import evaluate_examples
+from ...evaluation.kept import as_json
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
 from ...runtime.randomness import fixed_noise
 from ...spec import to_json
 from ...training.device import find_device
-from ...views.latents import reconstruction_error
 from ..command import changed
 
 __all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
@@ -42,7 +39,7 @@ IGNORED = ("device", "log_every", "save_every", "pictures")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run and what was measured of it; a value is None where its model does not define it.
+    """One run and what was measured of it.
 
     Args:
         run: The folder.
@@ -52,18 +49,7 @@ class ComparedRun:
         data: What it was trained on.
         steps: Training steps.
         parameters: Numbers that were learned.
-        nll: Negative log-likelihood, nats per example: of the data, or a density where ``measure`` says so.
-        bits_per_dim: The same in bits per dimension, where the model gives a probability of discrete data.
-        elbo: Evidence lower bound, nats.
-        reconstruction: Expected log-likelihood under the posterior, nats.
-        kl: KL of posterior and prior, nats.
-        squared_error: Of the reconstruction, summed over an example.
-        active_units: Latent dimensions whose posterior mean varies by more than 0.01, or positions of codes that tell
-            more than 0.1 nats of the data.
-        dimensions: Entries of the latent, or positions.
-        measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``.
-        trusted: Whether nothing speaks against ``nll``.
-        notes: What a reader must know of these numbers.
+        found: Its evaluation on the examples of all runs.
         folder: The run.
         model: Its model, in evaluation mode.
         test: The examples as it sees them.
@@ -78,22 +64,17 @@ class ComparedRun:
     data: str
     steps: int
     parameters: int
-    nll: Estimate | None
-    bits_per_dim: Estimate | None
-    elbo: Estimate | None
-    reconstruction: Estimate
-    kl: Estimate | None
-    squared_error: Estimate
-    active_units: int
-    dimensions: int
-    measure: str
-    trusted: bool | None
-    notes: tuple[str, ...]
+    found: Evaluation
     folder: RunFolder = field(repr=False, compare=False)
     model: LatentVariableModel = field(repr=False, compare=False)
     test: Split = field(repr=False, compare=False)
     per_example: dict[str, Tensor] = field(repr=False, compare=False)
     codes: Tensor = field(repr=False, compare=False)
+
+    def json(self) -> dict[str, Any]:
+        """What is known of the run and what was found, side by side."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare and f.name != "found"}
+        return own | as_json(self.found)
 
 
 @dataclass(frozen=True)
@@ -141,8 +122,8 @@ class Comparison:
         """As ``tightbound compare --json`` prints it."""
         found = {"split": self.split, "n": self.n, "k": self.k, "seed": self.seed}
         return found | {
-            "runs": [_plain(run) for run in self.runs],
-            "differences": [_plain(difference) for difference in self.differences],
+            "runs": [run.json() for run in self.runs],
+            "differences": [dataclasses.asdict(difference) for difference in self.differences],
         }
 
 
@@ -191,16 +172,15 @@ def compare(
     tests = [each.split(split or each.default) for each in loaded]
     for folder, test in zip(folders[1:], tests[1:], strict=True):
         _check_same(folders[0], tests[0], folder, test)
-    tests = tests if limit is None else [spread(test, limit) for test in tests]
+    tests = tests if limit is None else [test.evenly_spaced(limit) for test in tests]
     labels, options, place = _labels(folders), _options(configs), find_device(device)
     found = []
     for i, folder in enumerate(folders):
         with fixed_noise():  # building a model draws initial weights
             model = run_folders.load(folder.path).to(place)
-        numbers = _numbers(model, tests[i].to(place), k, seed)
         parts = {"label": labels[i], "options": options[i], "model": model, "test": tests[i].to(place)}
-        numbers["notes"] = (*loaded[i].said, *numbers["notes"])
-        found.append(ComparedRun(**_identity(folder, configs[i], model), **parts, **numbers))
+        parts |= _measured(model, tests[i].to(place), k, seed, loaded[i].said)
+        found.append(ComparedRun(**_identity(folder, configs[i], model), **parts))
     differences = tuple(_difference(found[0], other) for other in found[1:])
     return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
 
@@ -211,11 +191,6 @@ def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> lis
     if data is None or all(each.new for each in loaded):
         return loaded
     return [run_folders.load_run_data(folder.path, data, divide=True) for folder in folders]
-
-
-def _plain(found: ComparedRun | Difference) -> dict[str, Any]:
-    values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.compare}
-    return {name: value.json() if isinstance(value, Estimate) else value for name, value in values.items()}
 
 
 def _check_count(runs: Sequence[str | Path], limit: int | None) -> None:
@@ -306,38 +281,14 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
     }
 
 
-def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict[str, Any]:
-    """What one pass over the examples tells of a model."""
-    measure, terms = model.measure(test.spec), terms_of_the_first(model, test)
-    samples, reason = k if terms.bounded else min(k, 1), refusal(terms, measure, "importance")
-    values = over(model, test, samples, lambda model, x, c: per_example(model, x, samples, c), seed=seed)
-    each, codes = {"squared_error": reconstruction_error(model, test, seed=seed)}, values["posterior_mean"]
-    numbers: dict[str, Any] = dict.fromkeys(("nll", "bits_per_dim", "elbo", "kl", "trusted"))
-    numbers["notes"] = () if reason is None else reason[:1]
-    kls = [value.double().sum(1) for name, value in values.items() if name.startswith("kl/")]
-    if kls:
-        kl = torch.stack(kls).sum(0)
-        each["elbo"] = values["reconstruction"].double() - kl - measure.offset
-        numbers |= {"kl": Estimate.of(kl), "elbo": Estimate.of(each["elbo"])}
-    if reason is None:
-        found = LikelihoodEstimate.of(values, measure, test, samples, "importance")
-        each["nll"] = measure.offset - found.log_marginal.double()
-        numbers |= {
-            "nll": found.nll,
-            "bits_per_dim": found.bits_per_dim,
-            "trusted": found.trusted,
-            "notes": found.notes,
-        }
-    active, dimensions = active_units(model.posterior, codes)
-    return numbers | {
-        "reconstruction": Estimate.of(values["reconstruction"], offset=-measure.offset),
-        "squared_error": Estimate.of(each["squared_error"]),
-        "active_units": active,
-        "dimensions": dimensions,
-        "measure": measure.kind if kls or reason is None else "none",
-        "per_example": each,
-        "codes": codes,
-    }
+def _measured(model: LatentVariableModel, test: Split, k: int, seed: int, said: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation with k samples finds, of all examples and of each."""
+    found, each = evaluate_examples(model, test, k, seed=seed)
+    codes = each.pop("codes")
+    if found.nll_per_example is not None:
+        each["nll"] = found.nll_per_example
+    found = dataclasses.replace(found, notes=(*found.notes[:1], *said, *found.notes[1:]))
+    return {"found": found, "per_example": each, "codes": codes}
 
 
 # -- differences ----------------------------------------------------------------------------------------------------
@@ -345,7 +296,7 @@ def _numbers(model: LatentVariableModel, test: Split, k: int, seed: int) -> dict
 
 def _difference(a: ComparedRun, b: ComparedRun) -> Difference:
     nats, pixels = _unlike_nats(a, b), _unlike_values(a, b)
-    missing = [] if nats else [f"no NLL of {run.label}: {run.notes[0]}" for run in (a, b) if run.nll is None]
+    missing = [] if nats else [f"no NLL of {run.label}: {run.found.meaning}" for run in (a, b) if run.found.nll is None]
     return Difference(
         run=a.run,
         other=b.run,
@@ -360,11 +311,11 @@ def _unlike_nats(a: ComparedRun, b: ComparedRun) -> str:
     """Why log-likelihoods of two models are no numbers of one kind; empty if they are."""
     if (a.test.spec.levels, a.test.transform.binarize) != (b.test.spec.levels, b.test.transform.binarize):
         return _UNLIKE
-    kinds = [{"bound": "mass"}.get(run.measure, run.measure) for run in (a, b)]
+    kinds = [{"bound": "mass"}.get(run.found.measure, run.found.measure) for run in (a, b)]
     if kinds[0] != kinds[1]:
         if "none" in kinds:
             run = (a, b)[kinds.index("none")]
-            return f"{run.label} has no likelihood of this data: {run.notes[0]}"
+            return f"{run.label} has no likelihood of this data: {run.found.meaning}"
         words = {"mass": "a probability", "density": "a density"}
         told = " and ".join(f"{words[kind]} ({run.label})" for kind, run in zip(kinds, (a, b), strict=True))
         return f"{told} are no numbers of one kind"

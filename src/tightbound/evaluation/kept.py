@@ -1,0 +1,130 @@
+"""What was measured of a run and is kept in its folder: ``evaluation.json`` and ``diagnosis.json``.
+
+A file holds one result, as its spec writes it, and the digest of the weights that it is of; of other weights nothing is
+read. Files of older versions are read as far as they go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..errors import CheckpointError, UnknownName, reading
+from ..runs import RunFolder
+from ..spec import from_json, registered, to_json
+from .collapse.diagnosis import Diagnosis
+from .results import Evaluation
+
+__all__ = ["as_json", "damaged", "read_diagnosis", "read_evaluation", "write_diagnosis", "write_evaluation"]
+
+MOST_HEAD = 2**16
+"""Bytes of a file of one tensor beside its numbers."""
+
+R = TypeVar("R", bound=Evaluation | Diagnosis)
+
+
+def write_evaluation(folder: RunFolder, found: Evaluation, weights: str) -> None:
+    """Writes ``evaluation.json``, and the likelihood of each example into ``evaluation.safetensors``.
+
+    Args:
+        folder: The run.
+        found: What was found of the whole test split of the run's own data. Where it holds a number that is not finite,
+            which JSON cannot hold, no file is left.
+        weights: The digest of the weights that were evaluated: what ``loaded_weights`` of the model says.
+
+    Raises:
+        CheckpointError: If the run has other weights now, or none, or the file cannot be written.
+    """
+    folder.require_weights(weights)
+    nlls = found.nll_per_example
+    try:
+        checkpoint.write_json(folder.evaluation, as_json(found) | {"weights": weights})
+    except ValueError:
+        folder.evaluation.unlink(missing_ok=True)
+        nlls = None
+    if nlls is not None:
+        checkpoint.write(folder.examples, {"nll": nlls, "weights": weights})
+        return
+    with checkpoint.writing(folder.examples):
+        folder.examples.unlink(missing_ok=True)
+
+
+def write_diagnosis(folder: RunFolder, found: Diagnosis, weights: str) -> None:
+    """Writes ``diagnosis.json``.
+
+    Args:
+        folder: The run.
+        found: What was found of the test split of the run's own data.
+        weights: The digest of the weights that were diagnosed.
+
+    Raises:
+        CheckpointError: As :func:`write_evaluation`.
+    """
+    folder.require_weights(weights)
+    checkpoint.write_json(folder.diagnosis, as_json(found) | {"weights": weights})
+
+
+def as_json(found: Evaluation | Diagnosis) -> dict[str, Any]:
+    """As the commands print it as JSON: of an evaluation also its headline."""
+    return ({"headline": found.headline} if isinstance(found, Evaluation) else {}) | to_json(found)
+
+
+def read_evaluation(folder: RunFolder) -> Evaluation | None:
+    """What was evaluated; None if that is missing, damaged, or of other weights than there are now."""
+    found = _of_these_weights(folder, folder.evaluation, Evaluation)
+    return found and dataclasses.replace(found, nll_per_example=_read_nlls(folder, found))
+
+
+def read_diagnosis(folder: RunFolder) -> Diagnosis | None:
+    """What was diagnosed; None as :func:`read_evaluation`."""
+    return _of_these_weights(folder, folder.diagnosis, Diagnosis)
+
+
+def damaged(folder: RunFolder) -> list[str]:
+    """Names of the files of what was measured that are there and cannot be read, whatever weights they are of."""
+    kinds = ((folder.evaluation, Evaluation), (folder.diagnosis, Diagnosis))
+    return [path.name for path, kind in kinds if path.is_file() and _read(path, kind) is None]
+
+
+def _of_these_weights(folder: RunFolder, path: Path, kind: type[R]) -> R | None:
+    if not (path.is_file() and folder.weights.is_file()) or (found := _read(path, kind)) is None:
+        return None
+    return found[0] if found[1] == folder.digest() else None
+
+
+def _read(path: Path, kind: type[R]) -> tuple[R, str] | None:
+    """What a file holds and of which weights, be it of an older version; None where it is damaged."""
+    try:
+        values = checkpoint.read_json(path)
+        with reading(path, CheckpointError):
+            older = {"kind": next(iter(registered(kind))), "version": 1}
+            return from_json(older | values, kind), str(values.get("weights", ""))
+    except (CheckpointError, UnknownName):
+        return None
+
+
+def _read_nlls(folder: RunFolder, found: Evaluation) -> Tensor | None:
+    """The negative log-likelihood of each example, nats, float64 ``(n,)``, of which an evaluation tells the mean.
+
+    None where the file is missing, damaged, or of another evaluation.
+    """
+    try:
+        checkpoint.check_file(folder.examples, 8 * found.n + MOST_HEAD)
+        if checkpoint.stored_shapes(folder.examples) != {"nll": [found.n]}:
+            return None
+        kept = checkpoint.read(folder.examples)
+        same_weights = kept.get("weights") == folder.digest()
+    except CheckpointError:
+        return None
+    nlls = kept.get("nll")
+    if not same_weights or found.nll is None or not isinstance(nlls, Tensor):
+        return None
+    if nlls.dtype != torch.float64 or nlls.shape != (found.n,):
+        return None
+    return nlls if math.isclose(nlls.mean().item(), found.nll.value, rel_tol=1e-9, abs_tol=1e-9) else None

@@ -1,0 +1,204 @@
+"""What an evaluation finds: its numbers, what they are called and how they are written, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from torch import Tensor
+
+from ..spec import register, upgrade
+from .collapse.decoder_noise import DecoderNoise
+from .estimate import Estimate
+from .latents.positions import ACTIVE, NOTHING
+from .log_likelihood.pareto import UNRELIABLE
+from .numbers import Number
+from .samples.quality import SampleQuality
+
+__all__ = ["Evaluation", "Measured"]
+
+Measured = Literal["mass", "bound", "density", "none"]
+"""What a likelihood is for the data: see :class:`~tightbound.likelihoods.Measure`."""
+
+
+@register("evaluation", version=2, record=True)
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What :func:`evaluate` found; a value is None where the model does not define it, and ``notes`` says why.
+
+    Args:
+        method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, else as for
+            :func:`~tightbound.evaluation.likelihood`.
+        n: Examples.
+        split: Which split they are.
+        trusted: Whether nothing speaks against ``nll``.
+        dimensions: All latent dimensions, or positions of codes.
+        kl_per_dimension: Of each latent by its name the mean KL of each of its dimensions, nats; one entry, the whole,
+            where it cannot be told apart.
+        kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
+        measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
+        notes: What a reader must know of these numbers, the first what the likelihood is.
+        proposals: For ``"auto"``, how many examples needed which proposals.
+        nll_per_example: What ``nll`` is the mean of, nats, float64 ``(n,)``, in the order of the split; not in files.
+
+    All other fields are numbers that say what they are: see :mod:`tightbound.evaluation.numbers`.
+    """
+
+    nll: Annotated[Estimate | None, Number("{score}", "data", "{likelihood}", unit="{nats}", bounded=True)] = None
+    bits_per_dim: Annotated[
+        Estimate | None,
+        Number(
+            "bits per dimension", "data", "over {entries} dimensions", unit="bits per dimension", digits=4, bounded=True
+        ),
+    ] = None
+    squared_error: Annotated[
+        Estimate | None, Number("squared error", "data", "of a reconstruction, summed", unit="{units}", digits=3)
+    ] = None
+    elbo: Annotated[Estimate | None, Number("ELBO", "bound", "reconstruction minus KL", unit="{nats}")] = None
+    reconstruction: Annotated[
+        Estimate, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
+    ]
+    kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; what the code carries", unit="nats")] = None
+    prediction: Annotated[
+        Estimate | None,
+        Number("prediction", "bound", "with latents of the prior given the condition, as it predicts", unit="{nats}"),
+    ] = None
+    uniform_bits_per_dim: Annotated[
+        Estimate | None,
+        Number("with uniform codes", "codes", "before a prior was fitted to them", unit="bits per dimension", digits=4),
+    ] = None
+    relaxation_gap: Annotated[
+        Estimate | None, Number("relaxation gap", "codes", "that relaxed latents add to the ELBO", unit="nats")
+    ] = None
+    codebook_usage: Annotated[
+        float | None, Number("codes used", "codes", "of all codes, by this split", digits=1, percent=True)
+    ] = None
+    perplexity: Annotated[
+        float | None, Number("perplexity", "codes", "codes, equally used, as uncertain", digits=1)
+    ] = None
+    k: Annotated[int, Number("{drawn}", "samples", "of each example{more}", shown="_drawn")]
+    effective_sample_size: Annotated[
+        float | None, Number("effective sample size", "samples", "samples of each example that count, mean", digits=1)
+    ] = None
+    pareto_k: Annotated[
+        float | None,
+        Number(
+            "Pareto k",
+            "samples",
+            f"how heavy the tails of their weights are, mean; up to {UNRELIABLE} they can be trusted",
+        ),
+    ] = None
+    unreliable: Annotated[
+        float | None,
+        Number(
+            "unreliable",
+            "samples",
+            "of the examples: the tails are heavier than that, or few samples count",
+            digits=0,
+            percent=True,
+        ),
+    ] = None
+    proposals: Annotated[
+        dict[str, int] | None,
+        Number("need better proposals", "samples", "examples; samples of {proposals}", of="n", shown="_better"),
+    ] = None
+    bidirectional_gap: Annotated[
+        Estimate | None,
+        Number("bidirectional gap", "samples", "between annealing's two bounds, on simulated examples", unit="nats"),
+    ] = None
+    active_units: Annotated[int, Number("active units", "latent", "{activity}", of="dimensions", shown="_active")]
+    decoder_noise: DecoderNoise | None = None
+    sample_quality: SampleQuality | None = None
+    method: Literal["auto", "importance", "prior", "annealed"]
+    n: int
+    split: str
+    trusted: bool | None = None
+    dimensions: int | None = None
+    kl_per_dimension: dict[str, tuple[float, ...]] | None = None
+    kl_is_analytic: bool | None = None
+    measure: Measured
+    notes: tuple[str, ...]
+    nll_per_example: Tensor | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def headline(self) -> str:
+        """The likelihood in words: with its error where that can be trusted, else as the bound that it is."""
+        if self.nll is None or self.measure == "none":
+            return f"no likelihood of this data; reconstruction {self.reconstruction} nats"
+        value = self.nll.bare if self.doubtful else self.nll
+        return f"{_SCORE[self.measure]} {'≤ ' if self.bounded else ''}{value} nats"
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the estimate of the likelihood cannot be trusted."""
+        return self.trusted is False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the likelihood is known as a bound only."""
+        return self.doubtful or self.measure == "bound"
+
+    @property
+    def meaning(self) -> str:
+        """What the likelihood is."""
+        return self.notes[0] if self.notes else ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the words of the numbers are filled with."""
+        return {
+            "n": self.n,
+            "dimensions": self.dimensions,
+            "bounded": self.bounded,
+            "doubtful": self.doubtful,
+            "units": "the data's units, squared",
+            "entries": "all",
+            "likelihood": self.meaning,
+            "score": _SCORE[self.measure],
+            "nats": _NATS.get(self.measure, "nats per example"),
+            "how": {True: "closed form", False: "Monte Carlo", None: ""}[self.kl_is_analytic],
+            "drawn": "importance samples" if self.method in ("auto", "importance") else f"{self.method} samples",
+            "more": "; more where these do not suffice" if self._better else "",
+            "proposals": "; ".join(
+                f"{_PROPOSALS.get(name, name)}: {n:,}" for name, n in (self.proposals or {}).items()
+            ),
+            "activity": f"its mean varies by more than {ACTIVE}" if self.codebook_usage is None else _TELLING,
+        }
+
+    @property
+    def _drawn(self) -> int | None:
+        return None if self.nll is None else self.k
+
+    @property
+    def _better(self) -> int | None:
+        """How many examples needed better proposals."""
+        return sum(n for name, n in self.proposals.items() if name != "posterior") if self.proposals else None
+
+    @property
+    def _active(self) -> int | None:
+        return None if self.dimensions == 0 else self.active_units
+
+
+_SCORE = {"mass": "NLL", "bound": "NLL", "density": "negative log-density", "none": "negative score"}
+_NATS = {"none": "nats, no likelihood", "density": "nats of density"}
+_TELLING = f"positions that tell more than {NOTHING} nats"
+_PROPOSALS = {
+    "posterior": "the encoder's posterior",
+    "optimised": "a posterior optimised for the example",
+    "more_samples": "the same, and more of them",
+    "annealed": "annealing",
+    "unreached": "the encoder's posterior, for want of time",
+}
+
+
+@upgrade("evaluation", version=1)
+def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 2 there was one latent, and its KL a list."""
+    return fields | by_latent(fields)
+
+
+def by_latent(fields: dict[str, Any]) -> dict[str, Any]:
+    """The KL of each dimension by the name that a lone latent has, where a file of before has it as a list."""
+    wise = fields.get("kl_per_dimension")
+    return {"kl_per_dimension": {"z": wise}} if isinstance(wise, list) else {}

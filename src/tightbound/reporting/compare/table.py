@@ -1,0 +1,68 @@
+"""A comparison in words: what is known of the runs, their numbers, and the differences, as rows of text."""
+
+from __future__ import annotations
+
+from ...evaluation import Estimate
+from ...evaluation.numbers import rows
+from ...spec import typed
+from .comparison import Comparison, Difference
+
+__all__ = ["about", "differences", "numbers"]
+
+Line = tuple[str, list[str]]
+"""What a line is called, and a cell for each run."""
+
+MISSING = "–"
+COMPARED = {"NLL [nats]": ("nll", 2), "ELBO [nats]": ("elbo", 2), "squared error": ("squared_error", 3)}
+"""What is subtracted example by example, under which title, and its digits."""
+_BOUND = "the NLL of one is a bound, so their difference has no error"
+
+
+def about(found: Comparison) -> list[Line]:
+    """What each run is, and the options that are not alike in all."""
+    lines = [
+        ("recipe", [run.recipe for run in found.runs]),
+        ("data", [run.data for run in found.runs]),
+        ("training steps", [f"{run.steps:,}" for run in found.runs]),
+        ("parameters", [f"{run.parameters:,}" for run in found.runs]),
+    ]
+    options = dict.fromkeys(name for run in found.runs for name in run.options)
+    return lines + [
+        (f"--{name.replace('_', '-')}", [typed(run.options.get(name, MISSING)) for run in found.runs])
+        for name in options
+    ]
+
+
+def numbers(found: Comparison) -> list[Line]:
+    """What was measured; a number that is of another kind in one run has a line of its own."""
+    each: list[dict[str, str]] = []
+    for run in found.runs:
+        told = rows(run.found, units=f"{run.test.spec.units}, squared")
+        each.append({_title(row.words, row.unit): row.text for row in told if row.number.section != "samples"})
+    names = dict.fromkeys(name for numbers in each for name in numbers)
+    return [(name, [numbers.get(name, MISSING) for numbers in each]) for name in names]
+
+
+def _title(words: str, unit: str) -> str:
+    return f"{words} [{unit.replace(' per example', '')}]" if unit.startswith("nats") else words
+
+
+def differences(found: Comparison) -> list[list[str]]:
+    """A head, and of the first run from each other a line of paired differences and what to know of them."""
+    lines = [_line(found, place) for place in range(1, len(found.runs))]
+    return [["", *COMPARED, "what to know"], *lines]
+
+
+def _line(found: Comparison, place: int) -> list[str]:
+    first, other, difference = found.runs[0], found.runs[place], found.differences[place - 1]
+    bound = first.found.doubtful or other.found.doubtful
+    cells = [_cell(difference, name, digits, bound) for name, digits in COMPARED.values()]
+    reasons = (difference.reason, _BOUND if bound and difference.nll is not None else "")
+    return [f"{first.label} − {other.label}", *cells, "; ".join(filter(None, reasons))]
+
+
+def _cell(difference: Difference, name: str, digits: int, bound: bool) -> str:
+    value: Estimate | None = getattr(difference, name)
+    if value is None:
+        return MISSING
+    return (value.bare if bound and name == "nll" else value).text(digits)
