@@ -205,7 +205,7 @@ def evaluate(
 
     annealing = Annealing(steps=temperatures)
     folder, model, loaded = opened(run, data, device)
-    for line in slow_arithmetic(precision, next(model.parameters()).device.type):
+    for line in slow_arithmetic(precision, model.device.type):
         print(line, file=sys.stderr)
     part = limited(part_of(loaded, split), limit)
     quality = (
@@ -251,7 +251,9 @@ def diagnose(
     folder, model, loaded = opened(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training
-    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
+    found = run_diagnosis(
+        require_latent(model), part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training
+    )
     print_json(as_json(found)) if json else print_diagnosis(found)
     if data is None and part.name == "test":
         _keep(partial(write_diagnosis, folder, found, model.loaded_weights))
@@ -445,7 +447,7 @@ def _run_info(run: Path) -> dict[str, Any]:
         "run": str(run),
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": model and sum(p.numel() for p in model.parameters()),
-        "decoder_sigma": model and learned_sigma(model.likelihood, model.data_spec),
+        "decoder_sigma": model and learned_sigma(model.parts.get("decoder"), model.data_spec),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": evaluation and as_json(evaluation),

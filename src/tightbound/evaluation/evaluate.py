@@ -19,12 +19,13 @@ from ..data import Split
 from ..distributions import is_certain
 from ..errors import UsageError
 from ..likelihoods import Measure
-from ..models import LatentVariableModel, Terms
+from ..models import LatentVariableModel, Model, Terms
 from ..posteriors import Codes
 from ..priors import UniformCodePrior
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
 from .collapse.relaxation import gap_of, relaxed_and_hard
+from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
 from .latents.positions import active_units
@@ -47,7 +48,7 @@ BOUND = 100
 
 
 def evaluate(
-    model: LatentVariableModel,
+    model: Model,
     split: Split,
     k: int | None = None,
     *,
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def evaluate_examples(
-    model: LatentVariableModel,
+    model: Model,
     split: Split,
     k: int | None = None,
     *,
@@ -125,6 +126,9 @@ def evaluate_examples(
 
     With them come ``codes``, the posterior's means, ``(n, dimensions)``.
     """
+    if not isinstance(model, LatentVariableModel):
+        require_direct(method)
+        return evaluate_directly(model, split, precision=precision, seed=seed)
     pinned: Method = "importance" if method == "auto" else method
     samples = (CHAINS if pinned == "annealed" else 1000) if k is None else k
     sampler(pinned, samples, annealing)  # refuses an unknown name before anything is computed
@@ -220,7 +224,7 @@ def _fields(task: _Task, measured: _Measured) -> dict[str, Any]:
     values, measure, estimate, terms = measured.values, task.measure, measured.estimate, task.terms
     kls, reconstruction = _kls(values), values["reconstruction"]
     kl = torch.cat(list(kls.values()), dim=1).sum(1) if kls else None
-    active, dimensions = active_units(task.model.posterior, values["posterior_mean"])
+    active, dimensions = active_units(task.model.space, values["posterior_mean"])
     return {
         "elbo": None if kl is None else Estimate.of(reconstruction - kl, offset=-measure.offset),
         "reconstruction": Estimate.of(reconstruction, offset=-measure.offset),
@@ -281,7 +285,7 @@ class _Extra:
 
 def _codes(task: _Task) -> _Extra | None:
     """How many of the codes are used, of latents that are codes."""
-    if task.model.codes is None:
+    if (space := task.model.codes) is None:
         return None
     counter = CodeCounter(task.model)
 
@@ -291,7 +295,7 @@ def _codes(task: _Task) -> _Extra | None:
         notes = (*fields["notes"], *usage.notes)
         if isinstance(task.model.prior, UniformCodePrior) or not task.sure or fields["kl"] is None:
             return used | {"notes": notes}
-        return used | _with_uniform_codes(task, task.model.codes, values, fields | {"notes": notes})
+        return used | _with_uniform_codes(task, space, values, fields | {"notes": notes})
 
     return _Extra(Finding(1, counter.count), tell)
 
@@ -348,7 +352,7 @@ def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, 
         yield f"no nll: {reason[0]}. {reason[1]}"
 
 
-def untrained(model: LatentVariableModel) -> bool:
+def untrained(model: Model) -> bool:
     """Whether the posterior is one that training leaves as it is."""
     return model.recipe is not None and model.recipe.training_objective.untrained != ""
 

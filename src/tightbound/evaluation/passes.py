@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..checkpoint import check_finite
 from ..data import Split
 from ..errors import ObjectiveError, UsageError
-from ..models.latent import LatentVariableModel, Terms, evaluating
+from ..models import LatentVariableModel, Model, Terms
+from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import Stream, fixed_noise
 from .log_likelihood.compiled import with_compiled_density
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bf16"]
-Found = Callable[[LatentVariableModel, Tensor, Tensor | None], dict[str, Tensor]]
+Found = Callable[[Any, Tensor, Tensor | None], dict[str, Tensor]]
 PART = 500
 """Examples whose data is drawn from the same noise."""
 ROWS = 100_000
@@ -66,7 +67,7 @@ _MANY = "Try -k 1000."
 
 
 def over(
-    model: LatentVariableModel,
+    model: Model,
     split: Split,
     k: int,
     found: Found,
@@ -94,9 +95,7 @@ def over(
     return together(model, split, [Finding(k, found, precision, compile)], seed=seed)[0]
 
 
-def together(
-    model: LatentVariableModel, split: Split, findings: Sequence[Finding], *, seed: int = 0
-) -> list[dict[str, Tensor]]:
+def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: int = 0) -> list[dict[str, Tensor]]:
     """Several findings in one pass over a split, each as :func:`over` alone would give it, to the bit.
 
     Args:
@@ -121,9 +120,11 @@ def together(
 class _Taker:
     """One finding of a pass: its noise, its model, and what it has found so far."""
 
-    def __init__(self, model: LatentVariableModel, finding: Finding, seed: int) -> None:
+    def __init__(self, model: Model, finding: Finding, seed: int) -> None:
         self.finding, self.stream, self.chunks = finding, Stream(seed), list[dict[str, Tensor]]()
-        self.model = with_compiled_density(model) if finding.compile else model
+        self.model = (
+            with_compiled_density(model) if finding.compile and isinstance(model, LatentVariableModel) else model
+        )
 
     def take(self, x: Tensor, c: Tensor | None, advance: Callable[[int], None]) -> None:
         rows = max(1, ROWS // self.finding.k)
@@ -141,17 +142,15 @@ class _Taker:
         return values
 
 
-def _parts(model: LatentVariableModel, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Examples and their conditions, a part at a time, drawn alike whatever k and the model."""
-    parameter = next(model.parameters())
     for part, indices in enumerate(torch.arange(len(split)).split(PART)):
         with fixed_noise(seed, part):
-            batch = split.batch(indices, parameter.device)
-            c = model.conditions(batch)
-        yield batch.x.to(parameter.dtype), c
+            x, c = model.see(split.batch(indices, model.device))
+        yield x, c
 
 
-def examples(model: LatentVariableModel, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
     """Some examples of a split as :func:`over` shows them, by the same draws, and their conditions.
 
     Args:
@@ -160,24 +159,22 @@ def examples(model: LatentVariableModel, split: Split, indices: Tensor, seed: in
         indices: Which, rising, ``(n,)``.
         seed: Seed of all noise.
     """
-    parameter, found = next(model.parameters()), list[tuple[Tensor, Tensor | None]]()
+    found = list[tuple[Tensor, Tensor | None]]()
     for part in (indices // PART).unique().tolist():
         whole = torch.arange(part * PART, min(len(split), (part + 1) * PART))
         with fixed_noise(seed, part):
-            batch = split.batch(whole, parameter.device)
-            c = model.conditions(batch)
-        here = (indices[indices // PART == part] - part * PART).to(parameter.device)
-        found.append((batch.x.to(parameter.dtype)[here], None if c is None else c[here]))
+            x, c = model.see(split.batch(whole, model.device))
+        here = (indices[indices // PART == part] - part * PART).to(model.device)
+        found.append((x[here], None if c is None else c[here]))
     x, given = torch.cat([x for x, _ in found]), [c for _, c in found if c is not None]
     return x, torch.cat(given) if given else None
 
 
 def terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
     """The terms of one example, which tell what kinds of distributions the model is made of."""
-    parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(), evaluating(model):
-        batch = split.batch(torch.arange(1), parameter.device)
-        return model.given(batch).terms(batch.x.to(parameter.dtype))
+        x, c = model.see(split.batch(torch.arange(1), model.device))
+        return model(c).terms(x)
 
 
 def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:
@@ -192,7 +189,7 @@ def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[ob
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def check_split(split: Split, model: LatentVariableModel) -> None:
+def check_split(split: Split, model: Model) -> None:
     """Refuses what is no split, an empty one, or one that is standardised by other numbers than the model's data.
 
     Raises:

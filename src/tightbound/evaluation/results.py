@@ -28,8 +28,8 @@ class Evaluation:
     """What :func:`evaluate` found; a value is None where the model does not define it, and ``notes`` says why.
 
     Args:
-        method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, else as for
-            :func:`~tightbound.evaluation.likelihood`.
+        method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, ``"exact"`` or
+            ``"bound"`` of a model without a latent, else as for :func:`~tightbound.evaluation.likelihood`.
         n: Examples.
         split: Which split they are.
         trusted: Whether nothing speaks against ``nll``.
@@ -57,8 +57,8 @@ class Evaluation:
     ] = None
     elbo: Annotated[Estimate | None, Number("ELBO", "bound", "reconstruction minus KL", unit="{nats}")] = None
     reconstruction: Annotated[
-        Estimate, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
-    ]
+        Estimate | None, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
+    ] = None
     kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; what the code carries", unit="nats")] = None
     prediction: Annotated[
         Estimate | None,
@@ -110,7 +110,7 @@ class Evaluation:
     active_units: Annotated[int, Number("active units", "latent", "{activity}", of="dimensions", shown="_active")]
     decoder_noise: DecoderNoise | None = None
     sample_quality: SampleQuality | None = None
-    method: Literal["auto", "importance", "prior", "annealed"]
+    method: Literal["auto", "importance", "prior", "annealed", "exact", "bound"]
     n: int
     split: str
     trusted: bool | None = None
@@ -125,7 +125,8 @@ class Evaluation:
     def headline(self) -> str:
         """The likelihood in words: with its error where that can be trusted, else as the bound that it is."""
         if self.nll is None or self.measure == "none":
-            return f"no likelihood of this data; reconstruction {self.reconstruction} nats"
+            rest = "" if self.reconstruction is None else f"; reconstruction {self.reconstruction} nats"
+            return f"no likelihood of this data{rest}"
         value = self.nll.bare if self.doubtful else self.nll
         return f"{_SCORE[self.measure]} {'≤ ' if self.bounded else ''}{value} nats"
 
@@ -137,7 +138,7 @@ class Evaluation:
     @property
     def bounded(self) -> bool:
         """Whether the likelihood is known as a bound only."""
-        return self.doubtful or self.measure == "bound"
+        return self.doubtful or "bound" in (self.measure, self.method)
 
     @property
     def meaning(self) -> str:
@@ -168,7 +169,7 @@ class Evaluation:
 
     @property
     def _drawn(self) -> int | None:
-        return None if self.nll is None else self.k
+        return None if self.nll is None or self.method in ("exact", "bound") else self.k
 
     @property
     def _better(self) -> int | None:

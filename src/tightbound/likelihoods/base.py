@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..distributions import Unconditional
 from ..options.data_spec import DataSpec
@@ -60,6 +60,21 @@ class Likelihood(nn.Module):
     """Whether its distributions have a mean without draws, of all entries."""
     scale: str = ""
     """Where its scale comes from, such as "per-dimension"; empty where it has none."""
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether its distributions have a standard deviation that is its own to choose."""
+        return bool(self.scale)
+
+    @property
+    def told_scale(self) -> str:
+        """Where its scale comes from, in words."""
+        return self.scale
+
+    @property
+    def own_sigma(self) -> Tensor | None:
+        """The standard deviation that it holds itself, as the model sees data; None where its network gives it."""
+        return None
 
     embedding: nn.Module | None
     """From a condition to the features that its network is shown; None shows it the condition itself."""

@@ -69,6 +69,8 @@ class Prediction(Likelihood):
         tensor(1., grad_fn=<SelectBackward0>)
     """
 
+    mean_in_one_pass = True
+
     def __init__(self, complete: Likelihood, missing: int) -> None:
         super().__init__()
         self.embedding = None

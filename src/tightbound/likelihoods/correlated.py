@@ -87,6 +87,18 @@ class FullGaussianLikelihood(EntryLikelihood):
         factor = _triangular(self.factor)
         return factor @ factor.mT
 
+    @property
+    def has_scale(self) -> bool:
+        return True
+
+    @property
+    def told_scale(self) -> str:
+        return f"{self.noise} covariance"
+
+    @property
+    def own_sigma(self) -> Tensor | None:
+        return None if self.noise == "network" else self.own_covariance.diagonal().sqrt()
+
     def measure(self, data: DataSpec) -> Measure:
         return density_of(data)
 

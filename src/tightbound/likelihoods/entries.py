@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,9 @@ class Bernoulli(EntryLikelihood):
 class _Located(EntryLikelihood):
     """Abstract: a location per entry from the decoder and a scale that is fixed, learned, or the decoder's too."""
 
+    width: ClassVar[float] = 1.0
+    """Standard deviation of the distribution of scale 1."""
+
     def __init__(
         self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], scale: Scale, initial: float
     ) -> None:
@@ -144,6 +147,10 @@ class _Located(EntryLikelihood):
             self.register_buffer("log_scale", log_scale)
         else:
             self.log_scale = nn.Parameter(log_scale)
+
+    @property
+    def own_sigma(self) -> Tensor | None:
+        return None if self.scale == "network" else self.width * self.log_scale.exp()
 
     def location_and_log_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
         location, *rest = features.unbind(-len(self.shape) - 1)
@@ -216,6 +223,8 @@ class DiscretizedLogisticLikelihood(_Located):
         >>> likelihood(torch.zeros(5, 2)).sample().shape
         torch.Size([5, 1, 8, 8])
     """
+
+    width = math.pi / math.sqrt(3)
 
     def __init__(
         self,

@@ -89,6 +89,11 @@ class LatentVariableModel(Model):
         return self.condition is not None and not (isinstance(likelihood, Likelihood) and likelihood.unconditional)
 
     @property
+    def numbers_per_entry(self) -> int:
+        """How many numbers its likelihood holds for an entry of an example."""
+        return self.likelihood.parameters_per_entry if isinstance(self.likelihood, Likelihood) else 1
+
+    @property
     def reconstructs(self) -> bool:
         """Whether the mean of p(x | z) is to be had in one pass."""
         return isinstance(self.likelihood, Likelihood) and self.likelihood.mean_in_one_pass

@@ -77,6 +77,11 @@ class Model(nn.Module):
         return {}
 
     @property
+    def reconstructs(self) -> bool:
+        """Whether the mean of what it says of an example is to be had in one pass."""
+        return False
+
+    @property
     def can_sample(self) -> bool:
         """Whether it can be sampled: an autoencoder has no prior to do so."""
         return True

@@ -40,6 +40,11 @@ class PixelModel(Model):
         """The decoder, which is all of it."""
         return {"decoder": self.likelihood}
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether its distribution has a mean without draws."""
+        return self.likelihood.mean_in_one_pass
+
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
         return self.likelihood.measure(data)

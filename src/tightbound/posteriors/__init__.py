@@ -1,7 +1,7 @@
 r"""Posteriors :math:`q(z \mid x, c)`."""
 
 from .base import CodePosterior, Codes, Layers, Posterior, Reals, Space
-from .categorical import BernoulliPosterior, CategoricalPosterior
+from .categorical import BernoulliPosterior, CategoricalPosterior, RelaxedPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
 from .encoded import Draws, Encoded, EncodedCodes, Moments
@@ -29,5 +29,6 @@ __all__ = [
     "PyramidPosterior",
     "QuantizedPosterior",
     "Reals",
+    "RelaxedPosterior",
     "Space",
 ]

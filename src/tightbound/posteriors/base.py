@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
-from ..errors import ObjectiveError, UsageError
+from ..errors import UsageError
 from .encoded import Draws, Encoded, EncodedCodes, Moments
 
 __all__ = ["CodePosterior", "Codes", "Layers", "Posterior", "Reals", "Space"]
@@ -46,19 +46,6 @@ class CodePosterior(Posterior, CodeSpace):
     def space(self) -> Codes:
         """What can be read from its latents."""
         return Codes(self)
-
-    def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
-        """The relaxed distribution, in any mode: what the exact one is compared with.
-
-        Raises:
-            ObjectiveError: If there is none.
-        """
-        raise ObjectiveError(
-            "Only a relaxed posterior has a relaxation gap.",
-            got=type(self).__name__,
-            expected="CategoricalPosterior or BernoulliPosterior",
-            remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
-        )
 
     def without_details(self, z: Tensor, kept: int) -> Tensor:
         """Latents with each vector of all but the first levels replaced by the mean of its level.

@@ -22,7 +22,7 @@ from ..quantizers.quantized import check_codes
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
 
-__all__ = ["BernoulliPosterior", "CategoricalPosterior"]
+__all__ = ["BernoulliPosterior", "CategoricalPosterior", "RelaxedPosterior"]
 
 AT_ONCE = 2**24
 """Logits that are held at once where they start from data."""
@@ -30,7 +30,7 @@ VECTORS = 20_000
 """Positions, of all examples together, that tell how far the logits of a class are spread."""
 
 
-class _Relaxable(Conditional, CodePosterior):
+class RelaxedPosterior(Conditional, CodePosterior):
     """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training.
 
     Its latents are codes: ``grids`` has the shape of their one grid, ``levels`` their number at a position.
@@ -113,7 +113,7 @@ class _Relaxable(Conditional, CodePosterior):
         raise NotImplementedError
 
 
-class CategoricalPosterior(_Relaxable, StartsFromData):
+class CategoricalPosterior(RelaxedPosterior, StartsFromData):
     r"""Independent classes at several positions, :math:`q(z \mid x) = \prod_i \operatorname{Cat}(z_i; \eta_i(x))`.
 
     In training mode a :class:`~tightbound.distributions.relaxed.RelaxedCategorical` with gradients through its samples;
@@ -215,7 +215,7 @@ class CategoricalPosterior(_Relaxable, StartsFromData):
         return one_hot(numbers, self.temperature.expand(*numbers.shape, self.classes))
 
 
-class BernoulliPosterior(_Relaxable):
+class BernoulliPosterior(RelaxedPosterior):
     r"""Independent bits, :math:`q(z \mid x) = \prod_i \operatorname{Bernoulli}(z_i; \sigma(\eta_i(x)))`.
 
     Relaxed in training mode and exact in evaluation mode, as :class:`CategoricalPosterior`.

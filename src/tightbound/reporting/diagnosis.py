@@ -93,7 +93,7 @@ def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
     kl = np.asarray([nats for each in (found.kl_per_dimension or {}).values() for nats in each])
     if m.model.codes is not None:
         return ""
-    if m.model.prior is None or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
+    if not m.model.can_sample or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""
     parameter = next(m.model.parameters())
     with fixed_noise(m.seed), torch.no_grad():

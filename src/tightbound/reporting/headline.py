@@ -88,7 +88,7 @@ def _error(m: Material, rows: list[Baseline]) -> str:
 
 def latents(m: Material) -> str:
     """How much of the latent is in use, text."""
-    active, there = active_units(m.model.posterior, m.codes)
+    active, there = active_units(m.model.space, m.codes)
     return f"{active} of {there} {_parts(m)} are active" if there else "it has no latent"
 
 
@@ -201,7 +201,7 @@ def _is_elbo(e: Evaluation) -> bool:
 
 
 def _unused(m: Material) -> _Card | None:
-    active, there = active_units(m.model.posterior, m.codes)
+    active, there = active_units(m.model.space, m.codes)
     if not there:
         return None
     return _Card(f"Unused {_parts(m)}", f"{there - active} of {there}", "", None, _IDLE)

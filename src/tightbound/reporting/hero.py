@@ -34,13 +34,13 @@ def _rows(m: Material) -> dict[str, Tensor]:
     rows = {"data": x}
     if m.codes.shape[1]:
         rows["reconstructions: mean of p(x|z)"] = pictures.reconstructions(m.model(c), x)["mean of p(x|z)"]
-    if m.model.prior is not None:
+    if m.model.can_sample:
         rows |= _sampled(m)
     return rows
 
 
 def _sampled(m: Material) -> dict[str, Tensor]:
-    found = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, COLUMNS)), COLUMNS)
+    found = pictures.samples(m.model, COLUMNS, pictures.conditions_to_show(m.model, m.test, COLUMNS))
     title, x = next(iter(found.items()))
     return {f"samples: {title}" if m.codes.shape[1] else "samples": x}
 

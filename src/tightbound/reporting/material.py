@@ -102,10 +102,8 @@ class Material:
 
     def examples(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Examples of ``test`` in the model's arithmetic, and their conditions, by the same draws every time."""
-        parameter = next(self.model.parameters())
         with fixed_noise(self.seed):
-            batch = self.test.batch(indices, parameter.device)
-            return batch.x.to(parameter.dtype), self.model.conditions(batch)
+            return self.model.see(self.test.batch(indices, self.model.device))
 
     def spread(self, count: int) -> Tensor:
         """Indices of so many examples, taken evenly, whatever their classes."""
@@ -118,7 +116,7 @@ class Material:
     @cached_property
     def bounded(self) -> bool:
         """Whether there is an ELBO, and latents that it can be taken apart for."""
-        return self.codes.shape[1] > 0 and terms_of_the_first(self.model, self.test).bounded
+        return self.model.space is not None and terms_of_the_first(self.model, self.test).bounded
 
     @cached_property
     def diagnosis(self) -> Diagnosis | None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 
 from ..data import Split
+from ..distributions import is_certain, lower_bound
 from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
 from ..evaluation.passes import terms_of_the_first
+from ..models import Marginal
 from ..models.latent import LatentVariableModel, Terms, evaluating
 from ..options.training import TrainingOptions
 from ..runtime.randomness import fixed_noise
@@ -93,7 +95,7 @@ def rounded(count: float) -> int:
 def measure_pace(model: LatentVariableModel, split: Split, rows: int = 160) -> Pace:
     """The pace of a model, from small calls and calls of so many rows: the fastest, as others may use the machine."""
     few = split.evenly_spaced(8)
-    k = max(2, rows // len(few))
+    k = 1 if model.space is None else max(2, rows // len(few))
     with torch.no_grad(), fixed_noise(), evaluating(model):
         _seconds(model, few, 1)  # the first call of all is slow
         small, large = (
@@ -104,11 +106,10 @@ def measure_pace(model: LatentVariableModel, split: Split, rows: int = 160) -> P
 
 
 def _seconds(model: LatentVariableModel, split: Split, k: int) -> float:
-    parameter = next(model.parameters())
     start = time.monotonic()
-    batch = split.batch(torch.arange(len(split)), parameter.device)
-    terms = model.given(batch).terms(batch.x.to(parameter.dtype), k)
-    terms.log_likelihood.sum().item()
+    x, c = model.see(split.batch(torch.arange(len(split)), model.device))
+    px = model(c)
+    (px.terms(x, k).log_likelihood if isinstance(px, Marginal) else lower_bound(px, x)).sum().item()
     return time.monotonic() - start
 
 
@@ -122,7 +123,10 @@ def plan_evaluation(model: LatentVariableModel, split: Split, k: int | None, sec
         seconds: The time that there is.
         pace: The model's.
     """
-    rows, terms = int(seconds / pace.row), terms_of_the_first(model, split)
+    rows = int(seconds / pace.row)
+    if model.space is None:
+        return _in_time(split, rows, 1, None, pace)
+    terms = terms_of_the_first(model, split)
     if not terms.bounded or _certain(terms):
         return _in_time(split, rows, 1, k, pace)
     if k is not None or not terms.exact:
@@ -144,7 +148,7 @@ def _within(count: float, there: int) -> int:
 
 
 def _certain(terms: Terms) -> bool:
-    return all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
+    return all(is_certain(latent.posterior) for latent in terms.latents)
 
 
 def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pace: Pace) -> Plan | None:

@@ -79,7 +79,7 @@ def write_report(
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     """Pictures first, open; numbers behind them, folded, with a line of what is in them; some may be empty."""
     told = surprise.told(m.of_the_measured())
-    latent = m.codes.shape[1] > 0
+    latent = m.model.space is not None
     if latent:
         yield Section("Reconstructions", visuals.reconstructions(m))
     yield Section("Samples", visuals.samples(m))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..autoregressive.pixels import PixelLikelihood
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
 from ..views.latents import reconstruction_error
@@ -65,7 +64,7 @@ def told(m: Material) -> Told | None:
     if e is None:
         return None
     if e.nll is None or e.measure == "none":
-        if isinstance(m.model.likelihood, PixelLikelihood):
+        if m.model.space is None:
             return None
         errors = reconstruction_error(m.model, m.test, seed=m.seed).double().cpu()
         return Told(errors, "squared error of the reconstruction", "", f"mean {errors.mean().item():.2f}")
@@ -128,7 +127,7 @@ def _told_beside(m: Material) -> str:
 
 def _rebuilt(m: Material) -> bool:
     """Whether there is a reconstruction of an example."""
-    return not isinstance(m.model.likelihood, PixelLikelihood) and m.codes.shape[1] > 0
+    return m.model.space is not None
 
 
 def _cards(m: Material, found: Told, indices: Tensor) -> str:

@@ -48,7 +48,7 @@ _BARE = ("data", "noise", "quality")
 
 def _as_shown(m: Material, e: Evaluation) -> Evaluation:
     """With the active units of the examples that the page shows."""
-    active, dimensions = active_units(m.model.posterior, m.codes)
+    active, dimensions = active_units(m.model.space, m.codes)
     return dataclasses.replace(e, active_units=active, dimensions=dimensions)
 
 

@@ -19,7 +19,7 @@ from ..evaluation.latents.positions import ACTIVE, NOTHING, information_of
 from ..runs import number
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
-from ..views.latents import BETWEEN_CODES, interpolation, natural_path, traversal
+from ..views.latents import interpolation, natural_path, traversal
 from . import figures, page
 from .material import Material
 from .sheet import sheet
@@ -65,14 +65,14 @@ def photographic(spec: DataSpec) -> bool:
 
 def samples(m: Material, count: int = 36) -> str:
     """Means and draws at the same latents from the prior, as HTML."""
-    if m.model.prior is None:
+    if not m.model.can_sample:
         return ""
     if not m.spec.image:
         return ""
     if isinstance(m.model.condition, PartCondition):
         return _completions(m)
     with fixed_noise(m.seed):
-        sides = pictures.samples(m.model(pictures.conditions_to_show(m.model, m.test, count)), count)
+        sides = pictures.samples(m.model, count, pictures.conditions_to_show(m.model, m.test, count))
     if photographic(m.spec) and len(sides) > 1:
         return _photographs(m, sides)
     if not m.codes.shape[1]:
@@ -112,7 +112,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
     turning = natural_path(m.model, c) == "spherical"
     mixed = "" if not m.model.decodes_conditions else ", given the condition of the nearer end"
-    mixed += f"; {BETWEEN_CODES}" if m.model.codes is not None else ""
+    mixed += f"; {m.model.space.between}" if m.model.codes is not None else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
@@ -133,9 +133,9 @@ def traversals(m: Material, rows: int = 8) -> str:
     size, what, unit = _activity(m)
     dims = size.argsort(descending=True)[:rows].tolist()
     levels = torch.linspace(0.02, 0.98, 9)
-    values = None if m.model.prior is not None else m.codes[:, dims].double().quantile(levels.double(), dim=0).T
+    values = None if m.model.can_sample else m.codes[:, dims].double().quantile(levels.double(), dim=0).T
     walk = traversal(m.model, x[0], dims, values, None if c is None else c[0])
-    source = "the prior" if m.model.prior is not None else "the codes of the data"
+    source = "the prior" if m.model.can_sample else "the codes of the data"
     text = (
         f"The code of one example with one dimension at a time moved from the 2 % to the 98 % quantile of {source}; "
         f"the dimensions with the largest {what} first."
@@ -152,7 +152,7 @@ def traversals(m: Material, rows: int = 8) -> str:
 
 def activity(m: Material) -> str:
     """How much each latent dimension, or each position of codes, is used, as HTML."""
-    if (told := information_of(m.model.posterior, m.codes)) is not None:
+    if (told := information_of(m.model.space, m.codes)) is not None:
         return _positions(told.tolist())
     size, what, unit = _activity(m)
     active = (_variance(m) > ACTIVE).tolist()

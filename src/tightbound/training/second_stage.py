@@ -80,7 +80,7 @@ def fit_prior(
         )
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    model = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
+    model: Any = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
     start_second_stage(model, first, run, found.train)
     ways = {"resume": resume, "resume_from": resume_from}
     return train_on(

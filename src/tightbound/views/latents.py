@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Independent, Normal
 
 from ..data import Batch, Split
 from ..data.transform import widths
-from ..distributions import has_density
-from ..distributions.codes import CodePoint
 from ..errors import ShapeError, UsageError
-from ..models.latent import LatentVariableModel, evaluating
+from ..models import LatentVariableModel, Model
+from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
 
 __all__ = [
-    "BETWEEN_CODES",
     "Walk",
     "check_dimensions",
     "encode",
@@ -42,8 +40,6 @@ Path = Literal["auto", "linear", "spherical"]
 
 CHUNK = 500
 """Examples that are encoded at once."""
-BETWEEN_CODES = "between its ends z mixes two codes and is none"
-"""What a reader must know of a walk between codes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Walk:
     draw: Tensor
 
 
-def posterior_means(model: LatentVariableModel, split: Split, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+def posterior_means(model: Model, split: Split, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
     r"""The mean of :math:`q(z \mid x)` of every example, flattened.
 
     Args:
@@ -82,6 +78,8 @@ def posterior_means(model: LatentVariableModel, split: Split, *, seed: int = 0) 
         >>> posterior_means(model, data.test)[0].shape
         torch.Size([360, 2])
     """
+    if not isinstance(model, LatentVariableModel):
+        return torch.zeros(len(split), 0), None if split.labels is None else split.labels.cpu()
     arrays = encode(model, split, seed=seed)
     return arrays["mean"].flatten(1), arrays.get("labels")
 
@@ -112,32 +110,16 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     """
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Encode another, or all: --split all.")
-    parameter, parts = next(model.parameters()), []
+    parts = list[dict[str, Tensor]]()
     with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
-        for batch in split.batches(CHUNK, parameter.device):
-            q = model.given(batch).posterior(batch.x.to(parameter.dtype))
-            part = _described(q) | _codes(q, model.posterior)
+        for batch in split.batches(CHUNK, model.device):
+            x, c = model.see(batch)
+            part = model.space.described(model(c).posterior(x))
             if batch.labels is not None:
                 part["labels"] = batch.labels
             parts.append({name: value.cpu() for name, value in part.items()})
             advance(len(batch.x))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _described(q: Distribution) -> dict[str, Tensor]:
-    values = {"mean": q.mean, "sample": q.sample()}
-    if has_density(q):
-        values["standard_deviation"] = q.stddev
-    return values
-
-
-def _codes(q: Distribution, space: Any) -> dict[str, Tensor]:
-    """The codes of each level, where the latents are codes."""
-    if not hasattr(space, "codes_of"):
-        return {}
-    codes = q.codes if isinstance(q, CodePoint) else space.codes_of(q.mode)
-    names = ["codes"] if len(codes) == 1 else [f"codes_{level}" for level in range(len(codes))]
-    return {name: level.int() for name, level in zip(names, codes, strict=True)}
 
 
 @torch.no_grad()
@@ -152,10 +134,9 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
     Returns:
         ``(n,)``, in squared units of the data.
     """
-    parameter = next(model.parameters())
-    units = widths(split.spec).to(parameter.device, parameter.dtype)
+    units = widths(split.spec).to(model.device, model.dtype)
     with evaluating(model), fixed_noise(seed):
-        errors = (residual(model, batch) * units for batch in split.batches(CHUNK, parameter.device))
+        errors = (residual(model, batch) * units for batch in split.batches(CHUNK, model.device))
         return torch.cat([each.double().square().flatten(1).sum(1).cpu() for each in errors])
 
 
@@ -166,7 +147,8 @@ def residual(model: LatentVariableModel, batch: Batch) -> Tensor:
         model: The model, in evaluation mode.
         batch: Examples, on its device.
     """
-    x, px = batch.x.to(next(model.parameters()).dtype), model.given(batch)
+    x, c = model.see(batch)
+    px = model(c)
     return x - px.likelihood(px.representative(x)).mean
 
 
@@ -292,7 +274,7 @@ def check_dimensions(model: LatentVariableModel) -> None:
     Raises:
         UsageError: If they are.
     """
-    if hasattr(model.posterior, "codes_of"):
+    if model.codes is not None:
         raise UsageError(
             "The latents are codes, which have no dimensions to move one by one.",
             got=type(model.recipe).__name__ if model.recipe else type(model.posterior).__name__,
@@ -331,7 +313,7 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = Non
         >>> quantiles(model, torch.tensor([0.5])).abs()
         tensor([[0., 0.]])
     """
-    if model.prior is None:
+    if not model.can_sample:
         raise UsageError(
             "The model has no prior to take quantiles of.",
             remedy="Give the values: quantiles of the codes of some data, for example.",

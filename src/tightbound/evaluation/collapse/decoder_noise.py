@@ -19,11 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ...autoregressive.pixels import PixelLikelihood
 from ...data import DataSpec, Split
 from ...data.transform import widths
-from ...likelihoods import DiscretizedLogisticLikelihood, Gaussian
-from ...likelihoods.correlated import FullGaussianLikelihood
+from ...likelihoods import Likelihood
 from ...models.latent import LatentVariableModel, evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
@@ -112,14 +110,13 @@ def reconstruction_errors(
         error compares with: None of a model that has no mean but draws. And what of the data is noise to the decoder,
         where it has a scale.
     """
-    if isinstance(model.likelihood, PixelLikelihood):
-        return None, None
-    scaled = isinstance(model.likelihood, Gaussian | DiscretizedLogisticLikelihood | FullGaussianLikelihood)
-    parameter, errors, parts = next(model.parameters()), list[Tensor](), list[Tensor]()
-    units = widths(split.spec).to(parameter.device, parameter.dtype)
+    scaled = isinstance(model.likelihood, Likelihood) and model.likelihood.has_scale
+    errors, parts = list[Tensor](), list[Tensor]()
+    units = widths(split.spec).to(model.device, model.dtype)
     with evaluating(model), fixed_noise(seed):
-        for batch in split.batches(PART, parameter.device):
-            x, px = batch.x.to(parameter.dtype), model.given(batch)
+        for batch in split.batches(PART, model.device):
+            x, c = model.see(batch)
+            px = model(c)
             p = px.likelihood(px.representative(x))
             errors.append(((x - p.mean) * units).double().square().flatten(1).sum(1).cpu())
             if scaled:
@@ -137,10 +134,11 @@ def _noise(model: LatentVariableModel, split: Split, parts: list[Tensor]) -> Dec
     spread = (second - first.square()).clamp(min=0)
     squared = widths(split.spec).flatten().square()
     roots = [(squared * value).mean().sqrt().item() for value in (variance, error, spread)]
-    return DecoderNoise(*roots, fixed=getattr(model.likelihood, "scale", "") == "fixed")
+    fixed = isinstance(model.likelihood, Likelihood) and model.likelihood.scale == "fixed"
+    return DecoderNoise(*roots, fixed=fixed)
 
 
-def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[str, Any] | None:
+def learned_sigma(likelihood: nn.Module | None, spec: DataSpec | None = None) -> dict[str, Any] | None:
     """The standard deviation that a likelihood itself holds, in units of the data, and whose it is; None without one.
 
     Args:
@@ -151,15 +149,11 @@ def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[s
         >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
         {'scale': 'fixed', 'sigma': 0.5}
     """
-    if isinstance(likelihood, FullGaussianLikelihood):
-        scale, sigma = f"{likelihood.noise} covariance", likelihood.own_covariance.diagonal().sqrt()
-    elif isinstance(likelihood, Gaussian | DiscretizedLogisticLikelihood):
-        width = 1.0 if isinstance(likelihood, Gaussian) else math.pi / math.sqrt(3)  # of a logistic of scale 1
-        scale, sigma = likelihood.scale, width * likelihood.log_scale.exp()
-    else:
+    if not isinstance(likelihood, Likelihood) or not likelihood.has_scale:
         return None
-    own = sigma if spec is None or not spec.scale else widths(spec) * sigma
-    return {"scale": scale} | ({} if scale.startswith("network") else _told(own))
+    if (sigma := likelihood.own_sigma) is None:
+        return {"scale": likelihood.told_scale}
+    return {"scale": likelihood.told_scale} | _told(sigma if spec is None or not spec.scale else widths(spec) * sigma)
 
 
 def _told(sigma: Tensor) -> dict[str, float]:

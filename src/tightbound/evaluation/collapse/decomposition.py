@@ -109,7 +109,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         batch = some.batch(torch.arange(len(some)), parameter.device)
         x = batch.x.to(parameter.dtype)
         terms = model.given(batch).terms(x)
-        latent, n = terms.latents[0], len(x)
+        latent, n = terms.latent, len(x)
         if (outside := outside_support(latent)) is not None:
             check_support({"outside": outside[0].double()})
         log_q, z = latent.log_posterior[0].double(), latent.z[0]

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 
 from ...data import Split
+from ...distributions import is_certain
 from ...errors import ObjectiveError, UsageError
+from ...models import Model
 from ...models.latent import LatentVariableModel, Terms, evaluating
+from ...options.choices import flat
 from ...runtime.randomness import fixed_noise
 from ...spec import register, upgrade
 from ..estimate import Estimate
@@ -208,7 +211,7 @@ def diagnose(
         gap=gap and gap.total,
         approximation_gap=gap and gap.approximation,
         amortisation_gap=gap and gap.amortisation,
-        reconstruction=found.reconstruction,
+        reconstruction=found.reconstruction or parts.reconstruction,
         kl=kl,
         mutual_information=parts.mutual_information,
         mutual_information_at_most=parts.mutual_information_at_most,
@@ -267,7 +270,7 @@ def _symptoms(
         mutual_information_at_most=parts.mutual_information_at_most.value,
         decoder_use=use.value,
         active=active if told is None else sum(i > NOTHING for i in told),
-        dimensions=terms.latents[0].posterior.event_shape.numel() if told is None else len(told),
+        dimensions=terms.latent.posterior.event_shape.numel() if told is None else len(told),
         mismatch=_mismatch(parts),
         unmeasured=_why_unmeasured(terms),
         gap=gap and gap.total.value,
@@ -282,13 +285,18 @@ def _symptoms(
 
 def _is_certain(terms: Terms) -> bool:
     """Whether all samples of the posterior are the same."""
-    return all(getattr(latent.posterior, "certain", False) for latent in terms.latents)
+    return all(is_certain(latent.posterior) for latent in terms.latents)
 
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     """Whether training had a KL of each dimension: a mean over samples is one number for all."""
-    latent, sampled = terms.latents[0], getattr(model.recipe, "divergence", "auto") == "monte-carlo"
+    latent, sampled = terms.latent, _divergence(model) == "monte-carlo"
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
+
+
+def _divergence(model: Model) -> str:
+    """How the objective of its training has the KL."""
+    return "auto" if model.recipe is None else flat(model.recipe.training_objective).get("divergence", "auto")
 
 
 def _told_apart(found: Evaluation, terms: Terms) -> dict[str, tuple[float, ...]] | None:
@@ -320,7 +328,7 @@ def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
 
 
 def _why_unmeasured(terms: Terms) -> str:
-    prior = terms.latents[0].prior
+    prior = terms.latent.prior
     if prior is not None and prior.batch_shape:
         return "each condition has a prior of its own"
     return "the prior has no exact density"
@@ -365,6 +373,6 @@ def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimat
             batch = split.batch(indices, parameter.device)
             x, px = batch.x.to(parameter.dtype), model.given(batch)
             terms = px.terms(x)
-            shuffled = px.likelihood(terms.latents[0].z.roll(1, 1)).log_prob(x)
+            shuffled = px.likelihood(terms.latent.z.roll(1, 1)).log_prob(x)
             losses.append((terms.log_likelihood - shuffled)[0])
     return Estimate.of(torch.cat(losses))

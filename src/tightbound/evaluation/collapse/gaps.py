@@ -143,7 +143,7 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
             _ = latent.log_posterior, latent.kl()  # say why
         raise UsageError(
             "The gap needs log p(x), which needs a prior with an exact density.",
-            got=type(model_terms.latents[0].prior).__name__,
+            got=type(model_terms.latent.prior).__name__,
             remedy="Measure a model with another prior.",
         )
     out = {"log_p": found["log_marginal"].double(), "elbo": found["log_weight"].double(), "kl": _kl(found)}

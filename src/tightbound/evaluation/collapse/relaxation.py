@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from ...data import Split
 from ...errors import ObjectiveError
 from ...models.latent import Latent, LatentVariableModel, Marginal
+from ...posteriors import RelaxedPosterior
 from ..estimate import Estimate
 from ..log_likelihood.importance import chunks
 from ..passes import over
@@ -87,15 +87,7 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
         >>> relaxation_gap(model, data.test, samples=2).gap.value
         0.0
     """
-    q: Any = model.posterior
-    if not hasattr(q, "relaxed"):
-        raise ObjectiveError(
-            "Only a relaxed posterior has a relaxation gap.",
-            got=type(q).__name__,
-            expected="CategoricalPosterior or BernoulliPosterior",
-            remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
-        )
-    if q.at_mode:
+    if _relaxed(model).at_mode:
         raise ObjectiveError(
             "A second stage encodes to the most probable codes, and those have no relaxation.",
             got="a posterior that is a point",
@@ -105,17 +97,28 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
     return gap_of(values, model, split, samples)
 
 
+def _relaxed(model: LatentVariableModel) -> RelaxedPosterior:
+    """The posterior that is relaxed in training."""
+    if not isinstance(model.posterior, RelaxedPosterior):
+        raise ObjectiveError(
+            "Only a relaxed posterior has a relaxation gap.",
+            got=type(model.posterior).__name__,
+            expected="CategoricalPosterior or BernoulliPosterior",
+            remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
+        )
+    return model.posterior
+
+
 def gap_of(
     values: dict[str, Tensor], model: LatentVariableModel, split: Split, samples: int = SAMPLES
 ) -> RelaxationGap:
     """What follows from what :func:`relaxed_and_hard` found of every example of a split."""
-    q: Any = model.posterior
     relaxed, hard = values["relaxed"].double() - values["kl"], values["hard"].double() - values["kl"]
     return RelaxationGap(
         relaxed=Estimate.of(relaxed),
         hard=Estimate.of(hard),
         gap=Estimate.of(relaxed - hard),
-        temperature=q.temperature.item(),
+        temperature=_relaxed(model).temperature.item(),
         samples=samples,
         n=len(split),
         split=split.name,
@@ -138,7 +141,7 @@ def relaxed_and_hard(
 
 def _of_some(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
     """The same as sums over some samples."""
-    q: Any = marginal.model.posterior
+    q = _relaxed(marginal.model)
     relaxed = q.relaxed(x, marginal.c).rsample((samples,))
     hard = q.embed(q.codes_of(relaxed))
     kl = Latent(hard, marginal.posterior(x), marginal.prior()).kl().flatten(1).sum(1)

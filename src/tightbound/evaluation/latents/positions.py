@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.distributions import Distribution
 
 from ...distributions import Bits, OneHot
 from ...distributions.codes import CodeDistribution, CodePoint, UniformCodes, latent_shape
+from ...posteriors import Codes, Space
 
 __all__ = ["ACTIVE", "CARRIED", "NOTHING", "Positions", "active_units", "carrying", "information_of", "positions_of"]
 
@@ -79,11 +79,11 @@ class Positions:
         return ((others + weight * start) / (n - 1 + weight)).log()
 
 
-def active_units(space: Any, means: Tensor) -> tuple[int, int]:
+def active_units(space: Space | None, means: Tensor) -> tuple[int, int]:
     """How many latent dimensions vary with the data, or positions of codes tell something of it, and of how many.
 
     Args:
-        space: The posterior.
+        space: Of the model's latents.
         means: Its means for N examples, flattened, ``(N, d)``.
 
     Example:
@@ -115,25 +115,25 @@ def carrying(nats: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def information_of(space: Any, means: Tensor) -> Tensor | None:
+def information_of(space: Space | None, means: Tensor) -> Tensor | None:
     r"""I(x; z_i) of each position of codes, the coarsest grid first, ``(P,)`` float64; None of other latents.
 
     .. math:: I(x; z_i) = \mathrm{H}\Big(\frac{1}{N} \sum_n q(z_i \mid x_n)\Big)
         - \frac{1}{N} \sum_n \mathrm{H}(q(z_i \mid x_n))
 
     Args:
-        space: The posterior: the means of one over codes are their vectors, or else their probabilities.
+        space: Of the model's latents.
         means: Its means for N examples, flattened, ``(N, d)``.
 
     Example:
         >>> information_of(None, torch.zeros(5, 2)) is None
         True
     """
-    if not (hasattr(space, "codes_of") and hasattr(space, "grids")):
+    if not isinstance(space, Codes):
         return None
-    if hasattr(space, "quantizers"):
-        rows = means.to(next(space.parameters())).unflatten(1, latent_shape(space))
-        codes = [level.flatten(1) for level in space.codes_of(rows)]
+    if space.posterior.means_are_vectors:
+        rows = means.to(next(space.posterior.parameters())).unflatten(1, latent_shape(space.posterior))
+        codes = [level.flatten(1) for level in space.posterior.codes_of(rows)]
         return -torch.cat([_log_shares(level, k).mean(0) for level, k in zip(codes, space.levels, strict=True)]).cpu()
     p = means.double().unflatten(1, (math.prod(space.grids[0]), -1))
     p = torch.cat([p, 1 - p], dim=-1) if p.shape[-1] == 1 else p  # bits

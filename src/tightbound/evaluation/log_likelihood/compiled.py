@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from ...distributions import Value
-from ...likelihoods import EntryLikelihood
+from ...likelihoods import EntryLikelihood, Likelihood
 from ...models.latent import LatentVariableModel, replaced
 
 __all__ = ["with_compiled_density"]
@@ -29,10 +29,11 @@ def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
     return replaced(model, likelihood=_Compiled(model.likelihood))
 
 
-class _Compiled(nn.Module):
+class _Compiled(Likelihood):
     def __init__(self, likelihood: EntryLikelihood) -> None:
         super().__init__()
-        self.likelihood, self.parameters_per_entry = likelihood, likelihood.parameters_per_entry
+        self.likelihood, self.shape = likelihood, likelihood.shape
+        self.parameters_per_entry = likelihood.parameters_per_entry
         self.training = likelihood.training
         self.log_prob = torch.compile(lambda features, x: likelihood.distribution(features).log_prob(x), dynamic=True)
 

@@ -184,7 +184,7 @@ def chunks(
 
 def _rows(model: LatentVariableModel, x: Tensor) -> int:
     """Points times samples that are decoded at once."""
-    return max(1, ENTRIES // (x[0].numel() * getattr(model.likelihood, "parameters_per_entry", 1)))
+    return max(1, ENTRIES // (x[0].numel() * model.numbers_per_entry))
 
 
 def weigh(log_weights: Tensor) -> dict[str, Tensor]:

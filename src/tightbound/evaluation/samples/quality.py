@@ -192,8 +192,7 @@ def sample_quality(
 
 def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
-    learned = isinstance(model, LatentVariableModel) and isinstance(model.prior, AutoregressivePrior)
-    uniform = UniformCodePrior(model.prior.posterior) if learned else None
+    uniform = _uniform(model)
 
     def found(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
         px = model(c)
@@ -207,6 +206,13 @@ def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., 
         return _features(features, images)
 
     return found
+
+
+def _uniform(model: Model) -> UniformCodePrior | None:
+    """The uniform prior over the codes of a model that has learned another."""
+    if not isinstance(model, LatentVariableModel) or not isinstance(model.prior, AutoregressivePrior):
+        return None
+    return UniformCodePrior(model.prior.posterior)
 
 
 def _features(features: Callable[[Tensor], Tensor], images: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -108,17 +108,15 @@ def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
 
 def _random_latents(run: ComparedRun, random: Marginal, n: int) -> Tensor:
     """From the prior; for a model without one from N(0, I), which nothing has made its codes follow."""
-    if run.model.prior is not None:
+    if run.model.can_sample:
         return random.sample_latent(() if random.batch_shape else (n,))
     x, _ = _examples(run, torch.zeros(n, dtype=torch.int64))
     return torch.randn_like(random.posterior(x).mean)
 
 
 def _examples(run: ComparedRun, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-    parameter = next(run.model.parameters())
     with fixed_noise():
-        batch = run.test.batch(indices, parameter.device)
-        return batch.x.to(parameter.dtype), run.model.conditions(batch)
+        return run.model.see(run.test.batch(indices, run.model.device))
 
 
 def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:

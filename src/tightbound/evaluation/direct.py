@@ -1,0 +1,84 @@
+r"""Models without a latent, of which nothing need be estimated: :math:`\log p(x \mid c)` itself, or a bound on it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Split
+from ..data.transform import widths
+from ..distributions import has_density, lower_bound
+from ..errors import UsageError
+from ..models import Model
+from ..runtime.modes import evaluating
+from ..runtime.randomness import fixed_noise
+from .estimate import Estimate
+from .passes import PART, Precision, over
+from .results import Evaluation
+
+__all__ = ["evaluate_directly", "require_direct"]
+
+
+def require_direct(method: str) -> None:
+    """Refuses a way to estimate what is known.
+
+    Raises:
+        UsageError: If it samples latents.
+    """
+    if method not in ("auto", "importance"):
+        raise UsageError(
+            "A model without a latent has nothing to be sampled for its likelihood.",
+            got=f"method {method}",
+            expected="auto",
+            remedy="Leave --method out.",
+        )
+
+
+def evaluate_directly(
+    model: Model, split: Split, *, precision: Precision = "float32", seed: int = 0
+) -> tuple[Evaluation, dict[str, Tensor]]:
+    """What :func:`~tightbound.evaluation.evaluate` finds of a model without a latent, and of every example.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        precision: Arithmetic of the networks.
+        seed: Seed of the data's noise, and of a bound's.
+    """
+    values = over(model, split, 1, _bound, seed=seed, precision=precision)
+    measure, exact = model.measure(split.spec), bool(values["exact"].all())
+    likelihood, errors = measure.offset - values["log_likelihood"].double(), _errors(model, split, seed)
+    bits = 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
+    found: dict[str, Any] = {"squared_error": None if errors is None else Estimate.of(errors)}
+    if measure.kind != "none":
+        found |= {"nll": Estimate.of(likelihood), "trusted": exact or None, "nll_per_example": likelihood}
+        found["bits_per_dim"] = Estimate.of(likelihood, bits) if measure.comparable else None
+    note = "" if exact else "; a lower bound, so the nll is at most this"
+    found |= {"notes": (f"{measure.note}{note}", NO_LATENT), "measure": measure.kind, "split": split.name}
+    found |= {"method": "exact" if exact else "bound", "k": 1, "n": len(split), "active_units": 0, "dimensions": 0}
+    each = {"codes": torch.zeros(len(split), 0)} | ({} if errors is None else {"squared_error": errors})
+    return Evaluation(**found), each
+
+
+NO_LATENT = "the model has no latent: no ELBO, no KL, nothing to reconstruct from"
+
+
+def _bound(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    px = model(c)
+    return {"log_likelihood": lower_bound(px, x), "exact": torch.full((len(x),), float(has_density(px)))}
+
+
+@torch.no_grad()
+def _errors(model: Model, split: Split, seed: int) -> Tensor | None:
+    """The summed squared error of the mean of p(x | c), ``(n,)``, of a model that predicts."""
+    if not model.reconstructs:
+        return None
+    units, errors = widths(split.spec).to(model.device, model.dtype), list[Tensor]()
+    with evaluating(model), fixed_noise(seed):
+        for batch in split.batches(PART, model.device):
+            x, c = model.see(batch)
+            errors.append(((x - model(c).mean) * units).double().square().flatten(1).sum(1).cpu())
+    return torch.cat(errors)
