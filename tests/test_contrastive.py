@@ -253,7 +253,7 @@ def test_training_stops_when_nothing_gets_better_and_gives_the_best(monkeypatch:
         seen.append(fit.model.text_encoder.places.detach().clone())
         return next(losses)
 
-    monkeypatch.setattr(contrastive._Judged, "validation_loss", told)
+    monkeypatch.setattr(contrastive._Fit, "validation_loss", told)
     found = train_contrastive(data(), SMALL, epochs=5, batch_size=40, patience=2)
     assert len(seen) == 4
     assert torch.equal(found.text_encoder.places, seen[1])

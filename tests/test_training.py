@@ -612,6 +612,15 @@ def test_weights_taken_over_by_hand_are_not_replaced_by_a_start_model(data: Data
         assert torch.equal(tensor, trained.state_dict()[name]), name
 
 
+def test_a_model_is_started_once_however_it_was(data: Data, tmp_path: Path) -> None:
+    """Trained further with other options, it would else lose what it has learned."""
+    model = vae(data)
+    train(model, data, out=tmp_path, options=dataclasses.replace(QUICK, data_start=False))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start_model(model, data.train, TrainingOptions(initial_weights="xavier"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_weights_can_be_drawn_by_xaviers_rule(data: Data) -> None:
     model = tb.recipes.VAE(latent_dim=2, hidden=(50,)).build(data.spec)
     model.likelihood.requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +12,12 @@ from ..data import Data, DataSpec
 from ..errors import DataError
 from ..networks import MLP, ConvolutionalEncoder
 from ..runtime.randomness import fixed_noise
-from .fit import fit, steps_per_epoch
+from .fit import Passes, fit
 
 __all__ = ["Classifier", "labels_of", "train_classifier"]
+
+LEAST_STEPS = 500
+"""Of small data more epochs are made, until there are so many steps."""
 
 
 class Classifier(nn.Module):
@@ -79,6 +84,23 @@ def train_classifier(
         >>> classifier.features(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5, 8])
     """
+    _require_classes(data)
+    with fixed_noise(seed):
+        network = Classifier(data.spec, features).to(device)
+    passes = Passes(len(data.train), batch_size, epochs, seed)
+    passes = dataclasses.replace(passes, epochs=max(epochs, -(-LEAST_STEPS // passes.per_epoch)))
+    optimizer = torch.optim.AdamW(network.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes.steps)
+
+    def loss(indices: Tensor) -> Tensor:
+        batch = data.train.batch(indices, device)
+        return F.cross_entropy(network(batch.x), labels_of(batch.labels))
+
+    fit("classifier of the labels", loss, passes, optimizer, schedule)
+    return network.eval()
+
+
+def _require_classes(data: Data) -> None:
     if data.train.labels is None or len(data.spec.classes) < 2:
         raise DataError(
             "Features are trained on labels.",
@@ -86,28 +108,6 @@ def train_classifier(
             expected="labels of two classes or more",
             remedy="Use data with class sub-folders or a 'labels' array; or in Python features of your own.",
         )
-    with fixed_noise(seed):
-        network = Classifier(data.spec, features).to(device)
-    steps = steps_per_epoch(len(data.train), batch_size)
-    epochs = max(epochs, -(-500 // steps))
-    optimizer = torch.optim.AdamW(network.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-
-    def loss(indices: Tensor) -> Tensor:
-        batch = data.train.batch(indices, device)
-        return F.cross_entropy(network(batch.x), labels_of(batch.labels))
-
-    fit(
-        loss,
-        optimizer,
-        schedule,
-        examples=len(data.train),
-        batch_size=batch_size,
-        epochs=epochs,
-        seed=seed,
-        name="classifier of the labels",
-    )
-    return network.eval()
 
 
 def labels_of(labels: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from ..errors import TrainingError, UsageError
 from ..runtime.budget import within_memory
 from ..runtime.modes import evaluating
 from ..runtime.randomness import fixed_noise
-from .fit import fit, steps_per_epoch
+from .fit import Passes, fit
 from .start import learn_captions
 
 __all__ = ["train_contrastive", "vary"]
@@ -66,8 +66,18 @@ def train_contrastive(
         torch.Size([3, 1])
     """
     captions = _captions(data)
-    if min(epochs, batch_size - 1, patience) < 1:
-        got = f"epochs {epochs}, batch_size {batch_size}, patience {patience}"
+    passes = Passes(len(data.train), batch_size, epochs, seed)
+    _check(passes, patience, lr, weight_decay)
+    with fixed_noise(seed), within_memory():
+        model = Contrastive(config or ContrastiveConfig(data.spec.shape)).to(device)
+    learn_captions(model, data.train)
+    model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work
+    return _Fit(model, data, passes, patience).run(lr, weight_decay)
+
+
+def _check(passes: Passes, patience: int, lr: float, weight_decay: float) -> None:
+    if min(passes.epochs, passes.batch_size - 1, patience) < 1:
+        got = f"epochs {passes.epochs}, batch_size {passes.batch_size}, patience {patience}"
         raise UsageError(
             "A batch has two examples, and training an epoch.", got=got, expected="at least 1, 2 and 1 of them"
         )
@@ -75,32 +85,6 @@ def train_contrastive(
         raise UsageError(
             "A learning rate is above 0.", got=f"lr {lr}, weight_decay {weight_decay}", remedy="Try --lr 1e-3."
         )
-    with fixed_noise(seed), within_memory():
-        model = Contrastive(config or ContrastiveConfig(data.spec.shape)).to(device)
-    learn_captions(model, data.train)
-    model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay, betas=(0.9, 0.98))
-    warm = steps_per_epoch(len(data.train), batch_size)
-    factor = lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / (epochs * warm)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    run = _Judged(model, data, batch_size, patience, seed)
-    fit(
-        run.loss,
-        optimizer,
-        schedule,
-        examples=len(data.train),
-        batch_size=batch_size,
-        epochs=epochs,
-        seed=seed,
-        name="contrastive encoder",
-        goes_on=run.goes_on,
-    )
-    if run.best == math.inf:
-        raise TrainingError(
-            "The encoder's loss never was a number.", got=f"lr {lr}", remedy="Try a lower learning rate: --lr 1e-3."
-        )
-    checkpoint.load_into(model, run.kept)
-    return model.eval()
 
 
 def _captions(data: Data) -> dict[str, tuple[str, ...]]:
@@ -125,12 +109,25 @@ def _captions(data: Data) -> dict[str, tuple[str, ...]]:
     return found
 
 
-class _Judged:
-    """An encoder while it is trained, with the weights that found the validation split's captions best."""
+class _Fit:
+    """The training of an encoder, with the weights that found the validation split's captions best."""
 
-    def __init__(self, model: Contrastive, data: Data, batch_size: int, patience: int, seed: int) -> None:
-        self.model, self.data, self.batch_size, self.patience, self.seed = model, data, batch_size, patience, seed
+    def __init__(self, model: Contrastive, data: Data, passes: Passes, patience: int) -> None:
+        self.model, self.data, self.passes, self.patience = model, data, passes, patience
         self.best, self.stale, self.kept = math.inf, 0, _copied(model)
+
+    def run(self, lr: float, weight_decay: float) -> Contrastive:
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr, weight_decay=weight_decay, betas=(0.9, 0.98))
+        warm, total = self.passes.per_epoch, self.passes.steps
+        factor = lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        fit("contrastive encoder", self.loss, self.passes, optimizer, schedule, self.goes_on)
+        if self.best == math.inf:
+            raise TrainingError(
+                "The encoder's loss never was a number.", got=f"lr {lr}", remedy="Try a lower learning rate: --lr 1e-3."
+            )
+        checkpoint.load_into(self.model, self.kept)
+        return self.model.eval()
 
     def goes_on(self) -> bool:
         """Judges the weights behind an epoch, and tells whether another is worth it."""
@@ -150,8 +147,8 @@ class _Judged:
     def validation_loss(self) -> float:
         """Mean over the validation split of what it costs to find a caption in a batch, nats."""
         device, losses = self.model.log_scale.device, list[Tensor]()
-        with evaluating(self.model), fixed_noise(self.seed):
-            for batch in self.data.valid.batches(self.batch_size, device):
+        with evaluating(self.model), fixed_noise(self.passes.seed):
+            for batch in self.data.valid.batches(self.passes.batch_size, device):
                 losses.append(self.model.loss(batch.x, self.model.text.of(batch)))
         return torch.cat(losses).mean().item()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -11,42 +12,60 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..runtime.progress import progress
 from ..runtime.randomness import epoch_order, fixed_noise
 
-__all__ = ["fit", "steps_per_epoch"]
+__all__ = ["Passes", "fit"]
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Steps of an epoch of :func:`fit`: whole batches, or the one there is.
+@dataclass(frozen=True)
+class Passes:
+    """How often a fit sees which examples; what is left behind the last whole batch of an epoch is left out.
+
+    Args:
+        examples: How many there are.
+        batch_size: How many a step takes.
+        epochs: Passes over them.
+        seed: Of their order, and of all noise.
 
     Example:
-        >>> steps_per_epoch(250, 100), steps_per_epoch(50, 100)
-        (2, 1)
+        >>> Passes(250, 100, epochs=3).steps, Passes(50, 100, epochs=3).steps
+        (6, 3)
     """
-    return max(1, examples // batch_size)
+
+    examples: int
+    batch_size: int
+    epochs: int
+    seed: int = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return max(1, self.examples // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.per_epoch
+
+    def epoch(self, number: int) -> tuple[Tensor, ...]:
+        """Which examples the steps of an epoch take."""
+        return epoch_order(self.seed, number, self.examples).split(self.batch_size)[: self.per_epoch]
 
 
 def fit(
+    name: str,
     loss: Callable[[Tensor], Tensor],
+    passes: Passes,
     optimizer: Optimizer,
     schedule: LRScheduler,
-    *,
-    examples: int,
-    batch_size: int,
-    epochs: int,
-    seed: int,
-    name: str,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Moves what an optimiser moves down a loss; the same seed takes the same way.
 
     Args:
+        name: What is fitted, for the progress bar.
         loss: The loss of the examples of some numbers, whose noise follows from the seed and the step.
+        passes: Which those are.
         optimizer: What moves.
         schedule: Of its learning rate, by the step.
-        examples: How many there are.
-        batch_size: How many a step takes.
-        epochs: Passes over them; what is left behind the last whole batch of each is left out.
-        seed: Of the order of the examples, and of all noise.
-        name: What is fitted, for the progress bar.
         goes_on: Asked behind every epoch: whether another follows.
 
     Example:
@@ -54,16 +73,14 @@ def fit(
         >>> w, x = torch.zeros(1, requires_grad=True), torch.ones(10)
         >>> optimizer = torch.optim.SGD([w], lr=0.25)
         >>> constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        >>> distance = lambda chosen: (x[chosen] - w).square().mean()
-        >>> fit(distance, optimizer, constant, examples=10, batch_size=5, epochs=10, seed=0, name="a number")
+        >>> fit("a number", lambda chosen: (x[chosen] - w).square().mean(), Passes(10, 5, 10), optimizer, constant)
         >>> round(w.item(), 4)
         1.0
     """
-    steps = steps_per_epoch(examples, batch_size)
-    with progress(name, epochs * steps) as advance:
-        for epoch in range(epochs):
-            for step, chosen in enumerate(epoch_order(seed, epoch, examples).split(batch_size)[:steps]):
-                with fixed_noise(seed, 1 + epoch * steps + step):
+    with progress(name, passes.steps) as advance:
+        for epoch in range(passes.epochs):
+            for step, chosen in enumerate(passes.epoch(epoch)):
+                with fixed_noise(passes.seed, 1 + epoch * passes.per_epoch + step):
                     found = loss(chosen)
                 optimizer.zero_grad()
                 found.backward()

@@ -42,6 +42,7 @@ def fits(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
         ShapeError: If there are not as many captions as samples.
 
     Example:
+        >>> from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
         >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
         >>> model.text.initialise_captions(["a red circle", "a blue square"])
         >>> fits(model, torch.rand(5, 2, 3, 8, 8), model.tokens(["a red circle", "a blue square"])).shape
@@ -62,6 +63,7 @@ def rank(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tensor:
         Numbers of the samples, int64 ``(k, n)``.
 
     Example:
+        >>> from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
         >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
         >>> model.text.initialise_captions(["a red circle", "a blue square"])
         >>> tokens = model.tokens(["a red circle", "a blue square"])
@@ -75,6 +77,7 @@ def best_of(encoder: TextImageEncoder, samples: Tensor, tokens: Tensor) -> Tenso
     """Of several samples for each caption the one that fits best, ``(n, *shape)``; arguments as of :func:`rank`.
 
     Example:
+        >>> from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
         >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
         >>> model.text.initialise_captions(["a red circle", "a blue square"])
         >>> best_of(model, torch.rand(5, 2, 3, 8, 8), model.tokens(["a red circle", "a blue square"])).shape
@@ -104,6 +107,7 @@ def retrieval_accuracy(
         UsageError: If there are not so many captions.
 
     Example:
+        >>> from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
         >>> model = Contrastive(ContrastiveConfig((3, 8, 8), dim=4, channels=(4,)))
         >>> model.text.initialise_captions(["a red circle", "a blue square"])
         >>> tokens = model.tokens(["a red circle", "a blue square"])
