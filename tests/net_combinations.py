@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-SPELLINGS: list[tuple[str, str]] = []
+SPELLINGS: list[tuple[str, str]] = [
+    (r"--gradient (stl|score)", r"--objective \1"),
+    (r"(?<!objective )(--capacity)", r"--objective capacity \1"),
+    (r"--hybrid 0(?![.\d])", "--objective gsnn"),
+    (r"--hybrid (0\.\d+)", r"--objective hybrid --share \1"),
+]
 """Options that were renamed, (pattern, replacement), in the order in which they were: a command that is refused is
 tried again with the first of them, then with the first two, and so on."""
 
