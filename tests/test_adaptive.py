@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal, Normal, StudentT
 
 from instances import linear_gaussian
+from tightbound.conditions import Condition
 from tightbound.data import Data, DataSpec, Split
 from tightbound.distributions import independent
 from tightbound.errors import CheckpointError, UsageError
@@ -346,16 +347,14 @@ def test_what_it_says_is_json_and_is_read_back() -> None:
     assert dataclasses.replace(found, trusted=False).headline.count("±") == 0
 
 
-class Given(nn.Module):
-    """Refuses a condition."""
+class Deaf(nn.Module):
+    """Makes no use of a condition."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
 
     def forward(self, value: Tensor, c: Any = None) -> Distribution:
-        if c is not None:
-            raise TypeError("no condition reaches this part")
         return self.part(value)
 
 
@@ -376,10 +375,10 @@ def test_a_replaced_part_keeps_all_that_is_known_of_a_model() -> None:
     """A second stage's condition reaches the prior alone, in every rebuilt model too: those of the rungs."""
     data = data_of(torch.randn(60, 4).double())
     model, _ = linear_model(-2.0)
-    model = LatentVariableModel(ByClass(), Given(model.likelihood), Given(model.posterior)).double()
-    model.prior_only, model.condition = True, _Zeros()
-    other = replaced(model, posterior=Given(model.posterior))
-    assert (other.prior_only, other.condition, other.likelihood) == (True, model.condition, model.likelihood)
+    model = LatentVariableModel(ByClass(), Deaf(model.likelihood), Deaf(model.posterior)).double()
+    model.condition = _Zeros(3)
+    other = replaced(model, posterior=Deaf(model.posterior))
+    assert (other.condition, other.likelihood) == (model.condition, model.likelihood)
     assert other.posterior is not model.posterior
     found = evaluate(model, data.test.subset(5), annealing=SHORT)
     assert found.nll is not None
@@ -387,6 +386,6 @@ def test_a_replaced_part_keeps_all_that_is_known_of_a_model() -> None:
     assert "posterior" not in found.proposals or found.proposals["posterior"] < 5
 
 
-class _Zeros(nn.Module):
+class _Zeros(Condition):
     def forward(self, batch: Any) -> Tensor:
         return torch.zeros(len(batch.x), 3)

@@ -327,7 +327,8 @@ def test_completions_are_drawn_beside_the_truth(data: Data, tmp_path: Path) -> N
     seen = ~model.conditions(batch).view_as(batch.x).isnan()
     assert torch.equal(drawn["completions"][:, 2][seen], batch.x[seen])
     assert not torch.equal(drawn["completions"][:, 0], drawn["completions"][:, 1])
-    sheets.training_picture(model.given(batch), batch.x, tmp_path / "picture.png")
+    x, c = model.see(batch)
+    sheets.training_picture(model, x, c, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").is_file()
     plain = VAE(latent_dim=2, hidden=(8,)).build(data.spec)
     with pytest.raises(UsageError, match="does not complete"):

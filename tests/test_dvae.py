@@ -279,6 +279,6 @@ def test_the_remedy_of_a_collapse_names_the_likelihood_where_it_applies(
 
 
 def test_a_density_of_pixels_becomes_a_bound_on_their_probability_by_dequantisation() -> None:
-    likelihood = build(LAPLACE).likelihood
+    likelihood: Any = build(LAPLACE).likelihood
     assert likelihood.measure(RGB).kind == "density"
     assert likelihood.measure(DataSpec("rgb", RGB.shape, levels=256, dequantized=True)).kind == "bound"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from instances import BINARY, GREY, bound_of, double, examples, objective_of, terms_with, within_error, without_gradient
 from tightbound.annealing import temperature
 from tightbound.data import Data
-from tightbound.distributions import OneHot
+from tightbound.distributions import OneHot, Unconditional
 from tightbound.errors import ObjectiveError, ShapeError, UnknownName, UsageError
 from tightbound.evaluation import evaluate
 from tightbound.evaluation.collapse.relaxation import relaxation_gap
@@ -437,7 +437,9 @@ def test_a_condition_of_the_prior_alone_does_not_reach_the_relaxation() -> None:
     data = labelled()
     first, second = stages(data)
     beside = LatentVariableModel(first.prior, first.likelihood, first.posterior)
-    beside.condition, beside.prior_only = second.condition, True
+    beside.condition = second.condition
+    for part in (beside.likelihood, beside.posterior):
+        part.embedding = Unconditional()
     assert relaxation_gap(beside, data.test, samples=3) == relaxation_gap(first, data.test, samples=3)
 
 

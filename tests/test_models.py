@@ -180,8 +180,8 @@ def test_samples_of_nested_models_have_their_law() -> None:
 class _Bounded(Bounded):
     """Not a model of ours, yet a distribution with a lower bound."""
 
-    def lower_bound(self, value: Tensor) -> Tensor:
-        return -value.square().sum(-1)
+    def lower_bound(self, x: Tensor) -> Tensor:
+        return -x.square().sum(-1)
 
 
 def test_any_distribution_with_a_lower_bound_can_be_a_prior() -> None:
@@ -209,7 +209,8 @@ def test_sampling_takes_no_gradient_and_no_part_is_evaluated_twice() -> None:
 
     model = conditional_model(0)
     parts = [Counted(part) for part in (model.prior, model.likelihood, model.posterior) if part is not None]
-    terms = LatentVariableModel(*parts)().terms(double(5, *SHAPE), k=3)
+    prior, likelihood, posterior = parts
+    terms = LatentVariableModel(prior, likelihood, posterior)().terms(double(5, *SHAPE), k=3)
     elbo(terms)
     iwae(terms)
     assert [part.calls for part in parts] == [1, 1, 1]

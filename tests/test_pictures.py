@@ -19,7 +19,6 @@ from tightbound.models import LatentVariableModel
 from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
 from tightbound.runtime.randomness import fixed_noise
-from tightbound.views import samples as pictures
 from tightbound.views.samples import averaged, check_image, grid, panels, reconstructions, samples, save_picture
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
@@ -131,7 +130,7 @@ def test_mean_and_draw_of_a_sample_belong_together() -> None:
     model = trained(GREY)
     with torch.no_grad():
         model.likelihood.log_scale.fill_(-9.0)  # pyright: ignore[reportCallIssue]
-    drawn = samples(model(), 20)
+    drawn = samples(model, 20)
     mean, draw = drawn["mean of p(x|z)"], drawn["draw from p(x|z)"]
     assert mean.shape == draw.shape == (20, *GREY.shape)
     assert (mean - draw).abs().max() <= 1 / 16 + 1e-3  # a level, for the scale is almost nothing
@@ -140,7 +139,7 @@ def test_mean_and_draw_of_a_sample_belong_together() -> None:
 
 def test_temperature_moves_samples_to_the_middle() -> None:
     model = trained(CONTINUOUS)
-    means = [samples(model(), 200, temperature)["mean of p(x|z)"] for temperature in (0.0, 0.5, 1.0)]
+    means = [samples(model, 200, how=Sampling(temperature))["mean of p(x|z)"] for temperature in (0.0, 0.5, 1.0)]
     torch.testing.assert_close(means[0], means[0][:1].expand(200, -1))
     spreads = [mean.std(0).mean() for mean in means]
     assert spreads[0] < spreads[1] < spreads[2]
@@ -149,7 +148,7 @@ def test_temperature_moves_samples_to_the_middle() -> None:
 @pytest.mark.parametrize("recipe", [VAE(**SMALL), Autoencoder(**SMALL)])
 def test_a_training_picture_is_a_picture(recipe: VAE | Autoencoder, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    training_picture(recipe.build(GREY)(), examples(GREY, 3).float(), path)
+    training_picture(recipe.build(GREY), examples(GREY, 3).float(), None, path)
     with Image.open(path) as image:
         assert min(image.size) > 100
 
@@ -185,9 +184,9 @@ CODED: dict[str, Any] = {"codes": 16, "channels": (8,), "blocks": 1}
 )
 def test_a_temperature_of_uniform_codes_is_refused(recipe: VAE | VQVAE) -> None:
     model = recipe.build(DIGITS)
-    assert len(samples(model(), 3)["mean of p(x|z)"]) == 3
+    assert len(samples(model, 3)["mean of p(x|z)"]) == 3
     with pytest.raises(UsageError, match="changes nothing"):
-        samples(model(), 3, 0.7)
+        samples(model, 3, how=Sampling(0.7))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -196,7 +195,7 @@ def test_a_temperature_divides_the_logits_of_a_learned_prior(temperature: float)
     logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.5, 2.0]])
     prior: Any = model.prior
     prior.logits.data.copy_(logits)
-    drawn, n = pictures._latents(model(), (20_000,), temperature), 20_000  # pyright: ignore[reportPrivateUsage]
+    drawn, n = model().sample_latent((20_000,), Sampling(temperature)), 20_000
     assert drawn.unique().tolist() == [0, 1]
     p = (logits / temperature).softmax(-1)
     assert ((drawn.mean(0) - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
@@ -207,18 +206,30 @@ def test_a_temperature_divides_the_logits_of_learned_bits(temperature: float) ->
     model, n = GumbelVAE(positions=3, latents="binary", hidden=(8,), prior="learned").build(DIGITS), 20_000
     prior: Any = model.prior
     prior.logits.data.copy_(torch.tensor([1.0, -0.3, 0.2]))
-    drawn = pictures._latents(model(), (n,), temperature).mean(0)  # pyright: ignore[reportPrivateUsage]
+    drawn = model().sample_latent((n,), Sampling(temperature)).mean(0)
     p = (prior.logits.detach() / max(temperature, 1e-6)).sigmoid()
     assert ((drawn - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all()
 
 
-def test_a_prior_that_draws_code_after_code_is_told_its_temperature() -> None:
-    model = TwoStage(VQVAE(**CODED), PriorOptions(channels=8, layers=2)).build(DIGITS)
-    with pytest.raises(UsageError, match="temperature of its own"):
-        samples(model(), 3, 0.7)
-    prior: Any = model.prior
-    prior.sampling = Sampling(temperature=0)
-    same = samples(model(), 3)["mean of p(x|z)"]
+def test_two_who_sample_one_model_in_turns_get_what_each_alone_gets() -> None:
+    """How samples are drawn is said with each draw, and nothing of it stays behind in the model."""
+    model = TwoStage(VQVAE(**CODED), PriorOptions(channels=8, layers=2)).build(DIGITS).eval()
+
+    def drawn(*temperatures: float) -> list[torch.Tensor]:
+        found = list[torch.Tensor]()
+        for temperature in temperatures:
+            with fixed_noise(1):
+                found.append(model().sample((5,), how=Sampling(temperature)))
+        return found
+
+    cold, warm = drawn(0.0, 0.0, 0.0), drawn(1.5, 1.5, 1.5)
+    turns = drawn(0.0, 1.5, 0.0, 1.5)
+    assert torch.equal(turns[0], cold[0])
+    assert torch.equal(turns[2], cold[0])
+    assert torch.equal(turns[1], warm[0])
+    assert torch.equal(turns[3], warm[0])
+    assert not torch.equal(cold[0], warm[0])
+    same = samples(model, 3, how=Sampling(temperature=0))["mean of p(x|z)"]
     torch.testing.assert_close(same, same[:1].expand_as(same))
 
 
@@ -231,20 +242,20 @@ def test_samples_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model.likelihood.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
     for piece in (4, 100):
         monkeypatch.setattr("tightbound.views.samples._AT_ONCE", piece)
-        mean = samples(model(c), 10, 0.0)["mean of p(x|z)"]  # without noise all pieces are the same
+        mean = samples(model, 10, c, Sampling(0.0))["mean of p(x|z)"]  # without noise all pieces are the same
         expected = model(c).likelihood(model(c).prior().mean).mean
         torch.testing.assert_close(mean, expected)
         assert max(sizes[:-1]) <= piece
         sizes.clear()
     monkeypatch.setattr("tightbound.views.samples._AT_ONCE", 3)
-    drawn = samples(VAE(**SMALL).build(DIGITS)(), 8)
+    drawn = samples(VAE(**SMALL).build(DIGITS), 8)
     assert all(len(x) == 8 == len(x.flatten(1).unique(dim=0)) for x in drawn.values())
 
 
 def test_pieces_of_a_model_without_a_latent_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     model = PixelCNNRecipe(channels=8, layers=2, kernel=3).build(DIGITS)
     monkeypatch.setattr("tightbound.views.samples._AT_ONCE", 2)
-    drawn = samples(model(), 4)
+    drawn = samples(model, 4)
     assert list(drawn) == ["draw from p(x|z)"]
     assert len(drawn["draw from p(x|z)"].flatten(1).unique(dim=0)) == 4
 

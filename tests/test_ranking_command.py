@@ -21,6 +21,7 @@ from tightbound import checkpoint
 from tightbound.cli.contrastive import captions_to_rank, find_judge, rank_samples
 from tightbound.cli.main import main
 from tightbound.data import Data, load_data
+from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
 from tightbound.errors import UsageError
 from tightbound.evaluation.samples.retrieval import fits, retrieval_accuracy
@@ -195,9 +196,9 @@ def test_the_judge_decides(run: Path) -> None:
     model = tb.load(run)
     c = captions_to_rank(model, "green square top", None)
     with fixed_noise(3):
-        captions, images, scores = rank_samples(model, Red(), c, 2, 20, 1.0)
+        captions, images, scores = rank_samples(model, Red(), c, 2, 20, Sampling())
     with fixed_noise(3):
-        every = pictures.candidates(model(c), 20)
+        every = pictures.candidates(model, c, 20)
     red = every[:, 0, 0].flatten(1).mean(1)
     assert captions == ["green square top"]
     torch.testing.assert_close(scores[0], red.topk(2).values)
@@ -260,7 +261,7 @@ def test_candidates_do_not_depend_on_how_many_are_drawn_at_once_but_by_chance(mo
     for recipe in (CVAE(latent_dim=2, hidden=(8,)), PixelCNNRecipe(condition="class", layers=1, channels=8)):
         model, c = recipe.build(data.spec).eval(), torch.tensor([[0], [1]])
         monkeypatch.setattr(pictures, "_AT_ONCE", 8)
-        drawn = pictures.candidates(model(c), 101)
+        drawn = pictures.candidates(model, c, 101)
         assert drawn.shape == (101, 2, 1, 4, 4)
         assert 0 <= drawn.min() <= drawn.max() <= 1
         assert len(drawn.flatten(1).unique(dim=0)) > 90  # no part is another again

@@ -23,6 +23,7 @@ from tightbound.distributions import CodePoint, Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
 from tightbound.objectives import elbo
+from tightbound.posteriors import Draws
 from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
@@ -30,7 +31,7 @@ from tightbound.reporting.material import gather
 from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
-from tightbound.training.encoded import encoded_data
+from tightbound.training.encoded import encoded_data, kept_as
 from tightbound.training.second_stage import fit_prior
 from tightbound.training.steps.prior import PriorStep
 
@@ -216,13 +217,14 @@ def test_a_prior_learns_and_is_judged_on_the_same_codes(latents: Any, data: Data
 def test_every_visit_takes_a_view_and_draws_what_is_left_to_draw(kind: str) -> None:
     codes = kind == "pixelcnn"
     model = of_kind(kind, None if codes else VAE(latent_dim=2, hidden=(8,)))
-    step, one = PriorStep(model), torch.ones(())
-    views = torch.randint(6, (1, 3, 16)).float() if codes else torch.randn(1, 3, 2)  # of codes; draws
+    step, one = PriorStep(model, kept_as(model, model.data_spec) if codes else Draws(torch.zeros(1, 2))), torch.ones(())
+    views = torch.randint(6, (1, 3, 16)).to(torch.uint8) if codes else torch.randn(1, 3, 2)  # of codes; draws
     each = {round(step(views[:, i : i + 1], one).item(), 3) for i in range(3)}
     seen = step(views.expand(200, *views.shape[1:]), one)[0].tolist()
     assert {round(value, 3) for value in seen} == each
     moments = torch.stack([torch.zeros(1, 1, 2), torch.ones(1, 1, 2)], dim=2)
     if not codes:
+        step = PriorStep(model, kept_as(model, model.data_spec))
         assert step(moments, one) != step(moments, one)
 
 
@@ -246,6 +248,8 @@ def test_a_fitted_prior_beats_the_uniform_one_and_leaves_the_first_stage_alone(
     assert uniform.kl.value == pytest.approx(16 * math.log(6), rel=1e-5)
     assert fitted.kl is not None
     assert fitted.kl.value < 0.7 * uniform.kl.value
+    assert fitted.reconstruction is not None
+    assert uniform.reconstruction is not None
     assert fitted.reconstruction.value == pytest.approx(uniform.reconstruction.value, rel=1e-4)
     assert after(torch.tensor([[0], [1]])).sample((2,)).shape == (2, 2, 1, 8, 8)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf8"))
@@ -415,7 +419,7 @@ def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
         for p in model.parameters():  # away from zeros at which a gradient may vanish
             p.add_(0.05 * torch.randn(p.shape))
     examples = encoded_data(model, data, tmp_path / "latents.safetensors").train.batch(torch.arange(20))
-    step = PriorStep(model)
+    step = PriorStep(model, kept_as(model, data.spec))
     step(examples.x, torch.ones(()), model.conditions(examples)).sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert {name.split(".")[0] for name in reached} == {"prior"}

@@ -35,7 +35,7 @@ from .readings import number, recorded
 
 if TYPE_CHECKING:
     from ..data import Data
-    from ..models.latent import LatentVariableModel
+    from ..models import Model
 
 __all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]
 
@@ -253,7 +253,7 @@ def _describing(path: Path) -> Generator[None]:
         ) from told
 
 
-def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVariableModel:
+def load(run: str | Path, model: Model | None = None) -> Any:
     """The model of a run, ready to use.
 
     Args:
@@ -280,20 +280,21 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
             f"{folder.path} has no model.safetensors: its training has not got that far.",
             remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
         )
-    if model is None:
+    found: Any = model
+    if found is None:
         if config.recipe is None:
             raise CheckpointError(
                 "This run's model was put together by hand, so its parts are not in the folder.",
                 remedy="Build the same model and call load(run, model).",
             )
-        model = _built(folder, config.recipe, config.data_spec)
-    tensors, model.loaded_weights = checkpoint.read_with_digest(folder.weights)
-    checkpoint.load_into(model, tensors, folder.weights)
-    checkpoint.check_finite(model)
-    return model.eval()
+        found = _built(folder, config.recipe, config.data_spec)
+    tensors, found.loaded_weights = checkpoint.read_with_digest(folder.weights)
+    checkpoint.load_into(found, tensors, folder.weights)
+    checkpoint.check_finite(found)
+    return found.eval()
 
 
-def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> LatentVariableModel:
+def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> Any:
     with within_stored(folder.weights), _describing(folder.config_file):
         return recipe.build(spec)
 

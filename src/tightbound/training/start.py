@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from ..runtime.randomness import epoch_order, fixed_noise, mix
 __all__ = ["build_seeded", "draw_by_xavier", "learn_captions", "start_model", "start_second_stage"]
 
 
-def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> Model:
+def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> Any:
     """A new model whose initial weights follow from the seed.
 
     Raises:
