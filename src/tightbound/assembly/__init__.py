@@ -1,7 +1,7 @@
 """From the options of a recipe to the parts of a model."""
 
 from . import completion, conditional, continuous, discrete, pixels, quantized, second_stage
-from .build import assemble, build
+from .base import assemble, build
 
 __all__ = [
     "assemble",

@@ -22,7 +22,7 @@ from ..priors import ConditionalNormal, StandardNormal
 from ..recipes import Completion, CompletionBaseline
 from ..spec import from_json
 from . import parts
-from .build import assemble
+from .base import assemble
 
 __all__ = ["completion", "completion_baseline"]
 

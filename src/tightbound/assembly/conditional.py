@@ -9,7 +9,7 @@ from ..options.data_spec import DataSpec
 from ..priors import ConditionalNormal
 from ..recipes import CVAE
 from . import parts
-from .build import assemble
+from .base import assemble
 from .conditions import condition_of, embedding_of
 
 __all__ = ["cvae"]

@@ -10,7 +10,7 @@ from ..posteriors import DiagonalGaussian, DiracPosterior, ExactLinearGaussian
 from ..priors import StandardNormal
 from ..recipes import VAE, Autoencoder, LinearVAE
 from . import parts
-from .build import assemble
+from .base import assemble
 
 __all__ = ["autoencoder", "linear_vae", "vae"]
 

@@ -12,7 +12,7 @@ from ..posteriors import BernoulliPosterior, CategoricalPosterior
 from ..priors import BernoulliPrior, CategoricalPrior
 from ..recipes import DVAE, GumbelVAE
 from . import parts
-from .build import assemble
+from .base import assemble
 
 __all__ = ["dvae", "gumbel_vae"]
 

@@ -15,7 +15,7 @@ from ..posteriors import EmptyPosterior
 from ..priors import StandardNormal
 from ..recipes import PixelCNNRecipe, TransformerRecipe
 from ..recipes.pixels import PixelRecipe
-from .build import assemble
+from .base import assemble
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
 __all__ = ["pixelcnn", "transformer"]

@@ -14,7 +14,7 @@ from ..priors.uniform import UniformCodePrior
 from ..quantizers import FiniteScalarQuantizer, VectorQuantizer
 from ..recipes import VQVAE, VQVAE2
 from ..recipes.vq_vae import QuantizedRecipe
-from .build import assemble
+from .base import assemble
 from .parts import entry_likelihood
 
 __all__ = ["vq_vae", "vq_vae_2"]

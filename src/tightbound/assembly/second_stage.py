@@ -17,7 +17,7 @@ from ..posteriors import BernoulliPosterior, CategoricalPosterior
 from ..priors import FlowPrior, GaussianMixture
 from ..recipes import PriorOptions, TwoStage
 from ..recipes.two_stage import is_code_space
-from .build import assemble, build
+from .base import assemble, build
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
 __all__ = ["two_stage"]

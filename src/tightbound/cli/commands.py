@@ -18,6 +18,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from ..data import DATASETS, DataOptions
 from ..errors import CheckpointError, UsageError
+from ..options.choices import flat
 from ..options.training import TrainingOptions
 from ..recipes import PriorOptions, Recipe
 from ..recipes.base import recipes_by_name
@@ -381,8 +382,7 @@ def recipes(json: Json = False) -> None:
     Example: tightbound recipes
     """
     found = {
-        name: {"is": first_sentence(cls), "options": {f.name: f.default for f in dataclasses.fields(cls)}}
-        for name, cls in sorted(recipes_by_name().items())
+        name: {"is": first_sentence(cls), "options": flat(cls())} for name, cls in sorted(recipes_by_name().items())
     }
     if json:
         print_json(found)

@@ -43,6 +43,12 @@ class ContinuousRecipe(Scale, Networks, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.objective, LatentObjective):  # such as its name alone
+            raise UsageError(
+                "An objective is a value, with options of its own.",
+                got=repr(self.objective),
+                expected="one of tightbound.objectives, such as Elbo(beta=4.0) or Iwae(samples=5)",
+            )
         names = ("latent_dim", "hidden", "channels", "components", "transforms", "pixel_layers", "pixel_channels")
         check_sizes(**{name: getattr(self, name) for name in names})
         self._check_that_the_prior_learns()
