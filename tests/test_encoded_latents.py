@@ -17,7 +17,7 @@ from tightbound.evaluation.passes import over
 from tightbound.models import LatentVariableModel
 from tightbound.recipes import VAE, Autoencoder, GumbelVAE
 from tightbound.recipes.vq_vae import VQVAE
-from tightbound.training import latents
+from tightbound.training import encoded as latents
 from tightbound.training.encoded import DRAWS, encoded_data, key_of
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register, registered
+from ..spec import check_choices, register
 
 __all__ = [
     "Capacity",
@@ -30,7 +30,6 @@ __all__ = [
     "Score",
     "StickingTheLanding",
     "TotalCorrelation",
-    "nested",
 ]
 
 Divergence = Literal["auto", "analytic", "monte-carlo"]
@@ -371,31 +370,3 @@ class Quantized(Objective):
     """Weight of the codes' squared distance from the encoder's output."""
     commitment: float = 0.25
     """Weight of the encoder's squared distance from its codes."""
-
-
-_FLAT = ("samples", "gradient", "divergence", "beta", "free_bits", "free_bits_group", "capacity", "mmd", "hybrid")
-"""Options of an objective that files of older versions have beside those of the model."""
-
-
-def nested(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a recipe of an older version, whose objective was one of its names and lay flat among them.
-
-    Example:
-        >>> nested({"latent_dim": 2, "objective": "iwae", "samples": 5, "beta": 1.0})
-        {'latent_dim': 2, 'objective': {'kind': 'iwae', 'version': 1, 'samples': 5}}
-    """
-    old = {name: fields[name] for name in _FLAT if name in fields}
-    kind = _kind({**old, "objective": fields.get("objective", "elbo")})
-    names = {f.name: {"share": "hybrid"}.get(f.name, f.name) for f in dataclasses.fields(registered(Objective)[kind])}
-    own = {name: old[before] for name, before in names.items() if before in old}
-    rest = {name: value for name, value in fields.items() if name not in (*_FLAT, "objective")}
-    return {**rest, "objective": {"kind": kind, "version": 1, **own}}
-
-
-def _kind(old: dict[str, Any]) -> str:
-    """Which objective the flat options were of."""
-    if (share := old.get("hybrid", 1.0)) < 1:
-        return "hybrid" if share > 0 else "gsnn"
-    if old.get("capacity") is not None:
-        return "capacity"
-    return old["gradient"] if old.get("gradient") in ("stl", "score") else old["objective"]
