@@ -373,7 +373,7 @@ def test_a_conditional_models_prediction_is_measured_beside_its_reconstruction(d
     assert found.prediction is not None
     batch = Batch(data.test.batch(torch.arange(len(data.test))).x, None)
     with torch.no_grad():
-        expected = gsnn(model.given(batch).terms(batch.x, k=2000, generate=True)).mean().item()
+        expected = gsnn(model.given(batch).generated(batch.x, k=2000)).mean().item()
     assert found.prediction.value == pytest.approx(expected, abs=0.3)
     assert evaluate(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data.test, k=5).prediction is None
 

@@ -465,9 +465,9 @@ def test_only_a_longer_warm_up_is_proposed(training: TrainingOptions | None, fla
     assert flags is None or flags in remedy
 
 
-@pytest.mark.parametrize("objective", [{"objective": "iwae"}, {"objective": "tc"}, {"gradient": "score", "samples": 2}])
-def test_no_warm_up_is_proposed_where_the_objective_has_none(objective: dict[str, Any]) -> None:
-    assert "warmup" not in judge(known(DEAD, VAE(**objective)))[2]
+@pytest.mark.parametrize("objective", [Iwae(), TotalCorrelation(), Score()])
+def test_no_warm_up_is_proposed_where_the_objective_has_none(objective: Any) -> None:
+    assert "warmup" not in judge(known(DEAD, VAE(objective=objective)))[2]
 
 
 @pytest.mark.parametrize(

@@ -170,12 +170,16 @@ def test_fields_left_out_have_their_defaults() -> None:
     assert from_json({"kind": "vae", "version": 2, "latent_dim": 3}, Recipe) == VAE(latent_dim=3)
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe, _ in SYSTEMS if hasattr(recipe, "upsampling")], ids=kind_of)
+UPSAMPLING = [r for r, _ in SYSTEMS if hasattr(r, "upsampling") and getattr(r, "posterior", "") != "dirac"]
+
+
+@pytest.mark.parametrize("recipe", UPSAMPLING, ids=kind_of)
 def test_recipes_written_before_there_was_a_choice_of_upsampling_mean_the_transposed_one(recipe: Any) -> None:
     written = {name: value for name, value in to_json(recipe).items() if name != "upsampling"}
     assert recipe.upsampling == "resize"
     assert from_json(written, Recipe) == recipe
-    old = from_json({**written, "version": 1}, Recipe)
+    written = {name: value for name, value in written.items() if name != "objective"}
+    recipe, old = from_json(written, Recipe), from_json({**written, "version": 1}, Recipe)
     doubles = getattr(recipe, "network", "convolutional") == "convolutional"
     assert old == (dataclasses.replace(recipe, upsampling="transposed") if doubles else recipe)
     assert from_json(to_json(old), Recipe) == old

@@ -20,6 +20,7 @@ import tightbound as tb
 from tightbound import checkpoint
 from tightbound.data import Data
 from tightbound.errors import CheckpointError, TrainingError, UsageError
+from tightbound.objectives import Elbo
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions
 from tightbound.training.ema import MovingAverage
@@ -84,7 +85,7 @@ def test_training_raises_the_bound_and_keeps_the_best(data: Data, tmp_path: Path
 
 def test_selection_ignores_beta(data: Data, tmp_path: Path) -> None:
     """The number that selects is the bound at beta = 1 whatever was optimised."""
-    train(vae(data, beta=100.0), data, out=tmp_path, options=dataclasses.replace(QUICK, beta_warmup=0))
+    train(vae(data, objective=Elbo(beta=100.0)), data, out=tmp_path, options=dataclasses.replace(QUICK, beta_warmup=0))
     for record in RunFolder(tmp_path).records():
         assert record["bound"] == pytest.approx(record["reconstruction"] - record["kl"], rel=1e-4)
         if record["split"] == "train":

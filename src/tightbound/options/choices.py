@@ -76,7 +76,7 @@ def flat(spec: Any) -> dict[str, Any]:
 def changed(spec: T, options: Mapping[str, Any]) -> T:
     """The same spec with other options, named as :func:`flat` names them.
 
-    A choice that changes keeps the options that the new one has too.
+    A choice that changes keeps those options that are not at their defaults and that the new one has too.
 
     Raises:
         UnknownName: If a choice does not offer what is named, or an option is none.
@@ -102,8 +102,8 @@ def _chosen(now: Any, field: str, base: type[Any], options: Mapping[str, Any]) -
     name, known = options.get(field, name_of(now, field)), offered(base, field)
     if name not in known:
         raise UnknownName(field, name, known)
-    kept = {n: getattr(now, n) for n in _fields(now) if n in _fields(known[name])}
-    return known[name](**kept | {n: v for n, v in options.items() if n in _fields(known[name])})
+    given = {f.name: value for f in dataclasses.fields(now) if (value := getattr(now, f.name)) != f.default}
+    return known[name](**{n: v for n, v in (given | {**options}).items() if n in _fields(known[name])})
 
 
 def _fields(spec: Any) -> set[str]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register, registered
+from ..spec import check_choices, register
 
 __all__ = [
     "Capacity",
@@ -30,7 +30,6 @@ __all__ = [
     "Score",
     "StickingTheLanding",
     "TotalCorrelation",
-    "nested",
 ]
 
 Divergence = Literal["auto", "analytic", "monte-carlo"]
@@ -228,6 +227,10 @@ class StickingTheLanding(LatentObjective):
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference (Roeder, Wu and
         Duvenaud, 2017).
+
+    Example:
+        >>> StickingTheLanding(samples=2).warming
+        ''
     """
 
 
@@ -238,6 +241,10 @@ class Score(LatentObjective):
 
     References:
         Black Box Variational Inference (Ranganath, Gerrish and Blei, 2014).
+
+    Example:
+        >>> Score().samples
+        2
     """
 
     samples: int = 2
@@ -263,6 +270,10 @@ class Hybrid(LatentObjective):
 
     Raises:
         UsageError: If the share is none, or all.
+
+    Example:
+        >>> Hybrid(share=0.25).draws_prior
+        True
     """
 
     draws_prior: ClassVar[bool] = True
@@ -295,6 +306,10 @@ class Gsnn(LatentObjective):
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Example:
+        >>> Gsnn().untrained
+        'objective gsnn'
     """
 
     untrained: ClassVar[str] = "objective gsnn"
@@ -311,6 +326,10 @@ class NaiveMonteCarlo(LatentObjective):
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+
+    Example:
+        >>> NaiveMonteCarlo(samples=100).untrained
+        'objective naive-monte-carlo'
     """
 
     untrained: ClassVar[str] = "objective naive-monte-carlo"
@@ -351,31 +370,3 @@ class Quantized(Objective):
     """Weight of the codes' squared distance from the encoder's output."""
     commitment: float = 0.25
     """Weight of the encoder's squared distance from its codes."""
-
-
-_FLAT = ("samples", "gradient", "divergence", "beta", "free_bits", "free_bits_group", "capacity", "mmd", "hybrid")
-"""Options of an objective that files of older versions have beside those of the model."""
-
-
-def nested(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a recipe of an older version, whose objective was one of its names and lay flat among them.
-
-    Example:
-        >>> nested({"latent_dim": 2, "objective": "iwae", "samples": 5, "beta": 1.0})
-        {'latent_dim': 2, 'objective': {'kind': 'iwae', 'version': 1, 'samples': 5}}
-    """
-    old = {name: fields[name] for name in _FLAT if name in fields}
-    kind = _kind({**old, "objective": fields.get("objective", "elbo")})
-    names = {f.name: {"share": "hybrid"}.get(f.name, f.name) for f in dataclasses.fields(registered(Objective)[kind])}
-    own = {name: old[before] for name, before in names.items() if before in old}
-    rest = {name: value for name, value in fields.items() if name not in (*_FLAT, "objective")}
-    return {**rest, "objective": {"kind": kind, "version": 1, **own}}
-
-
-def _kind(old: dict[str, Any]) -> str:
-    """Which objective the flat options were of."""
-    if (share := old.get("hybrid", 1.0)) < 1:
-        return "hybrid" if share > 0 else "gsnn"
-    if old.get("capacity") is not None:
-        return "capacity"
-    return old["gradient"] if old.get("gradient") in ("stl", "score") else old["objective"]

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from ..options.objectives import Reconstruction
 from ..options.parts import EntryLikelihood, LikelihoodName, Networks, check_sizes
-from .base import Recipe, register_version_2
+from .base import Recipe
+from .versions import register_version_2
 
 __all__ = ["Autoencoder"]
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UnknownName
 from ..options.data_spec import DataSpec
-from ..options.objectives import Objective, nested
-from ..spec import check_choices, register, registered, upgrade
+from ..options.objectives import Objective
+from ..spec import check_choices, registered
 
 if TYPE_CHECKING:
     from ..models import Model
 
-__all__ = ["Recipe", "find_recipe", "recipes_by_name", "register_version_2", "register_version_3"]
-
-T = TypeVar("T")
+__all__ = ["Recipe", "find_recipe", "recipes_by_name"]
 
 
 @dataclass(frozen=True)
@@ -66,34 +63,6 @@ class Recipe:
         from ..assembly import build  # here alone, so that options are read without torch
 
         return build(self, data)
-
-
-def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe whose files of version 1 doubled grids by transposed convolutions, and wrote ``path`` for
-    ``pathwise``.
-
-    Args:
-        kind: Its name in files.
-    """
-    upgrade(kind, version=1)(_named_upsampling)
-    return register(kind, version=2)
-
-
-def register_version_3(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe as :func:`register_version_2` does, whose files of version 2 had the options of their
-    objective beside its name.
-
-    Args:
-        kind: Its name in files.
-    """
-    upgrade(kind, version=1)(_named_upsampling)
-    upgrade(kind, version=2)(nested)
-    return register(kind, version=3)
-
-
-def _named_upsampling(fields: dict[str, Any]) -> dict[str, Any]:
-    named = {"gradient": "pathwise"} if fields.get("gradient") == "path" else {}
-    return fields | named if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields, **named}
 
 
 def recipes_by_name() -> dict[str, type[Recipe]]:

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 from ..options.objectives import LogLikelihood
 from ..options.parts import Activation, check_sizes
 from ..spec import register
-from .base import Recipe, register_version_3
+from .base import Recipe
 from .continuous import ContinuousRecipe
+from .versions import register_version_3
 
 __all__ = ["Completion", "CompletionBaseline", "Observing"]
 

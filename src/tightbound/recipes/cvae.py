@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.parts import ConditionOptions
-from .base import register_version_3
 from .continuous import ContinuousRecipe
+from .versions import register_version_3
 
 __all__ = ["CVAE"]
 

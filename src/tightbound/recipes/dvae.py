@@ -10,8 +10,8 @@ from ..errors import UsageError
 from ..options.data_spec import DataSpec
 from ..options.parts import GridNetworks, check_sizes
 from ..options.training import TrainingOptions
-from .base import register_version_2
 from .gumbel_vae import Relaxation
+from .versions import register_version_2
 
 __all__ = ["DVAE"]
 

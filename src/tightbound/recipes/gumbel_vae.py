@@ -10,7 +10,8 @@ from ..annealing import temperature
 from ..errors import UsageError
 from ..options.objectives import Elbo
 from ..options.parts import EntryLikelihood, Networks, check_sizes
-from .base import Recipe, register_version_2
+from .base import Recipe
+from .versions import register_version_2
 
 if TYPE_CHECKING:
     pass

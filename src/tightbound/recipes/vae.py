@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .base import register_version_3
 from .continuous import ContinuousRecipe
+from .versions import register_version_3
 
 __all__ = ["VAE", "PriorName"]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..errors import UsageError
 from ..options.objectives import Quantized
 from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
-from .base import Recipe, register_version_2
+from .base import Recipe
+from .versions import register_version_2
 
 if TYPE_CHECKING:
     from ..models import Model
