@@ -34,6 +34,7 @@ from torch import Tensor
 import tightbound as tb
 from tightbound.data import Data, Split
 from tightbound.evaluation.baselines.components import fit_pca, pca_error
+from tightbound.objectives import Elbo
 from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.maps import tsne
 from tightbound.views.latents import interpolation, posterior_means, reconstruction_error
@@ -105,7 +106,7 @@ def train_maps(data: Data, epochs: int, out: Path, seed: int) -> dict[str, tb.La
     same: dict[str, Any] = {"latent_dim": MAPPED, "hidden": HIDDEN, "likelihood": LIKELIHOOD}
     recipes = {
         "ae": tb.recipes.Autoencoder(**same),
-        "mean": tb.recipes.VAE(**same, beta=float(data.spec.dimensions)),
+        "mean": tb.recipes.VAE(**same, objective=Elbo(beta=float(data.spec.dimensions))),
         "vae": tb.recipes.VAE(**same),
     }
     models = {}

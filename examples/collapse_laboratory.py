@@ -36,6 +36,7 @@ from tightbound.data import Data, DataSpec
 from tightbound.evaluation import decompose
 from tightbound.likelihoods import Gaussian
 from tightbound.networks import MLP
+from tightbound.options.choices import changed
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
 from tightbound.recipes import VAE
@@ -102,7 +103,7 @@ def build(cell: Cell, plan: Plan, data: Data) -> tb.LatentVariableModel:
     """The model of a cell, from the same seed."""
     torch.manual_seed(0)
     decoder = {"pixel_channels": plan.channels, "pixel_layers": plan.layers}
-    recipe = VAE(latent_dim=plan.latents, hidden=plan.hidden, **{**decoder, **cell.options})
+    recipe = changed(VAE(latent_dim=plan.latents, hidden=plan.hidden), {**decoder, **cell.options})
     model = recipe.build(data.spec)
     if cell.prior == "chain":
         model.prior = Chain(plan.latents)

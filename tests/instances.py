@@ -14,8 +14,10 @@ from torch.distributions import Distribution
 from tightbound.data import DataSpec
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
 from tightbound.likelihoods.correlated import FullGaussianLikelihood, Noise
-from tightbound.models import LatentVariableModel, Marginal
+from tightbound.models import LatentVariableModel, Marginal, Terms
 from tightbound.networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
+from tightbound.objectives import Capacity, Elbo, Iwae, Mmd, Score, StickingTheLanding, TotalCorrelation
+from tightbound.objectives.rows import rows
 from tightbound.posteriors import (
     CholeskyGaussian,
     DiagonalGaussian,
@@ -25,7 +27,8 @@ from tightbound.posteriors import (
 )
 from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe
-from tightbound.recipes.vae import PosteriorName, PriorName
+from tightbound.recipes.continuous import PosteriorName
+from tightbound.recipes.vae import PriorName
 
 LATENT, CONDITION = 3, 2
 
@@ -222,9 +225,9 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     *[(VAE(**_small, likelihood="discretized-logistic", scale=scale), LEVELS) for scale in SCALES],
     *[(VAE(**_small, likelihood="categorical"), spec) for spec in (GREY, LEVELS)],
     (VAE(**_small, likelihood="categorical", network="convolutional"), ODD),
-    (VAE(**_small, samples=3), GREY),
-    (VAE(**_small, objective="iwae", samples=5), BINARY),
-    (VAE(**_small, beta=4.0), BINARY),
+    (VAE(**_small, objective=Elbo(samples=3)), GREY),
+    (VAE(**_small, objective=Iwae(samples=5)), BINARY),
+    (VAE(**_small, objective=Elbo(beta=4.0)), BINARY),
     *[
         (VAE(**_small, posterior=posterior, prior=prior, components=4), GREY)
         for posterior in get_args(PosteriorName)
@@ -234,15 +237,15 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     ],
     (VAE(**_small, posterior="cholesky", prior="vamp", components=4), CONTINUOUS_IMAGE),
     (VAE(**_small, posterior="iaf", prior="vamp", components=4, likelihood="gaussian", network="convolutional"), RGB),
-    (VAE(**_small, posterior="dirac", objective="mmd", beta=0.0), GREY),
-    (VAE(**_small, objective="mmd"), GREY),
-    (VAE(**_small, objective="tc", beta=4.0), BINARY),
-    (VAE(**_small, gradient="stl"), BINARY),
-    (VAE(**_small, gradient="score", samples=4), BINARY),
-    (VAE(**_small, objective="iwae", gradient="dreg", samples=4), BINARY),
-    (VAE(**_small, divergence="monte-carlo"), BINARY),
-    (VAE(**_small, free_bits=0.1), BINARY),
-    (VAE(**_small, capacity=5.0, beta=10.0), BINARY),
+    (VAE(**_small, posterior="dirac", objective=Mmd(beta=0.0)), GREY),
+    (VAE(**_small, objective=Mmd()), GREY),
+    (VAE(**_small, objective=TotalCorrelation(beta=4.0)), BINARY),
+    (VAE(**_small, objective=StickingTheLanding()), BINARY),
+    (VAE(**_small, objective=Score(samples=4)), BINARY),
+    (VAE(**_small, objective=Iwae(gradient="dreg", samples=4)), BINARY),
+    (VAE(**_small, objective=Elbo(divergence="monte-carlo")), BINARY),
+    (VAE(**_small, objective=Elbo(free_bits=0.1)), BINARY),
+    (VAE(**_small, objective=Capacity(capacity=5.0, beta=10.0)), BINARY),
     *[(Autoencoder(**_small), spec) for spec in (GREY, CONTINUOUS)],
     (Autoencoder(**_small, network="convolutional", likelihood="auto", scale="network"), RGB),
     *[
@@ -297,6 +300,39 @@ def terms_with(model: LatentVariableModel, x: Tensor, z: Tensor, c: Tensor | Non
     return Marginal(LatentVariableModel(model.prior, model.likelihood, Replayed(model.posterior, z)), c).terms(
         x, k=len(z)
     )
+
+
+class _Told:
+    """In the place of a model's distribution: terms that are known already."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.known = terms
+
+    def terms(self, x: Tensor, k: int = 1, *, pathwise: bool = True) -> Terms:
+        return self.known
+
+
+def rows_of(recipe: Recipe, terms: Terms, beta: float | Tensor = 0.5, examples: int = 100) -> Any:
+    """The objective, the bound and its two halves that a recipe makes of terms."""
+    px: Any = _Told(terms)
+    return rows(recipe.training_objective, px, terms.log_likelihood, beta, examples)  # pyright: ignore[reportArgumentType]
+
+
+def objective_of(recipe: Recipe, terms: Terms, beta: float | Tensor = 0.5) -> Tensor:
+    """What a recipe maximises, of terms."""
+    return rows_of(recipe, terms, beta)[0]
+
+
+def bound_of(recipe: Recipe, terms: Terms) -> Tensor:
+    """What a recipe reports, of terms."""
+    return rows_of(recipe, terms)[1]
+
+
+def training_terms(model: LatentVariableModel, x: Tensor) -> Terms:
+    """The terms that a recipe's objective wants."""
+    assert model.recipe is not None
+    objective = model.recipe.training_objective
+    return model().terms(x, objective.samples, pathwise=not isinstance(objective, Score))
 
 
 def without_gradient(module: nn.Module) -> list[str]:

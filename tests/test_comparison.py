@@ -23,6 +23,7 @@ import tightbound as tb
 from tightbound.cli.main import main
 from tightbound.data import Data
 from tightbound.errors import UsageError
+from tightbound.objectives import Elbo
 from tightbound.reporting.compare.comparison import _options, compare  # pyright: ignore[reportPrivateUsage]
 from tightbound.reporting.compare.poster import WIDTH
 from tightbound.reporting.compare.side_by_side import draw_comparison
@@ -52,7 +53,7 @@ def plain(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def heavy(folder: Path) -> Path:
-    return trained(folder / "heavy", tb.recipes.VAE(latent_dim=3, hidden=(16,), beta=5.0), log_every=10)
+    return trained(folder / "heavy", tb.recipes.VAE(latent_dim=3, hidden=(16,), objective=Elbo(beta=5.0)), log_every=10)
 
 
 @pytest.fixture(scope="module")

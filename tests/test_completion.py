@@ -20,11 +20,13 @@ from tightbound.distributions import Partial, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import diagnose, evaluate
 from tightbound.likelihoods.completion import Pretrained
-from tightbound.objectives import elbo, gsnn, hybrid, reconstruction
+from tightbound.objectives import Elbo, Gsnn, Hybrid, elbo, gsnn, hybrid, reconstruction
+from tightbound.options.choices import changed
 from tightbound.pictures import sheets
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
 from tightbound.runs import RunFolder
-from tightbound.training.step import Step, start_from_data
+from tightbound.training.start import start_from_data
+from tightbound.training.steps.bound import BoundStep
 from tightbound.views import samples as pictures
 
 QUICK: Any = {"steps": 3, "batch_size": 20, "pictures": False, "device": "cpu"}
@@ -76,65 +78,62 @@ def test_the_gsnn_objective_is_the_likelihood_at_latents_of_the_prior() -> None:
     model = VAE(latent_dim=2, hidden=(), likelihood="gaussian", variance=0.3).build(spec).double()
     network: Any = next(m for m in model.likelihood.modules() if isinstance(m, torch.nn.Linear))
     x = double(1, 3)
-    terms = model().terms(x, k=40_000, generate=True)
-    assert terms.generated is not None
+    generated = model().generated(x, k=40_000)
     mean = Independent(Normal(network.bias, 0.3**0.5), 1).log_prob(x) - network.weight.square().sum() / (2 * 0.3)
-    assert within_error(terms.generated.log_likelihood, mean)
-    assert torch.equal(gsnn(terms), reconstruction(terms.generated))
-    assert terms.generated.kl().abs().max() < 1e-12  # the prior is its own posterior
+    assert within_error(generated.log_likelihood, mean)
+    assert torch.equal(gsnn(generated), reconstruction(generated))
+    assert generated.kl().abs().max() < 1e-12  # the prior is its own posterior
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_the_hybrid_is_a_share_of_both(data: Data, alpha: float) -> None:
     model = completion(data)
     batch = data.test.batch(torch.arange(6))
-    terms = model.given(batch).terms(batch.x, k=3, generate=True)
-    expected = alpha * elbo(terms, 0.7) + (1 - alpha) * gsnn(terms)
-    torch.testing.assert_close(hybrid(terms, alpha, 0.7), expected)
+    px = model.given(batch)
+    terms, generated = px.terms(batch.x, k=3), px.generated(batch.x, k=3)
+    expected = alpha * elbo(terms, 0.7) + (1 - alpha) * gsnn(generated)
+    torch.testing.assert_close(hybrid(terms, generated, alpha, 0.7), expected)
     for wrong in (-0.1, 1.5):
         with pytest.raises(UsageError, match="between 0 and 1"):
-            hybrid(terms, wrong)
-    with pytest.raises(ObjectiveError, match="no samples of the prior"):
-        gsnn(model.given(batch).terms(batch.x))
+            hybrid(terms, generated, wrong)
 
 
 @pytest.mark.parametrize("prior", ["diagonal", "coupling", "spline"])
 def test_gradients_of_gsnn_reach_every_prior_that_the_hybrid_takes(data: Data, prior: Any) -> None:
-    model = VAE(latent_dim=3, hidden=(8,), prior=prior, hybrid=0.5).build(data.spec)
-    terms = model().terms(data.test.batch(torch.arange(6)).x, k=2, generate=True)
-    gsnn(terms).sum().backward()
+    model = VAE(latent_dim=3, hidden=(8,), prior=prior, objective=Hybrid(share=0.5)).build(data.spec)
+    generated = model().generated(data.test.batch(torch.arange(6)).x, k=2)
+    gsnn(generated).sum().backward()
     assert model.prior is not None
     assert any(p.grad is not None and p.grad.any() for p in model.prior.parameters())
-    assert terms.generated is not None
-    assert terms.generated.log_likelihood.shape == (2, 6)
-    assert terms.generated.kl().abs().max() < 1e-4
+    assert generated.log_likelihood.shape == (2, 6)
+    assert generated.kl().abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_the_hybrid_refuses_priors_whose_draws_have_no_gradient(prior: Any) -> None:
     with pytest.raises(UsageError, match=r"no gradient(?s:.*)remedy"):
-        VAE(prior=prior, hybrid=0.5)
+        VAE(prior=prior, objective=Hybrid(share=0.5))
     VAE(prior=prior)
 
 
 def test_the_prior_of_the_hybrid_is_learned_without_a_kl() -> None:
-    assert CVAE(beta=0.0, hybrid=0.5).hybrid == 0.5
+    assert CVAE(objective=Hybrid(beta=0.0)).training_objective.teaches_prior
     with pytest.raises(UsageError, match="learns nothing"):
-        CVAE(beta=0.0)
+        CVAE(objective=Elbo(beta=0.0))
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_a_step_of_the_hybrid_computes_the_prior_once(data: Data, alpha: float) -> None:
-    model, calls = completion(data, hybrid=alpha), list[int]()
+@pytest.mark.parametrize("objective", [Gsnn(), Hybrid(share=0.5)])
+def test_a_step_of_the_hybrid_computes_the_prior_once(data: Data, objective: Any) -> None:
+    model, calls = completion(data, objective=objective), list[int]()
     model.prior.register_forward_hook(lambda *_: calls.append(1))
     batch = data.train.batch(torch.arange(5))
-    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    BoundStep(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
     assert len(calls) == 1
 
 
 def test_gsnn_selects_by_its_own_bound_for_its_posterior_stays_untrained(data: Data, tmp_path: Path) -> None:
     """The posterior is as it was and drives the ELBO down while what is maximised rises."""
-    model = completion(data, hybrid=0.0)
+    model = completion(data, objective=Gsnn())
     before = {name: p.clone() for name, p in model.posterior.named_parameters()}
     quick = QUICK | {"steps": 150, "evaluate_every": 10, "lr": 2e-2}
     result = tb.train(model, data, out=tmp_path, **quick)
@@ -147,22 +146,23 @@ def test_gsnn_selects_by_its_own_bound_for_its_posterior_stays_untrained(data: D
     found = evaluate(model, data.test, k=5)
     assert any("method prior suits" in note for note in found.notes)
     assert not any("suits" in note for note in evaluate(model, data.test, k=5, method="prior").notes)
-    assert not any("hybrid 0" in note for note in evaluate(completion(data), data.test, k=5).notes)
+    assert not any("objective gsnn" in note for note in evaluate(completion(data), data.test, k=5).notes)
 
 
 def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data: Data) -> None:
-    model = completion(data, hybrid=0.0)
+    model = completion(data, objective=Gsnn())
     batch = data.test.batch(torch.arange(6))
-    gsnn(model.given(batch).terms(batch.x, generate=True)).sum().backward()
+    gsnn(model.given(batch).generated(batch.x)).sum().backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"prior", "likelihood"}
 
 
 def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data, tmp_path: Path) -> None:
     tb.train(CompletionBaseline(hidden=(8,)).build(data.spec), data, out=tmp_path, steps=2, pictures=False)
-    model = completion(data, hybrid=0.5, baseline=str(tmp_path), baseline_hidden=(8,))
+    model = completion(data, objective=Hybrid(share=0.5), baseline=str(tmp_path), baseline_hidden=(8,))
     batch = data.test.batch(torch.arange(6))
-    hybrid(model.given(batch).terms(batch.x, generate=True), 0.5).sum().backward()
+    px = model.given(batch)
+    hybrid(px.terms(batch.x), px.generated(batch.x), 0.5).sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood", "posterior"}
@@ -171,9 +171,9 @@ def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data,
 
 def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> None:
     """So that several processes wait for no gradient of it."""
-    model = completion(data, hybrid=0.0)
+    model = completion(data, objective=Gsnn())
     batch = data.test.batch(torch.arange(6))
-    Step(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
+    BoundStep(model)(batch.x, torch.ones(()), model.conditions(batch))[0].sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood"}
@@ -335,17 +335,25 @@ def test_completions_are_drawn_beside_the_truth(data: Data, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "options", [{"hybrid": 1.5}, {"hybrid": 0.5, "objective": "iwae"}, {"baseline_hidden": (0,)}, {"latent_dim": 0}]
+    "options",
+    [
+        {"objective": "hybrid", "share": 1.5},
+        {"objective": "iwae", "share": 0.5},
+        {"baseline_hidden": (0,)},
+        {"latent_dim": 0},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Completion(**options)
+        changed(Completion(), options)
 
 
-@pytest.mark.parametrize("options", [{"hybrid": -0.1}, {"drop_condition": 1.1}, {"condition_dim": 0}])
+@pytest.mark.parametrize(
+    "options", [{"objective": "hybrid", "share": -0.1}, {"drop_condition": 1.1}, {"condition_dim": 0}]
+)
 def test_options_of_cvae_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        CVAE(**options)
+        changed(CVAE(), options)
 
 
 def test_a_condition_without_features_is_told_by_its_option() -> None:
@@ -364,7 +372,7 @@ def test_a_conditional_models_prediction_is_measured_beside_its_reconstruction(d
     assert found.prediction is not None
     batch = Batch(data.test.batch(torch.arange(len(data.test))).x, None)
     with torch.no_grad():
-        expected = gsnn(model.given(batch).terms(batch.x, k=2000, generate=True)).mean().item()
+        expected = gsnn(model.given(batch).generated(batch.x, k=2000)).mean().item()
     assert found.prediction.value == pytest.approx(expected, abs=0.3)
     assert evaluate(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data.test, k=5).prediction is None
 

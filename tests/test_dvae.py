@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instances import examples, terms_with, without_gradient
+from instances import examples, objective_of, terms_with, without_gradient
 from tightbound.annealing import weight
 from tightbound.data import Data, DataSpec, load_data
 from tightbound.errors import UsageError
@@ -64,7 +64,7 @@ def test_the_objective_divided_by_the_entries_is_the_papers(beta: float) -> None
     kl = terms.latents[0].kl()
     assert kl.shape == (3, 4 * 6)
     means = -terms.log_likelihood.mean(0) / RGB.dimensions + recipe.weight_of_means(RGB) * kl.mean(1)
-    torch.testing.assert_close(-recipe.training_objective(terms, 1.0, 100) / RGB.dimensions, means)
+    torch.testing.assert_close(-objective_of(recipe, terms, 1.0) / RGB.dimensions, means)
 
 
 def test_the_papers_codes_and_temperatures() -> None:
@@ -171,16 +171,16 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 def test_the_gradient_reaches_every_parameter(straight_through: bool) -> None:
     recipe = DVAE(codes=5, channels=(6, 8), blocks=1, activation="tanh", straight_through=straight_through)
     model = build(recipe)
-    recipe.training_objective(model().terms(examples(RGB, 3)), 1.0, 100).sum().backward()
+    objective_of(recipe, model().terms(examples(RGB, 3)), 1.0).sum().backward()
     assert without_gradient(model) == []
 
 
 def test_the_loss_of_an_example_does_not_depend_on_its_batch() -> None:
     model, x = build(), examples(RGB, 4)
     terms = model().terms(x)
-    together = SMALL.training_objective(terms, 0.5, 100)
+    together = objective_of(SMALL, terms)
     z = terms.latents[0].z.detach()
-    alone = SMALL.training_objective(terms_with(model, x[[2]], z[:, [2]]), 0.5, 100)
+    alone = objective_of(SMALL, terms_with(model, x[[2]], z[:, [2]]))
     torch.testing.assert_close(alone, together[[2]])
 
 

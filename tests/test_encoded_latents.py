@@ -120,7 +120,9 @@ def test_other_posteriors_are_kept_as_draws_with_their_correlations(data: Data, 
     torch.testing.assert_close(z.mean(0), torch.tensor([1.0, -1.0]).double(), rtol=0, atol=5 / math.sqrt(n))
 
 
-@pytest.mark.parametrize(("recipe", "views"), [(VAE(latent_dim=2, posterior="iaf"), DRAWS), (Autoencoder(2), 1)])
+@pytest.mark.parametrize(
+    ("recipe", "views"), [(VAE(latent_dim=2, posterior="iaf"), DRAWS), (Autoencoder(latent_dim=2), 1)]
+)
 def test_flows_are_drawn_and_certain_latents_need_one_view(recipe: Any, views: int, data: Data, tmp_path: Path) -> None:
     assert encoded(built(recipe, data), data, tmp_path).train.values.shape[1:] == (views, 2)
 

@@ -14,6 +14,7 @@ from tightbound.distributions import independent
 from tightbound.errors import ObjectiveError
 from tightbound.models import Latent, Terms
 from tightbound.objectives import (
+    Mmd,
     beta_tcvae,
     capacity,
     elbo,
@@ -136,7 +137,7 @@ def test_the_discrepancy_is_unbiased_and_tells_apart() -> None:
 def test_info_vae_at_its_ends() -> None:
     terms = vae_terms()
     torch.testing.assert_close(info_vae(terms, alpha=0.0, weight=1.0), elbo(terms))
-    code = VAE(latent_dim=4, hidden=(8,), posterior="dirac", objective="mmd", beta=0.0).build(GREY).double()
+    code = VAE(latent_dim=4, hidden=(8,), posterior="dirac", objective=Mmd(beta=0.0)).build(GREY).double()
     assert info_vae(code().terms(examples(GREY, 6)), alpha=1.0).shape == (6,)
 
 

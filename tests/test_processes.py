@@ -22,7 +22,7 @@ from tightbound.recipes import VAE, VQVAE, PriorOptions, Recipe
 from tightbound.runs import RunFolder
 from tightbound.training import train
 from tightbound.training.second_stage import fit_prior
-from tightbound.training.step import build_seeded
+from tightbound.training.start import build_seeded
 
 OPTIONS = TrainingOptions(
     steps=8, batch_size=32, evaluate_every=2, log_every=2, beta_warmup=0, pictures=False, device="cpu"

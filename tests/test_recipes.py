@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,19 +21,37 @@ from instances import (
     ODD,
     RGB,
     SYSTEMS,
+    bound_of,
     examples,
     is_level,
+    objective_of,
     system_id,
     terms_with,
+    training_terms,
     without_gradient,
 )
 from tightbound import checkpoint
+from tightbound.assembly.parts import PRIORS
 from tightbound.data import DataSpec
 from tightbound.errors import ObjectiveError, UnknownName, UsageError
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian
 from tightbound.models import LatentVariableModel, Terms
+from tightbound.objectives import Elbo, Iwae, StickingTheLanding, TotalCorrelation
+from tightbound.options.choices import changed, flat
+from tightbound.options.objectives import (
+    Capacity,
+    Gsnn,
+    Hybrid,
+    LatentObjective,
+    Mmd,
+    NaiveMonteCarlo,
+    Reconstruction,
+    Score,
+)
 from tightbound.recipes import CVAE, VAE, Autoencoder, Completion, LinearVAE, Recipe, find_recipe
+from tightbound.recipes.vae import PriorName
 from tightbound.spec import from_json, to_json
+from tightbound.training.steps.bound import BoundStep
 
 
 @pytest.fixture(params=SYSTEMS, ids=system_id)
@@ -48,25 +66,19 @@ def build(system: tuple[Recipe, DataSpec]) -> LatentVariableModel:
 
 def objective(model: LatentVariableModel, terms: Terms, beta: float = 0.5) -> Tensor:
     assert model.recipe is not None
-    return model.recipe.training_objective(terms, beta, examples=100)
+    return objective_of(model.recipe, terms, beta)
 
 
 def of_the_batch(recipe: Recipe) -> bool:
     """Whether the objective of an example needs the others: estimates of the aggregate do."""
-    return isinstance(recipe, VAE) and (recipe.objective in ("tc", "mmd") or recipe.free_bits > 0)
+    o = recipe.training_objective
+    return isinstance(o, TotalCorrelation | Mmd) or (isinstance(o, Elbo) and o.free_bits > 0)
 
 
 def plain(recipe: Recipe) -> bool:
     """Whether the objective is the reconstruction less the weighted KL."""
-    if not isinstance(recipe, VAE):
-        return True
-    penalised = recipe.free_bits > 0 or recipe.capacity is not None
-    return recipe.objective == "elbo" and recipe.gradient == "pathwise" and not penalised
-
-
-def training_terms(model: LatentVariableModel, x: Tensor) -> Terms:
-    assert model.recipe is not None
-    return model().terms(x, model.recipe.training_samples, pathwise=model.recipe.pathwise)
+    o = recipe.training_objective
+    return isinstance(o, Reconstruction) or (isinstance(o, Elbo) and not o.free_bits)
 
 
 def test_a_model_remembers_its_recipe_and_its_data(system: tuple[Recipe, DataSpec]) -> None:
@@ -100,7 +112,7 @@ def test_gradient_reaches_every_parameter(system: tuple[Recipe, DataSpec]) -> No
 
 def test_the_loss_of_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
     if of_the_batch(system[0]):
-        assert system[0].bound(build(system)().terms(examples(system[1], 6))).shape == (6,)
+        assert bound_of(system[0], build(system)().terms(examples(system[1], 6))).shape == (6,)
         return
     model, x = build(system), examples(system[1], 6)
     terms = training_terms(model, x)
@@ -123,44 +135,42 @@ def test_saved_and_loaded_the_bound_is_the_same_bit_for_bit(system: tuple[Recipe
     bounds = []
     for each in (model, again):
         torch.manual_seed(1)
-        bounds.append(recipe.bound(each().terms(x, k=2)))
+        pathwise = not isinstance(recipe.training_objective, Score)
+        bounds.append(bound_of(recipe, each().terms(x, k=2, pathwise=pathwise)))
     assert torch.equal(*bounds)
 
 
 def test_bounds_and_beta(system: tuple[Recipe, DataSpec]) -> None:
     recipe, spec = system
     model = build(system)
-    terms = model().terms(examples(spec, 5), recipe.training_samples)
-    bound = recipe.bound(terms)
+    terms = training_terms(model, examples(spec, 5))
+    bound = bound_of(recipe, terms)
     assert bound.shape == (5,)
-    options: Any = recipe
     if not plain(recipe):
         return
-    if getattr(recipe, "beta", 1.0) == 1.0:
+    options = flat(recipe.training_objective)
+    if options.get("beta", 1.0) == 1.0:
         torch.testing.assert_close(objective(model, terms, 1.0), bound)
     if model.prior is not None:
-        analytic = {"monte-carlo": False}.get(getattr(recipe, "divergence", ""))
-        exact = isinstance(recipe, LinearVAE) and recipe.posterior == "exact"
-        expected = terms.log_likelihood.mean(0) - 0.25 * getattr(options, "beta", 1.0) * terms.kl(
-            False if exact else analytic
-        )
+        analytic = {"monte-carlo": False}.get(options["divergence"])
+        expected = terms.log_likelihood.mean(0) - 0.25 * options["beta"] * terms.kl(analytic)
         torch.testing.assert_close(objective(model, terms, 0.25), expected)
 
 
 def test_what_is_reported_is_the_bound_whatever_was_optimised(system: tuple[Recipe, DataSpec]) -> None:
     recipe, spec = system
     model = build(system)
-    terms = model().terms(examples(spec, 5), recipe.training_samples)
+    o = recipe.training_objective
+    terms = training_terms(model, examples(spec, 5))
     if not terms.bounded:
         expected = terms.log_likelihood.mean(0)
-    elif getattr(recipe, "objective", "") == "iwae":
-        expected = terms.log_weights.logsumexp(0) - torch.tensor(float(recipe.training_samples)).log()
-    elif getattr(recipe, "divergence", "auto") == "auto":
-        analytic = not (isinstance(recipe, LinearVAE) and recipe.posterior == "exact")
-        expected = terms.log_likelihood.mean(0) - terms.kl(None if analytic else False)
+    elif isinstance(o, Iwae):
+        expected = terms.log_weights.logsumexp(0) - torch.tensor(float(o.samples)).log()
+    elif flat(o).get("divergence", "auto") == "auto":
+        expected = terms.log_likelihood.mean(0) - terms.kl()
     else:
         expected = terms.log_weights.mean(0)
-    torch.testing.assert_close(recipe.bound(terms), expected)
+    torch.testing.assert_close(bound_of(recipe, terms), expected)
 
 
 def test_float32(system: tuple[Recipe, DataSpec]) -> None:
@@ -174,32 +184,21 @@ COMPILED = [
     (VAE(latent_dim=2, hidden=(4,)), GREY),
     (VAE(latent_dim=2, hidden=(4,)), BINARY),
     (VAE(latent_dim=2, hidden=(4,), likelihood="categorical"), LEVELS),
-    (VAE(latent_dim=2, network="convolutional", channels=(2,), objective="iwae", samples=3), ODD),
+    (VAE(latent_dim=2, network="convolutional", channels=(2,), objective=Iwae(samples=3)), ODD),
     (Autoencoder(latent_dim=2, hidden=(4,)), GREY),
     (LinearVAE(latent_dim=2), CONTINUOUS),
     (VAE(latent_dim=2, hidden=(4,), posterior="cholesky", prior="vamp", components=3), GREY),
-    (VAE(latent_dim=2, hidden=(4,), prior="mixture", components=3, free_bits=0.1), BINARY),
-    (VAE(latent_dim=2, hidden=(4,), objective="tc", beta=4.0), BINARY),
-    (VAE(latent_dim=2, hidden=(4,), gradient="stl"), BINARY),
+    (VAE(latent_dim=2, hidden=(4,), prior="mixture", components=3, objective=Elbo(free_bits=0.1)), BINARY),
+    (VAE(latent_dim=2, hidden=(4,), objective=TotalCorrelation(beta=4.0)), BINARY),
+    (VAE(latent_dim=2, hidden=(4,), objective=StickingTheLanding()), BINARY),
 ]
-
-
-class _Loss(nn.Module):
-    def __init__(self, model: LatentVariableModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, beta: Tensor) -> Tensor:
-        assert self.model.recipe is not None
-        terms = self.model().terms(x, self.model.recipe.training_samples, pathwise=self.model.recipe.pathwise)
-        return self.model.recipe.training_objective(terms, beta, examples=100)
 
 
 @pytest.mark.compiles
 @pytest.mark.parametrize("system", COMPILED, ids=system_id)
 def test_the_whole_objective_compiles_to_one_graph(system: tuple[Recipe, DataSpec]) -> None:
     recipe, spec = system
-    loss, x, beta = _Loss(recipe.build(spec).double()), examples(spec, 5), torch.tensor(0.5).double()
+    loss, x, beta = BoundStep(recipe.build(spec).double(), examples=100), examples(spec, 5), torch.tensor(0.5).double()
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     values, gradients = [], []
@@ -207,7 +206,7 @@ def test_the_whole_objective_compiles_to_one_graph(system: tuple[Recipe, DataSpe
         loss.zero_grad()
         torch.manual_seed(2)
         values.append(function(x, beta))
-        values[-1].mean().backward()
+        values[-1][0].mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in loss.parameters() if p.grad is not None]))
     torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-10)
@@ -262,13 +261,15 @@ def test_options_that_cannot_model_the_data_are_refused(options: dict[str, Any],
         (VAE, {"objective": "iwae", "beta": 2.0}),
         (VAE, {"objective": "iwae", "free_bits": 0.1}),
         (VAE, {"objective": "tc", "capacity": 1.0}),
-        (VAE, {"free_bits": 0.1, "capacity": 1.0}),
+        (VAE, {"objective": "capacity", "free_bits": 0.1}),
         (VAE, {"free_bits": float("nan")}),
-        (VAE, {"capacity": -1.0}),
+        (VAE, {"objective": "capacity", "capacity": -1.0}),
         (VAE, {"gradient": "dreg"}),
-        (VAE, {"gradient": "stl", "objective": "iwae"}),
-        (VAE, {"gradient": "stl", "beta": 2.0}),
-        (VAE, {"gradient": "score"}),
+        (VAE, {"objective": "iwae", "gradient": "stl"}),
+        (VAE, {"objective": "stl", "beta": 2.0}),
+        (VAE, {"objective": "score", "samples": 1}),
+        (VAE, {"objective": "hybrid", "share": 1.0}),
+        (VAE, {"objective": "hybrid", "prior": "vamp"}),
         (VAE, {"posterior": "dirac"}),
         (VAE, {"posterior": "dirac", "objective": "mmd"}),
         (VAE, {"posterior": "dirac", "objective": "mmd", "beta": 0.0, "prior": "vamp"}),
@@ -283,7 +284,7 @@ def test_options_that_cannot_model_the_data_are_refused(options: dict[str, Any],
 )
 def test_options_out_of_range_are_refused(recipe: Any, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        recipe(**options)
+        changed(recipe(), options)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ def test_options_out_of_range_are_refused(recipe: Any, options: dict[str, Any]) 
 def test_unknown_names_are_refused_and_the_nearest_offered(recipe: Any, options: dict[str, str], nearest: str) -> None:
     """A name that is not known must not become another part without a word."""
     with pytest.raises(UnknownName, match=f"Did you mean '{nearest}'"):
-        recipe(**options)
+        changed(recipe(), options)
 
 
 def test_recipes_are_found_by_name() -> None:
@@ -317,8 +318,59 @@ def test_recipes_are_frozen() -> None:
         VAE().latent_dim = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
+OLD: dict[str, Any] = {
+    "objective": "elbo",
+    "samples": 1,
+    "gradient": "pathwise",
+    "divergence": "auto",
+    "beta": 1.0,
+    "free_bits": 0.0,
+    "free_bits_group": 1,
+    "capacity": None,
+    "mmd": 100.0,
+    "hybrid": 1.0,
+}
+"""What files of the first two versions have of an objective."""
+
+
 @pytest.mark.parametrize("recipe", [VAE(), CVAE(), Completion()], ids=["vae", "cvae", "completion"])
-def test_the_first_versions_called_the_pathwise_gradient_path(recipe: VAE) -> None:
-    old = to_json(recipe) | {"version": 1}
-    assert from_json(old | {"gradient": "path"}, VAE) == recipe
-    assert from_json(old | {"gradient": "score", "samples": 2}, VAE).gradient == "score"
+@pytest.mark.parametrize(
+    ("told", "objective"),
+    [
+        ({}, Elbo()),
+        ({"beta": 4.0, "samples": 2, "divergence": "analytic"}, Elbo(beta=4.0, samples=2, divergence="analytic")),
+        ({"free_bits": 0.5, "free_bits_group": 0}, Elbo(free_bits=0.5, free_bits_group=0)),
+        ({"objective": "iwae", "samples": 5, "gradient": "dreg"}, Iwae(samples=5, gradient="dreg")),
+        ({"capacity": 5.0, "beta": 10.0}, Capacity(capacity=5.0, beta=10.0)),
+        ({"gradient": "stl"}, StickingTheLanding()),
+        ({"gradient": "score", "samples": 3}, Score(samples=3)),
+        ({"objective": "tc", "beta": 6.0}, TotalCorrelation(beta=6.0)),
+        ({"objective": "mmd", "beta": 0.0, "mmd": 7.0}, Mmd(beta=0.0, mmd=7.0)),
+        ({"hybrid": 0.25, "beta": 2.0}, Hybrid(share=0.25, beta=2.0)),
+        ({"hybrid": 0.0}, Gsnn()),
+        ({"objective": "naive-monte-carlo", "samples": 9}, NaiveMonteCarlo(samples=9)),
+    ],
+    ids=str,
+)
+def test_the_second_version_had_the_options_of_the_objective_beside_its_name(
+    recipe: Any, told: dict[str, Any], objective: LatentObjective
+) -> None:
+    old = to_json(recipe) | {"version": 2} | OLD | told
+    assert from_json(old, Recipe) == dataclasses.replace(recipe, objective=objective)
+
+
+@pytest.mark.parametrize("recipe", [VAE(), CVAE(), Completion()], ids=["vae", "cvae", "completion"])
+def test_the_first_versions_called_the_pathwise_gradient_path(recipe: Any) -> None:
+    old = to_json(recipe) | {"version": 1} | OLD
+    assert from_json(old | {"gradient": "path"}, Recipe) == recipe
+    assert from_json(old | {"gradient": "path", "objective": "iwae"}, Recipe).training_objective == Iwae()
+
+
+def test_the_name_of_an_objective_alone_is_refused() -> None:
+    wrong: Any = "iwae"
+    with pytest.raises(UsageError, match=r"Iwae\(samples=5\)"):
+        VAE(objective=wrong)
+
+
+def test_every_named_prior_has_a_row_and_every_row_a_name() -> None:
+    assert set(PRIORS) == set(get_args(PriorName))

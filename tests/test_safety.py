@@ -28,6 +28,7 @@ from tightbound.data import DataOptions, load_data
 from tightbound.data.sources.formats import read_content
 from tightbound.errors import CheckpointError, DataError, TightboundError, TrainingError, UsageError
 from tightbound.evaluation.kept import read_evaluation
+from tightbound.objectives import Elbo
 from tightbound.recipes import VAE
 from tightbound.runs import RunFolder, load
 from tightbound.runtime.budget import budget
@@ -325,7 +326,7 @@ def test_an_option_that_cannot_be_is_refused_before_anything_is_written(
 
 def test_an_option_of_python_is_refused_likewise() -> None:
     for make in (
-        lambda: VAE(beta=1e99),
+        lambda: VAE(objective=Elbo(beta=1e99)),
         lambda: TrainingOptions(lr=float("nan")),
         lambda: DataOptions(image_size=10**6),
     ):

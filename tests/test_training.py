@@ -25,7 +25,8 @@ from tightbound.training import TrainingOptions
 from tightbound.training.ema import MovingAverage
 from tightbound.training.interrupt import Stop, stop_on_signals
 from tightbound.training.loop import train
-from tightbound.training.step import Step, build_seeded, draw_by_xavier, start_from_data
+from tightbound.training.start import build_seeded, draw_by_xavier, start_from_data
+from tightbound.training.steps.bound import BoundStep
 
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
 
@@ -168,7 +169,7 @@ def test_two_parts_equal_one(data: Data, tmp_path: Path) -> None:
 def test_a_step_reads_every_example_alone(data: Data) -> None:
     """A deterministic model's rows are the same whatever else is in the batch."""
     model = build_seeded(tb.recipes.Autoencoder(latent_dim=4, hidden=(16,)), data.spec, seed=0).double()
-    x, step = data.train.batch(torch.arange(8)).x.double(), Step(model)
+    x, step = data.train.batch(torch.arange(8)).x.double(), BoundStep(model)
     alone = torch.cat([step(x[i : i + 1], torch.ones(())) for i in range(8)], dim=1)
     torch.testing.assert_close(step(x, torch.ones(())), alone)
 
@@ -201,7 +202,7 @@ def test_readings_weigh_examples(data: Data, tmp_path: Path) -> None:
     model = build_seeded(recipe, data.spec, seed=0)
     train(model, data, out=tmp_path, options=options)
     with torch.no_grad():
-        whole = Step(model)(data.train.batch(torch.arange(len(data.train))).x, torch.ones(())).mean(1)
+        whole = BoundStep(model)(data.train.batch(torch.arange(len(data.train))).x, torch.ones(())).mean(1)
     assert RunFolder(tmp_path).records()[0]["objective"] == pytest.approx(whole[0].item(), rel=1e-5)
 
 

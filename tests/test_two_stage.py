@@ -31,7 +31,8 @@ from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
 from tightbound.training.encoded import encoded_data
-from tightbound.training.second_stage import PriorStep, fit_prior
+from tightbound.training.second_stage import fit_prior
+from tightbound.training.steps.prior import PriorStep
 
 QUICK: dict[str, Any] = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 15, "save_every": 1e9}
 SMALL = PriorOptions(layers=2, channels=8, kernel=3, width=16, heads=2, dropout=0.0, components=5, transforms=1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 import tightbound as tb
-from instances import GREY, RGB, double, examples, within_error
+from instances import GREY, RGB, bound_of, double, examples, objective_of, within_error
 from tightbound.data import Data, DataSpec
 from tightbound.distributions import kl_per_dimension
 from tightbound.distributions.codes import CodePoint, UniformCodes
@@ -33,7 +33,7 @@ from tightbound.quantizers import VectorQuantizer
 from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
-from tightbound.training.step import build_seeded, start_from_data
+from tightbound.training.start import build_seeded, start_from_data
 from tightbound.views.latents import encode, traversal
 
 SMALL: dict[str, Any] = {"codes": 12, "code_dim": 6, "channels": (8,), "blocks": 1}
@@ -250,7 +250,7 @@ def test_the_elbo_is_the_likelihood_at_the_codes_and_the_codes_own(system: tuple
     assert terms.latents[0].kl().shape == (7, sum(math.prod(grid) for grid in space.grids))
     recipe = model.recipe
     assert recipe is not None
-    torch.testing.assert_close(recipe.bound(terms), elbo(terms))
+    torch.testing.assert_close(bound_of(recipe, terms), elbo(terms))
 
 
 def test_the_bound_is_below_the_likelihood() -> None:
@@ -341,7 +341,7 @@ def test_the_objective_is_the_sum_of_its_terms() -> None:
     expected = reconstruction(terms) - 0.5 * q.codebook_loss - 0.1 * q.commitment_loss
     torch.testing.assert_close(vq(terms, codebook=0.5, commitment=0.1), expected)
     recipe = dataclasses.replace(model.recipe, codebook=0.5, commitment=0.1)  # pyright: ignore
-    torch.testing.assert_close(recipe.training_objective(terms, 0.3, 1), expected)
+    torch.testing.assert_close(objective_of(recipe, terms), expected)
 
 
 def test_the_losses_are_squared_distances_of_the_encoder_from_its_codes() -> None:
@@ -564,7 +564,7 @@ def test_a_weight_of_the_recipe_is_on_the_term_of_its_name() -> None:
     x, plain = examples(GREY, 7), VQVAE(**SMALL, quantizer="gradient")
     model = started(plain, GREY).train()
     terms = model().terms(x)
-    objective = lambda **weights: dataclasses.replace(plain, **weights).training_objective(terms, 1.0, 100).sum()
+    objective = lambda **weights: objective_of(dataclasses.replace(plain, **weights), terms).sum()
     assert all(reached(objective(), model)["codebook"])
     assert not any(reached(objective(codebook=0.0), model)["codebook"])
     q: Any = terms.latents[0].posterior

@@ -19,7 +19,8 @@ import tightbound as tb
 from tightbound.networks import Linear
 from tightbound.recipes import VAE
 from tightbound.runtime.memory import keep_freed_memory
-from tightbound.training.step import Step, start_from_data
+from tightbound.training.start import start_from_data
+from tightbound.training.steps.bound import BoundStep
 
 
 def nll(given: argparse.Namespace) -> dict[str, list[float]]:
@@ -50,7 +51,7 @@ def vamp(given: argparse.Namespace) -> dict[str, list[float]]:
     start_from_data(model, data.train)
     x = data.train.batch(torch.arange(100)).x
 
-    one, whole = torch.ones(()), Step(model, examples=1000)
+    one, whole = torch.ones(()), BoundStep(model, examples=1000)
 
     def step() -> None:
         (-whole(x, one)[0]).mean().backward()

@@ -1,1 +1,16 @@
 """From the options of a recipe to the parts of a model."""
+
+from . import completion, conditional, continuous, discrete, pixels, quantized, second_stage
+from .base import assemble, build
+
+__all__ = [
+    "assemble",
+    "build",
+    "completion",
+    "conditional",
+    "continuous",
+    "discrete",
+    "pixels",
+    "quantized",
+    "second_stage",
+]

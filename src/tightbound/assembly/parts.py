@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,32 +14,15 @@ from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
 from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
 from ..options.data_spec import DataSpec
+from ..options.parts import EntryLikelihood, LikelihoodName, Networks, ScaleName
 from ..posteriors import CholeskyGaussian, DiagonalGaussian, DiracPosterior, FlowPosterior
 from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
-
-if TYPE_CHECKING:
-    from ..recipes.autoencoder import Autoencoder
-    from ..recipes.vae import VAE, Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
+from ..recipes.continuous import ContinuousRecipe
 
 CONTEXT = 64
 """Features of an example that the layers of a flow posterior see."""
 
-__all__ = ["Networks", "decoder", "encoder", "likelihood", "likelihood_on", "posterior", "prior"]
-
-
-class Networks(Protocol):
-    """Abstract: options of an encoder and of the decoder that mirrors it."""
-
-    @property
-    def network(self) -> NetworkName: ...
-    @property
-    def hidden(self) -> tuple[int, ...]: ...
-    @property
-    def channels(self) -> tuple[int, ...]: ...
-    @property
-    def activation(self) -> Activation: ...
-    @property
-    def upsampling(self) -> UpsamplingName: ...
+__all__ = ["decoder", "encoder", "entry_likelihood", "likelihood", "likelihood_on", "posterior", "prior"]
 
 
 def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
@@ -70,7 +53,7 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
     )
 
 
-def likelihood(recipe: VAE | Autoencoder, data: DataSpec, condition_dim: int = 0) -> Any:
+def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
     """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
 
     Raises:
@@ -81,6 +64,23 @@ def likelihood(recipe: VAE | Autoencoder, data: DataSpec, condition_dim: int = 0
         return _autoregressive(recipe, data, condition_dim)
     make = lambda parameters: decoder(recipe, data, recipe.latent_dim, parameters, condition_dim)
     return likelihood_on(make, (recipe.latent_dim,), data, recipe.likelihood, recipe.scale, recipe.variance)
+
+
+def entry_likelihood(
+    options: EntryLikelihood, make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec
+) -> Any:
+    """The likelihood that the options name, of entries that are independent given the latent, on any decoder.
+
+    Args:
+        options: Its name, scale and variance.
+        make: Gives the decoder for so many parameters of each entry.
+        latent: Shape of one latent.
+        data: What it is a likelihood of.
+
+    Raises:
+        UsageError: If it cannot model that data.
+    """
+    return likelihood_on(make, latent, data, options.likelihood, options.scale, options.variance)
 
 
 def likelihood_on(
@@ -140,7 +140,7 @@ def _full_gaussian(
     return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
 
 
-def _autoregressive(recipe: Any, data: DataSpec, condition_dim: int) -> nn.Module:
+def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> nn.Module:
     _check_image(data)
     levels = _levels("autoregressive", data)
     network = PixelDecoder(
@@ -154,7 +154,7 @@ def _autoregressive(recipe: Any, data: DataSpec, condition_dim: int) -> nn.Modul
     return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, levels)
 
 
-def posterior(recipe: VAE, data: DataSpec, condition_dim: int = 0) -> Any:
+def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
     """The posterior of the recipe's name."""
     d = recipe.latent_dim
     if recipe.posterior == "gaussian":
@@ -167,19 +167,20 @@ def posterior(recipe: VAE, data: DataSpec, condition_dim: int = 0) -> Any:
     return FlowPosterior(network, data.shape, d, CONTEXT, recipe.posterior, recipe.transforms)
 
 
-def prior(recipe: VAE, data: DataSpec, q: nn.Module) -> nn.Module:
+def prior(recipe: ContinuousRecipe, data: DataSpec, q: nn.Module) -> nn.Module:
     """The prior of the recipe's name; pseudo-inputs go through its posterior, and training starts them from data."""
-    d = recipe.latent_dim
-    if recipe.prior == "normal":
-        return StandardNormal(d)
-    if recipe.prior == "diagonal":
-        return DiagonalNormal(d)
-    if recipe.prior == "mixture":
-        return GaussianMixture(d, recipe.components)
-    if recipe.prior == "vamp":
-        inputs = torch.rand(recipe.components, *data.shape)
-        return VampPrior(q, inputs, bounded=data.levels is not None)
-    return FlowPrior(d, recipe.prior, recipe.transforms)
+    return PRIORS[recipe.prior](recipe, data, q)
+
+
+PRIORS: dict[str, Callable[[ContinuousRecipe, DataSpec, nn.Module], nn.Module]] = {
+    "normal": lambda o, data, q: StandardNormal(o.latent_dim),
+    "diagonal": lambda o, data, q: DiagonalNormal(o.latent_dim),
+    "mixture": lambda o, data, q: GaussianMixture(o.latent_dim, o.components),
+    "vamp": lambda o, data, q: VampPrior(q, torch.rand(o.components, *data.shape), bounded=data.levels is not None),
+    "coupling": lambda o, data, q: FlowPrior(o.latent_dim, "coupling", o.transforms),
+    "spline": lambda o, data, q: FlowPrior(o.latent_dim, "spline", o.transforms),
+}
+"""What each name of a prior makes of a recipe's options, its data and its posterior."""
 
 
 def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[str, Scale]:

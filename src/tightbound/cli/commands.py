@@ -18,6 +18,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from ..data import DATASETS, DataOptions
 from ..errors import CheckpointError, UsageError
+from ..options.choices import flat
 from ..options.training import TrainingOptions
 from ..recipes import PriorOptions, Recipe
 from ..recipes.base import recipes_by_name
@@ -89,7 +90,7 @@ def train(arguments: TrainArguments[Any]) -> None:
     from ..runs import RunFolder
     from ..runtime.budget import within_stored
     from ..training import train as run_training
-    from ..training.step import build_seeded
+    from ..training.start import build_seeded
 
     loaded = load_data(arguments.data)
     last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
@@ -382,8 +383,7 @@ def recipes(json: Json = False) -> None:
     Example: tightbound recipes
     """
     found = {
-        name: {"is": first_sentence(cls), "options": {f.name: f.default for f in dataclasses.fields(cls)}}
-        for name, cls in sorted(recipes_by_name().items())
+        name: {"is": first_sentence(cls), "options": flat(cls())} for name, cls in sorted(recipes_by_name().items())
     }
     if json:
         print_json(found)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import io
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
-from docstring_parser import parse_from_object
 
 from .. import __version__
 from ..data import DataOptions
@@ -26,6 +26,7 @@ from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
 from ..spec import check_numbers, kind_of
 from . import commands
+from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 
 __all__ = ["main"]
 
@@ -93,7 +94,7 @@ def _run(words: list[str]) -> None:
     if name == "train":
         _train(rest)
     else:
-        function = _in_range(commands.COMMANDS[name])
+        function = prepared_command(_in_range(commands.COMMANDS[name]), rest)
         tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
 
 
@@ -118,6 +119,8 @@ def _train(words: list[str]) -> None:
     named = None if words[0].startswith("-") else words[0]
     default = _resumed(words) if "--resume" in words else _new(named)
     cls = type(default.recipe)
+    default = dataclasses.replace(default, recipe=prepared(default.recipe, words))
+    refuse_options_of_others((default.recipe, default.data, default.training), words, vars(default))
     if named and find_recipe(named) is not cls:
         raise UsageError("The run to resume has another recipe.", got=named, expected=kind_of(default.recipe))
     parsed = tyro.cli(
@@ -129,7 +132,7 @@ def _train(words: list[str]) -> None:
         args=words[1:] if named else words,
         default=default,
     )
-    commands.train(parsed)
+    commands.train(dataclasses.replace(parsed, recipe=plain(parsed.recipe)))
 
 
 def _first_options(default: commands.TrainArguments[Any]) -> str:
@@ -143,7 +146,7 @@ def _first_options(default: commands.TrainArguments[Any]) -> str:
             "" if value is None else f" (default: {' '.join(map(str, value)) if isinstance(value, tuple) else value})"
         )
         told = textwrap.fill(
-            f"{_help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
+            f"{help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
         rows += [f"  --{name.replace('_', '-')}{_choices(type(options), name)}", told]
     return "\n".join(["What matters first:", *rows, "", "All options, by what they are of, stand below."])
@@ -151,12 +154,6 @@ def _first_options(default: commands.TrainArguments[Any]) -> str:
 
 def _examples(recipe: str) -> str:
     return _TRAIN_EXAMPLES.replace("RECIPE", recipe)
-
-
-def _help_of(options: type, name: str) -> str:
-    """The text under an option, from the class that has it."""
-    owner = next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
-    return next(" ".join((p.description or "").split()) for p in parse_from_object(owner).params if p.arg_name == name)
 
 
 def _choices(options: type, name: str) -> str:
@@ -176,7 +173,7 @@ def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
     """The arguments that the run in ``--out`` was trained with, from its config."""
     from ..runs import RunFolder
 
-    out = _value(words, "--out")
+    out = given(words, "out")
     if out is None:
         raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
     folder = RunFolder(Path(out))
@@ -188,15 +185,6 @@ def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
     if not config.recipe.by_itself:
         raise UsageError("This run is a second stage.", remedy=f"Go on with: {folder.way_on()}.")
     return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
-
-
-def _value(words: list[str], name: str) -> str | None:
-    for word, following in zip(words, [*words[1:], None], strict=True):
-        if word == name:
-            return following
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _overview() -> str:

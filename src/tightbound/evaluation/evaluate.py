@@ -352,12 +352,12 @@ def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, 
 
 def untrained(model: LatentVariableModel) -> bool:
     """Whether the posterior is one that training leaves as it is."""
-    return model.recipe is not None and model.recipe.untrained != ""
+    return model.recipe is not None and model.recipe.training_objective.untrained != ""
 
 
 def _of_an_untrained_posterior(model: LatentVariableModel, measured: _Measured) -> Iterator[str]:
     """What a reader must know of a model that was trained with latents of its prior alone."""
-    if model.recipe is None or not (why := model.recipe.untrained):
+    if model.recipe is None or not (why := model.recipe.training_objective.untrained):
         return
     yield f"nothing trained the posterior ({why}), so elbo, reconstruction and kl say little of this model"
     better = measured.method == "auto" and measured.estimate is not None and measured.estimate.trusted

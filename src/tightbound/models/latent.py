@@ -122,7 +122,6 @@ class Terms:
     Args:
         log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
         latents: The latents, from the one next to the data up.
-        generated: The terms with samples of the prior in the posterior's place, where they were asked for.
 
     Example:
         >>> from tightbound.distributions import independent
@@ -135,7 +134,6 @@ class Terms:
 
     log_likelihood: Tensor
     latents: tuple[Latent, ...]
-    generated: Terms | None = None
 
     @property
     def log_prior(self) -> Tensor:
@@ -314,15 +312,7 @@ class Marginal(Distribution):
         self._prior = None if torch.is_grad_enabled() else prior  # a graph is walked back once
         return prior
 
-    def terms(
-        self,
-        x: Tensor,
-        k: int = 1,
-        posterior: Distribution | None = None,
-        *,
-        pathwise: bool = True,
-        generate: bool = False,
-    ) -> Terms:
+    def terms(self, x: Tensor, k: int = 1, posterior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
         """The terms of x, with k samples of the posterior.
 
         Args:
@@ -331,12 +321,10 @@ class Marginal(Distribution):
             posterior: What :meth:`posterior` gave for this x, if that is known already.
             pathwise: Whether gradients reach the posterior through its samples, where those can be reparameterised;
                 the score-function estimator wants samples without.
-            generate: Whether to add the terms with samples of the prior: what the model predicts with.
 
         Raises:
             ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
             UsageError: If k is less than 1.
-            ObjectiveError: If samples of the prior are asked for, and there is none.
         """
         if k < 1:
             raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1")
@@ -344,17 +332,26 @@ class Marginal(Distribution):
         z = posterior.rsample((k,)) if pathwise and posterior.has_rsample else posterior.sample((k,))
         likelihood = self.likelihood(z)
         check_event(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
-        prior = self.prior() if generate or self.model.prior is not None else None
+        prior = self.prior() if self.model.prior is not None else None
         if prior is not None and has_density(prior):
             check_event(prior, posterior.event_shape, "prior")
         log_likelihood = likelihood.log_prob(x).expand(k, *posterior.batch_shape)
-        generated = None
-        if generate and prior is not None:
-            generated = self._generated(x, k, prior, posterior.batch_shape, pathwise)
-        return Terms(log_likelihood, (Latent(z, posterior, prior),), generated)
+        return Terms(log_likelihood, (Latent(z, posterior, prior),))
 
-    def _generated(self, x: Tensor, k: int, prior: Distribution, batch: torch.Size, pathwise: bool) -> Terms:
-        """The terms of x with the prior in the posterior's place."""
+    def generated(self, x: Tensor, k: int = 1, prior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
+        """The terms of x with samples of the prior in the posterior's place: what the model predicts with.
+
+        Args:
+            x: Data, of shape ``(*batch, *event)``.
+            k: How many samples.
+            prior: What :meth:`prior` gave, if that is known already.
+            pathwise: Whether gradients reach the prior through its samples, where those can be reparameterised.
+
+        Raises:
+            ObjectiveError: If the model has no prior.
+        """
+        prior = self.prior() if prior is None else prior
+        batch = x.shape[: x.dim() - len(self.event_shape)]
         drawn = _expanded(prior, batch)
         shape = (k, *batch[: len(batch) - len(drawn.batch_shape)])
         z = drawn.rsample(shape) if pathwise and drawn.has_rsample else drawn.sample(shape)

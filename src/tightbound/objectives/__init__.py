@@ -2,15 +2,45 @@ r"""Objectives: functions of the terms of a model, one number per example, in na
 
 Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; a batch
 is averaged by whoever maximises, never here. Only ``elbo`` at a weight of 1 and ``iwae`` are bounds to report.
+
+Each is also a value that a recipe holds and a file keeps: ``VAE(objective=Iwae(samples=5))``.
 """
 
+from ..options.objectives import (
+    Capacity,
+    Elbo,
+    Gsnn,
+    Hybrid,
+    Iwae,
+    LatentObjective,
+    Mmd,
+    NaiveMonteCarlo,
+    Objective,
+    Score,
+    StickingTheLanding,
+    TotalCorrelation,
+)
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
 from .prediction import gsnn, hybrid, naive_monte_carlo
 from .quantized import vq
+from .rows import OfTerms, rows
 
 __all__ = [
+    "Capacity",
+    "Elbo",
+    "Gsnn",
+    "Hybrid",
+    "Iwae",
+    "LatentObjective",
+    "Mmd",
+    "NaiveMonteCarlo",
+    "Objective",
+    "OfTerms",
+    "Score",
+    "StickingTheLanding",
+    "TotalCorrelation",
     "beta_tcvae",
     "capacity",
     "dreg",
@@ -23,6 +53,7 @@ __all__ = [
     "mmd",
     "naive_monte_carlo",
     "reconstruction",
+    "rows",
     "score_function",
     "sticking_the_landing",
     "total_correlation",

@@ -9,14 +9,14 @@ import math
 
 from torch import Tensor
 
-from ..errors import ObjectiveError, UsageError
+from ..errors import UsageError
 from ..models.latent import Terms
 from .bounds import elbo, reconstruction
 
 __all__ = ["gsnn", "hybrid", "naive_monte_carlo"]
 
 
-def gsnn(terms: Terms) -> Tensor:
+def gsnn(generated: Terms) -> Tensor:
     r"""Gaussian stochastic neural network: :math:`\mathbb{E}_{p(z \mid c)} \log p(x \mid z, c)`, z from the prior.
 
     It is a lower bound on :math:`\log p(x \mid c)` too, whose posterior is the prior: training then predicts as the
@@ -26,26 +26,23 @@ def gsnn(terms: Terms) -> Tensor:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Args:
-        terms: The terms of a batch, made with ``terms(x, k, generate=True)``.
+        generated: The terms of a batch with latents of the prior, ``px.generated(x, k)``.
 
     Returns:
         ``(*batch)``, nats.
-
-    Raises:
-        ObjectiveError: If they were made without.
 
     Example:
         >>> import torch
         >>> from tightbound.data import DataSpec
         >>> from tightbound.recipes import VAE
         >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
-        >>> gsnn(px.terms(torch.zeros(5, 1, 8, 8), k=3, generate=True)).shape
+        >>> gsnn(px.generated(torch.zeros(5, 1, 8, 8), k=3)).shape
         torch.Size([5])
     """
-    return reconstruction(_generated(terms))
+    return reconstruction(generated)
 
 
-def naive_monte_carlo(terms: Terms) -> Tensor:
+def naive_monte_carlo(generated: Terms) -> Tensor:
     r"""Naive Monte Carlo, :math:`\log \frac{1}{k} \sum_{j=1}^k p(x \mid z_j, c)`, :math:`z_j \sim p(z \mid c)`.
 
     It is :func:`~tightbound.objectives.iwae` with the prior in the posterior's place, and at k = 1
@@ -57,42 +54,34 @@ def naive_monte_carlo(terms: Terms) -> Tensor:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
 
     Args:
-        terms: The terms of a batch, made with ``terms(x, k, generate=True)``; the prior needs no density.
+        generated: The terms of a batch with latents of the prior, ``px.generated(x, k)``; it needs no density.
 
     Returns:
         ``(*batch)``, nats.
-
-    Raises:
-        ObjectiveError: If they were made without.
 
     Example:
         >>> import torch
         >>> from tightbound.data import DataSpec
         >>> from tightbound.recipes import VAE
         >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
-        >>> naive_monte_carlo(px.terms(torch.zeros(5, 1, 8, 8), k=100, generate=True)).shape
+        >>> naive_monte_carlo(px.generated(torch.zeros(5, 1, 8, 8), k=100)).shape
         torch.Size([5])
     """
-    log_likelihood = _generated(terms).log_likelihood
+    log_likelihood = generated.log_likelihood
     return log_likelihood.logsumexp(0) - math.log(len(log_likelihood))
 
 
-def _generated(terms: Terms) -> Terms:
-    if terms.generated is None:
-        raise ObjectiveError(
-            "These terms hold no samples of the prior.", remedy="Make them with terms(x, k, generate=True)."
-        )
-    return terms.generated
-
-
-def hybrid(terms: Terms, alpha: float, beta: float | Tensor = 1.0, *, analytic: bool | None = None) -> Tensor:
+def hybrid(
+    terms: Terms, generated: Terms, alpha: float, beta: float | Tensor = 1.0, *, analytic: bool | None = None
+) -> Tensor:
     r"""A share of both, :math:`\alpha \, \mathrm{ELBO}_\beta + (1 - \alpha) \, \mathrm{GSNN}`.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Args:
-        terms: The terms of a batch, made with ``terms(x, k, generate=True)``.
+        terms: The terms of a batch.
+        generated: Those with latents of the prior, ``px.generated(x, k)``.
         alpha: Share of the ELBO, from 0 to 1.
         beta: Weight of its KL.
         analytic: As for :func:`~tightbound.objectives.elbo`.
@@ -102,21 +91,23 @@ def hybrid(terms: Terms, alpha: float, beta: float | Tensor = 1.0, *, analytic: 
 
     Raises:
         UsageError: If alpha is no share.
-        ObjectiveError: If the terms hold no samples of the prior.
 
     Example:
         >>> import torch
         >>> from tightbound.data import DataSpec
         >>> from tightbound.recipes import VAE
         >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
-        >>> terms = px.terms(torch.zeros(5, 1, 8, 8), generate=True)
-        >>> torch.equal(hybrid(terms, 1.0), elbo(terms)), torch.equal(hybrid(terms, 0.0), gsnn(terms))
-        (True, True)
+        >>> x = torch.zeros(5, 1, 8, 8)
+        >>> terms, generated = px.terms(x), px.generated(x)
+        >>> torch.equal(hybrid(terms, generated, 1.0), elbo(terms))
+        True
+        >>> torch.equal(hybrid(terms, generated, 0.0), gsnn(generated))
+        True
     """
     if not 0 <= alpha <= 1:
         raise UsageError("The share of the ELBO lies between 0 and 1.", got=alpha, expected="0 (GSNN) to 1 (ELBO)")
     if alpha == 1:
         return elbo(terms, beta, analytic=analytic)
     if alpha == 0:
-        return gsnn(terms)
-    return alpha * elbo(terms, beta, analytic=analytic) + (1 - alpha) * gsnn(terms)
+        return gsnn(generated)
+    return alpha * elbo(terms, beta, analytic=analytic) + (1 - alpha) * gsnn(generated)

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..errors import UnknownName, UsageError
+from ..errors import UnknownName
 from ..options.data_spec import DataSpec
+from ..options.objectives import Objective, nested
 from ..spec import check_choices, register, registered, upgrade
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..models.latent import LatentVariableModel
 
-    from ..models.latent import LatentVariableModel, Terms
-
-__all__ = ["Recipe", "check_sizes", "find_recipe", "recipes_by_name", "register_version_2"]
+__all__ = ["Recipe", "find_recipe", "recipes_by_name", "register_version_2", "register_version_3"]
 
 T = TypeVar("T")
 
@@ -32,18 +31,9 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choices(self)
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        """The model's parts, put together."""
-        raise NotImplementedError
-
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        """What training maximises, ``(*batch)`` nats.
-
-        Args:
-            terms: The terms of a batch.
-            beta: Rises from 0 to 1 during warm-up.
-            examples: Size of the whole training split, for estimates of its aggregate.
-        """
+    @property
+    def training_objective(self) -> Objective:
+        """What training maximises."""
         raise NotImplementedError
 
     def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
@@ -64,35 +54,6 @@ class Recipe:
             steps: Steps of the whole run.
         """
 
-    @property
-    def training_samples(self) -> int:
-        """How many samples of the posterior a training step takes."""
-        return 1
-
-    @property
-    def generates(self) -> bool:
-        """Whether training also wants the terms with samples of the prior."""
-        return False
-
-    @property
-    def untrained(self) -> str:
-        """The option with which nothing trains the posterior; empty where training does."""
-        return ""
-
-    @property
-    def pathwise(self) -> bool:
-        """Whether training's gradients go through the samples of the posterior."""
-        return True
-
-    @property
-    def warming(self) -> str:
-        """What of the objective rises over warm-up, in words; empty if nothing does."""
-        return "the KL's weight"
-
-    def bound(self, terms: Terms) -> Tensor:
-        """What selects a model and is reported, ``(*batch)`` nats: never weighted, annealed or relaxed."""
-        raise NotImplementedError
-
     def build(self, data: DataSpec) -> LatentVariableModel:
         """A new model for data of that kind, which remembers both.
 
@@ -102,9 +63,9 @@ class Recipe:
         Raises:
             UsageError: If these options cannot model that data.
         """
-        model = self.assemble(data)
-        model.recipe, model.data_spec, model.starts_from_data = self, data, True
-        return model
+        from ..assembly import build  # here alone, so that options are read without torch
+
+        return build(self, data)
 
 
 def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
@@ -114,13 +75,25 @@ def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
     Args:
         kind: Its name in files.
     """
-
-    def upgraded(fields: dict[str, Any]) -> dict[str, Any]:
-        named = {"gradient": "pathwise"} if fields.get("gradient") == "path" else {}
-        return fields | named if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields, **named}
-
-    upgrade(kind, version=1)(upgraded)
+    upgrade(kind, version=1)(_named_upsampling)
     return register(kind, version=2)
+
+
+def register_version_3(kind: str) -> Callable[[type[T]], type[T]]:
+    """Registers a recipe as :func:`register_version_2` does, whose files of version 2 had the options of their
+    objective beside its name.
+
+    Args:
+        kind: Its name in files.
+    """
+    upgrade(kind, version=1)(_named_upsampling)
+    upgrade(kind, version=2)(nested)
+    return register(kind, version=3)
+
+
+def _named_upsampling(fields: dict[str, Any]) -> dict[str, Any]:
+    named = {"gradient": "pathwise"} if fields.get("gradient") == "path" else {}
+    return fields | named if fields.get("network") == "mlp" else {"upsampling": "transposed", **fields, **named}
 
 
 def recipes_by_name() -> dict[str, type[Recipe]]:
@@ -147,18 +120,3 @@ def find_recipe(name: str) -> type[Recipe]:
     if name not in known:
         raise UnknownName("recipe", name, known)
     return known[name]
-
-
-def check_sizes(**sizes: int | tuple[int, ...]) -> None:
-    """Refuses sizes below one, by the name of their option.
-
-    Raises:
-        UsageError: If there is one.
-    """
-    for name, given in sizes.items():
-        for size in given if isinstance(given, tuple) else (given,):
-            if size < 1:
-                got, option = f"{name} {size}", name.replace("_", "-")
-                raise UsageError(
-                    "A layer needs at least one unit.", got=got, expected="at least 1", remedy=f"Raise --{option}."
-                )

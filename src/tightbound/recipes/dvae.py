@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
+from ..options.parts import GridNetworks, check_sizes
 from ..options.training import TrainingOptions
-from .base import check_sizes, register_version_2
+from .base import register_version_2
 from .gumbel_vae import Relaxation
-from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
-
-if TYPE_CHECKING:
-    from ..models.latent import LatentVariableModel
 
 __all__ = ["DVAE"]
 
 
 @register_version_2("dvae")
 @dataclass(frozen=True)
-class DVAE(Relaxation):
+class DVAE(GridNetworks, Relaxation):
     r"""Discrete variational autoencoder: a code at each position of a grid, relaxed while it learns.
 
     .. math:: \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \beta \sum_i \mathrm{KL}(q(z_i \mid x) \,\|\, p(z_i))
@@ -32,8 +29,9 @@ class DVAE(Relaxation):
     sums, and the same objective has ``beta`` 6.6.
 
     As for recipe gumbel-vae, training's ``bound`` is of relaxed samples, validation's and evaluation's of discrete
-    ones. The published likelihood, ``--likelihood logit-laplace``, is a density, unbounded at pixels that
-    hardly vary: without ``--dequantize`` those drown the others, and codes stay unused. The default is a probability.
+    ones. The published likelihood, ``--likelihood logit-laplace``, here with its margin of 0.1, is a density, unbounded
+    at pixels that hardly vary: without ``--dequantize`` those drown the others, and codes stay unused. The default is
+    a probability.
 
     :meth:`dalle` has the published numbers. On the command line, for images of 3 x 256 x 256:
 
@@ -66,20 +64,8 @@ class DVAE(Relaxation):
     """Codes at each position."""
     channels: tuple[int, ...] = (64, 128)
     """Channels of each level, from the finest down; each halves the sides, so their number sets the grid."""
-    upsampling: UpsamplingName = "resize"
-    """How the decoder doubles a grid, as for recipe vae."""
-    blocks: int = 2
-    """Residual blocks on the grid."""
-    activation: Activation = "relu"
-    """Nonlinearity between layers."""
     norm: bool = True
     """Group normalisations in the residual blocks; without them the codes may long stay unused."""
-    likelihood: LikelihoodName = "auto"
-    """p(x given z), as for recipe vae; the published one is logit-laplace, here with its margin of 0.1."""
-    scale: ScaleName = "auto"
-    """Scale of gaussian and discretized-logistic, as for recipe vae."""
-    variance: float = 0.5
-    """Fixed or initial variance of gaussian."""
     temperature_floor: float = 1 / 16
     """Temperature at the end; smaller ones are nearer to discrete latents, with noisier gradients."""
 
@@ -135,30 +121,5 @@ class DVAE(Relaxation):
             >>> round(192 * DVAE.dalle().weight_of_means(data), 6)
             6.6
         """
-        from ..networks import grid_of
-
-        return self.beta * math.prod(grid_of(data.shape, len(self.channels))) / data.dimensions
-
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..assembly.parts import likelihood_on
-        from ..models.latent import LatentVariableModel
-        from ..networks import GridDecoder, GridEncoder
-        from ..posteriors import CategoricalPosterior
-        from ..priors import CategoricalPrior
-
-        like: dict[str, Any] = {"activation": self.activation, "norm": self.norm}
-        network = GridEncoder(data.shape, self.codes, self.channels, self.blocks, **like)
-        positions, codes = math.prod(network.grid), self.codes
-        q = CategoricalPosterior(
-            network, data.shape, positions, codes, self.straight_through, self.temperature, network.grid, spread=1.0
-        )
-
-        def make(parameters: int) -> GridDecoder:
-            decoder = GridDecoder(
-                codes, data.shape, self.channels, self.blocks, parameters=parameters, upsampling=self.upsampling, **like
-            )
-            decoder.join.weight.data *= math.sqrt(codes)  # drawn for a sum over all codes, and it sees one
-            return decoder
-
-        px = likelihood_on(make, (positions, codes), data, self.likelihood, self.scale, self.variance)
-        return LatentVariableModel(CategoricalPrior(positions, codes, self.prior == "learned"), px, q)
+        positions = math.prod(side // 2 ** len(self.channels) for side in data.shape[1:])
+        return self.beta * positions / data.dimensions

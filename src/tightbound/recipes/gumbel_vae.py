@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..annealing import temperature
 from ..errors import UsageError
-from ..options.data_spec import DataSpec
-from .base import Recipe, check_sizes, register_version_2
-from .vae import Activation, LikelihoodName, NetworkName, ScaleName, UpsamplingName
+from ..options.objectives import Elbo
+from ..options.parts import EntryLikelihood, Networks, check_sizes
+from .base import Recipe, register_version_2
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..models.latent import LatentVariableModel, Terms
+    from ..models.latent import LatentVariableModel
 
 __all__ = ["GumbelVAE", "Relaxation", "TemperatureSchedule"]
 
@@ -23,7 +21,7 @@ TemperatureSchedule = Literal["cosine", "exponential", "constant"]
 
 
 @dataclass(frozen=True)
-class Relaxation(Recipe):
+class Relaxation(EntryLikelihood, Recipe):
     """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
 
     straight_through: bool = False
@@ -83,29 +81,15 @@ class Relaxation(Recipe):
             hold=self.temperature_hold,
         )
 
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        from ..objectives import elbo
-
-        return elbo(terms, self.beta * beta)
-
-    def bound(self, terms: Terms) -> Tensor:
-        """The ELBO: honest in evaluation mode; of the relaxed terms of a training step it is a reading, no bound."""
-        from ..objectives import elbo
-
-        return elbo(terms)
-
     @property
-    def training_samples(self) -> int:
-        return self.samples
-
-    @property
-    def warming(self) -> str:
-        return "the KL's weight" if self.beta else ""
+    def training_objective(self) -> Elbo:
+        """Its bound is honest in evaluation mode; of the relaxed terms of a training step it is a reading, no bound."""
+        return Elbo(self.samples, self.beta)
 
 
 @register_version_2("gumbel-vae")
 @dataclass(frozen=True)
-class GumbelVAE(Relaxation):
+class GumbelVAE(Networks, Relaxation):
     r"""Variational autoencoder with categorical or binary latents, relaxed while it learns.
 
     .. math:: \log p(x) \ge \mathbb{E}_{q(z \mid x)} \log p(x \mid z) -
@@ -140,43 +124,9 @@ class GumbelVAE(Relaxation):
     """Positions of the latent."""
     classes: int = 10
     """Classes of each; a bit has two."""
-    network: NetworkName = "mlp"
-    """Kind of encoder and decoder."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Sizes of the hidden layers of an mlp, from the data to the latent; the decoder mirrors them."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of the levels of a convolutional network, from the finest down."""
-    upsampling: UpsamplingName = "resize"
-    """How a convolutional decoder doubles a grid, as for recipe vae."""
-    activation: Activation = "relu"
-    """Nonlinearity between layers."""
-    likelihood: LikelihoodName = "auto"
-    """p(x given z), as for recipe vae."""
-    scale: ScaleName = "auto"
-    """Scale of gaussian and discretized-logistic, as for recipe vae."""
-    variance: float = 0.5
-    """Fixed or initial variance of gaussian."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
         if self.classes < 2:
             raise UsageError("A choice is between two classes at least.", got=self.classes, remedy="Try --classes 10.")
-
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..assembly import parts
-        from ..models.latent import LatentVariableModel
-        from ..posteriors import BernoulliPosterior, CategoricalPosterior
-        from ..priors import BernoulliPrior, CategoricalPrior
-
-        n, k, learned = self.positions, self.classes, self.prior == "learned"
-        latent = (n,) if self.latents == "binary" else (n, k)
-        size = math.prod(latent)
-        network = parts.encoder(self, data, size)
-        make = lambda parameters: parts.decoder(self, data, size, parameters)
-        px = parts.likelihood_on(make, latent, data, self.likelihood, self.scale, self.variance)
-        if self.latents == "binary":
-            q = BernoulliPosterior(network, data.shape, n, self.straight_through, self.temperature)
-            return LatentVariableModel(BernoulliPrior(n, learned), px, q)
-        q = CategoricalPosterior(network, data.shape, n, k, self.straight_through, self.temperature)
-        return LatentVariableModel(CategoricalPrior(n, k, learned), px, q)

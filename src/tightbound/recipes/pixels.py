@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar
 
-from ..errors import UsageError
-from ..options.data_spec import DataSpec
+from ..options.objectives import LogLikelihood
+from ..options.parts import ConditionOptions, TextPositions, check_sizes
 from ..spec import register
-from .base import Recipe, check_sizes
-from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
+from .base import Recipe
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..conditions import Condition
-    from ..models.latent import LatentVariableModel, Terms
-
-__all__ = ["PixelCNNRecipe", "TransformerRecipe"]
+__all__ = ["PixelCNNRecipe", "PixelRecipe", "TransformerRecipe"]
 
 
 @dataclass(frozen=True)
-class _Pixels(Recipe):
+class PixelRecipe(ConditionOptions, Recipe):
     """Abstract: a model of pixels without a latent, whose likelihood is exact."""
 
     first_options: ClassVar[tuple[str, ...]] = ("condition", "layers")
 
-    condition: Literal["none", "auto", "class", "vector", "image", "text"] = "none"
-    """What the model is given."""
-    drop_condition: float = 0.1
-    """Probability with which training shows no condition: what guidance needs."""
-    vocabulary: int = 2048
-    """Tokens of a text at most; 256 of them are the bytes."""
-    caption_length: int = 32
-    """Tokens of the longest text."""
     layers: int = 8
     """Layers of the network."""
     dropout: float = 0.0
@@ -43,45 +28,14 @@ class _Pixels(Recipe):
         super().__post_init__()
         check_sizes(layers=self.layers)
 
-    def network(self, data: DataSpec, condition: Condition | None) -> Any:
-        """The network over the grid of an image, given a condition."""
-        raise NotImplementedError
-
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..autoregressive.pixels import PixelLikelihood
-        from ..models.latent import LatentVariableModel
-        from ..posteriors import EmptyPosterior
-        from ..priors import StandardNormal
-
-        if len(data.shape) != 3 or not data.discrete or data.levels is None:
-            raise UsageError(
-                "A model of pixels is over images with levels.",
-                got=f"examples of shape {data.shape}, {'continuous' if not data.discrete else f'{data.levels} levels'}",
-                remedy="Use images without --dequantize; or recipe 'vae'.",
-            )
-        condition = None if self.condition == "none" else condition_of(self, data)
-        grid = self.network(data, condition)
-        likelihood = PixelLikelihood(grid, data.shape, data.levels)
-        model = LatentVariableModel(StandardNormal(0), likelihood, EmptyPosterior(data.shape))
-        model.condition = condition
-        return model
-
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        return self.bound(terms)
-
     @property
-    def warming(self) -> str:
-        return ""
-
-    def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import reconstruction
-
-        return reconstruction(terms)
+    def training_objective(self) -> LogLikelihood:
+        return LogLikelihood()
 
 
 @register("pixelcnn")
 @dataclass(frozen=True)
-class PixelCNNRecipe(_Pixels):
+class PixelCNNRecipe(PixelRecipe):
     r"""Gated PixelCNN on pixels: an exact likelihood, pixel after pixel, without a latent.
 
     .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
@@ -106,25 +60,10 @@ class PixelCNNRecipe(_Pixels):
     attention_every: int = 0
     """Attention behind every so many layers (0: none)."""
 
-    def network(self, data: DataSpec, condition: Condition | None) -> Any:
-        from ..autoregressive import ConvolutionalGrid, PixelCNN
-
-        network = PixelCNN(
-            data.levels or 2,
-            data.shape,
-            self.channels,
-            self.layers,
-            self.kernel,
-            self.attention_every,
-            dropout=self.dropout,
-            condition_dim=self.channels if condition else 0,
-        )
-        return ConvolutionalGrid(network, embedding_of(condition, self.channels) if condition else None)
-
 
 @register("transformer")
 @dataclass(frozen=True)
-class TransformerRecipe(_Pixels):
+class TransformerRecipe(PixelRecipe):
     r"""Transformer on pixels: an exact likelihood, pixel after pixel, without a latent.
 
     .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
@@ -147,10 +86,3 @@ class TransformerRecipe(_Pixels):
     """Attention heads, which share it."""
     text_positions: TextPositions = "learned"
     """Places of a text in front of the pixels: a learned vector for each, or queries and keys turned by them."""
-
-    def network(self, data: DataSpec, condition: Condition | None) -> Any:
-        from ..autoregressive import Transformer, TransformerGrid
-
-        rotary = rotary_places(condition, self.text_positions)
-        network = Transformer(data.levels or 2, data.shape, self.width, self.layers, self.heads, self.dropout, rotary)
-        return TransformerGrid(network, prefix_of(condition, self.width, self.text_positions))

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.data import DataOptions
-from ..options.data_spec import DataSpec
+from ..options.objectives import LogPrior
+from ..options.parts import ConditionOptions, TextPositions, check_sizes
 from ..options.training import TrainingOptions
 from ..spec import check_choices, register
-from .base import Recipe, check_sizes
-from .cvae import TextPositions, condition_of, embedding_of, prefix_of, rotary_places
+from .base import Recipe
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from ..conditions import Condition
-    from ..models.latent import LatentVariableModel, Terms
-
-__all__ = ["PriorOptions", "TwoStage"]
+__all__ = ["PriorOptions", "TwoStage", "is_code_space"]
 
 
 @register("prior-options")
 @dataclass(frozen=True)
-class PriorOptions:
+class PriorOptions(ConditionOptions):
     """What the prior of the second stage is.
 
     Raises:
@@ -39,14 +32,6 @@ class PriorOptions:
 
     prior: Literal["auto", "pixelcnn", "transformer", "mixture", "flow"] = "auto"
     """pixelcnn or transformer over codes; mixture of gaussians or flow over vectors; auto: pixelcnn or flow."""
-    condition: Literal["none", "auto", "class", "vector", "image", "text"] = "none"
-    """What the prior is given."""
-    drop_condition: float = 0.1
-    """Probability with which training shows no condition: what guidance needs."""
-    vocabulary: int = 2048
-    """Tokens of a text at most; 256 of them are the bytes."""
-    caption_length: int = 32
-    """Tokens of the longest text."""
     text_positions: TextPositions = "learned"
     """Places of a text in front of a transformer: a learned vector for each, or queries and keys turned by them."""
     layers: int = 8
@@ -119,101 +104,11 @@ class TwoStage(Recipe):
     first_data: DataOptions | None = None
     """What the first stage was trained on."""
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..models.latent import LatentVariableModel
-        from ..posteriors import BernoulliPosterior, CategoricalPosterior
-
-        first = self.first.build(data)
-        if first.condition is not None:
-            raise UsageError(
-                "A prior is fitted to latents that do not depend on a condition.",
-                got=f"a first stage given {type(first.condition).__name__}",
-                remedy="Train the first stage without; the prior can be given one: --condition class.",
-            )
-        o = self.second
-        condition = None if o.condition == "none" else condition_of(o, data)
-        prior = _over_codes(first.posterior, o, condition) if is_code_space(first.posterior) else _over_vectors(self, o)
-        for part in (first.posterior, first.likelihood):
-            part.requires_grad_(False)
-        if isinstance(first.posterior, BernoulliPosterior | CategoricalPosterior):
-            first.posterior.at_mode = True
-        model = LatentVariableModel(prior, first.likelihood, first.posterior)
-        model.condition, model.prior_only = condition, True
-        return model
-
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        return terms.log_prior.mean(0)
-
     @property
-    def warming(self) -> str:
-        return ""
-
-    def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import elbo
-
-        return elbo(terms)
+    def training_objective(self) -> LogPrior:
+        return LogPrior()
 
 
-def is_code_space(posterior: nn.Module) -> bool:
+def is_code_space(posterior: object) -> bool:
     """Whether its latents stand for codes."""
     return hasattr(posterior, "codes_of") and hasattr(posterior, "grids")
-
-
-def _over_codes(posterior: Any, o: PriorOptions, condition: Condition | None) -> nn.Module:
-    from ..autoregressive.prior import AutoregressivePrior
-
-    if o.prior not in ("auto", "pixelcnn", "transformer"):
-        raise UsageError(
-            "This prior is over vectors, and the latents are codes.", got=o.prior, remedy="--prior pixelcnn"
-        )
-    make = _transformer if o.prior == "transformer" else _pixelcnn
-    return AutoregressivePrior(posterior, [make(posterior, i, o, condition) for i in range(len(posterior.grids))])
-
-
-def _pixelcnn(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
-    from ..autoregressive import PixelCNN
-    from ..autoregressive.prior import ConvolutionalGrid
-
-    shape, above = posterior.grids[level], posterior.levels[:level]
-    network = PixelCNN(
-        posterior.levels[level],
-        shape if len(shape) > 1 else (1, *shape),
-        o.channels,
-        o.layers,
-        o.kernel,
-        attention_every=o.attention_every if level == 0 else 0,
-        heads=o.heads,
-        dropout=o.dropout,
-        condition_dim=o.channels if condition else 0,
-        grid_channels=o.channels if above else 0,
-    )
-    return ConvolutionalGrid(network, embedding_of(condition, o.channels) if condition else None, above)
-
-
-def _transformer(posterior: Any, level: int, o: PriorOptions, condition: Condition | None) -> Any:
-    from ..autoregressive import Transformer
-    from ..autoregressive.prior import TransformerGrid
-
-    above = posterior.levels[:level]
-    positions = sum(math.prod(grid) for grid in posterior.grids[:level])
-    rotary = rotary_places(condition, o.text_positions, positions)
-    network = Transformer(
-        posterior.levels[level], posterior.grids[level], o.width, o.layers, o.heads, o.dropout, rotary
-    )
-    embedding = prefix_of(condition, o.width, o.text_positions)
-    return TransformerGrid(network, embedding, above, positions)
-
-
-def _over_vectors(recipe: TwoStage, o: PriorOptions) -> nn.Module:
-    from ..priors import FlowPrior, GaussianMixture
-
-    dim = getattr(recipe.first, "latent_dim", None)
-    if dim is None:
-        raise UsageError("The latents of this recipe are neither codes nor a vector.", got=type(recipe.first).__name__)
-    if o.prior not in ("auto", "mixture", "flow"):
-        raise UsageError("This prior is over codes, and the latents are vectors.", got=o.prior, remedy="--prior flow")
-    if o.condition != "none":
-        raise UsageError(
-            "A mixture or flow is given no condition.", got=o.condition, remedy="Leave --condition out, or use codes."
-        )
-    return GaussianMixture(dim, o.components) if o.prior == "mixture" else FlowPrior(dim, "coupling", o.transforms)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
-from ..options.data_spec import DataSpec
-from .base import Recipe, check_sizes, register_version_2
-from .vae import Activation, LikelihoodName, ScaleName, UpsamplingName
+from ..options.objectives import Quantized
+from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
+from .base import Recipe, register_version_2
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from ..models.latent import LatentVariableModel
 
-    from ..models.latent import LatentVariableModel, Terms
-
-__all__ = ["VQVAE", "VQVAE2"]
+__all__ = ["VQVAE", "VQVAE2", "QuantizedRecipe"]
 
 
 @dataclass(frozen=True)
-class _Quantized(Recipe):
+class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
     """Abstract: what the two have in common."""
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
@@ -30,20 +27,10 @@ class _Quantized(Recipe):
     """Codes of each codebook, K; fsq has the product of its levels."""
     code_dim: int = 64
     """Width of a code's vector, d."""
-    channels: tuple[int, ...] = (32, 64)
-    """Channels of the levels of the networks, from the finest down: each halves the grid, so two make 7 x 7 of 28."""
-    upsampling: UpsamplingName = "resize"
-    """How a decoder doubles a grid, as for recipe vae."""
-    blocks: int = 2
-    """Residual blocks of encoder and decoder."""
     hidden: int | None = None
     """Channels inside a block; default: as many as outside."""
-    activation: Activation = "relu"
-    """Nonlinearity between layers."""
     likelihood: LikelihoodName = "gaussian"
     """p(x given z), as for recipe vae; gaussian weighs squared errors, auto gives bits per dimension."""
-    scale: ScaleName = "auto"
-    """Scale of gaussian and discretized-logistic, as for recipe vae."""
     variance: float = 0.1
     """Fixed or initial variance of gaussian: the smaller, the less the commitment weighs beside the reconstruction, and
     the fewer codes are used; 0.1 suits pixels in [0, 1]."""
@@ -80,19 +67,9 @@ class _Quantized(Recipe):
             remedy = "Leave --cosine and --project out, or choose another --quantizer."
             raise UsageError("Finite scalar quantisation compares nothing.", got=f"{got} with fsq", remedy=remedy)
 
-    def training_objective(self, terms: Terms, beta: float | Tensor, examples: int) -> Tensor:
-        from ..objectives.quantized import vq
-
-        return vq(terms, self.codebook, self.commitment)
-
-    def bound(self, terms: Terms) -> Tensor:
-        from ..objectives import elbo
-
-        return elbo(terms)
-
     @property
-    def warming(self) -> str:
-        return ""
+    def training_objective(self) -> Quantized:
+        return Quantized(codebook=self.codebook, commitment=self.commitment)
 
     def cautions(self, model: LatentVariableModel, examples: int) -> list[str]:
         """What speaks against training with so many examples, as sentences."""
@@ -102,33 +79,6 @@ class _Quantized(Recipe):
         lower = "--fsq-levels" if self.quantizer == "fsq" else "--codes"
         return [f"{k} codes for {n} vectors of all training examples: lower {lower}" for k, n in few]
 
-    def _quantizer(self) -> nn.Module:
-        from ..quantizers import FiniteScalarQuantizer, VectorQuantizer
-
-        if self.quantizer == "fsq":
-            return FiniteScalarQuantizer(self.fsq_levels, dim=self.code_dim)
-        ema = self.decay if self.quantizer == "ema" else None
-        return VectorQuantizer(
-            self.codes, self.code_dim, ema=ema, cosine=self.cosine, project=self.project, revive=self.revive
-        )
-
-    def _likelihood(self, make: Callable[[int], nn.Module], latent: tuple[int, ...], data: DataSpec) -> Any:
-        from ..assembly.parts import likelihood_on
-
-        return likelihood_on(make, latent, data, self.likelihood, self.scale, self.variance)
-
-    def _encoder(self, shape: tuple[int, ...], outputs: int, channels: tuple[int, ...]) -> Any:
-        from ..networks import GridEncoder
-
-        return GridEncoder(shape, outputs, channels, self.blocks, self.hidden, self.activation)
-
-    def _decoder(self, inputs: int, shape: tuple[int, ...], channels: tuple[int, ...], parameters: int = 1) -> Any:
-        from ..networks import GridDecoder
-
-        return GridDecoder(
-            inputs, shape, channels, self.blocks, self.hidden, parameters, self.activation, upsampling=self.upsampling
-        )
-
 
 def _out_of_range(name: str, value: float, expected: str) -> UsageError:
     option = f"--{name.replace('_', '-')}"
@@ -137,7 +87,7 @@ def _out_of_range(name: str, value: float, expected: str) -> UsageError:
 
 @register_version_2("vq-vae")
 @dataclass(frozen=True)
-class VQVAE(_Quantized):
+class VQVAE(QuantizedRecipe):
     r"""VQ-VAE: a grid of codes, each the nearest vector of a codebook.
 
     .. math:: \log p(x) \ge \log p(x \mid z = e_k) - \sum_i \ln K, \qquad
@@ -161,21 +111,10 @@ class VQVAE(_Quantized):
         torch.Size([5, 1, 8, 8])
     """
 
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from ..models.latent import LatentVariableModel
-        from ..posteriors.quantized import QuantizedPosterior
-        from ..priors.uniform import UniformCodePrior
-
-        encoder = self._encoder(data.shape, self.code_dim, self.channels)
-        q = QuantizedPosterior(encoder, self._quantizer(), data.shape)
-        make = lambda parameters: self._decoder(self.code_dim, data.shape, self.channels, parameters)
-        px = self._likelihood(make, (self.code_dim, *encoder.grid), data)
-        return LatentVariableModel(UniformCodePrior(q), px, q)
-
 
 @register_version_2("vq-vae-2")
 @dataclass(frozen=True)
-class VQVAE2(_Quantized):
+class VQVAE2(QuantizedRecipe):
     r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top holds the whole, the bottom details.
 
     .. math:: \log p(x) \ge \log p(x \mid z_{\text{top}}, z_{\text{bottom}}) - \sum_i \ln K
@@ -201,38 +140,3 @@ class VQVAE2(_Quantized):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(coarser=self.coarser)
-
-    def assemble(self, data: DataSpec) -> LatentVariableModel:
-        from torch import nn
-
-        from ..models.latent import LatentVariableModel
-        from ..networks import grid_of
-        from ..posteriors.quantized import PyramidDecoder, PyramidPosterior
-        from ..priors.uniform import UniformCodePrior
-
-        grid_of(data.shape, len(self.channels) + sum(self.coarser))  # what cannot be made is told of the whole image
-        width, d, halvings = self.channels[-1], self.code_dim, self.coarser[::-1]
-        encoder = self._encoder(data.shape, width, self.channels)
-        coarser = self._upward(encoder.grid)
-        grids = [part.grid for part in (encoder, *coarser)][::-1]
-        heads = [nn.Conv2d(width, d, 1), *[nn.Conv2d(2 * width, d, 1) for _ in halvings]]
-        quantizers = [self._quantizer() for _ in grids]
-        q = PyramidPosterior(encoder, coarser, heads, self._downward(grids), quantizers, data.shape)
-        last = lambda parameters: self._decoder(d + width, data.shape, self.channels, parameters)
-        make = lambda parameters: PyramidDecoder(self._downward(grids), last(parameters), q.dims, grids)
-        px = self._likelihood(make, (sum(d * math.prod(grid) for grid in grids),), data)
-        return LatentVariableModel(UniformCodePrior(q), px, q)
-
-    def _upward(self, grid: tuple[int, ...]) -> list[Any]:
-        """From each grid's features to the next coarser's, from the finest up."""
-        width, found = self.channels[-1], list[Any]()
-        for halvings in self.coarser:
-            found.append(self._encoder((width, *grid), width, (width,) * halvings))
-            grid = found[-1].grid
-        return found
-
-    def _downward(self, grids: list[tuple[int, ...]]) -> list[nn.Module]:
-        """From each grid's vectors, and what is lifted to it, to the next finer grid, from the top down."""
-        width, inputs = self.channels[-1], [self.code_dim, *[self.code_dim + self.channels[-1]] * len(self.coarser)]
-        steps = zip(inputs, grids[1:], self.coarser[::-1], strict=False)
-        return [self._decoder(n, (width, *finer), (width,) * halvings) for n, finer, halvings in steps]

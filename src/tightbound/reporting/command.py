@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..data import DataOptions
+from ..options.choices import choices, flat, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe, TwoStage
 from ..runs import RunConfig
@@ -77,16 +78,20 @@ def _flags(*parts: Any) -> Iterator[str]:
 
 
 def changed(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults.
+    """The options of a dataclass that differ from their defaults, as the command line has them.
 
     Example:
         >>> from tightbound.recipes import VAE
         >>> changed(VAE(latent_dim=2))
         {'latent_dim': 2}
     """
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    defaults = {field.name: _default(field) for field in dataclasses.fields(options)}
-    return {name: value for name, value in values.items() if value != defaults[name]}
+    defaults = dict[str, Any]()
+    for field in dataclasses.fields(options):
+        if field.name not in choices(options):
+            defaults[field.name] = _default(field)
+        else:  # the options of what is chosen have the defaults of that
+            defaults |= {field.name: name_of(field.default, field.name), **flat(type(getattr(options, field.name))())}
+    return {name: value for name, value in flat(options).items() if value != defaults[name]}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

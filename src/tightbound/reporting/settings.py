@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from typing import Any
 
 import torch
 
 from .. import __version__
+from ..options.choices import flat
 from ..recipes.two_stage import TwoStage
 from ..spec import kind_of
 from . import page
@@ -57,7 +57,7 @@ def _headed(title: str, content: str) -> str:
 
 
 def _all(options: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(options)]
+    return list(flat(options))
 
 
 def _differing(options: Any) -> str:
@@ -75,7 +75,7 @@ def _every(options: Any) -> str:
 
 
 def _row(options: Any, name: str) -> list[str]:
-    return [page.Verbatim(name), page.Verbatim(shown(getattr(options, name)))]
+    return [page.Verbatim(name), page.Verbatim(shown(flat(options)[name]))]
 
 
 def shown(value: Any) -> str:

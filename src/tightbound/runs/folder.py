@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .. import checkpoint
 from ..data import DataOptions, DataSpec
 from ..errors import CheckpointError, DataError, TightboundError, UnknownName, UsageError, reading
+from ..options.choices import flat
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_stored
@@ -64,7 +65,7 @@ class RunConfig:
     fingerprint: str = ""
 
 
-def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = lambda spec: vars(spec)) -> dict[str, Any]:
+def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = flat) -> dict[str, Any]:
     """The options of a dataclass by their names, and of the dataclasses in it by dotted names.
 
     Args:

@@ -10,12 +10,12 @@ from ..options.training import TrainingOptions
 if TYPE_CHECKING:
     from .loop import train
     from .second_stage import fit_prior
+    from .start import start_from_data
     from .state import TrainingResult
-    from .step import start_from_data
 
 __all__ = ["TrainingOptions", "TrainingResult", "fit_prior", "start_from_data", "train"]
 
-_LAZY = {"TrainingResult": "state", "fit_prior": "second_stage", "start_from_data": "step", "train": "loop"}
+_LAZY = {"TrainingResult": "state", "fit_prior": "second_stage", "start_from_data": "start", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -39,8 +39,10 @@ from .notes import check_data, check_range, never_warm, said_before, said_of_dat
 from .opening import say, told_latents, told_model, told_plan
 from .optimizer import memory_layout, optimizer_of
 from .place import check_free, check_place, check_resumable, held, said_of_place, saying_way_on
+from .start import draw_by_xavier, start_from_data, take_over_weights
 from .state import Progress, TrainingResult, restore_state, save_state
-from .step import Step, draw_by_xavier, start_from_data, take_over_weights
+from .steps.base import Step
+from .steps.bound import BoundStep
 from .units import unit_of
 from .validation import mean_rows, mean_squared_error
 
@@ -101,7 +103,7 @@ def train_on(
     model: LatentVariableModel,
     data: Data,
     examples: Data,
-    step: nn.Module,
+    step: Step,
     *,
     out: Path,
     options: TrainingOptions,
@@ -114,7 +116,7 @@ def train_on(
         model: The model.
         data: Its data, which the run folder names.
         examples: What is learned from.
-        step: What a step computes, as :class:`~tightbound.training.step.Step`.
+        step: What a step computes, as :class:`~tightbound.training.steps.base.Step`.
         out: The run folder.
         options: How to train.
         resume: Go on where the run in ``out`` stopped.
@@ -150,7 +152,7 @@ class _Run:
         options: TrainingOptions,
         objective: Callable[[Terms, Any], Tensor] | None,
         examples: Data | None = None,
-        step: nn.Module | None = None,
+        step: Step | None = None,
     ) -> None:
         check_data(data)
         check_range(model, data.spec)
@@ -168,7 +170,7 @@ class _Run:
         self.layout = memory_layout(model, self.fabric.device)
         if self.layout is torch.channels_last:
             model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
-        self.raw: Any = step or Step(model, objective, len(data.train))
+        self.raw: Any = step or BoundStep(model, objective, len(data.train))
         self.rows: tuple[str, ...] = self.raw.rows
         self.selects = self.rows.index("bound") if "bound" in self.rows else 0
         self.unit = unit_of(model, self.rows[self.selects], self.config.data_spec, data.spec)
@@ -232,7 +234,7 @@ class _Run:
         slow = slow_arithmetic(self.options.precision, self.fabric.device.type)
         lines = [of_data, told_model(self.model, self.fabric.strategy.precision.precision), plan, *notes, *slow]
         lines += said_before(self.model, self.config.data_spec, len(self.train_split))
-        warming = self.model.recipe.warming if self.model.recipe else "the KL's weight"
+        warming = self.model.recipe.training_objective.warming if self.model.recipe else "the KL's weight"
         if warming and self.warmup > self.steps:
             lines.append(never_warm(warming, self.warmup, self.steps, self._beta(self.steps - 1)))
         lines += said_of_place(self.folder, self.lock, restarted)
@@ -454,7 +456,9 @@ class _Run:
     @property
     def _warming(self) -> str:
         """What still rises, and to which share of its value it has; empty where nothing does."""
-        what = self.model.recipe.warming if self.model.recipe and "reconstruction" in self.rows else ""
+        what = (
+            self.model.recipe.training_objective.warming if self.model.recipe and "reconstruction" in self.rows else ""
+        )
         done = self.run.step >= self.warmup
         return "" if done or not what else f"{what} at {self._beta(self.run.step - 1):.2f}"
 

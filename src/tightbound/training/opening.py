@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data import Data
 from ..models.latent import LatentVariableModel
+from ..options.choices import choices, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..recipes.two_stage import TwoStage, is_code_space
@@ -87,7 +88,7 @@ def _chosen(model: LatentVariableModel) -> list[str]:
     found = [f"likelihood {_name(model.likelihood, 'Likelihood')}" + (f", scale {scale}" if scale else "")]
     if model.condition is not None:
         found.append(f"given {_name(model.condition, 'Condition')}")
-    return found + ([f"objective {recipe.objective}"] if hasattr(recipe, "objective") else [])
+    return found + [f"{name} {name_of(getattr(recipe, name), name)}" for name in (choices(recipe) if recipe else ())]
 
 
 def _name(module: nn.Module, kind: str) -> str:

@@ -12,12 +12,11 @@ from ..data.transform import widths
 from ..likelihoods import Likelihood
 from ..models.latent import LatentVariableModel
 from ..runtime.randomness import fixed_noise
-from .step import Step
+from .steps.base import Step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from .second_stage import PriorStep
 
 __all__ = ["mean_rows", "mean_squared_error"]
 
@@ -27,7 +26,7 @@ ENTRIES = 2**17
 """About so many entries of examples have their squared error taken: a mean over 256 levels costs more than a bound."""
 
 
-def mean_rows(fabric: Fabric, step: Step | PriorStep, split: Split) -> Tensor:
+def mean_rows(fabric: Fabric, step: Step, split: Split) -> Tensor:
     """The mean of every row of a step over a split, in float64: the same for any number of processes.
 
     The split is cut alike for all, each chunk draws the noise of its place and goes to one process, and the sums of
@@ -50,7 +49,7 @@ def mean_rows(fabric: Fabric, step: Step | PriorStep, split: Split) -> Tensor:
     return every.cpu().double().sum(0) / len(split)
 
 
-def _rows_of(step: Step | PriorStep, batch: Batch) -> Tensor:
+def _rows_of(step: Step, batch: Batch) -> Tensor:
     x = batch.x.to(next(step.parameters()).dtype)
     return step(x, torch.ones((), device=x.device), step.model.conditions(batch))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import TightboundError
+from ...options.choices import changed, choices, flat
 from ...recipes import PriorOptions, Recipe, TwoStage
 from ...runtime.randomness import fixed_noise
 
@@ -163,24 +164,33 @@ def in_words(run: Run, way: Way) -> str:
     """A way in words and options; empty if the run cannot have them, or has them already."""
     if run.recipe is None:
         return way.words
-    options, training = _changed(options_of(run.recipe), way.options), _changed(run.training, way.training)
+    options = _changed(_options(run.recipe), way.options)
+    training = _changed({} if run.training is None else vars(run.training), way.training)
     if (way.options or way.training) and not (options or training):
         return ""
     if not _can_be_built(run, options, training, way.second):
         return ""
-    flags = " and ".join(filter(None, (_typed(options | training), way.flags)))
+    flags = " and ".join(filter(None, (_typed(options | training | _left_out(run.recipe, options)), way.flags)))
     return f"{way.words}: {flags}" if flags else way.words
 
 
-def options_of(recipe: Recipe | None) -> Recipe | PriorOptions | None:
+def _options(recipe: Recipe | None) -> Options:
     """The options of a run's last stage, which are those that its command takes."""
-    return recipe.second if isinstance(recipe, TwoStage) else recipe
+    return {} if recipe is None else flat(recipe.second if isinstance(recipe, TwoStage) else recipe)
 
 
-def _changed(now: Any, options: Options) -> Options:
+def _changed(now: Options, options: Options) -> Options:
     """Of some options those that there are, and that are not so already."""
-    names = {f.name for f in dataclasses.fields(now)} if now is not None else set[str]()
-    return {name: value for name, value in options.items() if name in names and getattr(now, name) != value}
+    return {name: value for name, value in options.items() if name in now and now[name] != value}
+
+
+def _left_out(recipe: Recipe | None, options: Options) -> Options:
+    """Options of what the run has chosen, such as its objective, that are not of what it is to choose."""
+    if recipe is None or isinstance(recipe, TwoStage):
+        return {}
+    chosen, after = [getattr(recipe, name) for name in choices(recipe)], flat(changed(recipe, options))
+    given = [f.name for value in chosen for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+    return dict.fromkeys(name for name in given if name not in after)
 
 
 def _can_be_built(run: Run, options: Options, training: Options, second: PriorOptions | None) -> bool:
@@ -188,9 +198,9 @@ def _can_be_built(run: Run, options: Options, training: Options, second: PriorOp
     recipe: Any = run.recipe
     try:
         if isinstance(recipe, TwoStage):
-            recipe = dataclasses.replace(recipe, second=dataclasses.replace(recipe.second, **options))
+            recipe = dataclasses.replace(recipe, second=changed(recipe.second, options))
         else:
-            recipe = dataclasses.replace(recipe, **options)
+            recipe = changed(recipe, options)
         if training:
             dataclasses.replace(run.training, **training)  # pyright: ignore[reportArgumentType]
         if second is not None:
@@ -222,21 +232,19 @@ def _value(value: Any) -> str:
 
 def option(run: Run, name: str, default: Any = None) -> Any:
     """An option of the run's command, or the default if it does not have it."""
-    return getattr(options_of(run.recipe), name, default)
+    return _options(run.recipe).get(name, default)
 
 
 def of_recipe(run: Run, words: str, **options: Any) -> Way | None:
     """A way for a recipe that has these options; none for a model put together by hand, or another recipe."""
-    names = {f.name for f in dataclasses.fields(now)} if (now := options_of(run.recipe)) else set[str]()
-    return Way(words, options) if set(options) <= names else None
+    return Way(words, options) if set(options) <= set(_options(run.recipe)) else None
 
 
 def later(s: Symptoms) -> Way | None:
     """A longer warm-up, if the objective has one and the run's was shorter; else an objective that has."""
-    if s.recipe is not None and s.recipe.warming != "the KL's weight":
-        plain = {"objective": "elbo", "gradient": "pathwise"}
-        charged = option(s, "capacity") is None and option(s, "beta", 0.0) > 0
-        return of_recipe(s, "train the plain ELBO, whose KL is charged later", **plain) if charged else None
+    if s.recipe is not None and s.recipe.training_objective.warming != "the KL's weight":
+        charged = option(s, "capacity") is None and option(s, "beta", 1.0) > 0
+        return of_recipe(s, "train the plain ELBO, whose KL is charged later", objective="elbo") if charged else None
     return _longer_warm_up("charge the KL later, with a longer warm-up", s.training)
 
 

@@ -30,6 +30,7 @@ LEAST_MISMATCH = 1.0
 LEAST_CAPACITY = 1.0
 """A capacity of so many nats leaves no room for a code."""
 DONE = "nothing needs to change"
+PLAIN: dict[str, Any] = {"objective": "elbo", "beta": 1.0}
 
 
 def judge(s: Symptoms) -> tuple[Verdict, str, str]:
@@ -125,12 +126,11 @@ def _why_partly(s: Symptoms) -> tuple[str, str]:
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
     capacity, beta = option(s, "capacity"), option(s, "beta", 1.0)
-    plain = {"capacity": None, "beta": 1.0}
     if capacity is None and beta > 1:
         why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes every nat of code cost more than it pays"
-        return why, offer(s, Way("lower it", plain))
+        return why, offer(s, Way("lower it", {"beta": 1.0}))
     if capacity is not None and capacity <= LEAST_CAPACITY:
-        return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", plain))
+        return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", PLAIN))
     if s.codes == "chosen":
         what = "all data has the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
         return what, offer(s, ways.revival(s), ways.compared_in_few(s), ways.learned_scale(s), ways.longer(s))
@@ -171,14 +171,13 @@ def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
     """Options that make the KL too large or too small, and what undoes them."""
     capacity, beta, objective = option(s, "capacity"), option(s, "beta", 1.0), option(s, "objective", "elbo")
     if capacity is not None and (too_much or s.kl > capacity / 2):
-        yield f"the KL was held to a capacity of {capacity:g} nats", {"capacity": None, "beta": 1.0}
+        yield f"the KL was held to a capacity of {capacity:g} nats", PLAIN
     if capacity is None and (beta < 1 if too_much else beta > 1):
         yield f"the {_what_beta_weighs(s)} weighed {beta:g} in training", {"beta": 1.0}
     if objective == "mmd":
-        yield "the objective is not the ELBO but the maximum mean discrepancy's", {"objective": "elbo", "beta": 1.0}
+        yield "the objective is not the ELBO but the maximum mean discrepancy's", PLAIN
     if objective == "iwae" and option(s, "samples", 1) > 1:
-        plain = {"objective": "elbo", "gradient": "pathwise"}
-        yield "the posterior was trained to propose samples, not for the ELBO", plain
+        yield "the posterior was trained to propose samples, not for the ELBO", {"objective": "elbo"}
     if too_much and _was_free(s):
         yield f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free", {"free_bits": 0.0}
 

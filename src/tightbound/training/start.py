@@ -1,63 +1,21 @@
-"""What a training step computes, and where a model starts."""
+"""Where a new model starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import DataSpec, Split
 from ..errors import DataError
 from ..likelihoods.completion import Pretrained
-from ..models.latent import LatentVariableModel, Terms
-from ..objectives import elbo, reconstruction
+from ..models.latent import LatentVariableModel
 from ..recipes import Recipe
 from ..runtime.budget import within_memory
 from ..runtime.randomness import epoch_order, fixed_noise, mix
 
-__all__ = ["Step", "build_seeded", "draw_by_xavier", "start_from_data", "take_over_weights"]
-
-
-class Step(nn.Module):
-    """From a batch to the rows ``objective, bound, reconstruction, kl`` of its examples, in nats, ``(4, n)``.
-
-    Args:
-        model: The model.
-        objective: What training maximises, ``(terms, beta) -> (n,)``; None for what the model's recipe says.
-        examples: Size of the training split.
-    """
-
-    rows = ("objective", "bound", "reconstruction", "kl")
-    """What the rows are; the first is maximised, and "bound" selects the model, or the first where there is none."""
-
-    def __init__(
-        self, model: LatentVariableModel, objective: Callable[[Terms, Any], Tensor] | None = None, examples: int = 1
-    ) -> None:
-        super().__init__()
-        recipe = model.recipe
-        self.model = model
-        of_recipe = partial(recipe.training_objective, examples=examples) if recipe else elbo
-        self.objective: Callable[[Terms, Any], Tensor] = objective or of_recipe
-        self.bound = recipe.bound if recipe else _bound
-        self.samples = recipe.training_samples if recipe else 1
-        self.pathwise = recipe.pathwise if recipe and objective is None else True
-        self.generates = recipe is not None and recipe.generates
-
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
-        terms = self.model(c).terms(x, k=self.samples, pathwise=self.pathwise, generate=self.generates)
-        objective = self.objective(terms, beta)
-        with torch.no_grad():  # what is only read needs no gradient
-            likelihood = reconstruction(terms)
-            kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
-            readings = torch.stack([self.bound(terms), likelihood, kl])
-        return torch.cat([objective.unsqueeze(0), readings])
-
-
-def _bound(terms: Terms) -> Tensor:
-    return elbo(terms) if terms.bounded else reconstruction(terms)
+__all__ = ["build_seeded", "draw_by_xavier", "start_from_data", "take_over_weights"]
 
 
 def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableModel:

@@ -1,0 +1,52 @@
+"""A model of a recipe: its parts, put together by the function that is registered for the recipe's class."""
+
+from __future__ import annotations
+
+import functools
+
+from ..errors import UsageError
+from ..models.latent import LatentVariableModel
+from ..options.data_spec import DataSpec
+from ..recipes import Recipe
+
+__all__ = ["assemble", "build"]
+
+
+@functools.singledispatch
+def assemble(recipe: Recipe, data: DataSpec) -> LatentVariableModel:
+    """The parts that the options of a recipe name, put together; one function for each class of recipe.
+
+    Args:
+        recipe: The options.
+        data: Shape and range of one example.
+
+    Raises:
+        UsageError: If these options cannot model that data, or no function is registered for the recipe.
+    """
+    raise UsageError(
+        f"No model is known of a {type(recipe).__name__}.",
+        remedy="Register a function that makes it: tightbound.assembly.assemble.register.",
+    )
+
+
+def build(recipe: Recipe, data: DataSpec) -> LatentVariableModel:
+    """A new model, which remembers its recipe and data; a posterior that nothing will train is frozen.
+
+    Args:
+        recipe: The options.
+        data: Shape and range of one example.
+
+    Raises:
+        UsageError: If these options cannot model that data.
+
+    Example:
+        >>> from tightbound.recipes import VAE
+        >>> model = build(VAE(latent_dim=2, hidden=(32,)), DataSpec("digits", shape=(1, 8, 8), levels=17))
+        >>> model.recipe.latent_dim
+        2
+    """
+    model = assemble(recipe, data)
+    model.recipe, model.data_spec, model.starts_from_data = recipe, data, True
+    if recipe.training_objective.untrained:
+        model.posterior.requires_grad_(False)
+    return model

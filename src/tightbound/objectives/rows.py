@@ -1,0 +1,165 @@
+"""What each objective computes of a batch: the terms that it wants, what is maximised, and what is read beside it.
+
+The values of :mod:`tightbound.options.objectives` are data; here stands, for each class, what they say.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.latent import Marginal, Terms
+from ..options import objectives as values
+from .bounds import elbo, iwae, reconstruction
+from .gradients import dreg, score_function, sticking_the_landing
+from .penalties import beta_tcvae, capacity, free_bits, info_vae
+from .prediction import gsnn, hybrid, naive_monte_carlo
+from .quantized import vq
+
+__all__ = ["ROWS", "OfTerms", "rows"]
+
+ROWS = ("objective", "bound", "reconstruction", "kl")
+"""What is maximised; what selects a model and is reported, never weighted, annealed or relaxed; and its two halves."""
+_CLOSED = {"auto": None, "analytic": True, "monte-carlo": False}
+
+
+@dataclass(frozen=True)
+class OfTerms(values.Objective):
+    """A function of the terms, in place of a named objective.
+
+    Args:
+        samples: Samples of the posterior in a training step.
+        function: ``(terms, beta) -> (n,)`` nats, to be maximised; beta rises from 0 to 1 during warm-up.
+    """
+
+    function: Callable[[Terms, Any], Tensor] = elbo
+
+
+@functools.singledispatch
+def rows(objective: values.Objective, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    """The rows :data:`ROWS` of the examples of a batch, ``(4, n)`` nats; one function for each class of objective.
+
+    Args:
+        objective: What is maximised.
+        px: The model's distribution.
+        x: The batch.
+        beta: Rises from 0 to 1 during warm-up; a tensor, so that a compiled step is compiled once.
+        examples: Size of the training split, for estimates of its aggregate.
+    """
+    raise NotImplementedError(f"Register what a {type(objective).__name__} computes: objectives.rows.register.")
+
+
+def _read(terms: Terms, objective: Tensor, bound: Callable[[], Tensor]) -> Tensor:
+    with torch.no_grad():  # what is only read needs no gradient
+        likelihood = reconstruction(terms)
+        kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
+        readings = torch.stack([bound(), likelihood, kl])
+    return torch.cat([objective.unsqueeze(0), readings])
+
+
+@rows.register
+def _(o: values.Elbo, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms, weight, analytic = px.terms(x, o.samples), o.beta * beta, _CLOSED[o.divergence]
+    if o.free_bits:
+        objective = free_bits(terms, o.free_bits, weight, group=o.free_bits_group, analytic=analytic)
+    else:
+        objective = elbo(terms, weight, analytic=analytic)
+    return _read(terms, objective, lambda: elbo(terms, analytic=analytic))
+
+
+@rows.register
+def _(o: values.Capacity, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms, analytic = px.terms(x, o.samples), _CLOSED[o.divergence]
+    objective = capacity(terms, o.capacity * beta, o.beta, analytic=analytic)
+    return _read(terms, objective, lambda: elbo(terms, analytic=analytic))
+
+
+@rows.register
+def _(o: values.Iwae, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, dreg(terms) if o.gradient == "dreg" else iwae(terms), lambda: iwae(terms))
+
+
+@rows.register
+def _(o: values.TotalCorrelation, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    objective = beta_tcvae(terms, examples, 1 + (o.beta - 1) * beta)
+    return _read(terms, objective, lambda: elbo(terms, analytic=_CLOSED[o.divergence]))
+
+
+@rows.register
+def _(o: values.Mmd, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    objective = info_vae(terms, alpha=1 - o.beta * beta, weight=o.mmd)
+    return _read(terms, objective, lambda: _elbo_if_any(terms, _CLOSED[o.divergence]))
+
+
+@rows.register
+def _(o: values.StickingTheLanding, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, sticking_the_landing(terms), lambda: elbo(terms))
+
+
+@rows.register
+def _(o: values.Score, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples, pathwise=False)
+    return _read(terms, score_function(terms), lambda: elbo(terms))
+
+
+@rows.register
+def _(o: values.Hybrid, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    (terms, generated), analytic = _both(px, x, o.samples), _CLOSED[o.divergence]
+    objective = hybrid(terms, generated, o.share, o.beta * beta, analytic=analytic)
+    return _read(terms, objective, lambda: elbo(terms, analytic=analytic))
+
+
+@rows.register
+def _(o: values.Gsnn, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms, generated = _both(px, x, o.samples)
+    return _read(terms, gsnn(generated), lambda: gsnn(generated))
+
+
+@rows.register
+def _(o: values.NaiveMonteCarlo, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms, generated = _both(px, x, o.samples)
+    return _read(terms, naive_monte_carlo(generated), lambda: naive_monte_carlo(generated))
+
+
+@rows.register
+def _(o: values.Quantized, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, vq(terms, o.codebook, o.commitment), lambda: elbo(terms))
+
+
+@rows.register
+def _(o: values.LogPrior, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, terms.log_prior.mean(0), lambda: elbo(terms))
+
+
+@rows.register(values.Reconstruction)
+@rows.register(values.LogLikelihood)
+def _(o: values.Objective, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, reconstruction(terms), lambda: reconstruction(terms))
+
+
+@rows.register
+def _(o: OfTerms, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    return _read(terms, o.function(terms, beta), lambda: _elbo_if_any(terms))
+
+
+def _elbo_if_any(terms: Terms, analytic: bool | None = None) -> Tensor:
+    return elbo(terms, analytic=analytic) if terms.bounded else reconstruction(terms)
+
+
+def _both(px: Marginal, x: Tensor, k: int) -> tuple[Terms, Terms]:
+    """The terms with latents of the posterior, and those with latents of the same prior."""
+    terms = px.terms(x, k)
+    return terms, px.generated(x, k, terms.latents[0].prior)

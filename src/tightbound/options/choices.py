@@ -1,0 +1,110 @@
+"""A field that holds one of several registered specs, whose own options lie flat beside those of the spec that has it.
+
+``VAE(objective=Iwae(samples=5))`` is, on the command line, in tables and in remedies, ``objective = iwae`` and
+``samples = 5``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from ..errors import UnknownName
+from ..spec import kind_of, registered
+
+__all__ = ["CHOICE", "changed", "choices", "flat", "name_of", "offered"]
+
+T = TypeVar("T")
+CHOICE = {"choice": True}
+"""Metadata of a field that holds one of the registered specs of its type, which is abstract."""
+
+
+def choices(spec: Any) -> dict[str, type[Any]]:
+    """The abstract class of each choice that a dataclass, or one of that class, has, by the name of its field.
+
+    Example:
+        >>> from tightbound.recipes import VAE
+        >>> choices(VAE)["objective"].__name__
+        'LatentObjective'
+    """
+    cls = spec if isinstance(spec, type) else type(spec)
+    names = [f.name for f in dataclasses.fields(cls) if "choice" in f.metadata]
+    return {name: get_type_hints(cls)[name] for name in names}
+
+
+def offered(base: type[T], field: str) -> dict[str, type[T]]:
+    """What a choice offers: the registered classes by the names that are typed, their kinds without the field's name.
+
+    Example:
+        >>> from tightbound.options.objectives import LatentObjective
+        >>> list(offered(LatentObjective, "objective"))[:2]
+        ['elbo', 'iwae']
+    """
+    return {kind.removesuffix(f"-{field}"): cls for kind, cls in registered(base).items()}
+
+
+def name_of(value: object, field: str) -> str:
+    """The name under which a choice offers the class of a value.
+
+    Example:
+        >>> from tightbound.options.objectives import Iwae
+        >>> name_of(Iwae(samples=5), "objective")
+        'iwae'
+    """
+    return kind_of(value).removesuffix(f"-{field}")
+
+
+def flat(spec: Any) -> dict[str, Any]:
+    """The options of a dataclass by name; of each choice its name, and the options of what it holds.
+
+    Example:
+        >>> from tightbound.recipes import VAE
+        >>> from tightbound.options.objectives import Iwae
+        >>> found = flat(VAE(objective=Iwae(samples=5)))
+        >>> found["latent_dim"], found["objective"], found["samples"]
+        (16, 'iwae', 5)
+    """
+    found: dict[str, Any] = {}
+    held = choices(spec)
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        found |= {field.name: name_of(value, field.name), **flat(value)} if field.name in held else {field.name: value}
+    return found
+
+
+def changed(spec: T, options: Mapping[str, Any]) -> T:
+    """The same spec with other options, named as :func:`flat` names them.
+
+    A choice that changes keeps those options that are not at their defaults and that the new one has too.
+
+    Raises:
+        UnknownName: If a choice does not offer what is named, or an option is none.
+        UsageError: If the options do not go together.
+
+    Example:
+        >>> from tightbound.recipes import VAE
+        >>> changed(VAE(), {"objective": "iwae", "samples": 5}).objective
+        Iwae(samples=5, gradient='pathwise')
+    """
+    whole: Any = spec
+    held = {name: _chosen(getattr(whole, name), name, base, options) for name, base in choices(spec).items()}
+    own = {f.name for f in dataclasses.fields(whole)}
+    known = own.union(*(_fields(value) for value in held.values()))
+    for name in options:
+        if name not in known:
+            raise UnknownName("option", name, known)
+    return dataclasses.replace(whole, **held | {n: v for n, v in options.items() if n in own and n not in held})
+
+
+def _chosen(now: Any, field: str, base: type[Any], options: Mapping[str, Any]) -> Any:
+    """What a choice holds once some options are changed."""
+    name, known = options.get(field, name_of(now, field)), offered(base, field)
+    if name not in known:
+        raise UnknownName(field, name, known)
+    given = {f.name: value for f in dataclasses.fields(now) if (value := getattr(now, f.name)) != f.default}
+    return known[name](**{n: v for n, v in (given | {**options}).items() if n in _fields(known[name])})
+
+
+def _fields(spec: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(spec)}
