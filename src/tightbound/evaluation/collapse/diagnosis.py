@@ -29,8 +29,9 @@ from ..passes import terms_of_the_first
 from ..results import Evaluation, by_latent
 from .decomposition import Decomposition, decompose
 from .gaps import Gaps, gaps
-from .remedies import fewer_dimensions, open_to
+from .remedies import fewer_dimensions
 from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
+from .ways import Run, open_to, option
 
 if TYPE_CHECKING:
     from ...options.training import TrainingOptions
@@ -288,7 +289,7 @@ def _is_certain(terms: Terms) -> bool:
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     """Whether training had a KL of each dimension: a mean over samples is one number for all."""
-    latent, sampled = terms.latents[0], getattr(model.recipe, "divergence", "auto") == "monte-carlo"
+    latent, sampled = terms.latents[0], option(Run(recipe=model.recipe), "divergence") == "monte-carlo"
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
 
 
