@@ -24,8 +24,8 @@ from tightbound.cli.output import print_diagnosis
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import Diagnosis, diagnose, evaluate
 from tightbound.evaluation.collapse.diagnosis import _charged_per_dimension  # pyright: ignore[reportPrivateUsage]
-from tightbound.evaluation.collapse.remedies import Run, Way, in_words
 from tightbound.evaluation.collapse.verdict import Symptoms, judge
+from tightbound.evaluation.collapse.ways import Run, Way, in_words
 from tightbound.evaluation.latents import codes as of_codes
 from tightbound.evaluation.latents.positions import active_units, information_of
 from tightbound.evaluation.latents.sameness import sameness

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UnknownName
 from ..options.data_spec import DataSpec
 from ..options.objectives import Objective
+from ..options.remedies import Remedy
 from ..spec import check_choices, registered
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Recipe:
     """Whether it can be trained by name alone; a second stage needs a first."""
     first_options: ClassVar[tuple[str, ...]] = ()
     """Those of its options that a newcomer looks at first."""
+    remedies: ClassVar[tuple[Remedy, ...]] = ()
+    """What of its own helps against what a diagnosis may find."""
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
 from ..options.parts import GridNetworks, check_sizes
+from ..options.remedies import Remedy, halved
 from ..options.training import TrainingOptions
 from .gumbel_vae import Relaxation
 from .versions import register_version_2
@@ -59,6 +60,10 @@ class DVAE(GridNetworks, Relaxation):
     """
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
+    remedies: ClassVar[tuple[Remedy, ...]] = (
+        *Relaxation.remedies,
+        Remedy("fewer codes", "take fewer codes", lambda o: halved(o, "codes")),
+    )
 
     codes: int = 512
     """Codes at each position."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..annealing import temperature
 from ..errors import UsageError
 from ..options.objectives import Elbo
 from ..options.parts import EntryLikelihood, Networks, check_sizes
+from ..options.remedies import Remedy
 from .base import Recipe
 from .versions import register_version_2
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["GumbelVAE", "Relaxation", "TemperatureSchedule"]
 
@@ -24,6 +22,14 @@ TemperatureSchedule = Literal["cosine", "exponential", "constant"]
 @dataclass(frozen=True)
 class Relaxation(EntryLikelihood, Recipe):
     """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
+
+    remedies: ClassVar[tuple[Remedy, ...]] = (
+        Remedy(
+            "richer prior",
+            "let the prior learn how probable each code is",
+            lambda o: {"prior": "learned"} if o["prior"] == "uniform" else None,
+        ),
+    )
 
     straight_through: bool = False
     """Discrete samples in training too, with the gradients of the relaxed ones."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..errors import UsageError
 from ..options.objectives import Quantized
 from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
+from ..options.remedies import Remedy, halved
 from .base import Recipe
 from .versions import register_version_2
 
@@ -23,6 +24,19 @@ class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
     """Abstract: what the two have in common."""
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
+    remedies: ClassVar[tuple[Remedy, ...]] = (
+        Remedy(
+            "revival",
+            "let codes that are not used start anew",
+            lambda o: {"revive": 0.03} if o["revive"] == 0 and o["quantizer"] != "fsq" else None,
+        ),
+        Remedy(
+            "narrow comparison",
+            "compare vectors and codes in few dimensions",
+            lambda o: {"project": 8} if o["project"] is None and o["code_dim"] > 8 else None,
+        ),
+        Remedy("fewer codes", "take fewer codes", lambda o: None if o["quantizer"] == "fsq" else halved(o, "codes")),
+    )
 
     codes: int = 512
     """Codes of each codebook, K; fsq has the product of its levels."""

@@ -31,8 +31,9 @@ from ..passes import terms_of_the_first
 from ..results import Evaluation, by_latent
 from .decomposition import Decomposition, decompose
 from .gaps import Gaps, gaps
-from .remedies import fewer_dimensions, open_to
+from .remedies import fewer_dimensions
 from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
+from .ways import open_to
 
 if TYPE_CHECKING:
     from ...options.training import TrainingOptions

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from ...recipes import TwoStage
 from ..latents.positions import CARRIED, NOTHING
-from . import remedies as ways
-from .remedies import Symptoms, Way, free_steps, free_together, in_words, is_fitted, offer, open_to, option, whose_kl
+from .remedies import against, fewer_dimensions, free_steps, free_together, offer, second_stage, whose_kl
+from .ways import Symptoms, Way, in_words, is_fitted, open_to, option
 
 __all__ = ["NOTHING", "Symptoms", "Verdict", "judge", "mismatch_matters", "shares"]
 
@@ -55,9 +55,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     if mismatch_matters(s):
         fixed = s.recipe is None or option(s, "prior") is None
         another = "take a recipe whose prior can learn (vae)" if fixed else ""
-        better = ways.second_stage(s), ways.richer_prior(s), ways.full_charge(s)
         why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
-        return "under-regularised", why, offer(s, *better, otherwise=another)
+        return "under-regularised", why, offer(s, *against(s, "codes unlike the prior"), otherwise=another)
     if s.used < s.dimensions / 2:
         return "partial collapse", *_in_first_stage(s, _why_partly)
     return "healthy", *_what_is_left(s)
@@ -120,8 +119,7 @@ def _clear_change(s: Symptoms) -> float:
 
 
 def _why_partly(s: Symptoms) -> tuple[str, str]:
-    free = ways.free_bits(s) if free_together(s) < s.dimensions else None
-    return shares(s), offer(s, ways.fewer_dimensions(s), free, ways.later(s))
+    return shares(s), offer(s, *against(s, "partly collapsed"))
 
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
@@ -133,15 +131,15 @@ def _why_collapsed(s: Symptoms) -> tuple[str, str]:
         return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", PLAIN))
     if s.codes == "chosen":
         what = "all data has the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
-        return what, offer(s, ways.revival(s), ways.compared_in_few(s), ways.learned_scale(s), ways.longer(s))
+        return what, offer(s, *against(s, "codes collapsed"))
     if s.kl < NOTHING:
         why = "the decoder models the data without z, and the KL was cheaper to save than the code was worth"
-        return why, offer(s, ways.later(s), ways.free_bits(s), ways.weaker_decoder(s), ways.learned_scale(s))
+        return why, offer(s, *against(s, "posterior collapsed"))
     if _information_at_most(s) < NOTHING:
         why = f"the posterior is {s.kl:.1f} nats from the prior, yet the same for all data"
-        return why, offer(s, ways.following_prior(s), ways.later(s))
+        return why, offer(s, *against(s, "posterior the same for all"))
     why = f"the codes tell {s.mutual_information:.1f} nats of the data, yet the decoder ignores them"
-    return why, offer(s, ways.weaker_decoder(s), ways.learned_scale(s), ways.later(s))
+    return why, offer(s, *against(s, "decoder ignores the codes"))
 
 
 def _why_too_little(s: Symptoms) -> tuple[str, str]:
@@ -150,21 +148,21 @@ def _why_too_little(s: Symptoms) -> tuple[str, str]:
         return _blamed(s, said, causes)
     if s.recipe is None:
         why = f"{said}: the KL weighed too much in training, or the encoder lags behind"
-        return why, f"charge the KL at a weight of 1; or {offer(s, ways.larger_networks(s), ways.longer(s))}"
+        return why, f"charge the KL at a weight of 1; or {offer(s, *against(s, 'gap of the encoder'))}"
     why = f"{said}, though the KL cost no more than its due: the encoder lags behind"
-    return why, offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s), ways.later(s))
+    return why, offer(s, *against(s, "encoder says too little"))
 
 
 def _why_too_much(s: Symptoms) -> tuple[str, str]:
     said, causes = f"codes say more than pays ({_kl_said(s)})", list(_causes(s, too_much=True))
     if causes:
         return _blamed(s, said, causes)
-    overfitted = Way("if the training split shows less of it, take more data or a smaller encoder")
+    ways = against(s, "encoder says too much")
     if s.recipe is None:
         why = f"{said}: the KL was not charged in full in training, or the encoder lags behind or has overfitted"
-        return why, f"charge the KL at a weight of 1 and without free bits; or {offer(s, ways.longer(s), overfitted)}"
+        return why, f"charge the KL at a weight of 1 and without free bits; or {offer(s, *ways)}"
     why = f"{said}, though the KL was charged in full: the encoder lags behind, or has overfitted"
-    return why, offer(s, ways.exact_posterior(s), ways.longer(s), overfitted)
+    return why, offer(s, *ways)
 
 
 def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
@@ -213,7 +211,7 @@ def _kl_said(s: Symptoms) -> str:
 
 
 def _what_is_left(s: Symptoms) -> tuple[str, str]:
-    fewer = open_to(s, ways.fewer_dimensions(s))
+    fewer = open_to(s, fewer_dimensions(s))
     done = "; ".join([DONE, *fewer])
     if not is_fitted(s) and _free_as_proposed(s) and (s.best_kl is None or _clear_change(s) < 0):
         free = f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free"
@@ -224,7 +222,7 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
             return "the latents are used and the codes agree with the prior", done
         unknown = "whether all codes together agree with the prior is not known"
         reason = s.unmeasured if s.mismatch is None else f"they are {_mismatch_said(s)} from it"
-        way = f"; for better samples, {in_words(s, second)}" if (second := ways.second_stage(s)) else ""
+        way = f"; for better samples, {in_words(s, second)}" if (second := second_stage(s)) else ""
         return f"the latents are used; {unknown}: {reason}", done + way
     if s.gap < NOTHING:
         return f"the latents are used and the bound is tight ({s.gap:.2f} nats)", done
@@ -233,8 +231,8 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
         why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
         if is_fitted(s):  # no training of the prior changes that
             return why, done
-        tighter = offer(s, ways.exact_posterior(s), ways.larger_networks(s), ways.longer(s))
+        tighter = offer(s, *against(s, "gap of the encoder"))
         return why, f"{done}; to tighten the bound, {tighter}"
     why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"
-    richer = open_to(s, ways.exact_posterior(s), ways.richer_posterior(s))
+    richer = open_to(s, *against(s, "gap of the family"))
     return why, f"{done}; to tighten the bound, {richer[0]}" if richer else done

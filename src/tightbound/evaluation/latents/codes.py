@@ -16,7 +16,8 @@ from ...data import Split
 from ...errors import ObjectiveError
 from ...models.latent import LatentVariableModel
 from ...quantizers import Usage
-from ..collapse.remedies import Run, compared_in_few, fewer_codes, longer, offer, plain_likelihood, revival
+from ..collapse.remedies import against, offer
+from ..collapse.ways import Run
 from ..passes import over
 
 __all__ = ["CodeCounter", "CodeUsage", "LevelUsage", "code_usage"]
@@ -150,4 +151,4 @@ def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]
 def _remedy(model: LatentVariableModel, split: Split) -> str:
     """What the model's recipe offers against codes that are not used."""
     run = Run(recipe=model.recipe, data=split.spec)
-    return offer(run, plain_likelihood(run), revival(run), longer(run), compared_in_few(run), fewer_codes(run))
+    return offer(run, *against(run, "codes unused"))
