@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..checkpoint import check_finite
 from ..data import Split
 from ..errors import ObjectiveError, UsageError
-from ..models import LatentVariableModel, Model, Terms
+from ..models import LatentVariableModel, Marginal, Model, Terms
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import Stream, fixed_noise
@@ -170,11 +170,21 @@ def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tupl
     return x, torch.cat(given) if given else None
 
 
-def terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
-    """The terms of one example, which tell what kinds of distributions the model is made of."""
+def terms_of_the_first(model: Model, split: Split) -> Terms:
+    """The terms of one example, which tell what kinds of distributions the model is made of.
+
+    Raises:
+        ObjectiveError: If the model has no latent, and so no terms.
+    """
     with torch.no_grad(), fixed_noise(), evaluating(model):
         x, c = model.see(split.batch(torch.arange(1), model.device))
-        return model(c).terms(x)
+        if not isinstance(px := model(c), Marginal):
+            raise ObjectiveError(
+                "This model has no latent, so there is no ELBO to be taken apart.",
+                got=type(model).__name__,
+                remedy="It can be evaluated, sampled and reported on: tightbound.evaluate(model, split).",
+            )
+        return px.terms(x)
 
 
 def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:

@@ -252,6 +252,8 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
         return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
+    if method == "annealed" and len(terms.entries) > 1:
+        return "annealing moves through one latent, and these are several", "Use method 'importance'."
     if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
         return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
