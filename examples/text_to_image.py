@@ -33,13 +33,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import tightbound as tb
+from tightbound.autoregressive import Sampling
 from tightbound.data import Data, Split
 from tightbound.encoders.contrastive import Contrastive
 from tightbound.evaluation.collapse.decomposition import spread
-from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy, train_contrastive
-from tightbound.likelihoods.pixel_decoder import Sampling
+from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy
 from tightbound.recipes import VQVAE, PriorOptions
 from tightbound.runtime.randomness import fixed_noise
+from tightbound.training.contrastive import train_contrastive
 from tightbound.views import samples as pictures
 
 COLOURS = {

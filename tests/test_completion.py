@@ -25,7 +25,7 @@ from tightbound.options.choices import changed
 from tightbound.pictures import sheets
 from tightbound.recipes import CVAE, VAE, Completion, CompletionBaseline
 from tightbound.runs import RunFolder
-from tightbound.training.start import start_from_data
+from tightbound.training.start import start_model
 from tightbound.training.steps.bound import BoundStep
 from tightbound.views import samples as pictures
 
@@ -224,7 +224,7 @@ def test_the_prior_sees_the_pretrained_prediction_which_stays_as_it_is(data: Dat
     tb.train(baseline, data, out=tmp_path / "baseline", **quick)
     recipe = Completion(latent_dim=3, hidden=(8,), baseline=str(tmp_path / "baseline"), baseline_hidden=(8,))
     model = recipe.build(data.spec)
-    start_from_data(model, data.train)
+    start_model(model, data.train)
     batch = data.test.batch(torch.arange(5))
     c = model.conditions(batch)
     assert c is not None
@@ -257,7 +257,7 @@ def assert_taken_over(model: Any, run: Path) -> None:
     assert all(torch.equal(own[name], theirs[name]) for name in own)
 
 
-def test_the_baseline_is_taken_over_without_a_start_from_data_too(data: Data, trained: Path, tmp_path: Path) -> None:
+def test_the_baseline_is_taken_over_without_a_start_model_too(data: Data, trained: Path, tmp_path: Path) -> None:
     model = completion(data, baseline=str(trained), baseline_hidden=(8,))
     tb.train(model, data, out=tmp_path, data_start=False, initial_weights="xavier", ema=0.9, **QUICK)
     assert_taken_over(model, trained)
@@ -307,7 +307,7 @@ def test_a_baseline_is_a_run_of_its_recipe(data: Data, tmp_path: Path) -> None:
     for run, says in (("vae", "a run of vae"), ("none", "no run")):
         model = completion(data, baseline=str(tmp_path / run))
         with pytest.raises(UsageError, match=says):
-            start_from_data(model, data.train)
+            start_model(model, data.train)
 
 
 def test_a_trained_model_uses_what_it_sees(data: Data, tmp_path: Path) -> None:

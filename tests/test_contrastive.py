@@ -20,7 +20,8 @@ from tightbound import checkpoint
 from tightbound.data import Data
 from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder, load_clip
 from tightbound.errors import CheckpointError, ShapeError, TrainingError, UsageError
-from tightbound.evaluation.samples.retrieval import best_of, fits, rank, retrieval_accuracy, train_contrastive, vary
+from tightbound.evaluation.samples.retrieval import best_of, fits, rank, retrieval_accuracy
+from tightbound.training.contrastive import train_contrastive, vary
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 PLACES = {"top left": (0, 0), "top right": (0, 4), "bottom left": (4, 0), "bottom right": (4, 4), "middle": (2, 2)}
@@ -244,7 +245,7 @@ def test_training_is_reproducible_and_leaves_the_generator_alone() -> None:
 
 
 def test_training_stops_when_nothing_gets_better_and_gives_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tightbound.evaluation.samples import retrieval as contrastive
+    from tightbound.training import contrastive
 
     losses, seen = iter([3.0, 2.0, 2.5, 2.0, 1.0]), []
 

@@ -17,7 +17,6 @@ from tightbound import checkpoint
 from tightbound.data import Data
 from tightbound.options.training import TrainingOptions
 from tightbound.quantizers import VectorQuantizer
-from tightbound.quantizers.vector import part_of_batch
 from tightbound.recipes import VAE, VQVAE, PriorOptions, Recipe
 from tightbound.runs import RunFolder
 from tightbound.training import train
@@ -119,7 +118,7 @@ def test_codes_learn_from_the_parts_of_a_batch_as_from_the_whole(ema: float | No
     for _ in range(5):
         whole(z)
         for i, part in enumerate((z[:25], z[25:], z[:1])):
-            with part_of_batch([parted], more=i < 2, empty=i == 2):
+            with parted.part_of_batch(more=i < 2, empty=i == 2):
                 parted(part)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parted.state_dict()[name], value)

@@ -17,8 +17,9 @@ ROOT = Path(tightbound.__file__).parent
 MODULES = sorted(
     ".".join(("tightbound", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")
-    if path.name != "__main__.py"
+    if path.name != "__main__.py" and len(ast.parse(path.read_text(encoding="utf8")).body) > 1
 )
+"""But those that only say what a room is for."""
 MATHEMATICS = [
     *(
         "distributions",
@@ -26,12 +27,11 @@ MATHEMATICS = [
         "quantizers",
         "conditions",
         "likelihoods",
-        "correlated",
         "posteriors",
         "priors",
         "models",
     ),
-    *("objectives", "schedules", "recipes", "evaluation"),
+    *("objectives", "annealing", "autoregressive", "recipes", "evaluation"),
 ]
 SHOWN_ELSEWHERE = {
     "Evaluation": "evaluate returns it",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tightbound.errors import DataError, ShapeError, UsageError
 from tightbound.quantizers import FiniteScalarQuantizer, Quantized, Usage, VectorQuantizer
 from tightbound.quantizers.clusters import fill, k_means, moments, nearest, spread
-from tightbound.quantizers.vector import direction, forget
+from tightbound.quantizers.vector import direction
 
 DOUBLE = torch.float64
 Quantizer = VectorQuantizer | FiniteScalarQuantizer
@@ -621,7 +621,7 @@ def test_a_revived_code_does_not_go_where_the_dead_one_was_going(optimizer: Any)
     before = codebook.detach().clone()
     assert (before[3] > 2).all()
     codebook.grad = torch.ones_like(codebook)
-    forget([quantizer], moving)
+    quantizer.before_step(moving)
     moving.step()
     assert torch.equal(codebook[3], before[3])
     assert ((codebook - before).abs().amin(1) > 1e-3).sum() == 7

@@ -14,11 +14,12 @@ from torch import Tensor
 import tightbound as tb
 from tightbound.data import Data
 from tightbound.errors import DataError, ObjectiveError, ShapeError, UsageError
-from tightbound.evaluation import frechet_distance, sample_quality, train_classifier
+from tightbound.evaluation import frechet_distance, sample_quality
 from tightbound.recipes import PriorOptions
 from tightbound.recipes.two_stage import TwoStage
 from tightbound.recipes.vq_vae import VQVAE
 from tightbound.runs import RunFolder
+from tightbound.training import train_classifier
 
 
 def with_moments(n: int, mean: Tensor, covariance: Tensor) -> Tensor:

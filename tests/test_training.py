@@ -26,7 +26,7 @@ from tightbound.training import TrainingOptions
 from tightbound.training.ema import MovingAverage
 from tightbound.training.interrupt import Stop, stop_on_signals
 from tightbound.training.loop import train
-from tightbound.training.start import build_seeded, draw_by_xavier, start_from_data
+from tightbound.training.start import build_seeded, draw_by_xavier, start_model
 from tightbound.training.steps.bound import BoundStep
 
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")
@@ -590,27 +590,36 @@ def test_a_warmup_that_outlasts_the_run_is_told(data: Data, tmp_path: Path, caps
 
 def test_a_new_model_starts_from_the_data_and_a_trained_one_is_left_alone(data: Data, tmp_path: Path) -> None:
     model = build_seeded(tb.recipes.VAE(hidden=(16,), likelihood="gaussian"), data.spec, seed=0)
-    start_from_data(model, data.train)
+    start_model(model, data.train)
     network: Any = model.likelihood.network
     bias = network.output_layer.bias.detach()
     mean = data.train.batch(torch.arange(len(data.train))).x.mean(0).flatten()
     assert (bias - mean).abs().max() < 1e-5
-    assert not model.starts_from_data
+    assert not model.new
     with torch.no_grad():
         network.output_layer.bias.zero_()
-    start_from_data(model, data.train)
+    start_model(model, data.train)
     assert not network.output_layer.bias.any()
     train(model, data, out=tmp_path, options=QUICK)
-    assert not tb.load(tmp_path).starts_from_data
+    assert not tb.load(tmp_path).new
 
 
-def test_weights_taken_over_by_hand_are_not_replaced_by_a_start_from_data(data: Data) -> None:
+def test_weights_taken_over_by_hand_are_not_replaced_by_a_start_model(data: Data) -> None:
     recipe = tb.recipes.VAE(latent_dim=2, hidden=(8,), prior="vamp", components=5)
     trained, model = recipe.build(data.spec), recipe.build(data.spec)
     model.load_state_dict(trained.state_dict())
-    start_from_data(model, data.train)
+    start_model(model, data.train)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name]), name
+
+
+def test_a_model_is_started_once_however_it_was(data: Data, tmp_path: Path) -> None:
+    """Trained further with other options, it would else lose what it has learned."""
+    model = vae(data)
+    train(model, data, out=tmp_path, options=dataclasses.replace(QUICK, data_start=False))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start_model(model, data.train, TrainingOptions(initial_weights="xavier"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_weights_can_be_drawn_by_xaviers_rule(data: Data) -> None:
@@ -632,7 +641,7 @@ def test_weights_that_were_loaded_are_not_drawn_again(data: Data, tmp_path: Path
     model = tb.recipes.VAE(latent_dim=2, hidden=(50,)).build(data.spec)
     model.load_state_dict(model.state_dict())
     before = {name: p.clone() for name, p in model.named_parameters()}
-    draw_by_xavier(model)
+    start_model(model, data.train, TrainingOptions(initial_weights="xavier"))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 

@@ -33,7 +33,7 @@ from tightbound.quantizers import VectorQuantizer
 from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
-from tightbound.training.start import build_seeded, start_from_data
+from tightbound.training.start import build_seeded, start_model
 from tightbound.views.latents import encode, traversal
 
 SMALL: dict[str, Any] = {"codes": 12, "code_dim": 6, "channels": (8,), "blocks": 1}
@@ -212,7 +212,7 @@ def test_vectors_are_whole_precision_within_autocast() -> None:
 def test_a_new_model_starts_its_codebooks_from_training_examples(digits: Data) -> None:
     recipe = VQVAE2(codes=8, code_dim=4, channels=(8,))
     model = build_seeded(recipe, digits.spec, seed=0)
-    start_from_data(model, digits.train)
+    start_model(model, digits.train)
     assert all(bool(quantizer.started) for quantizer in space_of(model).quantizers)
     assert code_usage(model, digits.train).codebook_usage > 0.9
     fresh = build_seeded(recipe, digits.spec, seed=0)
@@ -487,7 +487,7 @@ def test_training_raises_the_bound_and_revival_saves_the_codes(digits: Data, tmp
 
 def test_usage_counts_a_whole_split(digits: Data) -> None:
     model = build_seeded(VQVAE2(codes=12, code_dim=6, channels=(8,)), digits.spec, seed=0)
-    start_from_data(model, digits.train)
+    start_model(model, digits.train)
     found = code_usage(model, digits.valid)
     every = space_of(model).codes(digits.valid.batch(torch.arange(len(digits.valid))).x)
     entropies, used = [], []
@@ -544,7 +544,7 @@ def test_any_parts_make_a_quantised_model() -> None:
 @pytest.mark.parametrize("recipe", [VQVAE(**SMALL), VQVAE2(**SMALL), DVAE(codes=6, channels=(8,), blocks=0)])
 def test_encoding_a_split_tells_its_codes(digits: Data, recipe: Recipe) -> None:
     model = build_seeded(recipe, digits.spec, seed=0)
-    start_from_data(model, digits.train)
+    start_model(model, digits.train)
     few = digits.test.subset(30)
     found = encode(model, few)
     names = ["codes_0", "codes_1"] if isinstance(recipe, VQVAE2) else ["codes"]
@@ -597,7 +597,7 @@ def test_cautions_are_said_before_anything_is_computed(
         assert "30000 codes for" in capsys.readouterr().err
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tightbound.training.loop.start_from_data", started)
+    monkeypatch.setattr("tightbound.training.loop.start_model", started)
     with pytest.raises(KeyboardInterrupt):
         train(model, data, out=tmp_path / "run", options=QUICK)
     assert not (tmp_path / "run").exists()

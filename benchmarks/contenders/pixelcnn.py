@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from common import in_turn, report
-from tightbound.likelihoods.pixel_decoder.pixelcnn import PixelCache, PixelCNN
-from tightbound.likelihoods.pixel_decoder.sampling import Sampling
 from torch import Tensor
 from torch.nn import functional as F
+
+from tightbound.autoregressive.pixelcnn import PixelCache, PixelCNN
+from tightbound.autoregressive.sampling import Sampling
 
 APART = 1e-5
 """The most that cached and uncached logits may differ."""

@@ -19,7 +19,7 @@ import tightbound as tb
 from tightbound.networks import Linear
 from tightbound.recipes import VAE
 from tightbound.runtime.memory import keep_freed_memory
-from tightbound.training.start import start_from_data
+from tightbound.training.start import start_model
 from tightbound.training.steps.bound import BoundStep
 
 
@@ -48,7 +48,7 @@ def vamp(given: argparse.Namespace) -> dict[str, list[float]]:
     torch.manual_seed(0)
     data = tb.data.Data.from_arrays(synthetic(1000), levels=2, validation=0)
     model = VAE(latent_dim=40, hidden=(300, 300), prior="vamp", components=500).build(data.spec)
-    start_from_data(model, data.train)
+    start_model(model, data.train)
     x = data.train.batch(torch.arange(100)).x
 
     one, whole = torch.ones(()), BoundStep(model, examples=1000)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from common import in_turn, report
-from tightbound.likelihoods.pixel_decoder.sampling import Sampling
-from tightbound.likelihoods.pixel_decoder.transformer import CachedTransformer, Transformer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel  # pyright: ignore[reportMissingImports]
 from transformers.utils import logging  # pyright: ignore[reportMissingImports]
+
+from tightbound.autoregressive.sampling import Sampling
+from tightbound.autoregressive.transformer import CachedTransformer, Transformer
 
 LAYERS = {
     "norm1": "ln_1",

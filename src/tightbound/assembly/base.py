@@ -46,7 +46,7 @@ def build(recipe: Recipe, data: DataSpec) -> LatentVariableModel:
         2
     """
     model = assemble(recipe, data)
-    model.recipe, model.data_spec, model.starts_from_data = recipe, data, True
+    model.recipe, model.data_spec, model.new = recipe, data, True
     if recipe.training_objective.untrained:
         model.posterior.requires_grad_(False)
     return model

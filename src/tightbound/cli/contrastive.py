@@ -50,7 +50,7 @@ def train_contrastive(
     """
     from ..data import load_data
     from ..encoders.contrastive import ContrastiveConfig
-    from ..evaluation.samples.retrieval import train_contrastive as run_training
+    from ..training.contrastive import train_contrastive as run_training
     from ..training.device import find_device
     from ..training.notes import said_of_data
 

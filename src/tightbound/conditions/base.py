@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, UnknownName, UsageError
+from ..runtime.parts import LearnsFromCaptions
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -286,7 +287,7 @@ class PartCondition(Condition):
         return f"{float((~c.isnan()).double().mean()):.0%} of the picture"
 
 
-class TextCondition(Condition):
+class TextCondition(Condition, LearnsFromCaptions):
     """The caption of an example, as tokens with -1 behind its end.
 
     Its tokenizer is learned from the captions that a new model starts from, and kept among the model's tensors, whose

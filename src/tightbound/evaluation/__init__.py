@@ -12,8 +12,8 @@ from .log_likelihood.annealed import Annealing, Bidirectional, annealed, bidirec
 from .log_likelihood.importance import from_prior, per_example
 from .log_likelihood.methods import LikelihoodEstimate, likelihood
 from .log_likelihood.pareto import pareto_k
-from .samples.quality import SampleQuality, frechet_distance, sample_quality, train_classifier
-from .samples.retrieval import best_of, rank, retrieval_accuracy, train_contrastive
+from .samples.quality import SampleQuality, frechet_distance, sample_quality
+from .samples.retrieval import best_of, rank, retrieval_accuracy
 
 __all__ = [
     "Annealing",
@@ -46,6 +46,4 @@ __all__ = [
     "relaxation_gap",
     "retrieval_accuracy",
     "sample_quality",
-    "train_classifier",
-    "train_contrastive",
 ]

@@ -27,6 +27,7 @@ from ..distributions import (
 )
 from ..errors import ShapeError, UsageError
 from ..options.data_spec import DataSpec
+from ..runtime.parts import StartsFromData
 
 __all__ = [
     "Bernoulli",
@@ -72,7 +73,7 @@ class Measure:
         return self.kind in ("mass", "bound")
 
 
-class Likelihood(Conditional):
+class Likelihood(Conditional, StartsFromData):
     """Abstract: a decoder with the family of distributions that its output parametrises.
 
     Args:
@@ -84,6 +85,9 @@ class Likelihood(Conditional):
     Raises:
         ShapeError: If the decoder gives another number of them.
     """
+
+    scale: str = ""
+    """Where its scale comes from, such as "per-dimension"; empty where it has none."""
 
     def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
         super().__init__(network, input_shape)

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from .. import checkpoint
 from ..distributions import Partial
 from ..options.data_spec import DataSpec
+from ..runtime.parts import StartsFromData
 from .base import Likelihood, Measure
 
 __all__ = ["CompletionLikelihood", "Filled", "Nothing", "Pretrained"]
@@ -94,7 +95,7 @@ class Filled(nn.Module):
         return torch.cat([filled.to(c.dtype), c.isnan().to(c.dtype)], dim=1)
 
 
-class Pretrained(nn.Module):
+class Pretrained(nn.Module, StartsFromData):
     r"""The prediction of a network that was trained before, and is held fixed.
 
     It takes over the weights before a new model's first step or at its first call, and never once it was given others:

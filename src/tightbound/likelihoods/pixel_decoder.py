@@ -20,13 +20,14 @@ from ..distributions import Bernoulli, CategoricalLevels, broadcast, embedded, i
 from ..errors import UsageError
 from ..networks import PixelDecoder
 from ..options.data_spec import DataSpec
+from ..runtime.parts import StartsFromData
 from ..runtime.randomness import fixed_noise
 from .base import Measure
 
 __all__ = ["AutoregressiveLikelihood", "Pixels"]
 
 
-class AutoregressiveLikelihood(nn.Module):
+class AutoregressiveLikelihood(nn.Module, StartsFromData):
     r"""Pixels that depend on those before them and on z, :math:`p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)`.
 
     A pixel has a Bernoulli with two levels, otherwise a free probability for every level; the channels of a pixel are

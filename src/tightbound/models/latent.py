@@ -199,8 +199,8 @@ class LatentVariableModel(nn.Module):
     data_spec: DataSpec | None = None
     prior_only: bool = False
     """Whether a condition reaches the prior alone: that of a second stage, behind parts that know of none."""
-    starts_from_data: bool = False
-    """Whether training shall let parts that can start from data do so; a recipe's new model says yes."""
+    new: bool = False
+    """Whether a recipe has just built it: its training then starts it, unless it is given weights before."""
     loaded_weights: str = ""
     """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
 
@@ -211,7 +211,7 @@ class LatentVariableModel(nn.Module):
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         """Takes over weights, which training then leaves as they are."""
-        self.starts_from_data = False
+        self.new = False
         return super().load_state_dict(*args, **options)
 
     def forward(self, c: Tensor | None = None) -> Marginal:

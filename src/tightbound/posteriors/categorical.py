@@ -19,6 +19,7 @@ from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoul
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
 from ..quantizers.quantized import check_codes
+from ..runtime.parts import StartsFromData
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior"]
 
@@ -112,7 +113,7 @@ class _Relaxable(Conditional):
         raise NotImplementedError
 
 
-class CategoricalPosterior(_Relaxable):
+class CategoricalPosterior(_Relaxable, StartsFromData):
     r"""Independent classes at several positions, :math:`q(z \mid x) = \prod_i \operatorname{Cat}(z_i; \eta_i(x))`.
 
     In training mode a :class:`~tightbound.distributions.relaxed.RelaxedCategorical` with gradients through its samples;
@@ -166,7 +167,6 @@ class CategoricalPosterior(_Relaxable):
 
     @property
     def examples_wanted(self) -> int:
-        """How many training examples :meth:`initialise` wants."""
         return max(32, min(2000, VECTORS // self.positions))
 
     @torch.no_grad()

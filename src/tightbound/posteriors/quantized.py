@@ -21,11 +21,12 @@ from ..quantizers import Quantized
 from ..quantizers.clusters import nearest
 from ..quantizers.quantized import check_finite, rows_of
 from ..runtime.modes import evaluating
+from ..runtime.parts import StartsFromData
 
 __all__ = ["PyramidDecoder", "PyramidPosterior", "QuantizedPosterior"]
 
 
-class _Quantized(Conditional):
+class _Quantized(Conditional, StartsFromData):
     """Abstract: an encoder, a quantiser for each level, and the way from codes to latents and back.
 
     Args:

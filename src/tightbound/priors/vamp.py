@@ -12,6 +12,7 @@ from torch.types import _size
 
 from ..distributions import MixtureOfGaussians, has_density
 from ..errors import ObjectiveError
+from ..runtime.parts import StartsFromData
 
 __all__ = ["VampPrior"]
 
@@ -23,7 +24,7 @@ ENTRIES = 1 << 20
 """Entries of points times members whose densities are evaluated at once."""
 
 
-class VampPrior(nn.Module):
+class VampPrior(nn.Module, StartsFromData):
     r"""A mixture of the posteriors of learned pseudo-inputs, :math:`p(z) = \frac{1}{K} \sum_j q(z \mid u_j)`.
 
     It is one mixture over whole vectors. The pseudo-inputs are encoded once in every call, so once in a training step,
@@ -53,7 +54,6 @@ class VampPrior(nn.Module):
 
     @property
     def examples_wanted(self) -> int:
-        """How many examples :meth:`initialise` takes."""
         return len(self.unconstrained)
 
     @property

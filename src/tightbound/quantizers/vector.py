@@ -6,7 +6,7 @@ Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any, Literal
@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from ..errors import DataError, UsageError
 from ..networks.linear import Linear
+from ..runtime.parts import LearnsByItself
 from .clusters import fill, k_means, moments, nearest
 from .quantized import Quantized, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
 
-__all__ = ["VectorQuantizer", "direction", "forget", "part_of_batch"]
+__all__ = ["VectorQuantizer", "direction"]
 
 PSEUDO_COUNT = 1e-5
 """How many vectors each code is taken to have had at its own place, so that an unused one stays there."""
@@ -30,7 +31,7 @@ SHORTEST = 1e-6
 """A vector of less than this length has no direction."""
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(nn.Module, LearnsByItself):
     r"""Each vector z replaced by the nearest of a codebook, :math:`\arg\min_{e_k} \lVert z - e_k \rVert`.
 
     With ``ema`` the codebook follows the vectors by online k-means. In a step let :math:`n_k` vectors with the sum
@@ -48,9 +49,9 @@ class VectorQuantizer(nn.Module):
     A code is dead when its average count is below the share ``revive`` of the mean count and the average has half
     filled its window (69 steps at 0.99). It becomes a random vector of the batch, and its average starts again between
     that share and the mean, so that it has about two windows to prove itself. Of a codebook that is learned by
-    gradients, ``anew`` tells which codes did so since the optimiser was last made to :func:`forget` what they were. At
-    0.03 a code of average popularity is not taken for dead by chance while a batch has at least K / 16 vectors, and
-    what is lost with a code used that rarely is little. Nothing in this waits for the device.
+    gradients, ``anew`` tells which codes did so since the last :meth:`before_step`, which makes the optimiser forget
+    what they were. At 0.03 a code of average popularity is not taken for dead by chance while a batch has at least
+    K / 16 vectors, and what is lost with a code used that rarely is little. Nothing in this waits for the device.
 
     Both learn in :meth:`forward` in training mode only, and, where ``torch.distributed`` is initialised, from the
     vectors of all processes, which then keep the same codebook. Everything is at least float32, within autocast too.
@@ -180,6 +181,50 @@ class VectorQuantizer(nn.Module):
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             self._start(self._rows(z))
 
+    @contextmanager
+    def part_of_batch(self, *, more: bool, empty: bool) -> Iterator[None]:
+        """Within it, what passes is a part of a batch, so that codes learn from the parts together as from the whole.
+
+        Args:
+            more: Whether another part follows: the codes wait for it.
+            empty: Whether the part has no examples of its own: what passes counts for nothing.
+
+        Example:
+            >>> quantizer, z = VectorQuantizer(2, 1, start="data"), torch.tensor([[0.0], [1.0]])
+            >>> for more in (True, False):
+            ...     with quantizer.part_of_batch(more=more, empty=False):
+            ...         _ = quantizer(z)
+            ...     print(f"{quantizer.averages[:, 0].sum():.2f}")
+            0.00
+            0.04
+        """
+        self.more, self.empty = more, empty
+        try:
+            yield
+        finally:
+            self.more, self.empty = False, False
+
+    @torch.no_grad()
+    def before_step(self, optimizer: Any) -> None:
+        """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
+
+        Example:
+            >>> quantizer = VectorQuantizer(4, 2, ema=None)
+            >>> optimizer = torch.optim.Adam(quantizer.parameters())
+            >>> quantizer.codebook.grad = torch.ones(4, 2)
+            >>> optimizer.step()
+            >>> quantizer.anew[1] = True
+            >>> quantizer.before_step(optimizer)
+            >>> optimizer.state[quantizer.codebook]["exp_avg"][:, 0]
+            tensor([0.1000, 0.0000, 0.1000, 0.1000])
+        """
+        if self.ema is not None or not self.revive:
+            return
+        for remembered in (self.codebook.grad, *optimizer.state.get(self.codebook, {}).values()):
+            if isinstance(remembered, Tensor) and remembered.shape == self.codebook.shape:
+                remembered.masked_fill_(self.anew, 0)
+        self.anew.zero_()
+
     def _rows(self, z: Tensor) -> Tensor:
         rows = self.inward(rows_of(z, self.dim).to(self.codebook.dtype))
         return direction(rows) if self.cosine else rows
@@ -245,59 +290,6 @@ class VectorQuantizer(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._known_started = False
-
-
-@contextmanager
-def part_of_batch(quantizers: Sequence[VectorQuantizer], *, more: bool, empty: bool) -> Iterator[None]:
-    """Within it, what passes is a part of a batch, so that codes learn from the parts together as from the whole.
-
-    Args:
-        quantizers: Those that shall know.
-        more: Whether another part follows: the codes wait for it.
-        empty: Whether the part has no examples of its own: what passes counts for nothing.
-
-    Example:
-        >>> quantizer, z = VectorQuantizer(2, 1, start="data"), torch.tensor([[0.0], [1.0]])
-        >>> for more in (True, False):
-        ...     with part_of_batch([quantizer], more=more, empty=False):
-        ...         _ = quantizer(z)
-        ...     print(f"{quantizer.averages[:, 0].sum():.2f}")
-        0.00
-        0.04
-    """
-    for quantizer in quantizers:
-        quantizer.more, quantizer.empty = more, empty
-    try:
-        yield
-    finally:
-        for quantizer in quantizers:
-            quantizer.more, quantizer.empty = False, False
-
-
-@torch.no_grad()
-def forget(quantizers: Iterable[VectorQuantizer], optimizer: Any) -> None:
-    """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
-
-    Args:
-        quantizers: Those whose codebooks the optimiser moves; to be called before each of its steps.
-        optimizer: The optimiser.
-
-    Example:
-        >>> quantizer = VectorQuantizer(4, 2, ema=None)
-        >>> optimizer = torch.optim.Adam(quantizer.parameters())
-        >>> quantizer.codebook.grad = torch.ones(4, 2)
-        >>> optimizer.step()
-        >>> quantizer.anew[1] = True
-        >>> forget([quantizer], optimizer)
-        >>> optimizer.state[quantizer.codebook]["exp_avg"][:, 0]
-        tensor([0.1000, 0.0000, 0.1000, 0.1000])
-    """
-    for quantizer in quantizers:
-        codebook = quantizer.codebook
-        for remembered in (codebook.grad, *optimizer.state.get(codebook, {}).values()):
-            if isinstance(remembered, Tensor) and remembered.shape == codebook.shape:
-                remembered.masked_fill_(quantizer.anew, 0)
-        quantizer.anew.zero_()
 
 
 def direction(vectors: Tensor) -> Tensor:

@@ -363,7 +363,6 @@ def load(run: str | Path, model: LatentVariableModel | None = None) -> LatentVar
     tensors, model.loaded_weights = checkpoint.read_with_digest(folder.weights)
     checkpoint.load_into(model, tensors, folder.weights)
     checkpoint.check_finite(model)
-    model.starts_from_data = False
     return model.eval()
 
 

@@ -8,14 +8,31 @@ from typing import TYPE_CHECKING, Any
 from ..options.training import TrainingOptions
 
 if TYPE_CHECKING:
+    from .classifier import train_classifier
+    from .contrastive import train_contrastive
     from .loop import train
     from .second_stage import fit_prior
-    from .start import start_from_data
+    from .start import start_model
     from .state import TrainingResult
 
-__all__ = ["TrainingOptions", "TrainingResult", "fit_prior", "start_from_data", "train"]
+__all__ = [
+    "TrainingOptions",
+    "TrainingResult",
+    "fit_prior",
+    "start_model",
+    "train",
+    "train_classifier",
+    "train_contrastive",
+]
 
-_LAZY = {"TrainingResult": "state", "fit_prior": "second_stage", "start_from_data": "start", "train": "loop"}
+_LAZY = {
+    "TrainingResult": "state",
+    "fit_prior": "second_stage",
+    "start_model": "start",
+    "train": "loop",
+    "train_classifier": "classifier",
+    "train_contrastive": "contrastive",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from ..data import Data
+from ..likelihoods import Likelihood
 from ..models.latent import LatentVariableModel
 from ..options.choices import choices, name_of
 from ..options.training import TrainingOptions
@@ -84,7 +85,7 @@ def _chosen(model: LatentVariableModel) -> list[str]:
     recipe: Any = model.recipe
     if isinstance(recipe, TwoStage):
         return []
-    scale = getattr(model.likelihood, "scale", None)
+    scale = model.likelihood.scale if isinstance(model.likelihood, Likelihood) else ""
     found = [f"likelihood {_name(model.likelihood, 'Likelihood')}" + (f", scale {scale}" if scale else "")]
     if model.condition is not None:
         found.append(f"given {_name(model.condition, 'Condition')}")

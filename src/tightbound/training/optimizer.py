@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from ..options.training import TrainingOptions
+from .steps.base import Group
 
 __all__ = ["memory_layout", "optimizer_of"]
 
@@ -16,15 +20,15 @@ def memory_layout(model: nn.Module, device: torch.device) -> torch.memory_format
     return torch.channels_last if convolutional and device.type == "cuda" else torch.contiguous_format
 
 
-def optimizer_of(model: nn.Module, options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_of(groups: Sequence[Group], options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
     """The optimiser that the options name, of all parameters that are learned."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    lr, decay, eps = options.lr, options.weight_decay, options.optimizer_eps
+    parameters = [{"params": list(group.parameters), "lr": options.lr * group.share} for group in groups]
+    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, **common, momentum=0.9)
+    common["eps"] = options.optimizer_eps
     if options.optimizer == "adam":
-        fused = device.type in ("cpu", "cuda", "mps")
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, eps=eps, fused=fused)
+        return torch.optim.AdamW(parameters, **common, fused=device.type in ("cpu", "cuda", "mps"))
     if options.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, lr=lr, weight_decay=decay, eps=eps)
-    if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay, eps=eps, centered=True)
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9)
+        return torch.optim.Adamax(parameters, **common)
+    return torch.optim.RMSprop(parameters, **common, centered=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,33 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["check_free", "check_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "check_free", "check_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run folder that a training writes.
+
+    Args:
+        folder: The folder.
+        lock: That which keeps others out; None in all processes but the first.
+    """
+
+    folder: RunFolder
+    lock: Lock | None
+
+    def require(self) -> None:
+        """Ends the training if its folder was moved away, in whose place another would be made.
+
+        Raises:
+            TrainingError: If it was.
+        """
+        if self.lock is not None:
+            self.lock.check()
 
 
 @contextmanager
-def held(fabric: Fabric, folder: RunFolder) -> Iterator[Lock | None]:
+def held(fabric: Fabric, folder: RunFolder) -> Iterator[Place]:
     """Within it, no other training writes the folder; of several processes the first holds the lock.
 
     Raises:
@@ -29,7 +52,7 @@ def held(fabric: Fabric, folder: RunFolder) -> Iterator[Lock | None]:
     locks: list[Lock] = []
     with ExitStack() as stack:
         by_first(fabric, lambda: locks.append(stack.enter_context(locked(folder.path))))
-        yield locks[0] if locks else None
+        yield Place(folder, locks[0] if locks else None)
 
 
 def check_place(folder: RunFolder, config: RunConfig) -> None:
@@ -89,12 +112,12 @@ def check_resumable(folder: RunFolder, new: RunConfig) -> bool:
     return folder.begun
 
 
-def said_of_place(folder: RunFolder, lock: Lock | None, restarted: bool) -> Iterator[str]:
+def said_of_place(place: Place, restarted: bool) -> Iterator[str]:
     """What is odd about a folder: that it cannot be locked, or that a run to resume in it has not begun."""
-    if lock is not None and not lock.sure:
-        yield f"warning: {folder.path} cannot be locked: see that nothing else trains in it"
+    if place.lock is not None and not place.lock.sure:
+        yield f"warning: {place.folder.path} cannot be locked: see that nothing else trains in it"
     if restarted:
-        yield f"note: {folder.path} has no checkpoint yet: it starts at step 0"
+        yield f"note: {place.folder.path} has no checkpoint yet: it starts at step 0"
 
 
 @contextmanager

@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint
-from ..conditions import TextCondition
 from ..data import Data
 from ..errors import UsageError
 from ..options.training import TrainingOptions
@@ -16,7 +14,7 @@ from ..runs import RunConfig, RunFolder, load, load_run_data
 from .device import find_device
 from .encoded import encoded_data
 from .loop import TrainingResult, train_on
-from .start import build_seeded
+from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
 
 __all__ = ["fit_prior"]
@@ -78,13 +76,9 @@ def fit_prior(
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
     model = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
-    for part in ("posterior", "likelihood"):
-        checkpoint.load_into(getattr(model, part), checkpoint.tensors_of(getattr(first, part)), run)
-    model.starts_from_data = False
-    if isinstance(model.condition, TextCondition) and found.train.captions is not None:
-        model.condition.initialise_captions(found.train.captions)
-    step = PriorStep(model)
-    return train_on(model, found, encoded, step, out=Path(out), options=options, resume=resume, resume_from=resume_from)
+    start_second_stage(model, first, run, found.train)
+    ways = {"resume": resume, "resume_from": resume_from}
+    return train_on(PriorStep(model), found, encoded, out=Path(out), options=options, **ways)
 
 
 def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:

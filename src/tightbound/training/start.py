@@ -1,21 +1,25 @@
-"""Where a new model starts."""
+"""Where a new model starts: its weights, what it takes from other runs, from the data and from its captions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from .. import checkpoint
 from ..data import DataSpec, Split
 from ..errors import DataError
 from ..likelihoods.completion import Pretrained
 from ..models.latent import LatentVariableModel
+from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_memory
+from ..runtime.parts import LearnsFromCaptions, StartsFromData
 from ..runtime.randomness import epoch_order, fixed_noise, mix
 
-__all__ = ["build_seeded", "draw_by_xavier", "start_from_data", "take_over_weights"]
+__all__ = ["build_seeded", "draw_by_xavier", "learn_captions", "start_model", "start_second_stage"]
 
 
 def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableModel:
@@ -29,9 +33,66 @@ def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> LatentVariableMod
         return recipe.build(spec)
 
 
+def start_model(model: LatentVariableModel, train: Split, options: TrainingOptions | None = None) -> None:
+    """Starts a model that a recipe has just built, once; one that was given weights, or trained, keeps them.
+
+    Parts that go on from another run take over its weights. Parts that can start where the data lies
+    (:class:`~tightbound.runtime.parts.StartsFromData`) or learn from captions do so.
+
+    Args:
+        model: The model; of one that was put together by hand only the parts from other runs are started.
+        train: The training split.
+        options: How weights are drawn, whether parts start from data, and the seed of both.
+
+    Raises:
+        DataError: If it needs captions, and the data has none.
+        UsageError: If another run does not fit the model.
+        CheckpointError: If there is no such run.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+        >>> start_model(model, data.train)
+        >>> model.new
+        False
+    """
+    options = options or TrainingOptions()
+    for part in model.modules():
+        if isinstance(part, Pretrained):
+            part.take_over()
+    if not model.new:
+        return
+    if options.initial_weights == "xavier":
+        draw_by_xavier(model, options.seed)
+    if options.data_start:
+        _start_from_data(model, train, options.seed)
+    learn_captions(model, train)
+    model.new = False
+
+
+def start_second_stage(model: LatentVariableModel, first: LatentVariableModel, run: str | Path, train: Split) -> None:
+    """Starts a two-stage model: the parts of its first stage are those of a trained one.
+
+    Args:
+        model: The model, which a recipe has just built.
+        first: The trained model.
+        run: Its run folder, to be named where it does not fit.
+        train: The training split of the data.
+
+    Raises:
+        CheckpointError: If the first stage is another.
+    """
+    checkpoint.load_into(model.posterior, checkpoint.tensors_of(first.posterior), run)
+    checkpoint.load_into(model.likelihood, checkpoint.tensors_of(first.likelihood), run)
+    if train.captions is not None:
+        learn_captions(model, train)
+    model.new = False
+
+
 @torch.no_grad()
-def draw_by_xavier(model: LatentVariableModel, seed: int = 0) -> None:
-    r"""Draws the weights of a new model's linear layers and convolutions anew, with biases of zero; frozen ones stay.
+def draw_by_xavier(model: nn.Module, seed: int = 0) -> None:
+    r"""Draws the weights of linear layers and convolutions anew, with biases of zero; frozen ones stay.
 
     .. math:: w \sim \mathcal{U}(-a, a), \qquad a = \sqrt{6 / (n_{\text{in}} + n_{\text{out}})}
 
@@ -39,11 +100,9 @@ def draw_by_xavier(model: LatentVariableModel, seed: int = 0) -> None:
         Understanding the Difficulty of Training Deep Feedforward Neural Networks (Glorot and Bengio, 2010).
 
     Args:
-        model: The model, which a recipe has just built; others are left as they are.
+        model: The model.
         seed: Of the weights.
     """
-    if not model.starts_from_data:
-        return
     with fixed_noise(seed):
         for module in model.modules():
             if isinstance(module, _WEIGHTED) and module.weight.requires_grad:
@@ -52,60 +111,38 @@ def draw_by_xavier(model: LatentVariableModel, seed: int = 0) -> None:
                     nn.init.zeros_(module.bias)
 
 
-def take_over_weights(model: nn.Module) -> None:
-    """Lets the parts of a new model that go on from another run take over its weights.
-
-    Args:
-        model: The model; parts that have their weights already keep them.
-
-    Raises:
-        UsageError: If the other run does not fit the model.
-        CheckpointError: If there is none.
-    """
-    for module in model.modules():
-        if isinstance(module, Pretrained):
-            module.take_over()
-
-
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
-STARTING = 2000
-"""Training examples that a part which starts from data sees, unless it says how many it wants."""
 
 
 @torch.no_grad()
-def start_from_data(model: LatentVariableModel, train: Split, seed: int = 0) -> None:
-    """Lets the parts of a new model that can start from data do so: pseudo-inputs, means and scales.
-
-    A part has a method ``initialise(x)``, and may say by ``examples_wanted`` how many examples it wants.
-
-    Args:
-        model: The model, which a recipe has just built; others are left as they are.
-        train: The training split.
-        seed: Which of its examples, and their binarisation.
-    """
-    if not model.starts_from_data:
-        return
+def _start_from_data(model: LatentVariableModel, train: Split, seed: int) -> None:
     parameter = next(model.parameters())
-    for module in _parts(model):
-        initialise = getattr(module, "initialise", None)
-        if initialise is not None:
-            order = epoch_order(seed, 0, len(train))[: getattr(module, "examples_wanted", STARTING)]
+    for part in _parts(model):
+        if isinstance(part, StartsFromData):
+            order = epoch_order(seed, 0, len(train))[: part.examples_wanted]
             with fixed_noise(seed):
-                initialise(train.batch(order, parameter.device).x.to(parameter.dtype))
-        learn = getattr(module, "initialise_captions", None)
-        if learn is not None:
+                part.initialise(train.batch(order, parameter.device).x.to(parameter.dtype))
+
+
+def learn_captions(model: nn.Module, train: Split) -> None:
+    """Lets the parts that learn from captions do so.
+
+    Raises:
+        DataError: If there are such parts and no captions.
+    """
+    for part in _parts(model):
+        if isinstance(part, LearnsFromCaptions):
             if train.captions is None:
                 raise DataError(
                     "The model is given a text, and this data has none.",
                     remedy='Use a folder with a metadata.jsonl: {"file_name": "a.png", "text": "a red circle"}.',
                 )
-            learn(train.captions)
-    model.starts_from_data = False
+            part.initialise_captions(train.captions)
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
     """All modules but those of a model within the model, whose data is not this, and of a part that starts itself."""
     yield module
-    for child in () if hasattr(module, "initialise") else module.children():
+    for child in () if isinstance(module, StartsFromData) else module.children():
         if not isinstance(child, LatentVariableModel):
             yield from _parts(child)

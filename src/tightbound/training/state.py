@@ -17,6 +17,7 @@ from ..errors import CheckpointError, TrainingError, UsageError, reading
 from ..runs import RunConfig
 from ..spec import to_json
 from .ema import MovingAverage
+from .steps.base import Step
 
 __all__ = ["Progress", "TrainingResult", "check_same_run", "restore_state", "save_state"]
 
@@ -85,7 +86,7 @@ class TrainingResult:
 
 
 def save_state(
-    path: Path, model: nn.Module, average: MovingAverage, optimizer: torch.optim.Optimizer, scaler: Any, run: Progress
+    path: Path, step: Step, average: MovingAverage, optimizer: torch.optim.Optimizer, scaler: Any, run: Progress
 ) -> None:
     """Writes a resumable state, never one that holds a weight that is not a number.
 
@@ -93,26 +94,27 @@ def save_state(
         TrainingError: If the weights are no longer finite; the last file is then still there.
         CheckpointError: If it cannot be written; likewise.
     """
-    weights = checkpoint.tensors_of(model)
-    if lost := [name for name, t in weights.items() if t.is_floating_point() and not t.isfinite().all()]:
+    weights, own = checkpoint.tensors_of(step.model), step.own_tensors
+    if lost := [name for name, t in {**weights, **own}.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise TrainingError(
             f"The weights are no longer numbers at step {run.step}.",
             got=", ".join(lost[:5]),
             expected="finite weights",
             remedy=f"Start a new run with a lower --lr; the last good state is in {path}.",
         )
-    state = {"model": weights, "average": average.tensors, "optimizer": optimizer.state_dict(), "scaler": scaler}
-    checkpoint.write(path, {**state, "progress": dict(vars(run))})
+    tensors = {"model": weights, "step": own, "average": average.tensors}
+    rest = {"optimizer": optimizer.state_dict(), "scaler": scaler, "progress": dict(vars(run))}
+    checkpoint.write(path, tensors | rest)
 
 
-def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimizer: Any, run: Progress) -> Any:
+def restore_state(path: Path, step: Step, average: MovingAverage, optimizer: Any, run: Progress) -> Any:
     """Reads what :func:`save_state` wrote into the parts of a run, and returns the state of the scaler.
 
     Raises:
         CheckpointError: If there is no such file, it is damaged, or it is not a state of this run.
     """
-    state = _read(path)
-    if set(state) != {"model", "average", "optimizer", "scaler", "progress"}:
+    state = {"step": {}, **_read(path)}  # an old version's step had no tensors of its own
+    if set(state) != {"step", "model", "average", "optimizer", "scaler", "progress"}:
         raise CheckpointError(f"{path} is not a resumable state.", got=f"it holds {', '.join(list(state)[:5])}")
     kept = _progress(path, state["progress"])
     if kept.parts != run.parts:
@@ -124,8 +126,11 @@ def restore_state(path: Path, model: nn.Module, average: MovingAverage, optimize
         )
     moments = _moments(path, state["optimizer"], optimizer)
     _check(path, "average", checkpoint.misfits(average.tensors, state["average"]))
-    checkpoint.load_into(model, state["model"], path)
-    device = next(model.parameters()).device
+    _check(path, "training step", checkpoint.misfits(step.own_tensors, state["step"]))
+    checkpoint.load_into(step.model, state["model"], path)
+    for name, tensor in step.own_tensors.items():
+        tensor.copy_(state["step"][name])
+    device = next(step.model.parameters()).device
     average.tensors = {name: t.to(device) for name, t in state["average"].items()}
     optimizer.load_state_dict({"state": moments, "param_groups": _groups(path, state["optimizer"], optimizer)})
     _lay_out_like_parameters(optimizer)

@@ -12,6 +12,7 @@ from ..data.transform import widths
 from ..likelihoods import Likelihood
 from ..models.latent import LatentVariableModel
 from ..runtime.randomness import fixed_noise
+from ..views.latents import residual
 from .steps.base import Step
 
 if TYPE_CHECKING:
@@ -73,8 +74,6 @@ def mean_squared_error(model: LatentVariableModel, split: Split) -> Tensor | Non
     units, sums = widths(split.spec).to(parameter.device, parameter.dtype), list[Tensor]()
     with fixed_noise():
         for part in chosen.split(CHUNK):
-            batch = split.batch(part, parameter.device)
-            x, px = batch.x.to(parameter.dtype), model.given(batch)
-            errors = (x - px.likelihood(px.representative(x)).mean).float()
+            errors = residual(model, split.batch(part, parameter.device)).float()
             sums.append(torch.stack([(errors * units).square().sum(), errors.square().sum() / split.spec.dimensions]))
     return torch.cat([torch.stack(sums).cpu().double().sum(0) / n, torch.tensor([n], dtype=torch.float64)])

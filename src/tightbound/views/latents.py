@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from ..data import Split
+from ..data import Batch, Split
 from ..data.transform import widths
 from ..distributions import has_density
 from ..distributions.codes import CodePoint
@@ -34,6 +34,7 @@ __all__ = [
     "posterior_means",
     "quantiles",
     "reconstruction_error",
+    "residual",
     "traversal",
 ]
 
@@ -151,14 +152,22 @@ def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int 
     Returns:
         ``(n,)``, in squared units of the data.
     """
-    parameter, parts = next(model.parameters()), []
+    parameter = next(model.parameters())
     units = widths(split.spec).to(parameter.device, parameter.dtype)
     with evaluating(model), fixed_noise(seed):
-        for batch in split.batches(CHUNK, parameter.device):
-            x, px = batch.x.to(parameter.dtype), model.given(batch)
-            mean = px.likelihood(px.representative(x)).mean
-            parts.append(((x - mean) * units).double().square().flatten(1).sum(1).cpu())
-    return torch.cat(parts)
+        errors = (residual(model, batch) * units for batch in split.batches(CHUNK, parameter.device))
+        return torch.cat([each.double().square().flatten(1).sum(1).cpu() for each in errors])
+
+
+def residual(model: LatentVariableModel, batch: Batch) -> Tensor:
+    """Examples less the mean of p(x | z) at their representative latents, as the model sees them, ``(n, *shape)``.
+
+    Args:
+        model: The model, in evaluation mode.
+        batch: Examples, on its device.
+    """
+    x, px = batch.x.to(next(model.parameters()).dtype), model.given(batch)
+    return x - px.likelihood(px.representative(x)).mean
 
 
 @torch.no_grad()

@@ -12,123 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ...autoregressive import AutoregressivePrior
-from ...data import Data, DataSpec, Split
-from ...errors import DataError, ShapeError, UsageError
+from ...data import Data, Split
+from ...errors import ShapeError, UsageError
 from ...models.latent import LatentVariableModel
-from ...networks import MLP, ConvolutionalEncoder
 from ...posteriors import EmptyPosterior
 from ...priors.uniform import UniformCodePrior
 from ...runtime.modes import evaluating
-from ...runtime.progress import progress
-from ...runtime.randomness import epoch_order, fixed_noise
+from ...runtime.randomness import fixed_noise
+from ...training.classifier import Classifier, labels_of, train_classifier
 from ..collapse.decomposition import spread
 from ..estimate import Estimate
 from ..passes import check_split, over
 
-__all__ = ["Classifier", "SampleQuality", "frechet_distance", "sample_quality", "train_classifier"]
+__all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
 
 RESAMPLES = 20
 """Bootstrap samples behind a standard error."""
-
-
-class Classifier(nn.Module):
-    """A small network that tells classes apart by a linear map of its features.
-
-    Args:
-        spec: Shape and classes of the data.
-        features: d, how many features.
-
-    Example:
-        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=("even", "odd"))
-        >>> network = Classifier(spec, features=16)
-        >>> network.features(torch.rand(5, 1, 8, 8)).shape, network(torch.rand(5, 1, 8, 8)).shape
-        (torch.Size([5, 16]), torch.Size([5, 2]))
-    """
-
-    def __init__(self, spec: DataSpec, features: int = 64) -> None:
-        super().__init__()
-        self.body = (
-            ConvolutionalEncoder(spec.shape, features, (16, 32, 64))
-            if spec.image
-            else nn.Sequential(nn.Flatten(), MLP(spec.dimensions, features))
-        )
-        self.head = nn.Linear(features, len(spec.classes))
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the last layer reads of examples ``(n, *shape)``, ``(n, d)``."""
-        return self.body(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
-def train_classifier(
-    data: Data,
-    *,
-    features: int = 64,
-    epochs: int = 3,
-    batch_size: int = 128,
-    lr: float = 2e-3,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> Classifier:
-    """Trains a classifier whose features shall judge samples; the same data and seed give the same one.
-
-    Args:
-        data: Labelled examples.
-        features: d, how many features.
-        epochs: Passes over the training split, at least 500 steps in all.
-        batch_size: Examples in a step.
-        lr: Learning rate at its peak; it falls as a cosine.
-        seed: Of the weights and the order of the examples.
-        device: Where it is trained.
-
-    Returns:
-        The classifier, in evaluation mode.
-
-    Raises:
-        DataError: If the data has fewer than two classes of labels.
-
-    Example:
-        >>> import tightbound as tb
-        >>> classifier = train_classifier(tb.load_data("digits"), features=8, epochs=1)
-        >>> classifier.features(torch.rand(5, 1, 8, 8)).shape
-        torch.Size([5, 8])
-    """
-    if data.train.labels is None or len(data.spec.classes) < 2:
-        raise DataError(
-            "Features are trained on labels.",
-            got=f"{data.spec.name!r} with {len(data.spec.classes)} classes",
-            expected="labels of two classes or more",
-            remedy="Use data with class sub-folders or a 'labels' array; or in Python features of your own.",
-        )
-    with fixed_noise(seed):
-        network = Classifier(data.spec, features).to(device)
-    steps = max(1, len(data.train) // batch_size)
-    epochs = max(epochs, -(-500 // steps))
-    optimizer = torch.optim.AdamW(network.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    with progress("classifier of the labels", epochs * steps) as advance:
-        for epoch in range(epochs):
-            for step, indices in enumerate(epoch_order(seed, epoch, len(data.train)).split(batch_size)[:steps]):
-                with fixed_noise(seed, 1 + epoch * steps + step):
-                    batch = data.train.batch(indices, device)
-                optimizer.zero_grad()
-                F.cross_entropy(network(batch.x), _labels(batch.labels)).backward()
-                optimizer.step()
-                schedule.step()
-                advance()
-    return network.eval()
-
-
-def _labels(labels: Tensor | None) -> Tensor:
-    if labels is None:
-        raise DataError("These examples have no labels.")
-    return labels
 
 
 def frechet_distance(a: Tensor, b: Tensor, *, seed: int = 0) -> Estimate:
@@ -315,7 +217,7 @@ def _features_of(split: Split, features: Callable[[Tensor], Tensor], device: tor
 def _accuracy(classifier: Classifier, features: Tensor, split: Split) -> Estimate:
     with evaluating(classifier):
         chosen = classifier.head(features.to(next(classifier.parameters()).device)).argmax(1).cpu()
-    return Estimate.of((chosen == _labels(split.labels).cpu()).double())
+    return Estimate.of((chosen == labels_of(split.labels).cpu()).double())
 
 
 def _notes(features: Tensor, accuracy: Estimate | None) -> Iterator[str]:

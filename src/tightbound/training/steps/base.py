@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ...models.latent import LatentVariableModel
+from ...options.training import TrainingOptions
+from ..clock import Clock
 
-__all__ = ["Step"]
+__all__ = ["Group", "Step"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Parameters that move alike.
+
+    Args:
+        parameters: Which.
+        share: Of the learning rate.
+        clip_norm: Largest norm of their gradient; None for any.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    share: float = 1.0
+    clip_norm: float | None = None
 
 
 class Step(nn.Module):
-    """From a batch to the rows of its examples, in nats, ``(rows, n)``; the mean of the first is maximised.
+    """Abstract: from a batch to the rows of its examples, in nats, ``(rows, n)``; the mean of the first is maximised.
 
-    It holds the model, and is the one module that is compiled and shared between processes.
+    It holds the model, and is the one module that is compiled and shared between processes. Buffers and parts of its
+    own are saved with a resumable state, and are no part of the model.
 
     Args:
         model: The model.
@@ -29,4 +49,29 @@ class Step(nn.Module):
         self.model = model
 
     @abstractmethod
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor: ...
+    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+        """The rows.
+
+        Args:
+            x: Examples, ``(n, *shape)``.
+            beta: Rises from 0 to 1 during warm-up.
+            c: Their conditions.
+        """
+
+    def before_step(self, clock: Clock) -> None:
+        """Sets what else changes while a model learns; a tensor is filled in place."""
+
+    def groups(self, options: TrainingOptions) -> list[Group]:
+        """What learns, and how fast: all that learns, alike."""
+        return [Group([p for p in self.parameters() if p.requires_grad], clip_norm=options.clip_norm)]
+
+    @property
+    def selects(self) -> int:
+        """The number of the row that selects the model."""
+        return self.rows.index("bound") if "bound" in self.rows else 0
+
+    @property
+    def own_tensors(self) -> dict[str, Tensor]:
+        """The tensors that are not the model's, by name."""
+        theirs = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+        return {name: t.detach() for name, t in self.state_dict(keep_vars=True).items() if id(t) not in theirs}

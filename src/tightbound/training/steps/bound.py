@@ -10,6 +10,7 @@ from torch import Tensor
 from ...models.latent import LatentVariableModel, Terms
 from ...objectives.rows import ROWS, OfTerms, rows
 from ...options.objectives import Elbo, Objective
+from ..clock import Clock
 from .base import Step
 
 __all__ = ["BoundStep"]
@@ -40,6 +41,10 @@ class BoundStep(Step):
             own = objective if isinstance(objective, Objective) else OfTerms(own.samples, objective)
         self.objective, self.examples = own, examples
         self._rows = rows.dispatch(type(own))  # once: a compiled step cannot look it up
+
+    def before_step(self, clock: Clock) -> None:
+        if self.model.recipe is not None:
+            self.model.recipe.anneal(self.model, clock.step, clock.steps)
 
     def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
         return self._rows(self.objective, self.model(c), x, beta, self.examples)

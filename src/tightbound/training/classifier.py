@@ -1,0 +1,121 @@
+"""Training a classifier whose features judge samples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import Data, DataSpec
+from ..errors import DataError
+from ..networks import MLP, ConvolutionalEncoder
+from ..runtime.randomness import fixed_noise
+from .fit import Passes, fit
+
+__all__ = ["Classifier", "labels_of", "train_classifier"]
+
+LEAST_STEPS = 500
+"""Of small data more epochs are made, until there are so many steps."""
+
+
+class Classifier(nn.Module):
+    """A small network that tells classes apart by a linear map of its features.
+
+    Args:
+        spec: Shape and classes of the data.
+        features: d, how many features.
+
+    Example:
+        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=("even", "odd"))
+        >>> network = Classifier(spec, features=16)
+        >>> network.features(torch.rand(5, 1, 8, 8)).shape, network(torch.rand(5, 1, 8, 8)).shape
+        (torch.Size([5, 16]), torch.Size([5, 2]))
+    """
+
+    def __init__(self, spec: DataSpec, features: int = 64) -> None:
+        super().__init__()
+        self.body = (
+            ConvolutionalEncoder(spec.shape, features, (16, 32, 64))
+            if spec.image
+            else nn.Sequential(nn.Flatten(), MLP(spec.dimensions, features))
+        )
+        self.head = nn.Linear(features, len(spec.classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer reads of examples ``(n, *shape)``, ``(n, d)``."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def train_classifier(
+    data: Data,
+    *,
+    features: int = 64,
+    epochs: int = 3,
+    batch_size: int = 128,
+    lr: float = 2e-3,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Classifier:
+    """Trains a classifier whose features shall judge samples; the same data and seed give the same one.
+
+    Args:
+        data: Labelled examples.
+        features: d, how many features.
+        epochs: Passes over the training split, at least 500 steps in all.
+        batch_size: Examples in a step.
+        lr: Learning rate at its peak; it falls as a cosine.
+        seed: Of the weights and the order of the examples.
+        device: Where it is trained.
+
+    Returns:
+        The classifier, in evaluation mode.
+
+    Raises:
+        DataError: If the data has fewer than two classes of labels.
+
+    Example:
+        >>> import tightbound as tb
+        >>> classifier = train_classifier(tb.load_data("digits"), features=8, epochs=1)
+        >>> classifier.features(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 8])
+    """
+    _require_classes(data)
+    with fixed_noise(seed):
+        network = Classifier(data.spec, features).to(device)
+    passes = Passes(len(data.train), batch_size, epochs, seed)
+    passes = dataclasses.replace(passes, epochs=max(epochs, -(-LEAST_STEPS // passes.per_epoch)))
+    optimizer = torch.optim.AdamW(network.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes.steps)
+
+    def loss(indices: Tensor) -> Tensor:
+        batch = data.train.batch(indices, device)
+        return F.cross_entropy(network(batch.x), labels_of(batch.labels))
+
+    fit("classifier of the labels", loss, passes, optimizer, schedule)
+    return network.eval()
+
+
+def _require_classes(data: Data) -> None:
+    if data.train.labels is None or len(data.spec.classes) < 2:
+        raise DataError(
+            "Features are trained on labels.",
+            got=f"{data.spec.name!r} with {len(data.spec.classes)} classes",
+            expected="labels of two classes or more",
+            remedy="Use data with class sub-folders or a 'labels' array; or in Python features of your own.",
+        )
+
+
+def labels_of(labels: Tensor | None) -> Tensor:
+    """The labels of examples.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if labels is None:
+        raise DataError("These examples have no labels.")
+    return labels

@@ -1,0 +1,153 @@
+"""What moves a model: a batch in its parts, on a device, among processes, and the optimiser's steps.
+
+A step takes one batch of the epoch's order, in ``processes * accumulate`` parts; the loss is the negative objective in
+nats, averaged over the batch's examples, however they are spread.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Split
+from ..errors import CheckpointError, reading
+from ..options.training import TrainingOptions
+from ..runtime.parts import LearnsByItself
+from ..runtime.randomness import epoch_order, reseed
+from .clock import Clock
+from .device import launch
+from .ema import MovingAverage
+from .optimizer import memory_layout, optimizer_of
+from .state import Progress, restore_state, save_state
+from .steps.base import Step
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """A step of a training with its optimiser, on this process's device; ``clock`` is at its beginning.
+
+    Args:
+        step: What a step computes.
+        train: What is learned from.
+        options: How.
+
+    Raises:
+        UsageError: If the device is not there.
+    """
+
+    def __init__(self, step: Step, train: Split, options: TrainingOptions) -> None:
+        self.fabric = launch(options)
+        self.device = self.fabric.device
+        self.step, self.model, self.options = step, step.model, options
+        self.train, self.clock = train.to(self.device), Clock(options, len(train))
+        self.layout = memory_layout(self.model, self.device)
+        if self.layout is torch.channels_last:
+            self.model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+        self.groups = step.groups(options)
+        module = cast(nn.Module, torch.compile(step)) if options.compile else step
+        self.module, self.optimizer = self.fabric.setup(module, optimizer_of(self.groups, options, self.device))
+        self.learning = [part for part in self.model.modules() if isinstance(part, LearnsByItself)]
+        self.average = MovingAverage(self.model, options.ema)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the first of the processes."""
+        return self.fabric.is_global_zero
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is cut."""
+        return self.fabric.world_size * self.options.accumulate
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the networks."""
+        return self.fabric.strategy.precision.precision
+
+    def started(self) -> None:
+        """Takes in that the model has started: the average begins there."""
+        self.average = MovingAverage(self.model, self.options.ema)
+
+    # -- a step -----------------------------------------------------------------------------------------------------
+
+    def advance(self, clock: Clock) -> Tensor:
+        """Makes one step; for this process's parts the sums of the rows, and the number of examples."""
+        self._set(clock)
+        beta = torch.full((), clock.beta, device=self.device)
+        batch, accumulate = self.batch_of(clock), self.options.accumulate
+        sums = torch.zeros(len(self.step.rows) + 1, device=self.device)
+        for i in range(accumulate):
+            part = i * self.fabric.world_size + self.fabric.global_rank
+            reseed(self.device, self.options.seed, clock.step, part)
+            sums += self._part(batch, batch[part :: self.parts], beta, more=i < accumulate - 1)
+        self._move()
+        self.average.update(clock.step)
+        return sums
+
+    def batch_of(self, clock: Clock) -> Tensor:
+        """Which examples a step takes."""
+        if self._order[0] != clock.epoch:
+            self._order = clock.epoch, epoch_order(self.options.seed, clock.epoch, len(self.train))
+        size = self.options.batch_size
+        return self._order[1][clock.position * size : (clock.position + 1) * size]
+
+    def _set(self, clock: Clock) -> None:
+        for group, own in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = clock.lr * own.share
+        self.step.before_step(clock)
+
+    def _part(self, batch: Tensor, share: Tensor, beta: Tensor, *, more: bool) -> Tensor:
+        """Gradients of one part of a batch, the sums of its rows and its size: all parts add up to the batch."""
+        weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
+        examples = self.train.batch(share if len(share) else batch[:1], self.device)
+        x, c = examples.x, self.model.conditions(examples)
+        x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
+        with self.fabric.no_backward_sync(self.module, enabled=more):
+            with ExitStack() as stack:
+                for part in self.learning:
+                    stack.enter_context(part.part_of_batch(more=more, empty=not len(share)))
+                rows = self.module(x, beta, c)
+            loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
+            self.fabric.backward(loss)
+        return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
+
+    def _move(self) -> None:
+        """The optimiser's step along the gradients of all parts."""
+        limited = [group for group in self.groups if group.clip_norm is not None]
+        if limited:
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        for group in limited:
+            nn.utils.clip_grad_norm_(group.parameters, group.clip_norm, error_if_nonfinite=False)  # pyright: ignore
+        for part in self.learning:
+            part.before_step(self.optimizer)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Writes a resumable state.
+
+        Raises:
+            TrainingError, CheckpointError: As :func:`~tightbound.training.state.save_state`.
+        """
+        scaler = self.fabric.strategy.precision.state_dict()
+        save_state(path, self.step, self.average, self.optimizer, scaler, progress)
+
+    def restore(self, path: Path, progress: Progress) -> None:
+        """Takes up a state that :meth:`save` wrote, and how far the run had got.
+
+        Raises:
+            CheckpointError: If it cannot be read, or is not of this run.
+        """
+        scaler = restore_state(path, self.step, self.average, self.optimizer, progress)
+        with reading(path, CheckpointError, expected="the scale of a gradient's losses"):
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        if any(len(sums) != len(self.step.rows) + 1 for sums in progress.window):  # of a version with other rows
+            progress.window = []

@@ -1,0 +1,185 @@
+"""What is read of a training while it goes: the means of its rows, to the log and beside the bar."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..data import Split
+from ..errors import TrainingError
+from .clock import Clock
+from .engine import Engine
+from .log import MetricsLog, ProgressBar
+from .notes import steadier, values_too_large
+from .place import Place
+from .state import Progress
+from .units import Unit
+from .validation import mean_rows, mean_squared_error
+
+__all__ = ["Readings"]
+
+
+class Readings:
+    """The log and the bar of a run, and what they are told.
+
+    Args:
+        engine: What makes the steps.
+        progress: How far the run has got.
+        unit: In which the row that selects is told.
+        place: The run folder.
+    """
+
+    log: MetricsLog | None = None
+    bar: ProgressBar
+
+    def __init__(self, engine: Engine, progress: Progress, unit: Unit, place: Place) -> None:
+        self.engine, self.progress, self.unit, self.place = engine, progress, unit, place
+        self.rows, self.selects = engine.step.rows, engine.step.selects
+        self.per_second, self.read_at = 1, time.monotonic()
+
+    def open(self) -> None:
+        """Begins the log and the bar."""
+        clock, done, first = self.engine.clock, self.progress.step, self.engine.first
+        events = self.place.folder.path / "tensorboard" if self.engine.options.tensorboard else None
+        self.log = MetricsLog(self.place.folder.metrics, done, events) if first else None
+        sizes = {"per_epoch": clock.per_epoch, "examples": len(self.engine.train) / clock.per_epoch}
+        self.bar = ProgressBar(clock.steps, done, show=first, **sizes)
+
+    def close(self) -> None:
+        """Ends them."""
+        self.bar.close()
+        if self.log is not None:
+            self.log.close()
+
+    def rest(self) -> None:
+        """Takes in that time went by in which no step was made."""
+        self.read_at = time.monotonic()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def take(self, sums: Tensor) -> None:
+        """Takes in a step that was made: the sums of its rows and its examples, which stay on the device."""
+        self.progress.window.append(sums)
+        self.bar.advance(self.progress.step)
+        if self.bar.due:
+            self._tell_lately()
+
+    def read(self) -> None:
+        """The means since the last reading, from the device to the log."""
+        window: Tensor = self.engine.fabric.all_reduce(torch.stack(self.progress.window), reduce_op="sum")  # pyright: ignore
+        self.require_finite(window)
+        seconds = max(time.monotonic() - self.read_at, 1e-9)
+        *sums, examples = window.double().sum(0).tolist()
+        last = self._clock(-1)
+        rates = {"beta": last.beta} if "kl" in self.rows else {}
+        rates |= {"lr": last.lr, "examples_per_second": examples / seconds}
+        self._write("train", [total / examples for total in sums], rates)
+        most = self.engine.options.log_every
+        self.per_second = self.engine.fabric.broadcast(max(1, min(most, int(len(window) / seconds))))
+        self.progress.window, self.read_at = [], time.monotonic()
+
+    def require_finite(self, window: Tensor) -> None:
+        """Ends a training that has diverged.
+
+        Args:
+            window: The sums of each of the last steps, ``(steps, rows + 1)``.
+
+        Raises:
+            TrainingError: If one is not a number, with the step and what to do.
+        """
+        bad = (~window.isfinite().all(1)).nonzero()
+        if len(bad):
+            clock = self._clock(int(bad[0]) - len(window))
+            examples = ", ".join(str(i) for i in self.engine.batch_of(clock)[:8].tolist())
+            sums = window[bad[0, 0]].tolist()
+            raise self._diverged("loss is no longer", clock, sums, f", summed over examples {examples}, ...")
+
+    def _diverged(self, what: str, clock: Clock, sums: Sequence[float], more: str = "") -> TrainingError:
+        return TrainingError(
+            f"The {what} a number at step {clock.step} (epoch {clock.epoch}).",
+            got=f"{dict(zip(self.rows, sums, strict=False))}{more}",
+            expected="finite numbers",
+            remedy=self._how_to_go_on(clock),
+        )
+
+    def _how_to_go_on(self, clock: Clock) -> str:
+        if clock.step == 0:  # nothing has been learned that could have gone wrong
+            return values_too_large(self.engine.train.batch(self.engine.batch_of(clock)))
+        last = self.place.folder.checkpoint("last")
+        return f"Start a new run with {steadier(self.engine.options)}; the last good state is in {last}."
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def validate(self, valid: Split) -> float:
+        """The means over the validation split, to the log; the one that selects a model is returned.
+
+        Raises:
+            TrainingError: If one is not a number.
+        """
+        means = mean_rows(self.engine.fabric, self.engine.step, valid)
+        if not means.isfinite().all():
+            raise self._diverged("validation bound is not", self._clock(), means.tolist())
+        bound = means[self.selects].item()
+        bits, (error, also) = self.unit.bits_per_dim(bound), self._squared_error(valid)
+        more = {"bits_per_dim": bits, "squared_error": error}
+        self._write("valid", means.tolist(), {name: value for name, value in more.items() if value is not None})
+        self._tell("valid", bound, also)
+        return bound
+
+    def _squared_error(self, valid: Split) -> tuple[float | None, str]:
+        """Of reconstructions, summed over an example in the data's units; and that of an entry in words."""
+        if self.log is None or "bound" not in self.rows:
+            return None, ""
+        if (found := mean_squared_error(self.engine.model, valid)) is None:
+            return None, ""
+        summed, per_entry, n = found.tolist()
+        what = "of the variance" if valid.spec.scale else "per entry"
+        some = f" of {n:.0f} examples" if n < len(valid) else ""
+        return summed, f", squared error {per_entry:.3g} {what}{some}"
+
+    # -- words ------------------------------------------------------------------------------------------------------
+
+    def _clock(self, ahead: int = 0) -> Clock:
+        """The clock at the step to come, or so many behind it."""
+        return self.engine.clock.at(self.progress.step + ahead)
+
+    def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
+        full, brief = self.unit.told(bound), self.unit.told(bound, brief=True)
+        last = self.progress.step == self.engine.clock.steps
+        self.bar.reading(split, full + also, brief + also, brief, last=last)
+
+    def _tell_lately(self) -> None:
+        """The training bound since the last reading, of this process's share."""
+        sums = torch.stack(self.progress.window).double().sum(0)
+        means = dict(zip(self.rows, (sums[:-1] / sums[-1]).tolist(), strict=True))
+        if not (warming := self._warming):
+            self._tell("train", means[self.rows[self.selects]])
+        else:  # the bound charges all of a KL that is not held down yet
+            unit = dataclasses.replace(self.unit, what="reconstruction")
+            told = [unit.told(means["reconstruction"], brief=brief) for brief in (False, True)]
+            self.bar.reading("train", *(f"{each}, {warming}" for each in told), told[1])
+
+    @property
+    def _warming(self) -> str:
+        """What still rises, and to which share of its value it has; empty where nothing does."""
+        recipe = self.engine.model.recipe
+        what = recipe.training_objective.warming if recipe and "reconstruction" in self.rows else ""
+        return "" if self._clock().warm or not what else f"{what} at {self._clock(-1).beta:.2f}"
+
+    def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
+        if self.log is None:
+            return
+        self.place.require()
+        rows, offset = dict(zip(self.rows, means, strict=True)), self.unit.offset
+        if offset:  # in the data's own nats; a KL has none
+            rows = {name: value - offset * (name != "kl") for name, value in rows.items()}
+            rows["offset"] = offset
+        if self.engine.model.prior is None:
+            rows.pop("kl", None)
+        step, epoch = self.progress.step, self.progress.step / self.engine.clock.per_epoch
+        self.log.write({"step": step, "epoch": epoch, "split": split, **rows, **more})
