@@ -230,7 +230,7 @@ def test_the_whole_objective_compiles_to_one_graph(system: tuple[Recipe, DataSpe
 def test_names_become_parts(likelihood: Any, scale: Any, data: DataSpec, expected: type, resolved: str | None) -> None:
     part = VAE(latent_dim=2, hidden=(4,), likelihood=likelihood, scale=scale).build(data).likelihood
     assert type(part) is expected
-    assert getattr(part, "scale", None) == resolved
+    assert (part.scale or None) == resolved
 
 
 @pytest.mark.parametrize(
