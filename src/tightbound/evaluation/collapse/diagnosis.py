@@ -141,7 +141,7 @@ def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def diagnose(
-    model: LatentVariableModel,
+    model: Model,
     split: Split,
     *,
     limit: int = 2000,
@@ -185,6 +185,12 @@ def diagnose(
             remedy="Give more examples, or look at one by `tightbound reconstruct`.",
         )
     some, few = split.evenly_spaced(limit), split.evenly_spaced(min(limit, gap_examples))
+    if not isinstance(model, LatentVariableModel):
+        raise ObjectiveError(
+            "Only latents can be diagnosed, and this model has none.",
+            got=type(model).__name__,
+            remedy="Evaluate it: tightbound evaluate RUN.",
+        )
     terms = terms_of_the_first(model, some)
     _check(model, terms)
     found = evaluate(model, some, k=1, seed=seed)
@@ -235,11 +241,6 @@ def diagnose(
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:
     """Refuses models whose latents cannot be diagnosed."""
-    if not any(latent.z.numel() for latent in terms.latents):
-        raise ObjectiveError(
-            "Only latents can be diagnosed, and this model has none.",
-            remedy="Its nll is exact: tightbound evaluate RUN.",
-        )
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",
