@@ -10,14 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from PIL import Image
+from tyro.conf import OmitArgPrefixes
 
 import tightbound as tb
 from tightbound import checkpoint
 from tightbound.cli import commands
+from tightbound.cli.choices import prepared_command
 from tightbound.cli.main import main
-from tightbound.errors import CheckpointError
+from tightbound.errors import CheckpointError, UsageError
+from tightbound.options.choices import offered
+from tightbound.options.objectives import Capacity, Elbo, LatentObjective
+from tightbound.recipes import VAE
 from tightbound.recipes.base import recipes_by_name
+from tightbound.reporting.command import reproduction_command
+from tightbound.runs import RunFolder
 from tightbound.runtime.lock import locked
 
 TRAIN = ["--steps", "12", "--latent-dim", "3", "--hidden", "16", "--no-pictures", "--device", "cpu"]
@@ -179,6 +187,65 @@ def test_help_does_not_import_torch() -> None:
     script = "import sys; from tightbound.cli.main import main; main(['--help']); main(['train', 'vae', '--help']); "
     script += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+# -- choices among registered specs ----------------------------------------------------------------------------------
+
+
+def test_the_options_of_what_is_chosen_lie_flat_beside_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--objective", "iwae", "--samples", "3", "--gradient=dreg"]
+    assert main(["train", "vae", "--out", str(tmp_path / "run"), *words, *TRAIN]) == 0
+    assert "objective iwae" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    expected = {"kind": "iwae", "version": 1, "samples": 3, "gradient": "dreg"}
+    assert config["recipe"]["objective"] == expected
+    assert "finished at step 12" in printed(capsys, "train", "--resume", "--out", tmp_path / "run")
+    again = reproduction_command(RunFolder(tmp_path / "run").config(), "again") or ""
+    assert "--objective iwae --samples 3 --gradient dreg" in again
+
+
+def test_help_shows_the_options_of_what_is_chosen_and_names_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    elbo, iwae = (printed(capsys, "train", "vae", *words, "--help") for words in ([], ["--objective", "iwae"]))
+    names = set(offered(LatentObjective, "objective"))
+    for shown in (elbo, iwae):
+        assert all(name in shown for name in names)
+    assert "--free-bits " in elbo
+    assert "--free-bits " not in iwae
+    assert "--gradient " in iwae
+    assert "--gradient " not in elbo
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--objective", "iwae", "--beta", "2"], "--beta is an option of --objective elbo or"),
+        (["--objective", "iwae", "--beta", "2"], "its options: --gradient, --samples"),
+        (["--gradient", "dreg"], "--objective iwae"),
+        (["--capacity=5"], "Leave --capacity out, or add --objective capacity."),
+        (["--objective", "iwea"], "Did you mean 'iwae'?"),
+        (["--objective", "score", "--samples", "1"], "needs other samples"),
+    ],
+)
+def test_an_option_of_another_choice_is_refused(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, "train", "vae", "--out", tmp_path / "x", *words, code=2, says=says)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_command_whose_argument_has_a_choice_is_prepared_alike() -> None:
+    told: list[VAE] = []
+
+    def fit(recipe: OmitArgPrefixes[VAE], out: Path) -> None:
+        told.append(recipe)
+
+    for words, objective in (([], Elbo()), (["--objective", "capacity", "--capacity", "3"], Capacity(capacity=3.0))):
+        tyro.cli(prepared_command(fit, words), args=["--out", "x", "--latent-dim", "2", *words])
+        assert told[-1] == VAE(latent_dim=2, objective=objective)
+    with pytest.raises(UsageError, match="--beta is an option"):
+        prepared_command(fit, ["--objective", "iwae", "--beta", "2"])
 
 
 # -- bad usage: 2 -----------------------------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ OLD: dict[str, Any] = {
         ({"gradient": "stl"}, StickingTheLanding()),
         ({"gradient": "score", "samples": 3}, Score(samples=3)),
         ({"objective": "tc", "beta": 6.0}, TotalCorrelation(beta=6.0)),
-        ({"objective": "mmd", "beta": 0.0, "mmd": 7.0}, Mmd(beta=0.0, mmd=7.0)),
+        ({"objective": "mmd", "beta": 0.5, "mmd": 7.0}, Mmd(beta=0.5, mmd=7.0)),
         ({"hybrid": 0.25, "beta": 2.0}, Hybrid(share=0.25, beta=2.0)),
         ({"hybrid": 0.0}, Gsnn()),
         ({"objective": "naive-monte-carlo", "samples": 9}, NaiveMonteCarlo(samples=9)),

@@ -629,7 +629,7 @@ def test_the_command_gives_the_same_options() -> None:
     spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
     words = shlex.split(reproduction_command(RunConfig(spec, training, recipe, data), "runs/x") or "")
     assert words[:7] == ["tightbound", "train", "vae", "--data", "my data", "--out", "runs/x"]
-    rest = "--latent-dim 3 --hidden 9 8 --binarize dynamic --flip --steps 7 --clip-norm 1.0 --no-pictures"
+    rest = "--hidden 9 8 --latent-dim 3 --binarize dynamic --flip --steps 7 --clip-norm 1.0 --no-pictures"
     assert words[7:] == rest.split()
     assert reproduction_command(RunConfig(spec, training, None, data), "x") is None
     assert reproduction_command(RunConfig(spec, training, recipe, None), "x") is None

@@ -147,6 +147,21 @@ def test_what_the_command_line_needs_for_its_help_is_light(statement: str) -> No
     assert loaded_by(statement, *HEAVY) == []
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.split(".")[0] in ("options", "recipes")])
+def test_options_and_recipes_are_data_even_where_imports_wait(name: str) -> None:
+    """But for the one door, ``Recipe.build``, and what only type checkers read."""
+    light = {"__future__", "collections", "contextlib", "dataclasses", "math", "typing"}
+    own = {"annealing", "errors", "options", "recipes", "spec"}
+    for statement in ast.walk(TREES[name]):
+        if isinstance(statement, ast.Import):
+            assert {alias.name.split(".")[0] for alias in statement.names} <= light
+        if isinstance(statement, ast.ImportFrom) and not statement.level:
+            assert (statement.module or "").split(".")[0] in light
+        if isinstance(statement, ast.ImportFrom) and statement.level == 2:
+            target = (statement.module or "").split(".")[0]
+            assert target in own or (name == "recipes.base" and target == "assembly") or target == "models"
+
+
 def test_the_core_needs_torch_and_nothing_heavy_beside_it() -> None:
     statement = "import tightbound; tightbound.LatentVariableModel, tightbound.objectives, tightbound.recipes.VAE"
     assert loaded_by(statement, *HEAVY[2:]) == []

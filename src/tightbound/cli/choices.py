@@ -140,7 +140,7 @@ def help_of(options: type, name: str) -> str:
 def given(words: Sequence[str], name: str) -> str | None:
     """The word that follows an option, or stands behind its equals sign; the last where it is given twice."""
     option, found = _typed(name), None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words[1:], None], strict=False):
         if word == option:
             found = following
         elif word.startswith(f"{option}="):

@@ -35,6 +35,10 @@ class OfTerms(values.Objective):
     Args:
         samples: Samples of the posterior in a training step.
         function: ``(terms, beta) -> (n,)`` nats, to be maximised; beta rises from 0 to 1 during warm-up.
+
+    Example:
+        >>> OfTerms(samples=3, function=lambda terms, beta: reconstruction(terms)).samples
+        3
     """
 
     function: Callable[[Terms, Any], Tensor] = elbo
@@ -50,6 +54,13 @@ def rows(objective: values.Objective, px: Marginal, x: Tensor, beta: Tensor, exa
         x: The batch.
         beta: Rises from 0 to 1 during warm-up; a tensor, so that a compiled step is compiled once.
         examples: Size of the training split, for estimates of its aggregate.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import VAE
+        >>> px = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))()
+        >>> rows(values.Iwae(samples=5), px, torch.zeros(3, 1, 8, 8), torch.ones(()), examples=1000).shape
+        torch.Size([4, 3])
     """
     raise NotImplementedError(f"Register what a {type(objective).__name__} computes: objectives.rows.register.")
 

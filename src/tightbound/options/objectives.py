@@ -228,6 +228,10 @@ class StickingTheLanding(LatentObjective):
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference (Roeder, Wu and
         Duvenaud, 2017).
+
+    Example:
+        >>> StickingTheLanding(samples=2).warming
+        ''
     """
 
 
@@ -238,6 +242,10 @@ class Score(LatentObjective):
 
     References:
         Black Box Variational Inference (Ranganath, Gerrish and Blei, 2014).
+
+    Example:
+        >>> Score().samples
+        2
     """
 
     samples: int = 2
@@ -263,6 +271,10 @@ class Hybrid(LatentObjective):
 
     Raises:
         UsageError: If the share is none, or all.
+
+    Example:
+        >>> Hybrid(share=0.25).draws_prior
+        True
     """
 
     draws_prior: ClassVar[bool] = True
@@ -295,6 +307,10 @@ class Gsnn(LatentObjective):
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
+
+    Example:
+        >>> Gsnn().untrained
+        'objective gsnn'
     """
 
     untrained: ClassVar[str] = "objective gsnn"
@@ -311,6 +327,10 @@ class NaiveMonteCarlo(LatentObjective):
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
+
+    Example:
+        >>> NaiveMonteCarlo(samples=100).untrained
+        'objective naive-monte-carlo'
     """
 
     untrained: ClassVar[str] = "objective naive-monte-carlo"

@@ -48,6 +48,7 @@ class PixelCNNRecipe(PixelRecipe):
         UsageError: If an option is out of range, or the data are no images with levels.
 
     Example:
+        >>> from tightbound.data import DataSpec
         >>> recipe = PixelCNNRecipe(channels=8, layers=2)
         >>> recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))().sample((3,)).shape
         torch.Size([3, 1, 8, 8])
@@ -75,6 +76,7 @@ class TransformerRecipe(PixelRecipe):
         UsageError: If an option is out of range, or the data are no images with levels.
 
     Example:
+        >>> from tightbound.data import DataSpec
         >>> recipe = TransformerRecipe(width=16, heads=2, layers=2)
         >>> recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))().sample((3,)).shape
         torch.Size([3, 1, 8, 8])

@@ -87,6 +87,7 @@ class TwoStage(Recipe):
         UsageError: If the prior does not suit the latents.
 
     Example:
+        >>> from tightbound.data import DataSpec
         >>> from tightbound.recipes import VAE
         >>> recipe = TwoStage(VAE(latent_dim=2, hidden=(8,)), PriorOptions(prior="mixture", components=5))
         >>> recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))().sample((3,)).shape
