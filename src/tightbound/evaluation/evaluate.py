@@ -25,11 +25,12 @@ from .collapse.relaxation import gap_of, relaxed_and_hard
 from .estimate import Estimate
 from .latents.codes import CodeCounter
 from .latents.positions import active_units
-from .log_likelihood.adaptive import CHAINS, SAMPLES, climb, estimate_of, first_rung
+from .log_likelihood.adaptive import climb, first_rung
 from .log_likelihood.annealed import Annealing
+from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
 from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
-from .passes import Finding, Precision, check_split, terms_of_the_first, together
+from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
 from .results import Evaluation
 
 __all__ = ["evaluate", "evaluate_examples", "untrained"]
@@ -159,8 +160,7 @@ class _Task:
     @property
     def sure(self) -> bool:
         """Whether all samples of a posterior are the same."""
-        latents = self.terms.latents
-        return all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in latents)
+        return certain(self.terms)
 
     def gap(self, k: int) -> Estimate:
         return annealing_gap(self.model, self.split, k, self.annealing, self.seed)

@@ -24,6 +24,7 @@ from .log_likelihood.compiled import with_compiled_density
 __all__ = [
     "Finding",
     "Precision",
+    "certain",
     "check_split",
     "check_support",
     "examples",
@@ -178,6 +179,11 @@ def terms_of_the_first(model: LatentVariableModel, split: Split) -> Terms:
     with torch.no_grad(), fixed_noise(), evaluating(model):
         batch = split.batch(torch.arange(1), parameter.device)
         return model.given(batch).terms(batch.x.to(parameter.dtype))
+
+
+def certain(terms: Terms) -> bool:
+    """Whether all samples of a posterior are the same, or there is no latent."""
+    return all(latent.z.numel() == 0 or getattr(latent.posterior, "certain", False) for latent in terms.latents)
 
 
 def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,13 @@ class Likelihood(Conditional):
         """What the log-likelihood is for that data."""
         raise NotImplementedError
 
+    @property
+    def sigma(self) -> tuple[str, Tensor] | None:
+        """Whose the standard deviation of an entry is (a :data:`Scale`, or in words) and what it is, as the model sees
+        the data, as far as the network does not say; None of a likelihood without.
+        """
+        return None
+
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Lets the decoder's last bias start where the data lies, so that it has not to be learned.
@@ -165,6 +172,8 @@ class Bernoulli(Likelihood):
 class _Located(Likelihood):
     """Abstract: a location per entry from the decoder and a scale that is fixed, learned, or the decoder's too."""
 
+    unit: ClassVar[float] = 1.0  # standard deviation at a scale of 1
+
     def __init__(
         self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], scale: Scale, initial: float
     ) -> None:
@@ -177,6 +186,10 @@ class _Located(Likelihood):
             self.register_buffer("log_scale", log_scale)
         else:
             self.log_scale = nn.Parameter(log_scale)
+
+    @property
+    def sigma(self) -> tuple[str, Tensor]:
+        return self.scale, self.unit * self.log_scale.exp()
 
     def location_and_log_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
         location, *rest = features.unbind(-len(self.shape) - 1)
@@ -249,6 +262,8 @@ class DiscretizedLogisticLikelihood(_Located):
         >>> likelihood(torch.zeros(5, 2)).sample().shape
         torch.Size([5, 1, 8, 8])
     """
+
+    unit = math.pi / math.sqrt(3)
 
     def __init__(
         self,

@@ -81,6 +81,10 @@ class FullGaussianLikelihood(Likelihood):
         return FullGaussian(mean, scale_tril=_triangular(raw), validate_args=False)
 
     @property
+    def sigma(self) -> tuple[str, Tensor]:
+        return f"{self.noise} covariance", self.own_covariance.diagonal().sqrt()
+
+    @property
     def own_covariance(self) -> Tensor:
         """The covariance, or with ``noise="network"`` where the network says nothing, ``(D, D)``."""
         factor = _triangular(self.factor)

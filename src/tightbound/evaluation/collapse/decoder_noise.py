@@ -22,8 +22,7 @@ from torch.distributions import Distribution
 from ...autoregressive.pixels import PixelLikelihood
 from ...data import DataSpec, Split
 from ...data.transform import widths
-from ...likelihoods import DiscretizedLogisticLikelihood, Gaussian
-from ...likelihoods.correlated import FullGaussianLikelihood
+from ...likelihoods import Likelihood
 from ...models.latent import LatentVariableModel, evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
@@ -114,7 +113,7 @@ def reconstruction_errors(
     """
     if isinstance(model.likelihood, PixelLikelihood):
         return None, None
-    scaled = isinstance(model.likelihood, Gaussian | DiscretizedLogisticLikelihood | FullGaussianLikelihood)
+    sigma = model.likelihood.sigma if isinstance(model.likelihood, Likelihood) else None
     parameter, errors, parts = next(model.parameters()), list[Tensor](), list[Tensor]()
     units = widths(split.spec).to(parameter.device, parameter.dtype)
     with evaluating(model), fixed_noise(seed):
@@ -122,9 +121,9 @@ def reconstruction_errors(
             x, px = batch.x.to(parameter.dtype), model.given(batch)
             p = px.likelihood(px.representative(x))
             errors.append(((x - p.mean) * units).double().square().flatten(1).sum(1).cpu())
-            if scaled:
+            if sigma is not None:
                 parts.append(_moments(x, p))
-    return torch.cat(errors), _noise(model, split, parts) if scaled else None
+    return torch.cat(errors), None if sigma is None else _noise(split, parts, fixed=sigma[0] == "fixed")
 
 
 def _moments(x: Tensor, p: Distribution) -> Tensor:
@@ -132,12 +131,12 @@ def _moments(x: Tensor, p: Distribution) -> Tensor:
     return torch.stack([value.double().flatten(1).sum(0) for value in values]).cpu()
 
 
-def _noise(model: LatentVariableModel, split: Split, parts: list[Tensor]) -> DecoderNoise:
+def _noise(split: Split, parts: list[Tensor], fixed: bool) -> DecoderNoise:
     variance, error, first, second = torch.stack(parts).sum(0) / len(split)
     spread = (second - first.square()).clamp(min=0)
     squared = widths(split.spec).flatten().square()
     roots = [(squared * value).mean().sqrt().item() for value in (variance, error, spread)]
-    return DecoderNoise(*roots, fixed=getattr(model.likelihood, "scale", "") == "fixed")
+    return DecoderNoise(*roots, fixed=fixed)
 
 
 def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[str, Any] | None:
@@ -148,16 +147,13 @@ def learned_sigma(likelihood: nn.Module, spec: DataSpec | None = None) -> dict[s
         spec: Of its data; None where that is seen as it is.
 
     Example:
+        >>> from tightbound.likelihoods import Gaussian
         >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
         {'scale': 'fixed', 'sigma': 0.5}
     """
-    if isinstance(likelihood, FullGaussianLikelihood):
-        scale, sigma = f"{likelihood.noise} covariance", likelihood.own_covariance.diagonal().sqrt()
-    elif isinstance(likelihood, Gaussian | DiscretizedLogisticLikelihood):
-        width = 1.0 if isinstance(likelihood, Gaussian) else math.pi / math.sqrt(3)  # of a logistic of scale 1
-        scale, sigma = likelihood.scale, width * likelihood.log_scale.exp()
-    else:
+    if not isinstance(likelihood, Likelihood) or (held := likelihood.sigma) is None:
         return None
+    scale, sigma = held
     own = sigma if spec is None or not spec.scale else widths(spec) * sigma
     return {"scale": scale} | ({} if scale.startswith("network") else _told(own))
 

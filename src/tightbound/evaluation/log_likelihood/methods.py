@@ -22,7 +22,7 @@ from ...errors import ObjectiveError, UsageError
 from ...likelihoods import Measure, measure_of
 from ...models.latent import LatentVariableModel, Terms
 from ..estimate import Estimate
-from ..passes import Found, Precision, check_split, examples, over, terms_of_the_first
+from ..passes import Found, Precision, certain, check_split, examples, over, terms_of_the_first
 from .annealed import Annealing, annealed, bidirectional
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
@@ -197,7 +197,7 @@ def likelihood(
 
 def is_one_code(terms: Terms) -> bool:
     """Whether there are latents, and all samples of the posterior of an example are the same."""
-    return any(latent.z.numel() and getattr(latent.posterior, "certain", False) for latent in terms.latents)
+    return certain(terms) and any(latent.z.numel() for latent in terms.latents)
 
 
 def annealing_gap(
