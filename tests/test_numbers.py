@@ -16,6 +16,7 @@ from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation,
 from tightbound.evaluation.numbers import Number, numbers_of, rows
 
 DOCS = Path(__file__).parent.parent / "docs"
+REMEDY = "run: python docs/list_numbers.py > docs/numbers.md"
 ONE = Estimate(-1.5, 0.25)
 FOUND: dict[str, Any] = {"reconstruction": ONE, "method": "auto", "k": 500, "n": 9, "split": "test", "notes": ("why",)}
 FOUND |= {"active_units": 2, "measure": "mass"}
@@ -72,6 +73,4 @@ def test_results_within_are_told_behind_it_with_facts_of_their_own() -> None:
 
 def test_the_documentation_lists_them() -> None:
     told = runpy.run_path(str(DOCS / "list_numbers.py"))["page"]()
-    assert (DOCS / "numbers.md").read_text(encoding="utf8") == told, (
-        "run: python docs/list_numbers.py > docs/numbers.md"
-    )
+    assert (DOCS / "numbers.md").read_text(encoding="utf8") == told, REMEDY

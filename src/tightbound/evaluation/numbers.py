@@ -135,8 +135,14 @@ def _texts(value: Any, reported: Number) -> tuple[str, str]:
     return f"{len(value) if isinstance(value, tuple) else value:,}", ""
 
 
-def listed(result: type[Any]) -> str:
-    """The numbers of a kind of result as a table of Markdown, for the documentation; ``{...}`` stands for facts."""
+def listed(result: type[Any], facts: Mapping[str, str]) -> str:
+    """The numbers of a kind of result as a table of Markdown, for the documentation.
+
+    Args:
+        result: The kind.
+        facts: What stands in the words for what a result would tell.
+    """
     told = {name: each for name, each in numbers_of(result).items() if each is not None}
-    lines = [f"| `{name}` | {n.words.strip()} | {n.unit} | {n.meaning} |" for name, n in told.items()]
+    cells = {name: (n.words.strip(), n.unit, n.meaning) for name, n in told.items()}
+    lines = [f"| `{name}` | {' | '.join(cell.format(**facts) for cell in row)} |" for name, row in cells.items()]
     return "\n".join(["| name in JSON | number | unit | what it is |", "|---|---|---|---|", *lines])

@@ -108,9 +108,7 @@ class Likelihood(Conditional):
 
     @property
     def sigma(self) -> tuple[str, Tensor] | None:
-        """Whose the standard deviation of an entry is (a :data:`Scale`, or in words) and what it is, as the model sees
-        the data, as far as the network does not say; None of a likelihood without.
-        """
+        """Whose the standard deviation of an entry is, and its value without the network's part; None without one."""
         return None
 
     @torch.no_grad()

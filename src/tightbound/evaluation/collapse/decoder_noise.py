@@ -48,7 +48,7 @@ class DecoderNoise:
         "25% of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
     """
 
-    std: Annotated[float, Number("decoder σ", "noise", "{remark}", unit="the data's {data_std:.3f}", digits=3)]
+    std: Annotated[float, Number("decoder σ", "noise", "{remark}", unit="the data's {data_std}", digits=3)]
     error: float
     data_std: float
     fixed: bool
@@ -71,7 +71,7 @@ class DecoderNoise:
     @property
     def facts(self) -> dict[str, Any]:
         """What the words of its number are filled with."""
-        return {"remark": self.remark, "data_std": self.data_std}
+        return {"remark": self.remark, "data_std": f"{self.data_std:.3f}"}
 
 
 def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
