@@ -504,20 +504,18 @@ def trained(data: tb.data.Data, path: Path, steps: int = 700, **options: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "verdict", "option"),
+    ("objective", "verdict", "option"),
     [
-        ({}, {"healthy"}, ""),
-        ({"beta": 100.0}, {"collapsed"}, "--beta 1"),
-        ({"beta": 3.0}, {"over-regularised"}, "--beta"),
-        ({"beta": 0.02}, {"under-regularised"}, "--beta 1"),
-        ({"capacity": 40.0, "beta": 20.0}, {"under-regularised"}, "--beta 1 and leave --capacity out"),
+        (Elbo(), {"healthy"}, ""),
+        (Elbo(beta=100.0), {"collapsed"}, "--beta 1"),
+        (Elbo(beta=3.0), {"over-regularised"}, "--beta"),
+        (Elbo(beta=0.02), {"under-regularised"}, "--beta 1"),
+        (Capacity(capacity=40.0, beta=20.0), {"under-regularised"}, "--beta 1 and leave --capacity out"),
     ],
     ids=["well", "far too strong", "too strong", "too weak", "held to too much"],
 )
-def test_models_made_ill(
-    digits: tb.data.Data, tmp_path: Path, options: dict[str, Any], verdict: set[str], option: str
-) -> None:
-    found = trained(digits, tmp_path / "run", **options)
+def test_models_made_ill(digits: tb.data.Data, tmp_path: Path, objective: Any, verdict: set[str], option: str) -> None:
+    found = trained(digits, tmp_path / "run", objective=objective)
     assert found.verdict in verdict
     assert option in found.remedy
     assert found.kl_per_dimension is not None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...data import Split
-from ...distributions import Bits, CodeDistribution, OneHot, has_density, is_certain
+from ...distributions import Bits, CodeDistribution, OneHot, has_density
 from ...errors import ObjectiveError, UsageError
 from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms
@@ -197,7 +197,7 @@ def likelihood(
 
 def is_one_code(terms: Terms) -> bool:
     """Whether there are latents, and all samples of the posterior of an example are the same."""
-    return any(is_certain(latent.posterior) for latent in terms.latents)
+    return certain(terms)
 
 
 def annealing_gap(
