@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .. import checkpoint
 from ..distributions import Partial
 from ..options.data_spec import DataSpec
 from ..runtime.parts import StartsFromData
@@ -145,6 +144,8 @@ class Pretrained(nn.Module, StartsFromData):
     def take_over(self) -> None:
         """Takes over the weights, unless it has them or others."""
         if self.read is not None:
+            from .. import checkpoint  # here alone, so that likelihoods need torch and nothing beside it
+
             checkpoint.load_into(self.likelihood, self.read(), "The network that was trained before")
             self.read = None
 

@@ -22,7 +22,7 @@ from ...errors import ObjectiveError, UsageError
 from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms
 from ..estimate import Estimate
-from ..passes import Found, Precision, check_split, examples, over, terms_of_the_first
+from ..passes import Found, Precision, certain, check_split, examples, over, terms_of_the_first
 from .annealed import Annealing, annealed, bidirectional
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
