@@ -348,8 +348,8 @@ def compare(
 
     Example: tightbound compare runs/demo runs/other --out comparison.png
     """
-    from ..reporting.compare.comparison import compare as run_comparison
-    from ..reporting.compare.side_by_side import check_drawing, draw_comparison
+    from ..reporting.comparing.comparison import compare as run_comparison
+    from ..reporting.comparing.side_by_side import check_drawing, draw_comparison
 
     if out is not None:
         check_drawing(out)

@@ -253,7 +253,7 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
     if method == "annealed" and len(terms.entries) > 1:
-        return "annealing moves through one latent, and these are several", "Use method 'importance'."
+        return "annealing moves through one latent, and this is a hierarchy", "Use method 'importance'."
     if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
         return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
