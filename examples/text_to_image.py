@@ -84,7 +84,7 @@ def trained(data: Data, out: Path, plan: dict[str, Any]) -> tuple[tb.LatentVaria
         model = VQVAE(codes=plan["codes"]).build(data.spec)
         tb.train(model, data, out=out / "codes", steps=plan["first"], batch_size=64, pictures=False)
     if not (out / "model" / "model.safetensors").is_file():
-        prior = PriorOptions("transformer", "text", layers=4, width=plan["width"], heads=6)
+        prior = PriorOptions("transformer", condition="text", layers=4, width=plan["width"], heads=6)
         options: dict[str, Any] = {"steps": plan["second"], "batch_size": 64, "lr": 1e-3, "pictures": False}
         tb.fit_prior(out / "codes", out=out / "model", prior=prior, data=data, **options)
     judge = out / "judge.safetensors"
@@ -96,11 +96,9 @@ def trained(data: Data, out: Path, plan: dict[str, Any]) -> tuple[tb.LatentVaria
 @torch.no_grad()
 def drawn(model: tb.LatentVariableModel, split: Split, samples: int, sampling: Sampling) -> Tensor:
     """Pictures for the captions of a split, ``(samples, n, *shape)``: the means of p(x | z)."""
-    prior: Any = model.prior
-    prior.sampling = sampling
     px = model.given(split.batch(torch.arange(len(split))))
     with fixed_noise():
-        codes = [px.sample_latent() for _ in range(samples)]
+        codes = [px.sample_latent(how=sampling) for _ in range(samples)]
         return torch.stack([px.likelihood(z).mean.clamp(0, 1) for z in codes])
 
 
