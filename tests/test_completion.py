@@ -89,7 +89,7 @@ def test_the_gsnn_objective_is_the_likelihood_at_latents_of_the_prior() -> None:
 def test_the_hybrid_is_a_share_of_both(data: Data, alpha: float) -> None:
     model = completion(data)
     batch = data.test.batch(torch.arange(6))
-    px = model.given(batch)
+    px = model(model.conditions(batch))
     terms, generated = px.terms(batch.x, k=3), px.generated(batch.x, k=3)
     expected = alpha * elbo(terms, 0.7) + (1 - alpha) * gsnn(generated)
     torch.testing.assert_close(hybrid(terms, generated, alpha, 0.7), expected)
@@ -152,7 +152,7 @@ def test_gsnn_selects_by_its_own_bound_for_its_posterior_stays_untrained(data: D
 def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data: Data) -> None:
     model = completion(data, objective=Gsnn())
     batch = data.test.batch(torch.arange(6))
-    gsnn(model.given(batch).generated(batch.x)).sum().backward()
+    gsnn(model(model.conditions(batch)).generated(batch.x)).sum().backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"prior", "likelihood"}
 
@@ -161,7 +161,7 @@ def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data,
     tb.train(CompletionBaseline(hidden=(8,)).build(data.spec), data, out=tmp_path, steps=2, pictures=False)
     model = completion(data, objective=Hybrid(share=0.5), baseline=str(tmp_path), baseline_hidden=(8,))
     batch = data.test.batch(torch.arange(6))
-    px = model.given(batch)
+    px = model(model.conditions(batch))
     hybrid(px.terms(batch.x), px.generated(batch.x), 0.5).sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
@@ -189,7 +189,7 @@ def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> N
 def test_the_likelihood_is_of_the_missing_pixels_alone(data: Data, quadrants: int, likelihood: Any) -> None:
     model = completion(data, quadrants=quadrants, likelihood=likelihood)
     batch = data.test.batch(torch.arange(5))
-    px, z = model.given(batch), torch.zeros(5, 3)
+    px, z = model(model.conditions(batch)), torch.zeros(5, 3)
     other = torch.where(px.c.view_as(batch.x).isnan(), batch.x, 1 - batch.x)
     torch.testing.assert_close(px.likelihood(z).log_prob(batch.x), px.likelihood(z).log_prob(other))
     changed = torch.where(px.c.view_as(batch.x).isnan(), 1 - batch.x, batch.x)
@@ -266,12 +266,12 @@ def test_the_baseline_is_taken_over_without_a_start_model_too(data: Data, traine
 
 def test_the_baseline_is_taken_over_in_a_loop_written_by_hand(data: Data, trained: Path) -> None:
     model, batch = completion(data, baseline=str(trained), baseline_hidden=(8,)), data.train.batch(torch.arange(4))
-    model.given(batch).lower_bound(batch.x).sum().backward()
+    model(model.conditions(batch)).lower_bound(batch.x).sum().backward()
     assert_taken_over(model, trained)
     kept = {name: tensor / 2 for name, tensor in model.state_dict().items()}
     other = completion(data, baseline=str(trained), baseline_hidden=(8,))
     other.load_state_dict(kept)
-    other.given(batch).sample()
+    other(other.conditions(batch)).sample()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in other.state_dict().items())
 
 
@@ -299,7 +299,7 @@ def test_the_baseline_of_other_data_is_refused(data: Data, trained: Path) -> Non
         spec = dataclasses.replace(data.spec, **change)  # pyright: ignore[reportArgumentType]
         model = Completion(latent_dim=3, hidden=(8,), baseline=str(trained), baseline_hidden=(8,)).build(spec)
         with pytest.raises(UsageError, match=f"other data(?s:.*){list(change)[-1]}"):
-            model.given(Batch(batch.x.reshape(-1, *spec.shape), None)).sample()
+            model(model.conditions(Batch(batch.x.reshape(-1, *spec.shape), None))).sample()
 
 
 def test_a_baseline_is_a_run_of_its_recipe(data: Data, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_conditional_models_prediction_is_measured_beside_its_reconstruction(d
     assert found.prediction is not None
     batch = Batch(data.test.batch(torch.arange(len(data.test))).x, None)
     with torch.no_grad():
-        expected = gsnn(model.given(batch).generated(batch.x, k=2000)).mean().item()
+        expected = gsnn(model(model.conditions(batch)).generated(batch.x, k=2000)).mean().item()
     assert found.prediction.value == pytest.approx(expected, abs=0.3)
     assert evaluate(VAE(latent_dim=2, hidden=(8,)).build(data.spec), data.test, k=5).prediction is None
 

@@ -163,7 +163,7 @@ def conditional(**options: Any) -> tuple[LatentVariableModel, Data]:
 def test_every_part_is_given_the_condition(prior: str, network: str) -> None:
     model, found = conditional(prior=prior, network=network, channels=(4,))
     batch = found.test.batch(torch.arange(4))
-    px, other = model.given(batch), model((batch.labels.unsqueeze(-1) + 1) % 3)  # pyright: ignore
+    px, other = model(model.conditions(batch)), model((batch.labels.unsqueeze(-1) + 1) % 3)  # pyright: ignore
     x, z = batch.x, torch.zeros(4, 2)
     assert not torch.equal(px.posterior(x).mean, other.posterior(x).mean)
     assert not torch.equal(px.likelihood(z).mean, other.likelihood(z).mean)
@@ -229,7 +229,7 @@ def test_numbers_beside_the_examples_are_read_divided_and_given(tmp_path: Path) 
     assert test.conditions is not None
     assert all(tuple(row) in rows for row in test.conditions.nan_to_num().tolist())
     model = CVAE(latent_dim=2, hidden=(8,)).build(found.spec)
-    assert model.given(test).terms(test.x).log_likelihood.isfinite().all()
+    assert model(model.conditions(test)).terms(test.x).log_likelihood.isfinite().all()
     np.savez(tmp_path / "bad.npz", x=images, c=vectors[:7])
     with pytest.raises(DataError, match="do not match"):
         load_data(str(tmp_path / "bad.npz"))
@@ -239,7 +239,7 @@ def test_unconditional_models_are_given_nothing() -> None:
     found = data()
     model = VAE(latent_dim=2, hidden=(8,)).build(found.spec)
     assert model.conditions(found.test.batch(torch.arange(2))) is None
-    assert model.given(found.test.batch(torch.arange(2))).c is None
+    assert model(model.conditions(found.test.batch(torch.arange(2)))).c is None
 
 
 def test_every_condition_is_one() -> None:

@@ -405,7 +405,7 @@ def test_reconstructions_are_made_of_codes_and_a_second_stage_makes_the_same() -
     for model in (first, second):
         errors = reconstruction_error(model, data.test)
         torch.testing.assert_close(errors, (batch.x - mean).double().square().flatten(1).sum(1))
-        shown = reconstructions(model.given(batch), batch.x)
+        shown = reconstructions(model(model.conditions(batch)), batch.x)
         torch.testing.assert_close(shown["mean of p(x|z)"], mean)
         quality = sample_quality(model, data, features=lambda x: x.flatten(1)[:, :5])
         expected = frechet_distance(mean.flatten(1)[:, :5], batch.x.flatten(1)[:, :5])

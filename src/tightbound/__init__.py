@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        autoregressive,
         conditions,
         data,
         distributions,
+        encoders,
         evaluation,
         information,
         likelihoods,

@@ -104,12 +104,14 @@ def embedded(embedding: nn.Module | None, c: Tensor | None) -> Tensor | None:
         >>> embedded(nn.Linear(3, 2), torch.zeros(4, 5, 3)).shape
         torch.Size([4, 5, 2])
     """
-    if embedding is None or isinstance(embedding, Unconditional):
-        return c if embedding is None else None
+    if embedding is None:
+        return c
+    if isinstance(embedding, Unconditional):
+        return None
     if c is None:
         raise ObjectiveError(
             "The model is given a condition, and there is none.",
-            remedy="Call model(c), or model.given(batch); conditions.missing(c) is what stands for none.",
+            remedy="Call model(c): x, c = model.see(batch); conditions.missing(c) is what stands for none.",
         )
     out = embedding(c.reshape(-1, c.shape[-1]))
     return out.reshape(*c.shape[:-1], *out.shape[1:])

@@ -19,7 +19,7 @@ from ..data import Split
 from ..errors import UsageError
 from ..likelihoods import Measure
 from ..models import LatentVariableModel, Model, Terms
-from ..posteriors import Codes
+from ..posteriors import Codes, RelaxedPosterior
 from ..priors import UniformCodePrior
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
@@ -32,7 +32,7 @@ from .log_likelihood.adaptive import climb, first_rung
 from .log_likelihood.annealed import Annealing
 from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
-from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
+from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
 from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
 from .results import Evaluation
 
@@ -144,7 +144,7 @@ def evaluate_examples(
     errors, noise = reconstruction_errors(model, split, seed=seed)
     notes = (*_notes(task, measured.estimate, reason), *_of_an_untrained_posterior(model, measured))
     fields = _fields(task, measured) | {"notes": notes, "decoder_noise": noise}
-    fields["squared_error"] = None if errors is None else Estimate.of(errors)
+    fields["squared_error"] = Estimate.of(errors)
     for extra, own in zip(others, found, strict=True):
         fields |= extra.tell(own, values, fields)
     return Evaluation(**fields), _examples(task, values, errors)
@@ -215,7 +215,7 @@ def _judged(
     gap = task.gap(k) if method == "annealed" else None
     annealable = refusal(task.terms, task.measure, "annealed") is None
     of = (values, task.measure, task.split, k, method, task.sure)
-    estimate = LikelihoodEstimate.of(*of, gap=gap, annealable=annealable, one_code=is_one_code(task.terms))
+    estimate = LikelihoodEstimate.of(*of, gap=gap, annealable=annealable, one_code=task.sure)
     return _Measured(values, estimate, method, k, gap=gap)
 
 
@@ -254,11 +254,9 @@ def _kls(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("kl/"): value for name, value in values.items() if name.startswith("kl/")}
 
 
-def _examples(task: _Task, values: dict[str, Tensor], errors: Tensor | None) -> dict[str, Tensor]:
+def _examples(task: _Task, values: dict[str, Tensor], errors: Tensor) -> dict[str, Tensor]:
     """What is known of the single examples, as far as it is."""
-    found = {"codes": values["posterior_mean"]}
-    if errors is not None:
-        found["squared_error"] = errors
+    found = {"codes": values["posterior_mean"], "squared_error": errors}
     if kls := _kls(values):
         kl = torch.stack([kl.double().sum(1) for kl in kls.values()]).sum(0)
         found["elbo"] = values["reconstruction"].double() - kl - task.measure.offset
@@ -312,7 +310,7 @@ def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fi
 
 def _relaxation(task: _Task) -> _Extra | None:
     """By how much relaxed latents flatter the bound, where training relaxes them."""
-    if task.sure or task.model.codes is None or not task.model.codes.posterior.relaxes:
+    if task.sure or not isinstance(task.model.posterior, RelaxedPosterior):
         return None
 
     def tell(own: dict[str, Tensor], values: dict[str, Tensor], fields: Fields) -> Fields:

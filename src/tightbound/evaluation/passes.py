@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import check_finite
 from ..data import Split
@@ -194,7 +194,7 @@ def certain(terms: Terms) -> bool:
     return all(is_certain(latent.posterior) for latent in terms.latents)
 
 
-def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:
+def reduced(model: Model, precision: Precision) -> AbstractContextManager[object]:
     """The arithmetic of a model's networks within it.
 
     Raises:
@@ -202,8 +202,7 @@ def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[ob
     """
     if precision not in ("float32", "bf16"):
         raise UsageError("There is no such precision.", got=repr(precision), expected="float32 or bf16")
-    device = next(model.parameters()).device.type
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def check_split(split: Split, model: Model) -> None:

@@ -15,17 +15,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
-from ..conditions import Examples
 from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Likelihood, Measure
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
-from ..runtime.modes import evaluating
 from .model import Model
 from .terms import Entry, Latent, Terms, stacked
 
-__all__ = ["LatentVariableModel", "Marginal", "evaluating", "replaced"]
+__all__ = ["LatentVariableModel", "Marginal", "replaced"]
 
 
 class LatentVariableModel(Model):
@@ -101,10 +99,6 @@ class LatentVariableModel(Model):
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""
         return self.likelihood.measure(data) if isinstance(self.likelihood, Likelihood) else super().measure(data)
-
-    def given(self, batch: Examples) -> Marginal:
-        """The distribution of x given the conditions of a batch of data."""
-        return self(self.conditions(batch))
 
 
 def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableModel:

@@ -39,8 +39,6 @@ class CodePosterior(Posterior, CodeSpace):
     """Whether the mean of a posterior is the vectors of its codes, rather than a probability for each code."""
     at_mode: bool = False
     """Whether it is the point at its most probable codes, in any mode: what a prior that is fitted to those needs."""
-    relaxes: bool = False
-    """Whether training puts relaxed samples in the place of codes."""
 
     @property
     def space(self) -> Codes:
@@ -66,10 +64,6 @@ class Space:
 
     between: str = ""
     """What a reader must know of points between two latents; empty where they are latents like any other."""
-    discrete: bool = False
-    """Whether latents stand for codes."""
-    parts: str = "latent dimensions"
-    """What a latent is made of, in words."""
 
     def __init__(self, posterior: nn.Module) -> None:
         self.posterior = posterior
@@ -100,8 +94,8 @@ class Reals(Space):
         >>> from tightbound.data import DataSpec
         >>> from tightbound.recipes import VAE
         >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
-        >>> model.space.representative(torch.zeros(5, 1, 8, 8)).shape, model.space.discrete
-        (torch.Size([5, 2]), False)
+        >>> model.space.representative(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2])
     """
 
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -131,8 +125,6 @@ class Codes(Space):
     """
 
     between = "between its ends z mixes two codes and is none"
-    discrete = True
-    parts = "positions of codes"
     posterior: CodePosterior
 
     def __init__(self, posterior: CodePosterior) -> None:

@@ -36,7 +36,6 @@ class RelaxedPosterior(Conditional, CodePosterior):
     Its latents are codes: ``grids`` has the shape of their one grid, ``levels`` their number at a position.
     """
 
-    relaxes = True
     temperature: Tensor
 
     def __init__(

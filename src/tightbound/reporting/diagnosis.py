@@ -98,11 +98,10 @@ def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
         return ""
     if not m.model.can_sample or len(kl) not in (0, found.dimensions) or found.dimensions < 2:
         return ""
-    parameter = next(m.model.parameters())
     with fixed_noise(m.seed), torch.no_grad():
-        batch = test.batch(torch.arange(len(test)), parameter.device)
-        px = m.model.given(batch)
-        q = px.posterior(batch.x.to(parameter.dtype))
+        x, c = m.model.see(test.batch(torch.arange(len(test)), m.model.device))
+        px = m.model(c)
+        q = px.posterior(x)
         told = q.mean.flatten(1).double().var(0).cpu().numpy()
         z = q.sample((DRAWS,)).flatten(0, 1).flatten(1).double().cpu().numpy()
         count = 20_000 // px.batch_shape.numel() + 1

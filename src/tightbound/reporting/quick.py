@@ -18,8 +18,9 @@ from ..distributions import lower_bound
 from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
 from ..evaluation.passes import certain, terms_of_the_first
 from ..models import Marginal
-from ..models.latent import LatentVariableModel, evaluating
+from ..models.latent import LatentVariableModel
 from ..options.training import TrainingOptions
+from ..runtime.modes import evaluating
 from ..runtime.randomness import fixed_noise
 
 __all__ = [

@@ -43,10 +43,9 @@ def tile_map(m: Material, view: View, frame: Frame) -> str:
 
 def _vectors(m: Material) -> bool:
     """Whether a latent is a vector, one for each example."""
-    parameter = next(m.model.parameters())
     x, c = m.examples(torch.arange(1))
     with torch.no_grad(), fixed_noise(m.seed):
-        return m.model(c).representative(x.to(parameter.dtype)).dim() == 2
+        return m.model(c).representative(x).dim() == 2
 
 
 def _places(frame: Frame) -> Any:
@@ -60,9 +59,8 @@ def _places(frame: Frame) -> Any:
 @torch.no_grad()
 def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
     """Pictures of latents, and under which condition, in words."""
-    parameter = next(m.model.parameters())
     _, c = m.examples(m.representative(1))
-    z = z.to(parameter)
+    z = z.to(m.model.device, m.model.dtype)
     with fixed_noise(m.seed):
         px = m.model(None if c is None else c.expand(AT_ONCE, *c.shape[1:]))
         means = [reduced(px.likelihood(part).mean.float().cpu(), SIDE) for part in z.split(AT_ONCE)]

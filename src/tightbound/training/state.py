@@ -130,7 +130,7 @@ def restore_state(path: Path, step: Step, average: MovingAverage, optimizer: Any
     checkpoint.load_into(step.model, state["model"], path)
     for name, tensor in step.own_tensors.items():
         tensor.copy_(state["step"][name])
-    device = next(step.model.parameters()).device
+    device = step.model.device
     average.tensors = {name: t.to(device) for name, t in state["average"].items()}
     optimizer.load_state_dict({"state": moments, "param_groups": _groups(path, state["optimizer"], optimizer)})
     _lay_out_like_parameters(optimizer)

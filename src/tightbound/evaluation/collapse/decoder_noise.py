@@ -22,7 +22,8 @@ from torch.distributions import Distribution
 from ...data import DataSpec, Split
 from ...data.transform import widths
 from ...likelihoods import Likelihood
-from ...models.latent import LatentVariableModel, evaluating
+from ...models.latent import LatentVariableModel
+from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
 from ..numbers import Number
@@ -97,7 +98,7 @@ def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) ->
 @torch.no_grad()
 def reconstruction_errors(
     model: LatentVariableModel, split: Split, *, seed: int = 0
-) -> tuple[Tensor | None, DecoderNoise | None]:
+) -> tuple[Tensor, DecoderNoise | None]:
     """How far the mean of p(x | z) at representative latents is from the data, in one pass.
 
     Args:
@@ -107,8 +108,7 @@ def reconstruction_errors(
 
     Returns:
         The summed squared error of each example, float64 ``(n,)`` in squared units of the data, which is what PCA's
-        error compares with: None of a model that has no mean but draws. And what of the data is noise to the decoder,
-        where it has a scale.
+        error compares with. And what of the data is noise to the decoder, where it has a scale.
     """
     sigma = model.likelihood.sigma if isinstance(model.likelihood, Likelihood) else None
     errors, parts = list[Tensor](), list[Tensor]()

@@ -15,7 +15,8 @@ from torch.distributions import Distribution
 
 from ...checkpoint import check_finite
 from ...data import Split
-from ...models.latent import LatentVariableModel, evaluating
+from ...models.latent import LatentVariableModel
+from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..latents.positions import Positions, positions_of

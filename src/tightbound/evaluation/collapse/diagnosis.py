@@ -16,9 +16,9 @@ import torch
 
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
-from ...models import Model
-from ...models.latent import LatentVariableModel, Terms, evaluating
+from ...models import LatentVariableModel, Model, Terms
 from ...options.choices import flat
+from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register, upgrade
 from ..estimate import Estimate
@@ -240,6 +240,7 @@ def diagnose(
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:
     """Refuses models whose latents cannot be diagnosed."""
+    _ = terms.latent  # refuses a hierarchy
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",
@@ -361,13 +362,12 @@ def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, 
 
 def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:
     """What the likelihood loses when every example is decoded from the latent of another."""
-    parameter = next(model.parameters())
     losses: list[torch.Tensor] = []
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         chunks = -(-len(split) // 500)  # of about one size, so that none holds a lone example
         for indices in torch.randperm(len(split)).chunk(chunks):  # neighbours in a split may be of one class
-            batch = split.batch(indices, parameter.device)
-            x, px = batch.x.to(parameter.dtype), model.given(batch)
+            x, c = model.see(split.batch(indices, model.device))
+            px = model(c)
             terms = px.terms(x)
             shuffled = px.likelihood(terms.latent.z.roll(1, 1)).log_prob(x)
             losses.append((terms.log_likelihood - shuffled)[0])

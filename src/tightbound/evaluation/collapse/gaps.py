@@ -18,9 +18,10 @@ from torch.distributions import Distribution
 
 from ...checkpoint import check_finite
 from ...data import Split
-from ...errors import UsageError
-from ...models.latent import LatentVariableModel, Marginal, evaluating, replaced
+from ...errors import ObjectiveError, UsageError
+from ...models.latent import LatentVariableModel, Marginal, replaced
 from ...posteriors import Layers
+from ...runtime.modes import evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
@@ -103,7 +104,7 @@ def gaps(
 
     Raises:
         UsageError: If the split is empty, or a number is out of range.
-        ObjectiveError: If prior or posterior have no exact density.
+        ObjectiveError: If the model is a hierarchy, or prior or posterior have no exact density.
 
     Example:
         >>> import tightbound as tb
@@ -122,11 +123,9 @@ def gaps(
             expected="limit and k of at least 1, steps of at least 0, lr above 0",
         )
     some = split.evenly_spaced(limit)
-    parameter = next(model.parameters())
     parts: list[dict[str, Tensor]] = []
     with fixed_noise(seed), evaluating(model), frozen(model), progress("posterior gap", len(some)) as advance:
-        batch = some.batch(torch.arange(len(some)), parameter.device)
-        x, c = batch.x.to(parameter.dtype), model.conditions(batch)
+        x, c = model.see(some.batch(torch.arange(len(some)), model.device))
         for here in torch.arange(len(x)).split(CHUNK):
             parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
             advance(len(here))
@@ -137,7 +136,7 @@ def gaps(
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
     if isinstance(model.space, Layers):
-        raise UsageError(
+        raise ObjectiveError(
             "The gap is split for one latent, and this is a hierarchy.",
             got=f"{len(model.space.layers)} layers",
             remedy="Compare elbo and nll of tightbound.evaluate.",

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...data import Split
 from ...distributions import CodeDistribution, has_density
-from ...models.latent import LatentVariableModel, Terms, evaluating
+from ...models.latent import LatentVariableModel, Terms
+from ...runtime.modes import evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import epoch_order, fixed_noise
 from ..passes import Finding, Found, Precision, examples, reduced

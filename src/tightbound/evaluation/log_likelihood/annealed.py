@@ -18,7 +18,8 @@ from torch.distributions import Distribution
 
 from ...distributions import has_density
 from ...errors import ObjectiveError, UsageError
-from ...models.latent import LatentVariableModel, Marginal, evaluating
+from ...models.latent import LatentVariableModel, Marginal
+from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from .importance import chunks, is_unbounded, prior_samples, weigh

@@ -191,13 +191,7 @@ def likelihood(
         )
     values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
     annealable = refusal(terms, measure, "annealed") is None
-    one_code = is_one_code(terms)
-    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable, one_code=one_code)
-
-
-def is_one_code(terms: Terms) -> bool:
-    """Whether there are latents, and all samples of the posterior of an example are the same."""
-    return certain(terms)
+    return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable, one_code=certain(terms))
 
 
 def annealing_gap(

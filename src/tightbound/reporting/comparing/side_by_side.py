@@ -105,7 +105,9 @@ def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image | str]:
         (x0, c0), (x1, c1) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
         walk = interpolation(model, x0, x1, COLUMNS, c=c0, c1=c1, seed=seed).mean
     sheets = (torch.cat([x, rebuilt]), decoded, walk.flatten(0, 1))
-    return {title: _sheet(run, images) for title, images in zip(TITLES, sheets, strict=True)}
+    return {
+        title: _sheet(run, images) if len(images) else TOO_FEW for title, images in zip(TITLES, sheets, strict=True)
+    }
 
 
 TITLES = (
@@ -133,6 +135,7 @@ def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
 
 
 NO_LATENT = "This model has no latent."
+TOO_FEW = "It takes two examples to go from one to another."
 
 
 def _map(run: ComparedRun, most: int = 1500) -> Image.Image | str:
