@@ -14,12 +14,12 @@ from tightbound.cli.arguments import check_out
 from tightbound.cli.main import main
 from tightbound.errors import UsageError
 
-TRAIN = ["--steps", "2", "--latent-dim", "2", "--hidden", "4", "--no-pictures", "--device", "cpu"]
+TRAIN = ["--steps", "2", "--latent-dim", "3", "--hidden", "4", "--no-pictures", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on pictures in a folder."""
+    """A run on pictures in a folder, one of which is its test split."""
     path = tmp_path_factory.mktemp("outputs")
     (path / "photos").mkdir()
     for i in range(12):

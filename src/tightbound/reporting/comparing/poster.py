@@ -13,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from .. import figures
+from ..words import signed
 from .comparison import Comparison
 from .table import about, differences, numbers
 
@@ -70,20 +71,17 @@ def drawn(title: str, lines: Sequence[Curve]) -> Figure:
 
 
 def _lines(found: Comparison) -> list[tuple[str, list[str]]]:
-    return [*about(found), *numbers(found)]
+    return [*about(found), *((name, [signed(cell) for cell in cells]) for name, cells in numbers(found))]
 
 
 def _below(found: Comparison) -> list[str]:
-    """The differences in a line each."""
+    """The differences, in as many lines as they take."""
     head, *lines = differences(found)
-    told = [f"{name}: {value}" for line in lines for name, value in zip(head[1:-1], line[1:-1], strict=True)]
-    each = len(head) - 2
-    return ["Differences, example by example"] + [
-        textwrap.shorten(
-            f"{line[0]}   {'   '.join(told[i * each : (i + 1) * each])}   {line[-1]}", 90 * len(found.runs)
-        )
-        for i, line in enumerate(lines)
-    ]
+    told = ["Differences, example by example"]
+    for pair, *values, remark in lines:
+        cells = [f"{name}: {signed(value)}" for name, value in zip(head[1:-1], values, strict=True)]
+        told += textwrap.wrap("  ·  ".join(filter(None, [pair, *cells, remark])), 62 * len(found.runs))
+    return told
 
 
 def _columns(band: SubFigure, found: Comparison, lines: list[tuple[str, list[str]]]) -> None:
@@ -144,7 +142,8 @@ def _beside(band: SubFigure, curves: Curves) -> None:
 def _curves(axes: Axes, title: str, lines: Sequence[Curve]) -> None:
     for place, label, steps, values in lines:
         color, style = COLORS[place % len(COLORS)], STYLES[place // len(COLORS) % len(STYLES)]
-        axes.plot(steps, values, style, color=color, lw=1.6, label=label)
+        point = "o" if len(steps) == 1 else None
+        axes.plot(steps, values, style, color=color, lw=1.6, marker=point, label=label)
     limits = figures.settled_limits([(label, steps, values) for _, label, steps, values in lines])
     axes.set_ylim(*limits if limits else (None, None))
     axes.set_xlabel("step")

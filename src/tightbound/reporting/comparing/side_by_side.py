@@ -135,13 +135,15 @@ def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
 
 
 NO_LATENT = "This model has no latent."
-TOO_FEW = "It takes two examples to go from one to another."
+TOO_FEW = "This takes two examples."
 
 
 def _map(run: ComparedRun, most: int = 1500) -> Image.Image | str:
     """The codes in a plane."""
     if run.model.space is None:
         return NO_LATENT
+    if len(run.codes) < 2:
+        return TOO_FEW
     shown = evenly_spaced(len(run.codes), most)
     return _scatter(run, shown, *_plane(run.codes[shown].double().numpy()))
 
@@ -232,7 +234,8 @@ def _web_page(found: Comparison, pictures: list[Row], curves: Curves) -> str:
     shown = [page.figure(page.plot(figures.svg(plot), "bound against the training step"), "") for plot in plots]
     sections.append(page.Section("Training", page.tiles(*shown)))
     title = f"{len(labels)} runs on {found.runs[0].data}"
-    told = f"Measured on the same {found.n:,} {found.split} examples, with k = {found.k} importance samples of each."
+    some = f"{found.n:,} {found.split} example{'s' * (found.n != 1)}"
+    told = f"Measured on the same {some}, with k = {found.k} importance samples of each."
     return page.page(title, page.tag("h1", page.escape(title)) + page.paragraph(told, "verdict"), sections)
 
 
