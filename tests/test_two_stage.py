@@ -8,12 +8,13 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Distribution, Independent, Normal
 
 import tightbound as tb
 from instances import within_error
@@ -29,8 +30,7 @@ from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
 from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
 from tightbound.options.training import TrainingOptions
-from tightbound.posteriors import DiagonalGaussian, Draws
-from tightbound.priors import FlowPrior as FlowPriorModule
+from tightbound.posteriors import Draws
 from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, Stage, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
@@ -538,28 +538,44 @@ def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
     assert "expected: its options: --transforms" in told
 
 
+@dataclass(frozen=True)
+class WidePrior(SecondPrior):
+    """Of a user's own: as wide as is said, and not learned."""
+
+    latent_space: ClassVar[Any] = "vector"
+
+    width: float = 1.0
+    """Standard deviation."""
+
+
+class Wide(nn.Module):
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(width))
+
+    def forward(self, c: Any = None) -> Distribution:
+        return Independent(Normal(torch.zeros(2), self.width), 1)
+
+
 def test_a_prior_of_ones_own_is_a_class_of_options_and_a_function(data: Data, vectors: Path, tmp_path: Path) -> None:
-    @register("wide-prior")
-    @dataclass(frozen=True)
-    class WidePrior(SecondPrior):
-        """A prior of some width."""
-
-        width: float = 1.0
-
-    @new_prior.register
-    def _wide(options: WidePrior, first: Any, data: DataSpec) -> Any:
-        return FlowPriorModule(2, "coupling", round(options.width)), None
-
+    register("wide-prior")(WidePrior)
+    new_prior.register(WidePrior, lambda options, first, data: (Wide(options.width), None))
     try:
         fit_prior(vectors, out=tmp_path, prior=WidePrior(2.0), data=data, **{**QUICK, "steps": 2})
-        assert tb.load(tmp_path).recipe.prior == WidePrior(2.0)
+        model = tb.load(tmp_path)
+        assert model.recipe.prior == WidePrior(2.0)
+        assert model.prior.width.item() == pytest.approx(2.0, abs=0.1)
+        assert model().sample((3,)).shape == (3, 1, 8, 8)
     finally:
-        _kinds.pop("wide-prior")
+        del _kinds["wide-prior"]
 
 
 @pytest.mark.parametrize("kind", ["mixture", "flow"])
 def test_a_grid_of_real_numbers_is_refused_with_its_shape(kind: str) -> None:
-    posterior = DiagonalGaussian(nn.Sequential(nn.Flatten(), nn.Linear(64, 24)), (3, 2, 2))
-    first = LatentVariableModel(None, nn.Identity(), posterior)
+    class Grids(nn.Module):
+        def forward(self, x: torch.Tensor, c: Any = None) -> Distribution:
+            return Independent(Normal(torch.zeros(len(x), 3, 2, 2), 1.0), 3)
+
+    first = LatentVariableModel(None, nn.Linear(1, 1), Grids())
     with pytest.raises(UsageError, match=r"grids of real numbers(?s:.*)\(3, 2, 2\)"):
         new_prior(small(kind), first, images().spec)
