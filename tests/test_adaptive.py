@@ -22,7 +22,8 @@ from tightbound.distributions import independent
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.evaluation import Annealing, Evaluation, evaluate
 from tightbound.evaluation.log_likelihood import adaptive as ladder
-from tightbound.evaluation.log_likelihood.adaptive import FEWEST, Climb, climb, first_rung, mean_of
+from tightbound.evaluation.log_likelihood.adaptive import climb, first_rung
+from tightbound.evaluation.log_likelihood.climbed import FEWEST, Climb, mean_of
 from tightbound.evaluation.log_likelihood.importance import from_proposal
 from tightbound.evaluation.log_likelihood.proposals import Mixture, frozen, optimised, wide_family
 from tightbound.evaluation.passes import examples, over, terms_of_the_first, together

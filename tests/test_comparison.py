@@ -25,9 +25,9 @@ from tightbound.data import Data
 from tightbound.errors import UsageError
 from tightbound.objectives import Elbo
 from tightbound.options.priors import MixturePrior
-from tightbound.reporting.compare.comparison import _options, compare  # pyright: ignore[reportPrivateUsage]
-from tightbound.reporting.compare.poster import WIDTH
-from tightbound.reporting.compare.side_by_side import draw_comparison
+from tightbound.reporting.comparing.comparison import _options, compare  # pyright: ignore[reportPrivateUsage]
+from tightbound.reporting.comparing.poster import WIDTH
+from tightbound.reporting.comparing.side_by_side import draw_comparison
 from tightbound.runs import RunConfig, load
 from tightbound.training import TrainingOptions
 

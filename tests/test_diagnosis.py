@@ -515,20 +515,18 @@ def trained(data: tb.data.Data, path: Path, steps: int = 700, **options: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "verdict", "option"),
+    ("objective", "verdict", "option"),
     [
-        ({}, {"healthy"}, ""),
-        ({"beta": 100.0}, {"collapsed"}, "--beta 1"),
-        ({"beta": 3.0}, {"over-regularised"}, "--beta"),
-        ({"beta": 0.02}, {"under-regularised"}, "--beta 1"),
-        ({"capacity": 40.0, "beta": 20.0}, {"under-regularised"}, "--beta 1 and leave --capacity out"),
+        (Elbo(), {"healthy"}, ""),
+        (Elbo(beta=100.0), {"collapsed"}, "--beta 1"),
+        (Elbo(beta=3.0), {"over-regularised"}, "--beta"),
+        (Elbo(beta=0.02), {"under-regularised"}, "--beta 1"),
+        (Capacity(capacity=40.0, beta=20.0), {"under-regularised"}, "--beta 1 and leave --capacity out"),
     ],
     ids=["well", "far too strong", "too strong", "too weak", "held to too much"],
 )
-def test_models_made_ill(
-    digits: tb.data.Data, tmp_path: Path, options: dict[str, Any], verdict: set[str], option: str
-) -> None:
-    found = trained(digits, tmp_path / "run", **options)
+def test_models_made_ill(digits: tb.data.Data, tmp_path: Path, objective: Any, verdict: set[str], option: str) -> None:
+    found = trained(digits, tmp_path / "run", objective=objective)
     assert found.verdict in verdict
     assert option in found.remedy
     assert found.kl_per_dimension is not None
@@ -591,16 +589,14 @@ def test_an_autoencoder_is_refused(digits: tb.data.Data) -> None:
         diagnose(Autoencoder(latent_dim=2, hidden=(4,)).build(digits.spec), digits.test)
 
 
-def test_without_an_exact_prior_there_is_no_gap(digits: tb.data.Data) -> None:
+def test_a_hierarchy_is_not_diagnosed(digits: tb.data.Data) -> None:
     from tightbound.data import DataSpec
     from tightbound.models import LatentVariableModel
 
     model = VAE(latent_dim=4, hidden=(16,)).build(digits.spec)
     prior = VAE(latent_dim=2, hidden=(8,)).build(DataSpec("z", (4,), levels=None))
-    found = diagnose(LatentVariableModel(prior, model.likelihood, model.posterior), digits.test, k=5)
-    assert found.gap is None
-    assert found.fit is None
-    assert any("no exact density" in note for note in found.notes)
+    with pytest.raises(ObjectiveError, match="one latent"):
+        diagnose(LatentVariableModel(prior, model.likelihood, model.posterior), digits.test, k=5)
 
 
 @pytest.mark.parametrize(
@@ -667,9 +663,9 @@ def test_codes_are_told_apart_by_position(
     m = gather(tmp_path / "run", data=few, k=3, quick=600)
     assert m.evaluation is not None
     assert m.evaluation.active_units == found.active_units
-    measured, count = active_units(model.posterior, m.codes)
+    measured, count = active_units(model.space, m.codes)
     assert (measured, count) == (found.active_units, positions)
-    own = information_of(model.posterior, m.codes)
+    own = information_of(model.space, m.codes)
     assert own is not None
     assert (own - torch.tensor(told)).abs().max() < (1e-6 if certain else 0.3)  # drawn codes against their mean
     assert "What each position of the codes tells" in activity(m)

@@ -169,12 +169,14 @@ def test_without_a_closed_form_the_kl_is_the_mean_over_samples() -> None:
     torch.testing.assert_close(values["kl/z"][:, 0], torch.distributions.kl_divergence(q, standard), rtol=0, atol=0.05)
 
 
-def test_a_bounded_prior_has_a_bound_and_no_importance_weights() -> None:
+def test_a_model_as_prior_has_a_kl_of_each_layer_and_importance_weights() -> None:
     inner, _ = linear_model(exact=True)
     inner_likelihood = linear_gaussian(DataSpec("z", (2,), levels=None), "shared", latent_dim=1)
     prior = LatentVariableModel(StandardNormal(1), inner_likelihood, ExactLinearGaussian(inner_likelihood)).double()
     values = per_example(LatentVariableModel(prior, inner.likelihood, inner.posterior), double(5, 4), 6)
-    assert set(values) == {"reconstruction", "kl/z", "posterior_mean"}
+    assert {"reconstruction", "kl/z1", "kl/z2", "posterior_mean", "log_marginal"} <= set(values)
+    assert values["kl/z1"].shape == (5, 1)
+    assert values["kl/z2"].shape == (5, 1)
 
 
 def test_a_point_mass_has_a_reconstruction_alone() -> None:

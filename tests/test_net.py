@@ -36,7 +36,7 @@ def test_another_seed_is_seen_in_the_weights_readings_and_evaluation_of_each(rec
             "run.weights.floats",
             "run.last",
             r"run.metrics.train.\d+.(objective|log_prior)",
-            "evaluate.elbo.value",
+            "evaluate.nll.value",
         ):
             assert re.search(f"changed {figure}", changed), f"{name} {figure}"
         if "sample.exit" in recorded[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tightbound.distributions import Bounded
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import diagnose
 from tightbound.models import Model
-from tightbound.reporting import write_report
+from tightbound.reporting import compare, draw_comparison, write_report
 
 
 class Noisy(Bounded):
@@ -68,11 +69,21 @@ def test_it_is_trained_evaluated_and_reported_on(data: Data, tmp_path: Path) -> 
 
 def test_it_is_told_what_it_cannot_have(data: Data) -> None:
     model = Blob()
-    with pytest.raises(ObjectiveError, match="no latent"):
-        diagnose(model, data.test)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ObjectiveError, match="has none"):
+        diagnose(model, data.test)
     with pytest.raises(UsageError, match="nothing to be sampled"):
         tb.evaluate(model, data.test, method="annealed")
     with pytest.raises(UsageError, match="no terms"):
         tb.train(model, data, steps=1, out="nowhere", objective=lambda terms, beta: terms.log_likelihood.mean(0))
     with pytest.raises(ObjectiveError, match="lower_bound"):
         model().log_prob(torch.zeros(1, 1, 8, 8))
+
+
+def test_it_stands_beside_others(data: Data, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"steps": 5, "pictures": False, "device": "cpu"}
+    tb.train(tb.recipes.PixelCNNRecipe(channels=8, layers=1).build(data.spec), data, out=tmp_path / "pixels", **quick)
+    tb.train(tb.recipes.VAE(latent_dim=2, hidden=(8,)).build(data.spec), data, out=tmp_path / "vae", **quick)
+    found = compare([tmp_path / "pixels", tmp_path / "vae"], data=data, k=5, device="cpu")
+    assert [run.found.method for run in found.runs] == ["exact", "importance"]
+    for name in ("c.png", "c.html"):
+        assert draw_comparison(found, tmp_path / name).stat().st_size > 10_000

@@ -167,7 +167,6 @@ def test_an_evaluation_of_one_example_is_sound(run: RunFolder) -> None:
         ("elbo", {"value": 10**400, "standard_error": 1.0}),
         ("sample_quality", {}),
         ("sample_quality", {"samples": 1.0}),
-        ("reconstruction", None),
         ("k", "ten"),
         ("k", -1),
         ("k", 10**30),
@@ -195,7 +194,7 @@ def test_a_damaged_evaluation_is_none_and_told_of(run: RunFolder, found: Evaluat
     assert damaged(run) == ["evaluation.json"]
 
 
-@pytest.mark.parametrize("name", ["reconstruction", "k", "n", "split", "active_units", "measure", "notes", "method"])
+@pytest.mark.parametrize("name", ["k", "n", "split", "active_units", "measure", "notes", "method"])
 def test_an_evaluation_without_what_all_have_is_none(run: RunFolder, found: Evaluation, name: str) -> None:
     write_evaluation(run, found, weights_of(run))
     content = json.loads(run.evaluation.read_text())

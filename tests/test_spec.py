@@ -58,12 +58,14 @@ from tightbound.training import TrainingOptions
 @pytest.fixture(autouse=True)
 def closed_registry() -> Iterator[None]:
     """A test may register kinds; the next one must not see them."""
-    kinds, upgrades = dict(spec._kinds), dict(spec._upgrades)
+    kinds, upgrades, records = dict(spec._kinds), dict(spec._upgrades), set(spec._records)
     yield
     spec._kinds.clear()
     spec._kinds.update(kinds)
     spec._upgrades.clear()
     spec._upgrades.update(upgrades)
+    spec._records.clear()
+    spec._records.update(records)
 
 
 def through_json(value: Any, base: Any = object) -> Any:

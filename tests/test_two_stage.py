@@ -170,9 +170,8 @@ def test_the_condition_reaches_the_prior_alone_and_guidance_follows_it(kind: str
     c = torch.zeros(400, 1).long()
     scores = []
     for guidance in (0.0, 1.0, 4.0):
-        model.prior.sampling = Sampling(guidance=guidance)
         torch.manual_seed(0)
-        codes = model(c).prior().sample_codes()
+        codes = model(c).prior().sample_codes(how=Sampling(guidance=guidance))
         ratio = model(c).prior().code_log_prob(codes) - model(torch.full_like(c, -1)).prior().code_log_prob(codes)
         scores.append(ratio.sum(1).mean().item())
     assert scores[0] < scores[1] < scores[2]
@@ -380,13 +379,13 @@ def test_models_of_pixels_are_exact(recipe: Any, shape: tuple[int, ...]) -> None
     model = recipe.build(spec).double().eval()
     size = math.prod(shape)
     every = torch.tensor([[(i >> j) & 1 for j in range(size)] for i in range(2**size)]).double().view(-1, *shape)
-    terms = model().terms(every)
-    assert elbo(terms).exp().sum().item() == pytest.approx(1.0, abs=1e-10)
+    mass = model().log_prob(every).exp()
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-10)
     drawn = model().sample((4000,))
     assert drawn.shape == (4000, *shape)
     counts = (drawn.flatten(1).long() * 2 ** torch.arange(size)).sum(1)
     for i in (0, 3, 2**size - 1):
-        assert within_error((counts == i).double().unsqueeze(1), elbo(terms)[i].exp().detach(), errors=5)
+        assert within_error((counts == i).double().unsqueeze(1), mass[i].detach(), errors=5)
 
 
 def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -> None:
@@ -395,9 +394,9 @@ def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -
     found = evaluate(model, data.test, k=100)
     assert (found.k, found.trusted) == (1, True)
     batch = data.test.batch(torch.arange(len(data.test)))
-    right, wrong = model.given(batch), model(1 - batch.labels.unsqueeze(-1))  # pyright: ignore
+    x, c = model.see(batch)
     with torch.no_grad():
-        assert elbo(right.terms(batch.x)).mean() > elbo(wrong.terms(batch.x)).mean()
+        assert model(c).log_prob(x).mean() > model(1 - c).log_prob(x).mean()
 
 
 def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(

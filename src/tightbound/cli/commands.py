@@ -275,9 +275,7 @@ def diagnose(
     folder, model, loaded = opened(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training
-    found = run_diagnosis(
-        require_latent(model), part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training
-    )
+    found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
     print_json(as_json(found)) if json else print_diagnosis(found)
     if data is None and part.name == "test":
         _keep(partial(write_diagnosis, folder, found, model.loaded_weights))
@@ -374,8 +372,8 @@ def compare(
 
     Example: tightbound compare runs/demo runs/other --out comparison.png
     """
-    from ..reporting.compare.comparison import compare as run_comparison
-    from ..reporting.compare.side_by_side import check_drawing, draw_comparison
+    from ..reporting.comparing.comparison import compare as run_comparison
+    from ..reporting.comparing.side_by_side import check_drawing, draw_comparison
 
     if out is not None:
         check_drawing(out)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..data import DataSpec
     from ..evaluation import Diagnosis, Evaluation
     from ..evaluation.numbers import Row
-    from ..reporting.compare.comparison import Comparison
+    from ..reporting.comparing.comparison import Comparison
 
 __all__ = [
     "as_names",
@@ -53,7 +53,7 @@ def print_evaluation(found: Evaluation, units: str = "the data's units") -> None
 
     from ..evaluation.numbers import rows
 
-    how = {"importance": f"k = {found.k}", "auto": f"k = {found.k} or more"}
+    how = {"importance": f"k = {found.k}", "auto": f"k = {found.k} or more", "exact": "exact", "bound": "a bound"}
     told = how.get(found.method, f"k = {found.k}, {found.method} sampling")
     table = _table(f"{examples_of(found.n, found.split)}, {told}", rows(found, units=f"{units}, squared"))
     notes, quality = list(found.notes), found.sample_quality
@@ -105,7 +105,7 @@ def print_comparison(found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..reporting.compare.table import about, differences, numbers
+    from ..reporting.comparing.table import about, differences, numbers
 
     console, labels = Console(highlight=False), [escape(run.label) for run in found.runs]
     table = Table("", *labels, title=f"{examples_of(found.n, found.split)}, k = {found.k}")

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..data import Split
-from ..distributions import is_certain
 from ..errors import UsageError
 from ..likelihoods import Measure
 from ..models import LatentVariableModel, Model, Terms
@@ -29,11 +28,12 @@ from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
 from .latents.positions import active_units
-from .log_likelihood.adaptive import CHAINS, SAMPLES, climb, estimate_of, first_rung
+from .log_likelihood.adaptive import climb, first_rung
 from .log_likelihood.annealed import Annealing
+from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
 from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, is_one_code, refusal, sampler
-from .passes import Finding, Precision, check_split, terms_of_the_first, together
+from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
 from .results import Evaluation
 
 __all__ = ["evaluate", "evaluate_examples", "untrained"]
@@ -166,7 +166,7 @@ class _Task:
     @property
     def sure(self) -> bool:
         """Whether all samples of a posterior are the same."""
-        return all(is_certain(latent.posterior) for latent in self.terms.latents)
+        return certain(self.terms)
 
     def gap(self, k: int) -> Estimate:
         return annealing_gap(self.model, self.split, k, self.annealing, self.seed)

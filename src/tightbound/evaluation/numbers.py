@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from .estimate import Estimate
 
-__all__ = ["Number", "Row", "numbers_of", "rows"]
+__all__ = ["Number", "Row", "listed", "numbers_of", "rows"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,16 @@ def _texts(value: Any, reported: Number) -> tuple[str, str]:
     if isinstance(value, float):
         return f"{value:.{reported.digits}{'%' if reported.percent else 'f'}}", ""
     return f"{len(value) if isinstance(value, tuple) else value:,}", ""
+
+
+def listed(result: type[Any], facts: Mapping[str, str]) -> str:
+    """The numbers of a kind of result as a table of Markdown, for the documentation.
+
+    Args:
+        result: The kind.
+        facts: What stands in the words for what a result would tell.
+    """
+    told = {name: each for name, each in numbers_of(result).items() if each is not None}
+    cells = {name: (n.words.strip(), n.unit, n.meaning) for name, n in told.items()}
+    lines = [f"| `{name}` | {' | '.join(cell.format(**facts) for cell in row)} |" for name, row in cells.items()]
+    return "\n".join(["| name in JSON | number | unit | what it is |", "|---|---|---|---|", *lines])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import check_finite
 from ..data import Split
+from ..distributions import is_certain
 from ..errors import ObjectiveError, UsageError
 from ..models import LatentVariableModel, Marginal, Model, Terms
 from ..runtime.modes import evaluating
@@ -25,6 +26,7 @@ from .log_likelihood.compiled import with_compiled_density
 __all__ = [
     "Finding",
     "Precision",
+    "certain",
     "check_split",
     "check_support",
     "examples",
@@ -185,6 +187,11 @@ def terms_of_the_first(model: Model, split: Split) -> Terms:
                 remedy="It can be evaluated, sampled and reported on: tightbound.evaluate(model, split).",
             )
         return px.terms(x)
+
+
+def certain(terms: Terms) -> bool:
+    """Whether all samples of every posterior are the same."""
+    return all(is_certain(latent.posterior) for latent in terms.latents)
 
 
 def reduced(model: nn.Module, precision: Precision) -> AbstractContextManager[object]:

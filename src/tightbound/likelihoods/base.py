@@ -62,18 +62,8 @@ class Likelihood(nn.Module):
     """Where its scale comes from, such as "per-dimension"; empty where it has none."""
 
     @property
-    def has_scale(self) -> bool:
-        """Whether its distributions have a standard deviation that is its own to choose."""
-        return bool(self.scale)
-
-    @property
-    def told_scale(self) -> str:
-        """Where its scale comes from, in words."""
-        return self.scale
-
-    @property
-    def own_sigma(self) -> Tensor | None:
-        """The standard deviation that it holds itself, as the model sees data; None where its network gives it."""
+    def sigma(self) -> tuple[str, Tensor] | None:
+        """Whose the standard deviation of an entry is, and its value without the network's part; None without one."""
         return None
 
     embedding: nn.Module | None

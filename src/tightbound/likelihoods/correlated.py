@@ -82,22 +82,14 @@ class FullGaussianLikelihood(EntryLikelihood):
         return FullGaussian(mean, scale_tril=_triangular(raw), validate_args=False)
 
     @property
+    def sigma(self) -> tuple[str, Tensor]:
+        return f"{self.noise} covariance", self.own_covariance.diagonal().sqrt()
+
+    @property
     def own_covariance(self) -> Tensor:
         """The covariance, or with ``noise="network"`` where the network says nothing, ``(D, D)``."""
         factor = _triangular(self.factor)
         return factor @ factor.mT
-
-    @property
-    def has_scale(self) -> bool:
-        return True
-
-    @property
-    def told_scale(self) -> str:
-        return f"{self.noise} covariance"
-
-    @property
-    def own_sigma(self) -> Tensor | None:
-        return None if self.noise == "network" else self.own_covariance.diagonal().sqrt()
 
     def measure(self, data: DataSpec) -> Measure:
         return density_of(data)

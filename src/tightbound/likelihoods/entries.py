@@ -149,8 +149,8 @@ class _Located(EntryLikelihood):
             self.log_scale = nn.Parameter(log_scale)
 
     @property
-    def own_sigma(self) -> Tensor | None:
-        return None if self.scale == "network" else self.width * self.log_scale.exp()
+    def sigma(self) -> tuple[str, Tensor]:
+        return self.scale, self.width * self.log_scale.exp()
 
     def location_and_log_scale(self, features: Tensor) -> tuple[Tensor, Tensor]:
         location, *rest = features.unbind(-len(self.shape) - 1)

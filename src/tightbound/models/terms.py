@@ -269,7 +269,7 @@ class Terms:
             raise ObjectiveError(
                 "This is of models with one latent.",
                 got=f"a hierarchy of {', '.join(entry.name for entry in self.entries)}",
-                remedy="Use objectives.elbo or objectives.iwae.",
+                remedy="Use objectives.elbo or objectives.iwae; tightbound.evaluate tells the KL of each layer.",
             )
         return self.latents[0]
 

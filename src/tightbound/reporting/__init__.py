@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .command import reproduction_command
-    from .compare.comparison import Comparison, compare
-    from .compare.side_by_side import draw_comparison
+    from .comparing.comparison import Comparison, compare
+    from .comparing.side_by_side import draw_comparison
     from .report import write_report
 
 __all__ = ["Comparison", "compare", "draw_comparison", "reproduction_command", "write_report"]
 
 _LAZY = {
-    "Comparison": "compare.comparison",
-    "compare": "compare.comparison",
-    "draw_comparison": "compare.side_by_side",
+    "Comparison": "comparing.comparison",
+    "compare": "comparing.comparison",
+    "draw_comparison": "comparing.side_by_side",
     "reproduction_command": "command",
     "write_report": "report",
 }

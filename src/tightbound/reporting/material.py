@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ..errors import DataError, UsageError
 from ..evaluation import Diagnosis, Evaluation
 from ..evaluation.kept import damaged, read_diagnosis, read_evaluation
 from ..evaluation.passes import terms_of_the_first
-from ..models.latent import LatentVariableModel
+from ..models import Model
 from ..runs import RunConfig, RunFolder
 from ..runtime.randomness import fixed_noise
 from ..training.device import find_device
@@ -52,7 +53,7 @@ class Material:
 
     folder: RunFolder
     config: RunConfig
-    model: LatentVariableModel
+    model: Any
     data: Data
     learned: Data | None
     test: Split
@@ -136,7 +137,7 @@ class Material:
 def gather(
     run: str | Path,
     data: Data | str | Path | None = None,
-    model: LatentVariableModel | None = None,
+    model: Model | None = None,
     k: int | None = None,
     *,
     quick: float = 6.0,

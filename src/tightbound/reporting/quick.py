@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from ..data import Split
-from ..distributions import is_certain, lower_bound
+from ..distributions import lower_bound
 from ..evaluation import Diagnosis, Evaluation, diagnose, evaluate
-from ..evaluation.passes import terms_of_the_first
+from ..evaluation.passes import certain, terms_of_the_first
 from ..models import Marginal
-from ..models.latent import LatentVariableModel, Terms, evaluating
+from ..models.latent import LatentVariableModel, evaluating
 from ..options.training import TrainingOptions
 from ..runtime.randomness import fixed_noise
 
@@ -123,11 +123,8 @@ def plan_evaluation(model: LatentVariableModel, split: Split, k: int | None, sec
         seconds: The time that there is.
         pace: The model's.
     """
-    rows = int(seconds / pace.row)
-    if model.space is None:
-        return _in_time(split, rows, 1, None, pace)
-    terms = terms_of_the_first(model, split)
-    if not terms.bounded or _certain(terms):
+    rows, terms = int(seconds / pace.row), terms_of_the_first(model, split)
+    if not terms.bounded or certain(terms):
         return _in_time(split, rows, 1, k, pace)
     if k is not None or not terms.exact:
         return _in_time(split, rows, k or BOUND, k, pace)
@@ -147,10 +144,6 @@ def _within(count: float, there: int) -> int:
     return there if count >= there else min(there, max(2, rounded(count)))
 
 
-def _certain(terms: Terms) -> bool:
-    return all(is_certain(latent.posterior) for latent in terms.latents)
-
-
 def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pace: Pace) -> Plan | None:
     """How many examples a diagnosis has time for, and how many optimised posteriors; None: for too few of these.
 
@@ -163,7 +156,7 @@ def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pac
     if len(split) < 2:
         return None
     terms = terms_of_the_first(model, split)
-    if not terms.exact or _certain(terms):  # then no posterior is optimised
+    if not terms.exact or certain(terms):  # then no posterior is optimised
         return _diagnosed(split, seconds, pace, 0.0, 0)
     fixed, each = GRADIENT * STEPS * pace.call, (GRADIENT * STEPS * DRAWS + 3 * SAMPLES) * pace.row
     most = min(MOST_OPTIMISED, len(split))

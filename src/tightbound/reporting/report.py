@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checkpoint import write_atomically
 from ..data import Data
 from ..evaluation.baselines.baselines import Baseline
-from ..models.latent import LatentVariableModel
+from ..models import Model
 from ..runtime.progress import progress
 from . import diagnosis, page, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings
@@ -26,7 +26,7 @@ def write_report(
     run: str | Path,
     *,
     data: Data | str | Path | None = None,
-    model: LatentVariableModel | None = None,
+    model: Model | None = None,
     k: int | None = None,
     quick: float = 6.0,
     device: str = "auto",

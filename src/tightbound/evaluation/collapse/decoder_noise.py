@@ -47,7 +47,7 @@ class DecoderNoise:
         "25% of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
     """
 
-    std: Annotated[float, Number("decoder σ", "noise", "{remark}", unit="the data's {data_std:.3f}", digits=3)]
+    std: Annotated[float, Number("decoder σ", "noise", "{remark}", unit="the data's {data_std}", digits=3)]
     error: float
     data_std: float
     fixed: bool
@@ -70,7 +70,7 @@ class DecoderNoise:
     @property
     def facts(self) -> dict[str, Any]:
         """What the words of its number are filled with."""
-        return {"remark": self.remark, "data_std": self.data_std}
+        return {"remark": self.remark, "data_std": f"{self.data_std:.3f}"}
 
 
 def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
@@ -110,7 +110,7 @@ def reconstruction_errors(
         error compares with: None of a model that has no mean but draws. And what of the data is noise to the decoder,
         where it has a scale.
     """
-    scaled = isinstance(model.likelihood, Likelihood) and model.likelihood.has_scale
+    sigma = model.likelihood.sigma if isinstance(model.likelihood, Likelihood) else None
     errors, parts = list[Tensor](), list[Tensor]()
     units = widths(split.spec).to(model.device, model.dtype)
     with evaluating(model), fixed_noise(seed):
@@ -119,9 +119,9 @@ def reconstruction_errors(
             px = model(c)
             p = px.likelihood(px.representative(x))
             errors.append(((x - p.mean) * units).double().square().flatten(1).sum(1).cpu())
-            if scaled:
+            if sigma is not None:
                 parts.append(_moments(x, p))
-    return torch.cat(errors), _noise(model, split, parts) if scaled else None
+    return torch.cat(errors), None if sigma is None else _noise(split, parts, fixed=sigma[0] == "fixed")
 
 
 def _moments(x: Tensor, p: Distribution) -> Tensor:
@@ -129,12 +129,11 @@ def _moments(x: Tensor, p: Distribution) -> Tensor:
     return torch.stack([value.double().flatten(1).sum(0) for value in values]).cpu()
 
 
-def _noise(model: LatentVariableModel, split: Split, parts: list[Tensor]) -> DecoderNoise:
+def _noise(split: Split, parts: list[Tensor], fixed: bool) -> DecoderNoise:
     variance, error, first, second = torch.stack(parts).sum(0) / len(split)
     spread = (second - first.square()).clamp(min=0)
     squared = widths(split.spec).flatten().square()
     roots = [(squared * value).mean().sqrt().item() for value in (variance, error, spread)]
-    fixed = isinstance(model.likelihood, Likelihood) and model.likelihood.scale == "fixed"
     return DecoderNoise(*roots, fixed=fixed)
 
 
@@ -146,14 +145,15 @@ def learned_sigma(likelihood: nn.Module | None, spec: DataSpec | None = None) ->
         spec: Of its data; None where that is seen as it is.
 
     Example:
+        >>> from tightbound.likelihoods import Gaussian
         >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
         {'scale': 'fixed', 'sigma': 0.5}
     """
-    if not isinstance(likelihood, Likelihood) or not likelihood.has_scale:
+    if not isinstance(likelihood, Likelihood) or (held := likelihood.sigma) is None:
         return None
-    if (sigma := likelihood.own_sigma) is None:
-        return {"scale": likelihood.told_scale}
-    return {"scale": likelihood.told_scale} | _told(sigma if spec is None or not spec.scale else widths(spec) * sigma)
+    scale, sigma = held
+    own = sigma if spec is None or not spec.scale else widths(spec) * sigma
+    return {"scale": scale} | ({} if scale.startswith("network") else _told(own))
 
 
 def _told(sigma: Tensor) -> dict[str, float]:

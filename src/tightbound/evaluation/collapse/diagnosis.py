@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 
 from ...data import Split
-from ...distributions import is_certain
 from ...errors import ObjectiveError, UsageError
 from ...models import Model
 from ...models.latent import LatentVariableModel, Terms, evaluating
@@ -27,7 +26,7 @@ from ..evaluate import evaluate, untrained
 from ..latents.positions import NOTHING, carrying
 from ..latents.sameness import sameness
 from ..numbers import Number
-from ..passes import terms_of_the_first
+from ..passes import certain, terms_of_the_first
 from ..results import Evaluation, by_latent
 from .decomposition import Decomposition, decompose
 from .gaps import Gaps, gaps
@@ -141,7 +140,7 @@ def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def diagnose(
-    model: LatentVariableModel,
+    model: Model,
     split: Split,
     *,
     limit: int = 2000,
@@ -185,12 +184,18 @@ def diagnose(
             remedy="Give more examples, or look at one by `tightbound reconstruct`.",
         )
     some, few = split.evenly_spaced(limit), split.evenly_spaced(min(limit, gap_examples))
+    if not isinstance(model, LatentVariableModel):
+        raise ObjectiveError(
+            "Only latents can be diagnosed, and this model has none.",
+            got=type(model).__name__,
+            remedy="Evaluate it: tightbound evaluate RUN.",
+        )
     terms = terms_of_the_first(model, some)
     _check(model, terms)
     found = evaluate(model, some, k=1, seed=seed)
     parts = decompose(model, some, limit=limit, seed=seed)
-    certain = _is_certain(terms)
-    gap = gaps(model, few, limit=gap_examples, k=k, seed=seed) if terms.exact and not certain else None
+    sure = certain(terms)
+    gap = gaps(model, few, limit=gap_examples, k=k, seed=seed) if terms.exact and not sure else None
     use = _decoder_use(model, some, seed)
     kl = found.kl or parts.mutual_information
     wise, carried = _told_apart(found, terms), _carrying(found, parts, terms)
@@ -206,7 +211,7 @@ def diagnose(
         verdict=verdict,
         cause=cause,
         remedy=remedy,
-        fit=evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if certain else None,
+        fit=evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if sure else None,
         aggregate_kl=parts.aggregate_kl,
         aggregate_kl_at_least=parts.aggregate_kl_at_least,
         gap=gap and gap.total,
@@ -225,7 +230,7 @@ def diagnose(
         dimension_wise_kl=parts.dimension_wise_kl,
         information_per_position=parts.information_per_dimension if symptoms.codes else None,
         n=len(some),
-        fit_n=gap.n if gap else len(some) if certain and found.nll else 0,
+        fit_n=gap.n if gap else len(some) if sure and found.nll else 0,
         k=k,
         split=split.name,
         measure=found.measure,
@@ -235,11 +240,6 @@ def diagnose(
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:
     """Refuses models whose latents cannot be diagnosed."""
-    if not any(latent.z.numel() for latent in terms.latents):
-        raise ObjectiveError(
-            "Only latents can be diagnosed, and this model has none.",
-            remedy="Its nll is exact: tightbound evaluate RUN.",
-        )
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",
@@ -279,14 +279,9 @@ def _symptoms(
         best_kl=kl.value + scale * change.value if change else None,
         best_kl_error=scale * (change.standard_error or 0.0) if change else 0.0,
         per_dimension=_charged_per_dimension(model, terms),
-        codes=None if told is None else "chosen" if _is_certain(terms) else "drawn",
+        codes=None if told is None else "chosen" if certain(terms) else "drawn",
         recipe=model.recipe,
     )
-
-
-def _is_certain(terms: Terms) -> bool:
-    """Whether all samples of the posterior are the same."""
-    return all(is_certain(latent.posterior) for latent in terms.latents)
 
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:

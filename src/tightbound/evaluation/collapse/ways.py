@@ -165,7 +165,7 @@ def _can_be_built(run: Run, options: Options, training: Options, second: SecondP
 
 
 def _typed(options: Options) -> str:
-    """As they are typed: ``--beta 1 and leave --capacity out``."""
+    """As they are typed: ``--objective elbo and leave --capacity out``."""
     given = [f"{_flag(name)} {typed(value)}" for name, value in options.items() if value is not None]
     left_out = [f"leave {_flag(name)} out" for name, value in options.items() if value is None]
     return " and ".join(filter(None, (" ".join(given), *left_out)))

@@ -8,9 +8,8 @@ An example whose estimate shows such a weight after all goes on to the next rung
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,24 +18,17 @@ from torch import Tensor
 
 from ...data import Split
 from ...distributions import CodeDistribution, has_density
-from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms, evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import epoch_order, fixed_noise
-from ..estimate import Estimate
 from ..passes import Finding, Found, Precision, examples, reduced
 from .annealed import PILOTS, Annealing, annealed
+from .climbed import AGREEING, CHAINS, ESTIMATED, SAMPLES, Climb, enough
 from .importance import from_proposal, is_unbounded, per_example
-from .methods import MOST, LikelihoodEstimate, gap_warning
-from .pareto import UNRELIABLE
 from .proposals import Mixture, frozen, optimised, wide_family, widened
 
-__all__ = ["CHAINS", "SAMPLES", "Climb", "climb", "estimate_of", "first_rung", "mean_of"]
+__all__ = ["climb", "first_rung"]
 
-SAMPLES = 500
-"""Importance samples of each example, to judge and again to estimate."""
-ENOUGH = 25.0
-"""Effective samples that an example needs: the logarithm of their mean is about 1 / 50 nats too low."""
 STRICT = 0.5
 """Tails that judge must be lighter than this, as their shape is known to about 0.15 only."""
 LR, WIDER = 0.1, 1.2
@@ -49,19 +41,12 @@ EQUAL = 1 - 1e-6
 """Share of the samples that count where q is exact, whose weights are all the same."""
 MORE = 8
 """How many times as many samples where the optimised posterior is not yet enough."""
-CHAINS = 16
-"""Annealed chains of each example."""
-AGREEING = 0.25
-"""Share of the chains that must count."""
 NEGLIGIBLE = 0.02
 """Annealing is left out for a smaller share of the examples."""
-FEWEST = 50
-"""So many examples at least tell what better proposals are worth to the others."""
 GRADIENT = 3
 """Decoder passes that one with a gradient is worth."""
 NUMBERS = 1 << 20
 """Numbers of the noise of each rung."""
-_ESTIMATED = ("log_marginal", "effective_samples", "pareto_k")
 
 
 @dataclass(frozen=True)
@@ -81,167 +66,6 @@ class Rung:
     rows: int
     chunk: int = 100
     least: float = 0.0
-
-
-@dataclass
-class Climb:
-    """What was found so far of every example, ``(n,)``, and how.
-
-    Args:
-        values: What :func:`~tightbound.evaluation.per_example` tells of the encoder's posterior.
-        first: Log p(x) by the encoder's posterior, nats.
-        log_marginal: The same by the last rung of each example.
-        effective_samples: Of that rung.
-        pareto_k: Of that rung; not a number where it was annealed.
-        sound: Whether the example needs no other rung.
-        rung: Number of the rung, 0 for the encoder's posterior.
-        names: Of the rungs, from that on.
-        ended: Whether the budget ended it, with examples that need more.
-    """
-
-    values: dict[str, Tensor]
-    first: Tensor
-    log_marginal: Tensor
-    effective_samples: Tensor
-    pareto_k: Tensor
-    sound: Tensor
-    rung: Tensor
-    names: tuple[str, ...]
-    ended: bool = False
-
-    @classmethod
-    def begun(cls, values: dict[str, Tensor], names: tuple[str, ...]) -> Climb:
-        """From what the first rung found."""
-        first, effective, shape = (values[name].double() for name in _ESTIMATED)
-        sound = values["sound"]
-        return cls(
-            values, first, first.clone(), effective, shape, sound, torch.zeros_like(sound, dtype=torch.int), names
-        )
-
-    def take(self, indices: Tensor, rung: int, values: dict[str, Tensor]) -> None:
-        """What a rung found of some examples; an estimate that is no number leaves the one before."""
-        there = values["log_marginal"].isfinite().cpu()
-        self.rung[indices], kept = rung, indices[there]
-        for name in (*_ESTIMATED, "sound"):
-            of_all: Tensor = getattr(self, name)
-            of_all[kept] = values[name].cpu()[there].to(of_all.dtype)
-
-    @property
-    def unreached(self) -> Tensor:
-        """Which examples would need a better proposal and got none."""
-        return ~self.sound & (self.rung == 0)
-
-    @property
-    def told(self) -> Tensor:
-        """Log p(x) of each example, nats, whose mean is :func:`mean_of`: an unreached one has the others' mean gain."""
-        gain = (self.log_marginal - self.first)[self.rung > 0]
-        if not self.unreached.any() or len(gain) < FEWEST:
-            return self.log_marginal
-        return torch.where(self.unreached, self.first + gain.mean(), self.log_marginal)
-
-    @property
-    def proposals(self) -> dict[str, int]:
-        """How many examples each rung gave its estimate, and how many it should have been another for."""
-        counts = {name: int(((self.rung == i) & ~self.unreached).sum()) for i, name in enumerate(self.names)}
-        return {name: count for name, count in (counts | {"unreached": int(self.unreached.sum())}).items() if count}
-
-    @property
-    def unreliable(self) -> float:
-        """Share of the examples whose estimate is not sound; unreached ones are like those that were drawn."""
-        bad, drawn, left = (~self.reliable & ~self.unreached).sum(), (self.rung > 0).sum(), self.unreached.sum()
-        of_the_drawn = (~self.reliable & (self.rung > 0)).sum() / drawn if drawn >= FEWEST else 1.0
-        return float((bad + left * of_the_drawn) / len(self.sound))
-
-    @property
-    def reliable(self) -> Tensor:
-        """Whether the samples of the estimate itself speak for it."""
-        by_chains = self.effective_samples >= AGREEING * CHAINS
-        return torch.where(self.pareto_k.isnan(), by_chains, _enough(self.effective_samples, self.pareto_k))
-
-
-def mean_of(found: Climb) -> Estimate:
-    r"""Mean log p(x), whose error counts what the budget left open.
-
-    The m examples that better proposals reached are drawn at random from the M that need them; the others count with
-    the mean gain d of these:
-
-    .. math:: s^2 = \frac{1}{n} \left( s_y^2 + \frac{M - m}{n} s_d^2 \right)
-        + \left( \frac{M}{n} \right)^2 \left( \frac{1}{m} - \frac{1}{M} \right) s_d^2
-
-    References:
-        Sampling Techniques (Cochran, 1977), chapter 12: double sampling with difference estimation.
-
-    Args:
-        found: What was found of each of n examples.
-    """
-    left, gain = found.unreached, (found.log_marginal - found.first)[found.rung > 0]
-    if not left.any() or len(gain) < FEWEST:
-        return Estimate.of(found.log_marginal)
-    y = found.told
-    n, m, unreached, spread = len(y), len(gain), int(left.sum()), gain.var().item()
-    within = (y.var().item() + unreached / n * spread) / n
-    between = ((m + unreached) / n) ** 2 * (1 / m - 1 / (m + unreached)) * spread
-    return Estimate(y.mean().item(), (within + between) ** 0.5)
-
-
-def estimate_of(
-    found: Climb, measure: Measure, split: Split, gap: Estimate | None = None, budget: float = 120.0
-) -> LikelihoodEstimate:
-    """The likelihood, and whether it can be trusted.
-
-    Args:
-        found: What was found of every example.
-        measure: What the model's log-likelihood is for this data.
-        split: The data.
-        gap: That of annealing on simulated examples, where some were annealed.
-        budget: Seconds that there were.
-    """
-    mean, bits = mean_of(found), 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
-    annealed_share = (found.rung == len(found.names) - 1).double().mean().item()
-    doubts = (*_doubts(found), *gap_warning(gap, annealed_share))
-    shapes = found.pareto_k[~found.pareto_k.isnan()]
-    in_bits = Estimate(bits * (measure.offset - mean.value), mean.standard_error and bits * mean.standard_error)
-    return LikelihoodEstimate(
-        nll=Estimate(measure.offset - mean.value, mean.standard_error),
-        bits_per_dim=in_bits if measure.comparable else None,
-        offset=measure.offset,
-        effective_sample_size=found.effective_samples.mean().item(),
-        pareto_k=shapes.mean().item() if len(shapes) else None,
-        unreliable=found.unreliable,
-        trusted=not doubts,
-        method="auto",
-        k=SAMPLES,
-        n=len(split),
-        split=split.name,
-        measure=measure.kind,
-        notes=(measure.note, *_how(found, budget), *doubts),
-        log_marginal=found.told,
-    )
-
-
-def _how(found: Climb, budget: float) -> Iterator[str]:
-    counts = found.proposals
-    if counts != {"posterior": len(found.rung)}:
-        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        yield f"where the samples of log p(x) come from, by examples that needed it: {told}"
-    if found.ended:
-        yield f"the budget of {budget:g} seconds ended it before every example had what it needs: --budget"
-    unreached, drawn = int(found.unreached.sum()), int((found.rung > 0).sum())
-    if unreached and drawn >= FEWEST:
-        yield (
-            f"better proposals reached {drawn:,} of {drawn + unreached:,} examples that need them, drawn at random; "
-            "the others count with their mean gain, and the error with what that leaves open"
-        )
-
-
-def _doubts(found: Climb) -> Iterator[str]:
-    unknown = bool(found.unreached.any()) and int((found.rung > 0).sum()) < FEWEST
-    if found.unreliable > MOST or unknown:
-        left = "what was tried" if not found.ended else "what there was time for"
-        yield (
-            f"for {found.unreliable:.0%} of the examples {left} is not enough (Pareto k above {UNRELIABLE}, or few "
-            "effective samples): the nll is an upper bound and cannot be trusted"
-        )
 
 
 def first_rung(terms: Terms, precision: Precision = "float32", compile: bool = False) -> Finding:
@@ -363,11 +187,11 @@ def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None, small: bool 
     draw = _with_prior if small else lambda model, x, c: per_example(model, x, SAMPLES, c)
     judged = draw(model, x, c) if small and not exact.all() else found
     sound = _judged(judged) & ~exact
-    found |= {name: torch.where(exact, found[name], judged[name]) for name in _ESTIMATED}
+    found |= {name: torch.where(exact, found[name], judged[name]) for name in ESTIMATED}
     if sound.any():
         again = draw(model, x[sound], None if c is None else c[sound])
-        found |= {name: found[name].masked_scatter(sound, again[name]) for name in _ESTIMATED}
-        sound = sound & _enough(found["effective_samples"], found["pareto_k"])
+        found |= {name: found[name].masked_scatter(sound, again[name]) for name in ESTIMATED}
+        sound = sound & enough(found["effective_samples"], found["pareto_k"])
     return found | {"sound": sound | exact}
 
 
@@ -405,12 +229,8 @@ def _annealed(model: LatentVariableModel, x: Tensor, c: Tensor | None, annealing
 def _twice(draw: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Samples that judge, and others that estimate."""
     judged, found = draw(), draw()
-    return found | {"sound": _judged(judged) & _enough(found["effective_samples"], found["pareto_k"])}
+    return found | {"sound": _judged(judged) & enough(found["effective_samples"], found["pareto_k"])}
 
 
 def _judged(found: dict[str, Tensor]) -> Tensor:
-    return _enough(found["effective_samples"], found["pareto_k"], STRICT)
-
-
-def _enough(effective: Tensor, shape: Tensor, most: float = UNRELIABLE) -> Tensor:
-    return (effective >= ENOUGH) & (shape <= most)
+    return enough(found["effective_samples"], found["pareto_k"], STRICT)

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...data import Split
-from ...distributions import Bits, CodeDistribution, OneHot, has_density, is_certain
+from ...distributions import Bits, CodeDistribution, OneHot, has_density
 from ...errors import ObjectiveError, UsageError
 from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms
 from ..estimate import Estimate
-from ..passes import Found, Precision, check_split, examples, over, terms_of_the_first
+from ..passes import Found, Precision, certain, check_split, examples, over, terms_of_the_first
 from .annealed import Annealing, annealed, bidirectional
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
@@ -197,7 +197,7 @@ def likelihood(
 
 def is_one_code(terms: Terms) -> bool:
     """Whether there are latents, and all samples of the posterior of an example are the same."""
-    return any(is_certain(latent.posterior) for latent in terms.latents)
+    return certain(terms)
 
 
 def annealing_gap(
@@ -253,7 +253,7 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
     if method == "annealed" and len(terms.entries) > 1:
-        return "annealing moves through one latent, and these are several", "Use method 'importance'."
+        return "annealing moves through one latent, and this is a hierarchy", "Use method 'importance'."
     if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
         return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):

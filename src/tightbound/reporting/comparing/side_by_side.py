@@ -19,7 +19,7 @@ from ...runs import number
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
 from ...views.latents import interpolation
-from ...views.samples import conditions_to_show, drawable
+from ...views.samples import conditions_to_show, drawable, samples
 from .. import figures, page
 from ..maps import flat_views
 from ..sheet import sheet
@@ -51,7 +51,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> Path:
     """Latent maps, reconstructions, decodings of random latents, interpolations side by side; curves on one axis.
 
     Args:
-        found: What :func:`~tightbound.reporting.compare.comparison.compare` found.
+        found: What :func:`~tightbound.reporting.comparing.comparison.compare` found.
         path: A .png or an .html to write.
 
     Returns:
@@ -87,8 +87,13 @@ def _pictures(found: Comparison) -> list[Row]:
 
 
 @torch.no_grad()
-def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
-    """Sheets of pictures under their titles."""
+def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image | str]:
+    """Sheets of pictures, or sentences, under their titles."""
+    if run.model.space is None:
+        c = conditions_to_show(run.model, run.test, 4 * COLUMNS)
+        with fixed_noise(seed):
+            (drawn,) = samples(run.model, 4 * COLUMNS, c).values()
+        return dict.fromkeys(TITLES, NO_LATENT) | {TITLES[1]: _sheet(run, drawn)}
     model, shown = run.model, run.test.representative(min(COLUMNS, len(run.test)))
     with fixed_noise(seed):
         x, c = _examples(run, shown)
@@ -99,11 +104,15 @@ def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image]:
         ends = run.test.pairs(PAIRS)  # the same for every run
         (x0, c0), (x1, c1) = _examples(run, ends[:, 0]), _examples(run, ends[:, 1])
         walk = interpolation(model, x0, x1, COLUMNS, c=c0, c1=c1, seed=seed).mean
-    return {
-        "Reconstructions: data above the mean of p(x|z)": _sheet(run, torch.cat([x, rebuilt])),
-        "Decodings of random z: from the prior, or from N(0, I) where there is none": _sheet(run, decoded),
-        "Interpolations: the mean of p(x|z) between the codes of two examples": _sheet(run, walk.flatten(0, 1)),
-    }
+    sheets = (torch.cat([x, rebuilt]), decoded, walk.flatten(0, 1))
+    return {title: _sheet(run, images) for title, images in zip(TITLES, sheets, strict=True)}
+
+
+TITLES = (
+    "Reconstructions: data above the mean of p(x|z)",
+    "Decodings of random z: from the prior, or from N(0, I) where there is none",
+    "Interpolations: the mean of p(x|z) between the codes of two examples",
+)
 
 
 def _random_latents(run: ComparedRun, random: Marginal, n: int) -> Tensor:
@@ -123,8 +132,13 @@ def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
     return sheet(drawable(images, run.test.spec), COLUMNS)
 
 
-def _map(run: ComparedRun, most: int = 1500) -> Image.Image:
+NO_LATENT = "This model has no latent."
+
+
+def _map(run: ComparedRun, most: int = 1500) -> Image.Image | str:
     """The codes in a plane."""
+    if run.model.space is None:
+        return NO_LATENT
     shown = evenly_spaced(len(run.codes), most)
     return _scatter(run, shown, *_plane(run.codes[shown].double().numpy()))
 
@@ -134,6 +148,9 @@ def _neighbours(runs: Sequence[ComparedRun], most: int = 600) -> list[Image.Imag
     images: list[Image.Image | str] = []
     with progress("t-SNE", len(runs)) as advance:
         for run in runs:
+            if run.model.space is None:
+                images.append(NO_LATENT)
+                continue
             shown = evenly_spaced(len(run.codes), most)
             views, why_not = flat_views(run.codes[shown].double().numpy())
             images.append(why_not or _scatter(run, shown, views[-1].points, None))

@@ -137,7 +137,7 @@ def _cells(band: SubFigure, count: int, top: float = 1.0) -> list[Axes]:
 def _beside(band: SubFigure, curves: Curves) -> None:
     count = len(curves)
     for place, (title, lines) in enumerate(curves.items()):
-        axes = band.add_axes(((place + 0.12) / count, 0.2, 0.83 / count, 0.7))
+        axes = band.add_axes(((place + 0.15) / count, 0.2, 0.8 / count, 0.7))
         _curves(axes, title, lines)
 
 
