@@ -97,11 +97,9 @@ def trained(data: Data, out: Path, plan: dict[str, Any]) -> tuple[tb.LatentVaria
 @torch.no_grad()
 def drawn(model: tb.LatentVariableModel, split: Split, samples: int, sampling: Sampling) -> Tensor:
     """Pictures for the captions of a split, ``(samples, n, *shape)``: the means of p(x | z)."""
-    prior: Any = model.prior
-    prior.sampling = sampling
     px = model.given(split.batch(torch.arange(len(split))))
     with fixed_noise():
-        codes = [px.sample_latent() for _ in range(samples)]
+        codes = [px.sample_latent(how=sampling) for _ in range(samples)]
         return torch.stack([px.likelihood(z).mean.clamp(0, 1) for z in codes])
 
 

@@ -51,7 +51,7 @@ def test_the_laboratory_measures_what_it_trains(
         assert 0 <= row["active_units"] <= laboratory.QUICK.latents
         assert -0.1 < row["mutual_information"] < 1.2 * row["kl"] + 0.2  # at most the KL, of other test examples
     deeper = [cells[i].prior == "hierarchical" for i in chosen]
-    assert [row["bound"] for row in rows] == deeper  # which has no exact density
+    assert not any(row["bound"] for row in rows)  # the densities of a hierarchy are exact too
     assert sum(deeper) == 1
     written = (tmp_path / "out" / "collapse.md").read_text(encoding="utf8")
     assert written in capsys.readouterr().out

@@ -36,7 +36,7 @@ class PixelLikelihood(Likelihood):
         levels: Number of levels.
 
     Example:
-        >>> from tightbound.networks import PixelCNN
+        >>> from tightbound.autoregressive import PixelCNN
         >>> grid = ConvolutionalGrid(PixelCNN(2, (1, 4, 4), channels=8, layers=2))
         >>> px = PixelLikelihood(grid, (1, 4, 4), 2)()
         >>> px.log_prob(px.sample((5,))).shape

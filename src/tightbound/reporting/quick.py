@@ -123,7 +123,10 @@ def plan_evaluation(model: LatentVariableModel, split: Split, k: int | None, sec
         seconds: The time that there is.
         pace: The model's.
     """
-    rows, terms = int(seconds / pace.row), terms_of_the_first(model, split)
+    rows = int(seconds / pace.row)
+    if model.space is None:
+        return _in_time(split, rows, 1, None, pace)
+    terms = terms_of_the_first(model, split)
     if not terms.bounded or certain(terms):
         return _in_time(split, rows, 1, k, pace)
     if k is not None or not terms.exact:

@@ -103,18 +103,16 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     """
     check_split(split, model)
     check_finite(model)
-    parameter = next(model.parameters())
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = split.evenly_spaced(limit)
-        batch = some.batch(torch.arange(len(some)), parameter.device)
-        x = batch.x.to(parameter.dtype)
-        terms = model.given(batch).terms(x)
-        latent, n = terms.latent, len(x)
+        x, c = model.see(some.batch(torch.arange(len(some)), model.device))
+        terms = model(c).terms(x)
+        latent, n, alone = terms.latents[0], len(x), len(terms.entries) == 1  # of a hierarchy, the first
         if (outside := outside_support(latent)) is not None:
             check_support({"outside": outside[0].double()})
         log_q, z = latent.log_posterior[0].double(), latent.z[0]
         log_all = log_aggregate(latent.posterior, z)
-        log_prior = latent.log_prior[0].double() if terms.exact else None
+        log_prior = latent.log_prior[0].double() if terms.exact and alone else None
         common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
         parts = _by_factor(latent.posterior, latent.prior, z, common)
         against = log_prior if common else None

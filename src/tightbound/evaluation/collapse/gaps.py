@@ -20,6 +20,7 @@ from ...checkpoint import check_finite
 from ...data import Split
 from ...errors import UsageError
 from ...models.latent import LatentVariableModel, Marginal, evaluating, replaced
+from ...posteriors import Layers
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
@@ -135,6 +136,12 @@ def gaps(
 
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
+    if isinstance(model.space, Layers):
+        raise UsageError(
+            "The gap is split for one latent, and this is a hierarchy.",
+            got=f"{len(model.space.layers)} layers",
+            remedy="Compare elbo and nll of tightbound.evaluate.",
+        )
     found = per_example(model, x, k, marginal.c)
     check_support(found)
     if "log_marginal" not in found:

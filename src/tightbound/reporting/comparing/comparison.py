@@ -162,7 +162,8 @@ def compare(
         >>> import tempfile, tightbound as tb
         >>> data, folders = tb.load_data("digits"), [tempfile.mkdtemp() for _ in range(2)]
         >>> for folder, beta in zip(folders, (1.0, 4.0)):
-        ...     _ = tb.train(tb.recipes.VAE(latent_dim=2, beta=beta).build(data.spec), data, steps=3, out=folder)
+        ...     recipe = tb.recipes.VAE(latent_dim=2, objective=tb.objectives.Elbo(beta=beta))
+        ...     _ = tb.train(recipe.build(data.spec), data, steps=3, out=folder)
         >>> found = compare(folders, k=2, limit=50)
         >>> [run.options for run in found.runs], found.differences[0].nll is not None
         ([{'beta': 1.0}, {'beta': 4.0}], True)
