@@ -38,7 +38,8 @@ from tightbound.data import Data, Split
 from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive
 from tightbound.evaluation.samples.retrieval import best_of, retrieval_accuracy
-from tightbound.recipes import VQVAE, PriorOptions
+from tightbound.options.priors import TransformerPrior
+from tightbound.recipes import VQVAE
 from tightbound.runtime.randomness import fixed_noise
 from tightbound.training.contrastive import train_contrastive
 from tightbound.views import samples as pictures
@@ -84,7 +85,7 @@ def trained(data: Data, out: Path, plan: dict[str, Any]) -> tuple[tb.LatentVaria
         model = VQVAE(codes=plan["codes"]).build(data.spec)
         tb.train(model, data, out=out / "codes", steps=plan["first"], batch_size=64, pictures=False)
     if not (out / "model" / "model.safetensors").is_file():
-        prior = PriorOptions("transformer", condition="text", layers=4, width=plan["width"], heads=6)
+        prior = TransformerPrior(condition="text", layers=4, width=plan["width"], heads=6)
         options: dict[str, Any] = {"steps": plan["second"], "batch_size": 64, "lr": 1e-3, "pictures": False}
         tb.fit_prior(out / "codes", out=out / "model", prior=prior, data=data, **options)
     judge = out / "judge.safetensors"

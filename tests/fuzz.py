@@ -35,7 +35,8 @@ from mutations import mutated
 from tightbound.cli import main as cli
 from tightbound.data import load_data
 from tightbound.errors import TightboundError
-from tightbound.recipes import CVAE, VAE, VQVAE, PriorOptions
+from tightbound.options.priors import PixelCNNPrior
+from tightbound.recipes import CVAE, VAE, VQVAE
 from tightbound.training.second_stage import fit_prior
 
 MOST_BYTES, MOST_SECONDS = 2**30, 20
@@ -293,7 +294,7 @@ def _write_runs(top: Path) -> None:
     quiet(cli.main, ["diagnose", str(top / "run"), "-k", "2", "--device", "cpu"])
     vq = VQVAE(codes=4, code_dim=2, channels=(4,), blocks=0, likelihood="categorical")
     tb.train(vq.build(data.spec), data, out=top / "vq", **QUICK)
-    prior = PriorOptions(layers=1, channels=4, kernel=3)
+    prior = PixelCNNPrior(layers=1, channels=4, kernel=3)
     fit_prior(top / "vq", out=top / "second", prior=prior, **QUICK)
     conditioned = load_data(top / "conditioned.npz")
     tb.train(

@@ -12,6 +12,7 @@ SPELLINGS: list[tuple[str, str]] = [
     (r"(?<!objective )(--capacity)", r"--objective capacity \1"),
     (r"--hybrid 0(?![.\d])", "--objective gsnn"),
     (r"--hybrid (0\.\d+)", r"--objective hybrid --share \1"),
+    (r" --prior auto", ""),
 ]
 """Options that were renamed, (pattern, replacement), in the order in which they were: a command that is refused is
 tried again with the first of them, then with the first two, and so on."""

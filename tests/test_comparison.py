@@ -24,6 +24,7 @@ from tightbound.cli.main import main
 from tightbound.data import Data
 from tightbound.errors import UsageError
 from tightbound.objectives import Elbo
+from tightbound.options.priors import MixturePrior
 from tightbound.reporting.comparing.comparison import _options, compare  # pyright: ignore[reportPrivateUsage]
 from tightbound.reporting.comparing.poster import WIDTH
 from tightbound.reporting.comparing.side_by_side import draw_comparison
@@ -320,16 +321,15 @@ def test_the_autoencoder_against_the_vae(tmp_path: Path, capsys: pytest.CaptureF
 def test_stages_are_told_option_by_option() -> None:
     """Of a first stage by the names of a run of its own, so that it can be held against one; no Python within."""
     spec = tb.load_data("digits").spec
-    first, second = tb.recipes.VAE(latent_dim=3), tb.recipes.PriorOptions(prior="mixture", components=7)
+    first, second = tb.recipes.VAE(latent_dim=3), MixturePrior(components=7)
     recipes = [
         first,
-        tb.recipes.TwoStage(first, second),
-        tb.recipes.TwoStage(first, dataclasses.replace(second, layers=2)),
+        tb.recipes.TwoStage(tb.recipes.Stage(first), second),
+        tb.recipes.TwoStage(tb.recipes.Stage(first), MixturePrior(components=8)),
     ]
     told = _options([RunConfig(spec, TrainingOptions(), recipe) for recipe in recipes])
-    assert told[0] == {}
-    assert told[1]["second.components"] == told[2]["second.components"] == 7
-    assert (told[1]["second.layers"], told[2]["second.layers"]) == (8, 2)
+    assert [options.get("prior") for options in told] == ["normal", "mixture", "mixture"]
+    assert [options.get("components") for options in told] == [100, 7, 8]
     assert not any(dataclasses.is_dataclass(value) for options in told for value in options.values())
 
 

@@ -19,7 +19,7 @@ from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import diagnose, evaluate
-from tightbound.likelihoods.completion import Pretrained
+from tightbound.models import PixelModel
 from tightbound.objectives import Elbo, Gsnn, Hybrid, elbo, gsnn, hybrid, reconstruction
 from tightbound.options.choices import changed
 from tightbound.pictures import sheets
@@ -160,13 +160,14 @@ def test_gradients_of_gsnn_reach_prior_and_likelihood_and_not_the_posterior(data
 def test_gradients_of_the_hybrid_reach_all_networks_but_the_baseline(data: Data, tmp_path: Path) -> None:
     tb.train(CompletionBaseline(hidden=(8,)).build(data.spec), data, out=tmp_path, steps=2, pictures=False)
     model = completion(data, objective=Hybrid(share=0.5), baseline=str(tmp_path), baseline_hidden=(8,))
+    start_model(model, data.train)
     batch = data.test.batch(torch.arange(6))
     px = model(model.conditions(batch))
     hybrid(px.terms(batch.x), px.generated(batch.x), 0.5).sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood", "posterior"}
-    assert not any(p.requires_grad for m in model.modules() if isinstance(m, Pretrained) for p in m.parameters())
+    assert not any(p.requires_grad for p in prediction(model).parameters())
 
 
 def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> None:
@@ -248,8 +249,8 @@ def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def prediction(model: Any) -> Pretrained:
-    return next(m for m in model.modules() if isinstance(m, Pretrained))
+def prediction(model: Any) -> PixelModel:
+    return next(m for m in model.modules() if isinstance(m, PixelModel))
 
 
 def assert_taken_over(model: Any, run: Path) -> None:
@@ -266,6 +267,9 @@ def test_the_baseline_is_taken_over_without_a_start_model_too(data: Data, traine
 
 def test_the_baseline_is_taken_over_in_a_loop_written_by_hand(data: Data, trained: Path) -> None:
     model, batch = completion(data, baseline=str(trained), baseline_hidden=(8,)), data.train.batch(torch.arange(4))
+    with pytest.raises(UsageError, match="start_model"):
+        model(model.conditions(batch))
+    start_model(model, data.train)
     model(model.conditions(batch)).lower_bound(batch.x).sum().backward()
     assert_taken_over(model, trained)
     kept = {name: tensor / 2 for name, tensor in model.state_dict().items()}
@@ -294,12 +298,11 @@ def test_the_baseline_of_another_network_is_refused(
 
 
 def test_the_baseline_of_other_data_is_refused(data: Data, trained: Path) -> None:
-    batch = data.train.batch(torch.arange(4))
     for change in ({"name": "others"}, {"levels": 2, "classes": ("a", "b")}, {"shape": (1, 6, 4)}):
         spec = dataclasses.replace(data.spec, **change)  # pyright: ignore[reportArgumentType]
         model = Completion(latent_dim=3, hidden=(8,), baseline=str(trained), baseline_hidden=(8,)).build(spec)
         with pytest.raises(UsageError, match=f"other data(?s:.*){list(change)[-1]}"):
-            model(model.conditions(Batch(batch.x.reshape(-1, *spec.shape), None))).sample()
+            start_model(model, data.train)
 
 
 def test_a_baseline_is_a_run_of_its_recipe(data: Data, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from tightbound.evaluation.collapse.decomposition import Decomposition
 from tightbound.evaluation.latents.positions import positions_of
 from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
+from tightbound.options.priors import PixelCNNPrior
 from tightbound.posteriors import CholeskyGaussian, DiagonalGaussian, ExactLinearGaussian
 from tightbound.priors import GaussianMixture, StandardNormal
-from tightbound.recipes import VAE, VQVAE, Autoencoder, PriorOptions, TwoStage
+from tightbound.recipes import VAE, VQVAE, Autoencoder, Stage, TwoStage
 
 DIM = 2
 
@@ -305,7 +306,7 @@ def test_posteriors_that_agree_tell_nothing_and_bits_are_codes_of_two() -> None:
 
 def test_codes_under_a_prior_of_dependent_positions_have_no_kl_of_each() -> None:
     data = Data.from_arrays(np.random.default_rng(0).integers(0, 2, (60, 8, 8, 1), dtype=np.uint8), name="bits")
-    recipe = TwoStage(VQVAE(codes=4, code_dim=3, channels=(8,), blocks=1), PriorOptions(layers=1, channels=8))
+    recipe = TwoStage(Stage(VQVAE(codes=4, code_dim=3, channels=(8,), blocks=1)), PixelCNNPrior(layers=1, channels=8))
     parts = decompose(recipe.build(data.spec), data.train)
     assert parts.information_per_dimension is not None
     assert (parts.dimension_wise_kl, parts.total_correlation) == (None, None)

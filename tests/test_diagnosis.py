@@ -32,6 +32,7 @@ from tightbound.evaluation.latents.sameness import sameness
 from tightbound.evaluation.passes import terms_of_the_first
 from tightbound.objectives import Capacity, Elbo, Iwae, Mmd, Score, StickingTheLanding, TotalCorrelation
 from tightbound.options.choices import changed, choices, flat, offered
+from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior
 from tightbound.recipes import (
     CVAE,
     DVAE,
@@ -42,7 +43,7 @@ from tightbound.recipes import (
     Completion,
     GumbelVAE,
     LinearVAE,
-    PriorOptions,
+    Stage,
     TwoStage,
 )
 from tightbound.recipes.base import Recipe
@@ -56,6 +57,7 @@ from tightbound.spec import to_json
 from tightbound.training import TrainingOptions
 
 FAR = (4.5, 9.0)
+FITTED = TwoStage(Stage(VQVAE()), PixelCNNPrior())
 WELL: dict[str, Any] = {
     "kl": 14.0,
     "mutual_information": 6.0,
@@ -156,13 +158,18 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         ({"active": 3, "dimensions": 10}, LinearVAE(), "partial collapse", "--latent-dim 4"),
         ({**CHOSEN, "mismatch": FAR}, VQVAE(), "under-regularised", "tightbound fit-prior RUN"),
         ({**CHOSEN, "mismatch": None}, VQVAE(), "healthy", "tightbound fit-prior RUN"),
-        ({**CHOSEN, "mismatch": FAR}, TwoStage(VQVAE()), "under-regularised", "train longer"),
-        ({**CHOSEN, "decoder_use": 0.0}, TwoStage(VQVAE()), "collapsed", "train the first stage again: compare"),
-        ({"mismatch": FAR}, TwoStage(VAE()), "under-regularised", "--transforms 8"),
-        ({"mismatch": FAR}, TwoStage(VAE(), PriorOptions("mixture")), "under-regularised", "--prior flow"),
+        ({**CHOSEN, "mismatch": FAR}, FITTED, "under-regularised", "train longer"),
+        (
+            {**CHOSEN, "decoder_use": 0.0},
+            FITTED,
+            "collapsed",
+            "train the first stage again: compare",
+        ),
+        ({"mismatch": FAR}, TwoStage(Stage(VAE()), FlowPrior()), "under-regularised", "--transforms 8"),
+        ({"mismatch": FAR}, TwoStage(Stage(VAE()), MixturePrior()), "under-regularised", "--prior flow"),
         (
             {"best_kl": 20.0},
-            TwoStage(VAE()),
+            TwoStage(Stage(VAE()), FlowPrior()),
             "healthy",
             "nothing needs to change",
         ),  # the posterior was made for another prior
@@ -289,7 +296,7 @@ def options_of(remedy: str, spec: Any) -> dict[str, Any]:
 
 def known(s: dict[str, Any], recipe: Recipe, training: Any = None, data: tb.data.DataSpec | None = None) -> Symptoms:
     """Numbers that a model of that recipe may have."""
-    first = recipe.first if isinstance(recipe, TwoStage) else recipe
+    first = recipe.first.recipe if isinstance(recipe, TwoStage) else recipe
     plain = getattr(recipe, "prior", "normal") in ("normal", "diagonal")
     factorises = plain and getattr(recipe, "posterior", "exact") == "gaussian"
     free = flat(recipe).get("divergence", "auto") != "monte-carlo"
@@ -337,6 +344,7 @@ def trains(recipe: Recipe) -> None:
     assert objective_of(recipe, training_terms(recipe.build(data), x), 1.0).shape == (3,)
 
 
+TEN_EPOCHS = TrainingOptions(epochs=10)
 COMMANDS: list[Recipe] = [
     VAE(latent_dim=4, likelihood="autoregressive", objective=Elbo(free_bits=0.1)),
     VAE(latent_dim=4, objective=Capacity(capacity=0.5, beta=20.0), prior="mixture", components=3),
@@ -348,8 +356,10 @@ COMMANDS: list[Recipe] = [
     DVAE(codes=8, channels=(8,), likelihood="gaussian"),
     VQVAE(codes=8, code_dim=16, channels=(8,), revive=0.0),
     VQVAE2(codes=8, code_dim=16, channels=(8,)),
-    TwoStage(VQVAE(codes=8, channels=(8,)), PriorOptions(channels=8, layers=1), TrainingOptions(epochs=10)),
-    TwoStage(VAE(latent_dim=4), PriorOptions("mixture", components=3), TrainingOptions(epochs=10)),
+    TwoStage(
+        Stage(VQVAE(codes=8, channels=(8,)), training=TrainingOptions(epochs=10)), PixelCNNPrior(channels=8, layers=1)
+    ),
+    TwoStage(Stage(VAE(latent_dim=4), training=TrainingOptions(epochs=10)), MixturePrior(components=3)),
 ]
 
 
@@ -358,8 +368,9 @@ def command_of(recipe: Recipe, training: TrainingOptions, way: str, again: bool,
     if "tightbound fit-prior" in way:
         return way[way.index("tightbound fit-prior") :].split()[1:]
     data = tb.data.DataOptions("digits")
-    stage = {"first_data": data, "first_training": training} if isinstance(recipe, TwoStage) else {}
-    config = RunConfig(spec, training, dataclasses.replace(recipe, **stage), data)
+    if isinstance(recipe, TwoStage):
+        recipe = TwoStage(dataclasses.replace(recipe.first, data=data, training=training), recipe.prior)
+    config = RunConfig(spec, training, recipe, data)
     lines = (reproduction_command(config, "RUN") or "").splitlines()
     words = shlex.split(lines[0 if again else -1])[1:]
     changes = {flag: value.split() for flag, value in re.findall(r"(--[a-z-]+)((?: (?!and |out)[\w.]+)*)", way)}
@@ -391,14 +402,14 @@ def test_every_remedy_is_a_command_line_that_is_accepted(
         assert cli.main(line) == 0, (way, line)
         found = parsed.pop()
         if line[0] == "train":
-            now = recipe.first if isinstance(recipe, TwoStage) else recipe
+            now = recipe.first.recipe if isinstance(recipe, TwoStage) else recipe
             assert (found.recipe, found.training) != (now, training), way
             found.recipe.build(digits.spec)
             continue
         if isinstance(recipe, TwoStage):
-            assert (found["prior"], found["options"]) != (recipe.second, training), way
-        first = recipe.first if isinstance(recipe, TwoStage) else recipe
-        TwoStage(first, found["prior"]).build(digits.spec)
+            assert (found["prior"], found["options"]) != (recipe.prior, training), way
+        first = recipe.first.recipe if isinstance(recipe, TwoStage) else recipe
+        TwoStage(Stage(first), found["prior"]).build(digits.spec)
 
 
 @pytest.mark.parametrize(("best", "said"), [(9.0, True), (14.3, False)])
@@ -678,7 +689,9 @@ def test_a_constant_code_tells_nothing(digits: tb.data.Data) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [
-        TwoStage(VQVAE(codes=8, channels=(8,), blocks=1), PriorOptions(condition="class", channels=8, layers=2)),
+        TwoStage(
+            Stage(VQVAE(codes=8, channels=(8,), blocks=1)), PixelCNNPrior(condition="class", channels=8, layers=2)
+        ),
         CVAE(latent_dim=2, hidden=(8,), prior="conditional"),
     ],
     ids=["codes", "vectors"],

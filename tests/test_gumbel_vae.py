@@ -24,9 +24,10 @@ from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.networks import MLP
 from tightbound.objectives import elbo
+from tightbound.options.priors import PixelCNNPrior
 from tightbound.posteriors import BernoulliPosterior, CategoricalPosterior
 from tightbound.priors import BernoulliPrior
-from tightbound.recipes import VAE, GumbelVAE, PriorOptions, TwoStage
+from tightbound.recipes import VAE, GumbelVAE, Stage, TwoStage
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
 from tightbound.views.latents import interpolation, reconstruction_error
@@ -377,7 +378,9 @@ def test_a_posterior_that_is_not_relaxed_has_no_gap() -> None:
 def stages(data: Data) -> tuple[LatentVariableModel, LatentVariableModel]:
     """A first stage whose codes are unsure, and a second stage over it that is given the class."""
     first_recipe = RECIPES["classes"]
-    second = TwoStage(first_recipe, PriorOptions(condition="class", channels=4, layers=1, kernel=3)).build(data.spec)
+    second = TwoStage(Stage(first_recipe), PixelCNNPrior(condition="class", channels=4, layers=1, kernel=3)).build(
+        data.spec
+    )
     first = first_recipe.build(data.spec)
     for part, other in ((first.posterior, second.posterior), (first.likelihood, second.likelihood)):
         for parameter in part.parameters():

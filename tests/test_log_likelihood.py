@@ -20,9 +20,10 @@ from tightbound.errors import CheckpointError, ObjectiveError, UsageError
 from tightbound.evaluation import Annealing, LikelihoodEstimate, evaluate, from_prior, likelihood, per_example
 from tightbound.models import LatentVariableModel
 from tightbound.networks import LinearWithConstant
+from tightbound.options.priors import TransformerPrior
 from tightbound.posteriors import DiagonalGaussian, ExactLinearGaussian
 from tightbound.priors import StandardNormal
-from tightbound.recipes import VAE, VQVAE, Autoencoder, GumbelVAE, PriorOptions, TwoStage
+from tightbound.recipes import VAE, VQVAE, Autoencoder, GumbelVAE, Stage, TwoStage
 
 
 def floats(n: int = 300) -> Data:
@@ -179,12 +180,12 @@ class _Guessed(nn.Module):
         return _Guess()
 
 
-@pytest.mark.parametrize("second", [None, PriorOptions(prior="transformer", layers=1, width=8, heads=2)])
+@pytest.mark.parametrize("second", [None, TransformerPrior(layers=1, width=8, heads=2)])
 @pytest.mark.parametrize("first", [VQVAE(codes=4, channels=(4,)), GumbelVAE(positions=3, classes=3, hidden=(4,))])
-def test_annealing_through_codes_is_refused(first: Any, second: PriorOptions | None) -> None:
+def test_annealing_through_codes_is_refused(first: Any, second: TransformerPrior | None) -> None:
     data = Data.from_arrays(np.random.default_rng(0).integers(0, 5, (40, 4, 4)).astype(np.uint8), levels=5)
     recipe = dataclasses.replace(first, likelihood="categorical")
-    model = (recipe if second is None else TwoStage(recipe, second)).build(data.spec)
+    model = (recipe if second is None else TwoStage(Stage(recipe), second)).build(data.spec)
     few = Annealing(steps=2, leapfrog=1)
     with pytest.raises(ObjectiveError) as error:
         likelihood(model, data.test, "annealed", k=2, annealing=few)

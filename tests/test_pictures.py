@@ -16,8 +16,9 @@ from tightbound.data import DataSpec
 from tightbound.distributions import Sampling
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
+from tightbound.options.priors import PixelCNNPrior
 from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
-from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, PriorOptions, TwoStage
+from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, Stage, TwoStage
 from tightbound.runtime.randomness import fixed_noise
 from tightbound.views.samples import averaged, check_image, grid, panels, reconstructions, samples, save_picture
 
@@ -213,7 +214,7 @@ def test_a_temperature_divides_the_logits_of_learned_bits(temperature: float) ->
 
 def test_two_who_sample_one_model_in_turns_get_what_each_alone_gets() -> None:
     """How samples are drawn is said with each draw, and nothing of it stays behind in the model."""
-    model = TwoStage(VQVAE(**CODED), PriorOptions(channels=8, layers=2)).build(DIGITS).eval()
+    model = TwoStage(Stage(VQVAE(**CODED)), PixelCNNPrior(channels=8, layers=2)).build(DIGITS).eval()
 
     def drawn(*temperatures: float) -> list[torch.Tensor]:
         found = list[torch.Tensor]()

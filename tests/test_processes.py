@@ -15,9 +15,10 @@ import torch
 
 from tightbound import checkpoint
 from tightbound.data import Data
+from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.quantizers import VectorQuantizer
-from tightbound.recipes import VAE, VQVAE, PriorOptions, Recipe
+from tightbound.recipes import VAE, VQVAE, Recipe
 from tightbound.runs import RunFolder
 from tightbound.training import train
 from tightbound.training.second_stage import fit_prior
@@ -56,7 +57,7 @@ def work(out: Path, options: TrainingOptions = OPTIONS) -> None:
     for name, (recipe, loaded) in CASES.items():
         train(build_seeded(recipe, loaded.spec, 0), loaded, out=out / name, options=options)
     first = "one validation example"
-    fit_prior(out / first, data=CASES[first][1], out=out / "prior", prior=PriorOptions("mixture"), options=options)
+    fit_prior(out / first, data=CASES[first][1], out=out / "prior", prior=MixturePrior(), options=options)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from tightbound.data import Data, DataOptions, DataSpec, load_data
 from tightbound.errors import CheckpointError, DataError, UsageError
 from tightbound.evaluation import Evaluation, diagnose, evaluate
 from tightbound.evaluation.kept import damaged, read_evaluation, write_diagnosis, write_evaluation
+from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
-from tightbound.recipes import VAE, PriorOptions, TwoStage
+from tightbound.recipes import VAE, Stage, TwoStage
 from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
 from tightbound.training.state import check_same_run
 
@@ -281,12 +282,12 @@ def test_other_data_must_fit(run: RunFolder) -> None:
 
 
 def test_what_differs_in_a_second_stage_is_told_option_by_option() -> None:
-    first, second = VAE(latent_dim=2), PriorOptions(prior="mixture")
-    old = RunConfig(DIGITS, TrainingOptions(), TwoStage(first, second))
-    other = TwoStage(dataclasses.replace(first, latent_dim=3), dataclasses.replace(second, components=7))
+    first, second = VAE(latent_dim=2), MixturePrior()
+    old = RunConfig(DIGITS, TrainingOptions(), TwoStage(Stage(first), second))
+    other = TwoStage(Stage(dataclasses.replace(first, latent_dim=3)), dataclasses.replace(second, components=7))
     with pytest.raises(UsageError) as caught:
         check_same_run(old, dataclasses.replace(old, recipe=other))
-    assert caught.value.got == "recipe: first.latent_dim 3 (was 2), second.components 7 (was 100)"
+    assert caught.value.got == "recipe: first.recipe.latent_dim 3 (was 2), prior.components 7 (was 100)"
     with pytest.raises(UsageError, match=r"recipe: kind 'vae' \(was 'two-stage'\)"):
         check_same_run(old, dataclasses.replace(old, recipe=first))
-    assert options_of(old)["recipe.second.components"] == 100
+    assert options_of(old)["recipe.components"] == 100

@@ -16,8 +16,8 @@ from tightbound.data import Data
 from tightbound.errors import DataError, ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import frechet_distance, sample_quality
 from tightbound.evaluation.kept import write_evaluation
-from tightbound.recipes import PriorOptions
-from tightbound.recipes.two_stage import TwoStage
+from tightbound.options.priors import PixelCNNPrior
+from tightbound.recipes import Stage, TwoStage
 from tightbound.recipes.vq_vae import VQVAE
 from tightbound.runs import RunFolder
 from tightbound.spec import to_json
@@ -123,8 +123,8 @@ def test_a_model_without_a_prior_has_no_samples() -> None:
 def test_nothing_but_codes_with_a_fitted_prior_is_held_against_uniform_codes() -> None:
     data = tb.load_data("digits")
     first = VQVAE(codes=8, code_dim=4, channels=(4,))
-    options = PriorOptions(prior="pixelcnn", layers=1, channels=4, kernel=3)
-    with_prior, without = TwoStage(first, options).build(data.spec), first.build(data.spec)
+    options = PixelCNNPrior(layers=1, channels=4, kernel=3)
+    with_prior, without = TwoStage(Stage(first), options).build(data.spec), first.build(data.spec)
     part = data.test.subset(20)
     assert sample_quality(without, data, part, features=flat).uniform is None
     found = sample_quality(with_prior, data, part, features=flat)

@@ -33,6 +33,7 @@ from tightbound.options.objectives import (
     StickingTheLanding,
     TotalCorrelation,
 )
+from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior, TransformerPrior
 from tightbound.recipes import (
     CVAE,
     DVAE,
@@ -44,8 +45,8 @@ from tightbound.recipes import (
     GumbelVAE,
     LinearVAE,
     PixelCNNRecipe,
-    PriorOptions,
     Recipe,
+    Stage,
     TransformerRecipe,
     TwoStage,
 )
@@ -127,9 +128,13 @@ OPTIONS: list[Any] = [
     VQVAE2(codes=7),
     PixelCNNRecipe(attention_every=2),
     TransformerRecipe(condition="class"),
-    PriorOptions(prior="transformer"),
-    TwoStage(VQVAE(codes=5), PriorOptions(prior="pixelcnn", condition="class")),
-    TwoStage(VAE(hidden=()), PriorOptions(prior="flow")),
+    PixelCNNPrior(attention_every=2),
+    TransformerPrior(condition="text", text_positions="rotary"),
+    MixturePrior(components=3),
+    FlowPrior(transforms=2),
+    Stage(VAE(hidden=()), training=TrainingOptions(epochs=3)),
+    TwoStage(Stage(VQVAE(codes=5)), PixelCNNPrior(condition="class")),
+    TwoStage(Stage(VAE(hidden=())), FlowPrior()),
     ContrastiveConfig((3, 8, 8)),
     ONE,
     NOISE,

@@ -6,37 +6,49 @@ import dataclasses
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Distribution, Independent, Normal
 
 import tightbound as tb
 from instances import within_error
 from tightbound import checkpoint
+from tightbound.assembly.second_stage import new_prior
 from tightbound.autoregressive import AutoregressivePrior
 from tightbound.cli.main import main
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.distributions import CodePoint, Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import evaluate
+from tightbound.models import LatentVariableModel
 from tightbound.objectives import elbo
+from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
+from tightbound.options.training import TrainingOptions
 from tightbound.posteriors import Draws
-from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, PriorOptions, TransformerRecipe, TwoStage
+from tightbound.recipes import CVAE, VAE, GumbelVAE, PixelCNNRecipe, Stage, TransformerRecipe, TwoStage
 from tightbound.recipes.vq_vae import VQVAE, VQVAE2
 from tightbound.reporting import reproduction_command
 from tightbound.reporting.material import gather
 from tightbound.reporting.visuals import curves
 from tightbound.runs import RunFolder
-from tightbound.spec import to_json
+from tightbound.spec import _kinds, from_json, register, to_json  # pyright: ignore[reportPrivateUsage]
 from tightbound.training.encoded import encoded_data, kept_as
 from tightbound.training.second_stage import fit_prior
 from tightbound.training.steps.prior import PriorStep
 
 QUICK: dict[str, Any] = {"steps": 30, "batch_size": 20, "pictures": False, "evaluate_every": 15, "save_every": 1e9}
-SMALL = PriorOptions(layers=2, channels=8, kernel=3, width=16, heads=2, dropout=0.0, components=5, transforms=1)
+SMALL: dict[str, SecondPrior] = {
+    "pixelcnn": PixelCNNPrior(layers=2, channels=8, kernel=3, heads=2, dropout=0.0),
+    "transformer": TransformerPrior(layers=2, width=16, heads=2, dropout=0.0),
+    "mixture": MixturePrior(components=5),
+    "flow": FlowPrior(transforms=1),
+}
 
 
 def images(n: int = 80, **options: Any) -> Data:
@@ -80,9 +92,12 @@ def vectors(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def small(kind: str, **options: Any) -> SecondPrior:
+    return dataclasses.replace(SMALL[kind], **options)
+
+
 def of_kind(kind: str, first: Any = None, **options: Any) -> Any:
-    second = dataclasses.replace(SMALL, prior=kind, **options)  # pyright: ignore[reportArgumentType]
-    return TwoStage(vq() if first is None else first, second).build(images().spec).eval()
+    return TwoStage(Stage(first or vq()), small(kind, **options)).build(images().spec).eval()
 
 
 # -- the prior --------------------------------------------------------------------------------------------------------
@@ -183,7 +198,7 @@ def test_the_bound_is_the_likelihood_and_the_mass_of_the_codes(data: Data) -> No
 
 def test_the_latents_of_a_categorical_posterior_are_the_codes_at_its_mode(data: Data) -> None:
     """So that with uniform codes both figures are one, and the cached codes are the evaluated ones."""
-    model: Any = of_kind("auto", gumbel())
+    model: Any = of_kind("pixelcnn", gumbel())
     with torch.no_grad():
         for p in model.prior.grids.parameters():
             p.zero_()
@@ -206,7 +221,7 @@ def test_the_latents_of_a_categorical_posterior_are_the_codes_at_its_mode(data: 
 def test_a_prior_learns_and_is_judged_on_the_same_codes(latents: Any, data: Data, tmp_path: Path) -> None:
     first = dataclasses.replace(gumbel(), latents=latents)
     tb.train(first.build(data.spec), data, out=tmp_path / "first", **QUICK)
-    result = fit_prior(tmp_path / "first", out=tmp_path / "second", prior=SMALL, data=data, **QUICK)
+    result = fit_prior(tmp_path / "first", out=tmp_path / "second", prior=small("pixelcnn"), data=data, **QUICK)
     found = evaluate(tb.load(tmp_path / "second"), data.valid, k=10)
     assert found.kl is not None
     assert -found.kl.value == pytest.approx(result.best_bound, rel=1e-5)
@@ -234,7 +249,7 @@ def test_every_visit_takes_a_view_and_draws_what_is_left_to_draw(kind: str) -> N
 def test_a_fitted_prior_beats_the_uniform_one_and_leaves_the_first_stage_alone(
     data: Data, first: Path, tmp_path: Path, kind: Any
 ) -> None:
-    prior = dataclasses.replace(SMALL, prior=kind, condition="class")
+    prior = small(kind, condition="class")
     quick = {**QUICK, "steps": 120, "lr": 1e-2, "evaluate_every": 40}
     result = fit_prior(first, out=tmp_path, prior=prior, data=data, **quick)
     assert result.stopped == "done"
@@ -252,12 +267,12 @@ def test_a_fitted_prior_beats_the_uniform_one_and_leaves_the_first_stage_alone(
     assert fitted.reconstruction.value == pytest.approx(uniform.reconstruction.value, rel=1e-4)
     assert after(torch.tensor([[0], [1]])).sample((2,)).shape == (2, 2, 1, 8, 8)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf8"))
-    assert config["recipe"]["first"]["kind"] == "vq-vae"
+    assert config["recipe"]["first"]["recipe"]["kind"] == "vq-vae"
 
 
 @pytest.mark.parametrize("kind", ["mixture", "flow"])
 def test_priors_over_vectors(data: Data, vectors: Path, tmp_path: Path, kind: Any) -> None:
-    fit_prior(vectors, out=tmp_path, prior=dataclasses.replace(SMALL, prior=kind), data=data, **QUICK)
+    fit_prior(vectors, out=tmp_path, prior=small(kind), data=data, **QUICK)
     found = evaluate(tb.load(tmp_path), data.test, k=50)
     assert found.nll is not None
 
@@ -271,7 +286,7 @@ def test_a_prior_is_fitted_to_data_that_differs_from_visit_to_visit(
     recipe = vq() if kind == "pixelcnn" else VAE(latent_dim=2, hidden=(8,), posterior="cholesky")
     recipe = dataclasses.replace(recipe, likelihood="auto")
     tb.train(recipe.build(data.spec), data, out=tmp_path / "first", **QUICK)
-    prior = dataclasses.replace(SMALL, prior=kind)
+    prior = small(kind)
     fit_prior(tmp_path / "first", out=tmp_path / "second", prior=prior, data=data, **{**QUICK, "pictures": True})
     assert evaluate(tb.load(tmp_path / "second"), data.test, k=5).nll is not None
     with pytest.raises(UsageError, match="no such file"):
@@ -281,8 +296,11 @@ def test_a_prior_is_fitted_to_data_that_differs_from_visit_to_visit(
 def test_the_places_of_a_text_can_be_rotary(data: Data) -> None:
     spec = dataclasses.replace(data.spec, captioned=True)
     like: dict[str, Any] = {"condition": "text", "text_positions": "rotary"}
-    second = dataclasses.replace(SMALL, prior="transformer", caption_length=5, **like)
-    recipes = (TwoStage(two_level(), second), TransformerRecipe(width=16, heads=2, layers=2, caption_length=5, **like))
+    second = small("transformer", caption_length=5, **like)
+    recipes = (
+        TwoStage(Stage(two_level()), second),
+        TransformerRecipe(width=16, heads=2, layers=2, caption_length=5, **like),
+    )
     for recipe in recipes:
         model: Any = recipe.build(spec).eval()
         pixels = recipe is recipes[1]
@@ -295,7 +313,7 @@ def test_the_places_of_a_text_can_be_rotary(data: Data) -> None:
 
 def test_a_fit_that_stopped_goes_on_bit_for_bit(data: Data, first: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit_prior(first, out=whole, prior=SMALL, data=data, **QUICK)
+    fit_prior(first, out=whole, prior=small("pixelcnn"), data=data, **QUICK)
     step, calls = PriorStep.forward, 0
 
     def interrupted(self: PriorStep, *args: Any) -> torch.Tensor:
@@ -308,34 +326,40 @@ def test_a_fit_that_stopped_goes_on_bit_for_bit(data: Data, first: Path, tmp_pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PriorStep, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fit_prior(first, out=parts, prior=SMALL, data=data, **QUICK)
-    fit_prior(first, out=parts, prior=SMALL, data=data, resume=True, **QUICK)
+            fit_prior(first, out=parts, prior=small("pixelcnn"), data=data, **QUICK)
+    fit_prior(first, out=parts, prior=small("pixelcnn"), data=data, resume=True, **QUICK)
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_a_fitted_prior_can_be_fitted_anew(data: Data, first: Path, tmp_path: Path) -> None:
-    fit_prior(first, out=tmp_path / "a", prior=SMALL, data=data, **QUICK)
-    other = dataclasses.replace(SMALL, prior="transformer")
+    fit_prior(first, out=tmp_path / "a", prior=small("pixelcnn"), data=data, **QUICK)
+    other = small("transformer")
     fit_prior(tmp_path / "a", out=tmp_path / "b", prior=other, data=data, **QUICK)
     recipe = tb.load(tmp_path / "b").recipe
     assert isinstance(recipe, TwoStage)
-    assert recipe.first == vq()
+    assert recipe.first.recipe == vq()
     assert isinstance(tb.load(tmp_path / "b").prior, AutoregressivePrior)
 
 
 def test_what_does_not_suit_is_refused(data: Data, tmp_path: Path) -> None:
     vae = VAE(latent_dim=2, hidden=(8,))
     for first, second, says in (
-        (vq(), {"prior": "flow"}, "latents are codes"),
-        (vae, {"prior": "pixelcnn"}, "latents are vectors"),
-        (vae, {"prior": "flow", "condition": "class"}, "no condition"),
-        (CVAE(latent_dim=2, hidden=(8,)), {}, "do not depend on a condition"),
+        (vq(), "flow", "latents are codes"),
+        (vae, "pixelcnn", "latents are real numbers"),
+        (CVAE(latent_dim=2, hidden=(8,)), "flow", "do not depend on a condition"),
+        (PixelCNNRecipe(channels=8, layers=2), "flow", "has none"),
     ):
         with pytest.raises(UsageError, match=says):
-            TwoStage(first, dataclasses.replace(SMALL, **second)).build(data.spec)
-    for wrong in ({"layers": 0}, {"dropout": 1.0}, {"drop_condition": -0.1}, {"prior": "pixelcn"}):
+            TwoStage(Stage(first), small(second)).build(data.spec)
+    for kind, wrong in (
+        ("pixelcnn", {"layers": 0}),
+        ("pixelcnn", {"dropout": 1.0}),
+        ("transformer", {"drop_condition": -0.1}),
+        ("transformer", {"text_positions": "rotated"}),
+        ("mixture", {"components": 0}),
+    ):
         with pytest.raises(UsageError):
-            PriorOptions(**wrong)  # pyright: ignore[reportArgumentType]
+            small(kind, **wrong)
     model = vq().build(data.spec)
     model.recipe = None
     tb.train(model, data, out=tmp_path, **QUICK)
@@ -378,13 +402,15 @@ def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -
 def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
     data: Data, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit_prior(first, out=tmp_path, prior=dataclasses.replace(SMALL, prior="transformer"), data=data, **QUICK)
+    fit_prior(first, out=tmp_path, prior=small("transformer"), data=data, **QUICK)
     config = RunFolder(tmp_path).config()
     assert reproduction_command(config, "again") is None  # its data was handed over in Python
     recipe: Any = config.recipe
-    assert recipe.first_training == RunFolder(first).config().training
+    assert recipe.first.training == RunFolder(first).config().training
     digits = DataOptions("digits")
-    named = dataclasses.replace(config, data=digits, recipe=dataclasses.replace(recipe, first_data=digits))
+    named = dataclasses.replace(
+        config, data=digits, recipe=TwoStage(dataclasses.replace(recipe.first, data=digits), recipe.prior)
+    )
     one, two = (reproduction_command(named, "again") or "").splitlines()
     assert one.startswith("tightbound train vq-vae --data digits --out FIRST ")
     assert "--codes 6 --code-dim 4" in one
@@ -398,7 +424,7 @@ def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
 def test_a_fit_tells_the_log_probability_of_the_latents_by_its_name(
     data: Data, first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = fit_prior(first, out=tmp_path / "fit", prior=SMALL, data=data, **QUICK)
+    result = fit_prior(first, out=tmp_path / "fit", prior=small("pixelcnn"), data=data, **QUICK)
     assert re.search(r"validation \S+ bits/code \(log p\(z\) -\d+", capfd.readouterr().err)
     readings = RunFolder(tmp_path / "fit").records()
     assert all({"bound", "reconstruction", "kl", "beta"}.isdisjoint(reading) for reading in readings)
@@ -414,7 +440,7 @@ def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
 ) -> None:
     vector = kind in ("mixture", "flow")
     recipe = VAE(latent_dim=2, hidden=(8,)) if vector else two_level()
-    model = of_kind(kind, recipe, condition="none" if vector else "class").train()
+    model = of_kind(kind, recipe, **({} if vector else {"condition": "class"})).train()
     with torch.no_grad():
         for p in model.parameters():  # away from zeros at which a gradient may vanish
             p.add_(0.05 * torch.randn(p.shape))
@@ -430,8 +456,125 @@ def test_the_second_stage_teaches_the_prior_alone_and_all_of_it(
 @pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it imports its compiler
 def test_a_compiled_density_keeps_conditions_to_the_prior(data: Data) -> None:
-    model = TwoStage(vq(), dataclasses.replace(SMALL, prior="pixelcnn", condition="class")).build(data.spec)
+    model = TwoStage(Stage(vq()), small("pixelcnn", condition="class")).build(data.spec)
     plain, compiled = (evaluate(model, data.test, k=1, compile=compile).nll for compile in (False, True))
     assert plain is not None
     assert compiled is not None
     assert compiled.value == pytest.approx(plain.value, abs=1e-3)
+
+
+# -- which prior ------------------------------------------------------------------------------------------------------
+
+WIDE: dict[str, Any] = {
+    "kind": "prior-options",
+    "version": 1,
+    "condition": "class",
+    "vocabulary": 2048,
+    "caption_length": 32,
+    "drop_condition": 0.1,
+    "text_positions": "learned",
+    "layers": 3,
+    "channels": 16,
+    "kernel": 5,
+    "attention_every": 0,
+    "width": 256,
+    "heads": 8,
+    "dropout": 0.2,
+    "components": 7,
+    "transforms": 4,
+}
+"""The options of all priors at once, as version 1 wrote them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "expected"),
+    [
+        ("auto", vq(), PixelCNNPrior(condition="class", layers=3, channels=16, dropout=0.2)),
+        ("auto", gumbel(), PixelCNNPrior(condition="class", layers=3, channels=16, dropout=0.2)),
+        ("auto", VAE(latent_dim=2), FlowPrior(transforms=4)),
+        ("transformer", vq(), TransformerPrior(condition="class", layers=3, dropout=0.2)),
+        ("mixture", VAE(latent_dim=2), MixturePrior(components=7)),
+    ],
+)
+def test_a_second_stage_of_version_1_is_read(name: str, first: Any, expected: SecondPrior) -> None:
+    training = TrainingOptions(epochs=3)
+    old = {"first": to_json(first), "second": {**WIDE, "prior": name}, "first_training": to_json(training)}
+    found = from_json({"kind": "two-stage", "version": 1, **old, "first_data": None}, TwoStage)
+    assert found == TwoStage(Stage(first, training=training), expected)
+
+
+def test_the_prior_that_is_fitted_unless_one_is_named_suits_the_latents(
+    data: Data, first: Path, vectors: Path, tmp_path: Path
+) -> None:
+    for run, expected in ((first, PixelCNNPrior()), (vectors, FlowPrior())):
+        out = tmp_path / expected.latent_space
+        fit_prior(run, out=out, data=data, **{**QUICK, "steps": 2})
+        assert RunFolder(out).config().recipe.prior == expected  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+
+
+def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
+    first: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[SecondPrior] = []
+    monkeypatch.setattr("tightbound.training.second_stage.fit_prior", lambda run, **given: found.append(given["prior"]))
+    monkeypatch.setattr("tightbound.cli.commands._conclude", lambda *_: None)
+    for words in (
+        [str(first), "--layers", "4"],
+        ["--transforms", "2", "--out", str(first), str(vectors)],
+        [str(first), "--prior", "transformer", "--width", "64", "--condition", "class"],
+        [str(vectors), "--prior=mixture", "--components", "3"],
+    ):
+        assert main(["fit-prior", *words, "--out", "out"]) == 0, capsys.readouterr().err
+    assert found == [
+        PixelCNNPrior(layers=4),
+        FlowPrior(transforms=2),
+        TransformerPrior(width=64, condition="class"),
+        MixturePrior(components=3),
+    ]
+    assert main(["fit-prior", str(vectors), "--layers", "4", "--out", "out"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--layers is an option of --prior pixelcnn or --prior transformer. got: --prior flow" in told
+    assert "expected: its options: --transforms" in told
+
+
+@dataclass(frozen=True)
+class WidePrior(SecondPrior):
+    """Of a user's own: as wide as is said, and not learned."""
+
+    latent_space: ClassVar[Any] = "vector"
+
+    width: float = 1.0
+    """Standard deviation."""
+
+
+class Wide(nn.Module):
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(width))
+
+    def forward(self, c: Any = None) -> Distribution:
+        return Independent(Normal(torch.zeros(2), self.width), 1)
+
+
+def test_a_prior_of_ones_own_is_a_class_of_options_and_a_function(data: Data, vectors: Path, tmp_path: Path) -> None:
+    register("wide-prior")(WidePrior)
+    new_prior.register(WidePrior, lambda options, first, data: (Wide(options.width), None))
+    try:
+        fit_prior(vectors, out=tmp_path, prior=WidePrior(2.0), data=data, **{**QUICK, "steps": 2})
+        model = tb.load(tmp_path)
+        assert model.recipe.prior == WidePrior(2.0)
+        assert model.prior.width.item() == pytest.approx(2.0, abs=0.1)
+        assert model().sample((3,)).shape == (3, 1, 8, 8)
+    finally:
+        del _kinds["wide-prior"]
+
+
+@pytest.mark.parametrize("kind", ["mixture", "flow"])
+def test_a_grid_of_real_numbers_is_refused_with_its_shape(kind: str) -> None:
+    class Grids(nn.Module):
+        def forward(self, x: torch.Tensor, c: Any = None) -> Distribution:
+            return Independent(Normal(torch.zeros(len(x), 3, 2, 2), 1.0), 3)
+
+    first = LatentVariableModel(None, nn.Linear(1, 1), Grids())
+    with pytest.raises(UsageError, match=r"grids of real numbers(?s:.*)\(3, 2, 2\)"):
+        new_prior(small(kind), first, images().spec)

@@ -47,6 +47,7 @@ def build(recipe: Recipe, data: DataSpec) -> Model:
     """
     model = assemble(recipe, data)
     model.recipe, model.data_spec, model.new = recipe, data, True
+    model.lacks = " and ".join(stage.run for stage in recipe.stages.values() if stage.run)
     if isinstance(model, LatentVariableModel) and recipe.training_objective.untrained:
         model.posterior.requires_grad_(False)
     return model

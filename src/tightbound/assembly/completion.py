@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
-from .. import checkpoint
 from ..conditions import PartCondition, observed_part
 from ..distributions import Unconditional
 from ..errors import UsageError
-from ..likelihoods.completion import CompletionLikelihood, Filled, Prediction, Pretrained
-from ..models import LatentVariableModel, PixelModel
+from ..likelihoods.completion import CompletionLikelihood, Filled, Prediction
+from ..models import LatentVariableModel, PixelModel, Taken
 from ..networks import MLP, Observed
 from ..options.data_spec import DataSpec
 from ..priors import ConditionalNormal, StandardNormal
 from ..recipes import Completion, CompletionBaseline
-from ..spec import from_json
 from . import parts
-from .base import assemble
+from .base import assemble, build
 
 __all__ = ["completion", "completion_baseline"]
 
@@ -30,7 +25,10 @@ __all__ = ["completion", "completion_baseline"]
 @assemble.register(CompletionBaseline)
 def completion_baseline(recipe: CompletionBaseline, data: DataSpec) -> PixelModel:
     """A network from what is observed to what is missing."""
-    model = PixelModel(_predicting(recipe, recipe.hidden, data))
+    seen = 2 * data.dimensions
+    make = lambda parameters: MLP(0, parameters * data.dimensions, recipe.hidden[::-1], recipe.activation, seen)
+    complete = parts.likelihood_on(make, (0,), data, recipe.likelihood)
+    model = PixelModel(Prediction(*_shown(complete, data, recipe.quadrants)))
     model.condition = _part(data, recipe.quadrants)
     return model
 
@@ -41,10 +39,10 @@ def completion(recipe: Completion, data: DataSpec) -> LatentVariableModel:
     condition = _part(data, recipe.quadrants)
     q = parts.posterior(recipe, data)
     q.embedding = Unconditional()  # the whole picture tells which part of it is observed
-    p = _prior(recipe, data) if recipe.prior == "conditional" else StandardNormal(recipe.latent_dim)
+    p, taken = _prior(recipe, data) if recipe.prior == "conditional" else (StandardNormal(recipe.latent_dim), {})
     px = CompletionLikelihood(*_shown(parts.likelihood(recipe, data, 2 * data.dimensions), data, recipe.quadrants))
     model = LatentVariableModel(p, px, q)
-    model.condition = condition
+    model.condition, model.taken = condition, taken
     return model
 
 
@@ -54,81 +52,15 @@ def _shown(px: Any, data: DataSpec, quadrants: int) -> tuple[Any, int]:
     return px, int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
 
 
-def _predicting(recipe: CompletionBaseline | Completion, hidden: tuple[int, ...], data: DataSpec) -> Prediction:
-    """The likelihood of the missing pixels given the others alone, without a latent."""
-    seen = 2 * data.dimensions
-    make = lambda parameters: MLP(0, parameters * data.dimensions, hidden[::-1], recipe.activation, seen)
-    return Prediction(*_shown(parts.likelihood_on(make, (0,), data, recipe.likelihood), data, recipe.quadrants))
-
-
-def _prior(recipe: Completion, data: DataSpec) -> Any:
+def _prior(recipe: Completion, data: DataSpec) -> tuple[nn.Module, Taken]:
+    """The prior network, and what of it is taken from the run of a baseline."""
     size = 2 * math.prod(data.shape)
     network = MLP(size, 2 * recipe.latent_dim, recipe.hidden, recipe.activation)
-    if not recipe.baseline:
-        return ConditionalNormal(network, Observed(data.dimensions), size)
-    predicted = Pretrained(_predicting(recipe, recipe.baseline_hidden, data), partial(_trained, recipe, data))
-    return ConditionalNormal(network, Filled(predicted), size)
-
-
-def _trained(recipe: Completion, data: DataSpec) -> dict[str, Tensor]:
-    """The weights of the baseline's likelihood, once its run is known to be what the recipe says.
-
-    Raises:
-        UsageError: If it is no such run, or of other data or another network.
-        CheckpointError: If it is not complete.
-    """
-    run = Path(recipe.baseline)
-    if not (run / "config.json").is_file():
-        raise _no_baseline(f"no run in {run}")
-    config = checkpoint.read_json(run / "config.json")
-    first, spec = (part if isinstance(part := config.get(name), dict) else {} for name in ("recipe", "data_spec"))
-    if first.get("kind") != "completion-baseline":
-        raise _no_baseline(f"a run of {first.get('kind') or 'a model put together by hand'}")
-    _check_options(recipe, from_json(first, CompletionBaseline))
-    _check_data(data, from_json(spec, DataSpec))
-    found = checkpoint.read(run / "model.safetensors")
-    return {name.removeprefix("likelihood."): v for name, v in found.items() if name.startswith("likelihood.")}
-
-
-def _no_baseline(got: str) -> UsageError:
-    return UsageError(
-        "The baseline is a run of recipe completion-baseline.",
-        got=got,
-        remedy="Train one: tightbound train completion-baseline --data DATA --out RUN, and give --baseline RUN.",
-    )
-
-
-def _check_options(recipe: Completion, baseline: CompletionBaseline) -> None:
-    """Refuses the network of a baseline that sees, or gives, something else."""
-    same = ("quadrants", "likelihood", "activation")
-    pairs = {f"--{name}": (getattr(baseline, name), getattr(recipe, name)) for name in same}
-    pairs["--baseline-hidden"] = _words(baseline.hidden), _words(recipe.baseline_hidden)
-    theirs, mine = (
-        ", ".join(f"{name} {pair[i]}" for name, pair in pairs.items() if pair[0] != pair[1]) for i in range(2)
-    )
-    if theirs:
-        raise UsageError(
-            "The baseline was trained with other options.",
-            got=f"{theirs}, in {recipe.baseline}",
-            expected=mine,
-            remedy="Give this run the options of its baseline, or train a baseline with those of this run.",
-        )
-
-
-def _words(sizes: tuple[int, ...]) -> str:
-    return " ".join(map(str, sizes))
-
-
-def _check_data(mine: DataSpec, theirs: DataSpec) -> None:
-    """Refuses a baseline that was trained on other data."""
-    names = [field.name for field in fields(DataSpec) if getattr(mine, field.name) != getattr(theirs, field.name)]
-    if names:
-        raise UsageError(
-            "The baseline was trained on other data.",
-            got=", ".join(f"{name} {getattr(theirs, name)!r}" for name in names),
-            expected=", ".join(f"{name} {getattr(mine, name)!r}" for name in names),
-            remedy="Train a baseline on this data, with the same options of the data.",
-        )
+    if "baseline" not in recipe.stages:
+        return ConditionalNormal(network, Observed(data.dimensions), size), {}
+    baseline = build(recipe.stages["baseline"].recipe, data).requires_grad_(False)
+    taken = {"baseline": {"likelihood": baseline.get_submodule("likelihood")}}
+    return ConditionalNormal(network, Filled(baseline), size), taken
 
 
 def _part(data: DataSpec, quadrants: int) -> Any:

@@ -1,32 +1,40 @@
-"""Trained models whose prior is replaced by one that is fitted to their latents."""
+"""Trained models whose prior is replaced by one that is fitted to their latents: one function for each prior."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
 
+import torch
 from torch import nn
 
+from .. import priors
 from ..autoregressive import PixelCNN, Transformer
 from ..autoregressive.prior import AutoregressivePrior, ConvolutionalGrid, TransformerGrid
 from ..conditions import Condition
 from ..distributions import Unconditional
 from ..errors import UsageError
-from ..models.latent import LatentVariableModel
+from ..models import LatentVariableModel
 from ..options.data_spec import DataSpec
+from ..options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
 from ..posteriors import CodePosterior
-from ..priors import FlowPrior, GaussianMixture
-from ..recipes import PriorOptions, TwoStage
+from ..recipes import TwoStage
+from ..runtime.modes import evaluating
+from ..runtime.randomness import fixed_noise
+from ..spec import kind_of
 from .base import assemble, build
 from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
-__all__ = ["two_stage"]
+__all__ = ["new_prior", "two_stage"]
+
+Made = tuple[nn.Module, Condition | None]
+"""A prior, and what it is given."""
 
 
 @assemble.register(TwoStage)
 def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     """A frozen posterior and likelihood, and a new prior over their latents."""
-    first = build(recipe.first, data)
+    first = build(recipe.first.recipe, data)
     if not isinstance(first, LatentVariableModel):
         raise UsageError(
             "A prior is fitted to latents, and the first stage has none.",
@@ -38,30 +46,79 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
             got=f"a first stage given {type(first.condition).__name__}",
             remedy="Train the first stage without; the prior can be given one: --condition class.",
         )
-    o = recipe.second
-    condition = None if o.condition == "none" else condition_of(o, data)
-    space = first.codes
-    prior = _over_vectors(recipe, o) if space is None else _over_codes(space.posterior, o, condition)
+    prior, condition = new_prior(recipe.prior, first, data)
     for part in (first.posterior, first.likelihood):
         part.requires_grad_(False)
         part.embedding = Unconditional()
-    if space is not None:
-        space.posterior.at_mode = True
+    if first.codes is not None:
+        first.codes.posterior.at_mode = True
     model = LatentVariableModel(prior, first.likelihood, first.posterior)
     model.condition = condition
+    model.taken = {"first": {"posterior": first.posterior, "likelihood": first.likelihood}}
     return model
 
 
-def _over_codes(posterior: CodePosterior, o: PriorOptions, condition: Condition | None) -> nn.Module:
-    if o.prior not in ("auto", "pixelcnn", "transformer"):
+@functools.singledispatch
+def new_prior(options: SecondPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    """The prior that some options name, and what it is given; one function for each class of options.
+
+    Args:
+        options: The options.
+        first: The first stage, whose latents it is a distribution of.
+        data: Shape and range of one example.
+
+    Raises:
+        UsageError: If it does not suit the latents or the data, or no function is registered for the options.
+    """
+    raise UsageError(
+        f"No prior is known of a {type(options).__name__}.",
+        remedy="Register a function that makes it: tightbound.assembly.second_stage.new_prior.register.",
+    )
+
+
+@new_prior.register
+def _pixelcnn(options: PixelCNNPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    posterior, condition = _codes(options, first), _condition(options, data)
+    grids = [_convolutional(posterior, level, options, condition) for level in range(len(posterior.grids))]
+    return AutoregressivePrior(posterior, grids), condition
+
+
+@new_prior.register
+def _transformer(options: TransformerPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    posterior, condition = _codes(options, first), _condition(options, data)
+    grids = [_attending(posterior, level, options, condition) for level in range(len(posterior.grids))]
+    return AutoregressivePrior(posterior, grids), condition
+
+
+@new_prior.register
+def _mixture(options: MixturePrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    return priors.GaussianMixture(_size(options, first, data), options.components), None
+
+
+@new_prior.register
+def _flow(options: FlowPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    return priors.FlowPrior(_size(options, first, data), "coupling", options.transforms), None
+
+
+# -- over codes -------------------------------------------------------------------------------------------------------
+
+
+def _codes(options: SecondPrior, first: LatentVariableModel) -> CodePosterior:
+    """The posterior of a first stage whose latents are codes."""
+    if first.codes is None:
         raise UsageError(
-            "This prior is over vectors, and the latents are codes.", got=o.prior, remedy="--prior pixelcnn"
+            "This prior is over codes, and the latents are real numbers.", got=_name(options), remedy="--prior flow"
         )
-    make = _transformer if o.prior == "transformer" else _pixelcnn
-    return AutoregressivePrior(posterior, [make(posterior, i, o, condition) for i in range(len(posterior.grids))])
+    return first.codes.posterior
 
 
-def _pixelcnn(posterior: CodePosterior, level: int, o: PriorOptions, condition: Condition | None) -> Any:
+def _condition(options: PixelCNNPrior | TransformerPrior, data: DataSpec) -> Condition | None:
+    return None if options.condition == "none" else condition_of(options, data)
+
+
+def _convolutional(
+    posterior: CodePosterior, level: int, o: PixelCNNPrior, condition: Condition | None
+) -> ConvolutionalGrid:
     shape, above = posterior.grids[level], posterior.levels[:level]
     network = PixelCNN(
         posterior.levels[level],
@@ -78,7 +135,9 @@ def _pixelcnn(posterior: CodePosterior, level: int, o: PriorOptions, condition: 
     return ConvolutionalGrid(network, embedding_of(condition, o.channels) if condition else None, above)
 
 
-def _transformer(posterior: CodePosterior, level: int, o: PriorOptions, condition: Condition | None) -> Any:
+def _attending(
+    posterior: CodePosterior, level: int, o: TransformerPrior, condition: Condition | None
+) -> TransformerGrid:
     above = posterior.levels[:level]
     positions = sum(math.prod(grid) for grid in posterior.grids[:level])
     rotary = rotary_places(condition, o.text_positions, positions)
@@ -89,14 +148,33 @@ def _transformer(posterior: CodePosterior, level: int, o: PriorOptions, conditio
     return TransformerGrid(network, embedding, above, positions)
 
 
-def _over_vectors(recipe: TwoStage, o: PriorOptions) -> nn.Module:
-    dim = getattr(recipe.first, "latent_dim", None)
-    if dim is None:
-        raise UsageError("The latents of this recipe are neither codes nor a vector.", got=type(recipe.first).__name__)
-    if o.prior not in ("auto", "mixture", "flow"):
-        raise UsageError("This prior is over codes, and the latents are vectors.", got=o.prior, remedy="--prior flow")
-    if o.condition != "none":
+# -- over vectors -----------------------------------------------------------------------------------------------------
+
+
+def _size(options: SecondPrior, first: LatentVariableModel, data: DataSpec) -> int:
+    """The size of the vectors that the latents of a first stage are."""
+    if first.codes is not None:
         raise UsageError(
-            "A mixture or flow is given no condition.", got=o.condition, remedy="Leave --condition out, or use codes."
+            "This prior is over vectors, and the latents are codes.", got=_name(options), remedy="--prior pixelcnn"
         )
-    return GaussianMixture(dim, o.components) if o.prior == "mixture" else FlowPrior(dim, "coupling", o.transforms)
+    shape = _shape(first, data)
+    if len(shape) != 1:
+        raise UsageError(
+            "This prior is over vectors, and the latents are grids of real numbers.",
+            got=f"latents of shape {tuple(shape)}, and {_name(options)}",
+            expected="latents of shape (size,)",
+            remedy="Train a first stage whose latents are vectors, such as recipe 'vae'.",
+        )
+    return shape[0]
+
+
+@torch.no_grad()
+def _shape(first: LatentVariableModel, data: DataSpec) -> torch.Size:
+    """The shape of a latent: that of an example of zeros."""
+    x = torch.zeros(1, *data.shape, dtype=first.dtype, device=first.device)
+    with evaluating(first), fixed_noise():
+        return first.posterior(x).event_shape
+
+
+def _name(options: SecondPrior) -> str:
+    return f"--prior {kind_of(options).removesuffix('-prior')}"

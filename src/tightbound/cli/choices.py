@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from docstring_parser import parse_from_object
@@ -50,9 +50,18 @@ def plain(options: T) -> T:
     return dataclasses.replace(whole, **held)
 
 
-def prepared_command(command: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
-    """A command whose arguments with choices are prepared for the words, and made plain before it is called."""
-    found = {name: prepared(cls(), words) for name, cls in _with_choices(command)}
+def prepared_command(
+    command: Callable[..., None], words: Sequence[str], before: Mapping[str, Any] | None = None
+) -> Callable[..., None]:
+    """A command whose arguments with choices are prepared for the words, and made plain before it is called.
+
+    Args:
+        command: The command.
+        words: The words of the command line.
+        before: Arguments as they are before any word, where that is not how their class makes them.
+    """
+    before = before or {}
+    found = {name: prepared(before.get(name) or cls(), words) for name, cls in _with_choices(command)}
     if not found:
         return command
 

@@ -7,10 +7,11 @@ import json as jsonlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
@@ -18,9 +19,10 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from ..data import DATASETS, DataOptions
 from ..errors import CheckpointError, UsageError
-from ..options.choices import flat
+from ..options.choices import CHOICE, flat
+from ..options.priors import PixelCNNPrior, SecondPrior
 from ..options.training import TrainingOptions
-from ..recipes import PriorOptions, Recipe
+from ..recipes import Recipe
 from ..recipes.base import recipes_by_name
 from .arguments import (
     Device,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS",
+    "PriorArguments",
     "TrainArguments",
     "compare",
     "complete",
@@ -112,10 +115,31 @@ def _ending(stopped: str) -> str:
     return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
 
 
+@dataclass(frozen=True)
+class PriorArguments:
+    """What prior `fit-prior` fits."""
+
+    prior: SecondPrior = field(default=PixelCNNPrior(), metadata=CHOICE)
+    """What takes the prior's place; unless told, a pixelcnn where the latents of RUN are codes, a flow where they are
+    vectors."""
+
+    @classmethod
+    def natural(cls, words: Sequence[str]) -> PriorArguments:
+        """As they are before any word: of the first stage that is named, if there is such a run."""
+        from ..recipes.two_stage import natural_prior
+        from ..runs import RunFolder
+        from ..training.stages import stage_of
+
+        others = {following for word, following in pairwise(words) if word in ("--out", "--data", "--latents")}
+        named = [word for word in words if not word.startswith("-") and word not in others]
+        run = next((word for word in named if RunFolder(Path(word)).config_file.is_file()), None)
+        return cls() if run is None else cls(natural_prior(stage_of(run).recipe))
+
+
 def fit_prior(
     run: Run,
     /,
-    prior: Annotated[OmitArgPrefixes[PriorOptions], arg(help="What the prior is.")],
+    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(help="What the prior is.")],
     training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
     out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
     data: Source = None,
@@ -133,7 +157,7 @@ def fit_prior(
     from ..training.second_stage import fit_prior as run_fit
 
     go = {"resume": resume, "resume_from": resume_from}
-    result = run_fit(run, out=out, prior=prior, options=training, data=data, latents=latents, **go)
+    result = run_fit(run, out=out, prior=prior.prior, options=training, data=data, latents=latents, **go)
     go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
     _conclude(result, json, f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
 

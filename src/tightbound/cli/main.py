@@ -94,7 +94,9 @@ def _run(words: list[str]) -> None:
     if name == "train":
         _train(rest)
     else:
-        function = prepared_command(_in_range(commands.COMMANDS[name]), rest)
+        natural = name == "fit-prior" and given(rest, "prior") is None
+        before = {"prior": commands.PriorArguments.natural(rest)} if natural else {}
+        function = prepared_command(_in_range(commands.COMMANDS[name]), rest, before)
         tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
 
 

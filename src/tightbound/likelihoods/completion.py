@@ -5,19 +5,15 @@ Convention: a condition ``c`` is a flattened picture with NaN where it is missin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import Partial
 from ..options.data_spec import DataSpec
-from ..runtime.parts import StartsFromData
 from .base import Likelihood, Measure
 
-__all__ = ["CompletionLikelihood", "Filled", "Prediction", "Pretrained"]
+__all__ = ["CompletionLikelihood", "Filled", "Prediction"]
 
 
 class CompletionLikelihood(Likelihood):
@@ -100,7 +96,7 @@ class Filled(nn.Module):
         >>> from tightbound.networks import MLP, Observed
         >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
         >>> inner.embedding = Observed(4)
-        >>> Filled(Pretrained(Prediction(inner, 3)))(torch.full((5, 4), torch.nan)).shape
+        >>> Filled(Prediction(inner, 3))(torch.full((5, 4), torch.nan)).shape
         torch.Size([5, 8])
     """
 
@@ -112,48 +108,3 @@ class Filled(nn.Module):
         with torch.no_grad():
             filled = self.prediction(c).mean.flatten(1)
         return torch.cat([filled.to(c.dtype), c.isnan().to(c.dtype)], dim=1)
-
-
-class Pretrained(nn.Module, StartsFromData):
-    r"""The prediction of a network that was trained before, and is held fixed.
-
-    It takes over the weights before a new model's first step or at its first call, and never once it was given others:
-    a run that was trained has its own copy.
-
-    Args:
-        likelihood: :math:`p(x_m \mid x_o)` without a latent.
-        read: Gives the weights that it was trained to, by their names in ``likelihood``; None for those it has.
-
-    Example:
-        >>> from tightbound.likelihoods import Bernoulli
-        >>> from tightbound.networks import MLP, Observed
-        >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
-        >>> inner.embedding = Observed(4)
-        >>> Pretrained(Prediction(inner, 3))(torch.full((5, 4), torch.nan)).mean.shape
-        torch.Size([5, 1, 2, 2])
-    """
-
-    def __init__(self, likelihood: nn.Module, read: Callable[[], Mapping[str, Tensor]] | None = None) -> None:
-        super().__init__()
-        self.likelihood, self.read = likelihood.requires_grad_(False), read
-
-    def forward(self, c: Tensor) -> Distribution:
-        self.take_over()
-        return self.likelihood(c)
-
-    def take_over(self) -> None:
-        """Takes over the weights, unless it has them or others."""
-        if self.read is not None:
-            from .. import checkpoint  # here alone, so that likelihoods need torch and nothing beside it
-
-            checkpoint.load_into(self.likelihood, self.read(), "The network that was trained before")
-            self.read = None
-
-    def initialise(self, x: Tensor) -> None:
-        """Takes over the weights; of the data it needs nothing."""
-        self.take_over()
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **options: Any) -> None:
-        if any(name.startswith(prefix) for name in state_dict):
-            self.read = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **options)  # pyright: ignore[reportArgumentType]

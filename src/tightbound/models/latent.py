@@ -57,7 +57,12 @@ class LatentVariableModel(Model):
         self.prior, self.likelihood, self.posterior, self.name = prior, likelihood, posterior, name
 
     def forward(self, c: Tensor | None = None) -> Marginal:
-        """The distribution of x given c."""
+        """The distribution of x given c.
+
+        Raises:
+            UsageError: If it is still to take over weights of another run.
+        """
+        self.require_weights()
         return Marginal(self, c)
 
     @property

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..conditions import Condition, Examples
+from ..errors import UsageError
 from ..likelihoods import Measure
 from ..options.data_spec import DataSpec
 from ..posteriors import Codes, Space
 
-__all__ = ["Model"]
+__all__ = ["Model", "Taken"]
+
+Taken = dict[str, dict[str, nn.Module]]
+"""By each stage of a recipe, the parts that a model takes from it, by their names in the model of its run."""
 
 
 class Model(nn.Module):
@@ -46,12 +50,15 @@ class Model(nn.Module):
     """The data that it was built for."""
     new: bool = False
     """Whether a recipe has just built it: its training then starts it, unless it is given weights before."""
+    lacks: str = ""
+    """Runs whose weights it is still to take over, before it can be used."""
     loaded_weights: str = ""
     """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
 
     def __init__(self) -> None:
         super().__init__()
         self.condition: Condition | None = None
+        self.taken: Taken = {}
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         """The distribution of x given c.
@@ -96,6 +103,19 @@ class Model(nn.Module):
         """The type of its numbers."""
         return next(self.parameters()).dtype
 
+    def require_weights(self) -> None:
+        """Refuses a model that is to take over weights and does not have them yet.
+
+        Raises:
+            UsageError: If it is one.
+        """
+        if self.lacks:
+            raise UsageError(
+                "This model takes over weights of another run, and does not have them yet.",
+                got=f"a new model, without those of {self.lacks}",
+                remedy="Call tightbound.training.start_model(model, data.train) first, as tightbound.train does.",
+            )
+
     def see(self, batch: Examples) -> tuple[Tensor, Tensor | None]:
         """A batch of data as the model sees it: examples ``(n, *shape)`` in its own type, and their conditions.
 
@@ -117,5 +137,5 @@ class Model(nn.Module):
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         """Takes over weights, which training then leaves as they are."""
-        self.new = False
+        self.new, self.lacks = False, ""
         return super().load_state_dict(*args, **options)

@@ -67,7 +67,7 @@ def flat(spec: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     held = choices(spec)
-    for field in dataclasses.fields(spec):
+    for field in (f for f in dataclasses.fields(spec) if f.compare):
         value = getattr(spec, field.name)
         found |= {field.name: name_of(value, field.name), **flat(value)} if field.name in held else {field.name: value}
     return found

@@ -1,14 +1,14 @@
 """The named systems of the literature: one frozen dataclass each, at once Python options, flags and file content."""
 
 from .autoencoder import Autoencoder
-from .base import Recipe, find_recipe
+from .base import Recipe, Stage, find_recipe
 from .completion import Completion, CompletionBaseline
 from .cvae import CVAE
 from .dvae import DVAE
 from .gumbel_vae import GumbelVAE
 from .linear_vae import LinearVAE
 from .pixels import PixelCNNRecipe, TransformerRecipe
-from .two_stage import PriorOptions, TwoStage
+from .two_stage import TwoStage
 from .vae import VAE
 from .vq_vae import VQVAE, VQVAE2
 
@@ -24,8 +24,8 @@ __all__ = [
     "GumbelVAE",
     "LinearVAE",
     "PixelCNNRecipe",
-    "PriorOptions",
     "Recipe",
+    "Stage",
     "TransformerRecipe",
     "TwoStage",
     "find_recipe",

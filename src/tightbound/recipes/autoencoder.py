@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..options.objectives import Reconstruction
 from ..options.parts import EntryLikelihood, LikelihoodName, Networks, check_sizes
+from ..options.priors import LatentSpace
 from .base import Recipe
 from .versions import register_version_2
 
@@ -33,6 +34,7 @@ class Autoencoder(EntryLikelihood, Networks, Recipe):
         True
     """
 
+    latent_space: ClassVar[LatentSpace] = "vector"
     first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "network")
 
     latent_dim: int = 16

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UnknownName
+from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
 from ..options.objectives import Objective
+from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
-from ..spec import check_choices, registered
+from ..options.training import TrainingOptions
+from ..spec import check_choices, register, registered
 
 if TYPE_CHECKING:
     from ..models import Model
 
-__all__ = ["Recipe", "find_recipe", "recipes_by_name"]
+__all__ = ["Recipe", "Stage", "find_recipe", "recipes_by_name"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Recipe:
     """Whether it can be trained by name alone; a second stage needs a first."""
     first_options: ClassVar[tuple[str, ...]] = ()
     """Those of its options that a newcomer looks at first."""
+    latent_space: ClassVar[LatentSpace] = "none"
+    """What the latents of its model are, if it has any."""
     remedies: ClassVar[tuple[Remedy, ...]] = ()
     """What of its own helps against what a diagnosis may find."""
 
@@ -35,6 +40,11 @@ class Recipe:
     def training_objective(self) -> Objective:
         """What training maximises."""
         raise NotImplementedError
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """What its model takes from other runs, by the names that its assembly gives them."""
+        return {}
 
     def cautions(self, model: Model, examples: int) -> list[str]:
         """What speaks against training with so many examples, as sentences.
@@ -66,6 +76,30 @@ class Recipe:
         from ..assembly import build  # here alone, so that options are read without torch
 
         return build(self, data)
+
+
+@register("stage")
+@dataclass(frozen=True)
+class Stage:
+    """A part that is taken from another run: a new model has its weights, and holds them fixed.
+
+    Args:
+        recipe: Of that run.
+        run: Its folder, to take over the weights; empty for a model that has them: it needs no other run.
+        training: How it was trained, to say how it is made again.
+        data: On what.
+
+    Example:
+        >>> from tightbound.recipes import VAE, TwoStage
+        >>> from tightbound.options.priors import FlowPrior
+        >>> TwoStage(Stage(VAE(latent_dim=2), run="runs/vae"), FlowPrior()).stages["first"].run
+        'runs/vae'
+    """
+
+    recipe: Recipe
+    run: str = field(default="", compare=False)
+    training: TrainingOptions | None = None
+    data: DataOptions | None = None
 
 
 def recipes_by_name() -> dict[str, type[Recipe]]:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from ..options.objectives import LogLikelihood
 from ..options.parts import Activation, check_sizes
 from ..spec import register
-from .base import Recipe
+from .base import Recipe, Stage
 from .continuous import ContinuousRecipe
 from .versions import register_version_3
 
@@ -117,3 +117,9 @@ class Completion(Observing, ContinuousRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        same = {"quadrants": self.quadrants, "activation": self.activation, "likelihood": self.likelihood}
+        predicting = CompletionBaseline(hidden=self.baseline_hidden, **same)
+        return {"baseline": Stage(predicting, self.baseline)} if self.baseline and self.prior == "conditional" else {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.choices import CHOICE
 from ..options.objectives import Elbo, LatentObjective
 from ..options.parts import DecoderName, Networks, Scale, check_sizes
+from ..options.priors import LatentSpace
 from .base import Recipe
 
 __all__ = ["ContinuousRecipe", "PosteriorName"]
@@ -19,6 +20,8 @@ PosteriorName = Literal["gaussian", "cholesky", "iaf", "spline", "dirac"]
 @dataclass(frozen=True)
 class ContinuousRecipe(Scale, Networks, Recipe):
     """Abstract: a vector of continuous latents, with any posterior, likelihood and objective."""
+
+    latent_space: ClassVar[LatentSpace] = "vector"
 
     latent_dim: int = 16
     """Size of the latent vector z."""

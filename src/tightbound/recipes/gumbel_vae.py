@@ -10,6 +10,7 @@ from ..annealing import temperature
 from ..errors import UsageError
 from ..options.objectives import Elbo
 from ..options.parts import EntryLikelihood, Networks, check_sizes
+from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from .base import Recipe
 from .versions import register_version_2
@@ -23,6 +24,7 @@ TemperatureSchedule = Literal["cosine", "exponential", "constant"]
 class Relaxation(EntryLikelihood, Recipe):
     """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
 
+    latent_space: ClassVar[LatentSpace] = "codes"
     remedies: ClassVar[tuple[Remedy, ...]] = (
         Remedy(
             "richer prior",

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from ..options.objectives import Elbo
 from ..options.parts import Scale, check_sizes
+from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from ..spec import register
 from .base import Recipe
@@ -38,6 +39,7 @@ class LinearVAE(Scale, Recipe):
         'likelihood.log_scale'
     """
 
+    latent_space: ClassVar[LatentSpace] = "vector"
     first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "posterior")
     remedies: ClassVar[tuple[Remedy, ...]] = (
         Remedy("exact posterior", "use the exact posterior", lambda o: {"posterior": "exact"}),

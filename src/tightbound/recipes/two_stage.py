@@ -4,65 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from ..errors import UsageError
-from ..options.data import DataOptions
+from ..options.choices import CHOICE
 from ..options.objectives import LogPrior
-from ..options.parts import ConditionOptions, TextPositions, check_sizes
-from ..options.training import TrainingOptions
-from ..spec import check_choices, register
-from .base import Recipe
+from ..options.priors import FlowPrior, LatentSpace, PixelCNNPrior, SecondPrior
+from ..spec import kind_of, register, registered, upgrade
+from .base import Recipe, Stage
 
-__all__ = ["PriorOptions", "TwoStage"]
+__all__ = ["TwoStage", "natural_prior"]
+
+NATURAL: dict[LatentSpace, SecondPrior] = {"codes": PixelCNNPrior(), "vector": FlowPrior()}
+"""By what latents are, the prior that is fitted to them unless another is named."""
 
 
-@register("prior-options")
-@dataclass(frozen=True)
-class PriorOptions(ConditionOptions):
-    """What the prior of the second stage is.
+def natural_prior(recipe: Recipe) -> SecondPrior:
+    """The prior that is fitted to the latents of a recipe's model unless another is named.
 
     Raises:
-        UsageError: If an option is out of range.
+        UsageError: If the recipe does not say what its latents are.
 
     Example:
-        >>> PriorOptions(prior="transformer", width=64, layers=2).width
-        64
+        >>> from tightbound.recipes import VAE
+        >>> natural_prior(VAE())
+        FlowPrior(transforms=4)
     """
-
-    prior: Literal["auto", "pixelcnn", "transformer", "mixture", "flow"] = "auto"
-    """pixelcnn or transformer over codes; mixture of gaussians or flow over vectors; auto: pixelcnn or flow."""
-    text_positions: TextPositions = "learned"
-    """Places of a text in front of a transformer: a learned vector for each, or queries and keys turned by them."""
-    layers: int = 8
-    """Layers of a pixelcnn or transformer."""
-    channels: int = 64
-    """Channels of a pixelcnn."""
-    kernel: int = 5
-    """Odd side of its kernels."""
-    attention_every: int = 0
-    """Attention behind every so many layers of the top level's pixelcnn (0: none)."""
-    width: int = 256
-    """Width of a transformer."""
-    heads: int = 8
-    """Attention heads."""
-    dropout: float = 0.1
-    """Dropout of a pixelcnn or transformer."""
-    components: int = 100
-    """Components of a mixture."""
-    transforms: int = 4
-    """Transformations of a flow."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        names = ("layers", "channels", "kernel", "width", "heads", "components", "transforms")
-        check_sizes(**{name: getattr(self, name) for name in names})
-        for name in ("dropout", "drop_condition"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is a probability.", got=getattr(self, name), expected=f"0 <= {name} < 1")
+    if recipe.latent_space not in NATURAL:
+        raise UsageError(
+            "A prior is fitted to latents, and those of this model are not known.",
+            got=f"a first stage of recipe {kind_of(recipe)}",
+            remedy="Train one with latents, such as recipe 'vae', or name the prior: --prior flow.",
+        )
+    return NATURAL[recipe.latent_space]
 
 
-@register("two-stage")
+@register("two-stage", version=2)
 @dataclass(frozen=True)
 class TwoStage(Recipe):
     r"""A trained model whose prior is replaced by one that was fitted to its latents: `tightbound fit-prior`.
@@ -78,33 +55,51 @@ class TwoStage(Recipe):
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Args:
-        first: The recipe of the first stage.
-        second: The prior.
-        first_training: How the first stage was trained, to say how it is made again.
-        first_data: On what.
+        first: The model that is trained already.
+        prior: What takes the place of its prior.
 
     Raises:
         UsageError: If the prior does not suit the latents.
 
     Example:
         >>> from tightbound.data import DataSpec
+        >>> from tightbound.options.priors import MixturePrior
         >>> from tightbound.recipes import VAE
-        >>> recipe = TwoStage(VAE(latent_dim=2, hidden=(8,)), PriorOptions(prior="mixture", components=5))
+        >>> recipe = TwoStage(Stage(VAE(latent_dim=2, hidden=(8,))), MixturePrior(components=5))
         >>> recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=17))().sample((3,)).shape
         torch.Size([3, 1, 8, 8])
     """
 
     by_itself: ClassVar[bool] = False
 
-    first: Recipe
-    """The recipe of the first stage."""
-    second: PriorOptions = dataclasses.field(default_factory=PriorOptions)
-    """The prior."""
-    first_training: TrainingOptions | None = None
-    """How the first stage was trained."""
-    first_data: DataOptions | None = None
-    """What the first stage was trained on."""
+    first: Stage
+    """The model that is trained already."""
+    prior: SecondPrior = dataclasses.field(metadata=CHOICE)
+    """What takes the place of its prior."""
 
     @property
     def training_objective(self) -> LogPrior:
         return LogPrior()
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        return {"first": self.first}
+
+
+@upgrade("two-stage", version=1)
+def _of_one_wide_class(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had recipe, training and data of the first stage side by side, and every prior's options at once."""
+    first = {new: fields[old] for old, new in _FIRST.items() if old in fields}
+    options = dict(fields.get("second", {}))
+    kind = _kind(options.get("prior", "auto"), first["recipe"])
+    cls = registered(SecondPrior)[kind]
+    own = {f.name: options[f.name] for f in dataclasses.fields(cls) if f.name in options}
+    return {"first": {"kind": "stage", "version": 1, **first}, "prior": {"kind": kind, "version": 1, **own}}
+
+
+_FIRST = {"first": "recipe", "first_training": "training", "first_data": "data"}
+
+
+def _kind(name: str, first: dict[str, Any]) -> str:
+    """The kind of a prior that was named, or chosen by the latents of the first stage."""
+    return kind_of(NATURAL[registered(Recipe)[first["kind"]].latent_space]) if name == "auto" else f"{name}-prior"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..errors import UsageError
 from ..options.objectives import Quantized
 from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
+from ..options.priors import LatentSpace
 from ..options.remedies import Remedy, halved
 from .base import Recipe
 from .versions import register_version_2
@@ -24,6 +25,7 @@ class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
     """Abstract: what the two have in common."""
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
+    latent_space: ClassVar[LatentSpace] = "codes"
     remedies: ClassVar[tuple[Remedy, ...]] = (
         Remedy(
             "revival",

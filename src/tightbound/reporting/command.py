@@ -55,14 +55,13 @@ def reproduction_command(config: RunConfig, out: str) -> str | None:
         return None
     if not isinstance(recipe, TwoStage):
         return _train(recipe, data, config.training, out)
-    first, training = recipe.first_data, recipe.first_training
+    first, training = recipe.first.data, recipe.first.training
     other = ["--data", data.data] if first is not None and first.data != data.data else []
-    fit = shlex.join(
-        ["tightbound", "fit-prior", "FIRST", "--out", out, *other, *_flags(recipe.second, config.training)]
-    )
+    words = ["--out", out, *other, "--prior", name_of(recipe.prior, "prior"), *_flags(recipe.prior, config.training)]
+    fit = shlex.join(["tightbound", "fit-prior", "FIRST", *words])
     if first is None or training is None or not first.data:  # of an old version, or on arrays
         return fit
-    return f"{_train(recipe.first, first, training, 'FIRST')}\n{fit}"
+    return f"{_train(recipe.first.recipe, first, training, 'FIRST')}\n{fit}"
 
 
 def _train(recipe: Recipe, data: DataOptions, training: TrainingOptions, out: str) -> str:
@@ -90,8 +89,10 @@ def changed(options: Any) -> dict[str, Any]:
         if field.name not in choices(options):
             defaults[field.name] = _default(field)
         else:  # the options of what is chosen have the defaults of that
-            defaults |= {field.name: name_of(field.default, field.name), **flat(type(getattr(options, field.name))())}
-    return {name: value for name, value in flat(options).items() if value != defaults[name]}
+            defaults |= flat(type(getattr(options, field.name))())
+            if field.default is not dataclasses.MISSING:
+                defaults[field.name] = name_of(field.default, field.name)
+    return {name: value for name, value in flat(options).items() if name not in defaults or value != defaults[name]}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

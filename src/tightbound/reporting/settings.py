@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..options.choices import flat
+from ..options.choices import flat, name_of
 from ..recipes.two_stage import TwoStage
 from ..spec import kind_of
 from . import page
@@ -46,8 +46,9 @@ def _parts(m: Material) -> dict[str, Any]:
     recipe: Any = m.config.recipe
     parts = {f"Recipe {recipe_name(m)}": recipe}
     if isinstance(recipe, TwoStage):
-        first = {f"First stage: {kind_of(recipe.first)}": recipe.first, "Its data": recipe.first_data}
-        parts = first | {"Its training": recipe.first_training, "Prior": recipe.second}
+        first = recipe.first
+        parts = {f"First stage: {kind_of(first.recipe)}": first.recipe, "Its data": first.data}
+        parts |= {"Its training": first.training, f"Prior: {name_of(recipe.prior, 'prior')}": recipe.prior}
     parts |= {"Data": m.config.data, "Training": m.config.training}
     return {title: options for title, options in parts.items() if options is not None}
 

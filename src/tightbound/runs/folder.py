@@ -73,8 +73,9 @@ def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = flat) -> dict[st
         of: Which fields of one count.
 
     Example:
-        >>> from tightbound.recipes import VAE, TwoStage
-        >>> options_of(TwoStage(VAE(latent_dim=2)))["first.latent_dim"]
+        >>> from tightbound.options.priors import FlowPrior
+        >>> from tightbound.recipes import VAE, Stage, TwoStage
+        >>> options_of(TwoStage(Stage(VAE(latent_dim=2)), FlowPrior()))["first.recipe.latent_dim"]
         2
     """
     found: dict[str, Any] = {}

@@ -44,17 +44,15 @@ def told_latents(encoded: Data, model: Model) -> str:
 
 def told_model(model: Model, precision: str) -> str:
     """The recipe, its size, and what its options of "auto" have become."""
-    name = "put together by hand" if model.recipe is None else told_recipe(model.recipe, model)
+    name = "put together by hand" if model.recipe is None else told_recipe(model.recipe)
     return f"model: {'; '.join([name, _told_size(model), *_chosen(model), f'precision {precision}'])}"
 
 
-def told_recipe(recipe: Recipe, model: Model) -> str:
+def told_recipe(recipe: Recipe) -> str:
     """The name of a recipe, of a second stage with that of its first."""
     if not isinstance(recipe, TwoStage):
         return kind_of(recipe)
-    automatic = "flow" if model.codes is None else "pixelcnn"
-    prior = automatic if recipe.second.prior == "auto" else recipe.second.prior
-    return f"{kind_of(recipe.first)} with a new prior, {prior}"
+    return f"{kind_of(recipe.first.recipe)} with a new prior, {name_of(recipe.prior, 'prior')}"
 
 
 def _told_size(model: Model) -> str:

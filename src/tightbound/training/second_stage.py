@@ -9,12 +9,14 @@ from typing import Any
 from ..data import Data
 from ..errors import UsageError
 from ..models import LatentVariableModel
+from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
-from ..recipes.two_stage import PriorOptions, TwoStage
-from ..runs import RunConfig, RunFolder, load, load_run_data
+from ..recipes.two_stage import TwoStage, natural_prior
+from ..runs import load, load_run_data
 from .device import find_device
 from .encoded import encoded_data, kept_as
 from .loop import TrainingResult, train_on
+from .stages import stage_of
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
 
@@ -25,7 +27,7 @@ def fit_prior(
     run: str | Path,
     *,
     out: str | Path,
-    prior: PriorOptions | None = None,
+    prior: SecondPrior | None = None,
     options: TrainingOptions | None = None,
     data: Data | str | Path | None = None,
     latents: str | Path | None = None,
@@ -45,7 +47,7 @@ def fit_prior(
     Args:
         run: The run folder of the first stage.
         out: The run folder of the whole.
-        prior: What the prior is.
+        prior: What the prior is; default: a pixelcnn over codes, a flow over vectors.
         options: How to train it.
         data: Other data than the first stage's own.
         latents: A file of latents, of this model and this data, that is there already.
@@ -60,19 +62,15 @@ def fit_prior(
 
     Example:
         >>> import tempfile, tightbound as tb
+        >>> from tightbound.options.priors import MixturePrior
         >>> data = tb.load_data("digits")
         >>> first, second = tempfile.mkdtemp(), tempfile.mkdtemp()
         >>> _ = tb.train(tb.recipes.VAE(latent_dim=2).build(data.spec), data, steps=3, out=first)
-        >>> fit_prior(first, out=second, prior=PriorOptions(prior="mixture"), steps=3).stopped
+        >>> fit_prior(first, out=second, prior=MixturePrior(), steps=3).stopped
         'done'
     """
     options = dataclasses.replace(options or TrainingOptions(), **changes)
-    config, found = RunFolder(Path(run)).config(), load_run_data(run, data, divide=True)
-    if config.recipe is None:
-        raise UsageError(
-            "The first stage was put together by hand, so its parts are not in the folder.",
-            remedy="Train a recipe first; or fit the prior in a loop of your own.",
-        )
+    stage, found = stage_of(run), load_run_data(run, data, divide=True)
     first = load(run).to(find_device(options.device))
     if not isinstance(first, LatentVariableModel):
         raise UsageError(
@@ -80,17 +78,9 @@ def fit_prior(
         )
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    model: Any = build_seeded(_two_stage(config, prior or PriorOptions()), found.spec, options.seed)
-    start_second_stage(model, first, run, found.train)
+    model: Any = build_seeded(TwoStage(stage, prior or natural_prior(stage.recipe)), found.spec, options.seed)
+    start_second_stage(model, found.train)
     ways = {"resume": resume, "resume_from": resume_from}
     return train_on(
         PriorStep(model, kept_as(first, found.spec)), found, encoded, out=Path(out), options=options, **ways
     )
-
-
-def _two_stage(config: RunConfig, prior: PriorOptions) -> TwoStage:
-    """What becomes of a run; a prior that was fitted before is replaced, not fitted upon."""
-    recipe: Any = config.recipe
-    if isinstance(recipe, TwoStage):
-        return dataclasses.replace(recipe, second=prior)
-    return TwoStage(recipe, prior, config.training, config.data)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from .. import checkpoint
 from ..data import DataSpec, Split
 from ..errors import DataError
-from ..likelihoods.completion import Pretrained
-from ..models import LatentVariableModel, Model
+from ..models import Model
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_memory
 from ..runtime.parts import LearnsFromCaptions, StartsFromData
 from ..runtime.randomness import epoch_order, fixed_noise, mix
+from .stages import take_over
 
 __all__ = ["build_seeded", "draw_by_xavier", "learn_captions", "start_model", "start_second_stage"]
 
@@ -37,11 +35,11 @@ def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> Any:
 def start_model(model: Model, train: Split, options: TrainingOptions | None = None) -> None:
     """Starts a model that a recipe has just built, once; one that was given weights, or trained, keeps them.
 
-    Parts that go on from another run take over its weights. Parts that can start where the data lies
+    Parts that are taken from another run get its weights, and keep them. Parts that can start where the data lies
     (:class:`~tightbound.runtime.parts.StartsFromData`) or learn from captions do so.
 
     Args:
-        model: The model; of one that was put together by hand only the parts from other runs are started.
+        model: The model.
         train: The training split.
         options: How weights are drawn, whether parts start from data, and the seed of both.
 
@@ -59,11 +57,9 @@ def start_model(model: Model, train: Split, options: TrainingOptions | None = No
         False
     """
     options = options or TrainingOptions()
-    for part in model.modules():
-        if isinstance(part, Pretrained):
-            part.take_over()
     if not model.new:
         return
+    take_over(model)
     if options.initial_weights == "xavier":
         draw_by_xavier(model, options.seed)
     if options.data_start:
@@ -72,20 +68,17 @@ def start_model(model: Model, train: Split, options: TrainingOptions | None = No
     model.new = False
 
 
-def start_second_stage(model: LatentVariableModel, first: LatentVariableModel, run: str | Path, train: Split) -> None:
-    """Starts a two-stage model: the parts of its first stage are those of a trained one.
+def start_second_stage(model: Model, train: Split) -> None:
+    """Starts a two-stage model, whose prior learns from latents alone: it takes over its first stage.
 
     Args:
-        model: The model, which a recipe has just built.
-        first: The trained model.
-        run: Its run folder, to be named where it does not fit.
+        model: The model, which a recipe has just built, for data that was found to fit its first stage.
         train: The training split of the data.
 
     Raises:
-        CheckpointError: If the first stage is another.
+        CheckpointError: If there is no such run.
     """
-    checkpoint.load_into(model.posterior, checkpoint.tensors_of(first.posterior), run)
-    checkpoint.load_into(model.likelihood, checkpoint.tensors_of(first.likelihood), run)
+    take_over(model, any_data=True)
     if train.captions is not None:
         learn_captions(model, train)
     model.new = False
@@ -117,7 +110,7 @@ _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 @torch.no_grad()
 def _start_from_data(model: Model, train: Split, seed: int) -> None:
-    for part in _parts(model):
+    for part in _parts(model, {part for parts in model.taken.values() for part in parts.values()}):
         if isinstance(part, StartsFromData):
             order = epoch_order(seed, 0, len(train))[: part.examples_wanted]
             with fixed_noise(seed):
@@ -140,9 +133,11 @@ def learn_captions(model: nn.Module, train: Split) -> None:
             part.initialise_captions(train.captions)
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """All modules but those of a model within the model, whose data is not this, and of a part that starts itself."""
+def _parts(module: nn.Module, taken: Container[nn.Module] = ()) -> Iterator[nn.Module]:
+    """All modules but those of a model within the model, whose data is not this, of a part that starts itself, and of
+    one that is taken from another run.
+    """
     yield module
     for child in () if isinstance(module, StartsFromData) else module.children():
-        if not isinstance(child, Model):
-            yield from _parts(child)
+        if not isinstance(child, Model) and child not in taken:
+            yield from _parts(child, taken)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from ...options.priors import PixelCNNPrior
 from ...options.remedies import Remedy
 from ...options.training import TrainingOptions
-from ...recipes import PriorOptions
 from .ways import Run, Symptoms, Way, in_words, is_fitted, of_recipe, open_to, option, options_of
 
 __all__ = ["Symptom", "against", "fewer_dimensions", "free_steps", "free_together", "offer", "second_stage", "whose_kl"]
@@ -170,7 +170,7 @@ def second_stage(s: Symptoms) -> Way | None:
     """Codes are dependent, and a prior of their own can follow them."""
     if not s.codes or is_fitted(s):
         return None
-    flags, second = "tightbound fit-prior RUN --prior pixelcnn --out RUN2", PriorOptions(prior="pixelcnn")
+    flags, second = "tightbound fit-prior RUN --prior pixelcnn --out RUN2", PixelCNNPrior()
     return Way("fit a prior to the codes", flags=flags, second=second)
 
 
@@ -186,7 +186,7 @@ def richer_prior(s: Symptoms) -> Way | None:
     words, now = "let the prior learn where the codes are", option(s, "prior", "normal")
     if s.codes:
         return None
-    if now in ("spline", "flow", "auto"):
+    if now in ("spline", "flow"):
         more = 2 * option(s, "transforms", 1)
         return of_recipe(s, words, transforms=more) if more <= MOST_TRANSFORMS else None
     if is_fitted(s):

@@ -97,7 +97,7 @@ def _in_first_stage(s: Symptoms, why: Any) -> tuple[str, str]:
     """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
     if not isinstance(s.recipe, TwoStage):
         return why(s)
-    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first, training=s.recipe.first_training))
+    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first.recipe, training=s.recipe.first.training))
     return cause, f"train the first stage again: {remedy}"
 
 

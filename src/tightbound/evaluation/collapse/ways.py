@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import TightboundError
 from ...options.choices import changed, choices, flat
-from ...recipes import PriorOptions, Recipe, TwoStage
+from ...options.priors import SecondPrior
+from ...recipes import Recipe, Stage, TwoStage
 from ...runtime.randomness import fixed_noise
 from ...spec import typed
 
@@ -104,7 +105,7 @@ class Way:
     options: Options = field(default_factory=dict)
     training: Options = field(default_factory=dict)
     flags: str = ""
-    second: PriorOptions | None = None
+    second: SecondPrior | None = None
 
 
 def open_to(run: Run, *ways: Way | None) -> list[str]:
@@ -127,8 +128,9 @@ def in_words(run: Run, way: Way) -> str:
 
 
 def options_of(recipe: Recipe | None) -> Options:
-    """The options of a run's last stage, which are those that its command takes."""
-    return {} if recipe is None else flat(recipe.second if isinstance(recipe, TwoStage) else recipe)
+    """The options of a run; of a second stage those of its prior alone, which its command takes."""
+    found = {} if recipe is None else flat(recipe)
+    return {name: value for name, value in found.items() if not isinstance(value, Stage)}
 
 
 def _changed(now: Options, options: Options) -> Options:
@@ -138,25 +140,22 @@ def _changed(now: Options, options: Options) -> Options:
 
 def _left_out(recipe: Recipe | None, options: Options) -> Options:
     """Options of what the run has chosen, such as its objective, that are not of what it is to choose."""
-    if recipe is None or isinstance(recipe, TwoStage):
+    if recipe is None:
         return {}
     chosen, after = [getattr(recipe, name) for name in choices(recipe)], flat(changed(recipe, options))
     given = [f.name for value in chosen for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
     return dict.fromkeys(name for name in given if name not in after)
 
 
-def _can_be_built(run: Run, options: Options, training: Options, second: PriorOptions | None) -> bool:
+def _can_be_built(run: Run, options: Options, training: Options, second: SecondPrior | None) -> bool:
     """Whether recipe, training and data take these options: data can refuse a kind of part, no size or weight."""
     recipe: Any = run.recipe
     try:
-        if isinstance(recipe, TwoStage):
-            recipe = dataclasses.replace(recipe, second=changed(recipe.second, options))
-        else:
-            recipe = changed(recipe, options)
+        recipe = changed(recipe, options)
         if training:
             dataclasses.replace(run.training, **training)  # pyright: ignore[reportArgumentType]
         if second is not None:
-            recipe = TwoStage(recipe, second)
+            recipe = TwoStage(Stage(recipe), second)
         if run.data is not None and (second is not None or any(isinstance(v, str) for v in options.values())):
             with fixed_noise():
                 recipe.build(run.data)

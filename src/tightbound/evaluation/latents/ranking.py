@@ -49,7 +49,7 @@ def udr(
         UsageError: If a model has no informative latent, or a value is not finite.
 
     Example:
-        >>> z = torch.randn(500, 3)
+        >>> z = torch.randn(5000, 3)
         >>> bool((udr([z, -z.flip(1), z.exp()]) > 0.9).all())
         True
     """

@@ -35,6 +35,8 @@ __all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
 
 IGNORED = ("device", "log_every", "save_every", "pictures")
 """Options that change nothing in what a model becomes."""
+FIRST = "first.recipe."
+"""How options of a first stage begin."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """Of each run the options that are not alike in all: one that a recipe lacks counts where another changed it.
 
-    Those of a first stage go by the names that they have in a run of their own.
+    Those of a first stage go by the names that they have in a run of their own, unless the second has such names.
     """
     values, chosen = [], []
     for config in configs:
@@ -258,7 +260,9 @@ def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
 
 def _named(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    return {name.removeprefix("first."): value for part in parts for name, value in part.items()}
+    found = {name: value for part in parts for name, value in part.items()}
+    own = {name: name.removeprefix(FIRST) for name in found}
+    return {name if own[name] in found else own[name]: value for name, value in found.items()}
 
 
 def _differs(name: str, values: list[dict[str, Any]], chosen: list[dict[str, Any]]) -> bool:

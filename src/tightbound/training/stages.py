@@ -1,0 +1,116 @@
+"""What a new model takes from other runs: weights that it then has, and holds fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import checkpoint
+from ..errors import UsageError
+from ..models import Model
+from ..options.choices import flat
+from ..options.data_spec import DataSpec
+from ..recipes import Recipe, Stage, TwoStage
+from ..runs import RunFolder, load
+from ..spec import kind_of, typed
+
+__all__ = ["stage_of", "take_over"]
+
+
+def stage_of(run: str | Path) -> Stage:
+    """A run as a stage of another: of one that is itself a second stage its first, whose prior is replaced anew.
+
+    Raises:
+        UsageError: If its model was put together by hand.
+        CheckpointError: If there is no run.
+    """
+    config = RunFolder(Path(run)).config()
+    if config.recipe is None:
+        raise UsageError(
+            "The first stage was put together by hand, so its parts are not in the folder.",
+            got=run,
+            remedy="Train a recipe first; or fit the prior in a loop of your own.",
+        )
+    if isinstance(config.recipe, TwoStage):
+        return dataclasses.replace(config.recipe.first, run=str(run))
+    return Stage(config.recipe, str(run), config.training, config.data)
+
+
+def take_over(model: Model, *, any_data: bool = False) -> None:
+    """Gives a new model the weights of its parts that are taken from other runs; one that needs none stays as it is.
+
+    Args:
+        model: The model, which a recipe has just built.
+        any_data: Whether those runs may have learned from other data.
+
+    Raises:
+        UsageError: If a run is of another recipe, has other options, or learned from other data.
+        CheckpointError: If a run is not complete.
+    """
+    for name, stage in model.recipe.stages.items() if model.lacks else ():
+        if stage.run:
+            _check(name, stage, model, any_data)
+            _fill(model.taken[name], stage)
+    model.lacks = ""
+
+
+def _fill(parts: dict[str, nn.Module], stage: Stage) -> None:
+    theirs = load(stage.run)
+    for name, part in parts.items():
+        checkpoint.load_into(part, checkpoint.tensors_of(theirs.get_submodule(name)), stage.run)
+
+
+def _check(name: str, stage: Stage, model: Model, any_data: bool) -> None:
+    """Refuses a run that is not what the recipe says of it."""
+    kind = kind_of(stage.recipe)
+    if not RunFolder(Path(stage.run)).config_file.is_file():
+        raise _no_run(name, kind, f"no run in {stage.run}")
+    config = RunFolder(Path(stage.run)).config()
+    if config.recipe is None:
+        raise _no_run(name, kind, "a run of a model put together by hand")
+    if type(theirs := stage_of(stage.run).recipe) is not type(stage.recipe):
+        raise _no_run(name, kind, f"a run of {kind_of(theirs)}")
+    _check_options(name, stage, theirs, model.recipe)
+    if not any_data and model.data_spec is not None:
+        _check_data(name, model.data_spec, config.data_spec)
+
+
+def _no_run(name: str, kind: str, got: str) -> UsageError:
+    return UsageError(
+        f"The {name} is a run of recipe {kind}.",
+        got=got,
+        remedy=f"Train one: tightbound train {kind} --data DATA --out RUN, and give --{name} RUN.",
+    )
+
+
+def _check_options(name: str, stage: Stage, theirs: Recipe, recipe: Recipe) -> None:
+    """Refuses parts that see, or give, something else; an option is told by the name that it has in the recipe."""
+    mine, found, own = flat(stage.recipe), flat(theirs), flat(recipe)
+    options = {key: f"{name}_{key}" if f"{name}_{key}" in own else key for key in mine if found.get(key) != mine[key]}
+    if options:
+        raise UsageError(
+            f"The {name} was trained with other options.",
+            got=f"{', '.join(_typed(options[key], found.get(key)) for key in options)}, in {stage.run}",
+            expected=", ".join(_typed(options[key], mine[key]) for key in options),
+            remedy=f"Give this run the options of its {name}, or train a {name} with those of this run.",
+        )
+
+
+def _typed(name: str, value: Any) -> str:
+    return f"--{name.replace('_', '-')} {typed(value)}"
+
+
+def _check_data(name: str, mine: DataSpec, theirs: DataSpec) -> None:
+    """Refuses parts that were trained on other data."""
+    fields = [f.name for f in dataclasses.fields(DataSpec)]
+    names = [each for each in fields if getattr(mine, each) != getattr(theirs, each)]
+    if names:
+        raise UsageError(
+            f"The {name} was trained on other data.",
+            got=", ".join(f"{each} {getattr(theirs, each)!r}" for each in names),
+            expected=", ".join(f"{each} {getattr(mine, each)!r}" for each in names),
+            remedy=f"Train a {name} on this data, with the same options of the data.",
+        )
