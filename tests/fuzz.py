@@ -1,6 +1,6 @@
 """Thousands of damaged files: each must be read, or refused by one typed error, in bounded memory and time.
 
-``python tests/fuzz.py`` reads 5,000 of them, each in a process of its own; ``tests/test_fuzz.py`` some of them.
+``python tests/fuzz.py`` reads 5,000 of them, each in a process of its own; ``tests/project/test_fuzz.py`` some of them.
 A new reader is a line in :data:`READERS`.
 """
 

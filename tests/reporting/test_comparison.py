@@ -31,7 +31,7 @@ from tightbound.reporting.comparing.side_by_side import draw_comparison
 from tightbound.runs import RunConfig, load
 from tightbound.training import TrainingOptions
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOK = {"pictures": False, "device": "cpu"}
 
 

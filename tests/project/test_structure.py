@@ -88,7 +88,7 @@ def place(name: str) -> str:
     for entry in entries:
         if entry in ORDER:
             return entry
-    pytest.fail(f"{name} has no place in the order of tests/test_structure.py: give it one.")
+    pytest.fail(f"{name} has no place in the order of tests/project/test_structure.py: give it one.")
 
 
 def test_every_module_has_a_place_and_every_place_a_module() -> None:
@@ -206,5 +206,11 @@ def test_habits(name: str) -> None:
 
 
 def test_the_changelog_tells_of_this_version() -> None:
-    changelog = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf8")
+    changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf8")
     assert re.findall(r"^## (\S+)", changelog, flags=re.MULTILINE)[0] == tightbound.__version__
+
+
+def test_tests_lie_in_folders_named_like_the_rooms() -> None:
+    tests = Path(__file__).parents[1]
+    folders = {path.name for path in tests.iterdir() if any(path.glob("test_*.py"))}
+    assert folders - {path.name for path in ROOT.iterdir() if path.is_dir()} == {"project"}

@@ -8,7 +8,7 @@ import pytest
 
 from tightbound.cli.main import main
 
-MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf8")
+MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf8")
 
 
 def test_the_demo_reaches_76_nats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,10 +27,8 @@ from tightbound.training.start import build_seeded
 OPTIONS = TrainingOptions(
     steps=8, batch_size=32, evaluate_every=2, log_every=2, beta_warmup=0, pictures=False, device="cpu"
 )
-HERE = str(Path(__file__).parent)
-SCRIPT = (
-    f"import pathlib, sys; sys.path.insert(0, {HERE!r}); import test_processes as t; t.work(pathlib.Path(sys.argv[1]))"
-)
+HERE = [str(folder) for folder in Path(__file__).parents[:2]]
+SCRIPT = f"import pathlib, sys; sys.path[:0] = {HERE!r}; import test_processes as t; t.work(pathlib.Path(sys.argv[1]))"
 
 
 def data(train: int, valid: int, **options: Any) -> Data:

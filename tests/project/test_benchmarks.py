@@ -16,7 +16,7 @@ import torch
 import tightbound
 from tightbound.distributions import Bernoulli
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def load(name: str) -> ModuleType:

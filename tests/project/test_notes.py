@@ -8,7 +8,7 @@ import pytest
 
 from tightbound.cli.main import main
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 NOTES = (DOCS / "notes.md").read_text(encoding="utf8")
 SHORTER = ["--steps", "2", "--no-pictures", "--device", "cpu"]
 

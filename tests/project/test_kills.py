@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "kills.py"
+SCRIPT = Path(__file__).parents[1] / "kills.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each training is a fork of one process")

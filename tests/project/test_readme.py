@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from tightbound.cli.main import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf8")
 SHORTER = ["--steps", "20", "--no-pictures", "--device", "cpu"]
 
 
@@ -107,7 +107,7 @@ def test_pictures_from_texts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_first_two_commands_are_targets() -> None:
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf8")
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf8")
     commands = re.findall(r"^    make (\w+)", README, flags=re.MULTILINE)
     assert commands == ["demo", "test"]
     assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in commands)

@@ -15,7 +15,7 @@ from tightbound.cli.output import print_evaluation
 from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
 from tightbound.evaluation.numbers import Number, numbers_of, rows
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 REMEDY = "run: python docs/list_numbers.py > docs/numbers.md"
 ONE = Estimate(-1.5, 0.25)
 FOUND: dict[str, Any] = {"reconstruction": ONE, "method": "auto", "k": 500, "n": 9, "split": "test", "notes": ("why",)}
