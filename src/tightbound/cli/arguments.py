@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data, Split
-    from ..models import LatentVariableModel, Model
+    from ..models import Model
     from ..runs import RunFolder
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "part_of",
     "positive",
     "representative",
-    "require_latent",
     "seen",
 ]
 
@@ -119,23 +118,6 @@ def counted(parts: Sequence[Split]) -> str:
     counts = [f"{len(part)}" if part.name == "all" else f"{len(part)} {part.name}" for part in parts]
     plural = "s" * (sum(map(len, parts)) != 1)
     return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
-
-
-def require_latent(model: Model) -> LatentVariableModel:
-    """The model, which has a latent.
-
-    Raises:
-        UsageError: If it has none.
-    """
-    from ..models import LatentVariableModel
-
-    if not isinstance(model, LatentVariableModel):
-        raise UsageError(
-            "This model has no latent: it can be sampled and evaluated.",
-            got=type(model.recipe).__name__,
-            remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
-        )
-    return model
 
 
 def limited(split: Split, limit: int | None) -> Split:

@@ -38,7 +38,6 @@ from .arguments import (
     opened,
     part_of,
     positive,
-    require_latent,
 )
 from .contrastive import train_contrastive
 from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, print_pairs, write_arrays
@@ -306,13 +305,14 @@ def encode(
     """
     import torch
 
+    from ..models.latent import with_latents
     from ..views.latents import encode as encoded
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
     check_out(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     parts = loaded.parts(split)
     found = [encoded(model, part, seed=seed) for part in parts]
     arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}

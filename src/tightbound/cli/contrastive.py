@@ -97,7 +97,7 @@ def _print_retrieval(found: dict[str, Any]) -> None:
     print(f"next: tightbound sample RUN --condition WORDS -n 8 --rank {found['out']} --among 32")
 
 
-def find_judge(path: Path, spec: DataSpec | None, device: Any) -> TextImageEncoder:
+def find_judge(path: Path, spec: DataSpec | None, device: str) -> TextImageEncoder:
     """The judge in a file that `tightbound train-contrastive` wrote, or the CLIP in a folder.
 
     Args:

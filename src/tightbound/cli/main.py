@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -30,6 +30,7 @@ from .choices import given, help_of, plain, prepared, prepared_command, refuse_o
 
 __all__ = ["main"]
 
+P = ParamSpec("P")
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
 _TRAIN_EXAMPLES = """
 Examples:
@@ -100,11 +101,11 @@ def _run(words: list[str]) -> None:
         tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
 
 
-def _in_range(function: Callable[..., None]) -> Callable[..., None]:
+def _in_range(function: Callable[P, None]) -> Callable[P, None]:
     """A command that refuses numbers that no option has."""
 
     @functools.wraps(function)
-    def checked(*arguments: Any, **options: Any) -> None:
+    def checked(*arguments: P.args, **options: P.kwargs) -> None:
         check_numbers(options)
         function(*arguments, **options)
 

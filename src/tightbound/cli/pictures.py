@@ -29,7 +29,6 @@ from .arguments import (
     part_of,
     positive,
     representative,
-    require_latent,
     seen,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
@@ -206,6 +205,7 @@ def reconstruct(
     Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
     tightbound reconstruct runs/demo --samples 100 --out averaged.png
     """
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views import samples as pictures
 
@@ -213,7 +213,7 @@ def reconstruct(
         positive("--samples", samples)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
     some = representative(part, min(16, len(part)) if n is None else n)
@@ -241,12 +241,13 @@ def interpolate(
 
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views.latents import interpolation
 
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
@@ -285,6 +286,7 @@ def traverse(
     """
     import torch
 
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views.latents import check_dimensions, posterior_means, quantiles, traversal
 
@@ -292,7 +294,7 @@ def traverse(
     positive("--steps", steps)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     check_dimensions(model)
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)

@@ -30,7 +30,7 @@ from ..options.choices import flat
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_stored
-from ..spec import from_json, register, to_json
+from ..spec import Dataclass, from_json, register, to_json
 from .readings import number, recorded
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RunConfig:
     fingerprint: str = ""
 
 
-def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = flat) -> dict[str, Any]:
+def options_of(spec: Dataclass, of: Callable[[Dataclass], dict[str, Any]] = flat) -> dict[str, Any]:
     """The options of a dataclass by their names, and of the dataclasses in it by dotted names.
 
     Args:
@@ -80,8 +80,10 @@ def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = flat) -> dict[st
     """
     found: dict[str, Any] = {}
     for name, value in of(spec).items():
-        inner = options_of(value, of) if dataclasses.is_dataclass(value) else None
-        found |= {name: value} if inner is None else {f"{name}.{key}": each for key, each in inner.items()}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= {f"{name}.{key}": each for key, each in options_of(value, of).items()}
+        else:
+            found[name] = value
     return found
 
 
@@ -281,7 +283,7 @@ def load(run: str | Path, model: Model | None = None) -> Any:
             f"{folder.path} has no model.safetensors: its training has not got that far.",
             remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
         )
-    found: Any = model
+    found = model
     if found is None:
         if config.recipe is None:
             raise CheckpointError(
@@ -295,7 +297,7 @@ def load(run: str | Path, model: Model | None = None) -> Any:
     return found.eval()
 
 
-def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> Any:
+def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> Model:
     with within_stored(folder.weights), _describing(folder.config_file):
         return recipe.build(spec)
 

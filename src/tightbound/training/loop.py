@@ -6,7 +6,6 @@ import dataclasses
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from ..runs import RunConfig, RunFolder
 from ..runtime.memory import keep_freed_memory
 from ..runtime.processor import slow_arithmetic
 from ..runtime.randomness import fixed_noise
+from ..spec import Option
 from .checkpoints import Checkpoints
 from .device import among_peers, by_first, cuda_devices
 from .engine import Engine
@@ -46,8 +46,8 @@ def train(
     options: TrainingOptions | None = None,
     resume: bool = False,
     resume_from: str = "last",
-    objective: Callable[[Terms, Any], Tensor] | None = None,
-    **changes: Any,
+    objective: Callable[[Terms, Tensor], Tensor] | None = None,
+    **changes: Option,
 ) -> TrainingResult:
     """Trains a model and leaves a run folder.
 

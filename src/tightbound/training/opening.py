@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -78,7 +77,7 @@ def _count(module: nn.Module) -> int:
 
 def _chosen(model: Model) -> list[str]:
     """The likelihood and its scale, the condition and the objective of a model that a stage by itself learns."""
-    recipe: Any = model.recipe
+    recipe: Recipe | None = model.recipe
     if isinstance(recipe, TwoStage):
         return []
     found = list[str]()

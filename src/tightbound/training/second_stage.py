@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ..data import Data
-from ..errors import UsageError
-from ..models import LatentVariableModel
+from ..models.latent import with_latents
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
 from ..recipes.two_stage import TwoStage, natural_prior
 from ..runs import load, load_run_data
+from ..spec import Option
 from .device import find_device
 from .encoded import encoded_data, kept_as
 from .loop import TrainingResult, train_on
@@ -33,7 +32,7 @@ def fit_prior(
     latents: str | Path | None = None,
     resume: bool = False,
     resume_from: str = "last",
-    **changes: Any,
+    **changes: Option,
 ) -> TrainingResult:
     """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
 
@@ -71,14 +70,10 @@ def fit_prior(
     """
     options = dataclasses.replace(options or TrainingOptions(), **changes)
     stage, found = stage_of(run), load_run_data(run, data, divide=True)
-    first = load(run).to(find_device(options.device))
-    if not isinstance(first, LatentVariableModel):
-        raise UsageError(
-            "A prior is fitted to latents, and this model has none.", got=run, remedy="Train one: recipe 'vae'."
-        )
+    first = with_latents(load(run)).to(find_device(options.device))
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    model: Any = build_seeded(TwoStage(stage, prior or natural_prior(stage.recipe)), found.spec, options.seed)
+    model = build_seeded(TwoStage(stage, prior or natural_prior(stage.recipe)), found.spec, options.seed)
     start_second_stage(model, found.train)
     ways = {"resume": resume, "resume_from": resume_from}
     return train_on(
