@@ -322,7 +322,7 @@ def test_guidance_needs_a_condition_and_training_without_it(
     refused(capsys, "sample", plain, "--guidance", 2, *out, says="given none")
     config = json.loads((run / "config.json").read_text(encoding="utf8"))
     shutil.copytree(run, tmp_path / "always")
-    config["recipe"]["second"]["drop_condition"] = 0.0
+    config["recipe"]["prior"]["drop_condition"] = 0.0
     (tmp_path / "always" / "config.json").write_text(json.dumps(config), encoding="utf8")
     text = ("--condition", "red square top", "-n", 1)
     refused(capsys, "sample", tmp_path / "always", *text, "--guidance", 2, *out, says="never learned without")

@@ -25,6 +25,8 @@ __all__ = [
     "Json",
     "Overwrite",
     "Picture",
+    "Resume",
+    "ResumeFrom",
     "Run",
     "Seed",
     "Source",
@@ -49,6 +51,8 @@ NAMED = 4
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
+Resume = Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")]
+ResumeFrom = Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")]
 Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 SplitName = Annotated[

@@ -37,7 +37,7 @@ from .output import check_output, print_written, write
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import DataSpec
+    from ..data import DataSpec, Split
     from ..distributions import Sampling
     from ..models import LatentVariableModel, Model
 
@@ -48,30 +48,33 @@ SAMPLES = 64
 """What is drawn unless another number is asked for, or a file has more conditions."""
 
 
+Count = Annotated[
+    int | None,
+    arg(
+        aliases=("-n",),
+        help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
+    ),
+]
+Temperature = Annotated[
+    float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
+]
+Judge = Annotated[
+    Path | None,
+    arg(metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."),
+]
+
+
 def sample(
     run: Run,
     /,
-    n: Annotated[
-        int | None,
-        arg(
-            aliases=("-n",),
-            help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
-        ),
-    ] = None,
+    n: Count = None,
     condition: Words = None,
     condition_file: WordsFile = None,
-    temperature: Annotated[
-        float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
     top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
     guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
-    rank: Annotated[
-        Path | None,
-        arg(
-            metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."
-        ),
-    ] = None,
+    rank: Judge = None,
     among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
@@ -299,9 +302,7 @@ def traverse(
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)
-    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
-    if not 0 <= example < len(part):
-        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    example = _start(part, example)
     if len(part) < 2:
         _check_quantiles(model)
         print("note: one example does not tell which dimensions are active: the first of them", file=sys.stderr)
@@ -317,6 +318,14 @@ def traverse(
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
+
+
+def _start(part: Split, example: int | None) -> int:
+    """The place of the example that was asked for, or of the first of class 0."""
+    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
+    if not 0 <= example < len(part):
+        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    return example
 
 
 def _check_quantiles(model: LatentVariableModel) -> None:

@@ -167,15 +167,9 @@ class Data:
         asked = replace(DataOptions(data=""), **options)  # no name would find these again
         check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
-        raw = from_arrays(
-            name,
-            {k: v for k, v in arrays.items() if v is not None},
-            labels=labels,
-            levels=levels,
-            classes=classes,
-            captions=captions,
-            conditions=conditions,
-        )
+        arrays = {name: split for name, split in arrays.items() if split is not None}
+        given = {"labels": labels, "captions": captions, "conditions": conditions}
+        raw = from_arrays(name, arrays, **given, levels=levels, classes=classes)
         wide = isinstance(levels, int) and levels > 256
         return cls.from_raw(raw, replace(asked, levels=levels) if wide else asked)
 

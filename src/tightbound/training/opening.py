@@ -13,7 +13,7 @@ from torch import nn
 from ..data import Data
 from ..likelihoods import Likelihood
 from ..models import Model
-from ..options.choices import choices, name_of
+from ..options.choices import choices, flat, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..recipes.two_stage import TwoStage
@@ -86,7 +86,7 @@ def _chosen(model: Model) -> list[str]:
         found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
         found.append(f"given {_name(model.condition, 'Condition')}")
-    return found + [f"{name} {name_of(getattr(recipe, name), name)}" for name in (choices(recipe) if recipe else ())]
+    return found if recipe is None else [*found, *(f"{name} {flat(recipe)[name]}" for name in choices(recipe))]
 
 
 def _name(module: nn.Module, kind: str) -> str:
