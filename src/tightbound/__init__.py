@@ -6,7 +6,9 @@ Names are loaded on first use, so that importing the package costs little over i
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .options.building import build_with
 
 if TYPE_CHECKING:
     from . import (
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     )
     from .data import load_data
     from .evaluation import evaluate
-    from .models import LatentVariableModel
+    from .models import LatentVariableModel, Model
+    from .options.data_spec import DataSpec
+    from .recipes import Recipe
     from .runs import load
     from .training import fit_prior, train
 
@@ -68,7 +72,7 @@ _homes = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _homes:
@@ -78,3 +82,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _build(recipe: Recipe, data: DataSpec) -> Model:
+    """The model of a recipe: here what imports torch is put behind what is read without."""
+    from .assembly import build
+
+    return build(recipe, data)
+
+
+build_with(_build)

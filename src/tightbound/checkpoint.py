@@ -375,7 +375,7 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
-def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(value: object, name: str, tensors: dict[str, Tensor]) -> dict[str, object]:
     if isinstance(value, Tensor):
         while name in tensors:  # {"a/b": {"c": ...}} and {"a": {"b/c": ...}}
             name += "'"
@@ -388,7 +388,7 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return {"value": value}
 
 
-def _unflatten(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _unflatten(tree: dict[str, Any], tensors: Mapping[str, Tensor]) -> object:
     if "tensor" in tree:
         return tensors[tree["tensor"]]
     if "dict" in tree:

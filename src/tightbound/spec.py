@@ -15,11 +15,15 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from .errors import CheckpointError, UnknownName, UsageError
 
 __all__ = [
+    "Dataclass",
+    "Fields",
+    "Json",
+    "Option",
     "check_choices",
     "check_numbers",
     "from_json",
@@ -32,11 +36,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Json = dict[str, Any]
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+"""What JSON can hold."""
+Fields = dict[str, Any]
+"""The fields of a spec by their names, as JSON, before :func:`from_json` has seen whether they have their types."""
+Option: TypeAlias = "bool | int | float | str | tuple[Option, ...] | None"
+"""The value of an option: what is typed at the command line."""
+
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
 
 _kinds: dict[str, tuple[type[Any], int]] = {}
 _records: set[str] = set()
-_upgrades: dict[tuple[str, int], Callable[[Json], Json]] = {}
+_upgrades: dict[tuple[str, int], Callable[[Fields], Fields]] = {}
 
 
 def register(kind: str, *, version: int = 1, record: bool = False) -> Callable[[type[T]], type[T]]:
@@ -61,10 +77,10 @@ def register(kind: str, *, version: int = 1, record: bool = False) -> Callable[[
     return add
 
 
-def upgrade(kind: str, *, version: int) -> Callable[[Callable[[Json], Json]], Callable[[Json], Json]]:
+def upgrade(kind: str, *, version: int) -> Callable[[Callable[[Fields], Fields]], Callable[[Fields], Fields]]:
     """Registers a function that turns the fields of ``version`` of a kind into those of ``version + 1``."""
 
-    def add(function: Callable[[Json], Json]) -> Callable[[Json], Json]:
+    def add(function: Callable[[Fields], Fields]) -> Callable[[Fields], Fields]:
         _upgrades[kind, version] = function
         return function
 
@@ -76,7 +92,7 @@ def registered(base: type[T]) -> dict[str, type[T]]:
     return {kind: cls for kind, (cls, _) in _kinds.items() if issubclass(cls, base)}
 
 
-def check_choices(spec: object) -> None:
+def check_choices(spec: Dataclass) -> None:
     """Refuses a value that is not on its field's closed list, and a number that no option has.
 
     Raises:
@@ -86,14 +102,14 @@ def check_choices(spec: object) -> None:
     for name, hint in typing.get_type_hints(type(spec)).items():
         if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
             raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
-    check_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(typing.cast(Any, spec))})
+    check_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)})
 
 
 LARGEST = {int: 2**53, float: 1e30}
 """No option has a larger number: what is computed with it would be no number, or not exact."""
 
 
-def check_numbers(options: Mapping[str, Any]) -> None:
+def check_numbers(options: Mapping[str, object]) -> None:
     """Refuses numbers that no option has, by the name of the option.
 
     Raises:
@@ -108,7 +124,7 @@ def check_numbers(options: Mapping[str, Any]) -> None:
           remedy:   Change --lr.
     """
     for name, given in options.items():
-        for value in typing.cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,):
+        for value in typing.cast("tuple[object, ...]", given) if isinstance(given, tuple) else (given,):
             if not isinstance(value, int | float):
                 continue
             most = LARGEST[float if isinstance(value, float) else int]
@@ -121,7 +137,7 @@ def check_numbers(options: Mapping[str, Any]) -> None:
                 )
 
 
-def typed(value: Any) -> str:
+def typed(value: Option | list[Option]) -> str:
     """An option's value as it is typed at the command line.
 
     Example:
@@ -129,7 +145,7 @@ def typed(value: Any) -> str:
         ('64 32', '1', 'auto')
     """
     if isinstance(value, tuple | list):
-        return " ".join(map(typed, typing.cast("tuple[Any, ...]", value)))
+        return " ".join(map(typed, value))
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)
 
@@ -144,7 +160,7 @@ def kind_of(spec: object) -> str:
     )
 
 
-def to_json(spec: object) -> Json:
+def to_json(spec: Dataclass) -> Fields:
     """A spec as a JSON object, nested specs included.
 
     Example:
@@ -156,9 +172,8 @@ def to_json(spec: object) -> Json:
     return {"kind": kind, "version": _kinds[kind][1], **_fields(spec)}
 
 
-def _fields(spec: object) -> Json:
-    fields = dataclasses.fields(typing.cast(Any, spec))
-    return {f.name: _plain(getattr(spec, f.name)) for f in fields if f.compare}
+def _fields(spec: Dataclass) -> Fields:
+    return {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.compare}
 
 
 def from_json(value: Mapping[str, Any], base: type[T]) -> T:
@@ -198,17 +213,17 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
     return cls(**_checked_fields(kind, cls, fields))
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+def _plain(value: object) -> Json:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _fields(value) if kind_of(value) in _records else to_json(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in typing.cast("tuple[Any, ...]", value)]
+        return [_plain(item) for item in typing.cast("tuple[object, ...]", value)]
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in typing.cast("dict[str, Any]", value).items()}
-    return value
+        return {name: _plain(item) for name, item in typing.cast("dict[str, object]", value).items()}
+    return typing.cast(Json, value)
 
 
-def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
+def _checked_fields(kind: str, cls: type[Any], fields: Fields) -> Fields:
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.compare}
     if kind in _records:
@@ -231,23 +246,23 @@ def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
     return checked
 
 
-def _check_counts(name: str, value: Any) -> None:
+def _check_counts(name: str, value: object) -> None:
     """Refuses integers of a record that count nothing."""
     if isinstance(value, dict | tuple):
-        held = typing.cast("dict[str, Any] | tuple[Any, ...]", value)
+        held = typing.cast("dict[str, object] | tuple[object, ...]", value)
         for item in held.values() if isinstance(held, dict) else held:
             _check_counts(name, item)
     elif type(value) is int and not 0 <= value <= LARGEST[int]:
         raise CheckpointError(f"The field {name} is no count.", got=value, expected="0 or more")
 
 
-def _nested(value: Json, cls: type[Any]) -> Any:
+def _nested(value: Fields, cls: type[T]) -> T:
     """A spec within another; a record tells its kind by the field that it stands in."""
     kind = next((kind for kind in _records if _kinds[kind][0] is cls), None)
     return from_json(value, cls) if kind is None else cls(**_checked_fields(kind, cls, value))
 
 
-def _checked(name: str, hint: Any, value: Any) -> Any:
+def _checked(name: str, hint: object, value: Json) -> object:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         for option in arguments:
@@ -259,19 +274,16 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if value in arguments:
             return value
     elif origin is tuple and isinstance(value, list):
-        items = typing.cast("list[Any]", value)
-        hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else arguments
-        if len(hints) == len(items):
-            return tuple(_checked(name, h, item) for h, item in zip(hints, items, strict=True))
+        hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(hints) == len(value):
+            return tuple(_checked(name, h, item) for h, item in zip(hints, value, strict=True))
     elif origin is dict and isinstance(value, dict):
-        items = typing.cast(Json, value)
-        return {key: _checked(name, arguments[1], item) for key, item in items.items()}
+        return {key: _checked(name, arguments[1], item) for key, item in value.items()}
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _nested(typing.cast(Json, value), typing.cast("type[Any]", hint))
+        return _nested(value, typing.cast("type[Dataclass]", hint))
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) <= sys.float_info.max:
             return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return typing.cast(Any, value)
-    found = repr(typing.cast(object, value))
-    raise CheckpointError(f"The field {name} does not have its type.", got=found, expected=hint)
+        return value
+    raise CheckpointError(f"The field {name} does not have its type.", got=repr(value), expected=hint)

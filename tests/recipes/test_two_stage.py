@@ -517,7 +517,7 @@ def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
 ) -> None:
     found: list[SecondPrior] = []
     monkeypatch.setattr("tightbound.training.second_stage.fit_prior", lambda run, **given: found.append(given["prior"]))
-    monkeypatch.setattr("tightbound.cli.commands._conclude", lambda *_: None)
+    monkeypatch.setattr("tightbound.cli.learning._conclude", lambda *_: None)
     for words in (
         [str(first), "--layers", "4"],
         ["--transforms", "2", "--out", str(first), str(vectors)],

@@ -410,6 +410,7 @@ def test_options_at_their_defaults_are_folded(vae_run: Path, vae_page: _Page) ->
     assert vae_run.as_posix() in shown
     assert "button" not in shown + rest.split("</main>")[0]  # no word in a name or a value is told
     for options in (folder.config().recipe, folder.config().training):
+        assert options is not None
         for name in vars(options):
             row = f'<th scope="row"><code><span>{name}</span></code></th>'
             way = "given" if name in changed(options) else "default"

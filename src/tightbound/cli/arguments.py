@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data, Split
-    from ..models import LatentVariableModel, Model
+    from ..models import Model
     from ..runs import RunFolder
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "Json",
     "Overwrite",
     "Picture",
+    "Resume",
+    "ResumeFrom",
     "Run",
     "Seed",
     "Source",
@@ -41,7 +43,6 @@ __all__ = [
     "part_of",
     "positive",
     "representative",
-    "require_latent",
     "seen",
 ]
 
@@ -50,6 +51,8 @@ NAMED = 4
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
+Resume = Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")]
+ResumeFrom = Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")]
 Seed = Annotated[int, arg(help="Seed of all noise.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 SplitName = Annotated[
@@ -119,23 +122,6 @@ def counted(parts: Sequence[Split]) -> str:
     counts = [f"{len(part)}" if part.name == "all" else f"{len(part)} {part.name}" for part in parts]
     plural = "s" * (sum(map(len, parts)) != 1)
     return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
-
-
-def require_latent(model: Model) -> LatentVariableModel:
-    """The model, which has a latent.
-
-    Raises:
-        UsageError: If it has none.
-    """
-    from ..models import LatentVariableModel
-
-    if not isinstance(model, LatentVariableModel):
-        raise UsageError(
-            "This model has no latent: it can be sampled and evaluated.",
-            got=type(model.recipe).__name__,
-            remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
-        )
-    return model
 
 
 def limited(split: Split, limit: int | None) -> Split:

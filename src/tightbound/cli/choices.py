@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from docstring_parser import parse_from_object
@@ -18,10 +18,11 @@ from tyro.conf import arg
 
 from ..errors import UsageError
 from ..options.choices import changed, choices, name_of, offered
+from ..spec import Dataclass
 
 __all__ = ["given", "help_of", "plain", "prepared", "prepared_command", "refuse_options_of_others"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Dataclass)
 
 
 def prepared(options: T, words: Sequence[str]) -> T:
@@ -34,24 +35,23 @@ def prepared(options: T, words: Sequence[str]) -> T:
     Raises:
         UnknownName: If a word names what a choice does not offer.
     """
-    whole: Any = changed(options, {name: word for name in choices(options) if (word := given(words, name))})
+    whole = changed(options, {name: word for name in choices(options) if (word := given(words, name))})
     held = {name: _shown(whole, name, base) for name, base in choices(options).items()}
     return dataclasses.replace(whole, **held)
 
 
 def plain(options: T) -> T:
     """Parsed options, with what each choice holds as the registered spec itself."""
-    whole: Any = options
-    held = dict[str, Any]()
+    held = dict[str, Dataclass]()
     for name, base in choices(options).items():
-        value = getattr(whole, name)
+        value = getattr(options, name)
         cls = offered(base, name)[getattr(value, name)]
         held[name] = cls(**{f.name: getattr(value, f.name) for f in dataclasses.fields(cls)})
-    return dataclasses.replace(whole, **held)
+    return dataclasses.replace(options, **held)
 
 
 def prepared_command(
-    command: Callable[..., None], words: Sequence[str], before: Mapping[str, Any] | None = None
+    command: Callable[..., None], words: Sequence[str], before: Mapping[str, Dataclass] | None = None
 ) -> Callable[..., None]:
     """A command whose arguments with choices are prepared for the words, and made plain before it is called.
 
@@ -66,7 +66,7 @@ def prepared_command(
         return command
 
     @functools.wraps(command)
-    def called(*arguments: Any, **options: Any) -> None:
+    def called(*arguments: object, **options: Any) -> None:
         command(*arguments, **{name: plain(value) if name in found else value for name, value in options.items()})
 
     signature = inspect.signature(command)
@@ -76,7 +76,7 @@ def prepared_command(
     return called
 
 
-def refuse_options_of_others(parts: Any, words: Sequence[str], more: Any = ()) -> None:
+def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], more: Iterable[str] = ()) -> None:
     """Refuses the options of what a choice could have been, and is not.
 
     Args:
@@ -87,23 +87,23 @@ def refuse_options_of_others(parts: Any, words: Sequence[str], more: Any = ()) -
     Raises:
         UsageError: If there is one.
     """
-    parts = list(parts)
-    known = {name for part in parts for name in _names(part)}.union(more)
-    for part in parts:
-        for field, base in choices(part).items():
+    held = list(parts)
+    known = {name for options in held for name in _names(options)}.union(more)
+    for options in held:
+        for field, base in choices(options).items():
             for name in _named(words):
                 owners = [label for label, cls in offered(base, field).items() if name in _fields(cls)]
                 if owners and name not in known:
-                    raise _of_another(name, owners, field, getattr(part, field))
+                    raise _of_another(name, owners, field, getattr(options, field))
 
 
-def _names(options: Any) -> set[str]:
+def _names(options: Dataclass) -> set[str]:
     """Names of all options of a dataclass that is prepared."""
     held = choices(options)
     return _fields(options).union(*(_fields(getattr(options, name)) for name in held))
 
 
-def _of_another(name: str, owners: list[str], field: str, now: Any) -> UsageError:
+def _of_another(name: str, owners: list[str], field: str, now: Dataclass) -> UsageError:
     option, own = _typed(name), [_typed(n) for n in sorted(_fields(now) - {field})]
     return UsageError(
         f"{option} is an option of {' or '.join(f'--{field} {owner}' for owner in owners)}.",
@@ -113,7 +113,7 @@ def _of_another(name: str, owners: list[str], field: str, now: Any) -> UsageErro
     )
 
 
-def _shown(options: Any, field: str, base: type[Any]) -> Any:
+def _shown(options: Dataclass, field: str, base: type[Dataclass]) -> Dataclass:
     """What a choice holds, of a class that has the choice itself as its first option."""
     value = getattr(options, field)
     help_text = f"{help_of(type(options), field)} Its own options follow; --{field} NAME --help shows those of another."
@@ -124,16 +124,16 @@ def _shown(options: Any, field: str, base: type[Any]) -> Any:
     return cls(**vars(value))
 
 
-def _with_choices(command: Callable[..., None]) -> Iterator[tuple[str, type[Any]]]:
+def _with_choices(command: Callable[..., None]) -> Iterator[tuple[str, type[Dataclass]]]:
     """The arguments of a command that are dataclasses with a choice."""
     for name, hint in get_type_hints(command, include_extras=True).items():
         while get_args(hint) and hasattr(hint, "__metadata__"):
             hint = get_args(hint)[0]
-        if dataclasses.is_dataclass(hint) and choices(hint):
-            yield name, hint  # pyright: ignore[reportReturnType]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and choices(hint):
+            yield name, hint
 
 
-def _defaulted(parameter: inspect.Parameter, found: dict[str, Any]) -> inspect.Parameter:
+def _defaulted(parameter: inspect.Parameter, found: Mapping[str, Dataclass]) -> inspect.Parameter:
     """The parameter with what is prepared as its default; by keyword, so that others need none."""
     only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
     kind = parameter.kind if only else inspect.Parameter.KEYWORD_ONLY
@@ -168,5 +168,5 @@ def _typed(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _fields(spec: Any) -> set[str]:
+def _fields(spec: Dataclass | type[Dataclass]) -> set[str]:
     return {f.name for f in dataclasses.fields(spec)}

@@ -97,7 +97,7 @@ def _print_retrieval(found: dict[str, Any]) -> None:
     print(f"next: tightbound sample RUN --condition WORDS -n 8 --rank {found['out']} --among 32")
 
 
-def find_judge(path: Path, spec: DataSpec | None, device: Any) -> TextImageEncoder:
+def find_judge(path: Path, spec: DataSpec | None, device: str) -> TextImageEncoder:
     """The judge in a file that `tightbound train-contrastive` wrote, or the CLIP in a folder.
 
     Args:
@@ -180,7 +180,7 @@ def rank_samples(
         UsageError: If fewer are drawn than are wanted, or a caption is too long for the judge.
     """
     from ..evaluation.samples.retrieval import fits
-    from ..views.samples import candidates
+    from ..views.samples import candidates, described
 
     if among < n:
         raise UsageError(
@@ -189,7 +189,7 @@ def rank_samples(
             expected=f"at least {n}, which is -n",
             remedy=f"Try --among {4 * n}.",
         )
-    captions: list[str] = [model.condition.describe(row) for row in c]  # pyright: ignore
+    captions = described(model, c)
     device = next(judge.parameters()).device
     tokens = judge.tokens(captions)  # a caption that is too long for the judge is told before any work
     drawn = candidates(model, c.to(model.device), among, how)

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -25,11 +25,14 @@ from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
 from ..spec import check_numbers, kind_of
-from . import commands
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
+from .commands import COMMANDS
+from .learning import PriorArguments, TrainArguments, train
+from .telling import first_sentence
 
 __all__ = ["main"]
 
+P = ParamSpec("P")
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
 _TRAIN_EXAMPLES = """
 Examples:
@@ -87,24 +90,24 @@ def _run(words: list[str]) -> None:
         print(__version__)
         return
     name, *rest = words
-    if name not in commands.COMMANDS:
-        raise UnknownName("command", name, commands.COMMANDS)
+    if name not in COMMANDS:
+        raise UnknownName("command", name, COMMANDS)
     if empty := [before for before, word in pairwise(words) if not word] or [w for w in rest if w.endswith("=")]:
         raise UsageError("An option has an empty value.", got=empty[0], remedy="Leave it out, or give it a value.")
     if name == "train":
         _train(rest)
     else:
         natural = name == "fit-prior" and given(rest, "prior") is None
-        before = {"prior": commands.PriorArguments.natural(rest)} if natural else {}
-        function = prepared_command(_in_range(commands.COMMANDS[name]), rest, before)
+        before = {"prior": PriorArguments.natural(rest)} if natural else {}
+        function = prepared_command(_in_range(COMMANDS[name]), rest, before)
         tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
 
 
-def _in_range(function: Callable[..., None]) -> Callable[..., None]:
+def _in_range(function: Callable[P, None]) -> Callable[P, None]:
     """A command that refuses numbers that no option has."""
 
     @functools.wraps(function)
-    def checked(*arguments: Any, **options: Any) -> None:
+    def checked(*arguments: P.args, **options: P.kwargs) -> None:
         check_numbers(options)
         function(*arguments, **options)
 
@@ -126,18 +129,18 @@ def _train(words: list[str]) -> None:
     if named and find_recipe(named) is not cls:
         raise UsageError("The run to resume has another recipe.", got=named, expected=kind_of(default.recipe))
     parsed = tyro.cli(
-        commands.TrainArguments[cls],
+        TrainArguments[cls],
         prog=f"tightbound train {kind_of(default.recipe)}",
         description="\n".join(
-            [f"{commands.first_sentence(cls)}\n", _first_options(default), _examples(kind_of(default.recipe))]
+            [f"{first_sentence(cls)}\n", _first_options(default), _examples(kind_of(default.recipe))]
         ),
         args=words[1:] if named else words,
         default=default,
     )
-    commands.train(dataclasses.replace(parsed, recipe=plain(parsed.recipe)))
+    train(dataclasses.replace(parsed, recipe=plain(parsed.recipe)))
 
 
-def _first_options(default: commands.TrainArguments[Any]) -> str:
+def _first_options(default: TrainArguments[Any]) -> str:
     """The five options that matter first, with their help and what they are unless told otherwise."""
     recipe = default.recipe
     named = [(default.data, "data"), (default.training, "epochs"), *((recipe, name) for name in recipe.first_options)]
@@ -163,15 +166,15 @@ def _choices(options: type, name: str) -> str:
     return f" {{{','.join(map(str, get_args(hint)))}}}" if get_origin(hint) is Literal else f" {name.upper()}"
 
 
-def _new(name: str | None) -> commands.TrainArguments[Any]:
+def _new(name: str | None) -> TrainArguments[Any]:
     """The arguments of a recipe before any option."""
     if name is None:
         known = ", ".join(recipes_by_name())
         raise UsageError("Which recipe?", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
-    return commands.TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
+    return TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
 
 
-def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
+def _resumed(words: list[str]) -> TrainArguments[Any]:
     """The arguments that the run in ``--out`` was trained with, from its config."""
     from ..runs import RunFolder
 
@@ -186,11 +189,11 @@ def _resumed(words: list[str]) -> commands.TrainArguments[Any]:
         )
     if not config.recipe.by_itself:
         raise UsageError("This run is a second stage.", remedy=f"Go on with: {folder.way_on()}.")
-    return commands.TrainArguments(config.recipe, config.data, config.training, out=Path(out))
+    return TrainArguments(config.recipe, config.data, config.training, out=Path(out))
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<18} {_summary(function)}" for name, function in commands.COMMANDS.items())
+    rows = "\n".join(f"  {name:<18} {_summary(function)}" for name, function in COMMANDS.items())
     return f"""usage: tightbound COMMAND ...
 
 Train, measure and explore latent-variable generative models.
@@ -207,7 +210,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by a signal."""
 
 
 def _train_overview() -> str:
-    rows = "\n".join(f"  {name:<19} {commands.first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
+    rows = "\n".join(f"  {name:<19} {first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
     return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
 
 Trains a model and leaves a run folder. The recipes:

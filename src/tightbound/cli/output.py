@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
     from torch import Tensor
 
     from ..data import DataSpec
@@ -79,7 +82,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     _print_notes(console, found.notes)
 
 
-def _table(title: str, rows: Iterable[Row]) -> Any:
+def _table(title: str, rows: Iterable[Row]) -> Table:
     """Numbers with their errors, a rule between sections; a column for units where there are some."""
     from rich.table import Table
 
@@ -94,7 +97,7 @@ def _table(title: str, rows: Iterable[Row]) -> Any:
     return table
 
 
-def _print_notes(console: Any, notes: Iterable[str]) -> None:
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -181,7 +184,7 @@ def print_written(path: Path, told: str) -> None:
     print(f"{path}: {told}" if told else path)
 
 
-def as_names(names: Sequence[str]) -> Any:
+def as_names(names: Sequence[str]) -> np.ndarray:
     """Names as an array of text, which is read without a pickle.
 
     Example:
@@ -226,7 +229,8 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     """A value in words; of many numbers, the first."""
-    many = isinstance(value, tuple | list) and len(value) > 8 and all(isinstance(one, float) for one in value)
-    return f"{str(list(value[:8]))[:-1]}, ... {len(value):,} numbers]" if many else str(value)
+    if isinstance(value, tuple | list) and len(value) > 8 and all(isinstance(one, float) for one in value):
+        return f"{str(list(value[:8]))[:-1]}, ... {len(value):,} numbers]"
+    return str(value)

@@ -29,7 +29,6 @@ from .arguments import (
     part_of,
     positive,
     representative,
-    require_latent,
     seen,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
@@ -38,7 +37,7 @@ from .output import check_output, print_written, write
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import DataSpec
+    from ..data import DataSpec, Split
     from ..distributions import Sampling
     from ..models import LatentVariableModel, Model
 
@@ -49,30 +48,33 @@ SAMPLES = 64
 """What is drawn unless another number is asked for, or a file has more conditions."""
 
 
+Count = Annotated[
+    int | None,
+    arg(
+        aliases=("-n",),
+        help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
+    ),
+]
+Temperature = Annotated[
+    float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
+]
+Judge = Annotated[
+    Path | None,
+    arg(metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."),
+]
+
+
 def sample(
     run: Run,
     /,
-    n: Annotated[
-        int | None,
-        arg(
-            aliases=("-n",),
-            help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
-        ),
-    ] = None,
+    n: Count = None,
     condition: Words = None,
     condition_file: WordsFile = None,
-    temperature: Annotated[
-        float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
     top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
     guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
-    rank: Annotated[
-        Path | None,
-        arg(
-            metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."
-        ),
-    ] = None,
+    rank: Judge = None,
     among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
@@ -206,6 +208,7 @@ def reconstruct(
     Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
     tightbound reconstruct runs/demo --samples 100 --out averaged.png
     """
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views import samples as pictures
 
@@ -213,7 +216,7 @@ def reconstruct(
         positive("--samples", samples)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
     some = representative(part, min(16, len(part)) if n is None else n)
@@ -241,12 +244,13 @@ def interpolate(
 
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views.latents import interpolation
 
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
@@ -285,6 +289,7 @@ def traverse(
     """
     import torch
 
+    from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
     from ..views.latents import check_dimensions, posterior_means, quantiles, traversal
 
@@ -292,14 +297,12 @@ def traverse(
     positive("--steps", steps)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
-    model = require_latent(model)
+    model = with_latents(model)
     check_dimensions(model)
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)
-    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
-    if not 0 <= example < len(part):
-        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    example = _start(part, example)
     if len(part) < 2:
         _check_quantiles(model)
         print("note: one example does not tell which dimensions are active: the first of them", file=sys.stderr)
@@ -315,6 +318,14 @@ def traverse(
     title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
     told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
+
+
+def _start(part: Split, example: int | None) -> int:
+    """The place of the example that was asked for, or of the first of class 0."""
+    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
+    if not 0 <= example < len(part):
+        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+    return example
 
 
 def _check_quantiles(model: LatentVariableModel) -> None:

@@ -9,7 +9,7 @@ Importing this package costs no torch: what needs it is loaded when first asked 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
@@ -25,7 +25,7 @@ __all__ = ["DATASETS", "Batch", "Data", "DataOptions", "DataSpec", "Split", "loa
 _LAZY = {"Batch": "split", "Data": "collection", "Split": "split", "load_data": "load"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UnknownName, UsageError
 from ..options.data import DataOptions, sides, wider
 from ..options.data_spec import DataSpec
+from ..spec import Option
 from .divide import divided
 from .learned import as_learned
 from .observed import described, levels_in_use, observed
@@ -137,7 +138,7 @@ class Data:
         levels: int | Literal["auto"] | None = "auto",
         name: str = "arrays",
         classes: tuple[str, ...] = (),
-        **options: Any,
+        **options: Option,
     ) -> Data:
         """Data from arrays of this process.
 
@@ -163,18 +164,12 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
-        asked = DataOptions(data="", **options)  # no name would find these again
+        asked = replace(DataOptions(data=""), **options)  # no name would find these again
         check_label(asked)
         arrays = {"train": train, "valid": valid, "test": test}
-        raw = from_arrays(
-            name,
-            {k: v for k, v in arrays.items() if v is not None},
-            labels=labels,
-            levels=levels,
-            classes=classes,
-            captions=captions,
-            conditions=conditions,
-        )
+        arrays = {name: split for name, split in arrays.items() if split is not None}
+        given = {"labels": labels, "captions": captions, "conditions": conditions}
+        raw = from_arrays(name, arrays, **given, levels=levels, classes=classes)
         wide = isinstance(levels, int) and levels > 256
         return cls.from_raw(raw, replace(asked, levels=levels) if wide else asked)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 from ..checkpoint import check_file
 from ..errors import DataError, UnknownName, UsageError
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
+from ..spec import Option
 from .collection import Data
 from .sources.array_files import read_array_file
 from .sources.catalogue import DATASETS
@@ -24,7 +24,7 @@ __all__ = ["load_data", "load_for_learned"]
 
 
 def load_data(
-    source: str | os.PathLike[str] | DataOptions = "digits", *, mirror: str | None = None, **options: Any
+    source: str | os.PathLike[str] | DataOptions = "digits", *, mirror: str | None = None, **options: Option
 ) -> Data:
     """Loads a named data set, a folder or archive of images, arrays in a file, or a table.
 
@@ -75,7 +75,7 @@ def _count(fingerprint: str) -> int:
     return sum(map(int, counts)) if len(counts) == 3 and all(map(str.isdecimal, counts)) else -1
 
 
-def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, Any]) -> DataOptions:
+def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, Option]) -> DataOptions:
     known = [field.name for field in dataclasses.fields(DataOptions) if field.name != "data"]
     for name in options:
         if name not in known:

@@ -23,7 +23,7 @@ from ..posteriors import Layers, Posterior, Reals, Space
 from .model import Model
 from .terms import Entry, Latent, Terms, stacked
 
-__all__ = ["LatentVariableModel", "Marginal", "replaced"]
+__all__ = ["LatentVariableModel", "Marginal", "replaced", "with_latents"]
 
 
 class LatentVariableModel(Model):
@@ -124,6 +124,21 @@ def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableMo
     other = copy.copy(model)
     other._modules = {**model._modules, **parts}  # pyright: ignore[reportPrivateUsage]
     return other
+
+
+def with_latents(model: Model) -> LatentVariableModel:
+    """The model, which must have latents.
+
+    Raises:
+        UsageError: If it has none.
+    """
+    if not isinstance(model, LatentVariableModel):
+        raise UsageError(
+            "This model has no latent: it can be sampled and evaluated.",
+            got=type(model.recipe).__name__,
+            remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
+        )
+    return model
 
 
 class Marginal(Bounded, Steered):

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import UnknownName
-from ..spec import kind_of, registered
+from ..spec import Dataclass, kind_of, registered
 
 __all__ = ["CHOICE", "changed", "choices", "flat", "name_of", "offered"]
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Dataclass)
 CHOICE = {"choice": True}
 """Metadata of a field that holds one of the registered specs of its type, which is abstract."""
 
 
-def choices(spec: Any) -> dict[str, type[Any]]:
+def choices(spec: Dataclass | type[Dataclass]) -> dict[str, type[Dataclass]]:
     """The abstract class of each choice that a dataclass, or one of that class, has, by the name of its field.
 
     Example:
@@ -55,7 +56,7 @@ def name_of(value: object, field: str) -> str:
     return kind_of(value).removesuffix(f"-{field}")
 
 
-def flat(spec: Any) -> dict[str, Any]:
+def flat(spec: Dataclass) -> dict[str, Any]:
     """The options of a dataclass by name; of each choice its name, and the options of what it holds.
 
     Example:
@@ -73,7 +74,7 @@ def flat(spec: Any) -> dict[str, Any]:
     return found
 
 
-def changed(spec: T, options: Mapping[str, Any]) -> T:
+def changed(spec: D, options: Mapping[str, Any]) -> D:
     """The same spec with other options, named as :func:`flat` names them.
 
     A choice that changes keeps those options that are not at their defaults and that the new one has too.
@@ -87,17 +88,16 @@ def changed(spec: T, options: Mapping[str, Any]) -> T:
         >>> changed(VAE(), {"objective": "iwae", "samples": 5}).objective
         Iwae(samples=5, gradient='pathwise')
     """
-    whole: Any = spec
-    held = {name: _chosen(getattr(whole, name), name, base, options) for name, base in choices(spec).items()}
-    own = {f.name for f in dataclasses.fields(whole)}
+    held = {name: _chosen(getattr(spec, name), name, base, options) for name, base in choices(spec).items()}
+    own = _fields(spec)
     known = own.union(*(_fields(value) for value in held.values()))
     for name in options:
         if name not in known:
             raise UnknownName("option", name, known)
-    return dataclasses.replace(whole, **held | {n: v for n, v in options.items() if n in own and n not in held})
+    return dataclasses.replace(spec, **held | {n: v for n, v in options.items() if n in own and n not in held})
 
 
-def _chosen(now: Any, field: str, base: type[Any], options: Mapping[str, Any]) -> Any:
+def _chosen(now: D, field: str, base: type[D], options: Mapping[str, Any]) -> D:
     """What a choice holds once some options are changed."""
     name, known = options.get(field, name_of(now, field)), offered(base, field)
     if name not in known:
@@ -106,5 +106,5 @@ def _chosen(now: Any, field: str, base: type[Any], options: Mapping[str, Any]) -
     return known[name](**{n: v for n, v in (given | {**options}).items() if n in _fields(known[name])})
 
 
-def _fields(spec: Any) -> set[str]:
+def _fields(spec: Dataclass | type[Dataclass]) -> set[str]:
     return {f.name for f in dataclasses.fields(spec)}

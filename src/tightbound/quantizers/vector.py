@@ -206,7 +206,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             self.more, self.empty = False, False
 
     @torch.no_grad()
-    def before_step(self, optimizer: Any) -> None:
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
 
         Example:

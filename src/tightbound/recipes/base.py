@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UnknownName
+from ..options.building import builder
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
 from ..options.objectives import Objective
@@ -64,7 +65,7 @@ class Recipe:
             steps: Steps of the whole run.
         """
 
-    def build(self, data: DataSpec) -> Any:
+    def build(self, data: DataSpec) -> Any:  # each recipe has its own kind of model
         """A new model for data of that kind, which remembers both.
 
         Args:
@@ -73,9 +74,7 @@ class Recipe:
         Raises:
             UsageError: If these options cannot model that data.
         """
-        from ..assembly import build  # here alone, so that options are read without torch
-
-        return build(self, data)
+        return builder()(self, data)
 
 
 @register("stage")

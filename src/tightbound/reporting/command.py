@@ -13,7 +13,7 @@ from ..options.choices import choices, flat, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe, TwoStage
 from ..runs import RunConfig
-from ..spec import kind_of
+from ..spec import Dataclass, Option, kind_of
 
 __all__ = ["changed", "command_on", "reproduction_command"]
 
@@ -69,14 +69,14 @@ def _train(recipe: Recipe, data: DataOptions, training: TrainingOptions, out: st
     return shlex.join([*words, *_flags(recipe, data, training)])
 
 
-def _flags(*parts: Any) -> Iterator[str]:
+def _flags(*parts: Dataclass) -> Iterator[str]:
     for options in parts:
         for name, value in changed(options).items():
             if name != "data":
                 yield from _flag(name, value)
 
 
-def changed(options: Any) -> dict[str, Any]:
+def changed(options: Dataclass) -> dict[str, Any]:
     """The options of a dataclass that differ from their defaults, as the command line has them.
 
     Example:
@@ -95,11 +95,11 @@ def changed(options: Any) -> dict[str, Any]:
     return {name: value for name, value in flat(options).items() if name not in defaults or value != defaults[name]}
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[object]) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _flag(name: str, value: Any) -> Iterator[str]:
+def _flag(name: str, value: Option) -> Iterator[str]:
     dashed = name.replace("_", "-")
     if isinstance(value, bool):
         yield f"--{dashed}" if value else f"--no-{dashed}"

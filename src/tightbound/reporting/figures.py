@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -259,17 +259,17 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
 def svg(figure: Figure) -> str:
     """A figure as an element of a page: text as text, in the page's typeface, ink in its colour."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tightbound"}):
-        return inlined(_printed(figure, format="svg", metadata={"Date": None}))
+        return inlined(_printed(figure, "svg"))
 
 
 def png(figure: Figure) -> bytes:
     """A figure as PNG with twice the pixels of a screen: for many points."""
-    return _printed(figure, format="png", dpi=200)
+    return _printed(figure, "png", 200)
 
 
-def _printed(figure: Figure, **options: Any) -> bytes:
-    buffer = io.BytesIO()
+def _printed(figure: Figure, form: Literal["svg", "png"], dpi: float | Literal["figure"] = "figure") -> bytes:
+    buffer, undated = io.BytesIO(), {"Date": None} if form == "svg" else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a class name in a script that the font lacks
-        figure.savefig(buffer, **options)
+        figure.savefig(buffer, format=form, dpi=dpi, metadata=undated)
     return buffer.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +79,7 @@ def tsne(codes: Array) -> Array:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    perplexity: Any = min(30.0, (len(codes) - 1) / 3)
+    perplexity = min(30.0, (len(codes) - 1) / 3)
     method = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=0)
     # For so few points the threads of OpenMP cost more than they give, on a busy machine ten times as much.
     with warnings.catch_warnings(), threadpool_limits(1):

@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +17,8 @@ from ..errors import DataError, UsageError
 from ..evaluation import Diagnosis, Evaluation
 from ..evaluation.kept import damaged, read_diagnosis, read_evaluation
 from ..evaluation.passes import terms_of_the_first
-from ..models import Model
+from ..models import LatentVariableModel, Model
+from ..models.latent import with_latents
 from ..runs import RunConfig, RunFolder
 from ..runtime.randomness import fixed_noise
 from ..training.device import find_device
@@ -53,7 +53,7 @@ class Material:
 
     folder: RunFolder
     config: RunConfig
-    model: Any
+    model: Model
     data: Data
     learned: Data | None
     test: Split
@@ -64,6 +64,11 @@ class Material:
     stored: bool = True
     diagnosed: Diagnosis | None = None
     seconds: float = 0.0
+
+    @property
+    def latent(self) -> LatentVariableModel:
+        """Its model, for the sections on latents, which are written of no other."""
+        return with_latents(self.model)
 
     @property
     def spec(self) -> DataSpec:
@@ -124,14 +129,14 @@ class Material:
         """The stored diagnosis, or a quick one where there is time for it."""
         if self.diagnosed is not None or self.seconds <= 0:
             return self.diagnosed
-        plan = plan_diagnosis(self.model, self.test, self.seconds, measure_pace(self.model, self.test))
+        plan = plan_diagnosis(self.latent, self.test, self.seconds, measure_pace(self.latent, self.test))
         if plan is None:
             command = f"tightbound diagnose {self.folder.path} takes the time it needs"
             print(f"no time for a quick diagnosis: {command}; --quick SECONDS gives more", file=sys.stderr)
             return None
         optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised else ""
         _say(plan, self.test, f"a quick diagnosis{optimised}", "diagnose", self.folder)
-        return quick_diagnosis(self.model, self.test, plan, self.seed, self.config.training)
+        return quick_diagnosis(self.latent, self.test, plan, self.seed, self.config.training)
 
 
 def gather(

@@ -65,15 +65,19 @@ def write_report(
     """
     m = gather(run, data, model, k, quick=quick, device=device, seed=seed)
     sections, rows = list[Section](), tables.comparison(m)
-    head = page.tag("h1", page.escape(title(m))) + page.paragraph(verdict(m, rows), "verdict")
-    head += hero(m) + cards(m) + warnings(m)
     with progress("report", 12 if m.codes.shape[1] else 6) as advance:
         for part in _sections(m, rows):
             sections.extend([part] if part.content else [])
             advance()
-    text = page.page(title(m), head, sections)
+    text = page.page(title(m), _head(m, rows), sections)
     write_atomically(m.folder.report, lambda temporary: Path(temporary).write_text(text, "utf8", "replace"))
     return m.folder.report
+
+
+def _head(m: Material, rows: list[Baseline]) -> str:
+    """The title, the verdict, the picture and the numbers that come first, as HTML."""
+    head = page.tag("h1", page.escape(title(m))) + page.paragraph(verdict(m, rows), "verdict")
+    return head + hero(m) + cards(m) + warnings(m)
 
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:

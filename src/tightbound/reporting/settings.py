@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
 
 import torch
 
 from .. import __version__
 from ..options.choices import flat, name_of
 from ..recipes.two_stage import TwoStage
-from ..spec import kind_of
+from ..spec import Dataclass, Option, kind_of
 from . import page
 from .command import changed, reproduction_command
 from .headline import recipe_name
@@ -42,9 +41,9 @@ def trained(m: Material) -> str:
     return "no readings" if last is None else f"{last:,} steps of {m.config.training.batch_size} examples"
 
 
-def _parts(m: Material) -> dict[str, Any]:
-    recipe: Any = m.config.recipe
-    parts = {f"Recipe {recipe_name(m)}": recipe}
+def _parts(m: Material) -> dict[str, Dataclass]:
+    recipe = m.config.recipe
+    parts: dict[str, Dataclass | None] = {f"Recipe {recipe_name(m)}": recipe}
     if isinstance(recipe, TwoStage):
         first = recipe.first
         parts = {f"First stage: {kind_of(first.recipe)}": first.recipe, "Its data": first.data}
@@ -57,11 +56,11 @@ def _headed(title: str, content: str) -> str:
     return page.tag("div", page.tag("h3", page.escape(title)), content)
 
 
-def _all(options: Any) -> list[str]:
+def _all(options: Dataclass) -> list[str]:
     return list(flat(options))
 
 
-def _differing(options: Any) -> str:
+def _differing(options: Dataclass) -> str:
     """What is not at its default; the data is named whatever it is."""
     given = {name: _row(options, name) for name in _all(options) if name in changed(options) or name == "data"}
     if not given:
@@ -69,17 +68,17 @@ def _differing(options: Any) -> str:
     return page.table(["option", "value"], list(given.values()))
 
 
-def _every(options: Any) -> str:
+def _every(options: Dataclass) -> str:
     given = changed(options)
     rows = [[*_row(options, name), "given" if name in given else "default"] for name in _all(options)]
     return page.table(["option", "value", "given or default"], rows)
 
 
-def _row(options: Any, name: str) -> list[str]:
+def _row(options: Dataclass, name: str) -> list[str]:
     return [page.Verbatim(name), page.Verbatim(shown(flat(options)[name]))]
 
 
-def shown(value: Any) -> str:
+def shown(value: Option) -> str:
     """The value of an option in words."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"

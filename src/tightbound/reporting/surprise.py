@@ -66,7 +66,7 @@ def told(m: Material) -> Told | None:
     if e.nll is None or e.measure == "none":
         if m.model.space is None:
             return None
-        errors = reconstruction_error(m.model, m.test, seed=m.seed).double().cpu()
+        errors = reconstruction_error(m.latent, m.test, seed=m.seed).double().cpu()
         return Told(errors, "squared error of the reconstruction", "", f"mean {errors.mean().item():.2f}")
     if e.nll_per_example is None:
         return None

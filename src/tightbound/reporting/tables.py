@@ -69,8 +69,7 @@ def comparison(m: Material) -> list[Baseline]:
     if e is None:
         rows = [Baseline(name, None, None, None, "none", "not measured yet")]
     else:
-        own: Any = e.measure
-        rows = [Baseline(name, e.nll, e.bits_per_dim, e.squared_error, own, _what(m, e))]
+        rows = [Baseline(name, e.nll, e.bits_per_dim, e.squared_error, e.measure, _what(m, e))]
     if m.model.measure(m.spec).dimensions is not None:  # of a part of each example only
         return rows
     if m.learned is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,7 +46,7 @@ def _vectors(m: Material) -> bool:
         return m.model(c).representative(x).dim() == 2
 
 
-def _places(frame: Frame) -> Any:
+def _places(frame: Frame) -> np.ndarray:
     """The middles of the tiles, row by row from the top left."""
     (x0, x1), (y0, y1) = frame.limits
     shares = (np.arange(TILES) + 0.5) / TILES
@@ -71,7 +69,7 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
     return images, f", given {told[0]}" if told else ", given the condition of one example"
 
 
-def _mosaic(images: Tensor) -> Any:
+def _mosaic(images: Tensor) -> np.ndarray:
     """The tiles as one picture without gaps, ``(height, width, 1 or 3)`` bytes."""
     _, channels, height, width = images.shape
     whole = images.reshape(TILES, TILES, channels, height, width).permute(0, 3, 1, 4, 2)

@@ -108,11 +108,11 @@ def interpolations(m: Material, rows: int = 5) -> str:
         return ""
     ends = m.test.pairs(rows)
     (x0, c), (x1, c1) = m.examples(ends[:, 0]), m.examples(ends[:, 1])
-    walk = interpolation(m.model, x0, x1, steps=7, c=c, c1=c1)
+    walk = interpolation(m.latent, x0, x1, steps=7, c=c, c1=c1)
     whole = torch.cat([x0.unsqueeze(1), walk.mean, x1.unsqueeze(1)], dim=1)
-    turning = natural_path(m.model, c) == "spherical"
+    turning = natural_path(m.latent, c) == "spherical"
     mixed = "" if not m.model.decodes_conditions else ", given the condition of the nearer end"
-    mixed += f"; {m.model.space.between}" if m.model.codes is not None else ""
+    mixed += f"; {m.latent.space.between}" if m.model.codes is not None else ""
     how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
@@ -134,7 +134,7 @@ def traversals(m: Material, rows: int = 8) -> str:
     dims = size.argsort(descending=True)[:rows].tolist()
     levels = torch.linspace(0.02, 0.98, 9)
     values = None if m.model.can_sample else m.codes[:, dims].double().quantile(levels.double(), dim=0).T
-    walk = traversal(m.model, x[0], dims, values, None if c is None else c[0])
+    walk = traversal(m.latent, x[0], dims, values, None if c is None else c[0])
     source = "the prior" if m.model.can_sample else "the codes of the data"
     text = (
         f"The code of one example with one dimension at a time moved from the 2 % to the 98 % quantile of {source}; "

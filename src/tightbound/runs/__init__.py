@@ -1,5 +1,7 @@
 """Run folders: what a training leaves, and how it is read again."""
 
-from .folder import RunConfig, RunFolder, load, load_run_data, number, options_of
+from .folder import RunConfig, RunFolder, options_of
+from .loading import load, load_run_data
+from .readings import number
 
 __all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]

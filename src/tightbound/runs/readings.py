@@ -27,7 +27,7 @@ def number(values: dict[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -103,7 +103,13 @@ class _Bounded(TorchDispatchMode):
         super().__init__()
         self.entries, self.calls, self.refusal, self.made = entries, calls, refusal, 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         given = [leaf.numel() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         size = 0 if _in_place(func) or (given and self._is_small(given, args)) else _size(func, args, kwargs)
@@ -113,16 +119,16 @@ class _Bounded(TorchDispatchMode):
             raise self.refusal(f"{max(size, self.made):,} entries" if self.calls >= 0 else "no end of tensors")
         return func(*args, **kwargs)
 
-    def _is_small(self, given: list[int], args: Any) -> bool:
+    def _is_small(self, given: list[int], args: Iterable[object]) -> bool:
         """Whether all that broadcasting could make of such tensors is within bounds."""
         return math.prod(given) <= self.entries and not _told(args)
 
 
-def _in_place(func: Any) -> bool:
+def _in_place(func: OpOverload) -> bool:
     return func.__name__.partition(".")[0].endswith("_")
 
 
-def _size(func: Any, args: Any, kwargs: Any) -> int:
+def _size(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
     """Entries of what an operation would give; 0 where only its doing tells."""
     where = {"device": torch.device("meta")} if "device" in kwargs else {}
     try:
@@ -132,11 +138,11 @@ def _size(func: Any, args: Any, kwargs: Any) -> int:
     return max((leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor)), default=0)
 
 
-def _without_content(value: Any) -> Any:
+def _without_content(value: object) -> object:
     return value.to("meta") if isinstance(value, Tensor) else value
 
 
-def _told(args: Any) -> int:
+def _told(args: Iterable[object]) -> int:
     """The product of a list of sizes that an operation is given."""
     sizes = (arg for arg in args if isinstance(arg, list | tuple) and arg and all(type(n) is int for n in arg))
     return max((math.prod(size) for size in sizes), default=0)

@@ -68,11 +68,17 @@ def train_contrastive(
     captions = _captions(data)
     passes = Passes(len(data.train), batch_size, epochs, seed)
     _check(passes, patience, lr, weight_decay)
-    with fixed_noise(seed), within_memory():
-        model = Contrastive(config or ContrastiveConfig(data.spec.shape)).to(device)
-    learn_captions(model, data.train)
+    model = _started(data, config or ContrastiveConfig(data.spec.shape), seed).to(device)
     model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work
     return _Fit(model, data, passes, patience).run(lr, weight_decay)
+
+
+def _started(data: Data, config: ContrastiveConfig, seed: int) -> Contrastive:
+    """A new encoder that has learned its tokens."""
+    with fixed_noise(seed), within_memory():
+        model = Contrastive(config)
+    learn_captions(model, data.train)
+    return model
 
 
 def _check(passes: Passes, patience: int, lr: float, weight_decay: float) -> None:

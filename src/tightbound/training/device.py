@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from ..errors import TightboundError, TrainingError, UsageError
 from ..options.training import TrainingOptions
@@ -17,7 +17,7 @@ from ..runtime.processor import has_amx
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["among_peers", "best_precision", "by_first", "cuda_devices", "find_device", "launch"]
+__all__ = ["among_peers", "best_precision", "by_first", "cuda_devices", "find_device", "launch", "reduced"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,11 @@ def launch(options: TrainingOptions) -> Fabric:
     with among_peers():
         fabric.launch()
     return fabric
+
+
+def reduced(fabric: Fabric, tensor: Tensor, how: Literal["sum", "max"]) -> Tensor:
+    """A tensor of every process made one, the same in all of them: their sum or their maximum."""
+    return cast(Tensor, fabric.all_reduce(tensor, reduce_op=how))
 
 
 def by_first(fabric: Fabric, work: Callable[[], T]) -> T:

@@ -119,11 +119,11 @@ class Engine:
 
     def _move(self) -> None:
         """The optimiser's step along the gradients of all parts."""
-        limited = [group for group in self.groups if group.clip_norm is not None]
+        limited = [(group.parameters, norm) for group in self.groups if (norm := group.clip_norm) is not None]
         if limited:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-        for group in limited:
-            nn.utils.clip_grad_norm_(group.parameters, group.clip_norm, error_if_nonfinite=False)  # pyright: ignore
+        for parameters, norm in limited:
+            nn.utils.clip_grad_norm_(parameters, norm, error_if_nonfinite=False)
         for part in self.learning:
             part.before_step(self.optimizer)
         self.optimizer.step()

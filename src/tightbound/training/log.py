@@ -6,7 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -14,6 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
 from ..runs.readings import recorded
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 __all__ = ["MetricsLog", "Pace", "ProgressBar", "count", "duration"]
 
@@ -50,7 +53,7 @@ class MetricsLog:
                 self.writer.close()
 
 
-def _draw(writer: Any, record: dict[str, Any]) -> None:
+def _draw(writer: SummaryWriter, record: dict[str, Any]) -> None:
     for name, value in record.items():
         if isinstance(value, float):
             writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
@@ -61,7 +64,7 @@ def _step_of(line: str) -> float:
     return math.inf if found is None else found["step"]
 
 
-def _summary_writer(folder: Path, step: int) -> Any:
+def _summary_writer(folder: Path, step: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:

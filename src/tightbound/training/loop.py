@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from ..runs import RunConfig, RunFolder
 from ..runtime.memory import keep_freed_memory
 from ..runtime.processor import slow_arithmetic
 from ..runtime.randomness import fixed_noise
+from ..spec import Option
 from .checkpoints import Checkpoints
-from .device import among_peers, by_first, cuda_devices
+from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
 from .metrics import Readings
@@ -35,7 +36,7 @@ from .steps.base import Step
 from .steps.bound import BoundStep
 from .units import unit_of
 
-__all__ = ["TrainingResult", "train", "train_on"]
+__all__ = ["TrainingResult", "train", "train_on", "with_changes"]
 
 
 def train(
@@ -46,8 +47,8 @@ def train(
     options: TrainingOptions | None = None,
     resume: bool = False,
     resume_from: str = "last",
-    objective: Callable[[Terms, Any], Tensor] | None = None,
-    **changes: Any,
+    objective: Callable[[Terms, Tensor], Tensor] | None = None,
+    **changes: Option,
 ) -> TrainingResult:
     """Trains a model and leaves a run folder.
 
@@ -77,10 +78,7 @@ def train(
         >>> tb.train(model, data, steps=3, out=tempfile.mkdtemp()).stopped
         'done'
     """
-    known = [f.name for f in dataclasses.fields(TrainingOptions)]
-    if unknown := [name for name in changes if name not in known]:
-        raise UnknownName("training option", unknown[0], known)
-    options = dataclasses.replace(options or TrainingOptions(), **changes)
+    options = with_changes(options or TrainingOptions(), changes)
     keep_freed_memory()
     if resume:  # as the run saw it, whatever a later version would make of it
         data = data.scaled_as(RunFolder(Path(out)).config().data_spec)
@@ -88,6 +86,18 @@ def train(
     config = _config(model, data, options)
     step = BoundStep(model, objective, len(data.train))
     return _trained(step, data, config, said_of_data(data), Path(out), resume, resume_from)
+
+
+def with_changes(options: TrainingOptions, changes: Mapping[str, Option]) -> TrainingOptions:
+    """The same options but for some, by their names.
+
+    Raises:
+        UnknownName: If there is none of that name.
+    """
+    known = [f.name for f in dataclasses.fields(TrainingOptions)]
+    if unknown := [name for name in changes if name not in known]:
+        raise UnknownName("training option", unknown[0], known)
+    return dataclasses.replace(options, **dict[str, Any](changes))
 
 
 def train_on(
@@ -226,7 +236,7 @@ class _Run:
         if self.progress.step % self.readings.per_second:  # processes must agree, and asking costs
             return ""
         asked = torch.tensor(int(stop.signal or 0), device=fabric.device)
-        number = int(fabric.all_reduce(asked, reduce_op="max"))  # pyright: ignore[reportArgumentType]
+        number = int(reduced(fabric, asked, "max"))
         return signal.Signals(number).name if number else ""
 
     @torch.no_grad()

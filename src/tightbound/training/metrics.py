@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data import Split
 from ..errors import TrainingError
 from .clock import Clock
+from .device import reduced
 from .engine import Engine
 from .log import MetricsLog, ProgressBar
 from .notes import steadier, values_too_large
@@ -71,7 +72,7 @@ class Readings:
 
     def read(self) -> None:
         """The means since the last reading, from the device to the log."""
-        window: Tensor = self.engine.fabric.all_reduce(torch.stack(self.progress.window), reduce_op="sum")  # pyright: ignore
+        window = reduced(self.engine.fabric, torch.stack(self.progress.window), "sum")
         self.require_finite(window)
         seconds = max(time.monotonic() - self.read_at, 1e-9)
         *sums, examples = window.double().sum(0).tolist()

@@ -27,7 +27,7 @@ def check_data(data: Data) -> None:
     Raises:
         UsageError: If it is no data, has no training examples, or nothing is left of them when they are binarized.
     """
-    if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(data, Data):
         raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
     if len(data.train) == 0:
         raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,7 +13,7 @@ from torch import nn
 from ..data import Data
 from ..likelihoods import Likelihood
 from ..models import Model
-from ..options.choices import choices, name_of
+from ..options.choices import choices, flat, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..recipes.two_stage import TwoStage
@@ -78,7 +77,7 @@ def _count(module: nn.Module) -> int:
 
 def _chosen(model: Model) -> list[str]:
     """The likelihood and its scale, the condition and the objective of a model that a stage by itself learns."""
-    recipe: Any = model.recipe
+    recipe: Recipe | None = model.recipe
     if isinstance(recipe, TwoStage):
         return []
     found = list[str]()
@@ -87,7 +86,7 @@ def _chosen(model: Model) -> list[str]:
         found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
         found.append(f"given {_name(model.condition, 'Condition')}")
-    return found + [f"{name} {name_of(getattr(recipe, name), name)}" for name in (choices(recipe) if recipe else ())]
+    return found if recipe is None else [*found, *(f"{name} {flat(recipe)[name]}" for name in choices(recipe))]
 
 
 def _name(module: nn.Module, kind: str) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ..data import Data
-from ..errors import UsageError
-from ..models import LatentVariableModel
+from ..models.latent import LatentVariableModel, with_latents
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
+from ..recipes import Stage
 from ..recipes.two_stage import TwoStage, natural_prior
 from ..runs import load, load_run_data
+from ..spec import Option
 from .device import find_device
 from .encoded import encoded_data, kept_as
-from .loop import TrainingResult, train_on
+from .loop import TrainingResult, train_on, with_changes
 from .stages import stage_of
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
@@ -33,7 +32,7 @@ def fit_prior(
     latents: str | Path | None = None,
     resume: bool = False,
     resume_from: str = "last",
-    **changes: Any,
+    **changes: Option,
 ) -> TrainingResult:
     """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
 
@@ -56,31 +55,27 @@ def fit_prior(
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
 
     Raises:
-        UsageError: If the prior does not suit the latents, there is no file ``latents``, or ``out`` holds a run
-            already.
+        UsageError: If the prior does not suit the latents, there is no file ``latents``, or ``out`` holds a run.
         CheckpointError: If ``run`` holds no complete run, or ``latents`` is of another model or damaged.
 
     Example:
         >>> import tempfile, tightbound as tb
-        >>> from tightbound.options.priors import MixturePrior
-        >>> data = tb.load_data("digits")
-        >>> first, second = tempfile.mkdtemp(), tempfile.mkdtemp()
+        >>> data, first, second = tb.load_data("digits"), tempfile.mkdtemp(), tempfile.mkdtemp()
         >>> _ = tb.train(tb.recipes.VAE(latent_dim=2).build(data.spec), data, steps=3, out=first)
-        >>> fit_prior(first, out=second, prior=MixturePrior(), steps=3).stopped
+        >>> fit_prior(first, out=second, steps=3).stopped
         'done'
     """
-    options = dataclasses.replace(options or TrainingOptions(), **changes)
+    options = with_changes(options or TrainingOptions(), changes)
     stage, found = stage_of(run), load_run_data(run, data, divide=True)
-    first = load(run).to(find_device(options.device))
-    if not isinstance(first, LatentVariableModel):
-        raise UsageError(
-            "A prior is fitted to latents, and this model has none.", got=run, remedy="Train one: recipe 'vae'."
-        )
+    first = with_latents(load(run)).to(find_device(options.device))
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    model: Any = build_seeded(TwoStage(stage, prior or natural_prior(stage.recipe)), found.spec, options.seed)
-    start_second_stage(model, found.train)
-    ways = {"resume": resume, "resume_from": resume_from}
-    return train_on(
-        PriorStep(model, kept_as(first, found.spec)), found, encoded, out=Path(out), options=options, **ways
-    )
+    step = _step(first, stage, prior or natural_prior(stage.recipe), found, options.seed)
+    return train_on(step, found, encoded, out=Path(out), options=options, resume=resume, resume_from=resume_from)
+
+
+def _step(first: LatentVariableModel, stage: Stage, prior: SecondPrior, data: Data, seed: int) -> PriorStep:
+    """What fits the prior of a new model that has taken over its first stage."""
+    model = build_seeded(TwoStage(stage, prior), data.spec, seed)
+    start_second_stage(model, data.train)
+    return PriorStep(model, kept_as(first, data.spec))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,7 +14,7 @@ from ..options.choices import flat
 from ..options.data_spec import DataSpec
 from ..recipes import Recipe, Stage, TwoStage
 from ..runs import RunFolder, load
-from ..spec import kind_of, typed
+from ..spec import Option, kind_of, typed
 
 __all__ = ["stage_of", "take_over"]
 
@@ -99,7 +98,7 @@ def _check_options(name: str, stage: Stage, theirs: Recipe, recipe: Recipe) -> N
         )
 
 
-def _typed(name: str, value: Any) -> str:
+def _typed(name: str, value: Option) -> str:
     return f"--{name.replace('_', '-')} {typed(value)}"
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .. import checkpoint
 from ..errors import CheckpointError, TrainingError, UsageError, reading
 from ..runs import RunConfig
-from ..spec import to_json
+from ..spec import Json, to_json
 from .ema import MovingAverage
 from .steps.base import Step
 
@@ -86,7 +87,7 @@ class TrainingResult:
 
 
 def save_state(
-    path: Path, step: Step, average: MovingAverage, optimizer: torch.optim.Optimizer, scaler: Any, run: Progress
+    path: Path, step: Step, average: MovingAverage, optimizer: Optimizer, scaler: dict[str, Any], run: Progress
 ) -> None:
     """Writes a resumable state, never one that holds a weight that is not a number.
 
@@ -107,7 +108,9 @@ def save_state(
     checkpoint.write(path, tensors | rest)
 
 
-def restore_state(path: Path, step: Step, average: MovingAverage, optimizer: Any, run: Progress) -> Any:
+def restore_state(
+    path: Path, step: Step, average: MovingAverage, optimizer: Optimizer, run: Progress
+) -> dict[str, Any]:
     """Reads what :func:`save_state` wrote into the parts of a run, and returns the state of the scaler.
 
     Raises:
@@ -147,7 +150,7 @@ def _check(path: Path, part: str, misfit: str) -> None:
         raise CheckpointError(f"The {part} in {path} is damaged.", got=misfit, remedy=_REMEDY)
 
 
-def _progress(path: Path, found: Any) -> Progress:
+def _progress(path: Path, found: dict[str, Any]) -> Progress:
     """How far the run had got, every field of its type."""
     with reading(path, CheckpointError, expected="how far the run has got", remedy=_REMEDY):
         kept = Progress(**found)
@@ -159,7 +162,7 @@ def _progress(path: Path, found: Any) -> Progress:
         return kept
 
 
-def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]]:
+def _moments(path: Path, found: dict[str, Any], optimizer: Optimizer) -> dict[int, dict[str, Any]]:
     """What the optimiser remembers of each parameter: all that its rule keeps, in its shape or as one number."""
     with reading(path, CheckpointError, expected="an optimiser's state", remedy=_REMEDY):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -173,7 +176,7 @@ def _moments(path: Path, found: Any, optimizer: Any) -> dict[int, dict[str, Any]
         return found["state"]
 
 
-def _groups(path: Path, found: Any, optimizer: Any) -> list[dict[str, Any]]:
+def _groups(path: Path, found: dict[str, Any], optimizer: Optimizer) -> list[dict[str, Any]]:
     """The optimiser's groups at the learning rate that they had: all else is told by the run's options."""
     groups = optimizer.state_dict()["param_groups"]
     with reading(path, CheckpointError, expected="an optimiser's learning rate", remedy=_REMEDY):
@@ -182,7 +185,7 @@ def _groups(path: Path, found: Any, optimizer: Any) -> list[dict[str, Any]]:
     return groups
 
 
-def _remembered(optimizer: Any) -> set[str]:
+def _remembered(optimizer: Optimizer) -> set[str]:
     """What the optimiser's rule keeps of a parameter: seen by a step of its twin."""
     parameter = nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
@@ -204,7 +207,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(error.message, got=error.got, expected=error.expected, remedy=remedy) from None
 
 
-def _lay_out_like_parameters(optimizer: Any) -> None:
+def _lay_out_like_parameters(optimizer: Optimizer) -> None:
     """Gives an optimiser's tensors the strides of their parameters, which a fused step takes for granted."""
     for parameter, tensors in optimizer.state.items():
         for name, value in tensors.items():
@@ -231,7 +234,7 @@ def check_same_run(old: RunConfig, new: RunConfig) -> None:
     )
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def _flat(value: Json, name: str = "") -> dict[str, Json]:
     """The entries of an object and of the objects in it, under dotted names; of anything else itself, under its own."""
     if not isinstance(value, dict):
         return {name: value}
@@ -239,11 +242,11 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
+def _difference(was: dict[str, Json], now: dict[str, Json]) -> str:
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     return ", ".join(f"{name} {_brief(now.get(name))} (was {_brief(was.get(name))})".strip() for name in names)
 
 
-def _brief(value: Any) -> str:
+def _brief(value: Json) -> str:
     told = repr(value)
     return told if len(told) <= 100 else f"{told[:100]}..."

@@ -12,6 +12,7 @@ from ..data.transform import widths
 from ..models import LatentVariableModel, Model
 from ..runtime.randomness import fixed_noise
 from ..views.latents import residual
+from .device import reduced
 from .steps.base import Step
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def mean_rows(fabric: Fabric, step: Step, split: Split) -> Tensor:
     for i in range(fabric.global_rank, len(chunks), fabric.world_size):
         with fixed_noise(part=i):
             sums[i] = _rows_of(step, split.batch(chunks[i], fabric.device)).sum(1)
-    every: Tensor = fabric.all_reduce(sums, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
-    return every.cpu().double().sum(0) / len(split)
+    return reduced(fabric, sums, "sum").cpu().double().sum(0) / len(split)
 
 
 def _rows_of(step: Step, batch: Batch) -> Tensor:

@@ -158,8 +158,8 @@ def _tried(
             return name, error
 
     results = dict(_each(tree, names, trial, pool, title))
-    broken = {name: results[name] for name in names if isinstance(results[name], DataError)}
-    return {name: found for name, found in results.items() if name not in broken}, broken  # pyright: ignore
+    broken = {name: found for name in names if isinstance(found := results[name], DataError)}
+    return {name: found for name, found in results.items() if not isinstance(found, DataError)}, broken
 
 
 def _refuse_broken(broken: Mapping[str, DataError], total: int) -> None:

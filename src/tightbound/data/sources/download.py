@@ -12,6 +12,8 @@ import hashlib
 import logging
 import os
 import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -91,7 +93,7 @@ class _Checked:
     def __init__(self, checksum: str) -> None:
         self.checksum = checksum
 
-    def __call__(self, url: str, output_file: Any, pooch_: Any) -> None:
+    def __call__(self, url: str, output_file: str, pooch_: pooch.Pooch) -> None:
         bar = _PoochBar(f"downloading {url.rsplit('/', 1)[-1]}")
         HTTPDownloader(progressbar=cast(Any, bar), timeout=TIMEOUT)(url, output_file, pooch_)
         got = _checksum(Path(output_file), packed=url.endswith(".gz"), algorithm=self.checksum.partition(":")[0])
@@ -109,21 +111,19 @@ class _PoochBar:
 
     def __init__(self, title: str) -> None:
         self.title, self.total = title, 0
-        self._context: Any = None
-        self._advance: Any = None
+        self._context = ExitStack()
+        self._advance: Callable[[int], object] | None = None
 
     def update(self, amount: int) -> None:
-        if self._context is None:
-            self._context = progress(self.title, self.total, unit="bytes")
-            self._advance = self._context.__enter__()
+        if self._advance is None:
+            self._advance = self._context.enter_context(progress(self.title, self.total, unit="bytes"))
         self._advance(amount)
 
     def reset(self) -> None:
         """Pooch sets the bar back before it sets it to the end."""
 
     def close(self) -> None:
-        if self._context is not None:
-            self._context.__exit__(None, None, None)
+        self._context.close()
 
 
 def _checksum(path: Path, *, packed: bool, algorithm: str) -> str:

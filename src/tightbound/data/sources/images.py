@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ...errors import DataError, reading
 
@@ -183,8 +184,8 @@ def _bits(image: Image.Image, content: bytes) -> int:
     """Bits of a channel in the file, of which Pillow keeps the upper 8 where there are colours."""
     if image.format == "PNG":
         return content[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))  # pyright: ignore
+    if isinstance(image, TiffImageFile):
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))
     if image.format == "PPM" and isinstance(depth := vars(image)["tile"][0].args, tuple):
         return int(depth[1]).bit_length()
     return 16 if _wide(image) else 8

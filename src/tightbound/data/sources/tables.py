@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +122,15 @@ def _text(path: Path, label: str) -> tuple[list[str], list[Block], list[str]]:
         return kept, *_body(path, rows, names, place)
 
 
-def _body(path: Path, reader: Any, names: list[str], place: int | None) -> tuple[list[Block], list[str]]:
+class _Reader(Protocol):
+    """What :func:`csv.reader` returns, whose class has no public name."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+
+def _body(path: Path, reader: _Reader, names: list[str], place: int | None) -> tuple[list[Block], list[str]]:
     room, classes, flat = _Room(path), _Classes(path), list[float]()
     for line, row in _rows(path, reader):
         if len(row) != len(names):
@@ -144,7 +152,7 @@ def _body(path: Path, reader: Any, names: list[str], place: int | None) -> tuple
     return room.blocks, classes.words
 
 
-def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
     """Every row with the number of its last line; empty lines at the end are none."""
     empty = 0
     try:

@@ -168,24 +168,25 @@ def compare(
         >>> [run.options for run in found.runs], found.differences[0].nll is not None
         ([{'beta': 1.0}, {'beta': 4.0}], True)
     """
-    _check_count(runs, limit)
-    folders = [RunFolder(Path(run)) for run in runs]
+    folders = _folders(runs, limit)
     configs = [folder.config() for folder in folders]
     loaded = _loaded(folders, data)
+    tests, place = _tests(folders, loaded, split, limit), find_device(device)
+    told = zip(folders, configs, _labels(folders), _options(configs), tests, loaded, strict=True)
+    found = [
+        ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each.said))
+        for folder, config, label, options, test, each in told
+    ]
+    differences = tuple(_difference(found[0], other) for other in found[1:])
+    return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
+
+
+def _tests(folders: Sequence[RunFolder], loaded: Sequence[Data], split: str | None, limit: int | None) -> list[Split]:
+    """The examples that each run is measured on: the same for all."""
     tests = [each.split(split or each.default) for each in loaded]
     for folder, test in zip(folders[1:], tests[1:], strict=True):
         _check_same(folders[0], tests[0], folder, test)
-    tests = tests if limit is None else [test.evenly_spaced(limit) for test in tests]
-    labels, options, place = _labels(folders), _options(configs), find_device(device)
-    found = []
-    for i, folder in enumerate(folders):
-        with fixed_noise():  # building a model draws initial weights
-            model = run_folders.load(folder.path).to(place)
-        parts = {"label": labels[i], "options": options[i], "model": model, "test": tests[i].to(place)}
-        parts |= _measured(model, tests[i].to(place), k, seed, loaded[i].said)
-        found.append(ComparedRun(**_identity(folder, configs[i], model), **parts))
-    differences = tuple(_difference(found[0], other) for other in found[1:])
-    return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
+    return tests if limit is None else [test.evenly_spaced(limit) for test in tests]
 
 
 def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
@@ -196,7 +197,8 @@ def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> lis
     return [run_folders.load_run_data(folder.path, data, divide=True) for folder in folders]
 
 
-def _check_count(runs: Sequence[str | Path], limit: int | None) -> None:
+def _folders(runs: Sequence[str | Path], limit: int | None) -> list[RunFolder]:
+    """The folders of two runs or more."""
     if isinstance(runs, str | Path) or len(runs) < 2:
         raise UsageError(
             "A comparison needs two runs.",
@@ -205,6 +207,7 @@ def _check_count(runs: Sequence[str | Path], limit: int | None) -> None:
         )
     if limit is not None and limit < 1:
         raise UsageError("--limit must be at least 1.", got=limit)
+    return [RunFolder(Path(run)) for run in runs]
 
 
 # -- the same examples ----------------------------------------------------------------------------------------------
@@ -286,14 +289,20 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
     }
 
 
-def _measured(model: LatentVariableModel, test: Split, k: int, seed: int, said: Sequence[str]) -> dict[str, Any]:
-    """What an evaluation with k samples finds, of all examples and of each."""
+def _measured(
+    folder: RunFolder, config: RunConfig, test: Split, place: str, k: int, seed: int, said: Sequence[str]
+) -> dict[str, Any]:
+    """A run, its model, and what an evaluation with k samples finds, of all examples and of each."""
+    with fixed_noise():  # building a model draws initial weights
+        model = run_folders.load(folder.path).to(place)
+    test = test.to(place)
     found, each = evaluate_examples(model, test, k, seed=seed)
     codes = each.pop("codes")
     if found.nll_per_example is not None:
         each["nll"] = found.nll_per_example
     found = dataclasses.replace(found, notes=(*found.notes[:1], *said, *found.notes[1:]))
-    return {"found": found, "per_example": each, "codes": codes}
+    measured = {"model": model, "test": test, "found": found, "per_example": each, "codes": codes}
+    return _identity(folder, config, model) | measured
 
 
 # -- differences ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,138 @@
+"""The commands that train: a model, and a prior for one. Nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+
+from ..data import DataOptions
+from ..options.choices import CHOICE
+from ..options.priors import PixelCNNPrior, SecondPrior
+from ..options.training import TrainingOptions
+from ..recipes import Recipe
+from .arguments import Json, Resume, ResumeFrom, Run, Source
+
+if TYPE_CHECKING:
+    from ..training.loop import TrainingResult
+
+__all__ = ["PriorArguments", "TrainArguments", "fit_prior", "train"]
+
+R = TypeVar("R", bound=Recipe)
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended, so that what was to follow it does not."""
+
+
+@dataclass(frozen=True)
+class TrainArguments(Generic[R]):
+    """Everything `train` can be told."""
+
+    recipe: Annotated[OmitArgPrefixes[R], arg(help="What the model is.")]
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from.")]
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")]
+    out: Annotated[Path, arg(metavar="RUN", help="The run folder to write.")]
+    resume: Resume = False
+    resume_from: ResumeFrom = "last"
+    json: FlagCreatePairsOff[Json] = False
+
+
+def train(arguments: TrainArguments[Any]) -> None:
+    """Trains a model and leaves a run folder."""
+    from ..data import load_data
+    from ..runs import RunFolder
+    from ..runtime.budget import within_stored
+    from ..training import train as run_training
+    from ..training.start import build_seeded
+
+    loaded = load_data(arguments.data)
+    last = RunFolder(arguments.out).checkpoint(arguments.resume_from)
+    with within_stored(last) if arguments.resume and last.is_file() else nullcontext():
+        model = build_seeded(arguments.recipe, loaded.spec, arguments.training.seed)
+    result = run_training(
+        model,
+        loaded,
+        out=arguments.out,
+        options=arguments.training,
+        resume=arguments.resume,
+        resume_from=arguments.resume_from,
+    )
+    following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
+    _conclude(result, arguments.json, following, f"tightbound train --resume --out {result.out}")
+
+
+def _ending(stopped: str) -> str:
+    return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
+
+
+@dataclass(frozen=True)
+class PriorArguments:
+    """What prior `fit-prior` fits."""
+
+    prior: SecondPrior = field(default=PixelCNNPrior(), metadata=CHOICE)
+    """What takes the prior's place; unless told, a pixelcnn where the latents of RUN are codes, a flow where they are
+    vectors."""
+
+    @classmethod
+    def natural(cls, words: Sequence[str]) -> PriorArguments:
+        """As they are before any word: of the first stage that is named, if there is such a run."""
+        from ..recipes.two_stage import natural_prior
+        from ..runs import RunFolder
+        from ..training.stages import stage_of
+
+        others = {following for word, following in pairwise(words) if word in ("--out", "--data", "--latents")}
+        named = [word for word in words if not word.startswith("-") and word not in others]
+        run = next((word for word in named if RunFolder(Path(word)).config_file.is_file()), None)
+        return cls() if run is None else cls(natural_prior(stage_of(run).recipe))
+
+
+def fit_prior(
+    run: Run,
+    /,
+    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(help="What the prior is.")],
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
+    out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
+    data: Source = None,
+    latents: Annotated[
+        Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
+    ] = None,
+    resume: Resume = False,
+    resume_from: ResumeFrom = "last",
+    json: FlagCreatePairsOff[Json] = False,
+) -> None:
+    """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
+
+    Example: tightbound fit-prior runs/vq --prior pixelcnn --epochs 20 --out runs/vq-pixelcnn
+    """
+    from ..training.second_stage import fit_prior as run_fit
+
+    go = {"resume": resume, "resume_from": resume_from}
+    result = run_fit(run, out=out, prior=prior.prior, options=training, data=data, latents=latents, **go)
+    go_on = f"tightbound fit-prior {run} --resume --out {out}, with the same options"
+    _conclude(result, json, f"next: tightbound evaluate {out}; tightbound sample {out}", go_on)
+
+
+def _conclude(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
+    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(result, json, following, go_on)
+    if result.stopped not in ("done", "early"):
+        raise SystemExit(INTERRUPTED)
+
+
+def _print_result(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
+    if json:
+        print(jsonlib.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
+        return
+    print(f"{result.out}: {_ending(result.stopped)} at step {result.step:,} of {result.steps:,}")
+    if result.best_bound is not None:
+        when = f" at step {result.best_step:,}" if result.best_step else ""
+        print(f"best validation {result.best_in_words}{when}")
+    print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
