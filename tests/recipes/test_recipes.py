@@ -31,7 +31,6 @@ from instances import (
     without_gradient,
 )
 from tightbound import checkpoint
-from tightbound.assembly.parts import PRIORS
 from tightbound.data import DataSpec
 from tightbound.errors import ObjectiveError, UnknownName, UsageError
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian
@@ -48,6 +47,7 @@ from tightbound.options.objectives import (
     Reconstruction,
     Score,
 )
+from tightbound.priors import PRIORS
 from tightbound.recipes import CVAE, VAE, Autoencoder, Completion, LinearVAE, Recipe, find_recipe
 from tightbound.recipes.vae import PriorName
 from tightbound.spec import from_json, to_json

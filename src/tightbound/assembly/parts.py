@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import UsageError
@@ -16,7 +15,7 @@ from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDec
 from ..options.data_spec import DataSpec
 from ..options.parts import EntryLikelihood, LikelihoodName, Networks, ScaleName
 from ..posteriors import CholeskyGaussian, DiagonalGaussian, DiracPosterior, FlowPosterior
-from ..priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from ..priors import PRIORS, Setting
 from ..recipes.continuous import ContinuousRecipe
 
 CONTEXT = 64
@@ -168,19 +167,8 @@ def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) 
 
 
 def prior(recipe: ContinuousRecipe, data: DataSpec, q: nn.Module) -> nn.Module:
-    """The prior of the recipe's name; pseudo-inputs go through its posterior, and training starts them from data."""
-    return PRIORS[recipe.prior](recipe, data, q)
-
-
-PRIORS: dict[str, Callable[[ContinuousRecipe, DataSpec, nn.Module], nn.Module]] = {
-    "normal": lambda o, data, q: StandardNormal(o.latent_dim),
-    "diagonal": lambda o, data, q: DiagonalNormal(o.latent_dim),
-    "mixture": lambda o, data, q: GaussianMixture(o.latent_dim, o.components),
-    "vamp": lambda o, data, q: VampPrior(q, torch.rand(o.components, *data.shape), bounded=data.levels is not None),
-    "coupling": lambda o, data, q: FlowPrior(o.latent_dim, "coupling", o.transforms),
-    "spline": lambda o, data, q: FlowPrior(o.latent_dim, "spline", o.transforms),
-}
-"""What each name of a prior makes of a recipe's options, its data and its posterior."""
+    """The prior of the recipe's name; a prior of pseudo-inputs sends them through its posterior."""
+    return PRIORS[recipe.prior](Setting(recipe.latent_dim, recipe.components, recipe.transforms, data, q))
 
 
 def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[str, Scale]:

@@ -30,16 +30,7 @@ Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
 LikelihoodName = Literal[
     "auto", "bernoulli", "gaussian", "full-gaussian", "discretized-logistic", "categorical", "logit-laplace"
 ]
-DecoderName = Literal[
-    "auto",
-    "bernoulli",
-    "gaussian",
-    "full-gaussian",
-    "discretized-logistic",
-    "categorical",
-    "logit-laplace",
-    "autoregressive",
-]
+DecoderName = Literal[LikelihoodName, "autoregressive"]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
 ConditionName = Literal["none", "auto", "class", "vector", "image", "text"]
 TextPositions = Literal["learned", "rotary"]

@@ -1,5 +1,9 @@
-r"""Priors :math:`p(z \mid c)`."""
+r"""Priors :math:`p(z \mid c)`. Every module here is imported with the room, so that its names are known."""
 
+import importlib
+import pkgutil
+
+from .base import PRIORS, Setting, named
 from .categorical import BernoulliPrior, CategoricalPrior
 from .flow import FlowPrior
 from .gaussian import ConditionalNormal, DiagonalNormal, GaussianMixture
@@ -8,13 +12,19 @@ from .uniform import UniformCodePrior
 from .vamp import VampPrior
 
 __all__ = [
+    "PRIORS",
     "BernoulliPrior",
     "CategoricalPrior",
     "ConditionalNormal",
     "DiagonalNormal",
     "FlowPrior",
     "GaussianMixture",
+    "Setting",
     "StandardNormal",
     "UniformCodePrior",
     "VampPrior",
+    "named",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

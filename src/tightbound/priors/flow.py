@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import FlowLayers, Pushed
+from .base import Setting, named
 
 __all__ = ["FlowPrior"]
 
@@ -48,3 +49,13 @@ class FlowPrior(nn.Module):
     def forward(self, c: Tensor | None = None) -> Distribution:
         zero = self.zero.expand(*(() if c is None else c.shape[:-1]), -1)
         return Pushed(self.flow(None), zero, zero)
+
+
+@named("coupling")
+def _coupling(o: Setting) -> FlowPrior:
+    return FlowPrior(o.latent_dim, "coupling", o.transforms)
+
+
+@named("spline")
+def _spline(o: Setting) -> FlowPrior:
+    return FlowPrior(o.latent_dim, "spline", o.transforms)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
 from ..distributions import Conditional, MixtureOfGaussians, embedded, independent
+from .base import Setting, named
 
 __all__ = ["ConditionalNormal", "DiagonalNormal", "GaussianMixture"]
 
@@ -87,3 +88,13 @@ class GaussianMixture(nn.Module):
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         return MixtureOfGaussians(self.logits, self.mean, self.log_std, () if c is None else c.shape[:-1])
+
+
+@named("diagonal")
+def _diagonal(o: Setting) -> DiagonalNormal:
+    return DiagonalNormal(o.latent_dim)
+
+
+@named("mixture")
+def _mixture(o: Setting) -> GaussianMixture:
+    return GaussianMixture(o.latent_dim, o.components)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
 from ..distributions import independent
+from .base import Setting, named
 
 __all__ = ["StandardNormal"]
 
@@ -33,3 +34,8 @@ class StandardNormal(nn.Module):
     def forward(self, c: Tensor | None = None) -> Distribution:
         batch = () if c is None else c.shape[:-1]
         return independent(Normal(self.zero.expand(*batch, -1), self.one.expand(*batch, -1), validate_args=False), 1)
+
+
+@named("normal")
+def _normal(o: Setting) -> StandardNormal:
+    return StandardNormal(o.latent_dim)

@@ -12,6 +12,7 @@ from torch.types import _size
 from ..distributions import MixtureOfGaussians, Value, has_density
 from ..errors import ObjectiveError
 from ..runtime.parts import StartsFromData
+from .base import Setting, named
 
 __all__ = ["VampPrior"]
 
@@ -122,3 +123,10 @@ class _EqualMixture(Value):
         mean = self.members.mean
         total = (self.members.variance + mean.square()).mean(0) - mean.mean(0).square()
         return total.expand(*self.batch_shape, -1)
+
+
+@named("vamp")
+def _vamp(o: Setting) -> VampPrior:
+    """Training starts its pseudo-inputs from data."""
+    start = torch.rand(o.components, *o.data.shape)
+    return VampPrior(o.posterior, start, bounded=o.data.levels is not None)
