@@ -26,6 +26,8 @@ __all__ = [
     "Option",
     "check_choices",
     "check_numbers",
+    "field_names",
+    "flag",
     "from_json",
     "kind_of",
     "register",
@@ -102,7 +104,7 @@ def check_choices(spec: Dataclass) -> None:
     for name, hint in typing.get_type_hints(type(spec)).items():
         if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
             raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
-    check_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)})
+    check_numbers({name: getattr(spec, name) for name in field_names(spec)})
 
 
 LARGEST = {int: 2**53, float: 1e30}
@@ -133,8 +135,29 @@ def check_numbers(options: Mapping[str, object]) -> None:
                     f"The option {name} is out of range.",
                     got=value,
                     expected=f"a number of at most {most:g}",
-                    remedy=f"Change --{name.replace('_', '-')}.",
+                    remedy=f"Change {flag(name)}.",
                 )
+
+
+def flag(name: str) -> str:
+    """An option's name as it is typed at the command line.
+
+    Example:
+        >>> flag("latent_dim")
+        '--latent-dim'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def field_names(spec: Dataclass | type[Dataclass]) -> list[str]:
+    """The names of a dataclass's fields.
+
+    Example:
+        >>> from tightbound.options.data_spec import DataSpec
+        >>> field_names(DataSpec)[:2]
+        ['name', 'shape']
+    """
+    return [f.name for f in dataclasses.fields(spec)]
 
 
 def typed(value: Option | list[Option]) -> str:

@@ -18,7 +18,7 @@ from tyro.conf import arg
 
 from ..errors import UsageError
 from ..options.choices import changed, choices, name_of, offered
-from ..spec import Dataclass
+from ..spec import Dataclass, field_names, flag
 
 __all__ = ["given", "help_of", "plain", "prepared", "prepared_command", "refuse_options_of_others"]
 
@@ -92,7 +92,7 @@ def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], m
     for options in held:
         for field, base in choices(options).items():
             for name in _named(words):
-                owners = [label for label, cls in offered(base, field).items() if name in _fields(cls)]
+                owners = [label for label, cls in offered(base, field).items() if name in field_names(cls)]
                 if owners and name not in known:
                     raise _of_another(name, owners, field, getattr(options, field))
 
@@ -100,11 +100,11 @@ def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], m
 def _names(options: Dataclass) -> set[str]:
     """Names of all options of a dataclass that is prepared."""
     held = choices(options)
-    return _fields(options).union(*(_fields(getattr(options, name)) for name in held))
+    return set(field_names(options)).union(*(field_names(getattr(options, name)) for name in held))
 
 
 def _of_another(name: str, owners: list[str], field: str, now: Dataclass) -> UsageError:
-    option, own = _typed(name), [_typed(n) for n in sorted(_fields(now) - {field})]
+    option, own = flag(name), [flag(n) for n in sorted(set(field_names(now)) - {field})]
     return UsageError(
         f"{option} is an option of {' or '.join(f'--{field} {owner}' for owner in owners)}.",
         got=f"--{field} {getattr(now, field)}",
@@ -148,7 +148,7 @@ def help_of(options: type, name: str) -> str:
 
 def given(words: Sequence[str], name: str) -> str | None:
     """The word that follows an option, or stands behind its equals sign; the last where it is given twice."""
-    option, found = _typed(name), None
+    option, found = flag(name), None
     for word, following in zip(words, [*words[1:], None], strict=False):
         if word == option:
             found = following
@@ -162,11 +162,3 @@ def _named(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if word.startswith("--"):
             yield word[2:].partition("=")[0].replace("-", "_")
-
-
-def _typed(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _fields(spec: Dataclass | type[Dataclass]) -> set[str]:
-    return {f.name for f in dataclasses.fields(spec)}

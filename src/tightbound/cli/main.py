@@ -24,7 +24,7 @@ from ..data import DataOptions
 from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
-from ..spec import check_numbers, kind_of
+from ..spec import check_numbers, flag, kind_of
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 from .commands import COMMANDS
 from .learning import PriorArguments, TrainArguments, train
@@ -153,7 +153,7 @@ def _first_options(default: TrainArguments[Any]) -> str:
         told = textwrap.fill(
             f"{help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
-        rows += [f"  --{name.replace('_', '-')}{_choices(type(options), name)}", told]
+        rows += [f"  {flag(name)}{_choices(type(options), name)}", told]
     return "\n".join(["What matters first:", *rows, "", "All options, by what they are of, stand below."])
 
 

@@ -10,7 +10,7 @@ from ..checkpoint import check_file
 from ..errors import DataError, UnknownName, UsageError
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
-from ..spec import Option
+from ..spec import Option, field_names
 from .collection import Data
 from .sources.array_files import read_array_file
 from .sources.catalogue import DATASETS
@@ -76,7 +76,7 @@ def _count(fingerprint: str) -> int:
 
 
 def _resolved(source: str | os.PathLike[str] | DataOptions, options: dict[str, Option]) -> DataOptions:
-    known = [field.name for field in dataclasses.fields(DataOptions) if field.name != "data"]
+    known = [name for name in field_names(DataOptions) if name != "data"]
     for name in options:
         if name not in known:
             raise UnknownName("data option", name, known)

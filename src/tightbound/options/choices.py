@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import UnknownName
-from ..spec import Dataclass, kind_of, registered
+from ..spec import Dataclass, field_names, kind_of, registered
 
 __all__ = ["CHOICE", "changed", "choices", "flat", "name_of", "offered"]
 
@@ -89,8 +89,8 @@ def changed(spec: D, options: Mapping[str, Any]) -> D:
         Iwae(samples=5, gradient='pathwise')
     """
     held = {name: _chosen(getattr(spec, name), name, base, options) for name, base in choices(spec).items()}
-    own = _fields(spec)
-    known = own.union(*(_fields(value) for value in held.values()))
+    own = field_names(spec)
+    known = set(own).union(*(field_names(value) for value in held.values()))
     for name in options:
         if name not in known:
             raise UnknownName("option", name, known)
@@ -103,8 +103,4 @@ def _chosen(now: D, field: str, base: type[D], options: Mapping[str, Any]) -> D:
     if name not in known:
         raise UnknownName(field, name, known)
     given = {f.name: value for f in dataclasses.fields(now) if (value := getattr(now, f.name)) != f.default}
-    return known[name](**{n: v for n, v in (given | {**options}).items() if n in _fields(known[name])})
-
-
-def _fields(spec: Dataclass | type[Dataclass]) -> set[str]:
-    return {f.name for f in dataclasses.fields(spec)}
+    return known[name](**{n: v for n, v in (given | {**options}).items() if n in field_names(known[name])})

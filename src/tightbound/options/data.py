@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import UnknownName, UsageError
-from ..spec import register
+from ..spec import flag, register
 
 __all__ = ["DataOptions", "ends", "sides", "wider"]
 
@@ -146,12 +146,12 @@ def ends(levels: str) -> tuple[float, float]:
 def _check_size(name: str, size: object) -> None:
     numbers = size if isinstance(size, tuple) else (size, size)
     if size is not None and not (len(numbers) == 2 and all(type(n) is int and 1 <= n <= MOST_PIXELS for n in numbers)):
-        option = name.replace("_", "-")
+        option = flag(name)
         raise UsageError(
-            f"--{option} is a side in pixels, or height and width.",
+            f"{option} is a side in pixels, or height and width.",
             got=f"{name}={size}",
             expected=f"1 to {MOST_PIXELS} pixels",
-            remedy=f"Give --{option} 64 for a square, or --{option} 48 64 for height and width "
+            remedy=f"Give {option} 64 for a square, or {option} 48 64 for height and width "
             f"({name}=64 or {name}=(48, 64) in Python).",
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UsageError
+from ..spec import flag
 
 __all__ = [
     "Activation",
@@ -113,7 +114,7 @@ def check_sizes(**sizes: int | tuple[int, ...]) -> None:
     for name, given in sizes.items():
         for size in given if isinstance(given, tuple) else (given,):
             if size < 1:
-                got, option = f"{name} {size}", name.replace("_", "-")
+                got = f"{name} {size}"
                 raise UsageError(
-                    "A layer needs at least one unit.", got=got, expected="at least 1", remedy=f"Raise --{option}."
+                    "A layer needs at least one unit.", got=got, expected="at least 1", remedy=f"Raise {flag(name)}."
                 )

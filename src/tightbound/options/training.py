@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UnknownName, UsageError
-from ..spec import check_choices, register, upgrade
+from ..spec import check_choices, flag, register, upgrade
 
 __all__ = ["TrainingOptions"]
 
@@ -101,7 +101,7 @@ class TrainingOptions:
                     f"The option {name} is out of range.",
                     got=value,
                     expected=f"at least {least}",
-                    remedy=f"Change --{name.replace('_', '-')}.",
+                    remedy=f"Change {flag(name)}.",
                 )
         if self.accumulate > self.batch_size:
             raise UsageError(

@@ -13,7 +13,7 @@ from ..options.choices import choices, flat, name_of
 from ..options.training import TrainingOptions
 from ..recipes import Recipe, TwoStage
 from ..runs import RunConfig
-from ..spec import Dataclass, Option, kind_of
+from ..spec import Dataclass, Option, flag, kind_of
 
 __all__ = ["changed", "command_on", "reproduction_command"]
 
@@ -100,9 +100,8 @@ def _default(field: dataclasses.Field[object]) -> object:
 
 
 def _flag(name: str, value: Option) -> Iterator[str]:
-    dashed = name.replace("_", "-")
     if isinstance(value, bool):
-        yield f"--{dashed}" if value else f"--no-{dashed}"
+        yield flag(name if value else f"no_{name}")
         return
-    yield f"--{dashed}"
+    yield flag(name)
     yield from (map(str, value) if isinstance(value, tuple) else [str(value)])

@@ -20,7 +20,7 @@ from ..runs import RunConfig, RunFolder
 from ..runtime.memory import keep_freed_memory
 from ..runtime.processor import slow_arithmetic
 from ..runtime.randomness import fixed_noise
-from ..spec import Option
+from ..spec import Option, field_names
 from .checkpoints import Checkpoints
 from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
@@ -94,7 +94,7 @@ def with_changes(options: TrainingOptions, changes: Mapping[str, Option]) -> Tra
     Raises:
         UnknownName: If there is none of that name.
     """
-    known = [f.name for f in dataclasses.fields(TrainingOptions)]
+    known = field_names(TrainingOptions)
     if unknown := [name for name in changes if name not in known]:
         raise UnknownName("training option", unknown[0], known)
     return dataclasses.replace(options, **dict[str, Any](changes))

@@ -14,7 +14,7 @@ from ..options.choices import flat
 from ..options.data_spec import DataSpec
 from ..recipes import Recipe, Stage, TwoStage
 from ..runs import RunFolder, load
-from ..spec import Option, kind_of, typed
+from ..spec import Option, field_names, flag, kind_of, typed
 
 __all__ = ["stage_of", "take_over"]
 
@@ -99,13 +99,12 @@ def _check_options(name: str, stage: Stage, theirs: Recipe, recipe: Recipe) -> N
 
 
 def _typed(name: str, value: Option) -> str:
-    return f"--{name.replace('_', '-')} {typed(value)}"
+    return f"{flag(name)} {typed(value)}"
 
 
 def _check_data(name: str, mine: DataSpec, theirs: DataSpec) -> None:
     """Refuses parts that were trained on other data."""
-    fields = [f.name for f in dataclasses.fields(DataSpec)]
-    names = [each for each in fields if getattr(mine, each) != getattr(theirs, each)]
+    names = [each for each in field_names(DataSpec) if getattr(mine, each) != getattr(theirs, each)]
     if names:
         raise UsageError(
             f"The {name} was trained on other data.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...evaluation import Estimate
 from ...evaluation.numbers import rows
-from ...spec import typed
+from ...spec import flag, typed
 from .comparison import Comparison, Difference
 
 __all__ = ["about", "differences", "numbers"]
@@ -27,10 +27,7 @@ def about(found: Comparison) -> list[Line]:
         ("parameters", [f"{run.parameters:,}" for run in found.runs]),
     ]
     options = dict.fromkeys(name for run in found.runs for name in run.options)
-    return lines + [
-        (f"--{name.replace('_', '-')}", [typed(run.options.get(name, MISSING)) for run in found.runs])
-        for name in options
-    ]
+    return lines + [(flag(name), [typed(run.options.get(name, MISSING)) for run in found.runs]) for name in options]
 
 
 def numbers(found: Comparison) -> list[Line]:
