@@ -151,7 +151,7 @@ def test_the_likelihood_is_the_closed_form_in_the_datas_own_units() -> None:
     data = Data.from_arrays(columns())
     model = LinearVAE(latent_dim=1, posterior="exact").build(data.spec).double()
     likelihood: Any = model.likelihood
-    layer, variance = likelihood.network.output_layer, (2 * likelihood.log_scale.detach()).exp()
+    layer, variance = likelihood.network.last_layer, (2 * likelihood.log_scale.detach()).exp()
     w, b = layer.weight.detach(), layer.bias.detach()
     s, m = (torch.tensor(numbers, dtype=torch.float64) for numbers in (data.spec.scale, data.spec.location))
     covariance = s[:, None] * (w @ w.T + variance * torch.eye(3)) * s

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from ..distributions import Conditional
 from ..errors import UsageError
-from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, LogitLaplaceLikelihood, Scale
+from ..likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticLikelihood,
+    Gaussian,
+    Likelihood,
+    LogitLaplaceLikelihood,
+    Scale,
+)
 from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
 from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
@@ -53,7 +61,7 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
     )
 
 
-def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
+def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Likelihood:
     """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
 
     Raises:
@@ -68,7 +76,7 @@ def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0)
 
 def entry_likelihood(
     options: EntryLikelihood, make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec
-) -> Any:
+) -> Likelihood:
     """The likelihood that the options name, of entries that are independent given the latent, on any decoder.
 
     Args:
@@ -90,7 +98,7 @@ def likelihood_on(
     name: LikelihoodName,
     scale: ScaleName = "auto",
     variance: float = 0.5,
-) -> Any:
+) -> Likelihood:
     """The likelihood of that name, of entries that are independent given the latent, on any decoder.
 
     Args:
@@ -126,7 +134,7 @@ def likelihood_on(
 
 def _full_gaussian(
     make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec, scale: ScaleName, variance: float
-) -> nn.Module:
+) -> Likelihood:
     if scale not in ("auto", "network"):
         raise UsageError(
             "The likelihood 'full-gaussian' learns a whole covariance.",
@@ -140,7 +148,7 @@ def _full_gaussian(
     return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
 
 
-def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> nn.Module:
+def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> Likelihood:
     _check_image(data)
     levels = _levels("autoregressive", data)
     network = PixelDecoder(
@@ -154,7 +162,7 @@ def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int
     return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, levels)
 
 
-def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
+def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Conditional:
     """The posterior of the recipe's name."""
     d = recipe.latent_dim
     if recipe.posterior == "gaussian":

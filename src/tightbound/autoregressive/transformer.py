@@ -244,7 +244,7 @@ class Block(nn.Module):
     def packed(self, rows: int) -> Block:
         """The same block, its weights laid out once for many products with so many rows."""
         twin = copy.copy(self)
-        twin._modules = {name: packed(layer, rows) for name, layer in self._modules.items()}
+        twin._modules = {name: packed(layer, rows) for name, layer in self.named_children()}
         return twin
 
 

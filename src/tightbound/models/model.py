@@ -5,11 +5,13 @@ Convention: ``x`` has shape ``(*batch, *event)``; log-densities are in nats, sum
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.module import _IncompatibleKeys
 
 from ..conditions import Condition, Examples
 from ..errors import UsageError
@@ -135,7 +137,9 @@ class Model(nn.Module):
         """What its log-likelihood is for that data."""
         return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
 
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """Takes over weights, which training then leaves as they are."""
         self.new, self.lacks = False, ""
-        return super().load_state_dict(*args, **options)
+        return super().load_state_dict(state_dict, strict, assign)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 __all__ = ["LearnsByItself", "LearnsFromCaptions", "StartsFromData"]
 
@@ -49,5 +49,5 @@ class LearnsByItself(ABC):
         """
 
     @abstractmethod
-    def before_step(self, optimizer: Any) -> None:
+    def before_step(self, optimizer: Optimizer) -> None:
         """What is to be done to the gradients and the optimiser's memory before each of its steps."""

@@ -6,6 +6,7 @@ nats per example, and the KL in both bounds is that of the discrete distribution
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import partial
 
@@ -134,7 +135,7 @@ def relaxed_and_hard(
     def found(marginal: Marginal, x: Tensor, at_once: int) -> dict[str, Tensor]:
         parts = [min(at_once, samples - done) for done in range(0, samples, at_once)]
         sums = [_of_some(marginal, x, part) for part in parts]
-        return {name: sum(part[name] for part in sums) / samples for name in sums[0]}  # pyright: ignore
+        return {name: functools.reduce(torch.add, (part[name] for part in sums)) / samples for name in sums[0]}
 
     return chunks(found, model, x, samples, c)
 
