@@ -116,7 +116,7 @@ def test_the_last_bias_starts_at_the_frequencies(levels: int) -> None:
     likelihood.initialise(x)
     network = likelihood.network
     with torch.no_grad():
-        network.last_layer.weight.zero_()
+        network.output_layer.weight.zero_()
     mean = likelihood(double(1, LATENT)).mean.mean((0, 2, 3))
     torch.testing.assert_close(mean, x.mean((0, 2, 3)), rtol=0, atol=0.01)
 

@@ -92,14 +92,14 @@ def test_samples_keep_to_their_latent() -> None:
     with torch.no_grad():
         for parameter in p.parameters():
             parameter.zero_()
-        p.network.last_layer.bias.fill_(50.0)  # pyright: ignore[reportOptionalMemberAccess]
+        p.network.output_layer.bias.fill_(50.0)  # pyright: ignore[reportOptionalMemberAccess]
     assert (p(latents(2, 3)).sample((4,)) == 1).all()
     with torch.no_grad():  # the sign of the latent goes through one unit, one map and the last layer
         p.network.map[0].weight[0, 0] = 1.0  # pyright: ignore[reportIndexIssue]
         p.network.map[2].weight[:16, 0] = 50.0  # pyright: ignore[reportIndexIssue]
         p.network.shown[0].weight[0, 0] = 50.0  # pyright: ignore[reportIndexIssue]
-        p.network.last_layer.weight[0, 0] = 100.0
-        p.network.last_layer.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+        p.network.output_layer.weight[0, 0] = 100.0
+        p.network.output_layer.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
     z = torch.tensor([[-9.0, 0.0], [9.0, 0.0], [9.0, 0.0]], dtype=torch.float64)
     drawn = p(z).sample((4,))
     assert drawn.shape == (4, 3, *SHAPE)

@@ -46,7 +46,7 @@ def random_codes(net: PixelCNN, n: int) -> Tensor:
 
 def conditions(net: PixelCNN, n: int) -> dict[str, Any]:
     """What this network wants to be shown, beside the codes."""
-    dtype = net.last_layer.weight.dtype
+    dtype = net.output_layer.weight.dtype
     shown = {}
     if net.condition_dim:
         shown["c"] = torch.randn(n, net.condition_dim, dtype=dtype)
@@ -134,7 +134,7 @@ def test_probabilities_sum_to_one(shape: tuple[int, ...], options: dict[str, int
 def test_samples_have_these_probabilities() -> None:
     """Pearson's statistic of 20 000 grids over 16 states: within 4 standard deviations of its mean."""
     net = network((2, 1, 2), levels=2)
-    net.last_layer.weight.data /= 4  # no state so rare that its count is not Gaussian
+    net.output_layer.weight.data /= 4  # no state so rare that its count is not Gaussian
     codes, n = every_grid(net), 20_000
     wanted = n * log_probability(net, codes).exp()
     drawn = net.generate(n).flatten(1) @ torch.tensor([8, 4, 2, 1])
@@ -285,7 +285,7 @@ def test_a_network_is_its_state() -> None:
     other.load_state_dict(net.state_dict())
     codes, shown = random_codes(net, 2), conditions(net, 2)
     assert torch.equal(net(codes, **shown), other(codes, **shown))
-    assert net.last_layer.weight.shape == (LEVELS, 8)
+    assert net.output_layer.weight.shape == (LEVELS, 8)
 
 
 @pytest.mark.parametrize(
