@@ -122,7 +122,7 @@ def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableMo
         (True, True, False)
     """
     other = copy.copy(model)
-    other._modules = {**model._modules, **parts}  # pyright: ignore[reportPrivateUsage]
+    other._modules = {**model._modules, **parts}
     return other
 
 

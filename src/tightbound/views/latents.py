@@ -195,10 +195,7 @@ def interpolation(
         >>> interpolation(tb.recipes.VAE().build(data.spec), x[:3], x[3:], steps=5).mean.shape
         torch.Size([3, 5, 1, 8, 8])
     """
-    if steps < 2:
-        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
-    if x0.shape != x1.shape:
-        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
+    _check_ends(x0, x1, steps)
     c1 = c if c1 is None else c1
     path = natural_path(model, c) if path == "auto" else path
     with evaluating(model), fixed_noise(seed):
@@ -208,6 +205,13 @@ def interpolation(
         if c is not None and c1 is not None:
             nearer = torch.where(t.unsqueeze(-1) < 0.5, c.unsqueeze(1), c1.unsqueeze(1))
         return _seen(model, _between(z0, z1, t, path), nearer)
+
+
+def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
+    if steps < 2:
+        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
+    if x0.shape != x1.shape:
+        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
 
 
 def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:

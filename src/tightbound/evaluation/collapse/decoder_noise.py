@@ -26,7 +26,7 @@ from ...models.latent import LatentVariableModel
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
-from ..numbers import Number
+from ..numbers import Fact, Number
 from ..passes import PART
 
 __all__ = ["DecoderNoise", "decoder_noise", "learned_sigma", "reconstruction_errors"]
@@ -69,7 +69,7 @@ class DecoderNoise:
         return f"{blur}; fixed, and the error is {self.error:.3g}" if self.fixed else blur
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """What the words of its number are filled with."""
         return {"remark": self.remark, "data_std": f"{self.data_std:.3f}"}
 

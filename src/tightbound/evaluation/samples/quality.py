@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ...runtime.randomness import fixed_noise
 from ...spec import register
 from ...training.classifier import Classifier, labels_of, train_classifier
 from ..estimate import Estimate
-from ..numbers import Number
+from ..numbers import Fact, Number
 from ..passes import check_split, over
 
 __all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
@@ -133,7 +133,7 @@ class SampleQuality:
     notes: tuple[str, ...]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """Nothing: the words of its numbers stand as they are."""
         return {}
 

@@ -22,7 +22,7 @@ from ... import runs as run_folders
 from ...data import Data, Split
 from ...errors import UsageError
 from ...evaluation import Estimate, Evaluation
-from ...evaluation.evaluate import evaluate_examples
+from ...evaluation.evaluate import How, evaluate_examples
 from ...evaluation.kept import as_json
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
@@ -288,7 +288,7 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
 
 def _measured(model: LatentVariableModel, test: Split, k: int, seed: int, said: Sequence[str]) -> dict[str, Any]:
     """What an evaluation with k samples finds, of all examples and of each."""
-    found, each = evaluate_examples(model, test, k, seed=seed)
+    found, each = evaluate_examples(model, test, How(k, seed=seed))
     codes = each.pop("codes")
     if found.nll_per_example is not None:
         each["nll"] = found.nll_per_example
