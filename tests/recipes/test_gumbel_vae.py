@@ -17,7 +17,7 @@ from tightbound.annealing import temperature
 from tightbound.data import Data
 from tightbound.distributions import OneHot, Unconditional
 from tightbound.errors import ObjectiveError, ShapeError, UnknownName, UsageError
-from tightbound.evaluation import evaluate
+from tightbound.evaluation import evaluate, reconstruction_errors
 from tightbound.evaluation.collapse.relaxation import relaxation_gap
 from tightbound.evaluation.samples.quality import frechet_distance, sample_quality
 from tightbound.likelihoods import Gaussian
@@ -30,7 +30,7 @@ from tightbound.priors import BernoulliPrior
 from tightbound.recipes import VAE, GumbelVAE, Stage, TwoStage
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
-from tightbound.views.latents import interpolation, reconstruction_error
+from tightbound.views.latents import interpolation
 from tightbound.views.samples import reconstructions
 
 P, K = 3, 4
@@ -406,7 +406,7 @@ def test_reconstructions_are_made_of_codes_and_a_second_stage_makes_the_same() -
     soft = first.likelihood(first.posterior(batch.x).mean).mean
     assert (mean - soft).abs().max() > 0.01, "else this test tells nothing"
     for model in (first, second):
-        errors = reconstruction_error(model, data.test)
+        errors = reconstruction_errors(model, data.test)[0]
         torch.testing.assert_close(errors, (batch.x - mean).double().square().flatten(1).sum(1))
         shown = reconstructions(model(model.conditions(batch)), batch.x)
         torch.testing.assert_close(shown["mean of p(x|z)"], mean)

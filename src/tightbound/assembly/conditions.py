@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 from torch import nn
 
@@ -39,41 +39,22 @@ def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
     return VectorCondition(data.condition_shape, options.drop_condition)
 
 
-@functools.singledispatch
-def embedding_of(condition: Condition, dim: int) -> nn.Module:
-    """Features of a condition, learned anew for every part that is shown them; one function for each class of it.
-
-    Raises:
-        UsageError: If no function is registered for the condition.
-    """
-    raise UsageError(
-        f"No features are known of a {type(condition).__name__}.",
-        remedy="Register a function that makes them: tightbound.assembly.conditions.embedding_of.register.",
-    )
-
-
-@embedding_of.register
-def _of_text(condition: TextCondition, dim: int) -> nn.Module:
-    return TokenEmbedding(condition.vocabulary, condition.size, dim)
-
-
-@embedding_of.register
-def _of_class(condition: ClassCondition, dim: int) -> nn.Module:
-    return ClassEmbedding(len(condition.classes), dim)
-
-
-@embedding_of.register
-def _of_numbers(condition: VectorCondition, dim: int) -> nn.Module:
+def embedding_of(condition: Any, dim: int) -> nn.Module:
+    """Features of a condition, learned anew for every part that is shown them."""
+    if isinstance(condition, TextCondition):
+        return TokenEmbedding(condition.vocabulary, condition.size, dim)
+    if isinstance(condition, ClassCondition):
+        return ClassEmbedding(len(condition.classes), dim)
     return ImageEmbedding(condition.shape, dim) if len(condition.shape) == 3 else Observed(condition.size, dim)
 
 
-def prefix_of(condition: Condition | None, width: int, positions: TextPositions = "learned") -> nn.Module | None:
+def prefix_of(condition: Any, width: int, positions: TextPositions = "learned") -> nn.Module | None:
     """What stands in front of a transformer: the tokens of a text, or features of another condition."""
     if isinstance(condition, TextCondition):
         return TokenPrefix(condition.vocabulary, condition.size, width, positions)
     return embedding_of(condition, width) if condition else None
 
 
-def rotary_places(condition: Condition | None, positions: TextPositions, behind: int = 0) -> int:
+def rotary_places(condition: Any, positions: TextPositions, behind: int = 0) -> int:
     """The longest prefix whose places a transformer turns: that of a text, with so many entries behind it."""
     return condition.size + behind if positions == "rotary" and isinstance(condition, TextCondition) else 0

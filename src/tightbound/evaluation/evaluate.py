@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..data import Split
+from ..distributions import UniformCodes
 from ..errors import UsageError
 from ..likelihoods import Measure
 from ..models import LatentVariableModel, Model, Terms
-from ..posteriors import Codes, RelaxedPosterior
-from ..priors import UniformCodePrior
+from ..posteriors import Codes
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
-from .collapse.relaxation import gap_of, relaxed_and_hard
+from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
@@ -297,7 +297,7 @@ def _codes(task: _Task) -> _Extra | None:
         usage = counter.usage(task.split)
         used = {"codebook_usage": usage.codebook_usage, "perplexity": usage.perplexity}
         notes = (*fields["notes"], *usage.notes)
-        if isinstance(task.model.prior, UniformCodePrior) or not task.sure or fields["kl"] is None:
+        if isinstance(task.terms.latents[0].prior, UniformCodes) or not task.sure or fields["kl"] is None:
             return used | {"notes": notes}
         return used | _with_uniform_codes(task, space, values, fields | {"notes": notes})
 
@@ -316,7 +316,7 @@ def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fi
 
 def _relaxation(task: _Task) -> _Extra | None:
     """By how much relaxed latents flatter the bound, where training relaxes them."""
-    if task.sure or not isinstance(task.model.posterior, RelaxedPosterior):
+    if task.sure or relaxed_posterior(task.model) is None:
         return None
 
     def tell(own: dict[str, Tensor], values: dict[str, Tensor], fields: Fields) -> Fields:

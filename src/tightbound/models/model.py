@@ -15,7 +15,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from ..conditions import Condition, Examples
 from ..errors import UsageError
-from ..likelihoods import Measure
+from ..likelihoods import Measure, undeclared
 from ..options.data_spec import DataSpec
 from ..posteriors import Codes, Space
 
@@ -135,7 +135,7 @@ class Model(nn.Module):
 
     def measure(self, data: DataSpec) -> Measure:
         """What its log-likelihood is for that data."""
-        return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
+        return undeclared(data)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from ..data import Batch, Split
-from ..data.transform import widths
 from ..errors import ShapeError, UsageError
 from ..models import LatentVariableModel, Model
 from ..runtime.modes import evaluating
@@ -31,7 +30,6 @@ __all__ = [
     "natural_path",
     "posterior_means",
     "quantiles",
-    "reconstruction_error",
     "residual",
     "traversal",
 ]
@@ -120,24 +118,6 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
             parts.append({name: value.cpu() for name, value in part.items()})
             advance(len(batch.x))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-@torch.no_grad()
-def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Tensor:
-    """Summed squared error of the mean of p(x | z) at representative latents: what PCA's error compares with.
-
-    Args:
-        model: The model, on the device to compute on.
-        split: Examples.
-        seed: Seed of binarisation and dequantisation.
-
-    Returns:
-        ``(n,)``, in squared units of the data.
-    """
-    units = widths(split.spec).to(model.device, model.dtype)
-    with evaluating(model), fixed_noise(seed):
-        errors = (residual(model, batch) * units for batch in split.batches(CHUNK, model.device))
-        return torch.cat([each.double().square().flatten(1).sum(1).cpu() for each in errors])
 
 
 def residual(model: LatentVariableModel, batch: Batch) -> Tensor:

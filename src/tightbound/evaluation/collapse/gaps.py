@@ -20,7 +20,6 @@ from ...checkpoint import check_finite
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Marginal, replaced
-from ...posteriors import Layers
 from ...runtime.modes import evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
@@ -143,7 +142,7 @@ def _of_all(model: LatentVariableModel, split: Split, k: int, steps: int, lr: fl
 
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
-    if isinstance(model.space, Layers):
+    if len(model.space.layers) > 1:
         raise ObjectiveError(
             "The gap is split for one latent, and this is a hierarchy.",
             got=f"{len(model.space.layers)} layers",

@@ -100,14 +100,19 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
 
 def _relaxed(model: LatentVariableModel) -> RelaxedPosterior:
     """The posterior that is relaxed in training."""
-    if not isinstance(model.posterior, RelaxedPosterior):
+    if (posterior := relaxed_posterior(model)) is None:
         raise ObjectiveError(
             "Only a relaxed posterior has a relaxation gap.",
             got=type(model.posterior).__name__,
             expected="CategoricalPosterior or BernoulliPosterior",
             remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
         )
-    return model.posterior
+    return posterior
+
+
+def relaxed_posterior(model: LatentVariableModel) -> RelaxedPosterior | None:
+    """The same where training relaxes it; None of any other."""
+    return model.posterior if isinstance(model.posterior, RelaxedPosterior) else None
 
 
 def gap_of(

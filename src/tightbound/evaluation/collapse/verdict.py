@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from ...recipes import TwoStage
 from ..latents.positions import CARRIED, NOTHING
 from .remedies import against, fewer_dimensions, free_steps, free_together, offer, second_stage, whose_kl
-from .ways import Symptoms, Way, capacity_of, in_words, is_fitted, open_to, option
+from .ways import Symptoms, Way, capacity_of, first_stage, in_words, is_fitted, open_to, option
 
 __all__ = ["NOTHING", "Symptoms", "Verdict", "judge", "mismatch_matters", "shares"]
 
@@ -95,9 +94,9 @@ def _information_at_most(s: Symptoms) -> float:
 
 def _in_first_stage(s: Symptoms, why: Callable[[Symptoms], tuple[str, str]]) -> tuple[str, str]:
     """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
-    if not isinstance(s.recipe, TwoStage):
+    if (first := first_stage(s)) is None:
         return why(s)
-    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first.recipe, training=s.recipe.first.training))
+    cause, remedy = why(dataclasses.replace(s, recipe=first.recipe, training=first.training))
     return cause, f"train the first stage again: {remedy}"
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Symptoms",
     "Way",
     "capacity_of",
+    "first_stage",
     "in_words",
     "is_fitted",
     "of_recipe",
@@ -141,8 +142,10 @@ def in_words(run: Run, way: Way) -> str:
 
 def options_of(recipe: Recipe | None) -> Options:
     """The options of a run; of a second stage those of its prior alone, which its command takes."""
-    found = {} if recipe is None else flat(recipe)
-    return {name: value for name, value in found.items() if not isinstance(value, Stage)}
+    if recipe is None:
+        return {}
+    taken = [*recipe.stages.values()]
+    return {name: value for name, value in flat(recipe).items() if value not in taken}
 
 
 def _changed(now: Options, options: Options) -> Options:
@@ -205,4 +208,9 @@ def of_recipe(run: Run, words: str, **options: str | float) -> Way | None:
 
 def is_fitted(run: Run) -> bool:
     """Whether the prior is that of a second stage, which alone has learned."""
-    return isinstance(run.recipe, TwoStage)
+    return first_stage(run) is not None
+
+
+def first_stage(run: Run) -> Stage | None:
+    """The stage whose latents the prior was fitted to, where there is one."""
+    return None if run.recipe is None else run.recipe.stages.get("first")
