@@ -33,11 +33,12 @@ from torch import Tensor
 
 import tightbound as tb
 from tightbound.data import Data, Split
+from tightbound.evaluation import reconstruction_errors
 from tightbound.evaluation.baselines.components import fit_pca, pca_error
 from tightbound.objectives import Elbo
 from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.maps import tsne
-from tightbound.views.latents import interpolation, posterior_means, reconstruction_error
+from tightbound.views.latents import interpolation, posterior_means
 
 HIDDEN = (256, 128)
 LIKELIHOOD = "discretized-logistic"
@@ -91,7 +92,7 @@ def measure(model: tb.LatentVariableModel, data: Data, n: int, seed: int) -> dic
     typical = nearest(rebuilt, real).quantile(0.9)  # of the decoder's pictures where it was trained: alike smooth
     distance = nearest(noise, real)
     return {
-        "squared error of reconstructions": reconstruction_error(model, data.test).mean().item(),
+        "squared error of reconstructions": reconstruction_errors(model, data.test)[0].mean().item(),
         "classes found by 10 neighbours of the code": float(neighbours.score(test_codes.numpy(), test_labels)),
         "largest standard deviation of the codes": codes.std(0).max().item(),
         "codes where N(0, I) has 95 %": (test_codes.norm(dim=1) < PRIOR_RADIUS).double().mean().item(),
@@ -123,7 +124,7 @@ def measure_map(model: tb.LatentVariableModel, data: Data) -> dict[str, float | 
     neighbours = KNeighborsClassifier(min(10, len(codes))).fit(codes.numpy(), labels)
     found = tb.evaluate(model, data.test, k=10)
     return {
-        "squared error of reconstructions": reconstruction_error(model, data.test).mean().item(),
+        "squared error of reconstructions": reconstruction_errors(model, data.test)[0].mean().item(),
         "KL [nats]": found.kl and found.kl.value,
         "classes found by 10 neighbours of the code": float(neighbours.score(test.numpy(), test_labels)),
     }

@@ -20,6 +20,7 @@ from data_helpers import refused
 from tightbound.data import Data, DataSpec
 from tightbound.data.transform import in_data_units
 from tightbound.errors import CheckpointError, DataError, TrainingError, UsageError
+from tightbound.evaluation import reconstruction_errors
 from tightbound.evaluation.baselines.baselines import baselines
 from tightbound.likelihoods import Gaussian, Measure
 from tightbound.models import LatentVariableModel
@@ -27,7 +28,6 @@ from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
 from tightbound.recipes import CVAE, VAE, LinearVAE
 from tightbound.runs import RunFolder, load, load_run_data
-from tightbound.views.latents import reconstruction_error
 from tightbound.views.samples import drawable
 
 COLUMNS = np.array([1.0, 1e3, 1e6])
@@ -151,7 +151,7 @@ def test_the_likelihood_is_the_closed_form_in_the_datas_own_units() -> None:
     data = Data.from_arrays(columns())
     model = LinearVAE(latent_dim=1, posterior="exact").build(data.spec).double()
     likelihood: Any = model.likelihood
-    layer, variance = likelihood.network.output_layer, (2 * likelihood.log_scale.detach()).exp()
+    layer, variance = likelihood.network.last_layer, (2 * likelihood.log_scale.detach()).exp()
     w, b = layer.weight.detach(), layer.bias.detach()
     s, m = (torch.tensor(numbers, dtype=torch.float64) for numbers in (data.spec.scale, data.spec.location))
     covariance = s[:, None] * (w @ w.T + variance * torch.eye(3)) * s
@@ -200,7 +200,9 @@ def test_squared_errors_are_in_the_datas_own_units() -> None:
     with torch.no_grad():
         rebuilt = model().likelihood(model().representative(x)).mean
     difference = in_data_units(x, data.spec).double() - in_data_units(rebuilt, data.spec).double()
-    torch.testing.assert_close(reconstruction_error(model, data.test), difference.square().sum(1), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        reconstruction_errors(model, data.test)[0], difference.square().sum(1), rtol=1e-4, atol=0
+    )
     pca = PCA(1, svd_solver="full").fit((raw(data) - data.spec.location) / data.spec.scale)
     test = (data.test.values.double().numpy() - data.spec.location) / data.spec.scale  # pyright: ignore
     rest = (test - pca.inverse_transform(pca.transform(test))) * data.spec.scale

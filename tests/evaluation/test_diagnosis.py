@@ -679,9 +679,9 @@ def test_a_constant_code_tells_nothing(digits: tb.data.Data) -> None:
     with torch.no_grad():
         for p in model.posterior.parameters():
             p.zero_()
-        bias: Any = model.posterior.network.output_layer.bias  # pyright: ignore
+        bias: Any = model.posterior.network.last_layer.bias  # pyright: ignore
         bias[4], bias[8:] = 5.0, torch.randn(4)
-        weight: Any = model.posterior.network.output_layer.weight  # pyright: ignore
+        weight: Any = model.posterior.network.last_layer.weight  # pyright: ignore
         weight[:4] = 3 * torch.randn(4, 64)
     assert diagnose(model, digits.test.subset(100), gap_examples=5, k=5).active_units == 1
 

@@ -119,8 +119,8 @@ def test_a_likelihood_starts_the_last_layer_where_the_data_lies() -> None:
     likelihood = Gaussian(decoder, (4, 5), spec.shape, "network")
     x = torch.rand(50, *spec.shape) * torch.tensor([0.2, 0.5, 1.0])[:, None, None]
     likelihood.initialise(x)
-    assert decoder.output_layer.bias is not None
-    torch.testing.assert_close(decoder.output_layer.bias[:3], x.mean((0, 2, 3)))
+    assert decoder.last_layer.bias is not None
+    torch.testing.assert_close(decoder.last_layer.bias[:3], x.mean((0, 2, 3)))
     assert likelihood(torch.zeros(7, 4, 5)).mean.shape == (7, *spec.shape)
 
 
@@ -131,7 +131,7 @@ def test_the_last_layer_is_the_last() -> None:
     ):
         before = network(x)
         with torch.no_grad():
-            next(p for p in network.output_layer.parameters() if p.dim() == 1).add_(1.0)
+            next(p for p in network.last_layer.parameters() if p.dim() == 1).add_(1.0)
         torch.testing.assert_close(network(x), before + 1)
 
 

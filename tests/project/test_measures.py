@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import tightbound
 from measures import House
 
 FILES = {
@@ -56,3 +59,85 @@ def test_the_figures_are_counted(house: House) -> None:
     assert house.figures["functions"] == 4
     assert house.figures["function lines, median"] == 3
     assert house.figures["function lines, max"] == 51
+
+
+BARS = {"probes": 0, "long functions": 10, "long files": 0, "any": 30, "type ignores": 20, "circles": 0}
+"""What the house may have at most."""
+
+CLASSES_ASKED_FOR: dict[str, tuple[str, set[str]]] = {
+    "LatentVariableModel": (
+        "a kind of model: what a model offers is declared by its type",
+        {
+            *("assembly/second_stage.py", "cli/arguments.py", "evaluation/collapse/diagnosis.py"),
+            *("evaluation/evaluate.py", "evaluation/passes.py", "models/latent.py", "training/second_stage.py"),
+            *("training/validation.py", "views/latents.py"),
+        },
+    ),
+    "Marginal": (
+        "a kind of distribution: what it offers, such as terms, is declared by its type",
+        {
+            *("evaluation/passes.py", "evaluation/samples/quality.py", "models/latent.py", "pictures/sheets.py"),
+            *("reporting/quick.py", "views/samples.py"),
+        },
+    ),
+    "Model": ("a part may be a model, whose recipe starts it", {"training/start.py"}),
+    "Posterior": ("any module can be a posterior; of others the latents are read as reals", {"models/latent.py"}),
+    "Likelihood": (
+        "any module can be a likelihood; `declared` says what holds of others",
+        {"likelihoods/base.py", "training/opening.py"},
+    ),
+    "EntryLikelihood": (
+        "only these fall into a network and a density behind it that can be compiled",
+        {"evaluation/log_likelihood/compiled.py"},
+    ),
+    "EndsInLayer": ("any module can be a network; the last layer of others is not known", {"networks/output.py"}),
+    "RelaxedPosterior": ("the relaxation gap is of these alone", {"evaluation/collapse/relaxation.py"}),
+    "Codes": (
+        "a kind of space: latents are codes, layers or reals",
+        {"evaluation/latents/positions.py", "models/model.py"},
+    ),
+    "Latent": ("a kind of entry: a latent with densities, or an estimated number", {"models/terms.py"}),
+    "TwoStage": (
+        "a kind of recipe, and no part: its command is another",
+        {"reporting/command.py", "reporting/settings.py", "training/opening.py", "training/stages.py"},
+    ),
+    "TokenPrefix": ("a text is a row of vectors, another condition one", {"autoregressive/prior.py"}),
+    "Condition": ("a kind of condition: what is typed or shown of it", {"cli/conditions.py"}),
+    "ClassCondition": (
+        "a kind of condition: what is typed or shown of it",
+        {"assembly/conditions.py", "cli/conditions.py", "views/samples.py"},
+    ),
+    "TextCondition": (
+        "a kind of condition: what is typed or shown of it",
+        {"assembly/conditions.py", "cli/conditions.py", "cli/contrastive.py", "views/samples.py"},
+    ),
+    "PartCondition": (
+        "a kind of condition: what is typed or shown of it",
+        {"pictures/sheets.py", "reporting/hero.py", "reporting/visuals.py", "views/samples.py"},
+    ),
+}
+"""Classes of parts that may be asked for, each with its reason and where."""
+
+
+@cache
+def package() -> House:
+    return House(Path(tightbound.__file__).parent)
+
+
+@pytest.mark.parametrize("figure", BARS)
+def test_the_house_keeps_its_bars(figure: str) -> None:
+    found = package().places[figure.replace(" ", "-")]
+    assert len(found) <= BARS[figure], "\n".join(found)
+
+
+def test_parts_are_asked_for_their_class_only_where_there_is_a_reason() -> None:
+    """Declare what is needed as a method of the abstract class, or give the reason here."""
+    for place in package().places["instances"]:
+        file, _, what = place.split(":", maxsplit=2)
+        asked = set(re.findall(r"\w+", what)) & package().parts
+        for name in asked:
+            assert file in CLASSES_ASKED_FOR.get(name, ("", set[str]()))[1], place
+
+
+def test_classes_that_may_be_asked_for_are_there() -> None:
+    assert set(CLASSES_ASKED_FOR) <= package().parts

@@ -272,7 +272,7 @@ def test_the_remedy_of_a_collapse_names_the_likelihood_where_it_applies(
     data = load_data("digits", dequantize=dequantize)
     model = DVAE(codes=500, channels=(4, 4), blocks=0, likelihood=likelihood).build(data.spec)
     with torch.no_grad():
-        model.posterior.network.output_layer.weight.zero_()  # pyright: ignore
+        model.posterior.network.last_layer.weight.zero_()  # pyright: ignore
     (note,) = code_usage(model, data.train.subset(200)).notes
     assert "collapsed to 1 of 500" in note
     assert ("--likelihood auto" in note) == named

@@ -17,7 +17,7 @@ from tightbound.annealing import temperature
 from tightbound.data import Data
 from tightbound.distributions import OneHot, Unconditional
 from tightbound.errors import ObjectiveError, ShapeError, UnknownName, UsageError
-from tightbound.evaluation import evaluate
+from tightbound.evaluation import evaluate, reconstruction_errors
 from tightbound.evaluation.collapse.relaxation import relaxation_gap
 from tightbound.evaluation.samples.quality import frechet_distance, sample_quality
 from tightbound.likelihoods import Gaussian
@@ -30,7 +30,7 @@ from tightbound.priors import BernoulliPrior
 from tightbound.recipes import VAE, GumbelVAE, Stage, TwoStage
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
-from tightbound.views.latents import interpolation, reconstruction_error
+from tightbound.views.latents import interpolation
 from tightbound.views.samples import reconstructions
 
 P, K = 3, 4
@@ -198,14 +198,14 @@ def test_a_uniform_prior_costs_at_most_the_logarithm_of_the_codes() -> None:
     recipe = RECIPES["classes"]
     model, x = recipe.build(BINARY).double().eval(), examples(BINARY, 20)
     with torch.no_grad():
-        model.posterior.network.output_layer.weight.mul_(1e6)  # pyright: ignore
+        model.posterior.network.last_layer.weight.mul_(1e6)  # pyright: ignore
     torch.testing.assert_close(model().terms(x).kl(), torch.full((20,), P * math.log(K)).double())
 
 
 def test_the_decoder_starts_from_the_data(recipe: GumbelVAE) -> None:
     model = recipe.build(BINARY)
     model.likelihood.initialise(torch.ones(50, *BINARY.shape))  # pyright: ignore
-    assert model.likelihood.network.output_layer.bias.min() > 6  # pyright: ignore
+    assert model.likelihood.network.last_layer.bias.min() > 6  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_the_relaxation_gap_of_a_linear_model_is_a_difference_of_variances() -> 
     So the squared error is larger by :math:`\sum_i \lVert w_i \rVert^2 (1/4 - 1/12)` with bits.
     """
     model, data = linear(variance=0.2), small(200)
-    weight = model.likelihood.network.output_layer.weight.detach()  # pyright: ignore
+    weight = model.likelihood.network.last_layer.weight.detach()  # pyright: ignore
     expected = weight.square().sum().item() * (1 / 4 - 1 / 12) / (2 * 0.2)
     found = relaxation_gap(model, data.train, samples=400)
     assert found.gap.standard_error is not None
@@ -406,7 +406,7 @@ def test_reconstructions_are_made_of_codes_and_a_second_stage_makes_the_same() -
     soft = first.likelihood(first.posterior(batch.x).mean).mean
     assert (mean - soft).abs().max() > 0.01, "else this test tells nothing"
     for model in (first, second):
-        errors = reconstruction_error(model, data.test)
+        errors = reconstruction_errors(model, data.test)[0]
         torch.testing.assert_close(errors, (batch.x - mean).double().square().flatten(1).sum(1))
         shown = reconstructions(model(model.conditions(batch)), batch.x)
         torch.testing.assert_close(shown["mean of p(x|z)"], mean)

@@ -194,9 +194,7 @@ def test_what_is_not_finite_has_no_code() -> None:
 def test_near_duplicates_are_told_apart() -> None:
     quantizer = VectorQuantizer(3, 2)
     quantizer.codebook.copy_(torch.tensor([[100.0, 100.0], [100.0, 100.00001], [0.0, 0.0]]))
-    encoder = nn.Identity()
-    encoder.grid = (1, 1)  # pyright: ignore
-    space = QuantizedPosterior(encoder, quantizer, (2, 1, 1))
+    space = QuantizedPosterior(nn.Identity(), quantizer, (2, 1, 1), (1, 1))
     codes = torch.arange(3).view(3, 1, 1)
     assert torch.equal(space.codes_of(space.embed((codes,)))[0], codes)
 
@@ -221,7 +219,8 @@ def test_a_new_model_starts_its_codebooks_from_training_examples(digits: Data) -
 
 def test_what_is_given_a_condition_starts_with_its_first_batch() -> None:
     quantizer = VectorQuantizer(5, 4)
-    space = QuantizedPosterior(GridEncoder(GREY.shape, 4, (8,), condition_dim=2), quantizer, GREY.shape).double()
+    encoder = GridEncoder(GREY.shape, 4, (8,), condition_dim=2)
+    space = QuantizedPosterior(encoder, quantizer, GREY.shape, encoder.grid).double()
     space.embedding = nn.Linear(3, 2).double()
     x, c = examples(GREY, 6), double(6, 3)
     space.initialise(x)
@@ -532,8 +531,7 @@ def test_a_model_without_codes_is_refused(digits: Data) -> None:
 def test_any_parts_make_a_quantised_model() -> None:
     """The user's own networks, in a hand-written model."""
     encoder = nn.Conv2d(1, 4, 4, stride=4)
-    encoder.grid = (2, 2)  # pyright: ignore
-    q = QuantizedPosterior(encoder, VectorQuantizer(9, 4, ema=None), GREY.shape)
+    q = QuantizedPosterior(encoder, VectorQuantizer(9, 4, ema=None), GREY.shape, (2, 2))
     decoder = nn.ConvTranspose2d(4, 1, 4, stride=4)
     model = LatentVariableModel(UniformCodePrior(q), Gaussian(decoder, (4, 2, 2), GREY.shape), q)
     (-vq(model().terms(torch.rand(6, *GREY.shape))).sum()).backward()

@@ -107,7 +107,7 @@ def test_diagonal_posteriors_are_kept_as_moments(data: Data, tmp_path: Path) -> 
 
 def test_other_posteriors_are_kept_as_draws_with_their_correlations(data: Data, tmp_path: Path) -> None:
     model = built(VAE(latent_dim=2, hidden=(8,), posterior="cholesky"), data)
-    layer = model.posterior.network.output_layer
+    layer = model.posterior.network.last_layer
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(torch.tensor([1.0, -1.0, 0.0, math.log(math.sqrt(1 - 0.9**2)), 0.9]))

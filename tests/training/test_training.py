@@ -592,14 +592,14 @@ def test_a_new_model_starts_from_the_data_and_a_trained_one_is_left_alone(data: 
     model = build_seeded(tb.recipes.VAE(hidden=(16,), likelihood="gaussian"), data.spec, seed=0)
     start_model(model, data.train)
     network: Any = model.likelihood.network
-    bias = network.output_layer.bias.detach()
+    bias = network.last_layer.bias.detach()
     mean = data.train.batch(torch.arange(len(data.train))).x.mean(0).flatten()
     assert (bias - mean).abs().max() < 1e-5
     assert not model.new
     with torch.no_grad():
-        network.output_layer.bias.zero_()
+        network.last_layer.bias.zero_()
     start_model(model, data.train)
-    assert not network.output_layer.bias.any()
+    assert not network.last_layer.bias.any()
     train(model, data, out=tmp_path, options=QUICK)
     assert not tb.load(tmp_path).new
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from ..errors import UsageError
-from ..models import LatentVariableModel, Model
+from ..models import Model
 from ..options.data_spec import DataSpec
 from ..recipes import Recipe
 
@@ -48,6 +48,6 @@ def build(recipe: Recipe, data: DataSpec) -> Model:
     model = assemble(recipe, data)
     model.recipe, model.data_spec, model.new = recipe, data, True
     model.lacks = " and ".join(stage.run for stage in recipe.stages.values() if stage.run)
-    if isinstance(model, LatentVariableModel) and recipe.training_objective.untrained:
-        model.posterior.requires_grad_(False)
+    if recipe.training_objective.untrained:
+        model.parts["encoder"].requires_grad_(False)
     return model

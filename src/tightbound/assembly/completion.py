@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import nn
 
 from ..conditions import PartCondition, observed_part
 from ..distributions import Unconditional
 from ..errors import UsageError
+from ..likelihoods import Likelihood
 from ..likelihoods.completion import CompletionLikelihood, Filled, Prediction
 from ..models import LatentVariableModel, PixelModel, Taken
 from ..networks import MLP, Observed
@@ -46,7 +46,7 @@ def completion(recipe: Completion, data: DataSpec) -> LatentVariableModel:
     return model
 
 
-def _shown(px: Any, data: DataSpec, quadrants: int) -> tuple[Any, int]:
+def _shown(px: Likelihood, data: DataSpec, quadrants: int) -> tuple[Likelihood, int]:
     """A likelihood of all pixels, shown what is observed, and how many are missing."""
     px.embedding = Observed(data.dimensions)
     return px, int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
@@ -63,7 +63,7 @@ def _prior(recipe: Completion, data: DataSpec) -> tuple[nn.Module, Taken]:
     return ConditionalNormal(network, Filled(baseline), size), taken
 
 
-def _part(data: DataSpec, quadrants: int) -> Any:
+def _part(data: DataSpec, quadrants: int) -> PartCondition:
     if not data.image:
         raise UsageError("Only pictures have quadrants.", got=f"examples of shape {data.shape}", remedy="Use images.")
     return PartCondition(data.shape, quadrants)

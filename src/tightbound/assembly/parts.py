@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import nn
 
+from ..distributions import Conditional
 from ..errors import UsageError
-from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, LogitLaplaceLikelihood, Scale
+from ..likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticLikelihood,
+    Gaussian,
+    Likelihood,
+    LogitLaplaceLikelihood,
+    Scale,
+)
 from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
 from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
@@ -52,7 +60,7 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
     )
 
 
-def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
+def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Likelihood:
     """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
 
     Raises:
@@ -67,7 +75,7 @@ def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0)
 
 def entry_likelihood(
     options: EntryLikelihood, make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec
-) -> Any:
+) -> Likelihood:
     """The likelihood that the options name, of entries that are independent given the latent, on any decoder.
 
     Args:
@@ -89,7 +97,7 @@ def likelihood_on(
     name: LikelihoodName,
     scale: ScaleName = "auto",
     variance: float = 0.5,
-) -> Any:
+) -> Likelihood:
     """The likelihood of that name, of entries that are independent given the latent, on any decoder.
 
     Args:
@@ -125,7 +133,7 @@ def likelihood_on(
 
 def _full_gaussian(
     make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec, scale: ScaleName, variance: float
-) -> nn.Module:
+) -> Likelihood:
     if scale not in ("auto", "network"):
         raise UsageError(
             "The likelihood 'full-gaussian' learns a whole covariance.",
@@ -139,7 +147,7 @@ def _full_gaussian(
     return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
 
 
-def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> nn.Module:
+def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> Likelihood:
     _check_image(data)
     levels = _levels("autoregressive", data)
     network = PixelDecoder(
@@ -153,7 +161,7 @@ def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int
     return AutoregressiveLikelihood(network, recipe.latent_dim, data.shape, levels)
 
 
-def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Any:
+def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Conditional:
     """The posterior of the recipe's name."""
     d = recipe.latent_dim
     if recipe.posterior == "gaussian":

@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 def vq_vae(recipe: VQVAE, data: DataSpec) -> LatentVariableModel:
     """One grid of codes."""
     encoder = _encoder(recipe, data.shape, recipe.code_dim, recipe.channels)
-    q = QuantizedPosterior(encoder, _quantizer(recipe), data.shape)
+    q = QuantizedPosterior(encoder, _quantizer(recipe), data.shape, encoder.grid)
     make = lambda parameters: _decoder(recipe, recipe.code_dim, data.shape, recipe.channels, parameters)
     px = entry_likelihood(recipe, make, (recipe.code_dim, *encoder.grid), data)
     return LatentVariableModel(UniformCodePrior(q), px, q)
@@ -42,7 +42,7 @@ def vq_vae_2(recipe: VQVAE2, data: DataSpec) -> LatentVariableModel:
     grids = [part.grid for part in (encoder, *coarser)][::-1]
     heads = [nn.Conv2d(width, d, 1), *[nn.Conv2d(2 * width, d, 1) for _ in halvings]]
     quantizers = [_quantizer(recipe) for _ in grids]
-    q = PyramidPosterior(encoder, coarser, heads, _downward(recipe, grids), quantizers, data.shape)
+    q = PyramidPosterior(encoder, coarser, heads, _downward(recipe, grids), quantizers, data.shape, grids)
     last = lambda parameters: _decoder(recipe, d + width, data.shape, recipe.channels, parameters)
     make = lambda parameters: PyramidDecoder(_downward(recipe, grids), last(parameters), q.dims, grids)
     px = entry_likelihood(recipe, make, (sum(d * math.prod(grid) for grid in grids),), data)

@@ -9,7 +9,7 @@ given those above it. A condition ``c`` is ``(n, size)``; log-probabilities are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,19 @@ from .transformer import Transformer
 __all__ = ["AutoregressiveCodes", "AutoregressivePrior", "ConvolutionalGrid", "TransformerGrid"]
 
 
-class ConvolutionalGrid(nn.Module):
+class Grid(nn.Module):
+    """Abstract: a distribution over one grid of codes, given a condition and the grids above."""
+
+    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+        """Of every code given those before it and above, ``(n, positions)``."""
+        raise NotImplementedError
+
+    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+        """Draws n grids."""
+        raise NotImplementedError
+
+
+class ConvolutionalGrid(Grid):
     """A PixelCNN over one grid of codes, shown the condition and the grids above.
 
     Args:
@@ -86,7 +98,7 @@ class _Residual(nn.Module):
         return x + self.inner(x)
 
 
-class TransformerGrid(nn.Module):
+class TransformerGrid(Grid):
     """A transformer over one grid of codes; text, other conditions and the grids above stand in front of it.
 
     Args:
@@ -164,9 +176,11 @@ class AutoregressivePrior(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, posterior: CodePosterior, grids: Sequence[ConvolutionalGrid | TransformerGrid]) -> None:
+    grids: Sequence[Grid]
+
+    def __init__(self, posterior: CodePosterior, grids: Sequence[Grid]) -> None:
         super().__init__()
-        self.posterior, self.grids = posterior, nn.ModuleList(grids)
+        self.posterior, self.grids = posterior, nn.ModuleList(grids)  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         return AutoregressiveCodes(self, c)
@@ -197,7 +211,7 @@ class AutoregressiveCodes(CodeDistribution):
         leading = codes[0].shape[: codes[0].dim() - len(self.space.grids[0])]
         flat = tuple(k.reshape(-1, *grid) for k, grid in zip(codes, self.space.grids, strict=True))
         c = self._conditions(leading)
-        parts = [grid.log_prob(flat[i], c, flat[:i]) for i, grid in enumerate(self.prior.grids)]  # pyright: ignore
+        parts = [grid.log_prob(flat[i], c, flat[:i]) for i, grid in enumerate(self.prior.grids)]
         return torch.cat(parts, dim=-1).view(*leading, -1)
 
     @torch.no_grad()
@@ -205,8 +219,7 @@ class AutoregressiveCodes(CodeDistribution):
         leading = (*sample_shape, *self.batch_shape)
         c, drawn = self._conditions(leading), []
         for grid in self.prior.grids:
-            draw: Callable[..., Tensor] = grid.generate  # pyright: ignore[reportAssignmentType]
-            drawn.append(draw(math.prod(leading), c, tuple(drawn), how))
+            drawn.append(grid.generate(math.prod(leading), c, tuple(drawn), how))
         return tuple(codes.view(*leading, *grid) for codes, grid in zip(drawn, self.space.grids, strict=True))
 
     def _conditions(self, leading: Sequence[int]) -> Tensor | None:

@@ -62,6 +62,8 @@ class Transformer(nn.Module):
         torch.Size([2, 3, 4])
     """
 
+    blocks: Sequence[Block]
+
     def __init__(
         self,
         levels: int,
@@ -81,7 +83,7 @@ class Transformer(nn.Module):
         self.axes = nn.ParameterList(nn.Parameter(torch.empty(*size, width)) for size in sizes)
         self.start = nn.Parameter(torch.empty(width))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))  # pyright: ignore
         self.norm = nn.LayerNorm(width)
         self.head = Linear(width, levels)
         self._initialise(0.02)
@@ -244,7 +246,7 @@ class Block(nn.Module):
     def packed(self, rows: int) -> Block:
         """The same block, its weights laid out once for many products with so many rows."""
         twin = copy.copy(self)
-        twin._modules = {name: packed(layer, rows) for name, layer in self._modules.items()}
+        twin._modules = {name: packed(layer, rows) for name, layer in self.named_children()}
         return twin
 
 
@@ -335,7 +337,7 @@ class CachedTransformer:
         causal = network._causal(x.shape[1], x.shape[1] - 1, seen)
         later = None if seen is None else F.pad(seen, (0, network.length - 1), value=True)[:, None, None]
         self.caches = [Cache(places, later) for _ in network.blocks]
-        self.blocks = [block.packed(n) for block in network.blocks if isinstance(block, Block)]
+        self.blocks = [block.packed(n) for block in network.blocks]
         self.head = packed(network.head, n)
         x = network.dropout(x)
         for block, cache in zip(self.blocks, self.caches, strict=True):

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ from torch import Tensor
 from ..errors import CheckpointError, DataError, UsageError, reading
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import tokenizers
+    import tokenizers.models
 
 __all__ = ["Tokenizer", "normalise"]
 
@@ -253,7 +256,7 @@ def _learned(texts: Sequence[str], vocabulary: int) -> list[tuple[int, int]]:
     return _numbered(_pairs(json.loads(engine.to_str())["model"]["merges"]))
 
 
-def _of_bytes(library: Any, model: Any) -> Any:
+def _of_bytes(library: ModuleType, model: tokenizers.models.Model) -> tokenizers.Tokenizer:
     engine = library.Tokenizer(model)
     engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = library.decoders.ByteLevel()
@@ -296,7 +299,7 @@ def _no_tokenizer(got: str) -> CheckpointError:
 _WRITTEN = "the JSON that Tokenizer.json or tokenizers wrote"
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import tokenizers.decoders
         import tokenizers.models

@@ -5,10 +5,11 @@ Convention: any distribution of torch has an exact ``log_prob``, in nats; one th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
+from torch.distributions.constraints import Constraint
 
 from ..errors import ObjectiveError
 
@@ -18,10 +19,15 @@ __all__ = ["Bounded", "Value", "WithoutDensity", "has_density", "is_certain", "l
 class Value(Distribution):
     """Abstract: a distribution as a light value, thrown away after use: nothing of it is validated."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    support: Any = constraints.real  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    domain: ClassVar[Constraint] = constraints.real
+    """What its values are."""
     certain: ClassVar[bool] = False
     """Whether all its samples are the same."""
+
+    @property
+    def support(self) -> Constraint | None:
+        return self.domain
 
 
 class WithoutDensity(Value):

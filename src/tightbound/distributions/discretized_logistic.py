@@ -43,7 +43,7 @@ class DiscretizedLogistic(Value):
         tensor(1.)
     """
 
-    support = constraints.unit_interval
+    domain = constraints.unit_interval
 
     def __init__(self, mean: Tensor, log_scale: Tensor, levels: int) -> None:
         self.location, self.log_scale, self.levels = mean, log_scale, levels

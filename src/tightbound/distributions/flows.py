@@ -7,7 +7,7 @@ Convention: :math:`z = f(\epsilon)` with :math:`\epsilon \sim \mathcal{N}(0, I)`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from .conditional import independent
 from .contract import Value
 from .zuko_guard import load_zuko
 
-__all__ = ["FlowKind", "FlowLayers", "Pushed"]
+__all__ = ["FlowKind", "FlowLayers", "InvertibleMap", "Pushed"]
 
 FlowKind = Literal["iaf", "coupling", "spline"]
 
@@ -27,6 +27,19 @@ BINS = 8
 """Bins of each spline, over -5 to 5."""
 DRAWS = 64
 """Draws for a mean or a variance, which have no closed form."""
+
+
+class InvertibleMap(Protocol):
+    """What zuko's transforms offer, torch's with one method more."""
+
+    @property
+    def inv(self) -> InvertibleMap:
+        """The way back."""
+        ...
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where x goes, and the logarithm of the absolute determinant of the Jacobian there."""
+        ...
 
 
 class FlowLayers(nn.Module):
@@ -76,7 +89,7 @@ class FlowLayers(nn.Module):
                 for parameter in _last_parameters(layer):
                     parameter.mul_(0.1)
 
-    def forward(self, context: Tensor | None) -> Any:
+    def forward(self, context: Tensor | None) -> InvertibleMap:
         return load_zuko().transforms.ComposedTransform(*(layer(context) for layer in self.layers))
 
 
@@ -93,7 +106,7 @@ class Pushed(Value):
     takes the inverse. Its mean and variance have no closed form: they are those of 64 draws with fixed noise.
 
     Args:
-        transform: :math:`f`, from noise ``(*, d)`` to ``(*, d)``, with ``call_and_ladj`` and ``inv``.
+        transform: :math:`f`, from noise ``(*, d)`` to ``(*, d)``.
         mean: Shift behind it, ``(*batch, d)``.
         log_std: Log of the scale behind it, ``(*batch, d)``.
 
@@ -105,10 +118,10 @@ class Pushed(Value):
         True
     """
 
-    support = constraints.real_vector
+    domain = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, transform: Any, mean: Tensor, log_std: Tensor) -> None:
+    def __init__(self, transform: InvertibleMap, mean: Tensor, log_std: Tensor) -> None:
         self.transform, self.shift, self.log_scale = transform, mean, log_std
         zero = torch.zeros_like(mean)
         self.noise = independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1)

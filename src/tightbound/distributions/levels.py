@@ -24,7 +24,7 @@ class CategoricalLevels(Value):
         tensor([0.0588, 0.0588, 0.0588, 0.0588, 0.0588])
     """
 
-    support = constraints.unit_interval
+    domain = constraints.unit_interval
 
     def __init__(self, logits: Tensor) -> None:
         self.logits, self.levels = logits, logits.shape[-1]

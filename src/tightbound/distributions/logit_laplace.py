@@ -56,7 +56,7 @@ class LogitLaplace(Value):
         (tensor(0.5000), tensor(4.3493))
     """
 
-    support = constraints.unit_interval
+    domain = constraints.unit_interval
 
     def __init__(self, mean: Tensor, log_scale: Tensor, eps: float = 0.1) -> None:
         if not 0 < eps < 0.5:

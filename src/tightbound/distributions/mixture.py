@@ -32,7 +32,7 @@ class MixtureOfGaussians(Value):
         tensor([0.1592, 0.1592, 0.1592, 0.1592, 0.1592])
     """
 
-    support = constraints.real_vector
+    domain = constraints.real_vector
 
     def __init__(self, logits: Tensor, mean: Tensor, log_std: Tensor, batch_shape: _size = ()) -> None:
         self.log_weights, self.means, self.log_std = logits.log_softmax(-1), mean, log_std

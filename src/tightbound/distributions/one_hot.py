@@ -74,7 +74,7 @@ class Choice(Value):
         tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500])
     """
 
-    support = constraints.one_hot
+    domain = constraints.one_hot
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = F.log_softmax(at_least_float32(logits), dim=-1)

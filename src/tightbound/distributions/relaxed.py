@@ -68,7 +68,7 @@ class _Relaxed(Value):
 class _RelaxedChoice(_Relaxed):
     """One relaxed one-hot vector."""
 
-    support = constraints.simplex  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    domain = constraints.simplex
 
     def __init__(self, logits: Tensor, temperature: float | Tensor, hard: bool) -> None:
         super().__init__(F.log_softmax(at_least_float32(logits), dim=-1), 1, temperature, hard)
@@ -86,7 +86,7 @@ class _RelaxedChoice(_Relaxed):
 class _RelaxedBit(_Relaxed):
     """One relaxed bit."""
 
-    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    domain = constraints.unit_interval
 
     def __init__(self, logits: Tensor, temperature: float | Tensor, hard: bool) -> None:
         super().__init__(at_least_float32(logits), 0, temperature, hard)

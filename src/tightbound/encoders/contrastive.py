@@ -7,7 +7,7 @@ with -1 behind their end, and features have length 1, so that their products are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,13 @@ class Clip(TextImageEncoder):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, tokenizer: Any, mean: Sequence[float] = _MEAN, std: Sequence[float] = _STD) -> None:
+    def __init__(
+        self,
+        model: Any,  # transformers has no types that could be read without it
+        tokenizer: Callable[[str], Mapping[str, list[int]]],
+        mean: Sequence[float] = _MEAN,
+        std: Sequence[float] = _STD,
+    ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)

@@ -1,6 +1,6 @@
 """Numbers that say what they are, with their errors."""
 
-from .collapse.decoder_noise import DecoderNoise, decoder_noise, learned_sigma
+from .collapse.decoder_noise import DecoderNoise, decoder_noise, learned_sigma, reconstruction_errors
 from .collapse.decomposition import Decomposition, decompose
 from .collapse.diagnosis import Diagnosis, diagnose
 from .collapse.gaps import Gaps, gaps
@@ -44,6 +44,7 @@ __all__ = [
     "pareto_k",
     "per_example",
     "rank",
+    "reconstruction_errors",
     "relaxation_gap",
     "retrieval_accuracy",
     "sample_quality",

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..data import Split
+from ..distributions import UniformCodes
 from ..errors import UsageError
 from ..likelihoods import Measure
 from ..models import LatentVariableModel, Model, Terms
-from ..posteriors import Codes, RelaxedPosterior
-from ..priors import UniformCodePrior
+from ..posteriors import Codes
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
-from .collapse.relaxation import gap_of, relaxed_and_hard
+from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
@@ -36,7 +36,7 @@ from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, r
 from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
 from .results import Evaluation
 
-__all__ = ["evaluate", "evaluate_examples", "untrained"]
+__all__ = ["How", "evaluate", "evaluate_examples", "untrained"]
 
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
@@ -95,53 +95,52 @@ def evaluate(
         10
     """
     check_split(split, model)
-    if not budget >= 0:
-        raise UsageError("A budget is a number of seconds.", got=budget, expected="0 or more", remedy="Try 120.")
-    return evaluate_examples(
-        model,
-        split,
-        k,
-        method=method,
-        annealing=annealing,
-        budget=budget,
-        precision=precision,
-        compile=compile,
-        seed=seed,
-    )[0]
+    return evaluate_examples(model, split, How(k, method, annealing, budget, precision, compile, seed))[0]
 
 
-def evaluate_examples(
-    model: Model,
-    split: Split,
-    k: int | None = None,
-    *,
-    method: Method | Literal["auto"] = "auto",
-    annealing: Annealing | None = None,
-    budget: float = BUDGET,
-    precision: Precision = "float32",
-    compile: bool = False,
-    seed: int = 0,
-) -> tuple[Evaluation, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class How:
+    """How a model is evaluated: the arguments of :func:`evaluate`.
+
+    Raises:
+        UsageError: If the budget is negative.
+    """
+
+    k: int | None = None
+    method: Method | Literal["auto"] = "auto"
+    annealing: Annealing | None = None
+    budget: float = BUDGET
+    precision: Precision = "float32"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budget >= 0:
+            got, remedy = self.budget, "Try 120."
+            raise UsageError("A budget is a number of seconds.", got=got, expected="0 or more", remedy=remedy)
+
+
+def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation, dict[str, Tensor]]:
     """What :func:`evaluate` finds, and of every example ``elbo`` and ``squared_error``, as far as they are defined.
 
     With them come ``codes``, the posterior's means, ``(n, dimensions)``.
     """
     if not isinstance(model, LatentVariableModel):
-        require_direct(method)
-        return evaluate_directly(model, split, precision=precision, seed=seed)
-    pinned: Method = "importance" if method == "auto" else method
-    samples = (CHAINS if pinned == "annealed" else 1000) if k is None else k
-    sampler(pinned, samples, annealing)  # refuses an unknown name before anything is computed
+        require_direct(how.method)
+        return evaluate_directly(model, split, precision=how.precision, seed=how.seed)
+    pinned: Method = "importance" if how.method == "auto" else how.method
+    samples = (CHAINS if pinned == "annealed" else 1000) if how.k is None else how.k
+    sampler(pinned, samples, how.annealing)  # refuses an unknown name before anything is computed
     terms = terms_of_the_first(model, split)
-    task = _Task(model, split, terms, model.measure(split.spec), annealing, precision, compile, seed)
+    task = _Task(model, split, terms, model.measure(split.spec), how)
     reason, begun = refusal(terms, task.measure, pinned), time.monotonic()
-    climbs = method == "auto" and k is None and reason is None and terms.exact and not task.sure
+    climbs = how.method == "auto" and how.k is None and reason is None and terms.exact and not task.sure
     samples = samples if pinned != "importance" or (terms.bounded and not task.sure) else min(samples, 1)
-    likelihood = first_rung(terms, precision, compile) if climbs else task.sampled(pinned, samples, reason)
+    likelihood = first_rung(terms, how.precision, how.compile) if climbs else task.sampled(pinned, samples, reason)
     others = [extra for make in (_codes, _relaxation, _prediction) if (extra := make(task)) is not None]
-    values, *found = together(model, split, [likelihood, *(extra.finding for extra in others)], seed=seed)
-    measured = _climbed(task, values, budget, begun) if climbs else _judged(task, values, pinned, samples, reason)
-    errors, noise = reconstruction_errors(model, split, seed=seed)
+    values, *found = together(model, split, [likelihood, *(extra.finding for extra in others)], seed=how.seed)
+    measured = _climbed(task, values, begun) if climbs else _judged(task, values, pinned, samples, reason)
+    errors, noise = reconstruction_errors(model, split, seed=how.seed)
     notes = (*_notes(task, measured.estimate, reason), *_of_an_untrained_posterior(model, measured))
     fields = _fields(task, measured) | {"notes": notes, "decoder_noise": noise}
     fields["squared_error"] = Estimate.of(errors)
@@ -158,10 +157,7 @@ class _Task:
     split: Split
     terms: Terms
     measure: Measure
-    annealing: Annealing | None
-    precision: Precision
-    compile: bool
-    seed: int
+    how: How
 
     @property
     def sure(self) -> bool:
@@ -169,20 +165,20 @@ class _Task:
         return certain(self.terms)
 
     def gap(self, k: int) -> Estimate:
-        return annealing_gap(self.model, self.split, k, self.annealing, self.seed)
+        return annealing_gap(self.model, self.split, k, self.how.annealing, self.how.seed)
 
     def sampled(self, method: Method, k: int, reason: tuple[str, str] | None) -> Finding:
         """The likelihood by one method with k samples, where there is no reason against it; and the bound."""
-        find, bounded = sampler(method, k, self.annealing), self.terms.bounded
+        find, bounded = sampler(method, k, self.how.annealing), self.terms.bounded
         if method == "importance":
-            return Finding(k, find, self.precision, self.compile)
+            return Finding(k, find, self.how.precision, self.how.compile)
 
         def both(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
             found = per_example(model, x, BOUND if bounded else 1, c)
             bound = {name: value for name, value in found.items() if name.startswith(_OF_THE_BOUND)}
             return bound | (find(model, x, c) if reason is None else {})
 
-        return Finding(k, both, self.precision, self.compile)
+        return Finding(k, both, self.how.precision, self.how.compile)
 
 
 @dataclass(frozen=True)
@@ -197,12 +193,22 @@ class _Measured:
     gap: Estimate | None = None
 
 
-def _climbed(task: _Task, values: dict[str, Tensor], budget: float, begun: float) -> _Measured:
+def _climbed(task: _Task, values: dict[str, Tensor], begun: float) -> _Measured:
     """The likelihood by the proposals that each example needs."""
-    how: dict[str, Any] = {"annealing": task.annealing, "seed": task.seed, "precision": task.precision}
-    found = climb(task.model, task.split, task.terms, values, begun=begun, budget=budget, **how)
+    how = task.how
+    found = climb(
+        task.model,
+        task.split,
+        task.terms,
+        values,
+        begun=begun,
+        annealing=how.annealing,
+        budget=how.budget,
+        seed=how.seed,
+        precision=how.precision,
+    )
     gap = task.gap(CHAINS) if "annealed" in found.proposals else None
-    estimate = estimate_of(found, task.measure, task.split, gap, budget)
+    estimate = estimate_of(found, task.measure, task.split, gap, how.budget)
     return _Measured(found.values, estimate, "auto", SAMPLES, found.proposals, gap)
 
 
@@ -291,7 +297,7 @@ def _codes(task: _Task) -> _Extra | None:
         usage = counter.usage(task.split)
         used = {"codebook_usage": usage.codebook_usage, "perplexity": usage.perplexity}
         notes = (*fields["notes"], *usage.notes)
-        if isinstance(task.model.prior, UniformCodePrior) or not task.sure or fields["kl"] is None:
+        if isinstance(task.terms.latents[0].prior, UniformCodes) or not task.sure or fields["kl"] is None:
             return used | {"notes": notes}
         return used | _with_uniform_codes(task, space, values, fields | {"notes": notes})
 
@@ -310,7 +316,7 @@ def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fi
 
 def _relaxation(task: _Task) -> _Extra | None:
     """By how much relaxed latents flatter the bound, where training relaxes them."""
-    if task.sure or not isinstance(task.model.posterior, RelaxedPosterior):
+    if task.sure or relaxed_posterior(task.model) is None:
         return None
 
     def tell(own: dict[str, Tensor], values: dict[str, Tensor], fields: Fields) -> Fields:

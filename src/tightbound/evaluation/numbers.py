@@ -19,7 +19,11 @@ from typing import Any, Protocol
 
 from .estimate import Estimate
 
-__all__ = ["Number", "Row", "listed", "numbers_of", "rows"]
+__all__ = ["Fact", "Number", "Row", "listed", "numbers_of", "rows"]
+
+
+Fact = str | int | None
+"""What words are filled with; a number may be written after it: "2 of 16"."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,15 @@ class Number:
     shown: str = ""
 
 
+Value = Estimate | float | tuple[float, ...]
+"""What is written: of a tuple how many it has."""
+
+
 class Result(Protocol):
     """What has numbers to report."""
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Mapping[str, Fact]:
         """What words, units and meanings are filled with."""
         ...
 
@@ -94,7 +102,7 @@ def numbers_of(result: type[Any]) -> dict[str, Number | None]:
     return {name: next((each for each in extras if isinstance(each, Number)), None) for name, extras in told.items()}
 
 
-def rows(result: Result, **facts: Any) -> Iterator[Row]:
+def rows(result: Result, **facts: Fact) -> Iterator[Row]:
     """The numbers that a result has, in the order of its fields, those of results within it included.
 
     Args:
@@ -115,7 +123,7 @@ def rows(result: Result, **facts: Any) -> Iterator[Row]:
             yield from rows(typing.cast(Result, value), **facts)
 
 
-def _row(name: str, value: Any, reported: Number, facts: Mapping[str, Any]) -> Row:
+def _row(name: str, value: Value, reported: Number, facts: Mapping[str, Fact]) -> Row:
     text, error = _texts(value, reported)
     if reported.bounded and facts["bounded"]:
         text, error = f"≤ {text}", "" if facts["doubtful"] else error
@@ -125,7 +133,7 @@ def _row(name: str, value: Any, reported: Number, facts: Mapping[str, Any]) -> R
     return Row(name, reported, text, error, words, unit, meaning)
 
 
-def _texts(value: Any, reported: Number) -> tuple[str, str]:
+def _texts(value: Value, reported: Number) -> tuple[str, str]:
     if isinstance(value, Estimate):
         if reported.percent:
             return f"{value.value:.{reported.digits}%}", ""

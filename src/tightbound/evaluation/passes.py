@@ -211,7 +211,7 @@ def check_split(split: Split, model: Model) -> None:
     Raises:
         UsageError: If it is.
     """
-    if not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(split, Split):
         raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another, or all: --split all.")

@@ -13,7 +13,7 @@ from .collapse.decoder_noise import DecoderNoise
 from .estimate import Estimate
 from .latents.positions import ACTIVE, NOTHING
 from .log_likelihood.pareto import UNRELIABLE
-from .numbers import Number
+from .numbers import Fact, Number
 from .samples.quality import SampleQuality
 
 __all__ = ["Evaluation", "Measured"]
@@ -146,7 +146,7 @@ class Evaluation:
         return self.notes[0] if self.notes else ""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """What the words of the numbers are filled with."""
         return {
             "n": self.n,

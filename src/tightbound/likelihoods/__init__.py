@@ -1,6 +1,6 @@
 r"""Likelihoods :math:`p(x \mid z, c)`."""
 
-from .base import Likelihood, Measure, density_of, mass_of
+from .base import Likelihood, Measure, declared, density_of, mass_of, undeclared
 from .completion import CompletionLikelihood, Prediction
 from .correlated import FullGaussianLikelihood
 from .entries import (
@@ -28,6 +28,8 @@ __all__ = [
     "Measure",
     "Prediction",
     "Scale",
+    "declared",
     "density_of",
     "mass_of",
+    "undeclared",
 ]

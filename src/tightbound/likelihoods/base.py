@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..distributions import Unconditional
 from ..options.data_spec import DataSpec
 
-__all__ = ["Likelihood", "Measure", "density_of", "mass_of"]
+__all__ = ["Likelihood", "Measure", "declared", "density_of", "mass_of", "undeclared"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Likelihood(nn.Module):
     Any other module from z and c to a distribution can stand in its place; its number is then read as a density.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     """Shape of one example."""
-    parameters_per_entry: int
+    parameters_per_entry: int = 1
     """How many numbers are held for an entry."""
     mean_in_one_pass: bool = False
     """Whether its distributions have a mean without draws, of all entries."""
@@ -66,7 +66,7 @@ class Likelihood(nn.Module):
         """Whose the standard deviation of an entry is, and its value without the network's part; None without one."""
         return None
 
-    embedding: nn.Module | None
+    embedding: nn.Module | None = None
     """From a condition to the features that its network is shown; None shows it the condition itself."""
 
     @property
@@ -77,6 +77,31 @@ class Likelihood(nn.Module):
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
         raise NotImplementedError
+
+
+class _Undeclared(Likelihood):
+    """What holds of a module that says nothing of itself."""
+
+    def measure(self, data: DataSpec) -> Measure:
+        return undeclared(data)
+
+
+def declared(likelihood: nn.Module) -> Likelihood:
+    """A likelihood as far as it says what it is: itself, or what holds of any other module.
+
+    Example:
+        >>> declared(nn.Identity()).parameters_per_entry
+        1
+    """
+    return likelihood if isinstance(likelihood, Likelihood) else _UNDECLARED
+
+
+_UNDECLARED = _Undeclared()
+
+
+def undeclared(data: DataSpec) -> Measure:
+    """What the number of a model is that does not say what it measures."""
+    return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
 
 
 def mass_of(levels: int, data: DataSpec, how: str = "") -> Measure:

@@ -24,6 +24,7 @@ from ..distributions import (
     independent,
 )
 from ..errors import ShapeError, UsageError
+from ..networks import last_layer
 from ..options.data_spec import DataSpec
 from ..runtime.parts import StartsFromData
 from .base import Likelihood, Measure, density_of, mass_of
@@ -80,9 +81,9 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         Args:
             x: Some training examples, ``(n, *shape)``.
         """
-        bias = getattr(getattr(self.network, "output_layer", None), "bias", None)
-        if bias is None:
+        if (layer := last_layer(self.network)) is None:
             return
+        bias = layer.get_parameter("bias")
         entries = len(bias) // self.parameters_per_entry  # those of an example, or its channels
         rows = x.flatten(1) if entries == math.prod(self.shape) else x.flatten(2).movedim(1, 2).flatten(0, 1)
         start = self.start(rows)

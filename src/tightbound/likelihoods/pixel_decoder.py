@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +67,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         maps = self.network.maps(z.reshape(math.prod(leading), -1), flat)
         return Pixels(self, maps, leading)
 
-    def conditional(self, features: Tensor) -> Any:
+    def conditional(self, features: Tensor) -> Bernoulli | CategoricalLevels:
         """What features ``(n, parameters * channels, height, width)`` say of every entry, ``(n, channels, ...)``."""
         features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
         if self.levels == 2:
@@ -88,7 +87,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
             level = (x * (self.levels - 1)).round()
             counts = torch.stack([(level == l).sum((0, 2, 3)) + 1 for l in range(self.levels)])
             start = (counts / counts.sum(0)).log().flatten()
-        self.network.output_layer.bias.copy_(start)  # pyright: ignore[reportOptionalMemberAccess]
+        self.network.output_layer.get_parameter("bias").copy_(start)
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""

@@ -17,7 +17,7 @@ from torch.types import _size
 
 from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
-from ..likelihoods import Likelihood, Measure
+from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
 from .model import Model
@@ -71,8 +71,7 @@ class LatentVariableModel(Model):
         own = self.posterior.space if isinstance(self.posterior, Posterior) else Reals(self.posterior)
         if not isinstance(self.prior, LatentVariableModel):
             return own
-        above = self.prior.space
-        return Layers([own, *(above.layers if isinstance(above, Layers) else [above])])
+        return Layers([own, *self.prior.space.layers])
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -88,22 +87,21 @@ class LatentVariableModel(Model):
     @property
     def decodes_conditions(self) -> bool:
         """Whether its likelihood, too, is given the condition."""
-        likelihood = self.likelihood
-        return self.condition is not None and not (isinstance(likelihood, Likelihood) and likelihood.unconditional)
+        return self.condition is not None and not declared(self.likelihood).unconditional
 
     @property
     def numbers_per_entry(self) -> int:
         """How many numbers its likelihood holds for an entry of an example."""
-        return self.likelihood.parameters_per_entry if isinstance(self.likelihood, Likelihood) else 1
+        return declared(self.likelihood).parameters_per_entry
 
     @property
     def reconstructs(self) -> bool:
         """Whether the mean of p(x | z) is to be had in one pass."""
-        return isinstance(self.likelihood, Likelihood) and self.likelihood.mean_in_one_pass
+        return declared(self.likelihood).mean_in_one_pass
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""
-        return self.likelihood.measure(data) if isinstance(self.likelihood, Likelihood) else super().measure(data)
+        return declared(self.likelihood).measure(data)
 
 
 def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableModel:
@@ -122,7 +120,7 @@ def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableMo
         (True, True, False)
     """
     other = copy.copy(model)
-    other._modules = {**model._modules, **parts}  # pyright: ignore[reportPrivateUsage]
+    other._modules = {**model._modules, **parts}
     return other
 
 
@@ -159,7 +157,7 @@ class Marginal(Bounded, Steered):
     def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
         self.model, self.c = model, c
         self._prior: Distribution | None = None
-        shape = model.likelihood.shape if isinstance(model.likelihood, Likelihood) else ()
+        shape = declared(model.likelihood).shape
         super().__init__(torch.Size() if c is None else c.shape[:-1], torch.Size(shape), validate_args=False)
 
     def posterior(self, x: Tensor) -> Distribution:

@@ -5,15 +5,17 @@ Convention: ``x`` has shape ``(*batch, *event)``; log-densities are in nats, sum
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.module import _IncompatibleKeys
 
 from ..conditions import Condition, Examples
 from ..errors import UsageError
-from ..likelihoods import Measure
+from ..likelihoods import Measure, undeclared
 from ..options.data_spec import DataSpec
 from ..posteriors import Codes, Space
 
@@ -133,9 +135,11 @@ class Model(nn.Module):
 
     def measure(self, data: DataSpec) -> Measure:
         """What its log-likelihood is for that data."""
-        return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
+        return undeclared(data)
 
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """Takes over weights, which training then leaves as they are."""
         self.new, self.lacks = False, ""
-        return super().load_state_dict(*args, **options)
+        return super().load_state_dict(state_dict, strict, assign)

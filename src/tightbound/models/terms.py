@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,35 +21,9 @@ from torch.distributions import Distribution
 from ..distributions import has_density, kl_per_dimension, log_prob_per_dimension, lower_bound
 from ..errors import ObjectiveError, UsageError
 
+V = TypeVar("V")
+
 __all__ = ["Entry", "Estimated", "Latent", "Terms", "stacked"]
-
-
-class Entry(Protocol):
-    """Abstract: what one latent costs."""
-
-    @property
-    def name(self) -> str:
-        """Which latent; unique in its terms."""
-        ...
-
-    @property
-    def bounded(self) -> bool:
-        """Whether it has a divergence: there is a prior, and a density of the posterior."""
-        ...
-
-    @property
-    def exact(self) -> bool:
-        """Whether both densities are exact, as an importance weight needs."""
-        ...
-
-    @property
-    def analytic(self) -> bool:
-        """Whether the closed form of the KL is used where no choice is made."""
-        ...
-
-    def kl(self, analytic: bool | None = None) -> Tensor:
-        """KL(q ‖ p) in nats, ``(*batch, ...)``, the mean over the samples."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +57,7 @@ class Latent:
     prior: Distribution | None
     name: str = "z"
     paired: bool = True
-    _memo: dict[str, Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def log_prior(self) -> Tensor:
@@ -158,7 +132,7 @@ class Latent:
     def _closed_kl(self) -> Tensor | None:
         return self._remembered("kl", lambda: kl_per_dimension(self.posterior, self._prior()))
 
-    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+    def _remembered(self, name: str, compute: Callable[[], V]) -> V:
         """A value that objectives and readings share: computed once, with its gradient."""
         if name in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
             return self._memo[name]
@@ -205,6 +179,10 @@ class Estimated:
         if analytic:
             raise ObjectiveError(f"The divergence {self.name} is an estimate.", remedy="Leave `analytic` out.")
         return self.nats
+
+
+Entry = Latent | Estimated
+"""What one latent costs: known with its samples and densities, or as a number alone."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +293,7 @@ def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:
         f"z{i}" if re.fullmatch(r"z\d*", entry.name) else entry.name
         for i, entry in enumerate((layer, *above.entries), start=1)
     ]
-    entries: list[Any] = [layer, *above.entries]
+    entries = (layer, *above.entries)
     return tuple(dataclasses.replace(entry, name=name) for entry, name in zip(entries, names, strict=True))
 
 

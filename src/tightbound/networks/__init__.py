@@ -5,6 +5,7 @@ from .embeddings import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
 from .linear import Linear
 from .masked import MaskedConv2d, PixelDecoder
 from .mlp import ACTIVATIONS, MLP, LinearWithConstant
+from .output import EndsInLayer, last_layer
 from .residual import GridDecoder, GridEncoder, ResidualBlock, grid_of
 from .upsampling import UPSAMPLINGS, EdgeConvolution, ResizeConvolution, Upsampling
 
@@ -16,6 +17,7 @@ __all__ = [
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "EdgeConvolution",
+    "EndsInLayer",
     "GridDecoder",
     "GridEncoder",
     "ImageEmbedding",
@@ -29,4 +31,5 @@ __all__ = [
     "TokenEmbedding",
     "Upsampling",
     "grid_of",
+    "last_layer",
 ]

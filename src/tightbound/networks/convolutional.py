@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .linear import Linear
 from .mlp import ACTIVATIONS
+from .output import EndsInLayer
 from .upsampling import UPSAMPLINGS
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "groups"]
@@ -69,7 +70,7 @@ class ConvolutionalEncoder(nn.Module):
         return self.head(features if c is None else torch.cat([features, c], dim=1))
 
 
-class ConvolutionalDecoder(nn.Module):
+class ConvolutionalDecoder(EndsInLayer):
     """A latent vector to a grid of parameters: the mirror of :class:`ConvolutionalEncoder`.
 
     Args:
@@ -114,8 +115,7 @@ class ConvolutionalDecoder(nn.Module):
         )
 
     @property
-    def output_layer(self) -> nn.Module:
-        """The last layer, whose bias a likelihood may start from data."""
+    def last_layer(self) -> nn.Module:
         return self.output[-1]
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:

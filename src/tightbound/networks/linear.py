@@ -6,10 +6,9 @@ AVX-512 of Zen 4 and Zen 5; from 4 rows on); the layout at each call, which trai
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional as F
 
 from ..runtime.processor import matrix_library
@@ -62,13 +61,13 @@ class _ByOneDNN(torch.autograd.Function):
     """The layer and its gradients by oneDNN; derivatives of those gradients by torch's own products."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return torch.ops.aten.mkldnn_linear(x.to_mkldnn(), weight, bias).to_dense()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (y_grad,) = ctx.saved_tensors, grad_outputs
+    def backward(ctx: BackwardCFunction, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (y_grad,) = list(ctx.saved_tensors), grad_outputs
         if torch.is_grad_enabled():  # the gradients shall be differentiated too
             return y_grad @ weight, y_grad.T @ x, y_grad.sum(0)
         wanted = list(ctx.needs_input_grad)
@@ -92,7 +91,7 @@ class _PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-def packed(layer: nn.Module | None, rows: int) -> Any:
+def packed(layer: nn.Module, rows: int) -> nn.Module:
     """The layer laid out for products with so many rows where that is faster and allowed, else the layer."""
     return _PackedLinear(layer, rows) if type(layer) is Linear and rows >= 4 and _packs(layer.weight) else layer
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear
+from .output import EndsInLayer
 
 __all__ = ["ACTIVATIONS", "MLP", "LinearWithConstant"]
 
@@ -22,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class MLP(nn.Module):
+class MLP(EndsInLayer):
     r"""Linear layers with a nonlinearity between them, :math:`W_n \phi(\dots \phi(W_1 [x, c] + b_1) \dots) + b_n`.
 
     Args:
@@ -54,8 +55,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     @property
-    def output_layer(self) -> nn.Module:
-        """The last layer, whose bias a likelihood may start from data."""
+    def last_layer(self) -> nn.Module:
         return self.layers[-1]
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from .convolutional import groups
 from .mlp import ACTIVATIONS
+from .output import EndsInLayer
 from .upsampling import UPSAMPLINGS
 
 __all__ = ["GridDecoder", "GridEncoder", "ResidualBlock", "grid_of"]
@@ -97,7 +98,7 @@ class ResidualBlock(nn.Module):
         return x + self.layers(x)
 
 
-class GridEncoder(nn.Module):
+class GridEncoder(EndsInLayer):
     """An image to a grid of features: strided convolutions that halve its sides, then residual blocks.
 
     References:
@@ -143,11 +144,15 @@ class GridEncoder(nn.Module):
         self.blocks = _blocks(blocks, width, hidden, activation, norm)
         self.output_layer = nn.Conv2d(width, outputs, 1)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.output_layer
+
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.output_layer(self.blocks(self.join(_shown(self.down(x), c))))
 
 
-class GridDecoder(nn.Module):
+class GridDecoder(EndsInLayer):
     """A grid of features to an image: the mirror of :class:`GridEncoder`.
 
     References:
@@ -199,6 +204,10 @@ class GridDecoder(nn.Module):
             up += [UPSAMPLINGS[upsampling].double(coarser, finer), phi()]
         self.up = nn.Sequential(*up)
         self.output_layer = UPSAMPLINGS[upsampling].double(channels[0], parameters * shape[0])
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.output_layer
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Parameters ``(n, parameters * channels, H, W)``.

@@ -5,6 +5,7 @@ Convention: as in :mod:`tightbound.objectives`; N is the size of the training se
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -267,4 +268,4 @@ def _stratified(z: Tensor, size: int, examples: int) -> Tensor:
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
     squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
     width = 2 * a.shape[-1]
-    return sum(width * s / (width * s + squared) for s in SCALES) / len(SCALES)  # pyright: ignore[reportReturnType]
+    return functools.reduce(torch.add, (width * s / (width * s + squared) for s in SCALES)) / len(SCALES)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,11 +42,11 @@ class OfTerms(values.Objective):
         3
     """
 
-    function: Callable[[Terms, Any], Tensor] = elbo
+    function: Callable[[Terms, Tensor], Tensor] = elbo
 
 
 @functools.singledispatch
-def rows(objective: values.Objective, px: Any, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+def rows(objective: values.Objective, px: Distribution, x: Tensor, beta: Tensor, examples: int) -> Tensor:
     """The rows :data:`ROWS` of the examples of a batch, ``(4, n)`` nats; one function for each class of objective.
 
     Without a latent there are the first two alone.

@@ -68,6 +68,11 @@ class Space:
     def __init__(self, posterior: nn.Module) -> None:
         self.posterior = posterior
 
+    @property
+    def layers(self) -> tuple[Space, ...]:
+        """The space of each latent, from the one next to the data up: of a hierarchy several."""
+        return (self,)
+
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """The one latent that examples ``(n, *shape)`` are encoded to."""
         raise NotImplementedError
@@ -172,7 +177,11 @@ class Layers(Space):
 
     def __init__(self, layers: Sequence[Space]) -> None:
         super().__init__(layers[0].posterior)
-        self.layers = tuple(layers)
+        self._layers = tuple(layers)
+
+    @property
+    def layers(self) -> tuple[Space, ...]:
+        return self._layers
 
     def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return self.layers[0].representative(x, c)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.distributions import Distribution
 from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
+from ..networks import last_layer
 from ..quantizers.quantized import check_codes
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
@@ -176,19 +176,20 @@ class CategoricalPosterior(RelaxedPosterior, StartsFromData):
         decoder learns to ignore z before the encoder has something to say.
 
         Args:
-            x: Training examples, ``(n, *shape)``; the encoder ends in a layer ``output_layer`` with K outputs.
+            x: Training examples, ``(n, *shape)``; the encoder's last layer has K outputs.
         """
-        layer: Any = getattr(self.network, "output_layer", None)
-        if self.spread is None or layer is None or len(layer.weight) != self.classes:
+        layer = last_layer(self.network)
+        if self.spread is None or layer is None or len(weight := layer.get_parameter("weight")) != self.classes:
             return
         n, sums = 0, torch.zeros(2, self.classes, dtype=torch.float64, device=x.device)
         for part in x.split(max(1, AT_ONCE // (self.positions * self.classes))):
             logits = self.features(part).flatten(0, -2).double()
             n, sums = n + len(logits), sums + torch.stack([logits.sum(0), logits.square().sum(0)])
-        mean, square = (sums / n).to(layer.weight.dtype)
+        mean, square = (sums / n).to(weight.dtype)
         gain = self.spread / (square - mean.square()).clamp(min=1e-12).sqrt()
-        layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.dim() - 1)))
-        layer.bias.copy_(gain * (layer.bias - mean))
+        weight.mul_(gain.view(-1, *[1] * (weight.dim() - 1)))
+        bias = layer.get_parameter("bias")
+        bias.copy_(gain * (bias - mean))
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
         event, given = (self.positions, self.classes), tuple(out.shape[leading:])

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from ..distributions import Conditional
 from ..distributions.codes import CodePoint
+from ..networks import EndsInLayer
 from ..quantizers import Quantized, Quantizer
 from ..quantizers.clusters import nearest
 from ..quantizers.quantized import check_finite, rows_of
@@ -52,7 +51,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
         self.levels: tuple[int, ...] = tuple(q.codes for q in quantizers)
         self.dims: tuple[int, ...] = tuple(q.dim for q in quantizers)
 
-    def distribution(self, features: Tensor) -> Distribution:
+    def distribution(self, features: Tensor) -> CodePoint:
         leading = features.shape[:-3]
         levels = self.quantize(features.reshape(-1, *features.shape[-3:]))
         vectors = self.join([level.vectors for level in levels])
@@ -70,7 +69,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
             DataError: If the encoder gives values that are not finite.
         """
         with evaluating(self):
-            point: Any = self(x, c)
+            point: CodePoint = self(x, c)
         check_finite(point.vectors)
         return point.codes
 
@@ -149,21 +148,23 @@ class QuantizedPosterior(_Quantized):
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
 
     Args:
-        encoder: Maps ``(n, *shape)`` to ``(n, d, h, w)``; its attribute ``grid`` tells ``(h, w)``.
+        encoder: Maps ``(n, *shape)`` to ``(n, d, *grid)``.
         quantizer: Of vectors of width d.
         shape: Shape of one example.
+        grid: ``(h, w)``, the shape of the codes of one.
 
     Example:
         >>> from tightbound.networks.residual import GridEncoder
         >>> from tightbound.quantizers import VectorQuantizer
-        >>> posterior = QuantizedPosterior(GridEncoder((1, 8, 8), 4, (8,)), VectorQuantizer(16, 4), (1, 8, 8))
+        >>> encoder = GridEncoder((1, 8, 8), 4, (8,))
+        >>> posterior = QuantizedPosterior(encoder, VectorQuantizer(16, 4), (1, 8, 8), encoder.grid)
         >>> q = posterior(torch.rand(5, 1, 8, 8))
         >>> q.event_shape, q.codes[0].shape
         (torch.Size([4, 4, 4]), torch.Size([5, 4, 4]))
     """
 
-    def __init__(self, encoder: Any, quantizer: Quantizer, shape: Sequence[int]) -> None:
-        super().__init__(encoder, [quantizer], shape, [encoder.grid])
+    def __init__(self, encoder: nn.Module, quantizer: Quantizer, shape: Sequence[int], grid: Sequence[int]) -> None:
+        super().__init__(encoder, [quantizer], shape, [grid])
 
     def quantize(self, features: Tensor) -> list[Quantized]:
         return [self._quantizers[0](features)]
@@ -198,6 +199,7 @@ class PyramidPosterior(_Quantized):
         lifts: From a level's vectors, joined with what is lifted to it, to the next grid; the top's first.
         quantizers: The top's first.
         shape: Shape of one example.
+        grids: Shape of each level's codes of one, the top's first.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -210,14 +212,14 @@ class PyramidPosterior(_Quantized):
 
     def __init__(
         self,
-        encoder: Any,
-        coarser: Sequence[Any],
+        encoder: nn.Module,
+        coarser: Sequence[nn.Module],
         heads: Sequence[nn.Module],
         lifts: Sequence[nn.Module],
         quantizers: Sequence[Quantizer],
         shape: Sequence[int],
+        grids: Sequence[Sequence[int]],
     ) -> None:
-        grids = [part.grid for part in (encoder, *coarser)][::-1]
         super().__init__(encoder, quantizers, shape, grids)
         self.coarser, self.heads, self.lifts = nn.ModuleList(coarser), nn.ModuleList(heads), nn.ModuleList(lifts)
 
@@ -252,7 +254,7 @@ class PyramidPosterior(_Quantized):
         return _split(z, self.dims, self.grids)
 
 
-class PyramidDecoder(nn.Module):
+class PyramidDecoder(EndsInLayer):
     """From the vectors of several grids in a row to an image: lifted to the finest grid, joined there, and decoded.
 
     References:
@@ -272,15 +274,14 @@ class PyramidDecoder(nn.Module):
     """
 
     def __init__(
-        self, lifts: Sequence[nn.Module], decoder: nn.Module, dims: Sequence[int], grids: Sequence[Sequence[int]]
+        self, lifts: Sequence[nn.Module], decoder: EndsInLayer, dims: Sequence[int], grids: Sequence[Sequence[int]]
     ) -> None:
         super().__init__()
         self.lifts, self.decoder, self.dims, self.grids = nn.ModuleList(lifts), decoder, tuple(dims), tuple(grids)
 
     @property
-    def output_layer(self) -> Any:
-        """The last layer, whose bias a likelihood may start from data."""
-        return self.decoder.output_layer
+    def last_layer(self) -> nn.Module:
+        return self.decoder.last_layer
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         *above, finest = _split(z, self.dims, self.grids)

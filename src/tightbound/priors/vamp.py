@@ -87,7 +87,7 @@ class VampPrior(nn.Module, StartsFromData):
 class _EqualMixture(Value):
     """Equal shares of the members of a batch of any distribution."""
 
-    support = constraints.real_vector
+    domain = constraints.real_vector
 
     def __init__(self, members: Distribution, batch_shape: _size = ()) -> None:
         self.members = members

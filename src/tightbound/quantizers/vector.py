@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from ..errors import DataError, UsageError
 from ..networks.linear import Linear
@@ -121,6 +122,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("anew", torch.zeros(codes, 1, dtype=torch.bool), persistent=False)
         self._known_started = False
+        self.register_load_state_dict_post_hook(_read_anew)
         self.more, self.empty, self._seen = False, False, list[tuple[Tensor, Tensor]]()
 
     def forward(self, z: Tensor) -> Quantized:
@@ -206,7 +208,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             self.more, self.empty = False, False
 
     @torch.no_grad()
-    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def before_step(self, optimizer: Optimizer) -> None:
         """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
 
         Example:
@@ -288,9 +290,10 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         if self.ema is None:
             self.anew.logical_or_(dead)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._known_started = False
+
+def _read_anew(quantizer: VectorQuantizer, keys: NamedTuple) -> None:
+    """Whether it has started is not known any more, once it has taken over weights."""
+    quantizer._known_started = False
 
 
 def direction(vectors: Tensor) -> Tensor:

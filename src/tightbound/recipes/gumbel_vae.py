@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..annealing import temperature
 from ..errors import UsageError
@@ -14,6 +14,9 @@ from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from .base import Recipe
 from .versions import register_version_2
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 __all__ = ["GumbelVAE", "Relaxation", "TemperatureSchedule"]
 
@@ -69,9 +72,8 @@ class Relaxation(EntryLikelihood, Recipe):
             if value is not None and not smallest <= value < math.inf:
                 raise UsageError(f"The option {name} is out of range.", got=value, expected=f"at least {smallest}")
 
-    def anneal(self, model: Any, step: int, steps: int) -> None:
-        q: Any = model.posterior
-        q.temperature.fill_(self.temperature_at(step, steps))
+    def anneal(self, model: Model, step: int, steps: int) -> None:
+        model.parts["encoder"].get_buffer("temperature").fill_(self.temperature_at(step, steps))
 
     def temperature_at(self, step: int, steps: int) -> float:
         """The temperature of a step of a run.

@@ -9,7 +9,6 @@ from ..data import Split
 from ..evaluation import Diagnosis
 from ..evaluation.evaluate import untrained
 from ..evaluation.numbers import rows
-from ..posteriors import Layers
 from ..runtime.randomness import fixed_noise
 from . import figures, page
 from .command import command_on
@@ -28,7 +27,7 @@ def section(m: Material) -> str:
     """The verdict, the ELBO taken apart, and the codes against the prior, as HTML."""
     if not m.bounded:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
-    if isinstance(m.model.space, Layers):
+    if m.model.space is not None and len(m.model.space.layers) > 1:
         return page.paragraph("Only models with one latent are diagnosed, and this is a hierarchy.")
     if untrained(m.model):
         return page.paragraph("Nothing trained the posterior of this model, so there is nothing to diagnose.")
@@ -49,7 +48,7 @@ def summary(m: Material) -> str:
 
 
 def _is_possible(m: Material) -> bool:
-    return m.bounded and not untrained(m.model) and not isinstance(m.model.space, Layers)
+    return m.bounded and not untrained(m.model) and m.model.space is not None and len(m.model.space.layers) == 1
 
 
 def _command(m: Material) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..evaluation import reconstruction_errors
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
-from ..views.latents import reconstruction_error
 from . import figures, page
 from .material import Material
 from .sheet import sheet
@@ -66,7 +66,7 @@ def told(m: Material) -> Told | None:
     if e.nll is None or e.measure == "none":
         if m.model.space is None:
             return None
-        errors = reconstruction_error(m.latent, m.test, seed=m.seed).double().cpu()
+        errors, _ = reconstruction_errors(m.latent, m.test, seed=m.seed)
         return Told(errors, "squared error of the reconstruction", "", f"mean {errors.mean().item():.2f}")
     if e.nll_per_example is None:
         return None

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from ..data import Batch, Split
-from ..data.transform import widths
 from ..errors import ShapeError, UsageError
 from ..models import LatentVariableModel, Model
 from ..runtime.modes import evaluating
@@ -31,7 +30,6 @@ __all__ = [
     "natural_path",
     "posterior_means",
     "quantiles",
-    "reconstruction_error",
     "residual",
     "traversal",
 ]
@@ -122,24 +120,6 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-@torch.no_grad()
-def reconstruction_error(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Tensor:
-    """Summed squared error of the mean of p(x | z) at representative latents: what PCA's error compares with.
-
-    Args:
-        model: The model, on the device to compute on.
-        split: Examples.
-        seed: Seed of binarisation and dequantisation.
-
-    Returns:
-        ``(n,)``, in squared units of the data.
-    """
-    units = widths(split.spec).to(model.device, model.dtype)
-    with evaluating(model), fixed_noise(seed):
-        errors = (residual(model, batch) * units for batch in split.batches(CHUNK, model.device))
-        return torch.cat([each.double().square().flatten(1).sum(1).cpu() for each in errors])
-
-
 def residual(model: LatentVariableModel, batch: Batch) -> Tensor:
     """Examples less the mean of p(x | z) at their representative latents, as the model sees them, ``(n, *shape)``.
 
@@ -195,10 +175,7 @@ def interpolation(
         >>> interpolation(tb.recipes.VAE().build(data.spec), x[:3], x[3:], steps=5).mean.shape
         torch.Size([3, 5, 1, 8, 8])
     """
-    if steps < 2:
-        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
-    if x0.shape != x1.shape:
-        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
+    _check_ends(x0, x1, steps)
     c1 = c if c1 is None else c1
     path = natural_path(model, c) if path == "auto" else path
     with evaluating(model), fixed_noise(seed):
@@ -208,6 +185,13 @@ def interpolation(
         if c is not None and c1 is not None:
             nearer = torch.where(t.unsqueeze(-1) < 0.5, c.unsqueeze(1), c1.unsqueeze(1))
         return _seen(model, _between(z0, z1, t, path), nearer)
+
+
+def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
+    if steps < 2:
+        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
+    if x0.shape != x1.shape:
+        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
 
 
 def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:

@@ -21,12 +21,12 @@ from torch.distributions import Distribution
 
 from ...data import DataSpec, Split
 from ...data.transform import widths
-from ...likelihoods import Likelihood
+from ...likelihoods import declared
 from ...models.latent import LatentVariableModel
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
-from ..numbers import Number
+from ..numbers import Fact, Number
 from ..passes import PART
 
 __all__ = ["DecoderNoise", "decoder_noise", "learned_sigma", "reconstruction_errors"]
@@ -69,7 +69,7 @@ class DecoderNoise:
         return f"{blur}; fixed, and the error is {self.error:.3g}" if self.fixed else blur
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """What the words of its number are filled with."""
         return {"remark": self.remark, "data_std": f"{self.data_std:.3f}"}
 
@@ -110,7 +110,7 @@ def reconstruction_errors(
         The summed squared error of each example, float64 ``(n,)`` in squared units of the data, which is what PCA's
         error compares with. And what of the data is noise to the decoder, where it has a scale.
     """
-    sigma = model.likelihood.sigma if isinstance(model.likelihood, Likelihood) else None
+    sigma = declared(model.likelihood).sigma
     errors, parts = list[Tensor](), list[Tensor]()
     units = widths(split.spec).to(model.device, model.dtype)
     with evaluating(model), fixed_noise(seed):
@@ -149,7 +149,7 @@ def learned_sigma(likelihood: nn.Module | None, spec: DataSpec | None = None) ->
         >>> learned_sigma(Gaussian(nn.Linear(2, 64), (2,), (1, 8, 8), variance=0.25))
         {'scale': 'fixed', 'sigma': 0.5}
     """
-    if not isinstance(likelihood, Likelihood) or (held := likelihood.sigma) is None:
+    if likelihood is None or (held := declared(likelihood).sigma) is None:
         return None
     scale, sigma = held
     own = sigma if spec is None or not spec.scale else widths(spec) * sigma

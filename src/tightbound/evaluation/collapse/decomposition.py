@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from ...checkpoint import check_finite
 from ...data import Split
-from ...models.latent import LatentVariableModel
+from ...models.latent import LatentVariableModel, Terms
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
@@ -107,20 +107,24 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = split.evenly_spaced(limit)
         x, c = model.see(some.batch(torch.arange(len(some)), model.device))
-        terms = model(c).terms(x)
-        latent, n, alone = terms.latents[0], len(x), len(terms.entries) == 1  # of a hierarchy, the first
-        if (outside := outside_support(latent)) is not None:
-            check_support({"outside": outside[0].double()})
-        log_q, z = latent.log_posterior[0].double(), latent.z[0]
-        log_all = log_aggregate(latent.posterior, z)
-        log_prior = latent.log_prior[0].double() if terms.exact and alone else None
-        common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
-        parts = _by_factor(latent.posterior, latent.prior, z, common)
-        against = log_prior if common else None
-        known = [] if against is None else [against]
-        log_others = held_out(latent.posterior, z, log_q, log_all, parts.positions, *known)
+        return _decomposed(model(c).terms(x), model.measure(split.spec).offset)
+
+
+def _decomposed(terms: Terms, offset: float) -> Decomposition:
+    """From a sample of each example; of a hierarchy, the latent next to the data."""
+    latent = terms.latents[0]
+    if (outside := outside_support(latent)) is not None:
+        check_support({"outside": outside[0].double()})
+    log_q, z = latent.log_posterior[0].double(), latent.z[0]
+    log_all = log_aggregate(latent.posterior, z)
+    log_prior = latent.log_prior[0].double() if terms.exact and len(terms.entries) == 1 else None
+    common = latent.prior is not None and not latent.prior.batch_shape  # not a prior for each condition
+    parts = _by_factor(latent.posterior, latent.prior, z, common)
+    against = log_prior if common else None
+    known = [] if against is None else [against]
+    log_others = held_out(latent.posterior, z, log_q, log_all, parts.positions, *known)
     return Decomposition(
-        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-model.measure(split.spec).offset),
+        reconstruction=Estimate.of(terms.log_likelihood[0], offset=-offset),
         kl=None if log_prior is None else Estimate.of(log_q - log_prior),
         mutual_information=Estimate.of(log_q - log_all),
         mutual_information_at_most=Estimate.of(log_q - log_others),
@@ -129,7 +133,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         total_correlation=None if parts.log_aggregate is None else Estimate.of(log_all - parts.log_aggregate),
         dimension_wise_kl=_listed(parts.wise),
         information_per_dimension=_listed(parts.information),
-        n=n,
+        n=len(log_q),
     )
 
 

@@ -25,7 +25,7 @@ from ..estimate import Estimate
 from ..evaluate import evaluate, untrained
 from ..latents.positions import NOTHING, carrying
 from ..latents.sameness import sameness
-from ..numbers import Number
+from ..numbers import Fact, Number
 from ..passes import certain, terms_of_the_first
 from ..results import Evaluation, by_latent
 from .decomposition import Decomposition, decompose
@@ -119,7 +119,7 @@ class Diagnosis:
     notes: tuple[str, ...]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """What the words of the numbers are filled with."""
         codes = self.information_per_position is not None
         told = "of what they tell" if codes else "of the KL, or where that is one number of what each tells"
@@ -176,6 +176,86 @@ def diagnose(
         >>> diagnose(model, data.test.subset(50), gap_examples=5, k=20).verdict
         'collapsed'
     """
+    model = _checked(model, split, limit)
+    some, few = split.evenly_spaced(limit), split.evenly_spaced(min(limit, gap_examples))
+    terms = terms_of_the_first(model, some)
+    _check(model, terms)
+    found, parts = evaluate(model, some, k=1, seed=seed), decompose(model, some, limit=limit, seed=seed)
+    gap = None
+    if terms.exact and not certain(terms):
+        gap = gaps(model, few, limit=gap_examples, k=k, seed=seed)
+    fit = evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if certain(terms) else None
+    m = _Measured(terms, found, parts, gap, fit, _decoder_use(model, some, seed))
+    known = {"sameness": sameness(some), "training": training, "data": split.spec}
+    return _told(m, dataclasses.replace(_symptoms(model, m), **known), k, split.name)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of a model's latents; the gap, and with it the fit, of fewer examples than the rest."""
+
+    terms: Terms
+    found: Evaluation
+    parts: Decomposition
+    gap: Gaps | None
+    fit: Estimate | None
+    use: Estimate
+
+    @property
+    def kl(self) -> Estimate:
+        return self.found.kl or self.parts.mutual_information
+
+    @property
+    def wise(self) -> dict[str, tuple[float, ...]] | None:
+        """The KL of each dimension, or position of codes; None if it is one number for several."""
+        wise, sizes = self.found.kl_per_dimension, [q.posterior.event_shape.numel() for q in self.terms.latents]
+        apart = wise is not None and all(len(nats) > 1 or d == 1 for nats, d in zip(wise.values(), sizes, strict=True))
+        return wise if apart else None
+
+    @property
+    def carrying(self) -> tuple[int, ...] | None:
+        """The dimensions that carry the KL, or, of codes and where that is one number, what each tells of the data."""
+        wise, told = self.wise, self.parts.information_per_dimension
+        nats = told if wise is None or self.found.codebook_usage is not None else _flat(wise)
+        return None if nats is None else carrying(nats)
+
+
+def _told(m: _Measured, symptoms: Symptoms, k: int, split: str) -> Diagnosis:
+    verdict, cause, remedy = judge(symptoms)
+    parts, gap, n = m.parts, m.gap, m.found.n
+    return Diagnosis(
+        verdict=verdict,
+        cause=cause,
+        remedy=remedy,
+        fit=m.fit,
+        aggregate_kl=parts.aggregate_kl,
+        aggregate_kl_at_least=parts.aggregate_kl_at_least,
+        gap=gap and gap.total,
+        approximation_gap=gap and gap.approximation,
+        amortisation_gap=gap and gap.amortisation,
+        reconstruction=m.found.reconstruction or parts.reconstruction,
+        kl=m.kl,
+        mutual_information=parts.mutual_information,
+        mutual_information_at_most=parts.mutual_information_at_most,
+        total_correlation=parts.total_correlation,
+        decoder_use=m.use,
+        active_units=symptoms.active,
+        dimensions=symptoms.dimensions,
+        carrying=m.carrying,
+        kl_per_dimension=m.wise,
+        dimension_wise_kl=parts.dimension_wise_kl,
+        information_per_position=parts.information_per_dimension if symptoms.codes else None,
+        n=n,
+        fit_n=gap.n if gap else n if m.fit else 0,
+        k=k,
+        split=split,
+        measure=m.found.measure,
+        notes=tuple(_notes(symptoms, m)),
+    )
+
+
+def _checked(model: Model, split: Split, limit: int) -> LatentVariableModel:
+    """The model, if it has latents and there are examples to tell them apart by."""
     if len(split) < 2 or limit < 2:
         raise UsageError(
             "Latents can only be told apart on several examples.",
@@ -183,59 +263,13 @@ def diagnose(
             expected="at least 2, and some hundreds for a verdict that means something",
             remedy="Give more examples, or look at one by `tightbound reconstruct`.",
         )
-    some, few = split.evenly_spaced(limit), split.evenly_spaced(min(limit, gap_examples))
     if not isinstance(model, LatentVariableModel):
         raise ObjectiveError(
             "Only latents can be diagnosed, and this model has none.",
             got=type(model).__name__,
             remedy="Evaluate it: tightbound evaluate RUN.",
         )
-    terms = terms_of_the_first(model, some)
-    _check(model, terms)
-    found = evaluate(model, some, k=1, seed=seed)
-    parts = decompose(model, some, limit=limit, seed=seed)
-    sure = certain(terms)
-    gap = gaps(model, few, limit=gap_examples, k=k, seed=seed) if terms.exact and not sure else None
-    use = _decoder_use(model, some, seed)
-    kl = found.kl or parts.mutual_information
-    wise, carried = _told_apart(found, terms), _carrying(found, parts, terms)
-    symptoms = dataclasses.replace(
-        _symptoms(model, terms, found.active_units, kl, parts, gap, use),
-        carrying=None if carried is None else len(carried),
-        sameness=sameness(some),
-        training=training,
-        data=split.spec,
-    )
-    verdict, cause, remedy = judge(symptoms)
-    return Diagnosis(
-        verdict=verdict,
-        cause=cause,
-        remedy=remedy,
-        fit=evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if sure else None,
-        aggregate_kl=parts.aggregate_kl,
-        aggregate_kl_at_least=parts.aggregate_kl_at_least,
-        gap=gap and gap.total,
-        approximation_gap=gap and gap.approximation,
-        amortisation_gap=gap and gap.amortisation,
-        reconstruction=found.reconstruction or parts.reconstruction,
-        kl=kl,
-        mutual_information=parts.mutual_information,
-        mutual_information_at_most=parts.mutual_information_at_most,
-        total_correlation=parts.total_correlation,
-        decoder_use=use,
-        active_units=symptoms.active,
-        dimensions=symptoms.dimensions,
-        carrying=carried,
-        kl_per_dimension=wise,
-        dimension_wise_kl=parts.dimension_wise_kl,
-        information_per_position=parts.information_per_dimension if symptoms.codes else None,
-        n=len(some),
-        fit_n=gap.n if gap else len(some) if sure and found.nll else 0,
-        k=k,
-        split=split.name,
-        measure=found.measure,
-        notes=tuple(_notes(symptoms, len(some), gap, wise, carried)),
-    )
+    return model
 
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:
@@ -254,15 +288,8 @@ def _check(model: LatentVariableModel, terms: Terms) -> None:
         )
 
 
-def _symptoms(
-    model: LatentVariableModel,
-    terms: Terms,
-    active: int,
-    kl: Estimate,
-    parts: Decomposition,
-    gap: Gaps | None,
-    use: Estimate,
-) -> Symptoms:
+def _symptoms(model: LatentVariableModel, m: _Measured) -> Symptoms:
+    terms, parts, gap, kl, carried = m.terms, m.parts, m.gap, m.kl, m.carrying
     told = parts.information_per_dimension if model.codes is not None else None
     change = gap.kl_change if gap else None
     scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict is of the same examples
@@ -270,9 +297,10 @@ def _symptoms(
         kl=kl.value,
         mutual_information=parts.mutual_information.value,
         mutual_information_at_most=parts.mutual_information_at_most.value,
-        decoder_use=use.value,
-        active=active if told is None else sum(i > NOTHING for i in told),
+        decoder_use=m.use.value,
+        active=m.found.active_units if told is None else sum(i > NOTHING for i in told),
         dimensions=terms.latent.posterior.event_shape.numel() if told is None else len(told),
+        carrying=None if carried is None else len(carried),
         mismatch=_mismatch(parts),
         unmeasured=_why_unmeasured(terms),
         gap=gap and gap.total.value,
@@ -296,21 +324,6 @@ def _divergence(model: Model) -> str:
     return "auto" if model.recipe is None else flat(model.recipe.training_objective).get("divergence", "auto")
 
 
-def _told_apart(found: Evaluation, terms: Terms) -> dict[str, tuple[float, ...]] | None:
-    """The KL of each dimension, or position of codes; None if it is one number for several."""
-    wise, sizes = found.kl_per_dimension, [latent.posterior.event_shape.numel() for latent in terms.latents]
-    apart = wise is not None and all(len(nats) > 1 or d == 1 for nats, d in zip(wise.values(), sizes, strict=True))
-    return wise if apart else None
-
-
-def _carrying(found: Evaluation, parts: Decomposition, terms: Terms) -> tuple[int, ...] | None:
-    """The dimensions that carry the KL, or, of codes and where the KL is one number, what each tells of the data."""
-    wise = _told_apart(found, terms)
-    told = parts.information_per_dimension
-    nats = told if wise is None or found.codebook_usage is not None else _flat(wise)
-    return None if nats is None else carrying(nats)
-
-
 def _flat(wise: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
     """Of all latents in turn."""
     return tuple(nats for each in wise.values() for nats in each)
@@ -331,9 +344,8 @@ def _why_unmeasured(terms: Terms) -> str:
     return "the prior has no exact density"
 
 
-def _notes(
-    s: Symptoms, n: int, gap: Gaps | None, wise: dict[str, tuple[float, ...]] | None, carried: tuple[int, ...] | None
-) -> Iterator[str]:
+def _notes(s: Symptoms, m: _Measured) -> Iterator[str]:
+    n, gap, wise, carried = m.found.n, m.gap, m.wise, m.carrying
     if s.codes:
         yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
     yield f"{n} examples bound what all data would give; the mutual information that they show is at most ln {n}"

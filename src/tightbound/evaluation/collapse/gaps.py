@@ -20,7 +20,6 @@ from ...checkpoint import check_finite
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Marginal, replaced
-from ...posteriors import Layers
 from ...runtime.modes import evaluating
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
@@ -87,8 +86,7 @@ def gaps(
     log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are at least what
     is said, but for noise: from the encoder's posterior, or, where that gives more over all examples, from the best
     ones with their standard deviations :data:`WIDER`, whose tails are then lighter than the weights' need. Gaussian
-    families are optimised, diagonal and full, by Adam from where the encoder
-    puts them.
+    families are optimised, diagonal and full, by Adam from where the encoder puts them.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).
@@ -116,26 +114,35 @@ def gaps(
     """
     check_split(split, model)
     check_finite(model)
+    _check_numbers(limit, k, steps, lr)
+    some = split.evenly_spaced(limit)
+    with fixed_noise(seed), evaluating(model), frozen(model):
+        return _summary(_of_all(model, some, k, steps, lr), len(some), k, steps)
+
+
+def _check_numbers(limit: int, k: int, steps: int, lr: float) -> None:
     if limit < 1 or k < 1 or steps < 0 or not lr > 0:
         raise UsageError(
             "A number is out of range.",
             got=f"limit = {limit}, k = {k}, steps = {steps}, lr = {lr}",
             expected="limit and k of at least 1, steps of at least 0, lr above 0",
         )
-    some = split.evenly_spaced(limit)
+
+
+def _of_all(model: LatentVariableModel, split: Split, k: int, steps: int, lr: float) -> dict[str, Tensor]:
+    """What is found of every example, some at a time."""
     parts: list[dict[str, Tensor]] = []
-    with fixed_noise(seed), evaluating(model), frozen(model), progress("posterior gap", len(some)) as advance:
-        x, c = model.see(some.batch(torch.arange(len(some)), model.device))
+    x, c = model.see(split.batch(torch.arange(len(split)), model.device))
+    with progress("posterior gap", len(x)) as advance:
         for here in torch.arange(len(x)).split(CHUNK):
             parts.append(_of(model(None if c is None else c[here]), x[here], k, steps, lr))
             advance(len(here))
-    values = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    return _summary(values, len(some), k, steps)
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
-    if isinstance(model.space, Layers):
+    if len(model.space.layers) > 1:
         raise ObjectiveError(
             "The gap is split for one latent, and this is a hierarchy.",
             got=f"{len(model.space.layers)} layers",

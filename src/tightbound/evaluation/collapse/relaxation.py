@@ -6,6 +6,7 @@ nats per example, and the KL in both bounds is that of the discrete distribution
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import partial
 
@@ -99,14 +100,19 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
 
 def _relaxed(model: LatentVariableModel) -> RelaxedPosterior:
     """The posterior that is relaxed in training."""
-    if not isinstance(model.posterior, RelaxedPosterior):
+    if (posterior := relaxed_posterior(model)) is None:
         raise ObjectiveError(
             "Only a relaxed posterior has a relaxation gap.",
             got=type(model.posterior).__name__,
             expected="CategoricalPosterior or BernoulliPosterior",
             remedy="Measure a model of recipe 'gumbel-vae' or 'dvae'.",
         )
-    return model.posterior
+    return posterior
+
+
+def relaxed_posterior(model: LatentVariableModel) -> RelaxedPosterior | None:
+    """The same where training relaxes it; None of any other."""
+    return model.posterior if isinstance(model.posterior, RelaxedPosterior) else None
 
 
 def gap_of(
@@ -134,7 +140,7 @@ def relaxed_and_hard(
     def found(marginal: Marginal, x: Tensor, at_once: int) -> dict[str, Tensor]:
         parts = [min(at_once, samples - done) for done in range(0, samples, at_once)]
         sums = [_of_some(marginal, x, part) for part in parts]
-        return {name: sum(part[name] for part in sums) / samples for name in sums[0]}  # pyright: ignore
+        return {name: functools.reduce(torch.add, (part[name] for part in sums)) / samples for name in sums[0]}
 
     return chunks(found, model, x, samples, c)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ...options.priors import PixelCNNPrior
 from ...options.remedies import Remedy
 from ...options.training import TrainingOptions
-from .ways import Run, Symptoms, Way, in_words, is_fitted, of_recipe, open_to, option, options_of
+from .ways import Run, Symptoms, Way, capacity_of, in_words, is_fitted, of_recipe, open_to, option, options_of
 
 __all__ = ["Symptom", "against", "fewer_dimensions", "free_steps", "free_together", "offer", "second_stage", "whose_kl"]
 
@@ -85,7 +85,7 @@ def offer(run: Run, *ways: Way | None, otherwise: str = "") -> str:
 def later(s: Symptoms) -> Way | None:
     """A longer warm-up, if the objective has one and the run's was shorter; else an objective that has."""
     if s.recipe is not None and s.recipe.training_objective.warming != "the KL's weight":
-        charged = option(s, "capacity") is None and option(s, "beta", 1.0) > 0
+        charged = capacity_of(s) is None and option(s, "beta", 1.0) > 0
         return of_recipe(s, "train the plain ELBO, whose KL is charged later", objective="elbo") if charged else None
     return _longer_warm_up("charge the KL later, with a longer warm-up", s.training)
 
@@ -156,7 +156,8 @@ def weaker_decoder(s: Symptoms) -> Way | None:
 
 def learned_scale(s: Symptoms) -> Way | None:
     """For decoders of fixed noise, which may be too large for z to matter."""
-    fixed = (option(s, "likelihood"), option(s, "scale")) == ("gaussian", "auto") or option(s, "scale") == "fixed"
+    scale = option(s, "scale", "")
+    fixed = scale == "fixed" or (option(s, "likelihood", ""), scale) == ("gaussian", "auto")
     return of_recipe(s, "let the likelihood learn its scale", scale="shared") if fixed else None
 
 
@@ -176,7 +177,7 @@ def second_stage(s: Symptoms) -> Way | None:
 
 def plain_likelihood(run: Run) -> Way | None:
     """A probability of levels in place of a density, in which few pixels drown all others."""
-    dense = option(run, "likelihood") == "logit-laplace" and run.data is not None and run.data.discrete
+    dense = option(run, "likelihood", "") == "logit-laplace" and run.data is not None and run.data.discrete
     words = "take a probability of the levels, as logit-laplace is unbounded at them and few pixels drown all"
     return of_recipe(run, words, likelihood="auto") if dense else None
 
@@ -203,7 +204,7 @@ def full_charge(s: Symptoms) -> Way | None:
 
 def richer_posterior(s: Symptoms) -> Way | None:
     """A posterior of the next larger family."""
-    if option(s, "objective") == "tc":  # its weights need independent dimensions
+    if option(s, "objective", "") == "tc":  # its weights need independent dimensions
         return None
     richer = RICHER_POSTERIOR.get(option(s, "posterior", "gaussian"))
     return None if richer is None else Way("use a richer posterior", {"posterior": richer})
@@ -211,9 +212,9 @@ def richer_posterior(s: Symptoms) -> Way | None:
 
 def larger_networks(s: Symptoms) -> Way | None:
     """Networks of twice the width."""
-    plain = option(s, "network", "mlp") == "mlp" and isinstance(option(s, "hidden", ()), tuple)
+    plain = option(s, "network", "mlp") == "mlp" and isinstance(option(s, "hidden", (128,)), tuple)
     name = "hidden" if plain else "channels"
-    sizes = tuple(2 * size for size in option(s, name, ())) or (256,)
+    sizes = tuple(2 * size for size in option(s, name, (128,))) or (256,)
     return Way("take larger networks", {name: sizes})
 
 

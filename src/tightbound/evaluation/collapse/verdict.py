@@ -7,13 +7,12 @@ the run's; for a model put together by hand it is said in words of the parts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from ...recipes import TwoStage
 from ..latents.positions import CARRIED, NOTHING
 from .remedies import against, fewer_dimensions, free_steps, free_together, offer, second_stage, whose_kl
-from .ways import Symptoms, Way, in_words, is_fitted, open_to, option
+from .ways import Symptoms, Way, capacity_of, first_stage, in_words, is_fitted, open_to, option
 
 __all__ = ["NOTHING", "Symptoms", "Verdict", "judge", "mismatch_matters", "shares"]
 
@@ -53,7 +52,7 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
     if too_much:
         return "under-regularised", *_why_too_much(s)
     if mismatch_matters(s):
-        fixed = s.recipe is None or option(s, "prior") is None
+        fixed = s.recipe is None or not option(s, "prior", "")
         another = "take a recipe whose prior can learn (vae)" if fixed else ""
         why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
         return "under-regularised", why, offer(s, *against(s, "codes unlike the prior"), otherwise=another)
@@ -93,11 +92,11 @@ def _information_at_most(s: Symptoms) -> float:
     return s.mutual_information if s.mutual_information_at_most is None else s.mutual_information_at_most
 
 
-def _in_first_stage(s: Symptoms, why: Any) -> tuple[str, str]:
+def _in_first_stage(s: Symptoms, why: Callable[[Symptoms], tuple[str, str]]) -> tuple[str, str]:
     """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
-    if not isinstance(s.recipe, TwoStage):
+    if (first := first_stage(s)) is None:
         return why(s)
-    cause, remedy = why(dataclasses.replace(s, recipe=s.recipe.first.recipe, training=s.recipe.first.training))
+    cause, remedy = why(dataclasses.replace(s, recipe=first.recipe, training=first.training))
     return cause, f"train the first stage again: {remedy}"
 
 
@@ -108,7 +107,7 @@ def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
     if s.best_kl is not None and s.kl > 0:
         change = _clear_change(s)
         return change > 0, change < 0 and not _free_as_proposed(s)
-    weight = 1.0 if option(s, "capacity") is not None else option(s, "beta", 1.0)
+    weight = option(s, "beta", 1.0) if capacity_of(s) is None else 1.0
     return weight > 1, weight < 1 or (_was_free(s) and not _free_as_proposed(s))
 
 
@@ -123,7 +122,7 @@ def _why_partly(s: Symptoms) -> tuple[str, str]:
 
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
-    capacity, beta = option(s, "capacity"), option(s, "beta", 1.0)
+    capacity, beta = capacity_of(s), option(s, "beta", 1.0)
     if capacity is None and beta > 1:
         why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes every nat of code cost more than it pays"
         return why, offer(s, Way("lower it", {"beta": 1.0}))
@@ -167,7 +166,7 @@ def _why_too_much(s: Symptoms) -> tuple[str, str]:
 
 def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
     """Options that make the KL too large or too small, and what undoes them."""
-    capacity, beta, objective = option(s, "capacity"), option(s, "beta", 1.0), option(s, "objective", "elbo")
+    capacity, beta, objective = capacity_of(s), option(s, "beta", 1.0), option(s, "objective", "elbo")
     if capacity is not None and (too_much or s.kl > capacity / 2):
         yield f"the KL was held to a capacity of {capacity:g} nats", PLAIN
     if capacity is None and (beta < 1 if too_much else beta > 1):
@@ -177,7 +176,7 @@ def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
     if objective == "iwae" and option(s, "samples", 1) > 1:
         yield "the posterior was trained to propose samples, not for the ELBO", {"objective": "elbo"}
     if too_much and _was_free(s):
-        yield f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free", {"free_bits": 0.0}
+        yield f"{option(s, 'free_bits', 0.0):g} nats {whose_kl(s)} were free", {"free_bits": 0.0}
 
 
 def _blamed(s: Symptoms, said: str, causes: list[Cause]) -> tuple[str, str]:
@@ -198,11 +197,11 @@ def _was_free(s: Symptoms) -> bool:
 def _free_as_proposed(s: Symptoms) -> bool:
     """Whether what is too much is free, and no more than is proposed against a collapse."""
     others = [cause for cause in _causes(s, too_much=True) if "free_bits" not in cause[1]]
-    return _was_free(s) and not others and option(s, "free_bits") <= free_steps(s)[-1]
+    return _was_free(s) and not others and option(s, "free_bits", 0.0) <= free_steps(s)[-1]
 
 
 def _what_beta_weighs(s: Symptoms) -> str:
-    return "total correlation" if option(s, "objective") == "tc" else "KL"
+    return "total correlation" if option(s, "objective", "") == "tc" else "KL"
 
 
 def _kl_said(s: Symptoms) -> str:
@@ -214,7 +213,7 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
     fewer = open_to(s, fewer_dimensions(s))
     done = "; ".join([DONE, *fewer])
     if not is_fitted(s) and _free_as_proposed(s) and (s.best_kl is None or _clear_change(s) < 0):
-        free = f"{option(s, 'free_bits'):g} nats {whose_kl(s)} were free"
+        free = f"{option(s, 'free_bits', 0.0):g} nats {whose_kl(s)} were free"
         return f"the latents are used, as {free} in training ({_kl_said(s)})", done
     agree = mismatch_matters(s) is False
     if s.gap is None or s.amortisation is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ...errors import TightboundError
 from ...options.choices import changed, choices, flat
@@ -21,9 +21,22 @@ if TYPE_CHECKING:
     from ...data import DataSpec
     from ...options.training import TrainingOptions
 
-__all__ = ["Run", "Symptoms", "Way", "in_words", "is_fitted", "of_recipe", "open_to", "option", "options_of"]
+__all__ = [
+    "Run",
+    "Symptoms",
+    "Way",
+    "capacity_of",
+    "first_stage",
+    "in_words",
+    "is_fitted",
+    "of_recipe",
+    "open_to",
+    "option",
+    "options_of",
+]
 
 Options = dict[str, Any]
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +142,10 @@ def in_words(run: Run, way: Way) -> str:
 
 def options_of(recipe: Recipe | None) -> Options:
     """The options of a run; of a second stage those of its prior alone, which its command takes."""
-    found = {} if recipe is None else flat(recipe)
-    return {name: value for name, value in found.items() if not isinstance(value, Stage)}
+    if recipe is None:
+        return {}
+    taken = [*recipe.stages.values()]
+    return {name: value for name, value in flat(recipe).items() if value not in taken}
 
 
 def _changed(now: Options, options: Options) -> Options:
@@ -142,18 +157,19 @@ def _left_out(recipe: Recipe | None, options: Options) -> Options:
     """Options of what the run has chosen, such as its objective, that are not of what it is to choose."""
     if recipe is None:
         return {}
-    chosen, after = [getattr(recipe, name) for name in choices(recipe)], flat(changed(recipe, options))
-    given = [f.name for value in chosen for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+    chosen, after = [vars(recipe)[name] for name in choices(recipe)], flat(changed(recipe, options))
+    given = [f.name for value in chosen for f in dataclasses.fields(value) if vars(value)[f.name] != f.default]
     return dict.fromkeys(name for name in given if name not in after)
 
 
 def _can_be_built(run: Run, options: Options, training: Options, second: SecondPrior | None) -> bool:
     """Whether recipe, training and data take these options: data can refuse a kind of part, no size or weight."""
-    recipe: Any = run.recipe
+    if run.recipe is None:
+        return False
     try:
-        recipe = changed(recipe, options)
-        if training:
-            dataclasses.replace(run.training, **training)  # pyright: ignore[reportArgumentType]
+        recipe = changed(run.recipe, options)
+        if run.training is not None:
+            dataclasses.replace(run.training, **training)
         if second is not None:
             recipe = TwoStage(Stage(recipe), second)
         if run.data is not None and (second is not None or any(isinstance(v, str) for v in options.values())):
@@ -175,16 +191,26 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def option(run: Run, name: str, default: Any = None) -> Any:
+def option(run: Run, name: str, default: V) -> V:
     """An option of the run's command, or the default if it does not have it."""
     return options_of(run.recipe).get(name, default)
 
 
-def of_recipe(run: Run, words: str, **options: Any) -> Way | None:
+def capacity_of(run: Run) -> float | None:
+    """The nats to which the KL was held, where it was."""
+    return option(run, "capacity", None)
+
+
+def of_recipe(run: Run, words: str, **options: str | float) -> Way | None:
     """A way for a recipe that has these options; none for a model put together by hand, or another recipe."""
     return Way(words, options) if set(options) <= set(options_of(run.recipe)) else None
 
 
 def is_fitted(run: Run) -> bool:
     """Whether the prior is that of a second stage, which alone has learned."""
-    return isinstance(run.recipe, TwoStage)
+    return first_stage(run) is not None
+
+
+def first_stage(run: Run) -> Stage | None:
+    """The stage whose latents the prior was fitted to, where there is one."""
+    return None if run.recipe is None else run.recipe.stages.get("first")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +19,17 @@ from torch import Generator, Tensor
 from ...errors import UsageError
 from ...information import entropy, mutual_information
 from .factors import check_columns, checked, halves, numbered, squared_correlation, standard
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import (
+        GradientBoostingClassifier,
+        GradientBoostingRegressor,
+        RandomForestClassifier,
+        RandomForestRegressor,
+    )
+    from sklearn.linear_model import Lasso
+
+    Trees = GradientBoostingClassifier | GradientBoostingRegressor | RandomForestClassifier | RandomForestRegressor
 
 __all__ = ["DCI", "Held", "dci", "factor_vae_score", "factor_vae_score_of", "mig", "sap"]
 
@@ -167,15 +178,12 @@ def dci(
     check_columns(categorical, factors)
     train, test = halves(len(codes), test_share, seed)
     columns, qualities = [], []
-    for k, factor in enumerate(factors.T):
-        model = _predictor(predictor, k in categorical, seed)
-        target = numbered(factor[:, None], k)[:, 0] if k in categorical else standard(factor[:, None])[:, 0]
-        model.fit(standard(codes)[train].numpy(), target[train].numpy())
-        guess = torch.from_numpy(model.predict(standard(codes)[test].numpy()))
-        quality = _beyond_chance(guess, target[test]) if k in categorical else _r2(guess, target[test])
-        weights = getattr(model, "feature_importances_", None)
-        columns.append(torch.as_tensor(model.coef_ if weights is None else weights, dtype=torch.float64).abs())
-        qualities.append(max(0.0, quality))
+    for k, factor in enumerate(factors.T[:, :, None]):
+        ordered, model = k not in categorical, _predictor(predictor, k in categorical, seed)
+        target = standard(factor)[:, 0] if ordered else numbered(factor, k)[:, 0]
+        guess = _guessed(model, standard(codes), target, train, test)
+        columns.append(_importance(model))
+        qualities.append(max(0.0, (_r2 if ordered else _beyond_chance)(guess, target[test])))
     importance = _shares(torch.stack(columns, dim=1), 0)
     weight = _shares(importance.sum(1), 0)
     separate = (weight * _concentration(_shares(importance, 1), 1)).sum().item()
@@ -261,6 +269,14 @@ def factor_vae_score_of(
         raise UsageError("There is nothing to vote on.", got=got, expected="groups of 2, and a vote for each factor")
     generator = torch.Generator().manual_seed(seed)
     spread = held(0, max(votes), 1, generator)[:, 0].double().var(0)
+    active = _active(spread, inactive)
+    learned, scored = (_votes(held, factors, size, total, spread, active, generator) for total in votes)
+    right = scored.gather(1, learned.argmax(1, keepdim=True)).sum()
+    return (right / scored.sum()).item()
+
+
+def _active(spread: Tensor, inactive: float) -> Tensor:
+    """Which latents vary."""
     active = spread > inactive
     if not active.any():
         raise UsageError(
@@ -269,9 +285,7 @@ def factor_vae_score_of(
             expected=f"one above {inactive:g}",
             remedy="Give standardised codes or a lower threshold, if the model does use its latents.",
         )
-    learned, scored = (_votes(held, factors, size, total, spread, active, generator) for total in votes)
-    right = scored.gather(1, learned.argmax(1, keepdim=True)).sum()
-    return (right / scored.sum()).item()
+    return active
 
 
 def _binned(codes: Tensor, bins: int) -> Tensor:
@@ -316,23 +330,36 @@ def _r2(guess: Tensor, truth: Tensor) -> float:
     return 1 - ((guess - truth).square().mean() / truth.var(correction=0).clamp(min=1e-300)).item()
 
 
-def _predictor(name: str, categorical: bool, seed: int) -> Any:
+def _predictor(name: str, categorical: bool, seed: int) -> Lasso | Trees:
     from sklearn import ensemble, linear_model
 
     if name == "lasso" and not categorical:
         return linear_model.Lasso(alpha=0.01)
-    options: dict[str, Any] = {"random_state": seed}
-    if name == "forest":
-        options["max_features"] = None  # every latent at every cut: else those without use are given some
+    if name == "forest":  # every latent at every cut: else those without use are given some
         kind = ensemble.RandomForestClassifier if categorical else ensemble.RandomForestRegressor
-        return kind(n_estimators=10, min_samples_leaf=5, **options)
+        return kind(n_estimators=10, min_samples_leaf=5, random_state=seed).set_params(max_features=None)
     if name == "boosting":
-        return (ensemble.GradientBoostingClassifier if categorical else ensemble.GradientBoostingRegressor)(**options)
+        kind = ensemble.GradientBoostingClassifier if categorical else ensemble.GradientBoostingRegressor
+        return kind(random_state=seed)
     raise UsageError(
         "There is no such predictor of factors.",
         got=f"{name!r} for a {'categorical' if categorical else 'ordered'} factor",
         expected="forest or boosting, or lasso for ordered factors",
     )
+
+
+def _guessed(model: Lasso | Trees, codes: Tensor, target: Tensor, train: Tensor, test: Tensor) -> Tensor:
+    """What a predictor makes of the examples held out."""
+    model.fit(codes[train].numpy(), target[train].numpy())
+    return torch.from_numpy(model.predict(codes[test].numpy()))
+
+
+def _importance(model: Lasso | Trees) -> Tensor:
+    """The weight of each latent, ``(d,)``: a coefficient's size, or its share in the cuts."""
+    from sklearn.linear_model import Lasso
+
+    weights = model.coef_ if isinstance(model, Lasso) else model.feature_importances_
+    return torch.as_tensor(weights, dtype=torch.float64).abs()
 
 
 def _shares(table: Tensor, dim: int) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -170,17 +171,17 @@ def annealed(
         >>> found["log_marginal"].shape
         torch.Size([2])
     """
-    annealing = annealing or Annealing()
+    return chunks(partial(_chains, k=k, annealing=annealing or Annealing()), model, x, k, c)
 
-    def found(marginal: Marginal, x: Tensor, at_once: int) -> dict[str, Tensor]:
-        path, betas = _Path(marginal, x, annealing), temperatures(annealing).tolist()
-        sizes = _step_sizes(path, betas, min(PILOTS, at_once))
-        parts = [_forward(path, path.sample(chains), betas, sizes) for chains in _parts(k, at_once)]
-        acceptance = torch.stack([accepted * len(log_weights) / k for log_weights, accepted in parts]).sum(0)
-        weights = weigh(torch.cat([log_weights for log_weights, _ in parts]))
-        return {name: value.to(x.dtype) for name, value in (weights | {"acceptance": acceptance}).items()}
 
-    return chunks(found, model, x, k, c)
+def _chains(marginal: Marginal, x: Tensor, at_once: int, k: int, annealing: Annealing) -> dict[str, Tensor]:
+    """What k chains of each of some examples find, so many at once."""
+    path, betas = _Path(marginal, x, annealing), temperatures(annealing).tolist()
+    sizes = _step_sizes(path, betas, min(PILOTS, at_once))
+    parts = [_forward(path, path.sample(chains), betas, sizes) for chains in _parts(k, at_once)]
+    acceptance = torch.stack([accepted * len(log_weights) / k for log_weights, accepted in parts]).sum(0)
+    weights = weigh(torch.cat([log_weights for log_weights, _ in parts]))
+    return {name: value.to(x.dtype) for name, value in (weights | {"acceptance": acceptance}).items()}
 
 
 def bidirectional(

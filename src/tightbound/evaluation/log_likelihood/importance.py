@@ -231,9 +231,10 @@ def _chunk(terms: Terms) -> _Chunk:
     if not terms.exact:
         return _Chunk(sums, None)
     log_weights = terms.log_weights.double()
-    for outside in filter(lambda found: found is not None, map(outside_support, terms.latents)):
-        sums["outside"] = sums.get("outside", 0) + outside.to(log_weights.dtype).sum(0)  # pyright: ignore
-        log_weights = log_weights.masked_fill(outside, -math.inf)  # pyright: ignore
+    for outside in (found for latent in terms.latents if (found := outside_support(latent)) is not None):
+        share = outside.to(log_weights.dtype).sum(0)
+        sums["outside"] = sums["outside"] + share if "outside" in sums else share
+        log_weights = log_weights.masked_fill(outside, -math.inf)
     return _Chunk(sums | {"log_weight": log_weights.sum(0)}, log_weights)
 
 
@@ -245,9 +246,9 @@ def _log_sums(log_weights: Tensor | None) -> dict[str, Tensor]:
 
 def outside_support(latent: Latent) -> Tensor | None:
     """Which samples lie outside the prior's support, ``(k, *batch)``: an unvalidated density would not say so."""
-    if latent.prior is None or is_unbounded(latent.prior):
+    if latent.prior is None or is_unbounded(latent.prior) or (support := latent.prior.support) is None:
         return None
-    inside = latent.prior.support.check(latent.z)  # pyright: ignore[reportOptionalMemberAccess]
+    inside = support.check(latent.z)
     event = inside.dim() - latent.z.dim() + len(latent.posterior.event_shape)
     return ~(inside.flatten(-event).all(-1) if event > 0 else inside)
 
@@ -264,6 +265,6 @@ def is_unbounded(distribution: Distribution) -> bool:
         support = distribution.support
     except NotImplementedError:
         return True
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint  # pyright: ignore
+    while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
     return support is None or support is constraints.real

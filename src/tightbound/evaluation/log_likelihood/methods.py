@@ -184,14 +184,17 @@ def likelihood(
     found = sampler(method, k, annealing)
     measure = model.measure(split.spec)
     terms = terms_of_the_first(model, split)
-    reason = refusal(terms, measure, method)
-    if reason is not None:
-        raise ObjectiveError(
-            "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
-        )
+    _require(terms, measure, method)
     values = over(model, split, k, found, seed=seed, precision=precision, compile=compile)
     annealable = refusal(terms, measure, "annealed") is None
     return LikelihoodEstimate.of(values, measure, split, k, method, annealable=annealable, one_code=certain(terms))
+
+
+def _require(terms: Terms, measure: Measure, method: str) -> None:
+    if (reason := refusal(terms, measure, method)) is not None:
+        raise ObjectiveError(
+            "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
+        )
 
 
 def annealing_gap(

@@ -47,7 +47,7 @@ class Mixture(Value):
         torch.Size([100, 5, 2])
     """
 
-    support = constraints.real_vector
+    domain = constraints.real_vector
 
     def __init__(self, parts: Sequence[Distribution], shares: Sequence[float]) -> None:
         self.parts, self.shares = tuple(parts), tuple(shares)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...autoregressive import AutoregressivePrior
 from ...data import Data, Split
+from ...distributions import CodeDistribution, UniformCodes
 from ...errors import ShapeError, UsageError
-from ...models import LatentVariableModel, Marginal, Model
-from ...priors.uniform import UniformCodePrior
+from ...models import Marginal, Model
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
 from ...training.classifier import Classifier, labels_of, train_classifier
 from ..estimate import Estimate
-from ..numbers import Number
+from ..numbers import Fact, Number
 from ..passes import check_split, over
 
 __all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
@@ -133,7 +132,7 @@ class SampleQuality:
     notes: tuple[str, ...]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Fact]:
         """Nothing: the words of its numbers stand as they are."""
         return {}
 
@@ -181,7 +180,7 @@ def sample_quality(
     if features is None:
         classifier = train_classifier(data, seed=seed, device=device)
         features = classifier.features
-    values = over(model, split, 1, _found(model, features), seed=seed)
+    values = over(model, split, 1, _found(features), seed=seed)
     own = values.pop("data")
     accuracy = None if classifier is None else _accuracy(classifier, own, split)
     values["data"] = _features_of(data.train.evenly_spaced(len(split)), features, device, seed)
@@ -190,9 +189,8 @@ def sample_quality(
     return SampleQuality(**distances, accuracy=accuracy, n=len(split), split=split.name, notes=notes)
 
 
-def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
+def _found(features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
-    uniform = _uniform(model)
 
     def found(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
         px = model(c)
@@ -201,18 +199,12 @@ def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., 
             return _features(features, {"data": x, "samples": px.sample(leading)})
         images = {"data": x, "samples": px.likelihood(px.sample_latent(leading)).mean}
         images["reconstructions"] = px.likelihood(px.representative(x)).mean
-        if uniform is not None:
-            images["uniform"] = px.likelihood(uniform().sample((len(x),))).mean
+        prior = px.prior()
+        if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):  # it has learned another
+            images["uniform"] = px.likelihood(UniformCodes(prior.space).sample((len(x),))).mean
         return _features(features, images)
 
     return found
-
-
-def _uniform(model: Model) -> UniformCodePrior | None:
-    """The uniform prior over the codes of a model that has learned another."""
-    if not isinstance(model, LatentVariableModel) or not isinstance(model.prior, AutoregressivePrior):
-        return None
-    return UniformCodePrior(model.prior.posterior)
 
 
 def _features(features: Callable[[Tensor], Tensor], images: dict[str, Tensor]) -> dict[str, Tensor]:

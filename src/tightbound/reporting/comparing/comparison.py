@@ -22,7 +22,7 @@ from ... import runs as run_folders
 from ...data import Data, Split
 from ...errors import UsageError
 from ...evaluation import Estimate, Evaluation
-from ...evaluation.evaluate import evaluate_examples
+from ...evaluation.evaluate import How, evaluate_examples
 from ...evaluation.kept import as_json
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
@@ -296,7 +296,7 @@ def _measured(
     with fixed_noise():  # building a model draws initial weights
         model = run_folders.load(folder.path).to(place)
     test = test.to(place)
-    found, each = evaluate_examples(model, test, k, seed=seed)
+    found, each = evaluate_examples(model, test, How(k, seed=seed))
     codes = each.pop("codes")
     if found.nll_per_example is not None:
         each["nll"] = found.nll_per_example
