@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Data
-from ..errors import UsageError
-from ..models import LatentVariableModel
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
 from ..recipes.two_stage import TwoStage, natural_prior
-from ..runs import load, load_run_data
-from .device import find_device
+from ..runs import load_run_data
 from .encoded import encoded_data, kept_as
 from .loop import TrainingResult, train_on
-from .stages import stage_of
+from .stages import first_stage
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
 
@@ -70,12 +67,8 @@ def fit_prior(
         'done'
     """
     options = dataclasses.replace(options or TrainingOptions(), **changes)
-    stage, found = stage_of(run), load_run_data(run, data, divide=True)
-    first = load(run).to(find_device(options.device))
-    if not isinstance(first, LatentVariableModel):
-        raise UsageError(
-            "A prior is fitted to latents, and this model has none.", got=run, remedy="Train one: recipe 'vae'."
-        )
+    stage, first = first_stage(run, options.device)
+    found = load_run_data(run, data, divide=True)
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
     model: Any = build_seeded(TwoStage(stage, prior or natural_prior(stage.recipe)), found.spec, options.seed)
