@@ -102,11 +102,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check(heading: str, found: list[Hop], at_most: int) -> None:
     told = walk_of(heading)
-    now = "
-".join(f"{file}: {', '.join(names)}" for file, names in found)
+    now = "\n".join(f"{file}: {', '.join(names)}" for file, names in found)
     assert [file for file, _ in told] == [file for file, _ in found], now
-        f"{f}: {', '.join(n)}" for f, n in found
-    )
     for (file, named), (_, there) in zip(told, found, strict=True):
         assert set(named) <= set(there), f"{file} is passed through {there}"
     assert len(found) <= at_most
