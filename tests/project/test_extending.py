@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 ADDED = ["A prior", "A likelihood", "A recipe", "A reported number"]
 
-Command = Callable[..., str]
+Python = Callable[[str], list[str]]
 
 
 def apply(diff: str, root: Path) -> list[str]:
@@ -43,37 +43,54 @@ def diff_of(section: str) -> str:
 
 
 @pytest.fixture
-def command(request: pytest.FixtureRequest, tmp_path: Path) -> Command:
+def extended(request: pytest.FixtureRequest, tmp_path: Path) -> Python:
     """Runs Python on a copy of the sources with the diffs of a section applied."""
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     apply(diff_of(request.param), tmp_path)
 
-    def run(*words: str) -> str:
+    def run(code: str) -> list[str]:
         own = {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         done = subprocess.run(
-            [sys.executable, *words], env=os.environ | own, cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-c", f"{HELPERS}\n{code}"],
+            env=os.environ | own,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout.split(NEXT)[1:]
 
     return run
 
 
+NEXT = "---- next ----\n"
+HELPERS = f"""
+import doctest, importlib, sys
+from tightbound.cli.main import main
+
+def tightbound(words):
+    print({NEXT!r}, end="")
+    assert main(words.split()) == 0
+
+def examples(module):
+    print({NEXT!r}, end="")
+    failed, tried = doctest.testmod(importlib.import_module(f"tightbound.{{module}}"))
+    assert tried and not failed
+
+def tell(value):
+    print({NEXT!r}, end="")
+    print(value)
+"""
+"""What the code of a test calls: what each call prints is told apart."""
+
+
 def added(section: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("command", [section], indirect=True, ids=[section])
+    return pytest.mark.parametrize("extended", [section], indirect=True, ids=[section])
 
 
-def examples_run(command: Command, module: str) -> None:
-    """The examples in the docstrings of a module, of which there is one at least."""
-    code = f"import doctest, tightbound.{module} as m; print(*doctest.testmod(m, optionflags=doctest.ELLIPSIS))"
-    failed, tried = command("-c", code).split()[-2:]
-    assert failed == "0"
-    assert tried != "0"
-
-
-TIGHTBOUND = ("-m", "tightbound")
-TRAIN = ("--data", "digits", "--steps", "5", "--out", "run")
-EVALUATE = (*TIGHTBOUND, "evaluate", "run", "-k", "5", "--limit", "20", "--json")
+TRAIN = "--data digits --steps 5 --out run"
+EVALUATE = "evaluate run -k 5 --limit 20 --json"
 
 
 def test_every_diff_of_the_page_is_tested() -> None:
@@ -107,51 +124,67 @@ def test_a_diff_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
 
 
 @added("A prior")
-def test_a_prior_is_offered_trained_loaded_and_evaluated(command: Command) -> None:
-    assert "student" in command(*TIGHTBOUND, "train", "vae", "--help")
-    command(*TIGHTBOUND, "train", "vae", "--prior", "student", *TRAIN)
-    assert json.loads(command(*EVALUATE))["nll"]["value"] > 0
-    loaded = command("-c", "import tightbound; print(tightbound.load('run').prior)")
+def test_a_prior_is_offered_trained_loaded_and_evaluated(extended: Python) -> None:
+    help_text, _, found, loaded, _ = extended(f"""
+tightbound("train vae --help")
+tightbound("train vae --prior student {TRAIN}")
+tightbound("{EVALUATE}")
+import tightbound as tb
+tell(tb.load("run").prior)
+examples("priors.student")
+""")
+    assert "student" in help_text
+    assert json.loads(found)["nll"]["value"] > 0
     assert loaded.startswith("StudentPrior")
-    examples_run(command, "priors.student")
 
 
 @added("A likelihood")
-def test_a_likelihood_integrates_to_one_and_trains(command: Command) -> None:
-    integral = """
+def test_a_likelihood_integrates_to_one_and_trains(extended: Python) -> None:
+    integral, _, found, help_text, _ = extended(f"""
 import torch
 from tightbound.likelihoods.laplace import LaplaceLikelihood
 p = LaplaceLikelihood(torch.nn.Linear(2, 2), (2,), (1,)).double()(torch.randn(2, dtype=torch.float64))
 x = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)
-print(torch.trapezoid(p.log_prob(x.unsqueeze(-1)).exp(), x).item())
-"""
-    assert float(command("-c", integral)) == pytest.approx(1, abs=1e-6)
-    command(*TIGHTBOUND, "train", "vae", "--likelihood", "laplace", *TRAIN)
-    found = json.loads(command(*EVALUATE))
-    assert found["measure"] == "density"
-    assert "laplace" in command(*TIGHTBOUND, "train", "autoencoder", "--help")
-    examples_run(command, "likelihoods.laplace")
+tell(torch.trapezoid(p.log_prob(x.unsqueeze(-1)).exp(), x).item())
+tightbound("train vae --likelihood laplace {TRAIN}")
+tightbound("{EVALUATE}")
+tightbound("train autoencoder --help")
+examples("likelihoods.laplace")
+""")
+    assert float(integral) == pytest.approx(1, abs=1e-6)
+    assert json.loads(found)["measure"] == "density"
+    assert "laplace" in help_text
 
 
 @added("A recipe")
-def test_a_recipe_is_offered_trained_loaded_by_name_and_measured_by_layer(command: Command) -> None:
-    assert "two-layer-vae" in command(*TIGHTBOUND, "recipes")
-    command(*TIGHTBOUND, "train", "two-layer-vae", "--top-dim", "3", *TRAIN)
-    found = json.loads(command(*EVALUATE))
-    assert {name: len(kl) for name, kl in found["kl_per_dimension"].items()} == {"z1": 16, "z2": 3}
-    assert "TwoLayerVAE" in command("-c", "import tightbound; print(tightbound.load('run').recipe)")
-    command(*TIGHTBOUND, "sample", "run", "-n", "4", "--out", "samples.png")
-    examples_run(command, "recipes.two_layer")
-    light = "import sys, tightbound.recipes; print('torch' in sys.modules)"
-    assert command("-c", light) == "False\n"
+def test_a_recipe_is_offered_trained_loaded_by_name_and_measured_by_layer(extended: Python, tmp_path: Path) -> None:
+    light, known, _, found, loaded, _, _ = extended(f"""
+import tightbound.recipes as recipes
+tell("torch" in sys.modules)
+tightbound("recipes")
+tightbound("train two-layer-vae --top-dim 3 {TRAIN}")
+tightbound("{EVALUATE}")
+import tightbound as tb
+tell(tb.load("run").recipe)
+tightbound("sample run -n 4 --out samples.png")
+examples("recipes.two_layer")
+""")
+    assert light == "False\n"
+    assert "two-layer-vae" in known
+    assert {name: len(kl) for name, kl in json.loads(found)["kl_per_dimension"].items()} == {"z1": 16, "z2": 3}
+    assert "TwoLayerVAE" in loaded
+    assert (tmp_path / "samples.png").is_file()
 
 
 @added("A reported number")
-def test_a_number_is_in_json_the_table_and_the_report(command: Command, tmp_path: Path) -> None:
-    command(*TIGHTBOUND, "train", "vae", *TRAIN)
-    found = json.loads(command(*EVALUATE))
-    assert found["hardest"] > found["nll"]["value"]
-    assert "hardest example" in command(*TIGHTBOUND, "evaluate", "run", "-k", "5")
+def test_a_number_is_in_json_the_table_and_the_report(extended: Python, tmp_path: Path) -> None:
+    _, found, table, _ = extended(f"""
+tightbound("train vae {TRAIN}")
+tightbound("{EVALUATE}")
+tightbound("evaluate run -k 5")
+tightbound("report run --quick 0")
+""")
+    assert json.loads(found)["hardest"] > json.loads(found)["nll"]["value"]
+    assert "hardest example" in table
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["hardest"] > 0
-    command(*TIGHTBOUND, "report", "run", "--quick", "0")
     assert "hardest example" in (tmp_path / "run" / "report.html").read_text(encoding="utf8")

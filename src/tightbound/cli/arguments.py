@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from ..data import DATASETS
 from ..errors import UsageError
+from .output import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +37,15 @@ __all__ = [
     "affordable",
     "check_out",
     "counted",
+    "data_of",
     "limited",
-    "model_of",
     "named",
     "opened",
     "part_of",
     "positive",
     "representative",
     "seen",
+    "shown",
 ]
 
 NAMED = 4
@@ -77,14 +79,20 @@ Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out nam
 
 
 def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
-    """A run's model, and its data or another that fits the model; what was done to that is said."""
+    """A run, its model, and its data or another that fits the model."""
+    from ..runs import RunFolder
+
+    return RunFolder(run), model_of(run, device), data_of(run, source)
+
+
+def data_of(run: Path, source: str | None) -> Data:
+    """A run's data, or another that fits its model; what was done to that is said."""
     from ..runs import load_run_data
 
-    folder, model = model_of(run, device)
     loaded = load_run_data(run, source)
     if source is not None:
         _say(loaded)
-    return folder, model, loaded
+    return loaded
 
 
 def _say(loaded: Data) -> None:
@@ -178,12 +186,40 @@ def affordable(name: str, count: int, model: Model) -> None:
         )
 
 
-def model_of(run: Path, device: str) -> tuple[RunFolder, Model]:
-    """A run and its model, on a device."""
-    from ..runs import RunFolder, load
+def model_of(run: Path, device: str) -> Model:
+    """The model of a run, on a device."""
+    from ..runs import load
     from ..training.device import find_device
 
-    return RunFolder(run), load(run).to(find_device(device))
+    return load(run).to(find_device(device))
+
+
+def shown(
+    run: Path, name: str, out: Path | None, overwrite: bool, device: str, *sources: object, n: int | None = None
+) -> tuple[Model, Path]:
+    """A run's model, and where what it shows is to be written: what cannot be is refused before the work.
+
+    Args:
+        run: The run folder.
+        name: What is written in its samples unless told otherwise.
+        out: What shall be written instead.
+        overwrite: Whether that may be there.
+        device: Where the model computes.
+        *sources: What the command reads beside the run.
+        n: How many are to be shown, if that is known.
+
+    Raises:
+        UsageError: If it cannot be written, or memory does not hold so many.
+        CheckpointError: If there is no complete run.
+    """
+    from ..runs import RunFolder
+
+    positive("-n", 1 if n is None else n)
+    check_out(out, overwrite, run, *sources)
+    model = model_of(run, device)
+    path = check_output(out or RunFolder(run).samples / name, model.data_spec)
+    affordable("-n", n or 1, model)
+    return model, path
 
 
 def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:

@@ -21,18 +21,17 @@ from .arguments import (
     Words,
     WordsFile,
     affordable,
-    check_out,
     counted,
-    model_of,
+    data_of,
     named,
-    opened,
     part_of,
     positive,
     representative,
     seen,
+    shown,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
-from .output import check_output, print_written, write
+from .output import print_written, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,13 +89,9 @@ def sample(
     from ..training.device import find_device
     from ..views import samples as pictures
 
-    positive("-n", 1 if n is None else n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
-    check_out(out, overwrite, run, condition_file, rank)
-    folder, model = model_of(run, device)
-    path = check_output(out or folder.samples / "samples.png", model.data_spec)
-    affordable("-n", 1 if n is None else n, model)
+    model, path = shown(run, "samples.png", out, overwrite, device, condition_file, rank, n=n)
     how = _drawing(model, temperature, top_k, top_p, guidance)
     if rank is None:
         if among is not None:
@@ -104,7 +99,7 @@ def sample(
         c, n = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
             drawn = pictures.samples(model, n, c, how)
-        _write_samples(drawn, pictures.described(model, c), path, model.data_spec)
+        _write_samples(drawn, [] if c is None else pictures.described(model, c), path, model.data_spec)
     else:
         n = 8 if n is None else n
         among = 4 * n if among is None else among
@@ -135,7 +130,7 @@ def _conditions(
     from ..views import samples as pictures
     from .conditions import read_conditions
 
-    asked = read_conditions(model.condition, words, file, None)
+    asked = None if words is None and file is None else read_conditions(model.condition, words, file, None)
     there = 0 if asked is None else len(asked)
     n = max(SAMPLES, there) if n is None else n
     if n < there:
@@ -214,10 +209,9 @@ def reconstruct(
 
     if samples is not None:
         positive("--samples", samples)
-    check_out(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    model, path = shown(run, "reconstructions.png", out, overwrite, device, data)
+    loaded = data_of(run, data)
     model = with_latents(model)
-    path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
     some = representative(part, min(16, len(part)) if n is None else n)
     affordable("--samples", len(some) * (samples or 1), model)
@@ -248,10 +242,9 @@ def interpolate(
     from ..runtime.randomness import fixed_noise
     from ..views.latents import interpolation
 
-    check_out(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    model, path = shown(run, "interpolations.png", out, overwrite, device, data)
+    loaded = data_of(run, data)
     model = with_latents(model)
-    path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
     n = max(1, min(8, len(part) // 2)) if n is None else n
     affordable("--steps", n * steps, model)
@@ -295,12 +288,11 @@ def traverse(
 
     positive("-n", n)
     positive("--steps", steps)
-    check_out(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    model, path = shown(run, "traversals.png", out, overwrite, device, data)
+    loaded = data_of(run, data)
     model = with_latents(model)
     check_dimensions(model)
     affordable("--steps", steps, model)
-    path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)
     example = _start(part, example)
     if len(part) < 2:
@@ -359,9 +351,8 @@ def complete(
     from ..views import samples as pictures
 
     positive("--samples", samples)
-    check_out(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
-    path = check_output(out or folder.samples / "completions.png", model.data_spec)
+    model, path = shown(run, "completions.png", out, overwrite, device, data)
+    loaded = data_of(run, data)
     part = part_of(loaded, split)
     some = representative(part, min(8, len(part)) if n is None else n)
     affordable("--samples", len(some) * samples, model)

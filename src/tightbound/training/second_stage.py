@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data import Data
-from ..models.latent import LatentVariableModel, with_latents
+from ..models.latent import LatentVariableModel
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
 from ..recipes import Stage
 from ..recipes.two_stage import TwoStage, natural_prior
-from ..runs import load, load_run_data
+from ..runs import load_run_data
 from ..spec import Option
-from .device import find_device
 from .encoded import encoded_data, kept_as
 from .loop import TrainingResult, train_on, with_changes
-from .stages import stage_of
+from .stages import first_stage
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
 
@@ -66,8 +65,8 @@ def fit_prior(
         'done'
     """
     options = with_changes(options or TrainingOptions(), changes)
-    stage, found = stage_of(run), load_run_data(run, data, divide=True)
-    first = with_latents(load(run)).to(find_device(options.device))
+    stage, first = first_stage(run, options.device)
+    found = load_run_data(run, data, divide=True)
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
     step = _step(first, stage, prior or natural_prior(stage.recipe), found, options.seed)

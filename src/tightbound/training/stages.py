@@ -9,14 +9,16 @@ from torch import nn
 
 from .. import checkpoint
 from ..errors import UsageError
-from ..models import Model
+from ..models import LatentVariableModel, Model
+from ..models.latent import with_latents
 from ..options.choices import flat
 from ..options.data_spec import DataSpec
 from ..recipes import Recipe, Stage, TwoStage
 from ..runs import RunFolder, load
 from ..spec import Option, field_names, flag, kind_of, typed
+from .device import find_device
 
-__all__ = ["stage_of", "take_over"]
+__all__ = ["first_stage", "stage_of", "take_over"]
 
 
 def stage_of(run: str | Path) -> Stage:
@@ -36,6 +38,16 @@ def stage_of(run: str | Path) -> Stage:
     if isinstance(config.recipe, TwoStage):
         return dataclasses.replace(config.recipe.first, run=str(run))
     return Stage(config.recipe, str(run), config.training, config.data)
+
+
+def first_stage(run: str | Path, device: str) -> tuple[Stage, LatentVariableModel]:
+    """A run as a stage of another, and its model on a device, to whose latents a prior can be fitted.
+
+    Raises:
+        UsageError: If its model was put together by hand, or has no latent.
+        CheckpointError: If there is no complete run.
+    """
+    return stage_of(run), with_latents(load(run)).to(find_device(device))
 
 
 def take_over(model: Model, *, any_data: bool = False) -> None:
