@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from ..data import DATASETS
 from ..errors import UsageError
@@ -15,6 +15,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..conditions import Given
     from ..data import Data, Split
     from ..models import LatentVariableModel, Model
     from ..runs import RunFolder
@@ -61,8 +62,12 @@ Source = Annotated[
     arg(metavar="DATA", help="Other data than the run's own: a name, a folder, an archive, a picture or an array."),
 ]
 Words = Annotated[
-    str | None,
-    arg(metavar="WORDS", help="What the model is given: a class, numbers, a text, or none; default: some of each."),
+    UseAppendAction[tuple[str, ...]],
+    arg(
+        metavar="WORDS",
+        help="What the model is given: a class, numbers, a text, or none; of several one after the other, as class=7 "
+        "and text=WORDS; default: some of each.",
+    ),
 ]
 WordsFile = Annotated[
     Path | None,
@@ -159,7 +164,7 @@ def representative(split: Split, n: int) -> Split:
     return split.subset(split.representative(n))
 
 
-def seen(model: Model, some: Split) -> tuple[Tensor, Tensor | None]:
+def seen(model: Model, some: Split) -> tuple[Tensor, Given | None]:
     """A few examples as the model sees them, and their conditions."""
     import torch
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from ..conditions import Given
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
 from ..errors import UsageError
@@ -68,11 +69,11 @@ class Space:
     def __init__(self, posterior: nn.Module) -> None:
         self.posterior = posterior
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         """The one latent that examples ``(n, *shape)`` are encoded to."""
         raise NotImplementedError
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         """Examples ``(n, *shape)`` as they are kept for a second stage to learn from."""
         raise NotImplementedError
 
@@ -98,10 +99,10 @@ class Reals(Space):
         torch.Size([5, 2])
     """
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.posterior(x, c).mean
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         q = self.posterior(x, c)
         diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation say all of it
         return (
@@ -140,10 +141,10 @@ class Codes(Space):
         """Shape of each level's grid."""
         return self.posterior.grids
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.posterior.embed(self.posterior.codes(x, c))
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         return EncodedCodes.of_levels(self.posterior.codes(x, c), self.posterior)
 
     def coarser(self, z: Tensor) -> list[Tensor]:
@@ -174,17 +175,17 @@ class Layers(Space):
         super().__init__(layers[0].posterior)
         self.layers = tuple(layers)
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.layers[0].representative(x, c)
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         raise UsageError(
             "A prior is fitted to one latent, and these are several.",
             got=f"{len(self.layers)} layers",
             remedy="Fit it in a loop of your own, to the top.",
         )
 
-    def latents(self, x: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
+    def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
         """The representative latent of each layer, given that of the layer below it."""
         found = dict[str, Tensor]()
         for i, layer in enumerate(self.layers, start=1):

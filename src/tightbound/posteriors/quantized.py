@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions import Conditional
 from ..distributions.codes import CodePoint
 from ..quantizers import Quantized, Quantizer
@@ -63,7 +64,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
         return CodePoint(vectors, codes, learned.view(leading), committed.view(leading))
 
     @torch.no_grad()
-    def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+    def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
         """The codes ``(n, *grid)`` of data ``(n, *shape)``; nothing is learned.
 
         Raises:

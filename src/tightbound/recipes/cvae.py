@@ -31,9 +31,9 @@ class CVAE(ConditionOptions, ContinuousRecipe):
     Example:
         >>> from tightbound.data import DataSpec
         >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=tuple("0123456789"))
-        >>> import torch
-        >>> CVAE(latent_dim=2, hidden=(32,)).build(spec)(torch.tensor([[7]])).sample().shape
-        torch.Size([1, 1, 8, 8])
+        >>> model = CVAE(latent_dim=2, hidden=(32,)).build(spec)
+        >>> model(model.condition.read("7")).sample((3,)).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     first_options: ClassVar[tuple[str, ...]] = ("condition", "latent_dim")

@@ -86,7 +86,7 @@ def _chosen(model: Model) -> list[str]:
         scale = decoder.scale if isinstance(decoder, Likelihood) else ""
         found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
-        found.append(f"given {_name(model.condition, 'Condition')}")
+        found.append(f"given {', '.join(model.condition.parts)}")
     return found + [f"{name} {name_of(getattr(recipe, name), name)}" for name in (choices(recipe) if recipe else ())]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...autoregressive import AutoregressivePrior
+from ...conditions import Given
 from ...data import Data, Split
 from ...errors import ShapeError, UsageError
 from ...models import LatentVariableModel, Marginal, Model
@@ -194,7 +195,7 @@ def _found(model: Model, features: Callable[[Tensor], Tensor]) -> Callable[..., 
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
     uniform = _uniform(model)
 
-    def found(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    def found(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
         px = model(c)
         leading = () if px.batch_shape else (len(x),)
         if not isinstance(px, Marginal):
