@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ..autoregressive import TokenPrefix
-from ..conditions import ClassCondition, Condition, NamedCondition, TextCondition, VectorCondition
+from ..conditions import ClassCondition, Condition, Conditions, NamedCondition, TextCondition, VectorCondition
 from ..distributions import Embeddings
 from ..errors import UsageError
 from ..networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
@@ -19,21 +19,28 @@ __all__ = ["condition_of", "embedding_of", "features_of", "places_of", "prefix_o
 
 
 def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
-    """The condition that the options name, of that data.
+    """The condition that the options name, of that data, or several.
 
     Raises:
-        UsageError: If the data has none.
+        UsageError: If the data lacks one, or none is named.
     """
     numbers = {0: "", 1: "vector"}.get(len(data.condition_shape), "image")
     there = [*(["class"] if data.classes else []), *([numbers] if numbers else []), *(["text"] * data.captioned)]
-    name = options.condition if options.condition != "auto" or not there else there[0]
-    if name not in there:
+    asked = options.condition if isinstance(options.condition, tuple) else (options.condition,)
+    names = [there[0]] if asked == ("auto",) and there else [*asked]
+    lacking = [name for name in names if name not in there]
+    if lacking or not names:
         raise UsageError(
             "This data does not come with that condition.",
-            got=name,
+            got=", ".join(lacking) or "none",
             expected=", ".join(there) or "classes, numbers beside the examples, or captions; it has none of them",
             remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
         )
+    found = [_named(name, options, data) for name in names]
+    return found[0] if len(found) == 1 else Conditions(*found)
+
+
+def _named(name: str, options: ConditionOptions, data: DataSpec) -> NamedCondition:
     if name == "class":
         return ClassCondition(data.classes, options.drop_condition, data.absent)
     if name == "text":

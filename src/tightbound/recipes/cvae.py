@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..options.parts import ConditionOptions
+from ..options.parts import ConditionOptions, NamedConditions
 from .continuous import ContinuousRecipe
 from .versions import register_version_3
 
@@ -40,9 +40,9 @@ class CVAE(ConditionOptions, ContinuousRecipe):
 
     prior: Literal["normal", "conditional", "diagonal", "mixture", "coupling", "spline"] = "conditional"
     """p(z given c): conditional (a gaussian that c gives); the others do not depend on c."""
-    condition: Literal["auto", "class", "vector", "image", "text"] = "auto"
+    condition: Literal["auto", "class", "vector", "image", "text"] | NamedConditions = "auto"
     """What the model is given; auto: the class of an example where there are classes, else the numbers beside it, else
-    its text."""
+    its text; or several at once, such as class text, each dropped by itself."""
     condition_dim: int = 32
     """Features of the condition that each network is shown."""
     drop_condition: float = 0.0
