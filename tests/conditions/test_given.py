@@ -229,6 +229,9 @@ def test_one_condition_is_read_as_it_is_whatever_stands_in_it() -> None:
     text.initialise_captions(["a = b"])
     assert text.describe(text.read("a = b")) == "a = b"
     assert ClassCondition(("a=b", "c")).read("a=b")["class"].tolist() == [0]
+    for wrong in ((), ("0.5", "1")):
+        with pytest.raises(UsageError, match="one condition"):
+            VectorCondition((2,)).read(*wrong)
 
 
 def test_what_was_never_learned_of_one_of_several_is_refused_by_its_name() -> None:

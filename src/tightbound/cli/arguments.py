@@ -65,8 +65,8 @@ Words = Annotated[
     UseAppendAction[tuple[str, ...]],
     arg(
         metavar="WORDS",
-        help="What the model is given: a class, numbers, a text, or none; of several one after the other, as class=7 "
-        "and text=WORDS; default: some of each.",
+        help="What the model is given: a class, numbers, a text, or none; of several NAME=WORDS for each, such as "
+        "class=7; default: some of each.",
     ),
 ]
 WordsFile = Annotated[

@@ -52,7 +52,7 @@ class Condition(nn.Module):
             UsageError: If they name none.
         """
         if len(self.parts) == 1:
-            return Given({name: part.in_words(" ".join(words)) for name, part in self.parts.items()})
+            return Given({name: part.in_words(_one(words)) for name, part in self.parts.items()})
         said = dict(self._named(each) for each in words)
         return Given({name: part.in_words(said.get(name, NONE)) for name, part in self.parts.items()})
 
@@ -105,6 +105,14 @@ class Condition(nn.Module):
     def droppable(self) -> bool:
         """Whether a model learns to go without all of it."""
         return all(part.drop > 0 for part in self.parts.values())
+
+
+def _one(words: Sequence[str]) -> str:
+    if len(words) != 1:
+        raise UsageError(
+            "This model is given one condition.", got=" and ".join(words) or "none", expected="one of them"
+        )
+    return words[0]
 
 
 class NamedCondition(Condition):
