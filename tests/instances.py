@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
 from tightbound.likelihoods.correlated import FullGaussianLikelihood, Noise
@@ -276,9 +277,9 @@ def named(part: Part) -> str:
     return part.name.replace(" ", "-").replace(",-", ",")
 
 
-def condition(n: int, condition_dim: int) -> Tensor | None:
+def condition(n: int, condition_dim: int) -> Given | None:
     """One condition per example, or none."""
-    return double(n, condition_dim) if condition_dim else None
+    return Given({"vector": double(n, condition_dim)}) if condition_dim else None
 
 
 class Replayed(nn.Module):
@@ -288,14 +289,14 @@ class Replayed(nn.Module):
         super().__init__()
         self.posterior, self.z = posterior, z
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         q = self.posterior(x, c)
         assert q.has_rsample
         q.rsample = lambda sample_shape=(): self.z
         return q
 
 
-def terms_with(model: LatentVariableModel, x: Tensor, z: Tensor, c: Tensor | None = None) -> Any:
+def terms_with(model: LatentVariableModel, x: Tensor, z: Tensor, c: Given | None = None) -> Any:
     """The terms of x at given samples of the posterior, ``(k, *batch, *latent)``."""
     return Marginal(LatentVariableModel(model.prior, model.likelihood, Replayed(model.posterior, z)), c).terms(
         x, k=len(z)

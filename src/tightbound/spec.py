@@ -26,6 +26,7 @@ __all__ = [
     "Option",
     "check_choices",
     "check_numbers",
+    "closed_list",
     "field_names",
     "flag",
     "from_json",
@@ -102,9 +103,27 @@ def check_choices(spec: Dataclass) -> None:
         UsageError: If a number is not one, or beyond what arithmetic holds.
     """
     for name, hint in typing.get_type_hints(type(spec)).items():
-        if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
-            raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
+        given, known = getattr(spec, name), closed_list(hint)
+        for value in typing.cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,):
+            if known and value not in known:
+                raise UnknownName(name.replace("_", " "), str(value), known)
     check_numbers({name: getattr(spec, name) for name in field_names(spec)})
+
+
+def closed_list(hint: Any) -> tuple[Any, ...]:
+    """The values of a field that has one of a closed list, or several of one; empty of other fields.
+
+    Example:
+        >>> closed_list(Literal["none", "class", "text"] | tuple[Literal["class", "text"], ...])
+        ('none', 'class', 'text')
+    """
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    lists = [get_args(option)[0] if get_origin(option) is tuple else option for option in options]
+    if not all(get_origin(each) is Literal for each in lists):
+        return ()
+    return tuple(dict.fromkeys(value for each in lists for value in get_args(each)))
 
 
 LARGEST = {int: 2**53, float: 1e30}

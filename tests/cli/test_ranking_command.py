@@ -20,6 +20,7 @@ import tightbound as tb
 from tightbound import checkpoint
 from tightbound.cli.contrastive import captions_to_rank, find_judge, rank_samples
 from tightbound.cli.main import main
+from tightbound.conditions import Given
 from tightbound.data import Data, load_data
 from tightbound.distributions import Sampling
 from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig, TextImageEncoder
@@ -194,7 +195,7 @@ class Red(TextImageEncoder):
 
 def test_the_judge_decides(run: Path) -> None:
     model = tb.load(run)
-    c = captions_to_rank(model, "green square top", None)
+    c = captions_to_rank(model, ["green square top"], None)
     with fixed_noise(3):
         captions, images, scores = rank_samples(model, Red(), c, 2, 20, Sampling())
     with fixed_noise(3):
@@ -246,11 +247,11 @@ def test_a_judge_is_refused_for_models_that_are_given_no_text(judge: Path) -> No
     data = Data.from_arrays(torch.randint(256, (30, 3, 8, 8)), labels=torch.arange(30) % 3, levels=256)
     classes = CVAE(latent_dim=2, hidden=(8,)).build(data.spec)
     with pytest.raises(UsageError, match="given none") as caught:
-        captions_to_rank(classes, "2", None)
+        captions_to_rank(classes, ["2"], None)
     assert "class" in str(caught.value.got)
     classes.condition = None
     with pytest.raises(UsageError, match="given none") as caught:
-        captions_to_rank(classes, "2", None)
+        captions_to_rank(classes, ["2"], None)
     assert "nothing" in str(caught.value.got)
     assert find_judge(judge, data.spec, "cpu").similarity(torch.rand(2, 3, 8, 8), torch.zeros(1, 32).long()).shape
 
@@ -259,7 +260,7 @@ def test_candidates_do_not_depend_on_how_many_are_drawn_at_once_but_by_chance(mo
     data = Data.from_arrays(torch.randint(2, (30, 1, 4, 4)), labels=torch.arange(30) % 2, levels=2)
     torch.manual_seed(0)
     for recipe in (CVAE(latent_dim=2, hidden=(8,)), PixelCNNRecipe(condition="class", layers=1, channels=8)):
-        model, c = recipe.build(data.spec).eval(), torch.tensor([[0], [1]])
+        model, c = recipe.build(data.spec).eval(), Given({"class": torch.tensor([[0], [1]])})
         monkeypatch.setattr(pictures, "_AT_ONCE", 8)
         drawn = pictures.candidates(model, c, 101)
         assert drawn.shape == (101, 2, 1, 4, 4)
@@ -304,8 +305,8 @@ def test_one_caption_stands_above_and_several_below() -> None:
 
 def test_a_text_and_a_class_are_described(run: Path) -> None:
     model = tb.load(run)
-    c = captions_to_rank(model, "Red square top", None)
-    assert pictures.described(model, c.expand(2, -1)) == ["red square top"] * 2
+    c = captions_to_rank(model, ["Red square top"], None)
+    assert pictures.described(model, c[[0, 0]]) == ["red square top"] * 2
     assert pictures.described(model, None) == []
 
 

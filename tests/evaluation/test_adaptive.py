@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal, Normal, StudentT
 
 from instances import linear_gaussian
-from tightbound.conditions import Condition
+from tightbound.conditions import Given, NamedCondition
 from tightbound.data import Data, DataSpec, Split
 from tightbound.distributions import independent
 from tightbound.errors import CheckpointError, UsageError
@@ -55,7 +55,7 @@ class Elsewhere(nn.Module):
         super().__init__()
         self.law = law
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return independent(self.law().expand((2,)), 1)
 
 
@@ -366,10 +366,10 @@ class ByClass(nn.Module):
         super().__init__()
         self.law = DiagonalNormal(2)
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         if c is None:
             raise TypeError("the prior is given a condition")
-        return independent(Normal(c[..., :2], torch.ones_like(c[..., :2]), validate_args=False), 1)
+        return independent(Normal(c["zeros"][..., :2], 1.0, validate_args=False), 1)
 
 
 def test_a_replaced_part_keeps_all_that_is_known_of_a_model() -> None:
@@ -387,6 +387,8 @@ def test_a_replaced_part_keeps_all_that_is_known_of_a_model() -> None:
     assert "posterior" not in found.proposals or found.proposals["posterior"] < 5
 
 
-class _Zeros(Condition):
-    def forward(self, batch: Any) -> Tensor:
+class _Zeros(NamedCondition):
+    name = "zeros"
+
+    def of(self, batch: Any) -> Tensor:
         return torch.zeros(len(batch.x), 3)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal, kl_divergence
 
 from instances import linear_gaussian
+from tightbound.conditions import Given
 from tightbound.data import DataSpec, Split
 from tightbound.data.transform import Transform
 from tightbound.distributions import independent
@@ -30,7 +31,7 @@ class Scaled(nn.Module):
         super().__init__()
         self.factors, self.std = nn.Parameter(factors), std
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         mean = self.factors * x
         return independent(Normal(mean, torch.full_like(mean, self.std), validate_args=False), 1)
 

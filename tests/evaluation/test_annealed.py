@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution, Exponential, MultivariateNormal
 
 from instances import double, linear_gaussian, within_error
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.distributions import independent
 from tightbound.errors import ObjectiveError, UsageError
@@ -115,7 +116,7 @@ class Rates(nn.Module):
         super().__init__()
         self.rate = nn.Parameter(torch.ones(2, dtype=torch.float64))
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return independent(Exponential(self.rate, validate_args=False), 1)
 
 

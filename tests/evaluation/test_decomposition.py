@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from instances import linear_gaussian
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.distributions import Bits, FullGaussian, OneHot, independent
 from tightbound.distributions.codes import CodePoint, UniformCodes
@@ -45,7 +46,7 @@ class Codes(nn.Module):
         self.dims, self.factor, self.std, self.full = dims, factor, std, full
         self.none = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         mean = self.factor * x[:, : self.dims]
         if self.full:
             return FullGaussian(mean, scale_tril=self.std * torch.eye(self.dims).to(mean), validate_args=False)
@@ -217,7 +218,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
 
 class Uniformly(torch.nn.Module):
-    def forward(self, c: torch.Tensor | None = None) -> torch.distributions.Distribution:
+    def forward(self, c: Given | None = None) -> torch.distributions.Distribution:
         one = torch.ones(2, dtype=torch.float64)
         return independent(torch.distributions.Uniform(-one, one, validate_args=False), 1)
 

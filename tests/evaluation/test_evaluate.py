@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.errors import UsageError
 from tightbound.evaluation import Estimate, Evaluation, evaluate, per_example
@@ -196,7 +197,7 @@ def test_a_density_at_levels_is_marked() -> None:
 
 def test_a_likelihood_of_the_users_own_is_read_as_a_density() -> None:
     class Decoder(nn.Linear):
-        def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:  # pyright: ignore
+        def forward(self, z: Tensor, c: Given | None = None) -> Distribution:  # pyright: ignore
             mean = super().forward(z)
             return Independent(Normal(mean, torch.ones_like(mean), validate_args=False), 1, validate_args=False)
 
@@ -252,7 +253,7 @@ def test_the_data_is_drawn_alike_whatever_k(monkeypatch: pytest.MonkeyPatch) -> 
     data = tb.load_data("digits", binarize="dynamic")
     model, seen = VAE(latent_dim=2, hidden=(4,)).build(data.spec), []
 
-    def watched(model: Any, x: torch.Tensor, k: int, c: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def watched(model: Any, x: torch.Tensor, k: int, c: Given | None) -> dict[str, torch.Tensor]:
         seen.append(x)
         return per_example(model, x, k, c)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from instances import CONDITION, LATENT, condition, double, linear_gaussian, within_error
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
 from tightbound.evaluation import per_example
@@ -37,7 +38,7 @@ class Recorded(nn.Module):
         self.likelihood = likelihood
         self.asked: list[Tensor] = []
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
         self.asked.append(z)
         return self.likelihood(z, c)
 
@@ -216,7 +217,7 @@ def test_equal_weights_count_fully_however_small(level: float) -> None:
     """Effective samples come from a difference of nearly equal logs, which float32 would lose for large images."""
 
     class Constant(torch.nn.Module):
-        def forward(self, z: torch.Tensor, c: torch.Tensor | None = None) -> Independent:
+        def forward(self, z: torch.Tensor, c: Given | None = None) -> Independent:
             return Independent(Level(torch.full((*z.shape[:-1], 1), level)), 1)
 
     class Level(torch.distributions.Normal):
@@ -239,5 +240,5 @@ class PriorAgain(torch.nn.Module):
         super().__init__()
         self.prior = prior
 
-    def forward(self, x: torch.Tensor, c: torch.Tensor | None = None) -> torch.distributions.Distribution:
-        return self.prior(x)
+    def forward(self, x: torch.Tensor, c: Given | None = None) -> torch.distributions.Distribution:
+        return self.prior(Given({"x": x}))

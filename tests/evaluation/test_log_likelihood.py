@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Exponential, MultivariateNormal, Uniform
 
 from instances import double, linear_gaussian, within_error
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.distributions import Bounded as OnlyBounded
 from tightbound.distributions import independent
@@ -176,7 +177,7 @@ class _Guess(OnlyBounded):
 
 
 class _Guessed(nn.Module):
-    def forward(self, c: Tensor | None = None) -> _Guess:
+    def forward(self, c: Given | None = None) -> _Guess:
         return _Guess()
 
 
@@ -203,7 +204,7 @@ class Bounded(nn.Module):
         self.kind = kind
         self.one = nn.Parameter(torch.ones(2, dtype=torch.float64))
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         if self.kind == "exponential":
             return independent(Exponential(self.one, validate_args=False), 1)
         return independent(Uniform(-self.one, self.one, validate_args=False), 1)

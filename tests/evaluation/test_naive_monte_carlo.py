@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 
 import tightbound as tb
 from instances import double, within_error
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation import diagnose, evaluate
@@ -80,7 +81,7 @@ def test_its_gradient_is_that_of_the_likelihood() -> None:
 def test_a_conditional_prior_is_learned_by_its_draws() -> None:
     spec = DataSpec("digits", (1, 8, 8), levels=17, classes=("a", "b"))
     model = CVAE(latent_dim=2, hidden=(8,), objective=NaiveMonteCarlo(samples=5)).build(spec)
-    generated = model(torch.zeros(6, 1).long()).generated(torch.zeros(6, 1, 8, 8), k=5)
+    generated = model(Given({"class": torch.zeros(6, 1).long()})).generated(torch.zeros(6, 1, 8, 8), k=5)
     naive_monte_carlo(generated).sum().backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"prior", "likelihood"}

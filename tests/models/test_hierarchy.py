@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from tightbound import objectives
+from tightbound.conditions import Given
 from tightbound.distributions import Bounded
 from tightbound.errors import ObjectiveError, UsageError
 from tightbound.models import Estimated, Latent, LatentVariableModel, Marginal, Terms
@@ -37,7 +38,7 @@ class Line(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
         self.std, self.nodes = std, nodes
 
-    def forward(self, inputs: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, inputs: Tensor, c: Given | None = None) -> Distribution:
         mean = self.weight * inputs
         base = Normal(mean, torch.full_like(mean, self.std))
         return Independent(base, 1) if self.nodes is None else At(base, self.nodes)
@@ -195,7 +196,7 @@ class Noisy(Bounded):
 
 
 class NoisyLikelihood(nn.Module):
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
         return Noisy(z)
 
 
@@ -218,7 +219,7 @@ class Guessed(Bounded):
 
 
 class GuessedPrior(nn.Module):
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return Guessed()
 
 

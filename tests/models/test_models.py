@@ -20,6 +20,7 @@ from instances import (
     within_error,
     without_gradient,
 )
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.distributions import Bounded, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
@@ -93,7 +94,7 @@ def test_the_marginal_is_a_distribution_and_knows_its_shape() -> None:
 def test_conditions_change_the_distribution() -> None:
     model, z = conditional_model(CONDITION), double(5, LATENT)
     x, c = double(5, *SHAPE), double(5, CONDITION)
-    one, other = terms_with(model, x, z[None], c), terms_with(model, x, z[None], 2 * c)
+    one, other = (terms_with(model, x, z[None], Given({"vector": scale * c})) for scale in (1, 2))
     assert (one.log_likelihood != other.log_likelihood).all()
     assert (one.log_posterior != other.log_posterior).all()
 
@@ -126,7 +127,7 @@ class _ExactInnerPosterior(nn.Module):
         super().__init__()
         self.inner = inner.posterior
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
         return self.inner(z)
 
 
@@ -140,7 +141,7 @@ class _ExactOuterPosterior(nn.Module):
         self.gain, self.W = gain, W
         self.covariance = prior.covariance_matrix - gain @ W @ prior.covariance_matrix
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         mean = self.a + (x.flatten(1) - self.b - self.W @ self.a) @ self.gain.T
         covariance = (self.covariance + self.covariance.T) / 2
         return MultivariateNormal(mean, covariance, validate_args=False)
@@ -186,7 +187,7 @@ class _Bounded(Bounded):
 
 def test_any_distribution_with_a_lower_bound_can_be_a_prior() -> None:
     class Prior(nn.Module):
-        def forward(self, c: Tensor | None = None) -> Distribution:
+        def forward(self, c: Given | None = None) -> Distribution:
             return _Bounded(event_shape=torch.Size([LATENT]), validate_args=False)
 
     model = conditional_model(0)
@@ -252,7 +253,7 @@ def test_a_likelihood_that_forgets_entries_is_refused(event_dims: int) -> None:
     """Independent over too few dimensions would leave part of the sum undone, without a word."""
 
     class Forgetful(nn.Module):
-        def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
             mean = torch.zeros(*z.shape[:-1], *SHAPE).double()
             return independent(Normal(mean, torch.ones_like(mean), validate_args=False), event_dims)
 
@@ -263,7 +264,7 @@ def test_a_likelihood_that_forgets_entries_is_refused(event_dims: int) -> None:
 
 def test_a_prior_that_forgets_dimensions_is_refused() -> None:
     class Forgetful(nn.Module):
-        def forward(self, c: Tensor | None = None) -> Distribution:
+        def forward(self, c: Given | None = None) -> Distribution:
             return Normal(torch.zeros(LATENT).double(), torch.ones(LATENT).double(), validate_args=False)
 
     model = conditional_model(0)
@@ -273,7 +274,7 @@ def test_a_prior_that_forgets_dimensions_is_refused() -> None:
 
 def test_a_likelihood_that_ignores_z_counts_for_every_sample() -> None:
     class Fixed(nn.Module):
-        def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
             return independent(Normal(torch.zeros(SHAPE).double(), torch.ones(SHAPE).double(), validate_args=False), 3)
 
     model, x = conditional_model(0), double(5, *SHAPE)
@@ -286,15 +287,15 @@ def test_any_modules_that_return_distributions_make_a_model() -> None:
     """Nothing here is of this package but the model."""
 
     class Prior(nn.Module):
-        def forward(self, c: Tensor | None = None) -> Distribution:
+        def forward(self, c: Given | None = None) -> Distribution:
             return independent(StudentT(torch.full((2,), 5.0).double(), validate_args=False), 1)
 
     class Decoder(nn.Linear):
-        def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:  # pyright: ignore
+        def forward(self, z: Tensor, c: Given | None = None) -> Distribution:  # pyright: ignore
             return independent(Normal(super().forward(z), torch.ones(()).double(), validate_args=False), 1)
 
     class Encoder(nn.Linear):
-        def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:  # pyright: ignore
+        def forward(self, x: Tensor, c: Given | None = None) -> Distribution:  # pyright: ignore
             mean, log_std = super().forward(x).chunk(2, -1)
             return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
 

@@ -12,6 +12,7 @@ from torch.distributions import Normal
 from torch.types import _size
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.distributions import Bounded
 from tightbound.errors import ObjectiveError, UsageError
@@ -39,7 +40,7 @@ class Blob(Model):
         super().__init__()
         self.location, self.scale = nn.Parameter(torch.full((1, 8, 8), 0.3)), nn.Parameter(torch.zeros(()))
 
-    def forward(self, c: Tensor | None = None) -> Noisy:
+    def forward(self, c: Given | None = None) -> Noisy:
         return Noisy(self.location, self.scale)
 
 

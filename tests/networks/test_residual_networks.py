@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from instances import CONDITION, condition, double, without_gradient
+from instances import CONDITION, double, without_gradient
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
 from tightbound.likelihoods import Gaussian
@@ -47,8 +47,8 @@ def pair(case: Any) -> tuple[GridEncoder, GridDecoder]:
 def inputs(case: Any, n: int = 3) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
     """An image, a grid and what else the networks take."""
     shape, channels, options = case
-    c = condition(n, options.get("condition_dim", 0))
-    return double(n, *shape), double(n, 5, *grid_of(shape, len(channels))), () if c is None else (c,)
+    given = (double(n, dim),) if (dim := options.get("condition_dim", 0)) else ()
+    return double(n, *shape), double(n, 5, *grid_of(shape, len(channels))), given
 
 
 def test_shapes(case: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from instances import CONTINUOUS, GREY, ODD, RGB, examples
+from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.distributions import Sampling
 from tightbound.errors import CheckpointError, UsageError
@@ -238,7 +239,7 @@ def test_samples_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of any size each sample belongs to its condition, and none is another's copy."""
     spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=tuple("abcdefghij"))
     model = CVAE(latent_dim=2, hidden=(32,)).build(spec).eval()
-    c = torch.arange(10).unsqueeze(-1)
+    c = Given({"class": torch.arange(10).unsqueeze(-1)})
     sizes: list[int] = []
     model.likelihood.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
     for piece in (4, 100):

@@ -86,7 +86,7 @@ def test_training_relaxes_and_evaluation_does_not(build: Any, hard: bool) -> Non
 
 def test_a_condition_matters(build: Any) -> None:
     posterior, x = build(CONDITION).eval(), examples(BINARY, 5)
-    assert (posterior(x, double(5, CONDITION)).mean != posterior(x, double(5, CONDITION)).mean).all()
+    assert (posterior(x, condition(5, CONDITION)).mean != posterior(x, condition(5, CONDITION)).mean).all()
 
 
 def test_an_example_is_alone_in_its_batch(build: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_first_temperature_is_positive(temperature: float) -> None:
 def test_priors(make: Any, shape: tuple[int, ...]) -> None:
     for learned in (False, True):
         prior = make(learned).double()
-        p, of_batch = prior(), prior(torch.zeros(5, CONDITION))
+        p, of_batch = prior(), prior(condition(5, CONDITION))
         assert (p.batch_shape, p.event_shape) == ((), shape)
         assert (of_batch.batch_shape, of_batch.event_shape) == ((5,), shape)
         assert of_batch.sample((3,)).shape == (3, 5, *shape)

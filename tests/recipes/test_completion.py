@@ -191,9 +191,9 @@ def test_the_likelihood_is_of_the_missing_pixels_alone(data: Data, quadrants: in
     model = completion(data, quadrants=quadrants, likelihood=likelihood)
     batch = data.test.batch(torch.arange(5))
     px, z = model(model.conditions(batch)), torch.zeros(5, 3)
-    other = torch.where(px.c.view_as(batch.x).isnan(), batch.x, 1 - batch.x)
+    other = torch.where(px.c["part"].view_as(batch.x).isnan(), batch.x, 1 - batch.x)
     torch.testing.assert_close(px.likelihood(z).log_prob(batch.x), px.likelihood(z).log_prob(other))
-    changed = torch.where(px.c.view_as(batch.x).isnan(), 1 - batch.x, batch.x)
+    changed = torch.where(px.c["part"].view_as(batch.x).isnan(), 1 - batch.x, batch.x)
     assert (px.likelihood(z).log_prob(batch.x) != px.likelihood(z).log_prob(changed)).all()
     missing = {1: 18, 2: 12, 3: 6}[quadrants]
     assert model.likelihood.measure(data.spec).dimensions == missing
@@ -231,14 +231,14 @@ def test_the_prior_sees_the_pretrained_prediction_which_stays_as_it_is(data: Dat
     assert c is not None
     filled: Any = model.prior.given  # pyright: ignore[reportOptionalMemberAccess]
     expected = baseline(c).mean.flatten(1)
-    torch.testing.assert_close(filled(c)[:, :24], expected)
+    torch.testing.assert_close(filled(c["part"])[:, :24], expected)
     before = {n: p.clone() for n, p in filled.named_parameters()}
     tb.train(model, data, out=tmp_path / "run", **quick)
     assert all(torch.equal(p, before[n]) for n, p in filled.named_parameters())
     again = tb.load(tmp_path / "run")
-    torch.testing.assert_close(again.prior.given(c), filled(c))  # pyright: ignore
+    torch.testing.assert_close(again.prior.given(c["part"]), filled(c["part"]))  # pyright: ignore
     shutil.rmtree(tmp_path / "baseline")  # the run has its own copy
-    assert torch.equal(tb.load(tmp_path / "run").prior.given(c), filled(c))  # pyright: ignore
+    assert torch.equal(tb.load(tmp_path / "run").prior.given(c["part"]), filled(c["part"]))  # pyright: ignore
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +327,7 @@ def test_completions_are_drawn_beside_the_truth(data: Data, tmp_path: Path) -> N
     batch = data.test.batch(torch.arange(4))
     drawn = pictures.completions(model, batch.x, model.conditions(batch), 5)
     assert [tuple(images.shape[:2]) for images in drawn.values()] == [(4, 1), (4, 5), (4, 1)]
-    seen = ~model.conditions(batch).view_as(batch.x).isnan()
+    seen = ~model.conditions(batch)["part"].view_as(batch.x).isnan()
     assert torch.equal(drawn["completions"][:, 2][seen], batch.x[seen])
     assert not torch.equal(drawn["completions"][:, 0], drawn["completions"][:, 1])
     x, c = model.see(batch)

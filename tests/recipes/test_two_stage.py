@@ -22,6 +22,7 @@ from tightbound import checkpoint
 from tightbound.assembly.second_stage import new_prior
 from tightbound.autoregressive import AutoregressivePrior
 from tightbound.cli.main import main
+from tightbound.conditions import Given
 from tightbound.data import Data, DataOptions, DataSpec
 from tightbound.distributions import CodePoint, Sampling
 from tightbound.errors import UsageError
@@ -161,18 +162,18 @@ def test_the_condition_reaches_the_prior_alone_and_guidance_follows_it(kind: str
         for p in model.prior.grids.parameters():
             p.add_(0.3 * torch.randn_like(p))
     batch = images().test.batch(torch.arange(6))
-    zero, one = model(torch.zeros(6, 1).long()), model(torch.ones(6, 1).long())
+    zero, one = (model(Given({"class": torch.full((6, 1), label)})) for label in (0, 1))
     assert torch.equal(zero.posterior(batch.x).mean, one.posterior(batch.x).mean)
     z = zero.posterior(batch.x).mean
     assert torch.equal(zero.likelihood(z).sample().shape and zero.likelihood(z).mean, one.likelihood(z).mean)
     assert not torch.equal(zero.prior().log_prob(z), one.prior().log_prob(z))
-    assert model(torch.tensor([[0]])).sample((3,)).shape == (3, 1, 1, 8, 8)
-    c = torch.zeros(400, 1).long()
+    assert model(Given({"class": torch.tensor([[0]])})).sample((3,)).shape == (3, 1, 1, 8, 8)
+    c = Given({"class": torch.zeros(400, 1).long()})
     scores = []
     for guidance in (0.0, 1.0, 4.0):
         torch.manual_seed(0)
         codes = model(c).prior().sample_codes(how=Sampling(guidance=guidance))
-        ratio = model(c).prior().code_log_prob(codes) - model(torch.full_like(c, -1)).prior().code_log_prob(codes)
+        ratio = model(c).prior().code_log_prob(codes) - model(c.missing()).prior().code_log_prob(codes)
         scores.append(ratio.sum(1).mean().item())
     assert scores[0] < scores[1] < scores[2]
 
@@ -265,7 +266,7 @@ def test_a_fitted_prior_beats_the_uniform_one_and_leaves_the_first_stage_alone(
     assert fitted.reconstruction is not None
     assert uniform.reconstruction is not None
     assert fitted.reconstruction.value == pytest.approx(uniform.reconstruction.value, rel=1e-4)
-    assert after(torch.tensor([[0], [1]])).sample((2,)).shape == (2, 2, 1, 8, 8)
+    assert after(Given({"class": torch.tensor([[0], [1]])})).sample((2,)).shape == (2, 2, 1, 8, 8)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf8"))
     assert config["recipe"]["first"]["recipe"]["kind"] == "vq-vae"
 
@@ -307,7 +308,7 @@ def test_the_places_of_a_text_can_be_rotary(data: Data) -> None:
         grids = [model.likelihood.grid] if pixels else model.prior.grids
         assert [grid.network.rotary_prefix for grid in grids] == ([5] if pixels else [5, 9])  # a text; and 2 x 2 above
         assert all(grid.embedding.places is None for grid in grids)
-        c = torch.tensor([[3, 1, 4, -1, -1]])
+        c = Given({"text": torch.tensor([[3, 1, 4, -1, -1]])})
         assert model(c).sample((2,)).shape == (2, 1, 1, 8, 8)
 
 
@@ -396,7 +397,7 @@ def test_a_model_of_pixels_given_a_class_learns_it(data: Data, tmp_path: Path) -
     batch = data.test.batch(torch.arange(len(data.test)))
     x, c = model.see(batch)
     with torch.no_grad():
-        assert model(c).log_prob(x).mean() > model(1 - c).log_prob(x).mean()
+        assert model(c).log_prob(x).mean() > model(Given({"class": 1 - c["class"]})).log_prob(x).mean()
 
 
 def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(

@@ -17,6 +17,7 @@ from torch.distributions import kl_divergence
 
 import tightbound as tb
 from instances import GREY, RGB, bound_of, double, examples, objective_of, within_error
+from tightbound.conditions import Given
 from tightbound.data import Data, DataSpec
 from tightbound.distributions import kl_per_dimension
 from tightbound.distributions.codes import CodePoint, UniformCodes
@@ -222,12 +223,12 @@ def test_what_is_given_a_condition_starts_with_its_first_batch() -> None:
     encoder = GridEncoder(GREY.shape, 4, (8,), condition_dim=2)
     space = QuantizedPosterior(encoder, quantizer, GREY.shape, encoder.grid).double()
     space.embedding = nn.Linear(3, 2).double()
-    x, c = examples(GREY, 6), double(6, 3)
+    x, c = examples(GREY, 6), Given({"vector": double(6, 3)})
     space.initialise(x)
     assert not quantizer.started
     q: Any = space(x, c)
     assert quantizer.started
-    other = space.codes(x, c + 5)
+    other = space.codes(x, Given({"vector": c["vector"] + 5}))
     assert q.codes[0].shape == other[0].shape == (6, 4, 4)
     assert not torch.equal(other[0], space.codes(x, c)[0])
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import tightbound as tb
 from tightbound import checkpoint
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.errors import CheckpointError
 from tightbound.objectives import elbo
@@ -46,7 +47,7 @@ class Judged(Step):
         critic = Group([*self.critic.parameters()], share=SHARE, clip_norm=CRITICS)
         return [Group([*self.model.parameters()], clip_norm=LONGEST), critic]
 
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
         bound = elbo(self.model(c).terms(x), beta)
         judged = self.critic(x.flatten(1)).squeeze(1)
         if self.training:

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
 
 from torch import nn
 
 from ..autoregressive import TokenPrefix
-from ..conditions import ClassCondition, Condition, TextCondition, VectorCondition
+from ..conditions import ClassCondition, Condition, Conditions, NamedCondition, TextCondition, VectorCondition
+from ..distributions import Embeddings
 from ..errors import UsageError
 from ..networks import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
 from ..options.data_spec import DataSpec
 from ..options.parts import ConditionOptions, TextPositions
 
-__all__ = ["condition_of", "embedding_of", "prefix_of", "rotary_places"]
+__all__ = ["condition_of", "embedding_of", "features_of", "places_of", "prefix_of", "rotary_places", "row_of"]
 
 
 def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
-    """The condition that the options name, of that data.
+    """The condition that the options name, of that data, or several.
 
     Raises:
-        UsageError: If the data has none.
+        UsageError: If the data lacks one, or none is named.
     """
     numbers = {0: "", 1: "vector"}.get(len(data.condition_shape), "image")
     there = [*(["class"] if data.classes else []), *([numbers] if numbers else []), *(["text"] * data.captioned)]
-    name = options.condition if options.condition != "auto" or not there else there[0]
-    if name not in there:
+    asked = options.condition if isinstance(options.condition, tuple) else (options.condition,)
+    names = [there[0]] if asked == ("auto",) and there else [*asked]
+    lacking = [name for name in names if name not in there]
+    if lacking or not names:
         raise UsageError(
             "This data does not come with that condition.",
-            got=name,
+            got=", ".join(lacking) or "none",
             expected=", ".join(there) or "classes, numbers beside the examples, or captions; it has none of them",
             remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
         )
+    found = [_named(name, options, data) for name in names]
+    return found[0] if len(found) == 1 else Conditions(*found)
+
+
+def _named(name: str, options: ConditionOptions, data: DataSpec) -> NamedCondition:
     if name == "class":
         return ClassCondition(data.classes, options.drop_condition, data.absent)
     if name == "text":
@@ -39,22 +48,73 @@ def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
     return VectorCondition(data.condition_shape, options.drop_condition)
 
 
-def embedding_of(condition: Any, dim: int) -> nn.Module:
-    """Features of a condition, learned anew for every part that is shown them."""
-    if isinstance(condition, TextCondition):
-        return TokenEmbedding(condition.vocabulary, condition.size, dim)
-    if isinstance(condition, ClassCondition):
-        return ClassEmbedding(len(condition.classes), dim)
-    return ImageEmbedding(condition.shape, dim) if len(condition.shape) == 3 else Observed(condition.size, dim)
+def embedding_of(condition: Condition, dim: int) -> nn.Module:
+    """Features of what a model is given, learned anew for every part that is shown them; of several, their sum."""
+    return _of_each(condition, lambda part: features_of(part, dim))
 
 
-def prefix_of(condition: Any, width: int, positions: TextPositions = "learned") -> nn.Module | None:
-    """What stands in front of a transformer: the tokens of a text, or features of another condition."""
-    if isinstance(condition, TextCondition):
-        return TokenPrefix(condition.vocabulary, condition.size, width, positions)
-    return embedding_of(condition, width) if condition else None
+def prefix_of(condition: Condition | None, width: int, positions: TextPositions = "learned") -> nn.Module | None:
+    """What stands in front of a transformer: the tokens of a text, or features of another condition, or their sum."""
+    return None if condition is None else _of_each(condition, lambda part: row_of(part, width, positions))
 
 
-def rotary_places(condition: Any, positions: TextPositions, behind: int = 0) -> int:
+def rotary_places(condition: Condition | None, positions: TextPositions, behind: int = 0) -> int:
     """The longest prefix whose places a transformer turns: that of a text, with so many entries behind it."""
-    return condition.size + behind if positions == "rotary" and isinstance(condition, TextCondition) else 0
+    longest = 0 if condition is None else max(map(places_of, condition.parts.values()))
+    return longest + behind if positions == "rotary" and longest else 0
+
+
+def _of_each(condition: Condition, make: Callable[[NamedCondition], nn.Module]) -> nn.Module:
+    """The module of the one condition that there is, or those of several by their names."""
+    each = {name: make(part) for name, part in condition.parts.items()}
+    return Embeddings(each) if len(each) > 1 else next(iter(each.values()))
+
+
+@functools.singledispatch
+def features_of(part: NamedCondition, dim: int) -> nn.Module:
+    """Features of one condition; one function for each class of conditions.
+
+    Raises:
+        UsageError: If no function is registered for the condition.
+    """
+    raise UsageError(
+        f"No features are known of a {type(part).__name__}.",
+        remedy="Register a function that makes them: tightbound.assembly.conditions.features_of.register.",
+    )
+
+
+@features_of.register
+def _of_class(part: ClassCondition, dim: int) -> nn.Module:
+    return ClassEmbedding(len(part.classes), dim)
+
+
+@features_of.register
+def _of_numbers(part: VectorCondition, dim: int) -> nn.Module:
+    return ImageEmbedding(part.shape, dim) if len(part.shape) == 3 else Observed(part.size, dim)
+
+
+@features_of.register
+def _of_text(part: TextCondition, dim: int) -> nn.Module:
+    return TokenEmbedding(part.vocabulary, part.size, dim)
+
+
+@functools.singledispatch
+def row_of(part: NamedCondition, width: int, positions: TextPositions) -> nn.Module:
+    """The vectors of one condition in a row; one function for each class that has more than one vector."""
+    return features_of(part, width)
+
+
+@row_of.register
+def _tokens(part: TextCondition, width: int, positions: TextPositions) -> nn.Module:
+    return TokenPrefix(part.vocabulary, part.size, width, positions)
+
+
+@functools.singledispatch
+def places_of(part: NamedCondition) -> int:
+    """How many vectors of one condition stand in a row with places; 0 for one vector."""
+    return 0
+
+
+@places_of.register
+def _places_of_text(part: TextCondition) -> int:
+    return part.size

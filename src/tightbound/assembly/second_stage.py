@@ -43,7 +43,7 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     if first.condition is not None:
         raise UsageError(
             "A prior is fitted to latents that do not depend on a condition.",
-            got=f"a first stage given {type(first.condition).__name__}",
+            got=f"a first stage given {', '.join(first.condition.parts)}",
             remedy="Train the first stage without; the prior can be given one: --condition class.",
         )
     prior, condition = new_prior(recipe.prior, first, data)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
+from ..conditions import Given
 from ..distributions import Sampling, Steered
 from ..likelihoods import Likelihood, Measure, mass_of
 from ..options.data_spec import DataSpec
@@ -48,8 +49,8 @@ class PixelLikelihood(Likelihood):
         self.grid, self.shape, self.levels = grid, tuple(shape), levels
         self.parameters_per_entry = levels
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        return PixelSequence(self, () if c is None else c.shape[:-1], c)
+    def forward(self, c: Given | None = None) -> Distribution:
+        return PixelSequence(self, () if c is None else c.shape, c)
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data."""
@@ -64,10 +65,10 @@ class PixelSequence(Steered):
     Args:
         likelihood: Whose network it is.
         batch_shape: Shape of a batch of them.
-        c: Conditions, ``(*batch, size)``, or None.
+        c: Conditions of shape ``(*batch)``, or None.
     """
 
-    def __init__(self, likelihood: PixelLikelihood, batch_shape: Sequence[int], c: Tensor | None = None) -> None:
+    def __init__(self, likelihood: PixelLikelihood, batch_shape: Sequence[int], c: Given | None = None) -> None:
         self.likelihood, self.c = likelihood, c
         super().__init__(torch.Size(batch_shape), torch.Size(likelihood.shape), validate_args=False)
 
@@ -89,5 +90,5 @@ class PixelSequence(Steered):
             torch.manual_seed(0)
             return self.sample()
 
-    def _conditions(self, leading: Sequence[int]) -> Tensor | None:
-        return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(-1, self.c.shape[-1])
+    def _conditions(self, leading: Sequence[int]) -> Given | None:
+        return None if self.c is None else self.c.expand(*leading).flatten()

@@ -3,7 +3,7 @@ r"""Autoregressive distributions over codes: of one grid, and of the grids of a 
 .. math:: p(k \mid c) = \prod_i p(k_i \mid k_{<i}, c)
 
 Convention: codes are int64 ``(n, *grid)``, in order row by row; of several levels the top comes first, and each is
-given those above it. A condition ``c`` is ``(n, size)``; log-probabilities are masses in nats.
+given those above it. Conditions ``c`` are of shape ``(n,)``; log-probabilities are masses in nats.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.types import _size
 
-from ..conditions import missing
+from ..conditions import Given
 from ..distributions import Sampling, embedded
 from ..distributions.codes import CodeDistribution
 from ..errors import ObjectiveError
 from ..posteriors import CodePosterior
 from .pixelcnn import PixelCNN
-from .text_prefix import TokenPrefix
 from .transformer import Transformer
 
 __all__ = ["AutoregressiveCodes", "AutoregressivePrior", "ConvolutionalGrid", "TransformerGrid"]
@@ -32,11 +31,11 @@ __all__ = ["AutoregressiveCodes", "AutoregressivePrior", "ConvolutionalGrid", "T
 class Grid(nn.Module):
     """Abstract: a distribution over one grid of codes, given a condition and the grids above."""
 
-    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+    def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
         """Of every code given those before it and above, ``(n, positions)``."""
         raise NotImplementedError
 
-    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+    def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
         """Draws n grids."""
         raise NotImplementedError
 
@@ -63,14 +62,14 @@ class ConvolutionalGrid(Grid):
         self.above = nn.ModuleList(nn.Embedding(k, width) for k in above)
         self.mix = _mixer(width) if above else None
 
-    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+    def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
         """Of every code given those before it and above, ``(n, positions)``."""
         codes = codes.reshape(len(codes), *self.network.shape)
         return _of_chosen(self.network(codes, embedded(self.embedding, c), self._map(above)), codes)
 
-    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+    def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
         """Draws n grids."""
-        null = None if c is None or sampling.guidance == 1 else embedded(self.embedding, missing(c))
+        null = None if c is None or sampling.guidance == 1 else embedded(self.embedding, c.missing())
         return self.network.generate(n, embedded(self.embedding, c), null, self._map(above), sampling)
 
     def _map(self, above: tuple[Tensor, ...]) -> Tensor | None:
@@ -103,7 +102,8 @@ class TransformerGrid(Grid):
 
     Args:
         network: The transformer.
-        embedding: A :class:`~tightbound.networks.TokenPrefix`, or features ``(n, width)`` of conditions; or None.
+        embedding: From conditions to vectors ``(n, length, width)``, as a :class:`TokenPrefix` gives, or one of them,
+            ``(n, width)``; or None.
         above: Numbers of codes of the grids above, the top first.
         above_positions: Codes in them altogether.
 
@@ -125,21 +125,19 @@ class TransformerGrid(Grid):
         self.above = nn.ModuleList(nn.Embedding(k, network.width) for k in above)
         self.places = nn.Parameter(torch.randn(above_positions, network.width) * 0.02)
 
-    def log_prob(self, codes: Tensor, c: Tensor | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
+    def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
         """Of every code given those before it and above, ``(n, positions)``."""
         return _of_chosen(self.network(codes, self._prefix(c, above)), codes)
 
-    def generate(self, n: int, c: Tensor | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
+    def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
         """Draws n grids."""
-        null = None if c is None or sampling.guidance == 1 else self._prefix(missing(c), above)
+        null = None if c is None or sampling.guidance == 1 else self._prefix(c.missing(), above)
         return self.network.generate(n, self._prefix(c, above), null, sampling)
 
-    def _prefix(self, c: Tensor | None, above: tuple[Tensor, ...]) -> Tensor | None:
+    def _prefix(self, c: Given | None, above: tuple[Tensor, ...]) -> Tensor | None:
         parts: list[Tensor] = []
-        if self.embedding is not None:
-            embedded(self.embedding if c is None else None, c)  # says that the condition is lacking
-            found = self.embedding(c)
-            parts.append(found[0] if isinstance(self.embedding, TokenPrefix) else found.unsqueeze(1))
+        if self.embedding is not None and (found := embedded(self.embedding, c)) is not None:
+            parts.append(found if found.dim() == 3 else found.unsqueeze(1))
         if self.above:
             tables = zip(self.above, above, strict=True)
             parts.append(torch.cat([table(codes.flatten(1)) for table, codes in tables], dim=1) + self.places)
@@ -182,7 +180,7 @@ class AutoregressivePrior(nn.Module):
         super().__init__()
         self.posterior, self.grids = posterior, nn.ModuleList(grids)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return AutoregressiveCodes(self, c)
 
 
@@ -191,7 +189,7 @@ class AutoregressiveCodes(CodeDistribution):
 
     Args:
         prior: Whose networks it is.
-        c: Conditions, ``(*batch, size)``, or None.
+        c: Conditions of shape ``(*batch)``, or None.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -203,9 +201,9 @@ class AutoregressiveCodes(CodeDistribution):
         [torch.Size([5, 4, 4])]
     """
 
-    def __init__(self, prior: AutoregressivePrior, c: Tensor | None = None) -> None:
+    def __init__(self, prior: AutoregressivePrior, c: Given | None = None) -> None:
         self.prior, self.c = prior, c
-        super().__init__(prior.posterior, () if c is None else c.shape[:-1])
+        super().__init__(prior.posterior, () if c is None else c.shape)
 
     def code_log_prob(self, codes: tuple[Tensor, ...]) -> Tensor:
         leading = codes[0].shape[: codes[0].dim() - len(self.space.grids[0])]
@@ -222,8 +220,8 @@ class AutoregressiveCodes(CodeDistribution):
             drawn.append(grid.generate(math.prod(leading), c, tuple(drawn), how))
         return tuple(codes.view(*leading, *grid) for codes, grid in zip(drawn, self.space.grids, strict=True))
 
-    def _conditions(self, leading: Sequence[int]) -> Tensor | None:
-        return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(-1, self.c.shape[-1])
+    def _conditions(self, leading: Sequence[int]) -> Given | None:
+        return None if self.c is None else self.c.expand(*leading).flatten()
 
     @property
     def mean(self) -> Tensor:

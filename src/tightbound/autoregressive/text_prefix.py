@@ -36,9 +36,8 @@ class TokenPrefix(nn.Module):
 
     Example:
         >>> text = TokenPrefix(vocabulary=10, length=4, width=16)
-        >>> prefix, mask = text(torch.tensor([[3, 1, -1, -1]]))
-        >>> prefix.shape, mask
-        (torch.Size([1, 4, 16]), None)
+        >>> text(torch.tensor([[3, 1, -1, -1]])).shape
+        torch.Size([1, 4, 16])
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class TokenPrefix(nn.Module):
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The prefix ``(n, length, width)`` and its mask: None, for nothing is masked.
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The prefix ``(n, length, width)``.
 
         Args:
             tokens: int64, ``(n, length)``; -1 where there is none.
@@ -74,7 +73,7 @@ class TokenPrefix(nn.Module):
         x = self.tokens(tokens.clamp(min=0))
         if self.places is not None:
             x = x + self.places
-        return torch.where(tokens.unsqueeze(-1) < 0, self.empty.to(x.dtype), x), None
+        return torch.where(tokens.unsqueeze(-1) < 0, self.empty.to(x.dtype), x)
 
     def missing(self, n: int) -> Tensor:
         """The tokens of n missing texts, ``(n, length)``."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from ..data import DATASETS
 from ..errors import UsageError
@@ -16,6 +16,7 @@ from .output import check_output
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..conditions import Given
     from ..data import Data, Split
     from ..models import Model
     from ..runs import RunFolder
@@ -66,8 +67,12 @@ Source = Annotated[
     arg(metavar="DATA", help="Other data than the run's own: a name, a folder, an archive, a picture or an array."),
 ]
 Words = Annotated[
-    str | None,
-    arg(metavar="WORDS", help="What the model is given: a class, numbers, a text, or none; default: some of each."),
+    UseAppendAction[tuple[str, ...]],
+    arg(
+        metavar="WORDS",
+        help="What the model is given: a class, numbers, a text, or none; of several NAME=WORDS for each, such as "
+        "class=7; default: some of each.",
+    ),
 ]
 WordsFile = Annotated[
     Path | None,
@@ -153,7 +158,7 @@ def representative(split: Split, n: int) -> Split:
     return split.subset(split.representative(n))
 
 
-def seen(model: Model, some: Split) -> tuple[Tensor, Tensor | None]:
+def seen(model: Model, some: Split) -> tuple[Tensor, Given | None]:
     """A few examples as the model sees them, and their conditions."""
     import torch
 

@@ -1,20 +1,21 @@
 """Conditions that a user asks for, in words or by a file.
 
-Convention: as in :mod:`~tightbound.conditions`, ``(n, size)``, -1 or NaN where something is missing.
+Convention: as in :mod:`~tightbound.conditions`, -1 or NaN where something is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import check_file
-from ..conditions import ClassCondition, Condition, TextCondition, missing
+from ..conditions import Condition, Given, NamedCondition
 from ..errors import UsageError, reading
 
 __all__ = ["read_conditions"]
@@ -22,21 +23,22 @@ __all__ = ["read_conditions"]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST_BYTES = 2**26
 """A larger file is no list of conditions."""
-NONE = "none"
-"""The word for no condition."""
 
 
-def read_conditions(condition: nn.Module | None, words: str | None, path: Path | None, n: int | None) -> Tensor | None:
+def read_conditions(
+    condition: Condition | None, words: Sequence[str], path: Path | None, n: int | None
+) -> Given | None:
     """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
 
     Args:
         condition: What the model is given, or None.
-        words: One condition; "none", where that is no text or class of its own, stands for its absence.
+        words: One condition, or each of several with its name; "none", where that is no text or class of its own,
+            stands for its absence.
         path: A text with one condition on each line, an ``.npy`` of conditions ``(m, size)``, or a picture.
         n: How many; None for each of them once.
 
     Returns:
-        ``(n, size)``.
+        Conditions of shape ``(n,)``.
 
     Raises:
         UsageError: If the model is given nothing, it is no such condition, it has not learned that class or to go
@@ -44,52 +46,40 @@ def read_conditions(condition: nn.Module | None, words: str | None, path: Path |
 
     Example:
         >>> from tightbound.conditions import ClassCondition
-        >>> read_conditions(ClassCondition(("cat", "dog")), "dog", None, 2)
+        >>> read_conditions(ClassCondition(("cat", "dog")), ["dog"], None, 2)["class"]
         tensor([[1],
                 [1]])
     """
-    if words is None and path is None:
+    if not words and path is None:
         return None
-    if not isinstance(condition, Condition):
+    if condition is None:
         raise UsageError(
             "This model is given no condition.",
-            got=words if path is None else path,
+            got=" ".join(words) if path is None else path,
             expected="neither --condition nor --condition-file",
             remedy="Leave it out, or train recipe 'cvae', or a prior: tightbound fit-prior RUN --condition class.",
         )
-    if words is not None and path is not None:
+    if words and path is not None:
         raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
-    some = [_in_words(condition, words)] if words is not None else _from_file(condition, Path(path or ""))
-    c = torch.stack([some[i % len(some)] for i in range(len(some) if n is None else n)])
-    _check_learned(condition, c)
+    some = condition.read(*words)[None] if path is None else _from_file(condition, path)
+    c = some[torch.arange(some.shape[0] if n is None else n) % some.shape[0]]
+    condition.require_learned(c)
     return c
 
 
-def _in_words(condition: Condition, words: str) -> Tensor:
-    if words != NONE or isinstance(condition, TextCondition) or NONE in getattr(condition, "classes", ()):
-        return condition.parse(words)
-    return missing(torch.zeros(condition.size, dtype=torch.int64 if condition.whole else torch.float32))
-
-
-def _check_learned(condition: Condition, c: Tensor) -> None:
-    """Refuses a class that training never showed, and the absence of a condition where it always showed one."""
-    if isinstance(condition, ClassCondition) and (asked := {*c.flatten().tolist()} & {*condition.absent}):
+def _from_file(condition: Condition, path: Path) -> Given:
+    """The conditions of a file, of shape ``(m,)``."""
+    if len(condition.parts) > 1:
         raise UsageError(
-            "This model has seen no example of that class.",
-            got=", ".join(condition.classes[number] for number in sorted(asked)),
-            expected="one of: " + ", ".join(condition.classes[number] for number in condition.learned),
-            remedy="Ask for another class, or train with examples of this one.",
+            "A file holds one kind of condition, and this model is given several.",
+            got=path,
+            expected=f"--condition {' '.join(f'{name}=...' for name in condition.parts)}",
+            remedy="Name them instead.",
         )
-    absent = (c < 0 if condition.whole else c.isnan()).all(-1)
-    if condition.drop == 0 and absent.any():
-        raise UsageError(
-            "This model has not learned to go without its condition.",
-            got=f"no condition for {int(absent.sum())} of {len(c)} samples",
-            remedy="Train with --drop-condition 0.1, or give a condition.",
-        )
+    return Given({name: torch.stack(_entries(part, path)) for name, part in condition.parts.items()})
 
 
-def _from_file(condition: Condition, path: Path) -> list[Tensor]:
+def _entries(condition: NamedCondition, path: Path) -> list[Tensor]:
     check_file(path, MOST_BYTES, UsageError)
     expected = "a text with one condition on each line, an .npy, or a picture"
     with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
@@ -105,7 +95,7 @@ def _from_file(condition: Condition, path: Path) -> list[Tensor]:
     return some
 
 
-def _picture(condition: Condition, path: Path) -> Tensor:
+def _picture(condition: NamedCondition, path: Path) -> Tensor:
     if (shape := condition.picture) is None:
         raise UsageError("This model's condition is no picture.", got=path, remedy="Name it: --condition WORDS.")
     with Image.open(path) as image:
@@ -123,7 +113,7 @@ def _picture(condition: Condition, path: Path) -> Tensor:
     return condition.of_picture(picture)
 
 
-def _checked(condition: Condition, entries: Any) -> Tensor:
+def _checked(condition: NamedCondition, entries: Any) -> Tensor:
     row, most = np.asarray(entries).reshape(-1), condition.limit
     numbers = row.dtype.kind in "iuf" and not np.isinf(row).any()
     if row.size != condition.size or not numbers or not (most is None or np.all(row % 1 == 0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from .output import print_json, write_arrays
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..conditions import Given
     from ..data import Data, DataSpec
     from ..distributions import Sampling
     from ..encoders.contrastive import Contrastive, TextImageEncoder
@@ -129,49 +131,46 @@ def find_judge(path: Path, spec: DataSpec | None, device: str) -> TextImageEncod
     return judge.to(device)
 
 
-def captions_to_rank(model: Model, words: str | None, file: Path | None) -> Tensor:
-    """The captions that were asked for, in words or by a file with one on each line, each once, ``(n, length)``.
+def captions_to_rank(model: Model, words: Sequence[str], file: Path | None) -> Given:
+    """What was asked for, in words or by a file with one on each line, each caption once, of shape ``(n,)``.
 
     Raises:
         UsageError: If the model is given no text, or there is none.
         DataError: If the file cannot be read.
     """
-    import torch
-
-    from ..conditions import TextCondition
     from .conditions import read_conditions
 
-    if not isinstance(model.condition, TextCondition):
-        given = "nothing" if model.condition is None else type(model.condition).__name__.removesuffix("Condition")
+    given = () if model.condition is None else model.condition.parts
+    if "text" not in given:
         raise UsageError(
             "A judge compares samples with a text, and this model is given none.",
-            got=f"a model that is given: {given.lower()}",
+            got=f"a model that is given: {', '.join(given) or 'nothing'}",
             expected="a model that is given a text",
             remedy="Leave --rank out, or train one: tightbound fit-prior RUN --prior transformer --condition text.",
         )
-    if words is None and file is None:
+    if (c := read_conditions(model.condition, words, file, 1 if file is None else None)) is None:
         raise UsageError(
             "With what shall the judge compare?",
             got="--rank without a caption",
             expected="--condition WORDS or --condition-file FILE",
             remedy='Say what shall be drawn: --condition "face with tears of joy".',
         )
-    c = read_conditions(model.condition, words, file, 1 if file is None else None)
-    rows = list(dict.fromkeys(tuple(row) for row in c.tolist())) if c is not None else []
-    if not (texts := [row for row in rows if row[0] >= 0]):
+    first = {tuple(tokens): i for i, tokens in reversed(list(enumerate(c["text"].tolist())))}
+    chosen = [i for i in sorted(first.values()) if not c.is_missing("text")[i]]
+    if not chosen:
         raise UsageError("With what shall the judge compare?", got="conditions without a text", expected="a caption")
-    return torch.tensor(texts)
+    return c[chosen]
 
 
 def rank_samples(
-    model: Model, judge: TextImageEncoder, c: Tensor, n: int, among: int, how: Sampling
+    model: Model, judge: TextImageEncoder, c: Given, n: int, among: int, how: Sampling
 ) -> tuple[list[str], Tensor, Tensor]:
     """The captions, for each the n best of its samples ``(m, n, *shape)``, and how well they fit, ``(m, n)``.
 
     Args:
         model: What draws.
         judge: What chooses.
-        c: The captions as the model's tokens, ``(m, size)``.
+        c: Conditions of shape ``(m,)``, a text among them.
         n: How many of each are wanted.
         among: How many of each are drawn.
         how: How they are drawn.
@@ -180,7 +179,7 @@ def rank_samples(
         UsageError: If fewer are drawn than are wanted, or a caption is too long for the judge.
     """
     from ..evaluation.samples.retrieval import fits
-    from ..views.samples import candidates, described
+    from ..views.samples import candidates
 
     if among < n:
         raise UsageError(
@@ -189,12 +188,12 @@ def rank_samples(
             expected=f"at least {n}, which is -n",
             remedy=f"Try --among {4 * n}.",
         )
-    captions = described(model, c)
+    captions = model.condition.captions(c)  # pyright: ignore[reportOptionalMemberAccess]
     device = next(judge.parameters()).device
     tokens = judge.tokens(captions)  # a caption that is too long for the judge is told before any work
     drawn = candidates(model, c.to(model.device), among, how)
     scores, chosen = fits(judge, drawn.to(device), tokens).cpu().topk(n, dim=0)
-    columns = chosen.new_tensor(range(len(c)))
+    columns = chosen.new_tensor(range(len(captions)))
     return captions, drawn[chosen, columns].movedim(0, 1), scores.T
 
 

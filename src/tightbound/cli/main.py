@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
+from typing import Any, ParamSpec, get_type_hints
 
 import tyro
 
@@ -24,7 +24,7 @@ from ..data import DataOptions
 from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
-from ..spec import check_numbers, flag, kind_of
+from ..spec import check_numbers, closed_list, flag, kind_of
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 from .commands import COMMANDS
 from .learning import PriorArguments, TrainArguments, train
@@ -162,8 +162,8 @@ def _examples(recipe: str) -> str:
 
 
 def _choices(options: type, name: str) -> str:
-    hint = get_type_hints(options)[name]
-    return f" {{{','.join(map(str, get_args(hint)))}}}" if get_origin(hint) is Literal else f" {name.upper()}"
+    known = closed_list(get_type_hints(options)[name])
+    return f" {{{','.join(map(str, known))}}}" if known else f" {name.upper()}"
 
 
 def _new(name: str | None) -> TrainArguments[Any]:

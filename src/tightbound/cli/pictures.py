@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ from .output import print_written, write
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..conditions import Given
     from ..data import DataSpec, Split
     from ..distributions import Sampling
     from ..models import LatentVariableModel, Model
@@ -67,7 +69,7 @@ def sample(
     run: Run,
     /,
     n: Count = None,
-    condition: Words = None,
+    condition: Words = (),
     condition_file: WordsFile = None,
     temperature: Temperature = 1.0,
     top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
@@ -121,8 +123,8 @@ def _no_judge(among: int) -> UsageError:
 
 
 def _conditions(
-    run: Path, model: Model, words: str | None, file: Path | None, n: int | None
-) -> tuple[Tensor | None, int]:
+    run: Path, model: Model, words: Sequence[str], file: Path | None, n: int | None
+) -> tuple[Given | None, int]:
     """What was asked for, every condition of a file unless fewer samples were, or some of each; and how many."""
     import torch
 
@@ -130,8 +132,8 @@ def _conditions(
     from ..views import samples as pictures
     from .conditions import read_conditions
 
-    asked = None if words is None and file is None else read_conditions(model.condition, words, file, None)
-    there = 0 if asked is None else len(asked)
+    asked = read_conditions(model.condition, words, file, None)
+    there = 0 if asked is None else asked.shape[0]
     n = max(SAMPLES, there) if n is None else n
     if n < there:
         print(f"note: the first {n} of {there} conditions; all of them: -n {there}", file=sys.stderr)
@@ -175,7 +177,7 @@ def _check_guidance(model: Model, guidance: float) -> None:
             expected="a model that is given a text or a class",
             remedy="Leave it out, or fit a prior that is given one: tightbound fit-prior RUN --condition text.",
         )
-    if model.condition.drop == 0:
+    if not model.condition.droppable:
         raise UsageError(
             "Guidance compares what is drawn with and without the condition, and this model never learned without.",
             got=f"--guidance {guidance:g} of a model trained with --drop-condition 0",

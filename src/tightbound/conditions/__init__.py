@@ -1,25 +1,23 @@
-"""What a model is given: classes, numbers, a part of a picture, or a text."""
+"""What a model is given: classes, numbers, a part of a picture, or a text, by their names."""
 
-from .base import (
-    ClassCondition,
-    Condition,
-    Examples,
-    PartCondition,
-    TextCondition,
-    VectorCondition,
-    missing,
-    observed_part,
-)
+from .base import Condition, Conditions, Examples, NamedCondition
+from .captions import TextCondition
+from .classes import ClassCondition
+from .given import Given
+from .numbers import VectorCondition
+from .part import PartCondition, observed_part
 from .tokenizer import Tokenizer
 
 __all__ = [
     "ClassCondition",
     "Condition",
+    "Conditions",
     "Examples",
+    "Given",
+    "NamedCondition",
     "PartCondition",
     "TextCondition",
     "Tokenizer",
     "VectorCondition",
-    "missing",
     "observed_part",
 ]

@@ -2,7 +2,16 @@
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .codes import CodeDistribution, CodePoint, UniformCodes
-from .conditional import Conditional, Unconditional, broadcast, check_event, embedded, independent, leading_shape
+from .conditional import (
+    Conditional,
+    Embeddings,
+    Unconditional,
+    broadcast,
+    check_event,
+    embedded,
+    independent,
+    leading_shape,
+)
 from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
@@ -29,6 +38,7 @@ __all__ = [
     "Conditional",
     "Dirac",
     "DiscretizedLogistic",
+    "Embeddings",
     "FlowLayers",
     "FullGaussian",
     "LogitLaplace",

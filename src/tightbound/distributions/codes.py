@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
 from torch.types import _size
 
+from ..conditions import Given
 from .contract import Value
 from .sampling import Sampling, Steered, indifferent
 
@@ -41,7 +42,7 @@ class CodeSpace:
     levels: tuple[int, ...]
     """Number of codes of each level, K."""
 
-    def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+    def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
         """The codes ``(n, *grid)`` of data ``(n, *shape)``."""
         raise NotImplementedError
 

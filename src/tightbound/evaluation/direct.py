@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..conditions import Given
 from ..data import Split
 from ..data.transform import widths
 from ..distributions import has_density, lower_bound
@@ -66,7 +67,7 @@ def evaluate_directly(
 NO_LATENT = "the model has no latent: no ELBO, no KL, nothing to reconstruct from"
 
 
-def _bound(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+def _bound(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
     px = model(c)
     return {"log_likelihood": lower_bound(px, x), "exact": torch.full((len(x),), float(has_density(px)))}
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..conditions import Given
 from ..data import Split
 from ..distributions import UniformCodes
 from ..errors import UsageError
@@ -173,7 +174,7 @@ class _Task:
         if method == "importance":
             return Finding(k, find, self.how.precision, self.how.compile)
 
-        def both(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+        def both(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
             found = per_example(model, x, BOUND if bounded else 1, c)
             bound = {name: value for name, value in found.items() if name.startswith(_OF_THE_BOUND)}
             return bound | (find(model, x, c) if reason is None else {})
@@ -336,7 +337,7 @@ def _prediction(task: _Task) -> _Extra | None:
     return _Extra(Finding(PREDICTIONS, _predicted), tell)
 
 
-def _predicted(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+def _predicted(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
     px = model(c)
     return {"prediction": px.likelihood(prior_samples(px, PREDICTIONS, len(x))).log_prob(x).mean(0)}
 

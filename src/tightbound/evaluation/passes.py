@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import check_finite
+from ..conditions import Given
 from ..data import Split
 from ..distributions import is_certain
 from ..errors import ObjectiveError, UsageError
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bf16"]
-Found = Callable[[Any, Tensor, Tensor | None], dict[str, Tensor]]
+Found = Callable[[Any, Tensor, Given | None], dict[str, Tensor]]
 PART = 500
 """Examples whose data is drawn from the same noise."""
 ROWS = 100_000
@@ -128,7 +129,7 @@ class _Taker:
             with_compiled_density(model) if finding.compile and isinstance(model, LatentVariableModel) else model
         )
 
-    def take(self, x: Tensor, c: Tensor | None, advance: Callable[[int], None]) -> None:
+    def take(self, x: Tensor, c: Given | None, advance: Callable[[int], None]) -> None:
         rows = max(1, ROWS // self.finding.k)
         parts = x.split(rows)
         with self.stream.on(), reduced(self.model, self.finding.precision):
@@ -144,7 +145,7 @@ class _Taker:
         return values
 
 
-def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Given | None]]:
     """Examples and their conditions, a part at a time, drawn alike whatever k and the model."""
     for part, indices in enumerate(torch.arange(len(split)).split(PART)):
         with fixed_noise(seed, part):
@@ -152,7 +153,7 @@ def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Tens
         yield x, c
 
 
-def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Given | None]:
     """Some examples of a split as :func:`over` shows them, by the same draws, and their conditions.
 
     Args:
@@ -161,7 +162,7 @@ def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tupl
         indices: Which, rising, ``(n,)``.
         seed: Seed of all noise.
     """
-    found = list[tuple[Tensor, Tensor | None]]()
+    found = list[tuple[Tensor, Given | None]]()
     for part in (indices // PART).unique().tolist():
         whole = torch.arange(part * PART, min(len(split), (part + 1) * PART))
         with fixed_noise(seed, part):
@@ -169,7 +170,7 @@ def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tupl
         here = (indices[indices // PART == part] - part * PART).to(model.device)
         found.append((x[here], None if c is None else c[here]))
     x, given = torch.cat([x for x, _ in found]), [c for _, c in found if c is not None]
-    return x, torch.cat(given) if given else None
+    return x, Given.cat(given) if given else None
 
 
 def terms_of_the_first(model: Model, split: Split) -> Terms:

@@ -1,6 +1,6 @@
 r"""Structured output: the missing part of a picture given the rest, :math:`p(x_m \mid x_o)`.
 
-Convention: a condition ``c`` is a flattened picture with NaN where it is missing, ``(*batch, D)``.
+Convention: the condition ``part`` is a flattened picture with NaN where it is missing, ``(*batch, D)``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions import Partial
 from ..options.data_spec import DataSpec
 from .base import Likelihood, Measure
@@ -29,7 +30,7 @@ class CompletionLikelihood(Likelihood):
         >>> inner = Bernoulli(MLP(2, 4, (), condition_dim=8), (2,), (1, 2, 2))
         >>> inner.embedding = Observed(4)
         >>> likelihood = CompletionLikelihood(inner, missing=3)
-        >>> seen = torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])
+        >>> seen = Given({"part": torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])})
         >>> likelihood(torch.zeros(1, 2), seen).mean[0, 0, 1, 0]
         tensor(1., grad_fn=<SelectBackward0>)
     """
@@ -40,8 +41,8 @@ class CompletionLikelihood(Likelihood):
         self.complete, self.missing, self.shape = complete, missing, complete.shape
         self.parameters_per_entry = complete.parameters_per_entry
 
-    def forward(self, z: Tensor, c: Tensor) -> Distribution:
-        return Partial(self.complete(z, c), c.unflatten(-1, self.shape))
+    def forward(self, z: Tensor, c: Given) -> Distribution:
+        return Partial(self.complete(z, c), c["part"].unflatten(-1, self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: of the missing entries only."""
@@ -60,7 +61,8 @@ class Prediction(Likelihood):
         >>> from tightbound.networks import MLP, Observed
         >>> inner = Bernoulli(MLP(0, 4, (), condition_dim=8), (0,), (1, 2, 2))
         >>> inner.embedding = Observed(4)
-        >>> Prediction(inner, missing=3)(torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])).mean[0, 0, 1, 0]
+        >>> seen = Given({"part": torch.tensor([[torch.nan, torch.nan, 1.0, torch.nan]])})
+        >>> Prediction(inner, missing=3)(seen).mean[0, 0, 1, 0]
         tensor(1., grad_fn=<SelectBackward0>)
     """
 
@@ -72,8 +74,9 @@ class Prediction(Likelihood):
         self.complete, self.missing, self.shape = complete, missing, complete.shape
         self.parameters_per_entry = complete.parameters_per_entry
 
-    def forward(self, c: Tensor) -> Distribution:
-        return Partial(self.complete(c[..., :0], c), c.unflatten(-1, self.shape))
+    def forward(self, c: Given) -> Distribution:
+        seen = c["part"]
+        return Partial(self.complete(seen[..., :0], c), seen.unflatten(-1, self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood is for that data: of the missing entries only."""
@@ -89,7 +92,7 @@ class Filled(nn.Module):
     """A picture with a prediction where it is missing, and where that is: what a prior network sees.
 
     Args:
-        prediction: A module from conditions ``(n, D)`` to the distribution of the picture; it learns nothing here.
+        prediction: From what is given to the distribution of the picture; it learns nothing here.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli
@@ -104,7 +107,7 @@ class Filled(nn.Module):
         super().__init__()
         self.prediction = prediction
 
-    def forward(self, c: Tensor) -> Tensor:
+    def forward(self, seen: Tensor) -> Tensor:
         with torch.no_grad():
-            filled = self.prediction(c).mean.flatten(1)
-        return torch.cat([filled.to(c.dtype), c.isnan().to(c.dtype)], dim=1)
+            filled = self.prediction(Given({"part": seen})).mean.flatten(1)
+        return torch.cat([filled.to(seen.dtype), seen.isnan().to(seen.dtype)], dim=1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from ..conditions import Given
 from ..distributions import Bernoulli as BernoulliDistribution
 from ..distributions import (
     BernoulliVector,
@@ -61,7 +62,7 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         super().__init__(network, input_shape)
         self.shape, self.parameters_per_entry = tuple(shape), parameters
 
-    def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
+    def features(self, inputs: Tensor, c: Given | None = None) -> Tensor:
         out = super().features(inputs, c)
         leading = inputs.shape[: inputs.dim() - len(self.input_shape)]
         parameters, entries = self.parameters_per_entry, math.prod(self.shape)

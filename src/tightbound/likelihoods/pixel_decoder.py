@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
+from ..conditions import Given
 from ..distributions import Bernoulli, CategoricalLevels, Value, broadcast, embedded, independent, leading_shape
 from ..errors import UsageError
 from ..networks import PixelDecoder
@@ -60,7 +61,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         widest = network.first.out_channels // shape[0]
         self.parameters_per_entry = max(widest, 1 if levels == 2 else levels)  # numbers held for each entry
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
         leading = leading_shape(z, self.input_shape)
         features = embedded(self.embedding, c)
         flat = None if features is None else broadcast(features, leading)

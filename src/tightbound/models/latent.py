@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
+from ..conditions import Given
 from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
@@ -56,7 +57,7 @@ class LatentVariableModel(Model):
         super().__init__()
         self.prior, self.likelihood, self.posterior, self.name = prior, likelihood, posterior, name
 
-    def forward(self, c: Tensor | None = None) -> Marginal:
+    def forward(self, c: Given | None = None) -> Marginal:
         """The distribution of x given c.
 
         Raises:
@@ -144,7 +145,7 @@ class Marginal(Bounded, Steered):
 
     Args:
         model: The prior, likelihood and posterior.
-        c: Condition, of shape ``(*batch, condition_dim)``, or None.
+        c: Conditions of shape ``(*batch)``, or None.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -154,11 +155,11 @@ class Marginal(Bounded, Steered):
         True
     """
 
-    def __init__(self, model: LatentVariableModel, c: Tensor | None = None) -> None:
+    def __init__(self, model: LatentVariableModel, c: Given | None = None) -> None:
         self.model, self.c = model, c
         self._prior: Distribution | None = None
         shape = declared(model.likelihood).shape
-        super().__init__(torch.Size() if c is None else c.shape[:-1], torch.Size(shape), validate_args=False)
+        super().__init__(torch.Size() if c is None else c.shape, torch.Size(shape), validate_args=False)
 
     def posterior(self, x: Tensor) -> Distribution:
         """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import _IncompatibleKeys
 
-from ..conditions import Condition, Examples
+from ..conditions import Condition, Examples, Given
 from ..errors import UsageError
 from ..likelihoods import Measure, undeclared
 from ..options.data_spec import DataSpec
@@ -40,7 +40,7 @@ class Model(nn.Module):
         ...         super().__init__()
         ...         self.mean = nn.Parameter(torch.zeros(2))
         ...
-        ...     def forward(self, c: Tensor | None = None) -> Distribution:
+        ...     def forward(self, c: Given | None = None) -> Distribution:
         ...         return Independent(Normal(self.mean, 1.0), 1)
         >>> Blob()().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
@@ -62,11 +62,11 @@ class Model(nn.Module):
         self.condition: Condition | None = None
         self.taken: Taken = {}
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         """The distribution of x given c.
 
         Args:
-            c: Conditions, ``(*batch, size)``; None for a model that is given none.
+            c: Conditions of shape ``(*batch)``; None for a model that is given none.
         """
         raise NotImplementedError
 
@@ -96,6 +96,11 @@ class Model(nn.Module):
         return True
 
     @property
+    def completes(self) -> bool:
+        """Whether it completes pictures: whether it is given the part of one that is seen."""
+        return self.condition is not None and self.condition.to_complete
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.parameters()).device
@@ -118,7 +123,7 @@ class Model(nn.Module):
                 remedy="Call tightbound.training.start_model(model, data.train) first, as tightbound.train does.",
             )
 
-    def see(self, batch: Examples) -> tuple[Tensor, Tensor | None]:
+    def see(self, batch: Examples) -> tuple[Tensor, Given | None]:
         """A batch of data as the model sees it: examples ``(n, *shape)`` in its own type, and their conditions.
 
         Args:
@@ -126,12 +131,9 @@ class Model(nn.Module):
         """
         return batch.x.to(self.dtype), self.conditions(batch)
 
-    def conditions(self, batch: Examples) -> Tensor | None:
-        """The conditions of a batch of data, ``(n, size)``, where the model is given any."""
-        if self.condition is None:
-            return None
-        c = self.condition(batch)
-        return c.to(self.dtype) if c.is_floating_point() else c
+    def conditions(self, batch: Examples) -> Given | None:
+        """The conditions of a batch of data, of shape ``(n,)``, where the model is given any."""
+        return None if self.condition is None else self.condition(batch).to(dtype=self.dtype)
 
     def measure(self, data: DataSpec) -> Measure:
         """What its log-likelihood is for that data."""

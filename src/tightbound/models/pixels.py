@@ -2,9 +2,10 @@ r"""Models without a latent."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..likelihoods import Likelihood, Measure
 from ..options.data_spec import DataSpec
 from .model import Model
@@ -31,7 +32,7 @@ class PixelModel(Model):
         super().__init__()
         self.likelihood = likelihood
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         """The distribution of x given c."""
         return self.likelihood(c)
 

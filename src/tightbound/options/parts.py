@@ -34,6 +34,8 @@ LikelihoodName = Literal[
 DecoderName = Literal[LikelihoodName, "autoregressive"]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
 ConditionName = Literal["none", "auto", "class", "vector", "image", "text"]
+NamedConditions = tuple[Literal["class", "vector", "image", "text"], ...]
+"""Several conditions at once."""
 TextPositions = Literal["learned", "rotary"]
 
 
@@ -94,9 +96,9 @@ class EntryLikelihood(Scale):
 class ConditionOptions:
     """Abstract: what a model is given."""
 
-    condition: ConditionName = "none"
+    condition: ConditionName | NamedConditions = "none"
     """What the model is given: none; or auto, the class of an example where there are classes, else the numbers beside
-    it, else its text."""
+    it, else its text; or several at once, such as class text, each dropped by itself."""
     vocabulary: int = 2048
     """Tokens of a text at most; 256 of them are the bytes."""
     caption_length: int = 32

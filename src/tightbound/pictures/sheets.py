@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ..conditions import PartCondition
+from ..conditions import Given
 from ..data import DataSpec
 from ..models import Marginal, Model
 from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
@@ -84,9 +84,9 @@ def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Im
     return _above(panels(cells, across=columns is None or columns <= 5), draws, spec, columns)
 
 
-def training_picture(model: Model, x: Tensor, c: Tensor | None, path: Path, spec: DataSpec | None = None) -> None:
+def training_picture(model: Model, x: Tensor, c: Given | None, path: Path, spec: DataSpec | None = None) -> None:
     """Reconstructions of a few examples above samples, or completions of them, as one PNG."""
-    if isinstance(model.condition, PartCondition):
+    if model.completes:
         save_picture(sheet(completions(model, x, c, 6), spec, across=True), path)
         return
     px = model(c)

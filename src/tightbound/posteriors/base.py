@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from ..conditions import Given
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
 from ..errors import UsageError
@@ -73,11 +74,11 @@ class Space:
         """The space of each latent, from the one next to the data up: of a hierarchy several."""
         return (self,)
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         """The one latent that examples ``(n, *shape)`` are encoded to."""
         raise NotImplementedError
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         """Examples ``(n, *shape)`` as they are kept for a second stage to learn from."""
         raise NotImplementedError
 
@@ -103,10 +104,10 @@ class Reals(Space):
         torch.Size([5, 2])
     """
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.posterior(x, c).mean
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         q = self.posterior(x, c)
         diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation say all of it
         return (
@@ -145,10 +146,10 @@ class Codes(Space):
         """Shape of each level's grid."""
         return self.posterior.grids
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.posterior.embed(self.posterior.codes(x, c))
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         return EncodedCodes.of_levels(self.posterior.codes(x, c), self.posterior)
 
     def coarser(self, z: Tensor) -> list[Tensor]:
@@ -183,17 +184,17 @@ class Layers(Space):
     def layers(self) -> tuple[Space, ...]:
         return self._layers
 
-    def representative(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.layers[0].representative(x, c)
 
-    def encoded(self, x: Tensor, c: Tensor | None = None) -> Encoded:
+    def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         raise UsageError(
             "A prior is fitted to one latent, and these are several.",
             got=f"{len(self.layers)} layers",
             remedy="Fit it in a loop of your own, to the top.",
         )
 
-    def latents(self, x: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
+    def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
         """The representative latent of each layer, given that of the layer below it."""
         found = dict[str, Tensor]()
         for i, layer in enumerate(self.layers, start=1):

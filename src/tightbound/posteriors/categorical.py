@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
@@ -58,7 +59,7 @@ class RelaxedPosterior(Conditional, CodePosterior):
         self.grids, self.levels = (grid,), (classes,)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
-    def features(self, inputs: Tensor, c: Tensor | None = None) -> Tensor:
+    def features(self, inputs: Tensor, c: Given | None = None) -> Tensor:
         """The logits: ``(*leading, *event)``."""
         out = super().features(inputs, c)
         return self.logits(out, inputs.dim() - len(self.input_shape))
@@ -73,12 +74,12 @@ class RelaxedPosterior(Conditional, CodePosterior):
         nothing = logits.new_zeros(q.batch_shape)
         return CodePoint(q.mode, self.codes_of(q.mode), nothing, nothing)
 
-    def relaxed(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def relaxed(self, x: Tensor, c: Given | None = None) -> Distribution:
         """The relaxed distribution in any mode: what the exact one is compared with, for the relaxation gap."""
         return self._relaxed(self.features(x, c))
 
     @torch.no_grad()
-    def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+    def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
         """What examples are encoded to without noise: the most probable codes, one int64 ``(*leading, *grid)``."""
         return self.codes_of(self._exact(self.features(x, c)).mode)
 

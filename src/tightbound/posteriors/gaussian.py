@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from ..conditions import Given
 from ..distributions import Conditional, FullGaussian, independent, leading_shape
 from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
@@ -95,7 +96,7 @@ class ExactLinearGaussian(Posterior):
         # In tuples, so that the likelihood's parameters are followed, but not registered and saved twice.
         self._source = (likelihood, linear[0])
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         with torch.autocast(x.device.type, enabled=False):
             return self._exact(x)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..conditions import Given
 from ..distributions import Conditional
 from ..distributions.codes import CodePoint
 from ..networks import EndsInLayer
@@ -62,7 +63,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
         return CodePoint(vectors, codes, learned.view(leading), committed.view(leading))
 
     @torch.no_grad()
-    def codes(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, ...]:
+    def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
         """The codes ``(n, *grid)`` of data ``(n, *shape)``; nothing is learned.
 
         Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions import Bits, OneHot
 
 __all__ = ["BernoulliPrior", "CategoricalPrior"]
@@ -27,8 +28,8 @@ class _Logits(nn.Module):
         else:
             self.register_buffer("logits", torch.zeros(shape), persistent=False)
 
-    def expanded(self, c: Tensor | None) -> Tensor:
-        batch = () if c is None else c.shape[:-1]
+    def expanded(self, c: Given | None) -> Tensor:
+        batch = () if c is None else c.shape
         return self.logits.expand(*batch, *self.logits.shape)
 
 
@@ -53,7 +54,7 @@ class CategoricalPrior(_Logits):
     def __init__(self, positions: int, classes: int, learned: bool = False) -> None:
         super().__init__((positions, classes), learned)
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return OneHot(self.expanded(c))
 
 
@@ -72,5 +73,5 @@ class BernoulliPrior(_Logits):
     def __init__(self, positions: int, learned: bool = False) -> None:
         super().__init__((positions,), learned)
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
+    def forward(self, c: Given | None = None) -> Distribution:
         return Bits(self.expanded(c))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions import FlowLayers, Pushed
 from .base import Setting, named
 
@@ -46,8 +47,8 @@ class FlowPrior(nn.Module):
         self.flow = FlowLayers(latent_dim, kind, transforms, hidden)
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        zero = self.zero.expand(*(() if c is None else c.shape[:-1]), -1)
+    def forward(self, c: Given | None = None) -> Distribution:
+        zero = self.zero.expand(*(() if c is None else c.shape), -1)
         return Pushed(self.flow(None), zero, zero)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from ..conditions import Given
 from ..distributions import Conditional, MixtureOfGaussians, embedded, independent
 from .base import Setting, named
 
@@ -28,8 +29,8 @@ class DiagonalNormal(nn.Module):
         self.mean = nn.Parameter(torch.zeros(latent_dim))
         self.log_std = nn.Parameter(torch.zeros(latent_dim))
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        batch = () if c is None else c.shape[:-1]
+    def forward(self, c: Given | None = None) -> Distribution:
+        batch = () if c is None else c.shape
         mean, std = self.mean.expand(*batch, -1), self.log_std.exp().expand(*batch, -1)
         return independent(Normal(mean, std, validate_args=False), 1)
 
@@ -43,13 +44,13 @@ class ConditionalNormal(Conditional):
     Args:
         network: Maps features of the condition ``(n, dim)`` to ``(n, 2 * latent_dim)``: means, then log standard
             deviations.
-        embedding: Those features of conditions ``(n, size)``.
+        embedding: From conditions to those features, as of any :class:`~tightbound.distributions.Conditional`.
         dim: Size of them.
 
     Example:
         >>> from tightbound.networks import MLP, ClassEmbedding
         >>> prior = ConditionalNormal(MLP(4, 2 * 3, ()), ClassEmbedding(10, 4), 4)
-        >>> prior(torch.tensor([[7], [-1]])).sample().shape
+        >>> prior(Given({"class": torch.tensor([[7], [-1]])})).sample().shape
         torch.Size([2, 3])
     """
 
@@ -57,7 +58,7 @@ class ConditionalNormal(Conditional):
         super().__init__(network, (dim,))
         self.given = embedding
 
-    def forward(self, c: Tensor | None = None) -> Distribution:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, c: Given | None = None) -> Distribution:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.distribution(self.features(embedded(self.given, c)))  # pyright: ignore[reportArgumentType]
 
     def distribution(self, features: Tensor) -> Distribution:
@@ -86,8 +87,8 @@ class GaussianMixture(nn.Module):
         self.mean = nn.Parameter(torch.randn(components, latent_dim))
         self.log_std = nn.Parameter(torch.zeros(components, latent_dim))
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        return MixtureOfGaussians(self.logits, self.mean, self.log_std, () if c is None else c.shape[:-1])
+    def forward(self, c: Given | None = None) -> Distribution:
+        return MixtureOfGaussians(self.logits, self.mean, self.log_std, () if c is None else c.shape)
 
 
 @named("diagonal")

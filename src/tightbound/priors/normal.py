@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from ..conditions import Given
 from ..distributions import independent
 from .base import Setting, named
 
@@ -31,8 +32,8 @@ class StandardNormal(nn.Module):
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("one", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        batch = () if c is None else c.shape[:-1]
+    def forward(self, c: Given | None = None) -> Distribution:
+        batch = () if c is None else c.shape
         return independent(Normal(self.zero.expand(*batch, -1), self.one.expand(*batch, -1), validate_args=False), 1)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution
 
+from ..conditions import Given
 from ..distributions.codes import CodeSpace, UniformCodes, latent_shape
 
 __all__ = ["UniformCodePrior"]
@@ -45,5 +46,5 @@ class UniformCodePrior(nn.Module):
         """The posterior whose codes they are."""
         return self._space[0]
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        return UniformCodes(self.space, () if c is None else c.shape[:-1], self.shape)
+    def forward(self, c: Given | None = None) -> Distribution:
+        return UniformCodes(self.space, () if c is None else c.shape, self.shape)

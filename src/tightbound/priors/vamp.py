@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 from torch.types import _size
 
+from ..conditions import Given
 from ..distributions import MixtureOfGaussians, Value, has_density
 from ..errors import ObjectiveError
 from ..runtime.parts import StartsFromData
@@ -67,8 +68,8 @@ class VampPrior(nn.Module, StartsFromData):
         repeated = x.repeat(-(-self.examples_wanted // len(x)), *[1] * (x.dim() - 1))[: self.examples_wanted]
         self.unconstrained.copy_(self._inverse(repeated))
 
-    def forward(self, c: Tensor | None = None) -> Distribution:
-        q, batch = self.posterior(self.pseudo_inputs), () if c is None else c.shape[:-1]
+    def forward(self, c: Given | None = None) -> Distribution:
+        q, batch = self.posterior(self.pseudo_inputs), () if c is None else c.shape
         if not has_density(q):
             raise ObjectiveError(
                 "A mixture of posteriors needs posteriors with a density.",

@@ -42,7 +42,8 @@ class CompletionBaseline(Observing, Recipe):
         >>> from tightbound.data import DataSpec
         >>> model = CompletionBaseline(hidden=(16,)).build(DataSpec("digits", shape=(1, 8, 8), levels=2))
         >>> import torch
-        >>> c = model.condition.seen(torch.ones(5, 1, 8, 8))
+        >>> from tightbound.conditions import Given
+        >>> c = Given({"part": model.condition.seen(torch.ones(5, 1, 8, 8))})
         >>> model(c).sample().shape
         torch.Size([5, 1, 8, 8])
     """
@@ -88,8 +89,9 @@ class Completion(Observing, ContinuousRecipe):
         >>> recipe = Completion(latent_dim=2, hidden=(16,), baseline_hidden=(16,))
         >>> model = recipe.build(DataSpec("digits", shape=(1, 8, 8), levels=2))
         >>> import torch
+        >>> from tightbound.conditions import Given
         >>> x = torch.ones(5, 1, 8, 8)
-        >>> model(model.condition.seen(x)).terms(x).kl().shape
+        >>> model(Given({"part": model.condition.seen(x)})).terms(x).kl().shape
         torch.Size([5])
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..options.parts import ConditionOptions
+from ..options.parts import ConditionOptions, NamedConditions
 from .continuous import ContinuousRecipe
 from .versions import register_version_3
 
@@ -31,18 +31,18 @@ class CVAE(ConditionOptions, ContinuousRecipe):
     Example:
         >>> from tightbound.data import DataSpec
         >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=tuple("0123456789"))
-        >>> import torch
-        >>> CVAE(latent_dim=2, hidden=(32,)).build(spec)(torch.tensor([[7]])).sample().shape
-        torch.Size([1, 1, 8, 8])
+        >>> model = CVAE(latent_dim=2, hidden=(32,)).build(spec)
+        >>> model(model.condition.read("7")).sample((3,)).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     first_options: ClassVar[tuple[str, ...]] = ("condition", "latent_dim")
 
     prior: Literal["normal", "conditional", "diagonal", "mixture", "coupling", "spline"] = "conditional"
     """p(z given c): conditional (a gaussian that c gives); the others do not depend on c."""
-    condition: Literal["auto", "class", "vector", "image", "text"] = "auto"
+    condition: Literal["auto", "class", "vector", "image", "text"] | NamedConditions = "auto"
     """What the model is given; auto: the class of an example where there are classes, else the numbers beside it, else
-    its text."""
+    its text; or several at once, such as class text, each dropped by itself."""
     condition_dim: int = 32
     """Features of the condition that each network is shown."""
     drop_condition: float = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..conditions import PartCondition
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
 from . import page
@@ -25,7 +24,7 @@ def hero(m: Material) -> str:
     if not m.spec.image:
         return ""
     with fixed_noise(m.seed), torch.no_grad():
-        rows = _completed(m) if isinstance(m.model.condition, PartCondition) else _rows(m)
+        rows = _completed(m) if m.model.completes else _rows(m)
     return page.tag("div", *(_row(m, title, x) for title, x in rows.items()), class_="hero")
 
 

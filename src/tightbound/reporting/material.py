@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import runs
+from ..conditions import Given
 from ..data import Data, DataSpec, Split
 from ..data.spacing import evenly_spaced
 from ..errors import DataError, UsageError
@@ -106,7 +107,7 @@ class Material:
         """Class numbers of ``test``, on the CPU."""
         return None if self.test.labels is None else self.test.labels.cpu()
 
-    def examples(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def examples(self, indices: Tensor) -> tuple[Tensor, Given | None]:
         """Examples of ``test`` in the model's arithmetic, and their conditions, by the same draws every time."""
         with fixed_noise(self.seed):
             return self.model.see(self.test.batch(indices, self.model.device))

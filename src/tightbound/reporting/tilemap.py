@@ -60,7 +60,7 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
     _, c = m.examples(m.representative(1))
     z = z.to(m.model.device, m.model.dtype)
     with fixed_noise(m.seed):
-        px = m.model(None if c is None else c.expand(AT_ONCE, *c.shape[1:]))
+        px = m.model(None if c is None else c.expand(AT_ONCE))
         means = [reduced(px.likelihood(part).mean.float().cpu(), SIDE) for part in z.split(AT_ONCE)]
         images = pictures.drawable(torch.cat(means), m.spec)
     if not m.model.decodes_conditions:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..conditions import PartCondition
 from ..data import DataSpec
 from ..evaluation.latents.positions import ACTIVE, NOTHING, information_of
 from ..runs import number
@@ -69,7 +68,7 @@ def samples(m: Material, count: int = 36) -> str:
         return ""
     if not m.spec.image:
         return ""
-    if isinstance(m.model.condition, PartCondition):
+    if m.model.completes:
         return _completions(m)
     with fixed_noise(m.seed):
         sides = pictures.samples(m.model, count, pictures.conditions_to_show(m.model, m.test, count))

@@ -85,7 +85,7 @@ def _chosen(model: Model) -> list[str]:
         scale = decoder.scale if isinstance(decoder, Likelihood) else ""
         found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
-        found.append(f"given {_name(model.condition, 'Condition')}")
+        found.append(f"given {', '.join(model.condition.parts)}")
     return found if recipe is None else [*found, *(f"{name} {flat(recipe)[name]}" for name in choices(recipe))]
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
+from ..conditions import Given
 from ..data import Batch, Split
 from ..errors import ShapeError, UsageError
 from ..models import LatentVariableModel, Model
@@ -139,8 +140,8 @@ def interpolation(
     x1: Tensor,
     steps: int = 9,
     path: Path = "auto",
-    c: Tensor | None = None,
-    c1: Tensor | None = None,
+    c: Given | None = None,
+    c1: Given | None = None,
     *,
     seed: int = 0,
 ) -> Walk:
@@ -160,7 +161,7 @@ def interpolation(
         x1: Where they end, the same shape.
         steps: Points of each row, both ends included.
         path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
-        c: Conditions of the rows' beginnings, ``(rows, size)``.
+        c: Conditions of the rows' beginnings, of shape ``(rows,)``.
         c1: Conditions of their ends; default: the same. Each point is decoded under that of the nearer end.
         seed: Seed of the draws.
 
@@ -183,7 +184,7 @@ def interpolation(
         t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
         nearer = None
         if c is not None and c1 is not None:
-            nearer = torch.where(t.unsqueeze(-1) < 0.5, c.unsqueeze(1), c1.unsqueeze(1))
+            nearer = Given.stack([c if at < 0.5 else c1 for at in t.tolist()], dim=1)
         return _seen(model, _between(z0, z1, t, path), nearer)
 
 
@@ -214,7 +215,7 @@ def traversal(
     x: Tensor,
     dims: Sequence[int],
     values: Tensor | None = None,
-    c: Tensor | None = None,
+    c: Given | None = None,
     *,
     seed: int = 0,
 ) -> Walk:
@@ -225,7 +226,7 @@ def traversal(
         x: The example, ``(*shape)``.
         dims: Which latent dimensions, one row each.
         values: What each becomes, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
-        c: The example's condition, ``(size,)``.
+        c: The example's conditions, of shape ``()``.
         seed: Seed of the draws.
 
     Raises:
@@ -241,7 +242,7 @@ def traversal(
     """
     check_dimensions(model)
     with evaluating(model), fixed_noise(seed):
-        code = model(None if c is None else c.unsqueeze(0)).posterior(x.unsqueeze(0)).mean[0]
+        code = model(None if c is None else c[None]).posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
         if values is None:
             values = quantiles(model, torch.linspace(0.02, 0.98, 9), c)[:, list(dims)].T
@@ -276,13 +277,13 @@ def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = None) -> Tensor:
+def quantiles(model: LatentVariableModel, levels: Tensor, c: Given | None = None) -> Tensor:
     """Quantiles of each dimension of the prior: exact for Gaussians, else of 10,000 draws.
 
     Args:
         model: A model with a prior over vectors.
         levels: Which, between 0 and 1, ``(steps,)``.
-        c: A condition, ``(size,)``.
+        c: Conditions of shape ``()``.
 
     Returns:
         ``(steps, d)``.
@@ -310,12 +311,12 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Tensor | None = Non
     return z.quantile(levels.to(z), dim=0)
 
 
-def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal["spherical", "linear"]:
+def natural_path(model: LatentVariableModel, c: Given | None = None) -> Literal["spherical", "linear"]:
     """How an interpolation goes from one code to another: turning under a Gaussian prior about zero, else straight.
 
     Args:
         model: The model.
-        c: Conditions, ``(rows, size)``.
+        c: Conditions of shape ``(rows,)``.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -327,13 +328,13 @@ def natural_path(model: LatentVariableModel, c: Tensor | None = None) -> Literal
     return "linear" if prior is None or prior.loc.any() else "spherical"
 
 
-def _gaussian(model: LatentVariableModel, c: Tensor | None = None) -> Normal | None:
+def _gaussian(model: LatentVariableModel, c: Given | None = None) -> Normal | None:
     """The factors of the prior over vectors, if they are Gaussian."""
     prior = None if model.prior is None else model.prior(c)
     base = prior.base_dist if isinstance(prior, Independent) else None
     return base if isinstance(base, Normal) and base.loc.dim() == 1 else None
 
 
-def _seen(model: LatentVariableModel, z: Tensor, c: Tensor | None = None) -> Walk:
+def _seen(model: LatentVariableModel, z: Tensor, c: Given | None = None) -> Walk:
     px = model(c).likelihood(z)
     return Walk(z, px.mean, px.sample())

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..checkpoint import write_atomically
-from ..conditions import ClassCondition, PartCondition, TextCondition
+from ..conditions import Given
 from ..data import DataSpec, Split
 from ..data.transform import in_data_units
 from ..distributions import CodePoint, Dirac, Sampling, drawn
@@ -242,7 +242,7 @@ def averaged(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
 def samples(
     model: Model,
     n: int,
-    c: Tensor | None = None,
+    c: Given | None = None,
     how: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> dict[str, Tensor]:
     """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior, ``(n, *shape)`` on the CPU.
@@ -252,14 +252,14 @@ def samples(
     Args:
         model: The model.
         n: How many, where the conditions do not say it.
-        c: One condition ``(size,)``, or as many as are drawn.
+        c: Conditions of shape ``()``, or as many as are drawn, ``(n,)``.
         how: How z, or what is drawn in its place, is drawn.
 
     Raises:
         UsageError: If a temperature changes nothing, or the model cannot be told so.
     """
-    of_each = c if c is not None and c.dim() > 1 else None
-    n, whole, parts = n if of_each is None else len(of_each), model(c), list[dict[str, Tensor]]()
+    of_each = c if c is not None and c.shape else None
+    n, whole, parts = n if of_each is None else of_each.shape[0], model(c), list[dict[str, Tensor]]()
     with progress("samples", n) as advance:
         for part in torch.arange(n).split(_AT_ONCE):
             px, shape = (whole, (len(part),)) if of_each is None else (model(of_each[part]), ())
@@ -276,7 +276,7 @@ def _draws(px: Distribution, shape: tuple[int, ...], how: Sampling) -> dict[str,
 
 
 @torch.no_grad()
-def candidates(model: Model, c: Tensor | None, k: int, how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
+def candidates(model: Model, c: Given | None, k: int, how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
     """Several samples for each of n conditions, to choose among, ``(k, n, *shape)``, on the CPU.
 
     They are means of p(x | z) at draws of z, in which no noise of the likelihood hides what is shown; of a model
@@ -284,11 +284,11 @@ def candidates(model: Model, c: Tensor | None, k: int, how: Sampling = Sampling(
 
     Args:
         model: The model.
-        c: Conditions ``(n, size)``.
+        c: Conditions of shape ``(n,)``.
         k: How many of each.
         how: As for :func:`samples`.
     """
-    px, n, found = model(c), 1 if c is None else len(c), list[Tensor]()
+    px, n, found = model(c), 1 if c is None else c.shape[0], list[Tensor]()
     with progress("samples", k * n) as advance:
         for part in torch.arange(k).split(max(1, _AT_ONCE // n)):
             shown = next(iter(_draws(px, (len(part),), how).values()))
@@ -298,7 +298,7 @@ def candidates(model: Model, c: Tensor | None, k: int, how: Sampling = Sampling(
 
 
 @torch.no_grad()
-def completions(model: Model, x: Tensor, c: Tensor | None, samples: int) -> dict[str, Tensor]:
+def completions(model: Model, x: Tensor, c: Given | None, samples: int) -> dict[str, Tensor]:
     """What is seen of pictures, several completions (the mean of p(x | z, c) at draws of z), and the pictures.
 
     Args:
@@ -310,10 +310,10 @@ def completions(model: Model, x: Tensor, c: Tensor | None, samples: int) -> dict
     Raises:
         UsageError: If the model does not complete pictures.
     """
-    if not isinstance(model.condition, PartCondition) or c is None:
+    if c is None or not model.completes:
         raise UsageError("This model does not complete pictures.", remedy="Train one: tightbound train completion.")
     px = model(c)
-    seen = c.unflatten(-1, x.shape[1:]).nan_to_num(0.5)
+    seen = c["part"].unflatten(-1, x.shape[1:]).nan_to_num(0.5)
     means = (
         px.likelihood(px.sample_latent((samples,))).mean
         if isinstance(px, Marginal)
@@ -323,8 +323,8 @@ def completions(model: Model, x: Tensor, c: Tensor | None, samples: int) -> dict
 
 
 @torch.no_grad()
-def conditions_to_show(model: Model, split: Split, n: int) -> Tensor | None:
-    """Conditions of n samples, ``(n, size)``: one class after the other, or those of as many examples of all classes.
+def conditions_to_show(model: Model, split: Split, n: int) -> Given | None:
+    """Conditions of n samples, ``(n,)``: one class after the other, or those of as many examples of all classes.
 
     Args:
         model: The model.
@@ -333,16 +333,14 @@ def conditions_to_show(model: Model, split: Split, n: int) -> Tensor | None:
     """
     if model.condition is None:
         return None
-    device = model.device
-    if isinstance(model.condition, ClassCondition):
-        learned = torch.tensor(model.condition.learned, device=device)
-        return learned[torch.arange(n, device=device) % len(learned)].unsqueeze(-1)
+    if (listed := model.condition.to_show()) is not None:
+        return listed[torch.arange(n) % listed.shape[0]].to(model.device)
     examples = split.representative(min(n, len(split)))
-    return model.conditions(split.batch(examples[torch.arange(n) % len(examples)], device))
+    return model.conditions(split.batch(examples[torch.arange(n) % len(examples)], model.device))
 
 
-def described(model: Model, c: Tensor | None) -> list[str]:
-    """Conditions ``(n, size)`` in words, where they are texts or classes; else none."""
-    if c is None or not isinstance(model.condition, ClassCondition | TextCondition):
+def described(model: Model, c: Given | None) -> list[str]:
+    """Conditions of shape ``(n,)`` in words, where they are texts or classes; else none."""
+    if c is None or model.condition is None or not model.condition.in_few_words:
         return []
-    return [model.condition.describe(row) for row in c]
+    return [model.condition.describe(c[i]) for i in range(c.shape[0])]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...checkpoint import check_finite
+from ...conditions import Given
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Marginal, replaced
@@ -166,7 +167,7 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
     free, make = optimised(marginal, x, family, steps, lr, DRAWS), family[1]
     best = lambda here: make([p[here] for p in free])
     again, wide = (
-        per_example(replaced(model, posterior=_Given(q)), x, k, marginal.c)
+        per_example(replaced(model, posterior=_InOrder(q)), x, k, marginal.c)
         for q in (best, lambda here: widened(best(here), WIDER))
     )
     return out | {
@@ -180,14 +181,14 @@ def _kl(found: dict[str, Tensor]) -> Tensor:
     return torch.cat([value for name, value in found.items() if name.startswith("kl/")], dim=1).double().sum(1)
 
 
-class _Given(torch.nn.Module):
+class _InOrder(torch.nn.Module):
     """The posterior of examples that come in order."""
 
     def __init__(self, best: Callable[[slice], Distribution]) -> None:
         super().__init__()
         self.best, self.seen = best, 0
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         here = slice(self.seen, self.seen + len(x))
         self.seen += len(x)
         return self.best(here)

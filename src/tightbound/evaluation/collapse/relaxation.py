@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...conditions import Given
 from ...data import Split
 from ...errors import ObjectiveError
 from ...models.latent import Latent, LatentVariableModel, Marginal
@@ -133,7 +134,7 @@ def gap_of(
 
 @torch.no_grad()
 def relaxed_and_hard(
-    model: LatentVariableModel, x: Tensor, c: Tensor | None, samples: int = SAMPLES
+    model: LatentVariableModel, x: Tensor, c: Given | None, samples: int = SAMPLES
 ) -> dict[str, Tensor]:
     """Means over the samples of log p(x | z), relaxed and hard, and of the KL, ``(n,)``."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...conditions import Given
 from ...data import Split
 from ...errors import ObjectiveError
 from ...models.latent import LatentVariableModel
@@ -111,7 +112,7 @@ class CodeCounter:
         self._model, self._codes = model, model.codes
         self._usages = [Usage(k) for k in model.codes.levels]
 
-    def count(self, model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    def count(self, model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
         """Counts those of some examples; there is nothing to tell of a single one."""
         for usage, codes in zip(self._usages, self._codes.posterior.codes(x, c), strict=True):
             usage.update(codes)

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...conditions import Given
 from ...data import Split
 from ...distributions import CodeDistribution, has_density
 from ...models.latent import LatentVariableModel, Terms
@@ -181,7 +182,7 @@ def _over_vectors(terms: Terms) -> bool:
     return has_density(prior) and is_unbounded(prior) and len(prior.event_shape) == 1
 
 
-def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None, small: bool = False) -> dict[str, Tensor]:
+def _first(model: LatentVariableModel, x: Tensor, c: Given | None, small: bool = False) -> dict[str, Tensor]:
     """Samples of the posterior that judge; and others that estimate, where they speak for it."""
     found = per_example(model, x, SAMPLES, c)
     exact = found["effective_samples"] > EQUAL * SAMPLES
@@ -196,20 +197,20 @@ def _first(model: LatentVariableModel, x: Tensor, c: Tensor | None, small: bool 
     return found | {"sound": sound | exact}
 
 
-def _with_prior(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+def _with_prior(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
     marginal = model(c)
     parts, (_, prior) = [marginal.posterior(x), marginal.prior()], HALF[1:]
     return from_proposal(marginal, x, Mixture(parts, (1 - prior, prior)), SAMPLES)
 
 
-def _more_samples(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+def _more_samples(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
     return _twice(lambda: per_example(model, x, MORE * SAMPLES, c))
 
 
 def _optimised(name: str, shares: tuple[float, ...], steps: int, draws: int, k: int, chunk: int) -> Rung:
     """Importance samples of the best Gaussian of each example, widened, with a share of what it may have missed."""
 
-    def find(model: LatentVariableModel, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    def find(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
         marginal = model(c)
         q = marginal.posterior(x)
         family = wide_family(q)
@@ -221,7 +222,7 @@ def _optimised(name: str, shares: tuple[float, ...], steps: int, draws: int, k: 
     return Rung(name, find, GRADIENT * steps * draws + 2 * k, chunk)
 
 
-def _annealed(model: LatentVariableModel, x: Tensor, c: Tensor | None, annealing: Annealing) -> dict[str, Tensor]:
+def _annealed(model: LatentVariableModel, x: Tensor, c: Given | None, annealing: Annealing) -> dict[str, Tensor]:
     found = annealed(model, x, CHAINS, c, annealing=annealing)
     effective = found["effective_samples"]
     return found | {"pareto_k": torch.full_like(effective, torch.nan), "sound": effective >= AGREEING * CHAINS}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ...conditions import Given
 from ...distributions import has_density
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Marginal
@@ -131,7 +132,7 @@ def annealed(
     model: LatentVariableModel,
     x: Tensor,
     k: int,
-    c: Tensor | None = None,
+    c: Given | None = None,
     *,
     annealing: Annealing | None = None,
 ) -> dict[str, Tensor]:
@@ -152,7 +153,7 @@ def annealed(
         model: The model; its latent is a vector of real numbers, and its densities have gradients.
         x: Examples, ``(n, *shape)``.
         k: Chains of each example.
-        c: Conditions, ``(n, condition_dim)``.
+        c: Conditions of shape ``(n,)``.
         annealing: Temperatures, trajectories and the start; default: :class:`Annealing`.
 
     Returns:
@@ -190,7 +191,7 @@ def bidirectional(
     k: int = 16,
     *,
     annealing: Annealing | None = None,
-    c: Tensor | None = None,
+    c: Given | None = None,
     seed: int = 0,
 ) -> Bidirectional:
     r"""Brackets log p(x) of data that the model simulates, whose latent is then an exact sample of the posterior.
@@ -209,7 +210,7 @@ def bidirectional(
         n: How many examples are simulated.
         k: Chains of each, in each direction.
         annealing: As for :func:`annealed`.
-        c: Conditions, ``(n, condition_dim)``.
+        c: Conditions of shape ``(n,)``.
         seed: Seed of all noise.
 
     Raises:
@@ -237,7 +238,7 @@ def bidirectional(
 
 
 def _both(
-    model: LatentVariableModel, x: Tensor, z: Tensor, k: int, c: Tensor | None, annealing: Annealing
+    model: LatentVariableModel, x: Tensor, z: Tensor, k: int, c: Given | None, annealing: Annealing
 ) -> dict[str, Tensor]:
     betas, rest = temperatures(annealing).tolist(), iter([z])
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ...conditions import Given
 from ...distributions import Value
 from ...likelihoods import EntryLikelihood, Likelihood
 from ...models.latent import LatentVariableModel, replaced
@@ -37,7 +38,7 @@ class _Compiled(Likelihood):
         self.training = likelihood.training
         self.log_prob = torch.compile(lambda features, x: likelihood.distribution(features).log_prob(x), dynamic=True)
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
         return _Decoded(self.likelihood.features(z, c), self.likelihood.shape, self.log_prob)
 
 

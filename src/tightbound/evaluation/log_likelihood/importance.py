@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from ...conditions import Given
 from ...errors import UsageError
 from ...models.latent import Latent, LatentVariableModel, Marginal, Terms
 from ...runtime.memory import keep_freed_memory
@@ -47,7 +48,7 @@ class _Chunk:
 
 
 @torch.no_grad()
-def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None = None) -> dict[str, Tensor]:
+def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = None) -> dict[str, Tensor]:
     r"""What k samples of the posterior tell of each example: points times samples at once, the samples in a stream.
 
     .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j, \qquad \text{ESS} = \frac{(\sum_j w_j)^2}{\sum_j w_j^2}
@@ -59,7 +60,7 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
         model: The model.
         x: Examples, ``(n, *shape)``.
         k: Samples for each; their number costs time, not memory.
-        c: Conditions, ``(n, condition_dim)``.
+        c: Conditions of shape ``(n,)``.
 
     Returns:
         ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
@@ -89,7 +90,7 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None 
 
 
 @torch.no_grad()
-def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None = None) -> dict[str, Tensor]:
+def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = None) -> dict[str, Tensor]:
     r"""Naive Monte Carlo: the likelihood averaged over samples of the prior, as the integral says.
 
     .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j p(x \mid z_j), \qquad z_j \sim p(z)
@@ -104,7 +105,7 @@ def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Tensor | None =
         model: The model.
         x: Examples, ``(n, *shape)``.
         k: Samples for each.
-        c: Conditions, ``(n, condition_dim)``.
+        c: Conditions of shape ``(n,)``.
 
     Returns:
         ``log_marginal``, ``effective_samples`` and, for k of at least 25, ``pareto_k``, as :func:`per_example`.
@@ -166,7 +167,7 @@ def chunks(
     model: LatentVariableModel,
     x: Tensor,
     k: int,
-    c: Tensor | None,
+    c: Given | None,
 ) -> dict[str, Tensor]:
     """What ``found`` finds of a few points with so many samples at once, over all points, within :data:`ENTRIES`."""
     if k < 1:

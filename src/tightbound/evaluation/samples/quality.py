@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from ...conditions import Given
 from ...data import Data, Split
 from ...distributions import CodeDistribution, UniformCodes
 from ...errors import ShapeError, UsageError
@@ -192,7 +193,7 @@ def sample_quality(
 def _found(features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
 
-    def found(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+    def found(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
         px = model(c)
         leading = () if px.batch_shape else (len(x),)
         if not isinstance(px, Marginal):

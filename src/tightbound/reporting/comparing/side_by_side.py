@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...checkpoint import write_atomically
+from ...conditions import Given
 from ...data.spacing import evenly_spaced
 from ...errors import UsageError
 from ...models import Marginal
@@ -125,7 +126,7 @@ def _random_latents(run: ComparedRun, random: Marginal, n: int) -> Tensor:
     return torch.randn_like(random.posterior(x).mean)
 
 
-def _examples(run: ComparedRun, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+def _examples(run: ComparedRun, indices: Tensor) -> tuple[Tensor, Given | None]:
     with fixed_noise():
         return run.model.see(run.test.batch(indices, run.model.device))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ...conditions import Given
 from ...data import Batch
 from ...models import Model
 from ...options.training import TrainingOptions
@@ -49,7 +50,7 @@ class Step(nn.Module):
         self.model = model
 
     @abstractmethod
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
         """The rows.
 
         Args:
@@ -58,7 +59,7 @@ class Step(nn.Module):
             c: Their conditions.
         """
 
-    def see(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def see(self, batch: Batch) -> tuple[Tensor, Given | None]:
         """A batch as the step sees it, and its conditions."""
         return self.model.see(batch)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...conditions import Given
 from ...errors import UsageError
 from ...models import Model, Terms
 from ...objectives.rows import ROWS, OfTerms, rows
@@ -54,5 +55,5 @@ class BoundStep(Step):
         if self.model.recipe is not None:
             self.model.recipe.anneal(self.model, clock.step, clock.steps)
 
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
         return self._rows(self.objective, self.model(c), x, beta, self.examples)

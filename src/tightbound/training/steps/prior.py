@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...conditions import Given
 from ...data import Batch
 from ...models import LatentVariableModel
 from ...posteriors import Encoded
@@ -29,10 +30,10 @@ class PriorStep(Step):
         super().__init__(model)
         self.kept = kept
 
-    def see(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def see(self, batch: Batch) -> tuple[Tensor, Given | None]:
         return batch.x, self.model.conditions(batch)
 
-    def forward(self, x: Tensor, beta: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
         return self.kept.of(_one_view(x)).log_prob(self.model(c).prior()).unsqueeze(0)
 
 

@@ -1,0 +1,116 @@
+"""The caption of an example as a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, UsageError
+from ..runtime.parts import LearnsFromCaptions
+from .base import Examples, NamedCondition
+from .tokenizer import Tokenizer
+
+__all__ = ["TextCondition"]
+
+
+class TextCondition(NamedCondition, LearnsFromCaptions):
+    """The caption of an example, as tokens with -1 behind its end.
+
+    Its tokenizer is learned from the captions that a new model starts from, and kept among the model's tensors, whose
+    shapes are known before.
+
+    Args:
+        vocabulary: Most tokens that there shall be, the 256 bytes among them.
+        length: Most tokens of a caption.
+        drop: Probability with which training sees none.
+
+    Raises:
+        UsageError: If the vocabulary is smaller than the bytes, or a caption could have no token.
+
+    Example:
+        >>> condition = TextCondition(vocabulary=300, length=12)
+        >>> condition.initialise_captions(["a red circle", "a red square"])
+        >>> condition.describe(condition.read("A red square"))
+        'a red square'
+    """
+
+    name = "text"
+    whole = verbal = True
+    joins: Tensor
+    learned: Tensor
+
+    def __init__(self, vocabulary: int = 2048, length: int = 32, drop: float = 0.0) -> None:
+        super().__init__(length, drop)
+        if vocabulary < 256 or length < 1:
+            got = f"{vocabulary} tokens, captions of {length}"
+            raise UsageError("Every byte is a token, and a caption has one.", got=got, expected="at least 256, and 1")
+        self.vocabulary, self._tokenizer = vocabulary, None
+        self.register_buffer("joins", torch.full((vocabulary - 256, 2), -1, dtype=torch.int32))
+        self.register_buffer("learned", torch.tensor(False))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns captions into tokens.
+
+        Raises:
+            UsageError: If it has not been learned yet.
+        """
+        if self._tokenizer is None:
+            if not self.learned:
+                raise UsageError(
+                    "The model has not learned a tokenizer yet.",
+                    remedy="Train it, or call `condition.initialise_captions(captions)`.",
+                )
+            there = (self.joins >= 0).any(1)
+            if (there[1:] & ~there[:-1]).any():
+                raise UsageError(
+                    "The tokenizer is damaged: it lost a join.",
+                    got=f"none at {int((~there).nonzero()[0])}, and others behind it",
+                    expected="all of them in a row",
+                    remedy="Use the run's file as it was written, or train again.",
+                )
+            self._tokenizer = Tokenizer(self.joins[there].tolist(), self.size)
+        return self._tokenizer
+
+    def initialise_captions(self, captions: Iterable[str]) -> None:
+        """Learns the tokenizer from captions.
+
+        Raises:
+            DataError: If there is no caption, or one is empty.
+            UsageError: If one is too long.
+        """
+        self._tokenizer = Tokenizer.train(captions, self.vocabulary, self.size)
+        joins = torch.tensor(self._tokenizer.joins, dtype=torch.int32).view(-1, 2)
+        self.joins.fill_(-1)[: len(joins)] = joins.to(self.joins.device)
+        self.learned.fill_(True)
+
+    @property
+    def limit(self) -> int:
+        return self.tokenizer.vocabulary
+
+    def of(self, batch: Examples) -> Tensor:
+        if batch.captions is None:
+            raise DataError(
+                "The model is given the caption of an example, and this data has none.",
+                remedy="Use a folder of images with a metadata.jsonl of captions.",
+            )
+        return self.tokenizer.encode_all(batch.captions).to(batch.x.device)
+
+    def parse(self, words: str) -> Tensor:
+        try:
+            return self.tokenizer.encode(words)
+        except DataError as error:
+            raise UsageError(error.message, got=error.got, expected=error.expected, remedy=error.remedy) from None
+
+    def has(self, name: str) -> bool:
+        return True
+
+    def describe_entry(self, entry: Tensor) -> str:
+        return "no text" if entry[0] < 0 else self.tokenizer.decode(entry)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._tokenizer = None
