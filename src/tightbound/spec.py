@@ -1,11 +1,11 @@
-"""Frozen dataclasses to JSON and back: everything needed to rebuild a model, and nothing that can run.
+"""Frozen dataclasses to JSON and back: everything needed to rebuild a model, and no code.
 
 A *spec* is a frozen dataclass registered under a kind. Written, it is a JSON object with its ``kind`` and ``version``;
 read, the kind is looked up in a closed registry of this process. No name found in a file is ever imported. A field that
-does not compare (``field(compare=False)``) is no part of what a spec says, and is not written.
+does not compare (``field(compare=False)``) is not part of the spec and is not written.
 
-A *record* is a spec that holds results instead of options. Inside another spec it is written as its fields alone, since
-the type of the field tells its kind; read, what this version does not know is left out, and integers are counts.
+A *record* is a spec that holds results instead of options. Inside another spec only its fields are written, since the
+type of the field determines its kind. On reading, unknown fields are dropped, and integers must be counts.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def register(kind: str, *, version: int = 1, record: bool = False) -> Callable[[
 
     Args:
         kind: Its name in files, such as ``"vae"``.
-        version: Raised by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
-        record: Whether it holds results, which are read as far as they go.
+        version: Increased by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
+        record: Whether it holds results; unknown fields of these are dropped.
 
     Raises:
         UsageError: If the kind is taken.
@@ -77,11 +77,11 @@ def registered(base: type[T]) -> dict[str, type[T]]:
 
 
 def check_choices(spec: object) -> None:
-    """Refuses a value that is not on its field's closed list, and a number that no option has.
+    """Refuses a value that is not one of its field's choices, and an out-of-range number.
 
     Raises:
-        UnknownName: If there is one; the nearest choice is offered.
-        UsageError: If a number is not one, or beyond what arithmetic holds.
+        UnknownName: If there is one; the message suggests the nearest choice.
+        UsageError: If a number is NaN or too large.
     """
     for name, hint in typing.get_type_hints(type(spec)).items():
         if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
@@ -90,11 +90,11 @@ def check_choices(spec: object) -> None:
 
 
 LARGEST = {int: 2**53, float: 1e30}
-"""No option has a larger number: what is computed with it would be no number, or not exact."""
+"""Larger option values are refused: results would overflow or lose precision."""
 
 
 def check_numbers(options: Mapping[str, Any]) -> None:
-    """Refuses numbers that no option has, by the name of the option.
+    """Refuses out-of-range numbers, naming the option.
 
     Raises:
         UsageError: If there is one.
@@ -179,11 +179,9 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
         raise UnknownName("kind of spec", str(kind), _kinds)
     cls, current = _kinds[kind]
     if not issubclass(cls, base):
-        raise CheckpointError("The file describes something else.", got=kind, expected=base.__name__)
+        raise CheckpointError("The file describes another kind of object.", got=kind, expected=base.__name__)
     if type(version) is not int or version < 1:
-        raise CheckpointError(
-            f"This {kind!r} does not tell its version.", got=repr(version), expected=f"1 to {current}"
-        )
+        raise CheckpointError(f"This {kind!r} has no valid version.", got=repr(version), expected=f"1 to {current}")
     if version > current:
         raise CheckpointError(
             f"This {kind!r} was written by a newer version.",
@@ -232,17 +230,17 @@ def _checked_fields(kind: str, cls: type[Any], fields: Json) -> Json:
 
 
 def _check_counts(name: str, value: Any) -> None:
-    """Refuses integers of a record that count nothing."""
+    """Refuses negative integers in a record."""
     if isinstance(value, dict | tuple):
         held = typing.cast("dict[str, Any] | tuple[Any, ...]", value)
         for item in held.values() if isinstance(held, dict) else held:
             _check_counts(name, item)
     elif type(value) is int and not 0 <= value <= LARGEST[int]:
-        raise CheckpointError(f"The field {name} is no count.", got=value, expected="0 or more")
+        raise CheckpointError(f"The field {name} is not a count.", got=value, expected="0 or more")
 
 
 def _nested(value: Json, cls: type[Any]) -> Any:
-    """A spec within another; a record tells its kind by the field that it stands in."""
+    """A spec inside another; the kind of a record follows from its field."""
     kind = next((kind for kind in _records if _kinds[kind][0] is cls), None)
     return from_json(value, cls) if kind is None else cls(**_checked_fields(kind, cls, value))
 
@@ -274,4 +272,4 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return typing.cast(Any, value)
     found = repr(typing.cast(object, value))
-    raise CheckpointError(f"The field {name} does not have its type.", got=found, expected=hint)
+    raise CheckpointError(f"The field {name} has the wrong type.", got=found, expected=hint)
