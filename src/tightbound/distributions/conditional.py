@@ -2,7 +2,7 @@ r"""Conditional distributions :math:`p(y \mid x, c)`: modules whose call returns
 
 Convention: an input has shape ``(*leading, *input_shape)`` and a condition ``c`` has shape ``(*batch, condition_dim)``.
 The network sees one flat batch; the distribution has ``batch_shape == leading`` and the event as its ``event_shape``.
-Any module that keeps this contract can stand wherever one is asked for; log-densities are in nats.
+Any module that follows this contract can be used in its place; log-densities are in nats.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ __all__ = ["Conditional", "Unconditional", "broadcast", "check_event", "embedded
 class Conditional(nn.Module):
     r"""Abstract :math:`p(y \mid x, c)`: a network gives features, :meth:`distribution` turns them into a distribution.
 
-    Its attribute ``embedding`` turns a condition into the features that the network is shown; None shows it the
-    condition itself. This is the one place where sample and batch dimensions are flattened before a network and
-    restored behind it, where a condition is broadcast to them, and where reduced precision ends: densities are at
-    least float32.
+    Its attribute ``embedding`` turns a condition into features for the network; None passes the condition itself. Only
+    here are sample and batch dimensions flattened before a network and restored after it, and conditions broadcast to
+    them. Densities are at least float32, also under autocast.
 
     Args:
         network: Maps ``(n, *input_shape)``, and ``(n, condition_dim)`` where there is a condition, to ``(n, ...)``.
@@ -60,10 +59,10 @@ class Conditional(nn.Module):
 
 
 class Unconditional(nn.Module):
-    """In the place of an embedding: its part is given no condition, whatever the model is given.
+    """Used as an embedding: this part ignores the condition of the model.
 
-    Such are the parts of a first stage, behind a prior that is given a text, and a posterior that sees the whole of a
-    picture of which the condition is a part.
+    Used for the parts of a first stage whose prior is conditioned on a text, and for a posterior that sees the complete
+    image of which the condition is a part.
 
     Example:
         >>> part = nn.Linear(3, 2)
@@ -95,10 +94,10 @@ def leading_shape(inputs: Tensor, input_shape: Sequence[int]) -> tuple[int, ...]
 
 
 def embedded(embedding: nn.Module | None, c: Tensor | None) -> Tensor | None:
-    """Features ``(*batch, dim)`` of conditions ``(*batch, size)``; None for a part that is given none.
+    """Features ``(*batch, dim)`` of conditions ``(*batch, size)``; None for an unconditional part.
 
     Raises:
-        ObjectiveError: If a condition is missing where the part is given one.
+        ObjectiveError: If the part is conditional and no condition is given.
 
     Example:
         >>> embedded(nn.Linear(3, 2), torch.zeros(4, 5, 3)).shape
@@ -110,8 +109,8 @@ def embedded(embedding: nn.Module | None, c: Tensor | None) -> Tensor | None:
         return None
     if c is None:
         raise ObjectiveError(
-            "The model is given a condition, and there is none.",
-            remedy="Call model(c): x, c = model.see(batch); conditions.missing(c) is what stands for none.",
+            "This model needs a condition, and none was given.",
+            remedy="Call model(c): x, c = model.see(batch); conditions.missing(c) makes the missing condition.",
         )
     out = embedding(c.reshape(-1, c.shape[-1]))
     return out.reshape(*c.shape[:-1], *out.shape[1:])
@@ -150,7 +149,7 @@ def independent(base: Distribution, event_dims: int) -> Independent:
 
 
 def check_event(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
-    """Refuses a distribution over values of another shape: a forgotten ``Independent`` would sum nothing.
+    """Refuses a distribution over values of another shape: without ``Independent`` nothing would be summed.
 
     Raises:
         ShapeError: If its events have another shape.
@@ -162,8 +161,8 @@ def check_event(distribution: Distribution, event_shape: Sequence[int], name: st
     if tuple(distribution.event_shape) == tuple(event_shape):
         return
     raise ShapeError(
-        f"The {name} is not a distribution over such values.",
+        f"The {name} has the wrong event shape.",
         got=f"a batch of {tuple(distribution.batch_shape)} and events of shape {tuple(distribution.event_shape)}",
         expected=f"events of shape {tuple(event_shape)}",
-        remedy="Wrap it: torch.distributions.Independent(distribution, number_of_event_dimensions).",
+        remedy="Wrap it: torch.distributions.Independent(distribution, event_dims).",
     )
