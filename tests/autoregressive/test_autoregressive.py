@@ -132,7 +132,7 @@ def test_trains_evaluates_and_is_a_mass(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ShapeError, match="middle"):
+    with pytest.raises(ShapeError, match="odd side"):
         MaskedConv2d(1, 1, 4, itself=True)
     with pytest.raises(UsageError, match="two levels"):
         decoder((1, 3, 3), 1)

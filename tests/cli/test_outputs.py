@@ -72,7 +72,7 @@ def test_its_own_places_need_no_word(run: Path) -> None:
 def test_the_files_of_a_run_are_never_written_over(name: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run)
     for place in (run, tmp_path / "link"):
-        with refused(UsageError, "not to be written over"):
+        with refused(UsageError, "must not be overwritten"):
             check_out(place / name, True)
     check_out(run / "samples" / "mine.png", False)
     check_out(run / "mine.npz", False, run)
@@ -83,9 +83,9 @@ def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
     np.savez(values, x=np.zeros((4, 3)))
     photos = run.parent / "photos"
     for out, *sources in [(values, values), (photos / "0.png", run), (photos / "0.png", photos), (photos, photos)]:
-        with refused(UsageError, "not to be written over"):
+        with refused(UsageError, "must not be overwritten"):
             check_out(out, True, *sources)
-    with refused(UsageError, "not to be written over", "a folder"):
+    with refused(UsageError, "must not be overwritten", "a folder"):
         check_out(tmp_path, True)
     check_out(tmp_path / "new.npz", False, values, "digits", None)
     check_out(photos / "new.npz", False, run, photos)

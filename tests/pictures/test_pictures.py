@@ -186,7 +186,7 @@ CODED: dict[str, Any] = {"codes": 16, "channels": (8,), "blocks": 1}
 def test_a_temperature_of_uniform_codes_is_refused(recipe: VAE | VQVAE) -> None:
     model = recipe.build(DIGITS)
     assert len(samples(model, 3)["mean of p(x|z)"]) == 3
-    with pytest.raises(UsageError, match="changes nothing"):
+    with pytest.raises(UsageError, match="has no effect"):
         samples(model, 3, how=Sampling(0.7))
 
 

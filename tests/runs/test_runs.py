@@ -140,10 +140,10 @@ def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found:
     write_evaluation(run, found, model.loaded_weights)
     before = run.evaluation.read_bytes()
     checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
-    with refused(CheckpointError, "no longer those that were measured"):
+    with refused(CheckpointError, "have changed since they were measured"):
         write_evaluation(run, dataclasses.replace(found, k=3), model.loaded_weights)
     diagnosis = diagnose(model, load_run_data(run.path).test, limit=20, gap_examples=2, k=2)
-    with refused(CheckpointError, "no longer those that were measured"):
+    with refused(CheckpointError, "have changed since they were measured"):
         write_diagnosis(run, diagnosis, model.loaded_weights)
     assert run.evaluation.read_bytes() == before
     assert load(run.path).loaded_weights != model.loaded_weights
@@ -247,7 +247,7 @@ def test_data_that_changed_is_refused_until_it_is_named(run: RunFolder, source: 
     assert len(load_run_data(run.path, source, divide=True).train) == 33
     values[3, 3] ^= 1
     np.save(source, values)
-    with refused(UsageError, "has changed", "of other values"):
+    with refused(UsageError, "has changed", "with other values"):
         load_run_data(run.path)
     values[3, 3] ^= 1
     np.save(source, values)
@@ -268,7 +268,7 @@ def test_data_that_is_not_there_or_not_known(run: RunFolder, source: Path) -> No
         load_run_data(run.path)
     for options in (None, DataOptions(data="")):
         run.write_config(dataclasses.replace(run.config(), data=options))
-        with refused(UsageError, "handed over in Python", "--data"):
+        with refused(UsageError, "passed in Python", "--data"):
             load_run_data(run.path)
 
 

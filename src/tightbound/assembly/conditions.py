@@ -1,4 +1,4 @@
-"""What a model is given, and the features of it that its parts are shown."""
+"""The condition of a model, and its embeddings for the parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["condition_of", "embedding_of", "prefix_of", "rotary_places"]
 
 
 def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
-    """The condition that the options name, of that data.
+    """The condition named by the options, for that data.
 
     Raises:
         UsageError: If the data has none.
@@ -27,9 +27,9 @@ def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
     name = options.condition if options.condition != "auto" or not there else there[0]
     if name not in there:
         raise UsageError(
-            "This data does not come with that condition.",
+            "This data does not have that condition.",
             got=name,
-            expected=", ".join(there) or "classes, numbers beside the examples, or captions; it has none of them",
+            expected=", ".join(there) or "classes, numbers beside the examples, or captions; this data has none",
             remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
         )
     if name == "class":
@@ -40,7 +40,7 @@ def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
 
 
 def embedding_of(condition: Any, dim: int) -> nn.Module:
-    """Features of a condition, learned anew for every part that is shown them."""
+    """A new embedding of a condition, learned separately for each part."""
     if isinstance(condition, TextCondition):
         return TokenEmbedding(condition.vocabulary, condition.size, dim)
     if isinstance(condition, ClassCondition):
@@ -49,12 +49,12 @@ def embedding_of(condition: Any, dim: int) -> nn.Module:
 
 
 def prefix_of(condition: Any, width: int, positions: TextPositions = "learned") -> nn.Module | None:
-    """What stands in front of a transformer: the tokens of a text, or features of another condition."""
+    """The prefix of a transformer: the tokens of a text, or features of another condition."""
     if isinstance(condition, TextCondition):
         return TokenPrefix(condition.vocabulary, condition.size, width, positions)
     return embedding_of(condition, width) if condition else None
 
 
 def rotary_places(condition: Any, positions: TextPositions, behind: int = 0) -> int:
-    """The longest prefix whose places a transformer turns: that of a text, with so many entries behind it."""
+    """Length of a transformer's prefix with rotary positions: that of a text, plus ``behind`` entries."""
     return condition.size + behind if positions == "rotary" and isinstance(condition, TextCondition) else 0

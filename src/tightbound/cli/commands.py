@@ -1,4 +1,4 @@
-"""What the commands do: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+"""The commands: functions whose arguments are their options. Heavy imports are deferred until one runs."""
 
 from __future__ import annotations
 
@@ -71,24 +71,24 @@ __all__ = [
 
 R = TypeVar("R", bound=Recipe)
 INTERRUPTED = 130
-"""Exit code of a training that a signal ended, so that what was to follow it does not."""
+"""Exit code of a training stopped by a signal, so that chained commands do not run."""
 
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[R]):
-    """Everything `train` can be told."""
+    """The arguments of `train`."""
 
-    recipe: Annotated[OmitArgPrefixes[R], arg(help="What the model is.")]
-    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from.")]
-    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")]
+    recipe: Annotated[OmitArgPrefixes[R], arg(help="Options of the model.")]
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="Options of the data.")]
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="Options of the training.")]
     out: Annotated[Path, arg(metavar="RUN", help="The run folder to write.")]
-    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False
-    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last"
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Resume the run in --out exactly where it stopped.")] = False
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to resume from.")] = "last"
     json: FlagCreatePairsOff[Json] = False
 
 
 def train(arguments: TrainArguments[Any]) -> None:
-    """Trains a model and leaves a run folder."""
+    """Trains a model and writes a run folder."""
     from ..data import load_data
     from ..runs import RunFolder
     from ..runtime.budget import within_stored
@@ -117,15 +117,14 @@ def _ending(stopped: str) -> str:
 
 @dataclass(frozen=True)
 class PriorArguments:
-    """What prior `fit-prior` fits."""
+    """The prior of `fit-prior`."""
 
     prior: SecondPrior = field(default=PixelCNNPrior(), metadata=CHOICE)
-    """What takes the prior's place; unless told, a pixelcnn where the latents of RUN are codes, a flow where they are
-    vectors."""
+    """The new prior; default: pixelcnn if the latents of RUN are codes, flow if they are vectors."""
 
     @classmethod
     def natural(cls, words: Sequence[str]) -> PriorArguments:
-        """As they are before any word: of the first stage that is named, if there is such a run."""
+        """The defaults, which depend on the first stage, if the run exists."""
         from ..recipes.two_stage import natural_prior
         from ..runs import RunFolder
         from ..training.stages import stage_of
@@ -139,18 +138,18 @@ class PriorArguments:
 def fit_prior(
     run: Run,
     /,
-    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(help="What the prior is.")],
-    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
+    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(help="Options of the prior.")],
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="Options of the training.")],
     out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
     data: Source = None,
     latents: Annotated[
-        Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
+        Path | None, arg(metavar="FILE", help="File with encoded latents; default: in RUN, encoded once.")
     ] = None,
-    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")] = False,
-    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")] = "last",
+    resume: Annotated[FlagCreatePairsOff[bool], arg(help="Resume the run in --out exactly where it stopped.")] = False,
+    resume_from: Annotated[Literal["last", "best"], arg(help="The checkpoint to resume from.")] = "last",
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
+    """Fit a better prior to the latents of a trained model: the second stage of a VQ-VAE or any VAE.
 
     Example: tightbound fit-prior runs/vq --prior pixelcnn --epochs 20 --out runs/vq-pixelcnn
     """
@@ -163,7 +162,7 @@ def fit_prior(
 
 
 def _conclude(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
-    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    """Reports how a training ended, in the first process, and exits all with the right code."""
     if os.environ.get("RANK", "0") == "0":
         _print_result(result, json, following, go_on)
     if result.stopped not in ("done", "early"):
@@ -178,7 +177,7 @@ def _print_result(result: TrainingResult, json: bool, following: str, go_on: str
     if result.best_bound is not None:
         when = f" at step {result.best_step:,}" if result.best_step else ""
         print(f"best validation {result.best_in_words}{when}")
-    print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
+    print(following if result.stopped in ("done", "early") else f"resume: {go_on}")
 
 
 def evaluate(
@@ -189,7 +188,7 @@ def evaluate(
     method: Annotated[
         Literal["auto", "importance", "prior", "annealed"],
         arg(
-            help="What each example needs; or, for all: samples of the posterior, of the prior (naive), or annealed "
+            help="Source of the samples: auto (adapted to each example), the posterior, the prior (naive), or annealed "
             "from prior to posterior (gold standard)."
         ),
     ] = "auto",
@@ -197,26 +196,30 @@ def evaluate(
         int | None,
         arg(
             aliases=("-k",),
-            help="Samples for each example, and no more; they cost time, not memory. Default: what each example "
-            "needs; for a method given, 1000, annealed 16.",
+            help="Fixed number of samples per example; more cost time, not memory. Default: adapted to each example; "
+            "with a given method 1000, annealed 16.",
         ),
     ] = None,
     budget: Annotated[
-        float, arg(metavar="SECONDS", help="Method auto begins nothing new after so long; the first samples are taken.")
+        float,
+        arg(
+            metavar="SECONDS",
+            help="Time after which method auto starts no further step; its first samples are always drawn.",
+        ),
     ] = 120.0,
-    temperatures: Annotated[int, arg(help="Steps of annealing.")] = 500,
-    limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
-    precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
-    compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
+    temperatures: Annotated[int, arg(help="Number of annealing temperatures.")] = 500,
+    limit: Annotated[int | None, arg(help="Evaluate at most N evenly spaced examples.")] = None,
+    precision: Annotated[Literal["float32", "bf16"], arg(help="Precision of the networks.")] = "float32",
+    compile: Annotated[bool, arg(help="Compile the density after the decoder.")] = False,
     sample_quality: Annotated[
         FlagCreatePairsOff[bool],
-        arg(help="Also the Fréchet distance of samples from the data, in features trained on its labels."),
+        arg(help="Also compute the Fréchet distance between samples and data, in features trained on its labels."),
     ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """ELBO and its parts, the likelihood with its standard error and doubts, bits per dimension.
+    """Evaluate a run: ELBO and its terms, likelihood with standard error and reliability, bits per dimension.
 
     Example: tightbound evaluate runs/demo --budget 300 --json
     """
@@ -257,14 +260,16 @@ def diagnose(
     /,
     data: Source = None,
     split: SplitName = None,
-    limit: Annotated[int, arg(help="Examples at most, evenly spread; they bound the mutual information.")] = 2000,
-    gap_examples: Annotated[int, arg(help="Examples at most whose posterior is optimised.")] = 100,
-    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each of these.")] = 1000,
+    limit: Annotated[
+        int, arg(help="Use at most N evenly spaced examples; ln N limits the mutual information that can be found.")
+    ] = 2000,
+    gap_examples: Annotated[int, arg(help="Optimise the posterior of at most N examples.")] = 100,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples for each of these.")] = 1000,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """What is wrong with a model and which option to change: the ELBO taken apart, its gap, the use of the latents.
+    """Diagnose a model and suggest options to change: parts of the ELBO, its gap, use of the latents.
 
     Example: tightbound diagnose runs/demo
     """
@@ -282,11 +287,11 @@ def diagnose(
 
 
 def _keep(write: Callable[[], None]) -> None:
-    """Stores in the run folder what has been printed, or says why not."""
+    """Stores the printed result in the run folder, or prints why not."""
     try:
         write()
     except CheckpointError as error:
-        print(f"note: what was found is not stored. {error}", file=sys.stderr)
+        print(f"note: the result is not stored. {error}", file=sys.stderr)
 
 
 def encode(
@@ -295,12 +300,12 @@ def encode(
     out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
     overwrite: Overwrite = False,
     data: Source = None,
-    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
+    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Split of the data.")] = "all",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels; of every
-    row its file or number, and the split that it came from.
+    """Encode a data set: posterior means, standard deviations, samples, codes and labels; with the file or number and
+    the split of every row.
 
     Example: tightbound encode runs/demo --data photographs/ --out latents.npz
     """
@@ -309,7 +314,7 @@ def encode(
     from ..views.latents import encode as encoded
 
     if out.suffix != ".npz":
-        raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+        raise UsageError("Latents can only be written as arrays.", got=out, expected="a name that ends in .npz")
     check_out(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
     model = require_latent(model)
@@ -322,7 +327,7 @@ def encode(
 
 
 def _common(found: list[dict[str, Any]]) -> list[str]:
-    """What was found of every part: labels are left out where a part has none."""
+    """The results of all parts, concatenated; labels are left out if a part has none."""
     return [name for name in found[0] if all(name in each for each in found)]
 
 
@@ -332,21 +337,19 @@ def report(
     data: Source = None,
     k: Annotated[
         int | None,
-        arg(
-            aliases=("-k",), help="Importance samples, where they are not those of the stored evaluation; see --quick."
-        ),
+        arg(aliases=("-k",), help="Importance samples, if there is no stored evaluation; see --quick."),
     ] = None,
     quick: Annotated[
         float,
         arg(
             metavar="SECONDS",
-            help="Time to measure, on a few examples, what `evaluate` and `diagnose` have not stored; 0: nothing is.",
+            help="Time to measure, on a few examples, results not stored by `evaluate` and `diagnose`; 0: skip these.",
         ),
     ] = 6.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """One self-contained page: pictures, latent map, what was measured, curves, how to reproduce it.
+    """Write a self-contained HTML page: images, latent map, results, curves, and how to reproduce them.
 
     Example: tightbound report runs/demo
     """
@@ -356,19 +359,19 @@ def report(
 
 
 def compare(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two run folders or more.")],
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two or more run folders.")],
     /,
     data: Source = None,
     split: SplitName = None,
-    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
-    limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
-    out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples per example.")] = 200,
+    limit: Annotated[int | None, arg(help="Use at most N evenly spaced examples.")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE", help="File to write, .png or .html.")] = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Runs side by side: options that differ, numbers on the same examples, differences with paired errors, pictures.
+    """Compare runs: options that differ, results on the same examples, paired differences with errors, images.
 
     Example: tightbound compare runs/demo runs/other --out comparison.png
     """
@@ -388,7 +391,7 @@ def compare(
 def info(
     run: Annotated[Positional[Path | None], arg(metavar="RUN", help="A run folder.")] = None, /, json: Json = False
 ) -> None:
-    """What a run is, or without one: versions and devices.
+    """Describe a run, or without RUN: versions and devices.
 
     Example: tightbound info runs/demo
     """
@@ -402,7 +405,7 @@ def info(
 
 
 def recipes(json: Json = False) -> None:
-    """The systems that can be trained, and their options.
+    """List the recipes that can be trained, and their options.
 
     Example: tightbound recipes
     """
@@ -417,12 +420,12 @@ def recipes(json: Json = False) -> None:
 
 
 def data(
-    source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
+    source: Annotated[Positional[str | None], arg(metavar="DATA", help="The data to describe.")] = None,
     /,
-    options: Annotated[OmitArgPrefixes[DataOptions], arg(help="How it is read.")] = DataOptions(),  # noqa: B008
+    options: Annotated[OmitArgPrefixes[DataOptions], arg(help="Options of the data.")] = DataOptions(),  # noqa: B008
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """The named data sets, or what is in one of them, a folder, an archive, an array or a table.
+    """List the named data sets, or describe one, or a folder, archive, array or table.
 
     Example: tightbound data scans/ --levels stretch
     """

@@ -22,7 +22,7 @@ class LinearVAE(Scale, Recipe):
 
     .. math:: p(x \mid z) = \mathcal{N}(W z + b, \sigma^2 I), \qquad p(x) = \mathcal{N}(b, W W^\top + \sigma^2 I)
 
-    With the exact posterior the ELBO is :math:`\log p(x)` itself; with a diagonal one it reaches it at the optimum,
+    With the exact posterior the ELBO is :math:`\log p(x)` itself; with a diagonal one they are equal at the optimum,
     where the columns of :math:`W` are orthogonal.
 
     References:
@@ -58,5 +58,5 @@ class LinearVAE(Scale, Recipe):
 
     @property
     def training_objective(self) -> Elbo:
-        """With the exact posterior the KL by the samples has no variance, the analytic one has."""
+        """With the exact posterior the sampled KL gives a bound without variance; the analytic KL does not."""
         return Elbo(divergence="monte-carlo" if self.posterior == "exact" else "auto")

@@ -1,16 +1,13 @@
-"""A run folder: what a training leaves behind, and all that rebuilds the model.
+"""A run folder: the files of a training, with everything needed to rebuild the model.
 
 config.json            recipe, data, training: everything needed to rebuild
 model.safetensors      the selected weights
 metrics.jsonl          one line per reading
 checkpoints/           last and best, both resumable
-lock                   held by the training that writes the folder
-samples/               pictures made while training
-evaluation.json        what `tightbound evaluate` found
-evaluation.safetensors the negative log-likelihood of each example, of which evaluation.json tells the mean
-diagnosis.json         what `tightbound diagnose` found
-latents.safetensors    the encoded latents that a second stage learns from
-report.html            what `tightbound report` wrote
+lock                   held by the training that writes to the folder samples/               pictures made while
+training evaluation.json        results of `tightbound evaluate` evaluation.safetensors the negative log-likelihood of
+each example, whose mean is in evaluation.json diagnosis.json results of `tightbound diagnose` latents.safetensors the
+encoded latents that a second stage learns from report.html the page of `tightbound report`
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["RunConfig", "RunFolder", "load", "load_run_data", "number", "options_of"]
 
 MOST_ENTRIES = 2**30
-"""No example has more."""
+"""Maximum number of entries of an example."""
 
 
 @register("run")
@@ -49,12 +46,12 @@ class RunConfig:
     """Content of ``config.json``.
 
     Args:
-        data_spec: What the model was built for.
+        data_spec: The data the model was built for.
         training: How it was trained.
-        recipe: What it was built from; None for a model put together by hand.
-        data: Where the data came from; None for arrays handed over in Python.
+        recipe: The recipe it was built from; None for a model built by hand.
+        data: Where the data came from; None for arrays passed in Python.
         tightbound: Version of the package that wrote it.
-        fingerprint: Of the data, as :attr:`tightbound.data.Data.fingerprint` tells it; empty in runs of old versions.
+        fingerprint: Of the data, from :attr:`tightbound.data.Data.fingerprint`; empty in runs of old versions.
     """
 
     data_spec: DataSpec
@@ -70,7 +67,7 @@ def options_of(spec: Any, of: Callable[[Any], dict[str, Any]] = flat) -> dict[st
 
     Args:
         spec: The dataclass.
-        of: Which fields of one count.
+        of: Gives the options of one dataclass.
 
     Example:
         >>> from tightbound.options.priors import FlowPrior
@@ -97,8 +94,10 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors could not open it
-            raise UsageError("A run folder has a name in UTF-8.", got=repr(self.path), remedy="Rename the folder.")
+        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors needs it
+            raise UsageError(
+                "The name of a run folder must be valid UTF-8.", got=repr(self.path), remedy="Rename the folder."
+            )
 
     @property
     def config_file(self) -> Path:
@@ -138,12 +137,12 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a training has left something here that a new one would lose."""
+        """Whether it has files of a training that a new one would overwrite."""
         states = (self.checkpoint(which) for which in ("last", "best"))
         return any(path.exists() for path in (*states, self.weights, self.metrics))
 
     def owns(self, path: Path) -> bool:
-        """Whether a path is one of the files that make up this run, there or not; pictures are not.
+        """Whether a path is one of this run's own files, existing or not; pictures are not.
 
         Example:
             >>> RunFolder(Path("runs/demo")).owns(Path("runs/demo/checkpoints/last.safetensors"))
@@ -154,12 +153,12 @@ class RunFolder:
         return path in named or own / "checkpoints" in path.parents or own / "tensorboard" in path.parents
 
     def clear_leftovers(self) -> None:
-        """Removes what killed processes had begun to write."""
+        """Removes temporary files left by killed processes."""
         for folder in (self.path, self.path / "checkpoints", self.samples):
             checkpoint.clear_leftovers(folder)
 
     def way_on(self) -> str:
-        """The command that goes on with the training of this run."""
+        """The command that resumes the training of this run."""
         config = self.config()
         if config.recipe is None or config.data is None or not config.data.data:
             return "train(..., resume=True) in Python, with the same model and data"
@@ -168,7 +167,7 @@ class RunFolder:
         return f"tightbound train --resume --out {self.path}"
 
     def config(self) -> RunConfig:
-        """What ``config.json`` says.
+        """The content of ``config.json``.
 
         Raises:
             CheckpointError: If there is no run in the folder, or its config cannot be read.
@@ -191,31 +190,31 @@ class RunFolder:
         checkpoint.write_json(self.config_file, to_json(config))
 
     def records(self) -> list[dict[str, Any]]:
-        """Every reading in ``metrics.jsonl``: the lines that tell their step and split."""
+        """Every record in ``metrics.jsonl``: the lines with a step and a split."""
         if not self.metrics.is_file():
             return []
         text = self.metrics.read_text(encoding="utf8", errors="replace")
         return [record for line in text.splitlines() if (record := recorded(line)) is not None]
 
     def require_weights(self, weights: str) -> None:
-        """Refuses to keep what was measured of weights that a training has replaced meanwhile.
+        """Refuses to store measurements if a training has replaced the weights meanwhile.
 
         Args:
-            weights: The digest of the weights that were measured: what ``loaded_weights`` of the model says.
+            weights: The digest of the measured weights: ``loaded_weights`` of the model.
 
         Raises:
-            CheckpointError: If the run has others now, or none.
+            CheckpointError: If the run has other weights now, or none.
         """
         if (now := self.digest()) != weights:
             raise CheckpointError(
-                f"The weights of {self.path} are no longer those that were measured.",
+                f"The weights of {self.path} have changed since they were measured.",
                 got=f"digest {now}",
                 expected=f"digest {weights}",
-                remedy="Measure again once its training has ended.",
+                remedy="Measure again when its training has ended.",
             )
 
     def digest(self) -> str:
-        """The digest of the weights that there are."""
+        """The digest of the current weights."""
         return checkpoint.read_with_digest(self.weights)[1]
 
 
@@ -228,20 +227,20 @@ _NAMES = (
 def _check_spec(spec: DataSpec) -> None:
     levels = spec.levels is None or 2 <= spec.levels <= 256
     if not (levels and spec.shape and min(spec.shape) > 0 and math.prod(spec.shape) <= MOST_ENTRIES):
-        raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
+        raise CheckpointError("The data spec is invalid.", got=f"shape {spec.shape}, levels {spec.levels}")
     numbers = (*spec.location, *spec.scale, spec.low, spec.high)
     sizes = len(spec.location) == len(spec.scale) in (0, 1, spec.shape[0])
     if not (sizes and all(map(math.isfinite, numbers)) and min(spec.scale, default=1.0) > 0 and spec.low < spec.high):
         raise CheckpointError(
-            "There is no such location and scale of data.",
+            "The location and scale of the data are invalid.",
             got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
-            expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
+            expected="equally many finite locations and positive scales: none, one, or one for each feature or channel",
         )
 
 
 @contextmanager
 def _describing(path: Path) -> Generator[None]:
-    """Makes any problem one of a config's file."""
+    """Reports any problem as one of a config file."""
     try:
         with reading(path, CheckpointError):
             yield
@@ -255,17 +254,17 @@ def _describing(path: Path) -> Generator[None]:
 
 
 def load(run: str | Path, model: Model | None = None) -> Any:
-    """The model of a run, ready to use.
+    """Loads the model of a run.
 
     Args:
         run: The run folder.
-        model: For a model put together by hand: one of the same parts, which gets the weights.
+        model: For a model built by hand: the same model, to load the weights into.
 
     Returns:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the folder holds no complete run, or a weight is not a number.
+        CheckpointError: If the folder holds no complete run, or a weight is not finite.
 
     Example:
         >>> load("no/such/run")
@@ -278,14 +277,14 @@ def load(run: str | Path, model: Model | None = None) -> Any:
     config = folder.config()
     if not folder.weights.is_file():
         raise CheckpointError(
-            f"{folder.path} has no model.safetensors: its training has not got that far.",
-            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
+            f"{folder.path} has no model.safetensors: its training has not finished an evaluation yet.",
+            remedy=f"Resume with: {folder.way_on()}. If that fails, train again with another --out.",
         )
     found: Any = model
     if found is None:
         if config.recipe is None:
             raise CheckpointError(
-                "This run's model was put together by hand, so its parts are not in the folder.",
+                "This run's model was built by hand, so its parts are not in the folder.",
                 remedy="Build the same model and call load(run, model).",
             )
         found = _built(folder, config.recipe, config.data_spec)
@@ -301,20 +300,20 @@ def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> Any:
 
 
 def load_run_data(run: str | Path, source: Data | str | Path | None = None, *, divide: bool = False) -> Data:
-    """The data of a run, or other data seen through the same options, checked to fit its model.
+    """The data of a run, or other data loaded with the same options, checked against its model.
 
     Args:
         run: The run folder.
-        source: Other data: a name, folder, archive, picture or array, or what was loaded already; default: the run's
-            own, which must be what the run was trained on.
-        divide: Whether splits are held out of other data too, to learn from it; else all of it is one split, or those
-            that it comes in, unless it is what the run was trained on, in another place.
+        source: Other data: a name, folder, archive, image or array, or loaded data; default: the run's own, which must
+            not have changed.
+        divide: Whether other data is divided into splits too, for training; else it is one split, or its official
+            splits, unless it is the run's own data in another place.
 
     Raises:
         CheckpointError: If there is no run in the folder.
         DataError: If the data cannot be loaded.
-        UsageError: If the run was trained on arrays handed over in Python and no source is given, the run's own data
-            has changed since, or the source does not fit the model.
+        UsageError: If the run was trained on arrays passed in Python and no source is given, the run's own data has
+            changed since, or the data does not fit the model.
     """
     from ..data import Data
 
@@ -333,7 +332,7 @@ def _own_data(config: RunConfig) -> Data:
 
     if config.data is None or not config.data.data:
         raise UsageError(
-            "This run was trained on arrays that were handed over in Python.",
+            "This run was trained on arrays that were passed in Python.",
             got="no data",
             remedy="Name the data: --data DATA at the command line; in Python: data=Data.from_arrays(...).",
         )
@@ -344,7 +343,7 @@ def _own_data(config: RunConfig) -> Data:
             f"The data of this run cannot be loaded. {error.message}",
             got=config.data.data,
             expected="the data that the run was trained on",
-            remedy="Say where it is now: --data DATA at the command line, data= in Python.",
+            remedy="Give its current location: --data DATA at the command line, data= in Python.",
         ) from error
     if config.fingerprint and config.fingerprint != data.fingerprint:
         raise _changed(config, data)
@@ -354,10 +353,10 @@ def _own_data(config: RunConfig) -> Data:
 def _changed(config: RunConfig, data: Data) -> UsageError:
     now, then = _counts(data.fingerprint), _counts(config.fingerprint)
     return UsageError(
-        "The data of this run has changed since it was trained, and its test examples with it.",
-        got=f"{now}, {'of other values' if now == then else 'divided anew'}, in {data.options.data!r}",
+        "The data of this run has changed since it was trained, including its test examples.",
+        got=f"{now}, {'with other values' if now == then else 'divided differently'}, in {data.options.data!r}",
         expected=then,
-        remedy=f"Put back what was there, or name it to use what is there now: --data {data.options.data}",
+        remedy=f"Restore the original data, or use the current data explicitly: --data {data.options.data}",
     )
 
 
@@ -371,7 +370,7 @@ def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
     from ..data.sources.tables import TABLES
 
     options = config.data or DataOptions()
-    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
+    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may not be a table
     options = dataclasses.replace(options, data=source, label=label, standardize="none")
     if divide:
         asked = config.data.standardize if config.data else "auto"
@@ -379,7 +378,7 @@ def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
         return dataclasses.replace(found, options=dataclasses.replace(found.options, standardize=asked))
     found = load_for_learned(options, config.data_spec, config.fingerprint)
     if found.new and config.data is not None and found.options.data == config.data.data:
-        said = "this is where the run's own data was, which has changed: what the model was trained on may be in it"
+        said = "this is the run's own data, which has changed: it may contain training examples"
         return dataclasses.replace(found, said=(*found.said, said))
     return found
 
@@ -399,11 +398,11 @@ def _check_fits(model: DataSpec, data: DataSpec) -> None:
 
 
 def _fitting(model: DataSpec, data: DataSpec) -> str:
-    """What to do with data that does not fit."""
+    """The remedy for data that does not fit."""
     if model.image and data.image and model.shape[0] == data.shape[0] and model.shape != data.shape:
         height, width = model.shape[1:]
-        return f"Resize the pictures to {width} x {height} (width x height) first, or train a model on this data."
+        return f"Resize the images to {width} x {height} (width x height) first, or train a model on this data."
     if model.shape == data.shape and None in (model.levels, data.levels):
-        kind = "floats" if model.levels is None else f"whole numbers 0 ... {model.levels - 1} (uint8)"
+        kind = "floats" if model.levels is None else f"integers 0 ... {model.levels - 1} (uint8)"
         return f"Save it as {kind}, in the range of the run's own data, or train a model on this data."
     return "Give data of the same kind with the same options, or train a model on this data."

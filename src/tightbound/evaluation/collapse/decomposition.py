@@ -1,4 +1,4 @@
-r"""The ELBO taken apart: what the code tells of the data, and how far all codes together are from the prior.
+r"""A decomposition of the ELBO: mutual information, and KL of the aggregate posterior from the prior.
 
 Convention: expectations are over the N examples of a split and :math:`z \sim q(z \mid x_n)`; the aggregate posterior is
 :math:`q(z) = \frac{1}{N} \sum_n q(z \mid x_n)`, over the same examples; every value is in nats per example.
@@ -29,7 +29,7 @@ __all__ = ["Decomposition", "decompose"]
 
 @dataclass(frozen=True)
 class Decomposition:
-    r"""What :func:`decompose` found, of the same samples: ``kl`` is the sum of a lower bound and an upper one.
+    r"""The result of :func:`decompose`, from the same samples: ``kl`` is the sum of a lower bound and an upper bound.
 
     Args:
         reconstruction: :math:`\mathbb{E} \log p(x \mid z)`.
@@ -68,17 +68,16 @@ class Decomposition:
 
 
 def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, seed: int = 0) -> Decomposition:
-    r"""Takes the ELBO of a model apart.
+    r"""Decomposes the ELBO of a model.
 
     .. math:: \mathrm{ELBO} = \underbrace{\mathbb{E} \log p(x \mid z)}_{\text{reconstruction}}
         - \underbrace{I(x; z)}_{\text{mutual information}}
         - \underbrace{\mathrm{KL}(q(z) \,\|\, p(z))}_{\text{mismatch}}
 
-    and, where all factorise, the mismatch is the total correlation of :math:`q(z)` and the KL of its dimensions. N
-    examples tell the aggregate of all data from both sides only
-    (:mod:`~tightbound.evaluation.collapse.aggregate`): evaluated in full, every sample under every posterior, its own
-    too, it is too dense at the samples, so the information that is found cannot exceed ln N; without their own it is
-    too thin. More examples bring the two sides together.
+    and, if all factorise, the mismatch is the total correlation of :math:`q(z)` and the KL of its dimensions. N
+    examples only bound the aggregate of all data from both sides (:mod:`~tightbound.evaluation.collapse.aggregate`):
+    with every sample's own posterior included it is too dense at the samples, so the information cannot exceed ln N;
+    without it is too sparse. More examples tighten both bounds.
 
     References:
         ELBO Surgery: Yet Another Way to Carve up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016).
@@ -87,7 +86,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        limit: Examples at most, evenly spread over the split; the work grows with their square.
+        limit: Use at most this many evenly spaced examples; the cost is quadratic.
         seed: Seed of all noise.
 
     Raises:
@@ -108,7 +107,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         some = split.evenly_spaced(limit)
         x, c = model.see(some.batch(torch.arange(len(some)), model.device))
         terms = model(c).terms(x)
-        latent, n, alone = terms.latents[0], len(x), len(terms.entries) == 1  # of a hierarchy, the first
+        latent, n, alone = terms.latents[0], len(x), len(terms.entries) == 1  # the first of a hierarchy
         if (outside := outside_support(latent)) is not None:
             check_support({"outside": outside[0].double()})
         log_q, z = latent.log_posterior[0].double(), latent.z[0]
@@ -135,7 +134,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
 
 @dataclass(frozen=True)
 class _Parts:
-    """What is known dimension by dimension, or position by position: None where posterior or prior do not factorise.
+    """Values per dimension or position: None if posterior or prior do not factorise.
 
     Args:
         positions: Of codes.
@@ -151,7 +150,7 @@ class _Parts:
 
 
 def _by_factor(q: Distribution, p: Distribution | None, z: Tensor, common: bool) -> _Parts:
-    """What factors tell, be their prior one or one for each condition; all else is held against one prior."""
+    """Values per factor, for one prior or one per condition; other values need a single prior."""
     if (found := positions_of(q, p, z)) is not None:
         found = found if common else dataclasses.replace(found, log_prior=None)
         total = None if found.log_prior is None else found.log_aggregate.sum(1)
