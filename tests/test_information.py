@@ -146,7 +146,7 @@ def test_bad_input_is_refused() -> None:
         surprise(torch.tensor([1.2]))
     with pytest.raises(UsageError, match="Unknown unit"):
         entropy(table(3), "hartleys")  # pyright: ignore
-    with pytest.raises(UsageError, match="Two tables or two distributions"):
+    with pytest.raises(UsageError, match="two tables or two distributions"):
         kl(table(2), Bernoulli(torch.tensor(0.5)))  # pyright: ignore
 
 

@@ -608,7 +608,7 @@ def test_a_kl_that_is_one_number_is_not_called_that_of_a_dimension(
     model = VAE(latent_dim=4, hidden=(16,), components=5, **options).build(digits.spec)
     found = diagnose(model, digits.test.subset(50), gap_examples=3, k=5)
     assert found.kl_per_dimension is None
-    assert any("cannot be told apart by dimension" in note for note in found.notes)
+    assert any("does not factorise by dimension" in note for note in found.notes)
     assert found.fit_n == 3
 
 
@@ -668,7 +668,7 @@ def test_codes_are_told_apart_by_position(
     own = information_of(model.space, m.codes)
     assert own is not None
     assert (own - torch.tensor(told)).abs().max() < (1e-6 if certain else 0.3)  # drawn codes against their mean
-    assert "What each position of the codes tells" in activity(m)
+    assert "Information of each position of the codes" in activity(m)
     assert active in activity(m)
     assert active in headline.verdict(m, tables.comparison(m))
     assert f"{found.active_units} of {positions}" in tables.evaluation(m)

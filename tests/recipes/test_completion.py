@@ -178,7 +178,7 @@ def test_what_gsnn_leaves_untrained_is_frozen_and_not_diagnosed(data: Data) -> N
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in reached} == {"prior", "likelihood"}
-    with pytest.raises(ObjectiveError, match="Nothing trained the posterior"):
+    with pytest.raises(ObjectiveError, match="The posterior of this model was not trained"):
         diagnose(model, data.test)
 
 

@@ -416,7 +416,7 @@ def test_a_model_put_together_by_hand(data: Data, tmp_path: Path) -> None:
 
     trained = model()
     train(trained, data, out=tmp_path, options=QUICK)
-    with pytest.raises(CheckpointError, match="put together by hand"):
+    with pytest.raises(CheckpointError, match="built by hand"):
         tb.load(tmp_path)
     loaded = tb.load(tmp_path, model())
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), loaded.parameters(), strict=True))
