@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoulli, RelaxedCategorical
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
-from ..quantizers.quantized import check_codes
+from ..quantizers.quantized import require_codes
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
 
@@ -92,7 +92,7 @@ class RelaxedPosterior(Conditional, CodePosterior):
         Raises:
             UsageError: If a code is out of range.
         """
-        check_codes(codes[0], self.levels[0])
+        require_codes(codes[0], self.levels[0])
         return self._latent(codes[0].flatten(codes[0].dim() - len(self.grids[0])))
 
     def _numbers(self, z: Tensor) -> Tensor:

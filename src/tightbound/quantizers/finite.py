@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..networks.linear import Linear
-from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, rows_of, straight_through
+from .quantized import Quantized, Quantizer, check_finite, grid_of, require_codes, rows_of, straight_through
 
 __all__ = ["FiniteScalarQuantizer"]
 
@@ -100,7 +100,7 @@ class FiniteScalarQuantizer(Quantizer):
         Raises:
             UsageError: If a code is out of range.
         """
-        check_codes(codes, self.codes)
+        require_codes(codes, self.codes)
         with torch.autocast(codes.device.type, enabled=False):
             return grid_of(self.outward(self.points_of(codes.flatten())), codes.shape)
 

@@ -18,7 +18,7 @@ from ..errors import DataError, ShapeError, UsageError
 __all__ = [
     "Quantized",
     "Usage",
-    "check_codes",
+    "require_codes",
     "check_finite",
     "grid_of",
     "per_example",
@@ -104,7 +104,7 @@ class Usage:
 
     def update(self, codes: Tensor) -> None:
         """Counts the codes of one more batch, of any shape."""
-        check_codes(codes, len(self.counts))
+        require_codes(codes, len(self.counts))
         self.counts += torch.bincount(codes.flatten(), minlength=len(self.counts)).to(self.counts.device)
 
     @property
@@ -178,14 +178,14 @@ def straight_through(value: Tensor, source: Tensor) -> Tensor:
     return value.detach() + (source - source.detach())
 
 
-def check_codes(codes: Tensor, size: int) -> None:
+def require_codes(codes: Tensor, size: int) -> None:
     """Refuses codes that are not integers from 0 to ``size - 1``.
 
     Raises:
         UsageError: If they are not.
 
     Example:
-        >>> check_codes(torch.tensor([0, 3]), 4)
+        >>> require_codes(torch.tensor([0, 3]), 4)
     """
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise UsageError("Codes must be integers.", got=codes.dtype, expected="int64")

@@ -19,7 +19,16 @@ from ..errors import DataError, UsageError
 from ..networks.linear import Linear
 from ..runtime.parts import LearnsByItself
 from .clusters import fill, k_means, moments, nearest
-from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
+from .quantized import (
+    Quantized,
+    Quantizer,
+    check_finite,
+    grid_of,
+    per_example,
+    require_codes,
+    rows_of,
+    straight_through,
+)
 
 __all__ = ["VectorQuantizer", "direction"]
 
@@ -161,7 +170,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         Raises:
             UsageError: If there is no such code.
         """
-        check_codes(codes, self.codes)
+        require_codes(codes, self.codes)
         with torch.autocast(codes.device.type, enabled=False):
             return grid_of(self.outward(self._lookup(codes.flatten())), codes.shape)
 
