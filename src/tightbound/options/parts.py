@@ -21,7 +21,7 @@ __all__ = [
     "ScaleName",
     "TextPositions",
     "UpsamplingName",
-    "check_sizes",
+    "require_sizes",
 ]
 
 NetworkName = Literal["mlp", "convolutional"]
@@ -115,7 +115,7 @@ class ConditionOptions:
     0."""
 
 
-def check_sizes(**sizes: int | tuple[int, ...]) -> None:
+def require_sizes(**sizes: int | tuple[int, ...]) -> None:
     """Refuses sizes below one, naming the option.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..spec import check_choices, register
-from .parts import ConditionOptions, TextPositions, check_sizes
+from .parts import ConditionOptions, TextPositions, require_sizes
 
 __all__ = [
     "AutoregressivePrior",
@@ -41,7 +41,7 @@ class SecondPrior:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_sizes(**{name: getattr(self, name) for name in self.sizes})
+        require_sizes(**{name: getattr(self, name) for name in self.sizes})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..options.objectives import LogLikelihood
-from ..options.parts import Activation, check_sizes
+from ..options.parts import Activation, require_sizes
 from ..spec import register
 from .base import Recipe, Stage
 from .continuous import ContinuousRecipe
@@ -58,7 +58,7 @@ class CompletionBaseline(Observing, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(hidden=self.hidden)
+        require_sizes(hidden=self.hidden)
 
     @property
     def training_objective(self) -> LogLikelihood:
@@ -115,7 +115,7 @@ class Completion(Observing, ContinuousRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
+        require_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
 
     @property
     def stages(self) -> dict[str, Stage]:

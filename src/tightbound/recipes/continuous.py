@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from ..errors import UsageError
 from ..options.choices import CHOICE
 from ..options.objectives import Elbo, LatentObjective
-from ..options.parts import DecoderName, Networks, Scale, check_sizes
+from ..options.parts import DecoderName, Networks, Scale, require_sizes
 from ..options.priors import LatentSpace
 from .base import Recipe
 
@@ -53,7 +53,7 @@ class ContinuousRecipe(Scale, Networks, Recipe):
                 expected="one of tightbound.objectives, such as Elbo(beta=4.0) or Iwae(samples=5)",
             )
         names = ("latent_dim", "hidden", "channels", "components", "transforms", "pixel_layers", "pixel_channels")
-        check_sizes(**{name: getattr(self, name) for name in names})
+        require_sizes(**{name: getattr(self, name) for name in names})
         self._check_that_the_prior_learns()
         if self.posterior == "dirac" and self.objective.needs_density:
             remedy = "Use --objective mmd --beta 0, or recipe autoencoder."

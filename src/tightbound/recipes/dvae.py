@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
-from ..options.parts import GridNetworks, check_sizes
+from ..options.parts import GridNetworks, require_sizes
 from ..options.remedies import Remedy, halved
 from ..options.training import TrainingOptions
 from .gumbel_vae import Relaxation
@@ -74,7 +74,7 @@ class DVAE(GridNetworks, Relaxation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(channels=self.channels)
+        require_sizes(channels=self.channels)
         if self.blocks < 0:
             raise UsageError("The number of blocks must not be negative.", got=self.blocks, expected="0 or more")
         if self.codes < 2:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from ..annealing import temperature
 from ..errors import UsageError
 from ..options.objectives import Elbo
-from ..options.parts import EntryLikelihood, Networks, check_sizes
+from ..options.parts import EntryLikelihood, Networks, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from .base import Recipe
@@ -136,6 +136,6 @@ class GumbelVAE(Networks, Relaxation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
+        require_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
         if self.classes < 2:
             raise UsageError("The option classes must be at least 2.", got=self.classes, remedy="Try --classes 10.")

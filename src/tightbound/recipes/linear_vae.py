@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..options.objectives import Elbo
-from ..options.parts import Scale, check_sizes
+from ..options.parts import Scale, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from ..spec import register
@@ -54,7 +54,7 @@ class LinearVAE(Scale, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(latent_dim=self.latent_dim)
+        require_sizes(latent_dim=self.latent_dim)
 
     @property
     def training_objective(self) -> Elbo:

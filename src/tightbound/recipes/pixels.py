@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..options.objectives import LogLikelihood
-from ..options.parts import ConditionOptions, TextPositions, check_sizes
+from ..options.parts import ConditionOptions, TextPositions, require_sizes
 from ..spec import register
 from .base import Recipe
 
@@ -26,7 +26,7 @@ class PixelRecipe(ConditionOptions, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(layers=self.layers)
+        require_sizes(layers=self.layers)
 
     @property
     def training_objective(self) -> LogLikelihood:

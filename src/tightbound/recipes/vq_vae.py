@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.objectives import Quantized
-from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
+from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy, halved
 from .base import Recipe
@@ -158,4 +158,4 @@ class VQVAE2(QuantizedRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(coarser=self.coarser)
+        require_sizes(coarser=self.coarser)
