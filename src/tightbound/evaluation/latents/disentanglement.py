@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from ...errors import UsageError
 from ...information import entropy, mutual_information
-from .factors import check_columns, checked, halves, numbered, squared_correlation, standard
+from .factors import checked, halves, numbered, require_columns, squared_correlation, standard
 
 __all__ = ["DCI", "Held", "dci", "factor_vae_score", "factor_vae_score_of", "mig", "sap"]
 
@@ -95,7 +95,7 @@ def sap(
         1.0
     """
     codes, factors = checked(codes, factors)
-    check_columns(categorical, factors)
+    require_columns(categorical, factors)
     scores = squared_correlation(factors, codes)
     train, test = halves(len(codes), test_share, seed)
     for k in categorical:
@@ -164,7 +164,7 @@ def dci(
         (True, True, True)
     """
     codes, factors = checked(codes, factors)
-    check_columns(categorical, factors)
+    require_columns(categorical, factors)
     train, test = halves(len(codes), test_share, seed)
     columns, qualities = [], []
     for k, factor in enumerate(factors.T):
