@@ -33,7 +33,7 @@ from .log_likelihood.annealed import Annealing
 from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
 from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
-from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
+from .passes import Finding, Precision, certain, require_split, terms_of_the_first, together
 from .results import Evaluation
 
 __all__ = ["evaluate", "evaluate_examples", "untrained"]
@@ -94,7 +94,7 @@ def evaluate(
         >>> evaluate(model, data.test.subset(10), k=5).n
         10
     """
-    check_split(split, model)
+    require_split(split, model)
     if not budget >= 0:
         raise UsageError("The budget must be a number of seconds.", got=budget, expected="0 or more", remedy="Try 120.")
     return evaluate_examples(

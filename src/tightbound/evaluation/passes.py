@@ -27,7 +27,7 @@ __all__ = [
     "Finding",
     "Precision",
     "certain",
-    "check_split",
+    "require_split",
     "check_support",
     "examples",
     "over",
@@ -109,7 +109,7 @@ def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: i
     Raises:
         UsageError: As :func:`over`.
     """
-    check_split(split, model)
+    require_split(split, model)
     check_finite(model)
     with torch.no_grad(), evaluating(model), progress("evaluating", len(split) * len(findings)) as advance:
         takers = [_Taker(model, finding, seed) for finding in findings]
@@ -205,7 +205,7 @@ def reduced(model: Model, precision: Precision) -> AbstractContextManager[object
     return torch.autocast(model.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def check_split(split: Split, model: Model) -> None:
+def require_split(split: Split, model: Model) -> None:
     """Refuses anything but a non-empty split that is standardised like the model's data.
 
     Raises:

@@ -21,7 +21,7 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..latents.positions import Positions, positions_of
 from ..log_likelihood.importance import outside_support
-from ..passes import check_split, check_support
+from ..passes import check_support, require_split
 from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
 
 __all__ = ["Decomposition", "decompose"]
@@ -101,7 +101,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         >>> abs(parts.kl.value - parts.mutual_information.value - parts.aggregate_kl.value) < 1e-4
         True
     """
-    check_split(split, model)
+    require_split(split, model)
     check_finite(model)
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = split.evenly_spaced(limit)

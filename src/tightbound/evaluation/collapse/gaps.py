@@ -27,7 +27,7 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..log_likelihood.importance import per_example
 from ..log_likelihood.proposals import frozen, gaussian_family, optimised, widened
-from ..passes import check_split, check_support
+from ..passes import check_support, require_split
 
 __all__ = ["Gaps", "gaps"]
 
@@ -113,7 +113,7 @@ def gaps(
         >>> found.n
         5
     """
-    check_split(split, model)
+    require_split(split, model)
     check_finite(model)
     if limit < 1 or k < 1 or steps < 0 or not lr > 0:
         raise UsageError(
