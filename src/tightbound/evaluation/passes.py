@@ -28,7 +28,7 @@ __all__ = [
     "Precision",
     "certain",
     "require_split",
-    "check_support",
+    "require_support",
     "examples",
     "over",
     "reduced",
@@ -139,7 +139,7 @@ class _Taker:
 
     def values(self) -> dict[str, Tensor]:
         values = {name: torch.cat([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
-        check_support(values)
+        require_support(values)
         _check_finite(values)
         return values
 
@@ -225,7 +225,7 @@ def require_split(split: Split, model: Model) -> None:
         )
 
 
-def check_support(values: dict[str, Tensor]) -> None:
+def require_support(values: dict[str, Tensor]) -> None:
     """Refuses samples ``outside`` the prior's support."""
     share = values.get("outside")
     if share is None or not share.any():

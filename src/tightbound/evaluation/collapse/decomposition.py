@@ -21,7 +21,7 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..latents.positions import Positions, positions_of
 from ..log_likelihood.importance import outside_support
-from ..passes import check_support, require_split
+from ..passes import require_split, require_support
 from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
 
 __all__ = ["Decomposition", "decompose"]
@@ -109,7 +109,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         terms = model(c).terms(x)
         latent, n, alone = terms.latents[0], len(x), len(terms.entries) == 1  # the first of a hierarchy
         if (outside := outside_support(latent)) is not None:
-            check_support({"outside": outside[0].double()})
+            require_support({"outside": outside[0].double()})
         log_q, z = latent.log_posterior[0].double(), latent.z[0]
         log_all = log_aggregate(latent.posterior, z)
         log_prior = latent.log_prior[0].double() if terms.exact and alone else None

@@ -27,7 +27,7 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..log_likelihood.importance import per_example
 from ..log_likelihood.proposals import frozen, gaussian_family, optimised, widened
-from ..passes import check_support, require_split
+from ..passes import require_split, require_support
 
 __all__ = ["Gaps", "gaps"]
 
@@ -141,7 +141,7 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
             remedy="Compare elbo and nll of tightbound.evaluate.",
         )
     found = per_example(model, x, k, marginal.c)
-    check_support(found)
+    require_support(found)
     if "log_marginal" not in found:
         model_terms = marginal.terms(x)
         for latent in model_terms.latents:
