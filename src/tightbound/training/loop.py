@@ -28,7 +28,7 @@ from .metrics import Readings
 from .notes import check_data, check_range, never_warm, said_before, said_of_data
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
-from .place import Place, check_free, check_place, check_resumable, held, said_of_place, saying_way_on
+from .place import Place, check_free, check_resumable, held, require_place, said_of_place, saying_way_on
 from .start import start_model
 from .state import Progress, TrainingResult
 from .steps.base import Step
@@ -130,7 +130,7 @@ def _trained(
     step: Step, data: Data, config: RunConfig, said: Iterable[str], out: Path, resume: bool, which: str
 ) -> TrainingResult:
     engine, folder = Engine(step, data.train, config.training), RunFolder(out)
-    check_place(folder, config)
+    require_place(folder, config)
     with among_peers(), stop_on_signals() as stop, held(engine.fabric, folder) as place:
         run = _Run(engine, data, config, place)
         run.prepare(resume, which, said)

@@ -17,7 +17,7 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Place", "check_free", "check_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "check_free", "require_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def held(fabric: Fabric, folder: RunFolder) -> Iterator[Place]:
         yield Place(folder, locks[0] if locks else None)
 
 
-def check_place(folder: RunFolder, config: RunConfig) -> None:
+def require_place(folder: RunFolder, config: RunConfig) -> None:
     """Refuses a path for a run that cannot be a folder, or lies within the training data.
 
     Raises:
