@@ -17,7 +17,7 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Place", "check_free", "require_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "require_unused", "require_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def require_place(folder: RunFolder, config: RunConfig) -> None:
         )
 
 
-def check_free(folder: RunFolder, new: RunConfig) -> bool:
+def require_unused(folder: RunFolder, new: RunConfig) -> bool:
     """A new run needs an unused folder, except for leftovers from before a first checkpoint.
 
     Returns:
