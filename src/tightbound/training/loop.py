@@ -28,7 +28,7 @@ from .metrics import Readings
 from .notes import check_data, check_range, never_warm, said_before, said_of_data
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
-from .place import Place, check_resumable, held, require_place, require_unused, said_of_place, saying_way_on
+from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
 from .start import start_model
 from .state import Progress, TrainingResult
 from .steps.base import Step
@@ -156,7 +156,7 @@ class _Run:
 
     def prepare(self, resume: bool, which: str, said: Iterable[str]) -> None:
         """Creates a run folder, or restores the state in an existing one, whose model is already initialised."""
-        check = check_resumable if resume else require_unused
+        check = require_resumable if resume else require_unused
         begun = by_first(self.engine.fabric, lambda: check(self.folder, self.config))
         if self.engine.first:
             say([*self._introduction(said), *said_of_place(self.place, restarted=resume and not begun)])

@@ -17,7 +17,7 @@ from .state import check_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Place", "require_unused", "require_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "require_unused", "require_place", "require_resumable", "held", "said_of_place", "saying_way_on"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def require_unused(folder: RunFolder, new: RunConfig) -> bool:
     return False
 
 
-def check_resumable(folder: RunFolder, new: RunConfig) -> bool:
+def require_resumable(folder: RunFolder, new: RunConfig) -> bool:
     """A resumed run must exist and be the same run.
 
     Returns:
