@@ -21,7 +21,7 @@ from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.recipes import VAE, Stage, TwoStage
 from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
-from tightbound.training.state import check_same_run
+from tightbound.training.state import require_same_run
 
 RECIPE = VAE(latent_dim=2, hidden=(4,))
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
@@ -286,8 +286,8 @@ def test_what_differs_in_a_second_stage_is_told_option_by_option() -> None:
     old = RunConfig(DIGITS, TrainingOptions(), TwoStage(Stage(first), second))
     other = TwoStage(Stage(dataclasses.replace(first, latent_dim=3)), dataclasses.replace(second, components=7))
     with pytest.raises(UsageError) as caught:
-        check_same_run(old, dataclasses.replace(old, recipe=other))
+        require_same_run(old, dataclasses.replace(old, recipe=other))
     assert caught.value.got == "recipe: first.recipe.latent_dim 3 (was 2), prior.components 7 (was 100)"
     with pytest.raises(UsageError, match=r"recipe: kind 'vae' \(was 'two-stage'\)"):
-        check_same_run(old, dataclasses.replace(old, recipe=first))
+        require_same_run(old, dataclasses.replace(old, recipe=first))
     assert options_of(old)["recipe.components"] == 100

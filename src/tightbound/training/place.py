@@ -12,7 +12,7 @@ from ..errors import CheckpointError, UsageError
 from ..runs import RunConfig, RunFolder
 from ..runtime.lock import Lock, locked
 from .device import by_first
-from .state import check_same_run
+from .state import require_same_run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -108,7 +108,7 @@ def require_resumable(folder: RunFolder, new: RunConfig) -> bool:
         UsageError: If it differs, with the differences.
         CheckpointError: If there is none.
     """
-    check_same_run(folder.config(), new)
+    require_same_run(folder.config(), new)
     return folder.begun
 
 

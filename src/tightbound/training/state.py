@@ -19,7 +19,7 @@ from ..spec import to_json
 from .ema import MovingAverage
 from .steps.base import Step
 
-__all__ = ["Progress", "TrainingResult", "check_same_run", "restore_state", "save_state"]
+__all__ = ["Progress", "TrainingResult", "require_same_run", "restore_state", "save_state"]
 
 _FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")
 """Options that do not change the result; accumulation times processes is checked separately."""
@@ -215,7 +215,7 @@ def _lay_out_like_parameters(optimizer: Any) -> None:
                 tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def check_same_run(old: RunConfig, new: RunConfig) -> None:
+def require_same_run(old: RunConfig, new: RunConfig) -> None:
     """A resumed run must be the same run; only options that cannot change the result may differ.
 
     Raises:
