@@ -11,7 +11,7 @@ from ..models import Model
 from ..options.training import TrainingOptions
 
 __all__ = [
-    "check_data",
+    "require_trainable",
     "check_range",
     "never_warm",
     "said_before",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-def check_data(data: Data) -> None:
+def require_trainable(data: Data) -> None:
     """Refuses data that cannot be trained on.
 
     Raises:
