@@ -25,7 +25,7 @@ from .device import among_peers, by_first, cuda_devices
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
 from .metrics import Readings
-from .notes import check_range, never_warm, require_trainable, said_before, said_of_data
+from .notes import never_warm, require_float32_range, require_trainable, said_before, said_of_data
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
 from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
@@ -122,7 +122,7 @@ def train_on(
 def _config(model: Model, data: Data, options: TrainingOptions) -> RunConfig:
     """The config for a run folder."""
     require_trainable(data)
-    check_range(model, data.spec)
+    require_float32_range(model, data.spec)
     return RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
 
 

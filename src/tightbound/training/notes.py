@@ -12,7 +12,7 @@ from ..options.training import TrainingOptions
 
 __all__ = [
     "require_trainable",
-    "check_range",
+    "require_float32_range",
     "never_warm",
     "said_before",
     "said_of_data",
@@ -53,7 +53,7 @@ MOST = 2.0**12
 """The square of a larger value exceeds 2^24, above which float32 cannot resolve one nat."""
 
 
-def check_range(model: Model, spec: DataSpec) -> None:
+def require_float32_range(model: Model, spec: DataSpec) -> None:
     """Refuses values too large for float32 likelihoods; a model built by hand may scale them itself.
 
     Raises:
