@@ -20,7 +20,7 @@ from tightbound.options.priors import PixelCNNPrior
 from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, Stage, TwoStage
 from tightbound.runtime.randomness import fixed_noise
-from tightbound.views.samples import averaged, check_image, grid, panels, reconstructions, samples, save_picture
+from tightbound.views.samples import averaged, grid, panels, reconstructions, require_drawable, samples, save_picture
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
@@ -69,10 +69,10 @@ def test_panels_hold_their_pictures(across: bool) -> None:
 
 def test_only_images_can_be_drawn() -> None:
     for spec in (GREY, RGB, ODD):
-        check_image(spec)
+        require_drawable(spec)
     for spec in (CONTINUOUS, DataSpec("two channels", (2, 8, 8), levels=17)):
         with pytest.raises(UsageError, match="drawn"):
-            check_image(spec)
+            require_drawable(spec)
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

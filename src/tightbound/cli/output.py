@@ -133,9 +133,9 @@ def check_output(path: Path, spec: DataSpec | None) -> Path:
     if path.suffix not in (".png", ".npz"):
         raise UsageError("Unknown kind of file.", got=path, expected="a name that ends in .png or .npz")
     if path.suffix == ".png" and spec is not None:
-        from ..views.samples import check_image
+        from ..views.samples import require_drawable
 
-        check_image(spec)
+        require_drawable(spec)
     return path
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "averaged",
     "candidates",
     "captioned",
-    "check_image",
+    "require_drawable",
     "completions",
     "conditions_to_show",
     "described",
@@ -48,7 +48,7 @@ MOST_PIXELS = 2**27
 """Maximum pixels of a sheet of images."""
 
 
-def check_image(spec: DataSpec) -> None:
+def require_drawable(spec: DataSpec) -> None:
     """Refuses data that cannot be drawn.
 
     Raises:
