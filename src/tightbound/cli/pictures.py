@@ -290,14 +290,14 @@ def traverse(
     import torch
 
     from ..runtime.randomness import fixed_noise
-    from ..views.latents import check_dimensions, posterior_means, quantiles, traversal
+    from ..views.latents import posterior_means, quantiles, require_dimensions, traversal
 
     positive("-n", n)
     positive("--steps", steps)
     check_out(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
-    check_dimensions(model)
+    require_dimensions(model)
     affordable("--steps", steps, model)
     path = check_output(out or folder.samples / "traversals.png", model.data_spec)
     part = part_of(loaded, split)

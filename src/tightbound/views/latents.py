@@ -25,7 +25,7 @@ from ..runtime.randomness import fixed_noise
 
 __all__ = [
     "Walk",
-    "check_dimensions",
+    "require_dimensions",
     "encode",
     "interpolation",
     "natural_path",
@@ -255,7 +255,7 @@ def traversal(
         >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
         torch.Size([2, 9, 1, 8, 8])
     """
-    check_dimensions(model)
+    require_dimensions(model)
     with evaluating(model), fixed_noise(seed):
         code = model(None if c is None else c.unsqueeze(0)).posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
@@ -268,7 +268,7 @@ def traversal(
         return _seen(model, z, c)
 
 
-def check_dimensions(model: LatentVariableModel) -> None:
+def require_dimensions(model: LatentVariableModel) -> None:
     """Refuses latents that are codes: single entries of a code vector have no meaning.
 
     Raises:
