@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from .errors import CheckpointError, UnknownName, UsageError
 
 __all__ = [
-    "check_choices",
+    "require_choices",
     "check_numbers",
     "from_json",
     "kind_of",
@@ -76,7 +76,7 @@ def registered(base: type[T]) -> dict[str, type[T]]:
     return {kind: cls for kind, (cls, _) in _kinds.items() if issubclass(cls, base)}
 
 
-def check_choices(spec: object) -> None:
+def require_choices(spec: object) -> None:
     """Refuses a value that is not one of its field's choices, and an out-of-range number.
 
     Raises:

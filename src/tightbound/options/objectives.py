@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register
+from ..spec import register, require_choices
 
 __all__ = [
     "Capacity",
@@ -52,7 +52,7 @@ class Objective:
     """Posterior samples per training step."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
         if self.samples < 1:
             raise UsageError(
                 "A training step needs at least one sample.", got=f"samples = {self.samples}", expected="at least 1"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register
+from ..spec import register, require_choices
 from .parts import ConditionOptions, TextPositions, require_sizes
 
 __all__ = [
@@ -40,7 +40,7 @@ class SecondPrior:
     """Options that must be at least 1."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
         require_sizes(**{name: getattr(self, name) for name in self.sizes})
 
 

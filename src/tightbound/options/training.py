@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UnknownName, UsageError
-from ..spec import check_choices, register, upgrade
+from ..spec import register, require_choices, upgrade
 
 __all__ = ["TrainingOptions"]
 
@@ -92,7 +92,7 @@ class TrainingOptions:
     """Also write the metrics for TensorBoard (needs the extra tensorboard)."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
         if not isinstance(self.patience, int) and self.patience not in ("auto", "none"):
             raise UnknownName("patience", str(self.patience), ("auto", "none", "a number of evaluations"))
         for name, least in _LEAST.items():

@@ -12,7 +12,7 @@ from ..options.objectives import Objective
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from ..options.training import TrainingOptions
-from ..spec import check_choices, register, registered
+from ..spec import register, registered, require_choices
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -34,7 +34,7 @@ class Recipe:
     """Its own remedies for problems found by a diagnosis."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
 
     @property
     def training_objective(self) -> Objective:
