@@ -21,7 +21,7 @@ from .errors import CheckpointError, UnknownName, UsageError
 
 __all__ = [
     "require_choices",
-    "check_numbers",
+    "require_numbers",
     "from_json",
     "kind_of",
     "register",
@@ -86,21 +86,21 @@ def require_choices(spec: object) -> None:
     for name, hint in typing.get_type_hints(type(spec)).items():
         if get_origin(hint) is Literal and getattr(spec, name) not in get_args(hint):
             raise UnknownName(name.replace("_", " "), str(getattr(spec, name)), get_args(hint))
-    check_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(typing.cast(Any, spec))})
+    require_numbers({f.name: getattr(spec, f.name) for f in dataclasses.fields(typing.cast(Any, spec))})
 
 
 LARGEST = {int: 2**53, float: 1e30}
 """Larger option values are refused: results would overflow or lose precision."""
 
 
-def check_numbers(options: Mapping[str, Any]) -> None:
+def require_numbers(options: Mapping[str, Any]) -> None:
     """Refuses out-of-range numbers, naming the option.
 
     Raises:
         UsageError: If there is one.
 
     Example:
-        >>> check_numbers({"lr": 1e99})
+        >>> require_numbers({"lr": 1e99})
         Traceback (most recent call last):
         tightbound.errors.UsageError: The option lr is out of range.
           got:      1e+99

@@ -24,7 +24,7 @@ from ..data import DataOptions
 from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
-from ..spec import check_numbers, kind_of
+from ..spec import kind_of, require_numbers
 from . import commands
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 
@@ -105,7 +105,7 @@ def _in_range(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def checked(*arguments: Any, **options: Any) -> None:
-        check_numbers(options)
+        require_numbers(options)
         function(*arguments, **options)
 
     return checked
