@@ -2,7 +2,15 @@
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .codes import CodeDistribution, CodePoint, UniformCodes
-from .conditional import Conditional, Unconditional, broadcast, check_event, embedded, independent, leading_shape
+from .conditional import (
+    Conditional,
+    Unconditional,
+    broadcast,
+    embedded,
+    independent,
+    leading_shape,
+    require_event_shape,
+)
 from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
@@ -45,7 +53,7 @@ __all__ = [
     "Value",
     "WithoutDensity",
     "broadcast",
-    "check_event",
+    "require_event_shape",
     "drawn",
     "embedded",
     "has_density",

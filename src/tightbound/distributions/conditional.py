@@ -16,7 +16,15 @@ from torch.distributions import Distribution, Independent
 
 from ..errors import ObjectiveError, ShapeError
 
-__all__ = ["Conditional", "Unconditional", "broadcast", "check_event", "embedded", "independent", "leading_shape"]
+__all__ = [
+    "Conditional",
+    "Unconditional",
+    "broadcast",
+    "require_event_shape",
+    "embedded",
+    "independent",
+    "leading_shape",
+]
 
 
 class Conditional(nn.Module):
@@ -148,7 +156,7 @@ def independent(base: Distribution, event_dims: int) -> Independent:
     return Independent(base, event_dims, validate_args=False)
 
 
-def check_event(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
+def require_event_shape(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
     """Refuses a distribution over values of another shape: without ``Independent`` nothing would be summed.
 
     Raises:
@@ -156,7 +164,7 @@ def check_event(distribution: Distribution, event_shape: Sequence[int], name: st
 
     Example:
         >>> from torch.distributions import Normal
-        >>> check_event(independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1), (3,), "posterior")
+        >>> require_event_shape(independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1), (3,), "posterior")
     """
     if tuple(distribution.event_shape) == tuple(event_shape):
         return

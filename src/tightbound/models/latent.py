@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
-from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
+from ..distributions import Bounded, Sampling, Steered, drawn, has_density, lower_bound, require_event_shape
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Likelihood, Measure
 from ..options.data_spec import DataSpec
@@ -209,11 +209,11 @@ class Marginal(Bounded, Steered):
         prior = None if self.model.prior is None else self.prior()
         if not isinstance(prior, Marginal):
             if prior is not None and has_density(prior):
-                check_event(prior, posterior.event_shape, "prior")
+                require_event_shape(prior, posterior.event_shape, "prior")
             return (Latent(z, posterior, prior, self.model.name),)
         above = prior.terms(z, k=None, pathwise=pathwise)
         given = prior.likelihood(above.latents[0].z)
-        check_event(given, posterior.event_shape, "prior")
+        require_event_shape(given, posterior.event_shape, "prior")
         return stacked(Latent(z, posterior, given, self.model.name, paired=False), above)
 
     def generated(self, x: Tensor, k: int = 1, prior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
@@ -238,7 +238,7 @@ class Marginal(Bounded, Steered):
 
     def _likelihood_of(self, x: Tensor, z: Tensor, batch_dims: int) -> Distribution:
         likelihood = self.likelihood(z)
-        check_event(likelihood, x.shape[batch_dims:], "likelihood")
+        require_event_shape(likelihood, x.shape[batch_dims:], "likelihood")
         return likelihood
 
     def _terms(self, x: Tensor, likelihood: Distribution, shape: _size, entries: tuple[Entry, ...]) -> Terms:
