@@ -29,7 +29,7 @@ from .runtime.lock import try_lock
 
 __all__ = [
     "check_file",
-    "check_finite",
+    "require_finite",
     "clear_leftovers",
     "digest",
     "load_into",
@@ -217,7 +217,7 @@ def _one_kind(one: Tensor, other: Tensor) -> bool:
     return (one.is_floating_point(), one.is_complex()) == (other.is_floating_point(), other.is_complex())
 
 
-def check_finite(module: nn.Module) -> None:
+def require_finite(module: nn.Module) -> None:
     """Refuses a module with weights that are not finite.
 
     Raises:

@@ -164,7 +164,7 @@ class Contrastive(TextImageEncoder):
         with reading(path, CheckpointError, remedy="Train it again."), within_stored(Path(path)):
             model = cls(from_json(state["config"], ContrastiveConfig))
         checkpoint.load_into(model, state["weights"], path)
-        checkpoint.check_finite(model)
+        checkpoint.require_finite(model)
         return model.eval()
 
 

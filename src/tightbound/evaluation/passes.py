@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_finite
+from ..checkpoint import require_finite
 from ..data import Split
 from ..distributions import is_certain
 from ..errors import ObjectiveError, UsageError
@@ -110,7 +110,7 @@ def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: i
         UsageError: As :func:`over`.
     """
     require_split(split, model)
-    check_finite(model)
+    require_finite(model)
     with torch.no_grad(), evaluating(model), progress("evaluating", len(split) * len(findings)) as advance:
         takers = [_Taker(model, finding, seed) for finding in findings]
         for x, c in _parts(model, split, seed):

@@ -19,7 +19,7 @@ from ..distributions import Conditional
 from ..distributions.codes import CodePoint
 from ..quantizers import Quantized, Quantizer
 from ..quantizers.clusters import nearest
-from ..quantizers.quantized import check_finite, rows_of
+from ..quantizers.quantized import require_finite, rows_of
 from ..runtime.modes import evaluating
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
@@ -71,7 +71,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
         """
         with evaluating(self):
             point: Any = self(x, c)
-        check_finite(point.vectors)
+        require_finite(point.vectors)
         return point.codes
 
     def embed(self, codes: Sequence[Tensor]) -> Tensor:
@@ -90,7 +90,7 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
         Raises:
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         return tuple(_codes_of(*pair) for pair in zip(self._quantizers, self.split(z), strict=True))
 
     @torch.no_grad()

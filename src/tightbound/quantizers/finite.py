@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..networks.linear import Linear
-from .quantized import Quantized, Quantizer, check_finite, grid_of, require_codes, rows_of, straight_through
+from .quantized import Quantized, Quantizer, grid_of, require_codes, require_finite, rows_of, straight_through
 
 __all__ = ["FiniteScalarQuantizer"]
 
@@ -90,7 +90,7 @@ class FiniteScalarQuantizer(Quantizer):
         Raises:
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             return self._codes_at(self._points_near(z)).view(z.shape[0], *z.shape[2:])
 

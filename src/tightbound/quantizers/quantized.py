@@ -19,7 +19,7 @@ __all__ = [
     "Quantized",
     "Usage",
     "require_codes",
-    "check_finite",
+    "require_finite",
     "grid_of",
     "per_example",
     "rows_of",
@@ -198,14 +198,14 @@ def require_codes(codes: Tensor, size: int) -> None:
         )
 
 
-def check_finite(z: Tensor) -> None:
+def require_finite(z: Tensor) -> None:
     """Refuses vectors with NaN or infinite entries, which have no nearest code.
 
     Raises:
         DataError: If there are any.
 
     Example:
-        >>> check_finite(torch.zeros(5, 4))
+        >>> require_finite(torch.zeros(5, 4))
     """
     if not z.isfinite().all():
         raise DataError(

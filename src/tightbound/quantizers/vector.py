@@ -22,10 +22,10 @@ from .clusters import fill, k_means, moments, nearest
 from .quantized import (
     Quantized,
     Quantizer,
-    check_finite,
     grid_of,
     per_example,
     require_codes,
+    require_finite,
     rows_of,
     straight_through,
 )
@@ -160,7 +160,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             ShapeError: If it has another width.
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         with torch.autocast(z.device.type, enabled=False):
             return nearest(self._rows(z), self._centres()).view(z.shape[0], *z.shape[2:])
 
@@ -184,7 +184,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             ShapeError: If it has another width.
             DataError: If there is nothing, a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         if not z.numel():
             raise DataError("There is nothing to start a codebook from.", got=tuple(z.shape), expected="some vectors")
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ...checkpoint import check_finite
+from ...checkpoint import require_finite
 from ...data import Split
 from ...models.latent import LatentVariableModel
 from ...runtime.modes import evaluating
@@ -102,7 +102,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         True
     """
     require_split(split, model)
-    check_finite(model)
+    require_finite(model)
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = split.evenly_spaced(limit)
         x, c = model.see(some.batch(torch.arange(len(some)), model.device))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ...checkpoint import check_finite
+from ...checkpoint import require_finite
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models.latent import LatentVariableModel, Marginal, replaced
@@ -114,7 +114,7 @@ def gaps(
         5
     """
     require_split(split, model)
-    check_finite(model)
+    require_finite(model)
     if limit < 1 or k < 1 or steps < 0 or not lr > 0:
         raise UsageError(
             "A number is out of range.",
