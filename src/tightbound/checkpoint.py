@@ -28,7 +28,7 @@ from .errors import CheckpointError, TightboundError, reading
 from .runtime.lock import try_lock
 
 __all__ = [
-    "check_file",
+    "require_file",
     "require_finite",
     "clear_leftovers",
     "digest",
@@ -245,7 +245,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is none.
     """
-    check_file(path, MOST_JSON)
+    require_file(path, MOST_JSON)
     with reading(path, CheckpointError, expected="a JSON object", remedy="Is this a complete run folder?"):
         value = json.loads(path.read_text(encoding="utf8"))
     if not isinstance(value, dict):
@@ -323,7 +323,7 @@ def clear_leftovers(folder: Path) -> None:
                     os.close(handle)
 
 
-def check_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:
+def require_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:
     """Refuses anything but a regular file of at most ``most`` bytes: a folder, an endless device, a blocking pipe.
 
     Args:
@@ -359,7 +359,7 @@ _OTHERS: dict[str, Callable[[int], bool]] = {
 
 
 def _refuse_pickle(path: Path) -> None:
-    check_file(path)
+    require_file(path)
     with reading(path, CheckpointError, remedy="Is this a complete run folder?"), path.open("rb") as file:
         start = file.read(9)
     archive = start.startswith(b"PK\x03\x04")  # torch's zip around a pickle

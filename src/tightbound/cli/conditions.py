@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checkpoint import check_file
+from ..checkpoint import require_file
 from ..conditions import ClassCondition, Condition, TextCondition, missing
 from ..errors import UsageError, reading
 
@@ -92,7 +92,7 @@ def _check_learned(condition: Condition, c: Tensor) -> None:
 
 
 def _from_file(condition: Condition, path: Path) -> list[Tensor]:
-    check_file(path, MOST_BYTES, UsageError)
+    require_file(path, MOST_BYTES, UsageError)
     expected = "a text file with one condition per line, an .npy, or an image"
     with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
         if path.suffix.lower() in PICTURES:

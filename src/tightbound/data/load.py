@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import check_file
+from ..checkpoint import require_file
 from ..errors import DataError, UnknownName, UsageError
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
@@ -99,7 +99,7 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
     if not path.exists():
         raise _not_found(options.data)
     if not path.is_dir():
-        check_file(path, kind=DataError)
+        require_file(path, kind=DataError)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array_file(path)
     if path.suffix.lower() in TABLES and path.is_file():

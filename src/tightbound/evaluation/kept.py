@@ -115,7 +115,7 @@ def _read_nlls(folder: RunFolder, found: Evaluation) -> Tensor | None:
     None if the file is missing, damaged, or of another evaluation.
     """
     try:
-        checkpoint.check_file(folder.examples, 8 * found.n + MOST_HEAD)
+        checkpoint.require_file(folder.examples, 8 * found.n + MOST_HEAD)
         if checkpoint.stored_shapes(folder.examples) != {"nll": [found.n]}:
             return None
         kept = checkpoint.read(folder.examples)
