@@ -24,7 +24,7 @@ from .reshape import fit_images
 from .sources.arrays import from_arrays
 from .sources.levels import fit_levels
 from .sources.raw import Array, Part, Raw
-from .sources.tables import check_label
+from .sources.tables import require_table
 from .spacing import evenly_spaced_rows
 from .split import Split, joined
 from .standardise import standardised
@@ -164,7 +164,7 @@ class Data:
             (1, 8, 8)
         """
         asked = DataOptions(data="", **options)  # no name refers to these
-        check_label(asked)
+        require_table(asked)
         arrays = {"train": train, "valid": valid, "test": test}
         raw = from_arrays(
             name,

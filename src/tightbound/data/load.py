@@ -18,7 +18,7 @@ from .sources.folder import read_folder
 from .sources.named import READERS
 from .sources.others import refuse_others
 from .sources.raw import Raw
-from .sources.tables import TABLES, check_label, read_table
+from .sources.tables import TABLES, read_table, require_table
 
 __all__ = ["load_data", "load_for_learned"]
 
@@ -90,7 +90,7 @@ def _absolute(source: str) -> str:
 
 
 def _read(options: DataOptions, mirror: str | None) -> Raw:
-    check_label(options)
+    require_table(options)
     if options.data in READERS:
         return READERS[options.data](options, mirror)
     if not options.data.strip():

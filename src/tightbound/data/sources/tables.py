@@ -23,7 +23,7 @@ from .arrays import checked_values
 from .labels import MOST_CLASSES, told_classes
 from .raw import Part, Raw
 
-__all__ = ["TABLES", "check_label", "read_table"]
+__all__ = ["TABLES", "require_table", "read_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Extensions of tables."""
@@ -70,7 +70,7 @@ def read_table(path: Path, label: str = "") -> Raw:
     return Raw(path.stem, {"train": Part(values, numbers)}, None, names_of_classes, (told, *notes))
 
 
-def check_label(options: DataOptions) -> None:
+def require_table(options: DataOptions) -> None:
     """Refuses ``label`` for data that is not a table.
 
     Raises:
