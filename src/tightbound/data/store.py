@@ -19,7 +19,7 @@ import pooch
 from ..errors import DataError, UsageError, reading
 from .sources.raw import Array
 
-__all__ = ["cache_folder", "check_unpacked", "fingerprint", "memory_limit", "stored"]
+__all__ = ["cache_folder", "require_unpacked_size", "fingerprint", "memory_limit", "stored"]
 
 MEMORY_LIMIT = 4 * 2**30
 """Default maximum bytes of one array in memory; see TIGHTBOUND_MEMORY_LIMIT."""
@@ -85,7 +85,7 @@ def _kept(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | N
     return None
 
 
-def check_unpacked(path: Path, size: int) -> None:
+def require_unpacked_size(path: Path, size: int) -> None:
     """Refuses an archive with an implausible unpacked size.
 
     Args:

@@ -25,7 +25,7 @@ import numpy as np
 
 from ...errors import DataError, reading
 from ..observed import few
-from ..store import check_unpacked, fingerprint, memory_limit, stored
+from ..store import fingerprint, memory_limit, require_unpacked_size, stored
 from .arrays import CHUNK_BYTES, Levels, from_arrays
 from .raw import Array, Raw
 
@@ -64,7 +64,7 @@ def read_array_file(path: Path) -> Raw:
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = {Path(name).stem.lower(): name for name in archive.namelist() if name.endswith(".npy")}
         wanted = _wanted(path, members)
-        check_unpacked(path, sum(archive.getinfo(members[key]).file_size for key in wanted if key in members))
+        require_unpacked_size(path, sum(archive.getinfo(members[key]).file_size for key in wanted if key in members))
         arrays = {key: _read_member(path, archive, members[key]) for key in wanted if key in members}
     values = {split: arrays[key] for key, split in wanted.items() if split in SPLITS}
     labels = {split.removeprefix("y:"): arrays[key] for key, split in wanted.items() if split.startswith("y:")}

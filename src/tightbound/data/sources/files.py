@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from ...errors import DataError, reading
 from ..observed import few
-from ..store import check_unpacked
+from ..store import require_unpacked_size
 from .images import SUFFIXES
 
 __all__ = ["FileTree", "Folder", "OneFile", "Read", "Tar", "Zip", "open_tree"]
@@ -142,7 +142,7 @@ class Tar(Archive):
                     continue
                 sizes[_cleaned(member.name) + "/" * member.isdir()] = member.size if member.isreg() else 0
                 together += member.size if member.isreg() else 0
-                check_unpacked(self.path, together)
+                require_unpacked_size(self.path, together)
             _check_end(tar)
         self.notes = _not_followed(links)
         return sizes
@@ -161,7 +161,7 @@ class Zip(Archive):
     def _sizes(self) -> dict[str, int]:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             sizes = {_zipped(info.filename): info.file_size for info in archive.infolist()}
-            check_unpacked(self.path, sum(sizes.values()))
+            require_unpacked_size(self.path, sum(sizes.values()))
             return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
