@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, LogitLaplaceLikelihood, Scale
-from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
+from ..likelihoods.correlated import FullGaussianLikelihood, require_small_vector
 from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
 from ..options.data_spec import DataSpec
@@ -134,7 +134,7 @@ def _full_gaussian(
             expected="auto, one covariance for every z, or network, one for each",
             remedy="Leave --scale out, or use --likelihood gaussian.",
         )
-    check_small_vector(data.shape)
+    require_small_vector(data.shape)
     if scale == "auto":
         return FullGaussianLikelihood(make(1), latent, data.shape, "shared", variance)
     return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)

@@ -20,7 +20,7 @@ from ..options.data_spec import DataSpec
 from .base import Measure, density_of
 from .entries import EntryLikelihood
 
-__all__ = ["LARGEST", "FullGaussianLikelihood", "Noise", "check_small_vector"]
+__all__ = ["LARGEST", "FullGaussianLikelihood", "Noise", "require_small_vector"]
 
 Noise = Literal["shared", "network"]
 LARGEST = 64
@@ -65,7 +65,7 @@ class FullGaussianLikelihood(EntryLikelihood):
         noise: Noise = "shared",
         variance: float = 0.5,
     ) -> None:
-        check_small_vector(shape)
+        require_small_vector(shape)
         if noise not in get_args(Noise):
             raise UsageError("Unknown noise.", got=noise, expected=f"one of: {', '.join(get_args(Noise))}")
         if not variance > 0:
@@ -101,14 +101,14 @@ def _triangular(raw: Tensor) -> Tensor:
     return raw.tril(-1) + torch.diag_embed(log_diagonal.exp())
 
 
-def check_small_vector(shape: Sequence[int]) -> None:
+def require_small_vector(shape: Sequence[int]) -> None:
     """Refuses examples whose full covariance would be too large.
 
     Raises:
         UsageError: If they are not vectors of at most :data:`LARGEST` entries.
 
     Example:
-        >>> check_small_vector((64,))
+        >>> require_small_vector((64,))
     """
     if len(shape) != 1 or shape[0] > LARGEST:
         raise UsageError(
