@@ -115,7 +115,7 @@ class PixelCNN(nn.Module):
             UsageError: If a condition is missing, or the network takes none.
         """
         self._check_codes(codes)
-        self.check_conditions(len(codes), c, grid)
+        self.require_conditions(len(codes), c, grid)
         grid = None if grid is None else grid.permute(0, 2, 3, 1)
         e = self.embed(codes.reshape(len(codes), self.planes, *self.size))
         v, h, before = _shifted(e.sum(-2))
@@ -171,7 +171,7 @@ class PixelCNN(nn.Module):
         if n < 1:
             raise UsageError("The number of samples must be at least 1.", got=f"n = {n}", expected="n >= 1")
         sampling = sampling or Sampling()
-        self.check_conditions(n, c, grid)
+        self.require_conditions(n, c, grid)
         if null is not None:
             c, grid = self._twice(n, c, null, grid)
         codes = torch.zeros(n, self.planes, *self.size, dtype=torch.long, device=self.embedding.weight.device)
@@ -203,10 +203,10 @@ class PixelCNN(nn.Module):
         if c is None:
             raise UsageError("Guidance needs a condition.", got="null without c", remedy="Pass c too.")
         null = null.expand(n, -1) if null.dim() == 2 and len(null) == 1 else null
-        self.check_conditions(n, null, grid)
+        self.require_conditions(n, null, grid)
         return torch.cat([c, null]), None if grid is None else grid.repeat(2, 1, 1, 1)
 
-    def check_conditions(self, n: int, c: Tensor | None, grid: Tensor | None) -> None:
+    def require_conditions(self, n: int, c: Tensor | None, grid: Tensor | None) -> None:
         """Refuses conditions that are missing or that this network cannot take."""
         _check_shown("condition", "condition_dim", c, (n, self.condition_dim))
         _check_shown("conditioning map", "grid_channels", grid, (n, self.grid_channels, *self.size))
