@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_helpers import refused
-from tightbound.cli.arguments import check_out
+from tightbound.cli.arguments import require_writable
 from tightbound.cli.main import main
 from tightbound.errors import UsageError
 
@@ -73,9 +73,9 @@ def test_the_files_of_a_run_are_never_written_over(name: str, run: Path, tmp_pat
     (tmp_path / "link").symlink_to(run)
     for place in (run, tmp_path / "link"):
         with refused(UsageError, "must not be overwritten"):
-            check_out(place / name, True)
-    check_out(run / "samples" / "mine.png", False)
-    check_out(run / "mine.npz", False, run)
+            require_writable(place / name, True)
+    require_writable(run / "samples" / "mine.png", False)
+    require_writable(run / "mine.npz", False, run)
 
 
 def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
     photos = run.parent / "photos"
     for out, *sources in [(values, values), (photos / "0.png", run), (photos / "0.png", photos), (photos, photos)]:
         with refused(UsageError, "must not be overwritten"):
-            check_out(out, True, *sources)
+            require_writable(out, True, *sources)
     with refused(UsageError, "must not be overwritten", "a folder"):
-        check_out(tmp_path, True)
-    check_out(tmp_path / "new.npz", False, values, "digits", None)
-    check_out(photos / "new.npz", False, run, photos)
-    check_out(None, False, values)
+        require_writable(tmp_path, True)
+    require_writable(tmp_path / "new.npz", False, values, "digits", None)
+    require_writable(photos / "new.npz", False, run, photos)
+    require_writable(None, False, values)
 
 
 def test_a_new_run_needs_a_place_without_files_of_another(run: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "Words",
     "WordsFile",
     "affordable",
-    "check_out",
+    "require_writable",
     "counted",
     "limited",
     "model_of",
@@ -205,7 +205,7 @@ def model_of(run: Path, device: str) -> tuple[RunFolder, Model]:
     return RunFolder(run), load(run).to(find_device(device))
 
 
-def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
+def require_writable(out: Path | None, overwrite: bool, *sources: object) -> None:
     """Refuses to overwrite existing files without ``overwrite``, and runs or data always; called before the work.
 
     Args:

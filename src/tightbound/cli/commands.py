@@ -32,13 +32,13 @@ from .arguments import (
     Seed,
     Source,
     SplitName,
-    check_out,
     counted,
     limited,
     opened,
     part_of,
     positive,
     require_latent,
+    require_writable,
 )
 from .contrastive import train_contrastive
 from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, print_pairs, write_arrays
@@ -315,7 +315,7 @@ def encode(
 
     if out.suffix != ".npz":
         raise UsageError("Latents can only be written as arrays.", got=out, expected="a name that ends in .npz")
-    check_out(out, overwrite, run, data)
+    require_writable(out, overwrite, run, data)
     _, model, loaded = opened(run, data, device)
     model = require_latent(model)
     parts = loaded.parts(split)
@@ -380,7 +380,7 @@ def compare(
 
     if out is not None:
         check_drawing(out)
-        check_out(out, overwrite, data, *runs)
+        require_writable(out, overwrite, data, *runs)
     found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
     print_json(found.json()) if json else print_comparison(found)
     if out is not None:

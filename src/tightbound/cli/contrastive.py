@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from ..data import DataOptions
 from ..errors import CheckpointError, UsageError
-from .arguments import Device, Json, Overwrite, Seed, check_out, limited
+from .arguments import Device, Json, Overwrite, Seed, limited, require_writable
 from .output import print_json, write_arrays
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train_contrastive(
         raise UsageError(
             "A judge must be written as safetensors.", got=out, expected="a file whose name ends in .safetensors"
         )
-    check_out(out, overwrite, data.data)
+    require_writable(out, overwrite, data.data)
     loaded = load_data(data)
     for line in said_of_data(loaded):
         print(line, file=sys.stderr)

@@ -21,7 +21,6 @@ from .arguments import (
     Words,
     WordsFile,
     affordable,
-    check_out,
     counted,
     model_of,
     named,
@@ -30,6 +29,7 @@ from .arguments import (
     positive,
     representative,
     require_latent,
+    require_writable,
     seen,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
@@ -97,7 +97,7 @@ def sample(
     positive("-n", 1 if n is None else n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature must be at least 0.", got=temperature, remedy="Try --temperature 0.7.")
-    check_out(out, overwrite, run, condition_file, rank)
+    require_writable(out, overwrite, run, condition_file, rank)
     folder, model = model_of(run, device)
     path = check_output(out or folder.samples / "samples.png", model.data_spec)
     affordable("-n", 1 if n is None else n, model)
@@ -217,7 +217,7 @@ def reconstruct(
 
     if samples is not None:
         positive("--samples", samples)
-    check_out(out, overwrite, run, data)
+    require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
@@ -250,7 +250,7 @@ def interpolate(
     from ..runtime.randomness import fixed_noise
     from ..views.latents import interpolation
 
-    check_out(out, overwrite, run, data)
+    require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
@@ -294,7 +294,7 @@ def traverse(
 
     positive("-n", n)
     positive("--steps", steps)
-    check_out(out, overwrite, run, data)
+    require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
     require_dimensions(model)
@@ -354,7 +354,7 @@ def complete(
     from ..views import samples as pictures
 
     positive("--samples", samples)
-    check_out(out, overwrite, run, data)
+    require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     part = part_of(loaded, split)
