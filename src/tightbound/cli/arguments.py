@@ -147,13 +147,13 @@ def limited(split: Split, limit: int | None) -> Split:
     """A number of evenly spaced examples, since some files are sorted by class; or all."""
     if limit is None:
         return split
-    positive("--limit", limit)
+    require_positive("--limit", limit)
     return split.evenly_spaced(limit)
 
 
 def representative(split: Split, n: int) -> Split:
     """A number of examples of a split, cycling through its classes."""
-    positive("-n", n)
+    require_positive("-n", n)
     if n > len(split):
         raise UsageError(
             "The data has fewer examples than requested.",
@@ -171,7 +171,7 @@ def seen(model: Model, some: Split) -> tuple[Tensor, Tensor | None]:
     return model.see(some.batch(torch.arange(len(some)), model.device))
 
 
-def positive(name: str, value: int) -> None:
+def require_positive(name: str, value: int) -> None:
     """Refuses a number below one."""
     if value < 1:
         raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")

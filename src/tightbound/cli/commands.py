@@ -36,8 +36,8 @@ from .arguments import (
     limited,
     opened,
     part_of,
-    positive,
     require_latent,
+    require_positive,
     require_writable,
 )
 from .contrastive import train_contrastive
@@ -276,7 +276,7 @@ def diagnose(
     from ..evaluation import diagnose as run_diagnosis
     from ..evaluation.kept import as_json, write_diagnosis
 
-    positive("--limit", limit)
+    require_positive("--limit", limit)
     folder, model, loaded = opened(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training

@@ -26,9 +26,9 @@ from .arguments import (
     named,
     opened,
     part_of,
-    positive,
     representative,
     require_latent,
+    require_positive,
     require_writable,
     seen,
 )
@@ -94,7 +94,7 @@ def sample(
     from ..training.device import find_device
     from ..views import samples as pictures
 
-    positive("-n", 1 if n is None else n)
+    require_positive("-n", 1 if n is None else n)
     if not 0 <= temperature < float("inf"):
         raise UsageError("A temperature must be at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     require_writable(out, overwrite, run, condition_file, rank)
@@ -216,7 +216,7 @@ def reconstruct(
     from ..views import samples as pictures
 
     if samples is not None:
-        positive("--samples", samples)
+        require_positive("--samples", samples)
     require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
@@ -292,8 +292,8 @@ def traverse(
     from ..runtime.randomness import fixed_noise
     from ..views.latents import posterior_means, quantiles, require_dimensions, traversal
 
-    positive("-n", n)
-    positive("--steps", steps)
+    require_positive("-n", n)
+    require_positive("--steps", steps)
     require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     model = require_latent(model)
@@ -353,7 +353,7 @@ def complete(
     from ..runtime.randomness import fixed_noise
     from ..views import samples as pictures
 
-    positive("--samples", samples)
+    require_positive("--samples", samples)
     require_writable(out, overwrite, run, data)
     folder, model, loaded = opened(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
