@@ -14,7 +14,7 @@ __all__ = [
     "require_trainable",
     "require_float32_range",
     "never_warm",
-    "said_before",
+    "warnings_before_training",
     "said_of_data",
     "steadier",
     "values_too_large",
@@ -81,7 +81,7 @@ def values_too_large(batch: Batch) -> str:
     )
 
 
-def said_before(model: Model, spec: DataSpec, examples: int) -> Iterator[str]:
+def warnings_before_training(model: Model, spec: DataSpec, examples: int) -> Iterator[str]:
     """Notes on the meaning of the likelihood, and warnings of the recipe."""
     if (measure := model.measure(spec)).kind in ("none", "density"):
         yield f"note: {measure.note}"
