@@ -25,7 +25,7 @@ from .device import among_peers, by_first, cuda_devices
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
 from .metrics import Readings
-from .notes import never_warm, require_float32_range, require_trainable, said_of_data, warnings_before_training
+from .notes import require_float32_range, require_trainable, said_of_data, warmup_outlasts_run, warnings_before_training
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
 from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
@@ -180,7 +180,7 @@ class _Run:
         lines += warnings_before_training(self.model, self.config.data_spec, examples)
         warming = self.model.recipe.training_objective.warming if self.model.recipe else "the KL's weight"
         if warming and clock.warmup > clock.steps:
-            lines.append(never_warm(warming, clock.warmup, clock.steps, clock.at(clock.steps - 1).beta))
+            lines.append(warmup_outlasts_run(warming, clock.warmup, clock.steps, clock.at(clock.steps - 1).beta))
         return lines
 
     # -- steps ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ..options.training import TrainingOptions
 __all__ = [
     "require_trainable",
     "require_float32_range",
-    "never_warm",
+    "warmup_outlasts_run",
     "warnings_before_training",
     "said_of_data",
     "steadier",
@@ -89,7 +89,7 @@ def warnings_before_training(model: Model, spec: DataSpec, examples: int) -> Ite
         yield f"warning: {caution}"
 
 
-def never_warm(what: str, warmup: int, steps: int, last: float) -> str:
+def warmup_outlasts_run(what: str, warmup: int, steps: int, last: float) -> str:
     """The warning that a run ends before warm-up does."""
     return (
         f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it reaches {last:.2f} of its value; lower "
