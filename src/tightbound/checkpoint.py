@@ -28,8 +28,6 @@ from .errors import CheckpointError, TightboundError, reading
 from .runtime.lock import try_lock
 
 __all__ = [
-    "require_file",
-    "require_finite",
     "clear_leftovers",
     "digest",
     "load_into",
@@ -37,6 +35,8 @@ __all__ = [
     "read",
     "read_json",
     "read_with_digest",
+    "require_file",
+    "require_finite",
     "stored_shapes",
     "tensors_of",
     "write",

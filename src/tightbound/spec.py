@@ -20,12 +20,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from .errors import CheckpointError, UnknownName, UsageError
 
 __all__ = [
-    "require_choices",
-    "require_numbers",
     "from_json",
     "kind_of",
     "register",
     "registered",
+    "require_choices",
+    "require_numbers",
     "to_json",
     "typed",
     "upgrade",

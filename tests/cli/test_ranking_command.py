@@ -296,10 +296,10 @@ def test_a_shortened_text_is_as_wide_as_its_picture() -> None:
 
 def test_one_caption_stands_above_and_several_below() -> None:
     parts = {"mean": torch.rand(6, 3, 32, 32), "draw": torch.rand(6, 3, 32, 32)}
-    one, two, many = (sheets.told(parts, texts) for texts in (["cat"] * 6, ["cat", "dog"] * 3, list("abcdef")))
+    one, two, many = (sheets.with_captions(parts, texts) for texts in (["cat"] * 6, ["cat", "dog"] * 3, list("abcdef")))
     assert two.height > two.width / 2  # two columns of three, side by side
     assert many.width > one.width / 2
-    assert not np.array_equal(np.asarray(sheets.told(parts, ["dog"] * 6)), np.asarray(one))
+    assert not np.array_equal(np.asarray(sheets.with_captions(parts, ["dog"] * 6)), np.asarray(one))
 
 
 def test_a_text_and_a_class_are_described(run: Path) -> None:

@@ -17,7 +17,7 @@ from tightbound.distributions import Sampling
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.options.priors import PixelCNNPrior
-from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
+from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, training_picture, with_captions
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, Stage, TwoStage
 from tightbound.runtime.randomness import fixed_noise
 from tightbound.views.samples import averaged, grid, panels, reconstructions, require_drawable, samples, save_picture
@@ -287,7 +287,7 @@ def test_of_photographs_draws_stand_small_below_the_mean(side: int, texts: tuple
         title: of_colour(4, spec.shape, colour)
         for title, colour in {"data": BLUE, "mean of p(x|z)": RED, "draw from p(x|z)": GREEN}.items()
     }
-    picture = told(parts, texts, spec) if texts else sheet(parts, spec, across=True)
+    picture = with_captions(parts, texts, spec) if texts else sheet(parts, spec, across=True)
     data, mean, draw = (found_at(picture, colour) for colour in (BLUE, RED, GREEN))
     assert draw[1] > mean[1] + mean[3]
     assert draw[2] < 0.8 * mean[2]

@@ -499,7 +499,12 @@ def test_a_damaged_file_is_told_of(copy: RunFolder, name: str, capsys: pytest.Ca
 def test_a_model_without_latents_has_no_words_of_them(tmp_path: Path, few: Data) -> None:
     run = _run(tmp_path / "pixels", tb.recipes.PixelCNNRecipe(channels=8, layers=1, kernel=3), few, steps=5)
     m = gather(run, data=few, quick=QUICK).of_the_measured()
-    parts = (visuals.samples(m), surprise.examples(m, surprise.told(m)), tables.evaluation(m), visuals.curves(m))
+    parts = (
+        visuals.samples(m),
+        surprise.examples(m, surprise.per_example_numbers(m)),
+        tables.evaluation(m),
+        visuals.curves(m),
+    )
     shown = re.sub('(src|xlink:href)="[^"]*"', "", "".join(parts))
     assert "log-likelihood [nats]" in shown
     for word in ("p(x|z)", "reconstruction", "active units", "weight of the KL", "importance samples"):
@@ -511,7 +516,7 @@ def test_an_example_of_a_table_is_told_by_its_values(tmp_path: Path) -> None:
     data = Data.from_arrays(values, name="table")
     run = _run(tmp_path / "table", tb.recipes.VAE(latent_dim=1, hidden=(8,)), data, steps=5)
     material = gather(run, data=data, quick=QUICK, k=2).of_the_measured()
-    drawn = surprise.examples(material, surprise.told(material))
+    drawn = surprise.examples(material, surprise.per_example_numbers(material))
     lines = re.findall(r"values ([\d., ]+), …", drawn)
     assert len(lines) == 2 * surprise.SHOWN
     assert all(len(line.split(", ")) == surprise.VALUES for line in lines)

@@ -32,16 +32,16 @@ __all__ = [
     "Words",
     "WordsFile",
     "affordable",
-    "require_writable",
     "counted",
-    "limited",
+    "evenly_spaced",
     "model_of",
     "named",
-    "opened",
+    "open_run",
     "part_of",
-    "positive",
     "representative",
     "require_latent",
+    "require_positive",
+    "require_writable",
     "seen",
 ]
 
@@ -78,7 +78,7 @@ Picture = Annotated[Path | None, arg(metavar="FILE", help="File to write, .png o
 Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Overwrite the file given by --out if it exists.")]
 
 
-def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
+def open_run(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
     """A run's model, with its own data or other data that fits; prints notes on conversions."""
     from ..runs import load_run_data
 
@@ -143,7 +143,7 @@ def require_latent(model: Model) -> LatentVariableModel:
     return model
 
 
-def limited(split: Split, limit: int | None) -> Split:
+def evenly_spaced(split: Split, limit: int | None) -> Split:
     """A number of evenly spaced examples, since some files are sorted by class; or all."""
     if limit is None:
         return split

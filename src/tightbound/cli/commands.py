@@ -33,8 +33,8 @@ from .arguments import (
     Source,
     SplitName,
     counted,
-    limited,
-    opened,
+    evenly_spaced,
+    open_run,
     part_of,
     require_latent,
     require_positive,
@@ -231,10 +231,10 @@ def evaluate(
     from ..runtime.processor import slow_arithmetic
 
     annealing = Annealing(steps=temperatures)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     for line in slow_arithmetic(precision, model.device.type):
         print(line, file=sys.stderr)
-    part = limited(part_of(loaded, split), limit)
+    part = evenly_spaced(part_of(loaded, split), limit)
     quality = (
         quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed) if sample_quality else None
     )
@@ -277,7 +277,7 @@ def diagnose(
     from ..evaluation.kept import as_json, write_diagnosis
 
     require_positive("--limit", limit)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
@@ -316,7 +316,7 @@ def encode(
     if out.suffix != ".npz":
         raise UsageError("Latents can only be written as arrays.", got=out, expected="a name that ends in .npz")
     require_writable(out, overwrite, run, data)
-    _, model, loaded = opened(run, data, device)
+    _, model, loaded = open_run(run, data, device)
     model = require_latent(model)
     parts = loaded.parts(split)
     found = [encoded(model, part, seed=seed) for part in parts]

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from ..data import DataOptions
 from ..errors import CheckpointError, UsageError
-from .arguments import Device, Json, Overwrite, Seed, limited, require_writable
+from .arguments import Device, Json, Overwrite, Seed, evenly_spaced, require_writable
 from .output import print_json, write_arrays
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
 
     from ..evaluation.samples.retrieval import retrieval_accuracy
 
-    test, device = limited(data.test, MEASURED), judge.log_scale.device
+    test, device = evenly_spaced(data.test, MEASURED), judge.log_scale.device
     batch = test.batch(torch.arange(len(test)))
     tokens = judge.tokens(batch.captions or ())
     among = min(100, len(tokens.unique(dim=0)))

@@ -24,7 +24,7 @@ from .arguments import (
     counted,
     model_of,
     named,
-    opened,
+    open_run,
     part_of,
     representative,
     require_latent,
@@ -162,7 +162,7 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
     if path.suffix == ".npz" or not texts:
         write(drawn, path, spec, across=True, told=told)
         return
-    save_picture(sheets.told(drawn, texts, spec), path)
+    save_picture(sheets.with_captions(drawn, texts, spec), path)
     print_written(path, told)
 
 
@@ -218,7 +218,7 @@ def reconstruct(
     if samples is not None:
         require_positive("--samples", samples)
     require_writable(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     model = require_latent(model)
     path = check_output(out or folder.samples / "reconstructions.png", model.data_spec)
     part = part_of(loaded, split)
@@ -251,7 +251,7 @@ def interpolate(
     from ..views.latents import interpolation
 
     require_writable(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     model = require_latent(model)
     path = check_output(out or folder.samples / "interpolations.png", model.data_spec)
     part = part_of(loaded, split)
@@ -295,7 +295,7 @@ def traverse(
     require_positive("-n", n)
     require_positive("--steps", steps)
     require_writable(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     model = require_latent(model)
     require_dimensions(model)
     affordable("--steps", steps, model)
@@ -355,7 +355,7 @@ def complete(
 
     require_positive("--samples", samples)
     require_writable(out, overwrite, run, data)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     path = check_output(out or folder.samples / "completions.png", model.data_spec)
     part = part_of(loaded, split)
     some = representative(part, min(8, len(part)) if n is None else n)

@@ -19,7 +19,7 @@ import pooch
 from ..errors import DataError, UsageError, reading
 from .sources.raw import Array
 
-__all__ = ["cache_folder", "require_unpacked_size", "fingerprint", "memory_limit", "stored"]
+__all__ = ["cache_folder", "fingerprint", "memory_limit", "require_unpacked_size", "stored"]
 
 MEMORY_LIMIT = 4 * 2**30
 """Default maximum bytes of one array in memory; see TIGHTBOUND_MEMORY_LIMIT."""

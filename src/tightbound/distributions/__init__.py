@@ -53,7 +53,6 @@ __all__ = [
     "Value",
     "WithoutDensity",
     "broadcast",
-    "require_event_shape",
     "drawn",
     "embedded",
     "has_density",
@@ -64,4 +63,5 @@ __all__ = [
     "load_zuko",
     "log_prob_per_dimension",
     "lower_bound",
+    "require_event_shape",
 ]

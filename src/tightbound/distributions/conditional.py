@@ -20,10 +20,10 @@ __all__ = [
     "Conditional",
     "Unconditional",
     "broadcast",
-    "require_event_shape",
     "embedded",
     "independent",
     "leading_shape",
+    "require_event_shape",
 ]
 
 

@@ -27,11 +27,11 @@ __all__ = [
     "Finding",
     "Precision",
     "certain",
-    "require_split",
-    "require_support",
     "examples",
     "over",
     "reduced",
+    "require_split",
+    "require_support",
     "terms_of_the_first",
     "together",
 ]

@@ -17,7 +17,7 @@ from ..data import DataSpec
 from ..models import Marginal, Model
 from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
 
-__all__ = ["WHY_SMALL", "photographic", "sheet", "told", "training_picture"]
+__all__ = ["WHY_SMALL", "photographic", "sheet", "training_picture", "with_captions"]
 
 WHY_SMALL = "a draw adds the noise that cannot be predicted from z"
 MANY_LEVELS, DIGIT = 64, 32
@@ -60,7 +60,7 @@ def sheet(parts: Parts, spec: DataSpec | None, *, across: bool = False, columns:
     return _above(large, draws, spec, columns)
 
 
-def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
+def with_captions(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
     """Images under their titles, side by side, with captions: one above all if it is the same, else one below each.
 
     Args:
@@ -70,7 +70,7 @@ def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Im
 
     Example:
         >>> import torch
-        >>> told({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
+        >>> with_captions({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
         True
     """
     means, draws = _divided(parts, spec)

@@ -18,10 +18,10 @@ from ..errors import DataError, ShapeError, UsageError
 __all__ = [
     "Quantized",
     "Usage",
-    "require_codes",
-    "require_finite",
     "grid_of",
     "per_example",
+    "require_codes",
+    "require_finite",
     "rows_of",
     "straight_through",
 ]

@@ -77,7 +77,7 @@ def write_report(
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     """Images first, open; then numbers, collapsed, with a summary line; some may be empty."""
-    told = surprise.told(m.of_the_measured())
+    told = surprise.per_example_numbers(m.of_the_measured())
     latent = m.model.space is not None
     if latent:
         yield Section("Reconstructions", visuals.reconstructions(m))

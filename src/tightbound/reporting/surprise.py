@@ -16,7 +16,7 @@ from . import figures, page
 from .material import Material
 from .sheet import sheet
 
-__all__ = ["Told", "examples", "told"]
+__all__ = ["Told", "examples", "per_example_numbers"]
 
 SHOWN = 6
 """Examples of either end."""
@@ -51,7 +51,7 @@ class Told:
         return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()
 
 
-def told(m: Material) -> Told | None:
+def per_example_numbers(m: Material) -> Told | None:
     """What is known of the single examples: bits per dimension where they are known, else nats, else the error.
 
     Args:

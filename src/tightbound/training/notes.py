@@ -11,13 +11,13 @@ from ..models import Model
 from ..options.training import TrainingOptions
 
 __all__ = [
-    "require_trainable",
     "require_float32_range",
-    "warmup_outlasts_run",
-    "warnings_before_training",
+    "require_trainable",
     "said_of_data",
     "steadier",
     "values_too_large",
+    "warmup_outlasts_run",
+    "warnings_before_training",
 ]
 
 

@@ -17,7 +17,7 @@ from .state import require_same_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Place", "require_unused", "require_place", "require_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "held", "require_place", "require_resumable", "require_unused", "said_of_place", "saying_way_on"]
 
 
 @dataclass(frozen=True)

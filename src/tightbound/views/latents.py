@@ -25,13 +25,13 @@ from ..runtime.randomness import fixed_noise
 
 __all__ = [
     "Walk",
-    "require_dimensions",
     "encode",
     "interpolation",
     "natural_path",
     "posterior_means",
     "quantiles",
     "reconstruction_error",
+    "require_dimensions",
     "residual",
     "traversal",
 ]

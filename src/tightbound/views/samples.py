@@ -28,7 +28,6 @@ __all__ = [
     "averaged",
     "candidates",
     "captioned",
-    "require_drawable",
     "completions",
     "conditions_to_show",
     "described",
@@ -36,6 +35,7 @@ __all__ = [
     "grid",
     "panels",
     "reconstructions",
+    "require_drawable",
     "samples",
     "save_picture",
 ]

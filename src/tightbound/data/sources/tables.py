@@ -23,7 +23,7 @@ from .arrays import checked_values
 from .labels import MOST_CLASSES, told_classes
 from .raw import Part, Raw
 
-__all__ = ["TABLES", "require_table", "read_table"]
+__all__ = ["TABLES", "read_table", "require_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Extensions of tables."""

@@ -19,7 +19,7 @@ from ...errors import UsageError
 from ..estimate import Estimate
 from .components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
 from .discriminant import fit_lda, lda_classes
-from .rows import chunks, levels_of, levels_only, limited
+from .rows import chunks, levels_of, levels_only, within_limit
 
 __all__ = ["Baseline", "baselines", "independent_pixels"]
 
@@ -148,7 +148,7 @@ def _fitted(used: int, there: int) -> str:
 
 def _binary_table(train: Split) -> Tensor:
     """Log P(0), log P(1) of each entry, ``(D, 2)``."""
-    split = levels_only(limited(train))
+    split = levels_only(within_limit(train))
     ones = torch.stack([x.sum(0) for x in chunks(split)]).sum(0)
     counts = torch.stack([len(split) - ones, ones], dim=1)
     return torch.log((counts + 1) / (len(split) + 2))
@@ -156,7 +156,7 @@ def _binary_table(train: Split) -> Tensor:
 
 def _level_table(train: Split, levels: int) -> Tensor:
     """Log P(level) of each entry, ``(D, L)``."""
-    split = levels_only(limited(train))
+    split = levels_only(within_limit(train))
     size = split.spec.dimensions * levels
     counts = torch.zeros(size, dtype=torch.int64)
     offsets = levels * torch.arange(split.spec.dimensions)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...data import Split
 from ...data.transform import widths
 from ...errors import ObjectiveError, UsageError
-from .rows import chunks, levels_of, limited, undequantized
+from .rows import chunks, levels_of, undequantized, within_limit
 
 __all__ = ["PrincipalComponents", "fit_pca", "pca_error", "ppca_bound", "ppca_log_density", "project"]
 
@@ -70,7 +70,7 @@ def fit_pca(train: Split, k: int) -> PrincipalComponents:
     """
     if k < 1:
         raise UsageError("At least one component is needed.", got=f"k = {k}", expected="k >= 1")
-    split = undequantized(limited(train))
+    split = undequantized(within_limit(train))
     n, k = len(split), min(k, split.spec.dimensions)
     mean = torch.stack([x.sum(0) for x in chunks(split)]).sum(0) / n
     if split.spec.dimensions <= DENSE:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...data import Split
 from ...errors import UsageError
 from .components import DENSE, fit_pca
-from .rows import chunks, limited, undequantized
+from .rows import chunks, undequantized, within_limit
 
 __all__ = ["LinearDiscriminant", "fit_lda", "lda_classes", "lda_codes"]
 
@@ -76,7 +76,7 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
         >>> lda_codes(lda, data.test).shape
         torch.Size([360, 2])
     """
-    split = undequantized(limited(train))
+    split = undequantized(within_limit(train))
     classes, members = _members(split)
     most = len(classes) - 1
     if k is not None and not 1 <= k <= most:

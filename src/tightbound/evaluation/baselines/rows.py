@@ -15,7 +15,7 @@ from ...data import DataSpec, Split
 from ...errors import UsageError
 from ...runtime.randomness import fixed_noise
 
-__all__ = ["chunks", "levels_of", "levels_only", "limited", "undequantized"]
+__all__ = ["chunks", "levels_of", "levels_only", "undequantized", "within_limit"]
 
 ENTRIES = 1 << 21
 """Number of entries per chunk."""
@@ -45,7 +45,7 @@ def levels_only(split: Split) -> Split:
     return replace(split, transform=replace(split.transform, binarize="none"))
 
 
-def limited(split: Split) -> Split:
+def within_limit(split: Split) -> Split:
     """All examples, or as many evenly spaced ones as :data:`MOST_ENTRIES` allows."""
     return split.evenly_spaced(max(2, MOST_ENTRIES // split.spec.dimensions))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import ShapeError, UsageError
 
-__all__ = ["require_columns", "checked", "constant", "halves", "numbered", "squared_correlation", "standard"]
+__all__ = ["checked", "constant", "halves", "numbered", "require_columns", "squared_correlation", "standard"]
 
 
 def checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
