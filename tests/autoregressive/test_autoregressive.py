@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused() -> None:
     recipe = VAE(likelihood="autoregressive")
     with pytest.raises(UsageError, match="images"):
         recipe.build(DataSpec("v", (4,), levels=2))
-    with pytest.raises(UsageError, match="over levels"):
+    with pytest.raises(UsageError, match="discrete levels"):
         recipe.build(DataSpec("v", (1, 4, 4), levels=None))
     with pytest.raises(UsageError, match="no scale"):
         VAE(likelihood="autoregressive", scale="shared").build(DataSpec("v", (1, 4, 4), levels=2))

@@ -110,7 +110,7 @@ def test_a_run_that_had_not_begun_starts(run: Path, tmp_path: Path, capsys: pyte
     assert main(["evaluate", str(tmp_path / "on")]) == 1
     assert f"tightbound train --resume --out {tmp_path / 'on'}" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", str(tmp_path / "on")]) == 0
-    assert "starts at step 0" in capsys.readouterr().err
+    assert "starting at step 0" in capsys.readouterr().err
     assert main(["train", "vae", *data, "--out", str(tmp_path / "new"), *TRAIN]) == 0
     for name in ("new", "on"):
         assert (tmp_path / name / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()

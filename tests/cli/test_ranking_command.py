@@ -124,7 +124,7 @@ def test_training_refuses_what_it_cannot_learn_from(
     refused(capsys, train, "--data", same, *out, says="all the same")
     refused(capsys, train, "--data", folder, "--validation", 0, *out, says="--validation 0.1")
     refused(capsys, train, "--data", folder, "--caption-length", 3, "--vocabulary", 256, *out, says="--caption-length")
-    refused(capsys, train, "--data", folder, "--lr", 0, *out, says="above 0")
+    refused(capsys, train, "--data", folder, "--lr", 0, *out, says="must be positive")
     refused(capsys, train, "--data", folder, "--out", tmp_path / "judge.pt", says=".safetensors")
     refused(capsys, train, "--data", folder, *JUDGE, "--lr", "1e30", "--epochs", 1, *out, says="never finite", code=1)
     assert not (tmp_path / "judge.safetensors").exists()

@@ -261,7 +261,7 @@ def test_training_stops_when_nothing_gets_better_and_gives_the_best(monkeypatch:
 
 def test_training_refuses_what_it_cannot_learn_from() -> None:
     images, _ = pictures(60)
-    with pytest.raises(UsageError, match="learns from captions"):
+    with pytest.raises(UsageError, match="needs captions"):
         train_contrastive(Data.from_arrays(images, levels=256), SMALL)
     alike: dict[str, tuple[str, ...]] = dict.fromkeys(("train", "valid", "test"), ("A cat", "a  cat") * 10)
     same = Data.from_arrays(images[:20], images[20:40], images[40:], captions=alike, levels=256)
@@ -302,7 +302,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({**state, "config": 3}, "not a contrastive encoder"),
         ({**state, "config": {**state["config"], "dim": "8"}}, "type"),
         ({**state, "config": {**state["config"], "dim": 9}}, "does not fit"),
-        ({**state, "weights": {**state["weights"], "log_scale": torch.tensor(math.nan)}}, "not a number"),
+        ({**state, "weights": {**state["weights"], "log_scale": torch.tensor(math.nan)}}, "not finite"),
     ):
         checkpoint.write(path, damaged)
         with pytest.raises(CheckpointError, match=says):

@@ -69,7 +69,7 @@ def test_it_is_trained_evaluated_and_reported_on(data: Data, tmp_path: Path) -> 
 
 def test_it_is_told_what_it_cannot_have(data: Data) -> None:
     model = Blob()
-    with pytest.raises(ObjectiveError, match="has none"):
+    with pytest.raises(ObjectiveError, match="no latents"):
         diagnose(model, data.test)
     with pytest.raises(UsageError, match="needs no sampling"):
         tb.evaluate(model, data.test, method="annealed")

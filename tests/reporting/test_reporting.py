@@ -185,7 +185,7 @@ def test_it_says_what_was_measured(vae_run: Path, vae_page: _Page) -> None:
     assert found.n == 360
     assert found.nll is not None
     assert f"{found.nll} nats" in vae_page.text
-    assert "Measured quickly, on 360 test examples" in vae_page.text
+    assert "Evaluated quickly, on 360 test examples" in vae_page.text
     assert not (vae_run / "evaluation.json").exists()
     assert not (vae_run / "diagnosis.json").exists()
     for name in ("independent pixels", "PCA", "probabilistic PCA, dequantised", "ELBO", "bits per dimension"):
@@ -286,7 +286,7 @@ def test_what_is_not_stored_is_measured_quickly_and_not_kept(
     material = gather(copy.path, k=3, quick=10.0)  # of which half is for the evaluation: 500 rows, 166 examples
     assert _verdict(material).startswith("On 100 of 360 test examples")
     assert (len(material.measured), len(material.test), len(material.codes)) == (100, 360, 360)
-    assert "Measured quickly, on 100 of 360 test examples" in headline.cards(material)
+    assert "Evaluated quickly, on 100 of 360 test examples" in headline.cards(material)
     assert "measuring 100 of 360 test examples, about 3 s at most" in capsys.readouterr().err
     assert not copy.evaluation.exists()
     ends = material.data.test.batch(torch.tensor([0, 359])).x
@@ -317,7 +317,7 @@ def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: 
     for name in ("evaluate", "diagnose"):
         monkeypatch.setattr(f"tightbound.reporting.quick.{name}", refuse)
     stored = _report(copy.path, k=None, quick=0)
-    assert "Measured on 360 test examples" in stored.text
+    assert "Evaluated on 360 test examples" in stored.text
     copy.evaluation.unlink()
     parsed = _report(copy.path, k=None, quick=0)
     assert f"tightbound evaluate {copy.path}" in parsed.text

@@ -88,7 +88,7 @@ class TrainArguments(Generic[R]):
 
 
 def train(arguments: TrainArguments[Any]) -> None:
-    """Trains a model and writes a run folder."""
+    """Train a model and write a run folder."""
     from ..data import load_data
     from ..runs import RunFolder
     from ..runtime.budget import within_stored
@@ -304,8 +304,7 @@ def encode(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Encode a data set: posterior means, standard deviations, samples, codes and labels; with the file or number and
-    the split of every row.
+    """Encode a data set: posterior means, standard deviations, samples, codes, labels and sources of all rows.
 
     Example: tightbound encode runs/demo --data photographs/ --out latents.npz
     """

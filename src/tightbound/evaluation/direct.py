@@ -63,7 +63,7 @@ def evaluate_directly(
     return Evaluation(**found), each
 
 
-NO_LATENT = "the model has no latent: no ELBO, no KL, no reconstruction"
+NO_LATENT = "the model has no latent: no ELBO, no KL, nothing to reconstruct from"
 
 
 def _bound(model: Model, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
