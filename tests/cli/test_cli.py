@@ -291,7 +291,7 @@ def test_bad_values(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     refused(capsys, "traverse", run, "--steps", "0", code=2, says="--steps must be at least 1")
     refused(capsys, "traverse", run, "--example", "-1", code=2, says="no example with that index")
     refused(capsys, "interpolate", run, "-n", "200", code=2, says="200 pairs need 400 examples")
-    refused(capsys, "sample", run, "-n", "100000000000", code=2, says="do not fit in memory")
+    refused(capsys, "sample", run, "-n", "100000000000", code=2, says="Too many examples for the memory")
 
 
 def test_weights_that_are_no_numbers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

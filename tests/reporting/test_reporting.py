@@ -323,7 +323,7 @@ def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: 
     assert f"tightbound evaluate {copy.path}" in parsed.text
     assert f"tightbound diagnose {copy.path}" in parsed.text
     assert "not measured" in parsed.text
-    with pytest.raises(UsageError, match="no second"):
+    with pytest.raises(UsageError, match="no effect"):
         write_report(copy.path, k=3, quick=0)
     with pytest.raises(UsageError, match="seconds"):
         write_report(copy.path, quick=-1.0)
