@@ -176,7 +176,7 @@ class Trials:
         require(code in (0, 1) and "Traceback" not in said, f"exit code {code}", said)
         if code == 1:
             saved = RunFolder(place / "run").checkpoint("last").is_file()
-            require("Free some space" in said and ("unharmed" in said) <= saved, "the wrong remedy", said)
+            require("Free some space" in said and ("intact" in said) <= saved, "the wrong remedy", said)
         self._ends_alike(place, new=False)
         return code != 0
 

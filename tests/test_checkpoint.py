@@ -222,7 +222,7 @@ def network() -> nn.Module:
     [
         (lambda t: t.pop("0.bias"), "missing: 0.bias"),
         (lambda t: t.update(extra=torch.ones(1)), "unexpected: extra"),
-        (lambda t: t.update({"0.weight": torch.ones(2, 3)}), "another shape: 0.weight"),
+        (lambda t: t.update({"0.weight": torch.ones(2, 3)}), "wrong shape: 0.weight"),
         (lambda t: t.clear(), "missing"),
     ],
 )

@@ -134,9 +134,9 @@ def test_without_a_closed_form_samples_say_so_with_their_error() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(UsageError, match="sums to one"):
+    with pytest.raises(UsageError, match="must sum to one"):
         entropy(torch.tensor([0.5, 0.6]))
-    with pytest.raises(UsageError, match="sums to one"):
+    with pytest.raises(UsageError, match="must sum to one"):
         kl(torch.tensor([1.5, -0.5]), torch.tensor([0.5, 0.5]))
     with pytest.raises(ShapeError, match="different events"):
         kl(table(3), table(4))
@@ -144,9 +144,9 @@ def test_bad_input_is_refused() -> None:
         mutual_information(table(3))
     with pytest.raises(UsageError, match="between 0 and 1"):
         surprise(torch.tensor([1.2]))
-    with pytest.raises(UsageError, match="no such unit"):
+    with pytest.raises(UsageError, match="Unknown unit"):
         entropy(table(3), "hartleys")  # pyright: ignore
-    with pytest.raises(UsageError, match="Two tables or two distributions"):
+    with pytest.raises(UsageError, match="two tables or two distributions"):
         kl(table(2), Bernoulli(torch.tensor(0.5)))  # pyright: ignore
 
 
@@ -155,5 +155,5 @@ def test_a_distributions_surprise_is_what_it_says_of_a_value() -> None:
     expected = 0.5 * math.log(2 * math.pi) + 0.5
     assert surprise(p, of=torch.ones(()).double()).item() == pytest.approx(expected)
     assert surprise(p, "bits", of=torch.ones(()).double()).item() == pytest.approx(expected / math.log(2))
-    with pytest.raises(UsageError, match="by a value"):
+    with pytest.raises(UsageError, match="needs a value"):
         surprise(p)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -51,7 +51,7 @@ from tightbound.recipes import (
     TwoStage,
 )
 from tightbound.runs import RunConfig
-from tightbound.spec import check_choices, from_json, kind_of, register, registered, to_json, upgrade
+from tightbound.spec import from_json, kind_of, register, registered, require_choices, to_json, upgrade
 from tightbound.training import TrainingOptions
 
 
@@ -351,9 +351,9 @@ def test_choices_are_checked() -> None:
         colour: Literal["red", "green"] = "red"
         size: int = 1
 
-    check_choices(Options())
+    require_choices(Options())
     with pytest.raises(UnknownName, match="Did you mean 'green'"):
-        check_choices(Options("gren"))  # pyright: ignore[reportArgumentType]
+        require_choices(Options("gren"))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("kind", sorted(registered(object)))

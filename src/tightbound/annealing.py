@@ -22,21 +22,21 @@ def ramp(step: int, length: int) -> float:
 def weight(
     step: int, length: int, kind: Literal["linear", "cosine", "sigmoid", "cyclical"] = "linear", cycles: int = 4
 ) -> float:
-    r"""The factor on the KL's weight: from about 0 up to 1 at step ``length - 1``, and 1 ever after.
+    r"""The factor on the KL's weight: rises from about 0 to 1 at step ``length - 1`` and stays at 1.
 
     With :math:`t` the linear :func:`ramp`: linear, :math:`t`; cosine, :math:`(1 - \cos \pi t) / 2`; sigmoid, a logistic
-    curve from -6 to 6 stretched to reach 0 and 1; cyclical, in each of the cycles a linear rise over its first half and
-    1 over its second.
+    curve from -6 to 6 stretched to reach 0 and 1; cyclical, in each cycle a linear rise over the first half and 1 over
+    the second.
 
     References:
         Generating Sentences from a Continuous Space (Bowman et al., 2016).
         Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019).
 
     Args:
-        step: The step to come, from 0.
+        step: The next step, counted from 0.
         length: Steps of the rise.
         kind: Its shape.
-        cycles: How often a cyclical weight rises.
+        cycles: Number of cycles of a cyclical weight.
 
     Example:
         >>> [round(weight(step, 4, "cosine"), 2) for step in range(5)]
@@ -66,12 +66,12 @@ def learning_rate(
     """The factor on the learning rate: a linear rise, then constant, half a cosine down to 0 at the end, or steps.
 
     Args:
-        step: The step to come, from 0.
-        steps: Steps of the whole run.
+        step: The next step, counted from 0.
+        steps: Steps of the run.
         schedule: ``"constant"``, ``"cosine"`` or ``"step"``.
         warmup: Steps of the rise.
-        milestones: Steps from which the schedule ``"step"`` multiplies by the factor once more.
-        factor: What it multiplies by.
+        milestones: Steps at which the schedule ``"step"`` multiplies by the factor.
+        factor: The multiplier at each milestone.
 
     Example:
         >>> [round(learning_rate(step, 4, "cosine"), 2) for step in range(4)]
@@ -101,21 +101,20 @@ def temperature(
     r"""The temperature of a relaxation, falling from its start to its floor.
 
     Exponential, :math:`\max(\tau_1, \tau_0 e^{-r t})` from the start :math:`\tau_0` with rate r to the floor
-    :math:`\tau_1`; cosine, half a cosine from start to floor over so many steps and the floor ever after; constant,
-    the start.
+    :math:`\tau_1`; cosine, half a cosine from start to floor over ``steps``, then the floor; constant, the start.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Args:
-        step: The step to come, from 0.
-        kind: How it falls.
+        step: The next step, counted from 0.
+        kind: Shape of the schedule.
         start: At step 0.
         floor: Where it ends.
-        rate: Of the exponential, for each step.
-        steps: Of the cosine.
-        hold: Steps for which each value stands, before the next is taken.
+        rate: Exponential decay rate per step.
+        steps: Length of the cosine.
+        hold: The temperature changes only every ``hold`` steps.
 
     Example:
         >>> [round(temperature(step, "exponential", rate=0.3), 3) for step in range(4)]

@@ -1,4 +1,4 @@
-"""Tensors and JSON in one file: read strictly, written atomically, with nothing in it that could run.
+"""Tensors and JSON in one file: read strictly, written atomically, without executable content.
 
 A file is safetensors: its tensors, and in the header one JSON text. Nested states (an optimiser's, say) are flattened
 to names joined by ``/``, with the structure kept in that JSON, beside a digest of the whole content that is checked
@@ -28,8 +28,6 @@ from .errors import CheckpointError, TightboundError, reading
 from .runtime.lock import try_lock
 
 __all__ = [
-    "check_file",
-    "check_finite",
     "clear_leftovers",
     "digest",
     "load_into",
@@ -37,6 +35,8 @@ __all__ = [
     "read",
     "read_json",
     "read_with_digest",
+    "require_file",
+    "require_finite",
     "stored_shapes",
     "tensors_of",
     "write",
@@ -51,18 +51,18 @@ ANOTHER = "Use another checkpoint of the run (checkpoints/last or best), or trai
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of the temporary files of :func:`write_atomically`."""
 MOST_JSON = 2**26
-"""A larger file of JSON is refused: read, it would take many times as much memory."""
+"""A larger file of JSON is refused: parsed JSON takes many times its size in memory."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a nested state of tensors and JSON values, all of it or nothing.
+    """Writes a nested state of tensors and JSON values atomically.
 
     Args:
         path: The file, replaced only once the new one is complete.
         state: Dicts and lists with tensors, numbers, strings, booleans or None as leaves.
 
     Raises:
-        CheckpointError: If it cannot be written; what was at ``path`` is then still there.
+        CheckpointError: If it cannot be written; ``path`` is then unchanged.
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor], *more: str) -> str:
-    """A digest of tensors, their names, types and shapes, and of what else belongs to them.
+    """A digest of tensors, with their names, types and shapes, and of further texts.
 
     Args:
         tensors: In any order, on any device.
@@ -106,7 +106,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
-    """Reads what :func:`write` wrote, and tells the digest of just that content.
+    """Reads what :func:`write` wrote, and returns the digest of that content.
 
     Raises:
         CheckpointError: As :func:`read`.
@@ -124,7 +124,7 @@ def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def stored_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a file, read from its head alone.
+    """The shape of every tensor in a file, read from its header only.
 
     Raises:
         CheckpointError: As of :func:`read`.
@@ -142,7 +142,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _tree(path: Path, header: str) -> tuple[dict[str, Any], str | None]:
-    """The structure of a file's content, and the digest that it was written with, which older files lack."""
+    """The structure of a file's content, and its stored digest, which older files lack."""
     content = json.loads(header)
     if content["format"] != _FORMAT:
         raise CheckpointError(
@@ -165,7 +165,7 @@ def _check_digest(path: Path, kept: str | None, found: str) -> None:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module, each tensor once and by its shortest path: parts that share it share it in the file."""
+    """The state of a module, each tensor once and by its shortest path: a shared tensor is stored once."""
     seen: set[tuple[Any, ...]] = set()
     unique: dict[str, Tensor] = {}
     for name, tensor in sorted(module.state_dict().items(), key=lambda item: item[0].count(".")):
@@ -180,7 +180,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object =
     """Copies tensors into a module that has exactly these names and shapes.
 
     Raises:
-        CheckpointError: If a name is missing, unexpected, or of another shape.
+        CheckpointError: If a name is missing, unexpected, or wrong shape.
     """
     own = tensors_of(module)
     if misfit := misfits(own, tensors):
@@ -194,24 +194,22 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: object =
 
 
 def misfits(own: Mapping[str, Tensor], found: object) -> str:
-    """What of a part of a file is not as one's own tensors are: names, shapes, and floats or whole numbers.
+    """How the tensors of a file differ from a module's own: names, shapes, and floats or integers.
 
     Example:
         >>> import torch
         >>> misfits({"w": torch.zeros(2)}, {"w": torch.zeros(3), 1: None})
-        'unexpected: 1; of another shape: w'
+        'unexpected: 1; wrong shape: w'
     """
     if not isinstance(found, Mapping):
-        return f"{type(found).__name__} in place of tensors"
+        return f"{type(found).__name__} instead of tensors"
     both = [name for name in own if name in found]
     problems = {
         "missing": [name for name in own if name not in found],
         "unexpected": [str(name) for name in found if name not in own],
-        "of another shape": [n for n in both if not (isinstance(found[n], Tensor) and found[n].shape == own[n].shape)],
+        "wrong shape": [n for n in both if not (isinstance(found[n], Tensor) and found[n].shape == own[n].shape)],
     }
-    problems["of another kind"] = [
-        n for n in both if n not in problems["of another shape"] and not _one_kind(own[n], found[n])
-    ]
+    problems["wrong type"] = [n for n in both if n not in problems["wrong shape"] and not _one_kind(own[n], found[n])]
     return "; ".join(f"{what}: {', '.join(sorted(names)[:5])}" for what, names in problems.items() if names)
 
 
@@ -219,8 +217,8 @@ def _one_kind(one: Tensor, other: Tensor) -> bool:
     return (one.is_floating_point(), one.is_complex()) == (other.is_floating_point(), other.is_complex())
 
 
-def check_finite(module: nn.Module) -> None:
-    """Refuses a module of which a weight is not a number.
+def require_finite(module: nn.Module) -> None:
+    """Refuses a module with weights that are not finite.
 
     Raises:
         CheckpointError: If there is one.
@@ -228,7 +226,7 @@ def check_finite(module: nn.Module) -> None:
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
-                "A weight of the model is not a number.",
+                "A weight of the model is not finite.",
                 got=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()} entries of {name}",
                 expected="finite numbers",
                 remedy="The training diverged or the file is damaged: train again with a lower --lr, or load another.",
@@ -236,7 +234,7 @@ def check_finite(module: nn.Module) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes a JSON file, all of it or nothing."""
+    """Writes a JSON file atomically."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
 
@@ -247,7 +245,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is none.
     """
-    check_file(path, MOST_JSON)
+    require_file(path, MOST_JSON)
     with reading(path, CheckpointError, expected="a JSON object", remedy="Is this a complete run folder?"):
         value = json.loads(path.read_text(encoding="utf8"))
     if not isinstance(value, dict):
@@ -256,17 +254,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, save: Callable[[str], object]) -> None:
-    """Lets ``save`` fill a temporary file beside ``path`` and moves it there once it is safely on the disk.
+    """Calls ``save`` on a temporary file beside ``path``, then renames it once it is synced to disk.
 
     Raises:
-        CheckpointError: If that fails, for want of space or of permission; what was at ``path`` is then still there.
+        CheckpointError: If that fails (no space, no permission); ``path`` is then unchanged.
     """
     temporary = handle = None
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            try_lock(handle)  # tells a file that is being written from what a dead process left
+            try_lock(handle)  # distinguishes a file being written from one left by a dead process
             save(temporary)
             with open(temporary, "rb") as file:  # noqa: PTH123
                 os.fsync(file.fileno())
@@ -280,9 +278,9 @@ def write_atomically(path: Path, save: Callable[[str], object]) -> None:
 
 
 def write_again(path: Path, source: Path) -> None:
-    """Copies a file that was written just before, which is quicker than to write its content anew.
+    """Copies a file that was just written, which is faster than writing its content again.
 
-    It is no link: a file that goes bad on the disk shall not take the other with it.
+    A copy, not a link: if one file is damaged on disk, the other survives.
 
     Args:
         path: The copy.
@@ -296,10 +294,10 @@ def write_again(path: Path, source: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a file is written into one error.
+    """Turns errors while writing a file into one error.
 
     Raises:
-        CheckpointError: For want of space or of permission.
+        CheckpointError: If there is no space or no permission.
     """
     try:
         yield
@@ -313,7 +311,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed had begun to write in a folder; what others write now stays."""
+    """Removes temporary files that killed processes left in a folder; files being written now stay."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             with contextlib.suppress(OSError):
@@ -325,8 +323,8 @@ def clear_leftovers(folder: Path) -> None:
                     os.close(handle)
 
 
-def check_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:
-    """Refuses what is no file of at most so many bytes: a folder, a device without an end, a pipe that never comes.
+def require_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:
+    """Refuses anything but a regular file of at most ``most`` bytes: a folder, an endless device, a blocking pipe.
 
     Args:
         path: The file.
@@ -334,14 +332,14 @@ def check_file(path: Path, most: float = math.inf, kind: type[TightboundError] =
         kind: The error.
 
     Raises:
-        CheckpointError: Or ``kind``, if it is not there, no file, or larger.
+        CheckpointError: Or ``kind``, if it is missing, not a file, or larger.
     """
     with reading(path, kind, remedy="Check the path; is this a complete run folder?"):
         found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        what = next((name for name, told in _OTHERS.items() if told(found.st_mode)), "no file")
+        what = next((name for name, told in _OTHERS.items() if told(found.st_mode)), "not a file")
         raise kind(
-            f"{path} cannot be read: it is no file.",
+            f"{path} cannot be read: it is not a file.",
             got=what,
             expected="a file",
             remedy="Check the path, or copy it to a file.",
@@ -361,7 +359,7 @@ _OTHERS: dict[str, Callable[[int], bool]] = {
 
 
 def _refuse_pickle(path: Path) -> None:
-    check_file(path)
+    require_file(path)
     with reading(path, CheckpointError, remedy="Is this a complete run folder?"), path.open("rb") as file:
         start = file.read(9)
     archive = start.startswith(b"PK\x03\x04")  # torch's zip around a pickle

@@ -1,4 +1,4 @@
-"""What can go wrong, as one small tree; every message says what was got, what was expected, and the remedy.
+"""What can go wrong, as one small tree; every message states what it got, what it expected, and the remedy.
 
 TightboundError
 ├── UsageError          the call itself is wrong (the command line exits with 2)
@@ -54,7 +54,7 @@ class TightboundError(Exception):
 
 
 class UsageError(TightboundError):
-    """The call itself is wrong: an option, a value or a combination that cannot be."""
+    """The call itself is wrong: an invalid option, value or combination."""
 
 
 class UnknownName(UsageError):
@@ -105,7 +105,7 @@ class TrainingError(TightboundError):
 
 
 def _short(text: str, most: int = 2000) -> str:
-    """What a damaged file holds may have any length; an error has not."""
+    """A damaged file may hold text of any length; an error message must not."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
@@ -116,13 +116,13 @@ def reading(
     """Turns whatever a reader raises on a damaged or hostile file into one error of this package.
 
     Args:
-        what: What is read, such as its path.
+        what: What is being read, such as its path.
         kind: The error to raise.
-        expected: What a sound file is.
+        expected: What a valid file contains.
         remedy: What the user can do.
 
     Raises:
-        DataError: Or ``kind``, for any exception within; an error of this package passes as it is.
+        DataError: Or ``kind``, for any exception inside the block; errors of this package pass unchanged.
 
     Example:
         >>> with reading("numbers.json", expected="a JSON object"):

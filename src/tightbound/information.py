@@ -1,7 +1,7 @@
 r"""Information: surprise, entropy, cross-entropy, KL divergence and mutual information, of tables and distributions.
 
 Convention: a table is a tensor of probabilities whose last dimension (of a joint table: the last two) is summed over; a
-result has the shape of what is left. Everything is in nats, or in bits with ``unit="bits"``; :math:`0 \log 0 = 0`.
+result has the remaining shape. Everything is in nats, or in bits with ``unit="bits"``; :math:`0 \log 0 = 0`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def surprise(probability: Tensor, unit: Unit = "nats") -> Tensor: ...
 @overload
 def surprise(probability: Distribution, unit: Unit = "nats", *, of: Tensor) -> Tensor: ...
 def surprise(probability: Tensor | Distribution, unit: Unit = "nats", *, of: Tensor | None = None) -> Tensor:
-    r"""How surprising an event of that probability is, :math:`-\log p`: what multiplies for events adds up for it.
+    r"""How surprising an event of that probability is, :math:`-\log p`: it adds where probabilities multiply.
 
     References:
         A Mathematical Theory of Communication (Shannon, 1948).
@@ -58,10 +58,10 @@ def surprise(probability: Tensor | Distribution, unit: Unit = "nats", *, of: Ten
     Args:
         probability: Any shape; from 0, infinitely surprising, to 1, not at all. Or a distribution.
         unit: ``"nats"`` or ``"bits"``.
-        of: The value that a distribution is surprised by.
+        of: The value whose surprise is computed, for a distribution.
 
     Raises:
-        UsageError: If a value is no probability, or the unit unknown.
+        UsageError: If a value is not a probability, or the unit is unknown.
 
     Example:
         >>> surprise(torch.tensor([1.0, 0.5, 0.25]), "bits")
@@ -69,11 +69,11 @@ def surprise(probability: Tensor | Distribution, unit: Unit = "nats", *, of: Ten
     """
     if isinstance(probability, Distribution):
         if of is None:
-            raise UsageError("A distribution is surprised by a value.", remedy="Name it: surprise(p, of=x).")
+            raise UsageError("The surprise of a distribution needs a value.", remedy="Pass it: surprise(p, of=x).")
         return -probability.log_prob(of) / _nats(unit)
     if not ((probability >= 0) & (probability <= 1)).all():
         least, most = probability.min().item(), probability.max().item()
-        raise UsageError("A probability lies between 0 and 1.", got=f"values from {least:g} to {most:g}")
+        raise UsageError("A probability must lie between 0 and 1.", got=f"values from {least:g} to {most:g}")
     return -probability.log() / _nats(unit) + 0.0
 
 
@@ -90,7 +90,7 @@ def entropy(p: Tensor | Distribution, unit: Unit = "nats", *, samples: int = 10_
     Args:
         p: A table ``(*batch, n)``, or a distribution.
         unit: ``"nats"`` or ``"bits"``.
-        samples: How many where a distribution has no closed form.
+        samples: Number of samples where a distribution has no closed form.
 
     Returns:
         ``(*batch)``; a :class:`MonteCarlo` where a distribution has no closed form.
@@ -119,22 +119,21 @@ def cross_entropy(
 def cross_entropy(
     p: Tensor | Distribution, q: Tensor | Distribution, unit: Unit = "nats", *, samples: int = 10_000
 ) -> Tensor | MonteCarlo:
-    r"""Average surprise of one who believes q where p is true, :math:`H(p, q) = -\mathbb{E}_p \log q(x)`.
+    r"""Average surprise under p of the model q, :math:`H(p, q) = -\mathbb{E}_p \log q(x)`.
 
-    It is the entropy of p and what the wrong belief adds, :math:`H(p) + \mathrm{KL}(p \,\|\, q)`.
+    It is the entropy of p plus the KL divergence, :math:`H(p) + \mathrm{KL}(p \,\|\, q)`.
 
     References:
         Elements of Information Theory (Cover and Thomas, 2006).
 
     Args:
-        p: The truth: a table ``(*batch, n)``, or a distribution.
-        q: The belief, of the same kind.
+        p: The true distribution: a table ``(*batch, n)``, or a distribution.
+        q: The model, of the same kind.
         unit: ``"nats"`` or ``"bits"``.
-        samples: How many of p where there is no closed form.
+        samples: Number of samples of p where there is no closed form.
 
     Returns:
-        ``(*batch)``, infinite where q rules out what p allows; a :class:`MonteCarlo` where distributions have no
-        closed form.
+        ``(*batch)``, infinite where q is 0 and p is not; a :class:`MonteCarlo` where distributions have no closed form.
 
     Raises:
         UsageError: If a table does not sum to one, the kinds differ, or the unit is unknown.
@@ -162,16 +161,17 @@ def kl(p: Distribution, q: Distribution, unit: Unit = "nats", *, samples: int = 
 def kl(
     p: Tensor | Distribution, q: Tensor | Distribution, unit: Unit = "nats", *, samples: int = 10_000
 ) -> Tensor | MonteCarlo:
-    r"""Extra surprise of believing q, :math:`\mathrm{KL}(p \,\|\, q) = \mathbb{E}_p \log p(x) - \log q(x) \ge 0`.
+    r"""Extra surprise of using q in place of p, :math:`\mathrm{KL}(p \,\|\, q) = \mathbb{E}_p \log p(x) - \log q(x) \ge
+    0`.
 
     References:
         On Information and Sufficiency (Kullback and Leibler, 1951).
 
     Args:
-        p: The truth: a table ``(*batch, n)``, or a distribution.
-        q: The belief, of the same kind.
+        p: The true distribution: a table ``(*batch, n)``, or a distribution.
+        q: The model, of the same kind.
         unit: ``"nats"`` or ``"bits"``.
-        samples: How many of p where there is no closed form.
+        samples: Number of samples of p where there is no closed form.
 
     Returns:
         As :func:`cross_entropy`; zero only where p and q are the same.
@@ -199,7 +199,7 @@ def kl(
 
 
 def joint_entropy(joint: Tensor, unit: Unit = "nats") -> Tensor:
-    r"""Average surprise of both, :math:`H(x, y) = H(x) + H(y \mid x)`.
+    r"""Average surprise of the pair, :math:`H(x, y) = H(x) + H(y \mid x)`.
 
     References:
         Elements of Information Theory (Cover and Thomas, 2006).
@@ -219,7 +219,7 @@ def joint_entropy(joint: Tensor, unit: Unit = "nats") -> Tensor:
 
 
 def conditional_entropy(joint: Tensor, unit: Unit = "nats") -> Tensor:
-    r"""Average surprise of y for one who knows x, :math:`H(y \mid x) = H(x, y) - H(x)`.
+    r"""Average surprise of y given x, :math:`H(y \mid x) = H(x, y) - H(x)`.
 
     References:
         Elements of Information Theory (Cover and Thomas, 2006).
@@ -239,7 +239,7 @@ def conditional_entropy(joint: Tensor, unit: Unit = "nats") -> Tensor:
 
 
 def mutual_information(joint: Tensor, unit: Unit = "nats") -> Tensor:
-    r"""What x tells of y, :math:`I(x; y) = \mathrm{KL}(p(x, y) \,\|\, p(x) p(y)) = H(x) + H(y) - H(x, y)`.
+    r"""What x says about y, :math:`I(x; y) = \mathrm{KL}(p(x, y) \,\|\, p(x) p(y)) = H(x) + H(y) - H(x, y)`.
 
     References:
         A Mathematical Theory of Communication (Shannon, 1948).
@@ -262,14 +262,14 @@ def mutual_information(joint: Tensor, unit: Unit = "nats") -> Tensor:
 
 def _flat(joint: Tensor) -> Tensor:
     if joint.dim() < 2:
-        raise ShapeError("A joint table has two dimensions.", got=tuple(joint.shape), expected="(*batch, n, m)")
+        raise ShapeError("A joint table must have two dimensions.", got=tuple(joint.shape), expected="(*batch, n, m)")
     return joint.flatten(-2)
 
 
 def _nats(unit: Unit) -> float:
-    """How many nats the unit is."""
+    """Size of the unit in nats."""
     if unit not in ("nats", "bits"):
-        raise UsageError("There is no such unit.", got=repr(unit), expected="nats or bits")
+        raise UsageError("Unknown unit.", got=repr(unit), expected="nats or bits")
     return 1.0 if unit == "nats" else math.log(2)
 
 
@@ -282,7 +282,7 @@ def _distributions(p: object, q: object) -> tuple[Distribution, Distribution]:
     if isinstance(p, Distribution) and isinstance(q, Distribution):
         return p, q
     kinds = f"{type(p).__name__} and {type(q).__name__}"
-    raise UsageError("Two tables or two distributions can be compared.", got=kinds)
+    raise UsageError("Only two tables or two distributions can be compared.", got=kinds)
 
 
 def _check_tables(*tables: Tensor) -> None:
@@ -290,7 +290,7 @@ def _check_tables(*tables: Tensor) -> None:
         one = torch.ones((), dtype=table.dtype, device=table.device)
         if (table < 0).any() or not torch.allclose(table.sum(-1), one, atol=1e-4):
             raise UsageError(
-                "A table of probabilities sums to one over its last dimension.",
+                "A table of probabilities must sum to one over its last dimension.",
                 got=f"a smallest entry of {table.min().item():g} and sums up to {table.sum(-1).max().item():g}",
                 remedy="Divide counts by their sum.",
             )

@@ -24,8 +24,6 @@ __all__ = [
     "Fields",
     "Json",
     "Option",
-    "check_choices",
-    "check_numbers",
     "closed_list",
     "field_names",
     "flag",
@@ -33,6 +31,8 @@ __all__ = [
     "kind_of",
     "register",
     "registered",
+    "require_choices",
+    "require_numbers",
     "to_json",
     "typed",
     "upgrade",
@@ -95,7 +95,7 @@ def registered(base: type[T]) -> dict[str, type[T]]:
     return {kind: cls for kind, (cls, _) in _kinds.items() if issubclass(cls, base)}
 
 
-def check_choices(spec: Dataclass) -> None:
+def require_choices(spec: Dataclass) -> None:
     """Refuses a value that is not on its field's closed list, and a number that no option has.
 
     Raises:
@@ -107,7 +107,7 @@ def check_choices(spec: Dataclass) -> None:
         for value in typing.cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,):
             if known and value not in known:
                 raise UnknownName(name.replace("_", " "), str(value), known)
-    check_numbers({name: getattr(spec, name) for name in field_names(spec)})
+    require_numbers({name: getattr(spec, name) for name in field_names(spec)})
 
 
 def closed_list(hint: Any) -> tuple[Any, ...]:
@@ -130,14 +130,14 @@ LARGEST = {int: 2**53, float: 1e30}
 """No option has a larger number: what is computed with it would be no number, or not exact."""
 
 
-def check_numbers(options: Mapping[str, object]) -> None:
+def require_numbers(options: Mapping[str, object]) -> None:
     """Refuses numbers that no option has, by the name of the option.
 
     Raises:
         UsageError: If there is one.
 
     Example:
-        >>> check_numbers({"lr": 1e99})
+        >>> require_numbers({"lr": 1e99})
         Traceback (most recent call last):
         tightbound.errors.UsageError: The option lr is out of range.
           got:      1e+99

@@ -342,7 +342,7 @@ def test_conditions_that_do_not_fit() -> None:
 def test_as_many_as_none() -> None:
     net = network((4, 4))
     assert net(random_codes(net, 0)).shape == (0, 4, 4, LEVELS)
-    with pytest.raises(UsageError, match="nothing to draw"):
+    with pytest.raises(UsageError, match="number of samples must be at least 1"):
         net.generate(0)
 
 

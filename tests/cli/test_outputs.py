@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_helpers import refused
-from tightbound.cli.arguments import check_out
+from tightbound.cli.arguments import require_writable
 from tightbound.cli.main import main
 from tightbound.errors import UsageError
 
@@ -72,10 +72,10 @@ def test_its_own_places_need_no_word(run: Path) -> None:
 def test_the_files_of_a_run_are_never_written_over(name: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run)
     for place in (run, tmp_path / "link"):
-        with refused(UsageError, "not to be written over"):
-            check_out(place / name, True)
-    check_out(run / "samples" / "mine.png", False)
-    check_out(run / "mine.npz", False, run)
+        with refused(UsageError, "must not be overwritten"):
+            require_writable(place / name, True)
+    require_writable(run / "samples" / "mine.png", False)
+    require_writable(run / "mine.npz", False, run)
 
 
 def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
@@ -83,13 +83,13 @@ def test_data_is_never_written_over(run: Path, tmp_path: Path) -> None:
     np.savez(values, x=np.zeros((4, 3)))
     photos = run.parent / "photos"
     for out, *sources in [(values, values), (photos / "0.png", run), (photos / "0.png", photos), (photos, photos)]:
-        with refused(UsageError, "not to be written over"):
-            check_out(out, True, *sources)
-    with refused(UsageError, "not to be written over", "a folder"):
-        check_out(tmp_path, True)
-    check_out(tmp_path / "new.npz", False, values, "digits", None)
-    check_out(photos / "new.npz", False, run, photos)
-    check_out(None, False, values)
+        with refused(UsageError, "must not be overwritten"):
+            require_writable(out, True, *sources)
+    with refused(UsageError, "must not be overwritten", "a folder"):
+        require_writable(tmp_path, True)
+    require_writable(tmp_path / "new.npz", False, values, "digits", None)
+    require_writable(photos / "new.npz", False, run, photos)
+    require_writable(None, False, values)
 
 
 def test_a_new_run_needs_a_place_without_files_of_another(run: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_run_that_had_not_begun_starts(run: Path, tmp_path: Path, capsys: pyte
     assert main(["evaluate", str(tmp_path / "on")]) == 1
     assert f"tightbound train --resume --out {tmp_path / 'on'}" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", str(tmp_path / "on")]) == 0
-    assert "starts at step 0" in capsys.readouterr().err
+    assert "starting at step 0" in capsys.readouterr().err
     assert main(["train", "vae", *data, "--out", str(tmp_path / "new"), *TRAIN]) == 0
     for name in ("new", "on"):
         assert (tmp_path / name / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()

@@ -125,9 +125,9 @@ def test_training_refuses_what_it_cannot_learn_from(
     refused(capsys, train, "--data", same, *out, says="all the same")
     refused(capsys, train, "--data", folder, "--validation", 0, *out, says="--validation 0.1")
     refused(capsys, train, "--data", folder, "--caption-length", 3, "--vocabulary", 256, *out, says="--caption-length")
-    refused(capsys, train, "--data", folder, "--lr", 0, *out, says="above 0")
+    refused(capsys, train, "--data", folder, "--lr", 0, *out, says="must be positive")
     refused(capsys, train, "--data", folder, "--out", tmp_path / "judge.pt", says=".safetensors")
-    refused(capsys, train, "--data", folder, *JUDGE, "--lr", "1e30", "--epochs", 1, *out, says="never was", code=1)
+    refused(capsys, train, "--data", folder, *JUDGE, "--lr", "1e30", "--epochs", 1, *out, says="never finite", code=1)
     assert not (tmp_path / "judge.safetensors").exists()
 
 
@@ -228,15 +228,15 @@ def test_a_judge_is_refused_where_it_cannot_judge(
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "missing.npy", np.full((2, 32), -1))
     asked = ("sample", run, "--out", tmp_path / "a.png", "--condition", "red square top")
-    refused(capsys, *asked, "--rank", tmp_path / "grey.safetensors", says="pictures of another shape")
+    refused(capsys, *asked, "--rank", tmp_path / "grey.safetensors", says="images of another shape")
     refused(capsys, *asked, "--rank", tmp_path / "short.safetensors", says="too long")
-    refused(capsys, *asked, "--rank", tmp_path / "none.safetensors", says="is no judge")
-    refused(capsys, *asked, "--rank", tmp_path / "absent.safetensors", says="is no judge")
-    refused(capsys, *asked, "--rank", run / "model.safetensors", says="is no judge")
+    refused(capsys, *asked, "--rank", tmp_path / "none.safetensors", says="is not a judge")
+    refused(capsys, *asked, "--rank", tmp_path / "absent.safetensors", says="is not a judge")
+    refused(capsys, *asked, "--rank", run / "model.safetensors", says="is not a judge")
     refused(capsys, *asked, "--rank", run, says="There is no CLIP")
     refused(capsys, *asked, "--rank", judge, "-n", 8, "--among", 4, says="--among 32")
     refused(capsys, *asked, "--rank", judge, "--among", 0, says="at least 8")
-    refused(capsys, *asked, "--among", 4, says="a judge chooses")
+    refused(capsys, *asked, "--among", 4, says="needs --rank")
     refused(capsys, *asked[:-2], "--rank", judge, says="--rank without a caption")
     missing = ("--condition-file", tmp_path / "missing.npy")
     refused(capsys, *asked[:-2], *missing, "--rank", judge, says="without a text")
@@ -246,11 +246,11 @@ def test_a_judge_is_refused_where_it_cannot_judge(
 def test_a_judge_is_refused_for_models_that_are_given_no_text(judge: Path) -> None:
     data = Data.from_arrays(torch.randint(256, (30, 3, 8, 8)), labels=torch.arange(30) % 3, levels=256)
     classes = CVAE(latent_dim=2, hidden=(8,)).build(data.spec)
-    with pytest.raises(UsageError, match="given none") as caught:
+    with pytest.raises(UsageError, match="no text condition") as caught:
         captions_to_rank(classes, ["2"], None)
     assert "class" in str(caught.value.got)
     classes.condition = None
-    with pytest.raises(UsageError, match="given none") as caught:
+    with pytest.raises(UsageError, match="no text condition") as caught:
         captions_to_rank(classes, ["2"], None)
     assert "nothing" in str(caught.value.got)
     assert find_judge(judge, data.spec, "cpu").similarity(torch.rand(2, 3, 8, 8), torch.zeros(1, 32).long()).shape
@@ -297,10 +297,10 @@ def test_a_shortened_text_is_as_wide_as_its_picture() -> None:
 
 def test_one_caption_stands_above_and_several_below() -> None:
     parts = {"mean": torch.rand(6, 3, 32, 32), "draw": torch.rand(6, 3, 32, 32)}
-    one, two, many = (sheets.told(parts, texts) for texts in (["cat"] * 6, ["cat", "dog"] * 3, list("abcdef")))
+    one, two, many = (sheets.with_captions(parts, texts) for texts in (["cat"] * 6, ["cat", "dog"] * 3, list("abcdef")))
     assert two.height > two.width / 2  # two columns of three, side by side
     assert many.width > one.width / 2
-    assert not np.array_equal(np.asarray(sheets.told(parts, ["dog"] * 6)), np.asarray(one))
+    assert not np.array_equal(np.asarray(sheets.with_captions(parts, ["dog"] * 6)), np.asarray(one))
 
 
 def test_a_text_and_a_class_are_described(run: Path) -> None:
@@ -320,13 +320,22 @@ def test_guidance_needs_a_condition_and_training_without_it(
     words = ("pixelcnn", "--data", "digits", "--channels", 8, "--layers", 1, "--steps", 2, "--no-pictures")
     printed(capsys, "train", *words, "--out", plain)
     out = ("--out", tmp_path / "a.png")
-    refused(capsys, "sample", plain, "--guidance", 2, *out, says="given none")
+    refused(capsys, "sample", plain, "--guidance", 2, *out, says="unconditional")
     config = json.loads((run / "config.json").read_text(encoding="utf8"))
     shutil.copytree(run, tmp_path / "always")
     config["recipe"]["prior"]["drop_condition"] = 0.0
     (tmp_path / "always" / "config.json").write_text(json.dumps(config), encoding="utf8")
     text = ("--condition", "red square top", "-n", 1)
-    refused(capsys, "sample", tmp_path / "always", *text, "--guidance", 2, *out, says="never learned without")
+    refused(
+        capsys,
+        "sample",
+        tmp_path / "always",
+        *text,
+        "--guidance",
+        2,
+        *out,
+        says="trained to work without its condition",
+    )
     printed(capsys, "sample", tmp_path / "always", *text, *out)
     printed(capsys, "sample", plain, "-n", 1, "--temperature", 0, "--top-k", 1, "--top-p", 0.5, *out, "--overwrite")
 

@@ -82,19 +82,19 @@ def test_what_is_chosen_among_captions_is_told(tmp_path: Path) -> None:
     assert told(data)
     assert data.said == (
         "metadata.jsonl has both text and caption: text is taken where it is there.",
-        "metadata.jsonl has several captions of some images, of which the last is taken: 1.png.",
+        "metadata.jsonl has several captions for some images; the last is used: 1.png.",
     )
 
 
 @pytest.mark.parametrize(
     ("files", "parts"),
     [
-        ({"metadata.csv": b"name,text\n0.png,a\n"}, ["row 2", "names no file", "keys name, text", "file_name"]),
+        ({"metadata.csv": b"name,text\n0.png,a\n"}, ["row 2", "has no file name", "keys name, text", "file_name"]),
         ({"metadata.csv": b"file_name;text\n0.png;a\n"}, ["row 2", "keys file_name;text"]),
         ({"metadata.csv": b'file_name,text\n0.png,"a'}, ["metadata.csv", "cannot be read", "separated by commas"]),
         ({"metadata.csv": b"file_name,text\n99.png,a\n"}, ["row 2", "missing", "99.png"]),
         ({"metadata.csv": b"file_name,text\n0.png,a\n"}, ["11 images have no caption", "1.png"]),
-        ({"metadata.csv": table("text"), "metadata.jsonl": lines("text")}, ["another file tells too", "0.png"]),
+        ({"metadata.csv": table("text"), "metadata.jsonl": lines("text")}, ["of another file", "0.png"]),
         ({"metadata.jsonl": b'{"file_name": "0.png", "text": ' + b"1" * 5000 + b"}"}, ["line 1", "malformed"]),
         ({"metadata.jsonl": b"[" * 100_000}, ["line 1", "malformed"]),
     ],

@@ -119,20 +119,20 @@ def test_many_images_in_no_class_are_kept_without_classes_and_said() -> None:
     found = layout_of([*inside, *(f"{i}.png" for i in range(9))])
     assert (len(found.images), found.classes, found.labels) == (13, (), {})
     (note,) = found.notes
-    assert note == "The folders are not read as classes: 9 of 13 images lie in no class folder, such as 0.png."
+    assert note == "The folders are not read as classes: 9 of 13 images are outside class folders, such as 0.png."
 
 
 def test_a_test_split_without_classes_is_not_discarded() -> None:
     found = layout_of([*names({"train": 20}), "test/1.png", "test/2.png"])
     assert {name: len(images) for name, images in found.splits.items()} == {"train": 40, "test": 2}
     assert found.classes == ()
-    assert "2 of 42 images lie in no class folder, such as test/1.png" in found.notes[0]
+    assert "2 of 42 images are outside class folders, such as test/1.png" in found.notes[0]
 
 
 def test_deeper_folders_are_not_told_apart_and_that_is_said() -> None:
     found = layout_of([f"{a}/{b}/{i}.png" for a in ("animals", "plants") for b in "xy" for i in range(2)])
     assert found.classes == ("animals", "plants")
-    assert found.notes == ("The first folder is the class; 4 folders within are not told apart.",)
+    assert found.notes == ("The first folder is the class; 4 sub-folders are ignored.",)
 
 
 def counts(data: Data) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def test_a_folder_and_its_archives_are_the_same(top: str, tmp_path: Path) -> Non
     assert counts(folder) == (11, 1, 6)
     assert folder.spec.classes == ("bar", "disc")
     assert [f"{top}preview.png" in note for note in folder.notes[:2]] == [True, False]
-    assert folder.notes[1] == "Left out, as no images by their names: 1 .txt."
+    assert folder.notes[1] == "Ignored files that are not images: 1 .txt."
     for archive in (make_tar(tmp_path / "b.tar", content), make_zip(tmp_path / "b.zip", content)):
         data = load_data(archive)
         assert data.fingerprint == folder.fingerprint
@@ -176,7 +176,7 @@ def test_a_link_to_elsewhere_is_followed_once(tmp_path: Path) -> None:
     (folder / "b").symlink_to(target)
     again = load_data(folder)
     assert again.fingerprint == data.fingerprint
-    assert again.said == ("Links to folders that are read already add nothing: b.",)
+    assert again.said == ("Ignored links to folders that are already read: b.",)
 
 
 @pytest.mark.parametrize("target", [".", "..", "real", "f"])
@@ -200,8 +200,8 @@ def test_what_is_no_file_is_left_out_and_said(tmp_path: Path) -> None:
     data = load_data(folder)
     assert counts(data) == (8, 1, 1)
     assert data.said == (
-        "Left out, as broken links or no regular files: broken.png, pipe.png.",
-        "Folders without an image that can be read: empty.",
+        "Ignored broken links and special files: broken.png, pipe.png.",
+        "Folders without readable images: empty.",
     )
 
 
@@ -210,8 +210,8 @@ def test_kinds_of_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
     content |= {f"train/bar/{i}.heic": b"" for i in range(3)} | {"valid/x.HEIC": b"", "notes": b"", "a.xml": b""}
     data = load_data(write_files(tmp_path / "f", content))
     assert data.said == (
-        "Left out, as no images by their names: 4 .heic, 1 .xml, 1 without a suffix.",
-        "Folders without an image that can be read: valid.",
+        "Ignored files that are not images: 4 .heic, 1 .xml, 1 without a suffix.",
+        "Folders without readable images: valid.",
     )
     with refused(DataError, "holds no images", "2 .txt, 1 .npy", "such as a.npy"):
         load_data(write_files(tmp_path / "g", {"a.npy": b"", "b.txt": b"", "c.txt": b""}))
@@ -231,6 +231,6 @@ def test_training_says_once_what_it_learns_from(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().err
     start = "data: birds: 14 training, 2 validation and 6 test examples; shape 1 x 8 x 8; 256 levels; 2 classes\n"
     assert said.startswith(start)
-    assert said.count("note: Left out, as no images by their names: 1 .txt.\n") == 1
+    assert said.count("note: Ignored files that are not images: 1 .txt.\n") == 1
     evaluate(model, data.test, 2)
     assert capsys.readouterr().err == ""

@@ -19,7 +19,7 @@ from tightbound.errors import DataError, UsageError
 from tightbound.recipes import VAE
 from tightbound.training import train
 
-DARK = "--levels stretch spreads them over the whole range"
+DARK = "--levels stretch scales them to the full range"
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +163,7 @@ def test_colours_of_sixteen_bits_are_told(tmp_path: Path) -> None:
     data = load_data(write_files(tmp_path / "f", files), color="rgb")
     assert data.spec.shape == (3, 2, 2)
     assert sorted(set(stored(data).flatten().tolist())) == [0, 1, 2, 3]
-    assert "8 images have colours of more than 8 bits, of which the upper 8 are read." in data.notes
+    assert "8 images have more than 8 bits per colour; the upper 8 are read." in data.notes
 
 
 def test_floats_are_continuous_unless_levels_are_made_of_them(tmp_path: Path) -> None:
@@ -241,6 +241,6 @@ def test_more_formats_are_read(tmp_path: Path) -> None:
     Image.new("L", (8, 8), 100).save(file, "jpeg")
     files["g.jfif"] = file.getvalue()
     data = load_data(write_files(tmp_path / "f", files), color="grey")
-    assert data.said[:1] != ("Left out",)
+    assert data.said[:1] != ("Ignored",)
     assert sorted(flat(stored(data)[:, 0, 0].tolist()))[:8] == [100] * 8
     assert sorted(set(stored(data).flatten().tolist())) == [100, 102, 255]

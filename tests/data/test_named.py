@@ -85,13 +85,13 @@ def test_idx(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"", "no idx file"),
-        (b"\x00\x00\x08", "no idx file"),
+        (b"", "not an idx file"),
+        (b"\x00\x00\x08", "not an idx file"),
         (b"\x00\x00\x0d\x01\x00\x00\x00\x01", "00 00 0d 01"),
-        (b"\x00\x00\x08\x03\x00\x00", "no idx file"),
+        (b"\x00\x00\x08\x03\x00\x00", "not an idx file"),
         (idx(np.zeros(5, np.uint8))[:-1], "4 bytes"),
         (idx(np.zeros(5, np.uint8)) + b"x", "6 bytes"),
-        (b"\x00\x00\x08\x04" + b"\xff" * 16, "not as long"),
+        (b"\x00\x00\x08\x04" + b"\xff" * 16, "does not have the length"),
     ],
 )
 def test_wrong_idx_files(content: bytes, part: str, tmp_path: Path) -> None:

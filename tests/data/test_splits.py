@@ -242,7 +242,7 @@ def test_an_unknown_name_and_a_missing_path() -> None:
     with refused(UnknownName, "'mnits'", "Did you mean 'mnist'"):
         load_data("mnits")
     for path in ("./photos", "some/where", "photos.tar", Path("photos.npz")):
-        with refused(DataError, "There is no file or folder", str(Path(path).absolute())):
+        with refused(DataError, "The file or folder", str(Path(path).absolute())):
             load_data(path)
 
 

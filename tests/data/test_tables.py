@@ -123,7 +123,7 @@ def test_too_wide_too_long_and_too_large_tables_are_refused(tmp_path: Path, monk
     [
         ("x,y\n1,0.5\n2,0.25\n", ["measurements", "2 different numbers", "Leave --label out"]),
         ("x,y\n1,a\n2,\n", ["lacks a label", "nothing in line 3, column 'y'"]),
-        ("x,y\n1," + "a" * 300 + "\n", ["a text, no class", "line 2"]),
+        ("x,y\n1," + "a" * 300 + "\n", ["too long for a class", "line 2"]),
         ("y\na\nb\n", ["2 rows, 0 columns beside 'y'"]),
     ],
 )
@@ -141,9 +141,9 @@ def test_too_many_classes_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_label_must_be_a_column_of_a_table(tmp_path: Path) -> None:
     with refused(UnknownName, "kinds", "'kind'"):
         load_data(written(tmp_path, "x,kind\n1,2\n"), label="kinds")
-    with refused(UsageError, "Only a table", "'digits'"):
+    with refused(UsageError, "needs a table", "'digits'"):
         load_data("digits", label="kind")
-    with refused(UsageError, "Only a table"):
+    with refused(UsageError, "needs a table"):
         Data.from_arrays(np.zeros((20, 4)), label="kind")
 
 
@@ -170,7 +170,7 @@ def test_parquet_tables_are_read_and_refused_like_texts(tmp_path: Path) -> None:
     with refused(DataError, "'b' in row 1, column 'kind'", "--label 'kind'"):
         load_data(path)
     save(x=[1.0, None, 3.0], y=[1.0, 2.0, 3.0])
-    with refused(DataError, "lacks a number", "nothing in row 2, column 'x'"):
+    with refused(DataError, "a missing value", "nothing in row 2, column 'x'"):
         load_data(path)
     save(x=[1.0, 2.0], y=["a", None])
     with refused(DataError, "lacks a label", "row 2, column 'y'"):

@@ -18,10 +18,10 @@ from tightbound.distributions import (
     Conditional,
     Dirac,
     DiscretizedLogistic,
-    check_event,
     has_density,
     independent,
     kl_per_dimension,
+    require_event_shape,
 )
 from tightbound.errors import ObjectiveError, ShapeError
 
@@ -194,8 +194,8 @@ def test_a_forgotten_independent_is_refused() -> None:
     base = Normal(torch.zeros(5, 2, 3), torch.ones(5, 2, 3), validate_args=False)
     for p in (base, independent(base, 1)):
         with pytest.raises(ShapeError, match="Independent"):
-            check_event(p, (2, 3), "likelihood")
-    check_event(independent(base, 2), (2, 3), "likelihood")
+            require_event_shape(p, (2, 3), "likelihood")
+    require_event_shape(independent(base, 2), (2, 3), "likelihood")
 
 
 class _Means(Conditional):

@@ -121,7 +121,7 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         ({"best_kl": 9.0}, VAE(objective=Elbo(free_bits=0.6)), "under-regularised", "--free-bits 0"),
         ({"best_kl": 9.0}, VAE(objective=Elbo(free_bits=0.5, beta=0.5)), "under-regularised", "--beta 1 --free-bits 0"),
         ({"mismatch": (0.5, 9.0)}, VAE(), "healthy", ""),  # the bounds do not agree
-        ({"sameness": "all examples are equal"}, VAE(), "constant data", "give data that varies"),
+        ({"sameness": "all examples are equal"}, VAE(), "constant data", "use data that varies"),
         ({"carrying": 15, "active": 3}, VAE(), "healthy", ""),
         ({"carrying": 10, "active": 15}, VAE(), "healthy", "12 dimensions would do: --latent-dim 12"),
         ({"carrying": 3, "active": 15}, VAE(), "partial collapse", "--latent-dim 4"),
@@ -145,13 +145,13 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
             {"mismatch": FAR},
             VAE(objective=Mmd(beta=0.0)),
             "under-regularised",
-            "charge the KL in full: --beta 1",
+            "use the full KL weight: --beta 1",
         ),
         (
             {"mismatch": FAR, "dimensions": 10},
             LinearVAE(),
             "under-regularised",
-            "a recipe whose prior can learn",
+            "a recipe with a learned prior",
         ),
         ({"active": 3}, VAE(), "partial collapse", "--latent-dim 4"),
         ({"active": 3}, VAE(), "partial collapse", "--free-bits 0.1"),
@@ -171,7 +171,7 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
             {"best_kl": 20.0},
             TwoStage(Stage(VAE()), FlowPrior()),
             "healthy",
-            "nothing needs to change",
+            "no change needed",
         ),  # the posterior was made for another prior
         ({**CHOSEN, "mutual_information": 0.0}, VQVAE(revive=0), "collapsed", "--revive 0.03"),
         ({**CHOSEN, "decoder_use": 0.0}, VQVAE(), "collapsed", "--project 8"),
@@ -608,7 +608,7 @@ def test_a_kl_that_is_one_number_is_not_called_that_of_a_dimension(
     model = VAE(latent_dim=4, hidden=(16,), components=5, **options).build(digits.spec)
     found = diagnose(model, digits.test.subset(50), gap_examples=3, k=5)
     assert found.kl_per_dimension is None
-    assert any("cannot be told apart by dimension" in note for note in found.notes)
+    assert any("does not factorise by dimension" in note for note in found.notes)
     assert found.fit_n == 3
 
 
@@ -668,7 +668,7 @@ def test_codes_are_told_apart_by_position(
     own = information_of(model.space, m.codes)
     assert own is not None
     assert (own - torch.tensor(told)).abs().max() < (1e-6 if certain else 0.3)  # drawn codes against their mean
-    assert "What each position of the codes tells" in activity(m)
+    assert "Information of each position of the codes" in activity(m)
     assert active in activity(m)
     assert active in headline.verdict(m, tables.comparison(m))
     assert f"{found.active_units} of {positions}" in tables.evaluation(m)
@@ -706,7 +706,7 @@ def test_agreement_is_not_claimed_where_each_condition_has_its_own_prior(digits:
     assert found.mutual_information.value <= found.mutual_information_at_most.value + 1e-9
     used = {"kl": 14.0, "mutual_information": 3.0, "decoder_use": 9.0, "active": 9, "dimensions": 16}
     for codes in (None, "chosen"):
-        s = Symptoms(**used, codes=codes, recipe=recipe, unmeasured="each condition has a prior of its own")  # pyright: ignore
+        s = Symptoms(**used, codes=codes, recipe=recipe, unmeasured="each condition has its own prior")  # pyright: ignore
         what, why, _ = judge(s)
         assert what == "healthy"
         assert "agree with the prior is not known: each condition" in why

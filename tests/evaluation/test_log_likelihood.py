@@ -124,7 +124,7 @@ def test_the_offset_of_dequantisation_is_stated() -> None:
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
-        (VAE(latent_dim=2, hidden=(4,), likelihood="bernoulli"), "no likelihood of that data"),
+        (VAE(latent_dim=2, hidden=(4,), likelihood="bernoulli"), "not a likelihood of that data"),
         (Autoencoder(latent_dim=2, hidden=(4,)), "no prior"),
     ],
     ids=["cross-entropy", "autoencoder"],
@@ -239,7 +239,7 @@ def test_unknown_names_are_refused() -> None:
     model, _ = linear_model()
     with pytest.raises(UsageError, match="no such method"):
         likelihood(model, FLOATS.test, "hmc")  # pyright: ignore
-    with pytest.raises(UsageError, match="no such precision"):
+    with pytest.raises(UsageError, match="Unknown precision"):
         likelihood(model, FLOATS.test, k=2, precision="fp8")  # pyright: ignore
 
 

@@ -103,7 +103,7 @@ def test_training_selects_by_it_and_leaves_the_posterior_alone(tmp_path: Path) -
     notes = evaluate(model, test, k=5).notes
     assert any("objective naive-monte-carlo" in note for note in notes)
     assert any("method prior suits" in note for note in notes)
-    with pytest.raises(ObjectiveError, match="Nothing trained the posterior"):
+    with pytest.raises(ObjectiveError, match="The posterior of this model was not trained"):
         diagnose(model, test)
 
 

@@ -110,7 +110,7 @@ def test_the_classifier_tells_the_digits_and_is_the_same_again() -> None:
 
 def test_features_without_labels_are_refused_with_the_remedy() -> None:
     data = Data.from_arrays(torch.randint(256, (40, 8, 8)))
-    with pytest.raises(DataError, match="trained on labels"):
+    with pytest.raises(DataError, match="needs labels"):
         sample_quality(tb.recipes.VAE(latent_dim=2).build(data.spec), data)
 
 

@@ -134,9 +134,9 @@ def test_other_than_small_vectors_are_refused(shape: tuple[int, ...]) -> None:
 
 def test_scales_that_mean_nothing_are_refused() -> None:
     for scale in ("fixed", "shared", "per-dimension"):
-        with pytest.raises(UsageError, match=r"whole covariance(?s:.*)--likelihood gaussian"):
+        with pytest.raises(UsageError, match=r"full covariance(?s:.*)--likelihood gaussian"):
             VAE(likelihood="full-gaussian", scale=scale).build(SPEC)
-    with pytest.raises(UsageError, match="no such noise"):
+    with pytest.raises(UsageError, match="Unknown noise"):
         FullGaussianLikelihood(nn.Identity(), (2,), (3,), "diagonal")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="positive"):
         FullGaussianLikelihood(nn.Identity(), (2,), (3,), variance=0.0)

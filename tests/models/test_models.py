@@ -258,7 +258,7 @@ def test_a_likelihood_that_forgets_entries_is_refused(event_dims: int) -> None:
             return independent(Normal(mean, torch.ones_like(mean), validate_args=False), event_dims)
 
     model = conditional_model(0)
-    with pytest.raises(ShapeError, match="The likelihood is not a distribution"):
+    with pytest.raises(ShapeError, match="The likelihood has the wrong event shape"):
         LatentVariableModel(model.prior, Forgetful(), model.posterior)().terms(double(5, *SHAPE), k=3)
 
 

@@ -158,11 +158,11 @@ def test_every_estimator_agrees_with_the_plain_gradient_for_every_posterior(kind
 def test_misuse_is_refused() -> None:
     model = linear_model()
     for through_samples in (sticking_the_landing, dreg):
-        with pytest.raises(ObjectiveError, match="goes through the samples"):
+        with pytest.raises(ObjectiveError, match="needs differentiable samples"):
             through_samples(model().terms(X, k=4, pathwise=False))
     with pytest.raises(ObjectiveError, match="without a gradient"):
         score_function(model().terms(X, k=4))
-    with pytest.raises(ObjectiveError, match="own baseline"):
+    with pytest.raises(ObjectiveError, match="at least two samples"):
         score_function(model().terms(X, k=1, pathwise=False))
 
 

@@ -18,10 +18,10 @@ from tightbound.distributions import Sampling
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.options.priors import PixelCNNPrior
-from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, told, training_picture
+from tightbound.pictures.sheets import WHY_SMALL, photographic, sheet, training_picture, with_captions
 from tightbound.recipes import CVAE, VAE, VQVAE, VQVAE2, Autoencoder, GumbelVAE, PixelCNNRecipe, Stage, TwoStage
 from tightbound.runtime.randomness import fixed_noise
-from tightbound.views.samples import averaged, check_image, grid, panels, reconstructions, samples, save_picture
+from tightbound.views.samples import averaged, grid, panels, reconstructions, require_drawable, samples, save_picture
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
@@ -70,10 +70,10 @@ def test_panels_hold_their_pictures(across: bool) -> None:
 
 def test_only_images_can_be_drawn() -> None:
     for spec in (GREY, RGB, ODD):
-        check_image(spec)
+        require_drawable(spec)
     for spec in (CONTINUOUS, DataSpec("two channels", (2, 8, 8), levels=17)):
         with pytest.raises(UsageError, match="drawn"):
-            check_image(spec)
+            require_drawable(spec)
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ CODED: dict[str, Any] = {"codes": 16, "channels": (8,), "blocks": 1}
 def test_a_temperature_of_uniform_codes_is_refused(recipe: VAE | VQVAE) -> None:
     model = recipe.build(DIGITS)
     assert len(samples(model, 3)["mean of p(x|z)"]) == 3
-    with pytest.raises(UsageError, match="changes nothing"):
+    with pytest.raises(UsageError, match="has no effect"):
         samples(model, 3, how=Sampling(0.7))
 
 
@@ -288,7 +288,7 @@ def test_of_photographs_draws_stand_small_below_the_mean(side: int, texts: tuple
         title: of_colour(4, spec.shape, colour)
         for title, colour in {"data": BLUE, "mean of p(x|z)": RED, "draw from p(x|z)": GREEN}.items()
     }
-    picture = told(parts, texts, spec) if texts else sheet(parts, spec, across=True)
+    picture = with_captions(parts, texts, spec) if texts else sheet(parts, spec, across=True)
     data, mean, draw = (found_at(picture, colour) for colour in (BLUE, RED, GREEN))
     assert draw[1] > mean[1] + mean[3]
     assert draw[2] < 0.8 * mean[2]

@@ -517,7 +517,7 @@ def test_the_bound_reaches_every_level_and_no_other(levels: int) -> None:
 
 def test_more_codes_than_can_be_told_apart_are_refused() -> None:
     for levels in ((4096, 4097), (3_000_000_000_000,) * 2):
-        with pytest.raises(UsageError, match="told apart"):
+        with pytest.raises(UsageError, match="Too many codes"):
             FiniteScalarQuantizer(levels, dim=2)
     assert FiniteScalarQuantizer((4096, 4096), dim=2).codes == 1 << 24
 
@@ -553,7 +553,7 @@ def test_usage_is_counted_over_all_batches() -> None:
     usage.update(torch.zeros(24, dtype=torch.int64))
     shares = [30 / 48, 6 / 48, 6 / 48, 6 / 48]
     assert usage.perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)))
-    with pytest.raises(UsageError, match="no such code"):
+    with pytest.raises(UsageError, match="out of range"):
         usage.update(torch.tensor([8]))
 
 

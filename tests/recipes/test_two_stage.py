@@ -213,7 +213,7 @@ def test_the_latents_of_a_categorical_posterior_are_the_codes_at_its_mode(data: 
     assert found.bits_per_dim is not None
     assert found.uniform_bits_per_dim is not None
     assert found.uniform_bits_per_dim.value == pytest.approx(found.bits_per_dim.value, rel=1e-6)
-    assert f"{6 * math.log(4):.2f} if all were alike" in " ".join(found.notes)
+    assert f"{6 * math.log(4):.2f} with uniform codes" in " ".join(found.notes)
     assert found.relaxation_gap is None
     assert isinstance(model.train()().posterior(x), CodePoint)
 
@@ -346,7 +346,7 @@ def test_what_does_not_suit_is_refused(data: Data, tmp_path: Path) -> None:
     vae = VAE(latent_dim=2, hidden=(8,))
     for first, second, says in (
         (vq(), "flow", "latents are codes"),
-        (vae, "pixelcnn", "latents are real numbers"),
+        (vae, "pixelcnn", "latents are real-valued"),
         (CVAE(latent_dim=2, hidden=(8,)), "flow", "do not depend on a condition"),
         (PixelCNNRecipe(channels=8, layers=2), "flow", "has none"),
     ):
@@ -405,7 +405,7 @@ def test_a_second_stage_goes_on_and_is_reproduced_by_its_own_command(
 ) -> None:
     fit_prior(first, out=tmp_path, prior=small("transformer"), data=data, **QUICK)
     config = RunFolder(tmp_path).config()
-    assert reproduction_command(config, "again") is None  # its data was handed over in Python
+    assert reproduction_command(config, "again") is None  # its data was passed in Python
     recipe: Any = config.recipe
     assert recipe.first.training == RunFolder(first).config().training
     digits = DataOptions("digits")
@@ -577,5 +577,5 @@ def test_a_grid_of_real_numbers_is_refused_with_its_shape(kind: str) -> None:
             return Independent(Normal(torch.zeros(len(x), 3, 2, 2), 1.0), 3)
 
     first = LatentVariableModel(None, nn.Linear(1, 1), Grids())
-    with pytest.raises(UsageError, match=r"grids of real numbers(?s:.*)\(3, 2, 2\)"):
+    with pytest.raises(UsageError, match=r"real-valued grids(?s:.*)\(3, 2, 2\)"):
         new_prior(small(kind), first, images().spec)

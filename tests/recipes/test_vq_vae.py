@@ -399,7 +399,7 @@ def test_the_objective_refuses_latents_that_are_not_quantised() -> None:
     ],
 )
 def test_a_grid_that_cannot_be_made_is_refused_with_those_that_can(recipe: Recipe, told: str) -> None:
-    with pytest.raises(UsageError, match="cannot make such a grid") as refused:
+    with pytest.raises(UsageError, match="cannot be halved that often") as refused:
         recipe.build(DataSpec("odd", (1, 12, 10), levels=17))
     assert told in str(refused.value)
     assert "6 x 5" in str(refused.value)
@@ -582,7 +582,7 @@ def test_a_weight_of_the_recipe_is_on_the_term_of_its_name() -> None:
 )
 def test_codes_have_no_dimensions_to_traverse(recipe: Recipe) -> None:
     model = recipe.build(GREY)
-    with pytest.raises(UsageError, match=r"(?s)no dimensions.*remedy:.*interpolate"):
+    with pytest.raises(UsageError, match=r"(?s)no separate dimensions.*remedy:.*interpolate"):
         traversal(model, examples(GREY, 1)[0].float(), [0])
 
 

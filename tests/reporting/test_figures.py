@@ -287,14 +287,14 @@ def test_numbers_of_another_evaluation_are_not_shown(run: Path) -> None:
         for damaged in (b"", b"{}", kept[:-3], kept[:40]):
             folder.examples.write_bytes(damaged)
             assert nlls_of() is None
-        assert "tightbound evaluate" in surprise.examples(gather(run), surprise.told(gather(run)))
+        assert "tightbound evaluate" in surprise.examples(gather(run), surprise.per_example_numbers(gather(run)))
     finally:
         folder.examples.write_bytes(kept)
     assert nlls_of() is not None
 
 
 def test_the_ends_are_shown_with_name_class_and_number(material: Material) -> None:
-    shown = surprise.examples(material, surprise.told(material))
+    shown = surprise.examples(material, surprise.per_example_numbers(material))
     assert shown.count("<img") == 2 * surprise.SHOWN
     assert material.evaluation is not None
     nlls = material.evaluation.nll_per_example
@@ -305,7 +305,7 @@ def test_the_ends_are_shown_with_name_class_and_number(material: Material) -> No
 
 
 def test_a_map_shows_each_example_and_what_is_decoded_there(material: Material) -> None:
-    drawn = latent_map(material, surprise.told(material))
+    drawn = latent_map(material, surprise.per_example_numbers(material))
     (told,) = re.findall(r'data-items="([^"]*)"', drawn)
     items = json.loads(html.unescape(told))
     assert len(items) == 360

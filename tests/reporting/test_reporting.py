@@ -185,7 +185,7 @@ def test_it_says_what_was_measured(vae_run: Path, vae_page: _Page) -> None:
     assert found.n == 360
     assert found.nll is not None
     assert f"{found.nll} nats" in vae_page.text
-    assert "Measured quickly, on 360 test examples" in vae_page.text
+    assert "Evaluated quickly, on 360 test examples" in vae_page.text
     assert not (vae_run / "evaluation.json").exists()
     assert not (vae_run / "diagnosis.json").exists()
     for name in ("independent pixels", "PCA", "probabilistic PCA, dequantised", "ELBO", "bits per dimension"):
@@ -286,7 +286,7 @@ def test_what_is_not_stored_is_measured_quickly_and_not_kept(
     material = gather(copy.path, k=3, quick=10.0)  # of which half is for the evaluation: 500 rows, 166 examples
     assert _verdict(material).startswith("On 100 of 360 test examples")
     assert (len(material.measured), len(material.test), len(material.codes)) == (100, 360, 360)
-    assert "Measured quickly, on 100 of 360 test examples" in headline.cards(material)
+    assert "Evaluated quickly, on 100 of 360 test examples" in headline.cards(material)
     assert "measuring 100 of 360 test examples, about 3 s at most" in capsys.readouterr().err
     assert not copy.evaluation.exists()
     ends = material.data.test.batch(torch.tensor([0, 359])).x
@@ -317,13 +317,13 @@ def test_nothing_is_measured_unless_there_is_time(copy: RunFolder, monkeypatch: 
     for name in ("evaluate", "diagnose"):
         monkeypatch.setattr(f"tightbound.reporting.quick.{name}", refuse)
     stored = _report(copy.path, k=None, quick=0)
-    assert "Measured on 360 test examples" in stored.text
+    assert "Evaluated on 360 test examples" in stored.text
     copy.evaluation.unlink()
     parsed = _report(copy.path, k=None, quick=0)
     assert f"tightbound evaluate {copy.path}" in parsed.text
     assert f"tightbound diagnose {copy.path}" in parsed.text
     assert "not measured" in parsed.text
-    with pytest.raises(UsageError, match="no second"):
+    with pytest.raises(UsageError, match="no effect"):
         write_report(copy.path, k=3, quick=0)
     with pytest.raises(UsageError, match="seconds"):
         write_report(copy.path, quick=-1.0)
@@ -484,7 +484,7 @@ def test_the_evidence_for_trust_is_in_the_table(copy: RunFolder) -> None:
     table = re.sub("<[^>]*>", " ", tables.evaluation(material))
     for row in ("importance samples *500", "Pareto k *0.17", "unreliable *0%", "need better proposals *357 of 360"):
         assert re.search(row, table)
-    assert "need you to know" not in table
+    assert "Notes on these numbers" not in table
     assert headline.warnings(material) == ""
 
 
@@ -500,7 +500,12 @@ def test_a_damaged_file_is_told_of(copy: RunFolder, name: str, capsys: pytest.Ca
 def test_a_model_without_latents_has_no_words_of_them(tmp_path: Path, few: Data) -> None:
     run = _run(tmp_path / "pixels", tb.recipes.PixelCNNRecipe(channels=8, layers=1, kernel=3), few, steps=5)
     m = gather(run, data=few, quick=QUICK).of_the_measured()
-    parts = (visuals.samples(m), surprise.examples(m, surprise.told(m)), tables.evaluation(m), visuals.curves(m))
+    parts = (
+        visuals.samples(m),
+        surprise.examples(m, surprise.per_example_numbers(m)),
+        tables.evaluation(m),
+        visuals.curves(m),
+    )
     shown = re.sub('(src|xlink:href)="[^"]*"', "", "".join(parts))
     assert "log-likelihood [nats]" in shown
     for word in ("p(x|z)", "reconstruction", "active units", "weight of the KL", "importance samples"):
@@ -512,7 +517,7 @@ def test_an_example_of_a_table_is_told_by_its_values(tmp_path: Path) -> None:
     data = Data.from_arrays(values, name="table")
     run = _run(tmp_path / "table", tb.recipes.VAE(latent_dim=1, hidden=(8,)), data, steps=5)
     material = gather(run, data=data, quick=QUICK, k=2).of_the_measured()
-    drawn = surprise.examples(material, surprise.told(material))
+    drawn = surprise.examples(material, surprise.per_example_numbers(material))
     lines = re.findall(r"values ([\d., ]+), …", drawn)
     assert len(lines) == 2 * surprise.SHOWN
     assert all(len(line.split(", ")) == surprise.VALUES for line in lines)
@@ -524,7 +529,7 @@ def test_device_and_seed_are_the_callers(copy: RunFolder) -> None:
         [i for i in _report(copy.path, device="cpu", seed=seed).images() if "image/png" in i] for seed in (0, 1)
     )
     assert first != second
-    with pytest.raises(UsageError, match="no device"):
+    with pytest.raises(UsageError, match="is not available"):
         write_report(copy.path, device="abacus")
 
 
@@ -565,7 +570,7 @@ def test_grey_bernoulli_is_marked(tmp_path: Path, few: Data) -> None:
     recipe = tb.recipes.VAE(latent_dim=2, hidden=(16,), likelihood="bernoulli")
     parsed = _report(_run(tmp_path / "grey", recipe, few), data=few)
     assert "Not a likelihood of this data." in parsed.text
-    assert "no likelihood of that data" in parsed.text
+    assert "not a likelihood of that data" in parsed.text
     assert "the model gives no likelihood of this data" in parsed.text
     assert "probabilistic PCA, density" not in parsed.text
 
@@ -574,7 +579,7 @@ def test_vectors_without_labels(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
     data = Data.from_arrays(values, name="vectors")
     run = _run(tmp_path / "vectors", tb.recipes.VAE(latent_dim=1, hidden=(32,)), data)
-    with pytest.raises(UsageError, match="handed over in Python") as caught:
+    with pytest.raises(UsageError, match="passed in Python") as caught:
         write_report(run)
     assert "data=Data.from_arrays" in str(caught.value)
     parsed = _report(run, PICTURES, data=data)

@@ -25,7 +25,7 @@ HOLD += "    print('held', flush=True); time.sleep(600)"
 def test_a_folder_is_locked_once(tmp_path: Path) -> None:
     with locked(tmp_path):
         for _ in range(2):
-            with refused(CheckpointError, "is being trained already", f"process {os.getpid()}"), locked(tmp_path):
+            with refused(CheckpointError, "already being trained", f"process {os.getpid()}"), locked(tmp_path):
                 pass
         assert (tmp_path / "lock").is_file()
     assert not (tmp_path / "lock").exists()
@@ -84,7 +84,7 @@ def test_a_link_to_a_folder_is_the_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with locked(tmp_path / "link") as lock:
         lock.check()
-        with refused(CheckpointError, "is being trained already"), locked(tmp_path / "run"):
+        with refused(CheckpointError, "already being trained"), locked(tmp_path / "run"):
             pass
 
 

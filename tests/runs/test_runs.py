@@ -21,7 +21,7 @@ from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.recipes import VAE, Stage, TwoStage
 from tightbound.runs import RunConfig, RunFolder, load, load_run_data, number, options_of
-from tightbound.training.state import check_same_run
+from tightbound.training.state import require_same_run
 
 RECIPE = VAE(latent_dim=2, hidden=(4,))
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
@@ -140,10 +140,10 @@ def test_what_was_measured_of_other_weights_is_not_stored(run: RunFolder, found:
     write_evaluation(run, found, model.loaded_weights)
     before = run.evaluation.read_bytes()
     checkpoint.write(run.weights, checkpoint.tensors_of(RECIPE.build(run.config().data_spec)))
-    with refused(CheckpointError, "no longer those that were measured"):
+    with refused(CheckpointError, "have changed since they were measured"):
         write_evaluation(run, dataclasses.replace(found, k=3), model.loaded_weights)
     diagnosis = diagnose(model, load_run_data(run.path).test, limit=20, gap_examples=2, k=2)
-    with refused(CheckpointError, "no longer those that were measured"):
+    with refused(CheckpointError, "have changed since they were measured"):
         write_diagnosis(run, diagnosis, model.loaded_weights)
     assert run.evaluation.read_bytes() == before
     assert load(run.path).loaded_weights != model.loaded_weights
@@ -247,7 +247,7 @@ def test_data_that_changed_is_refused_until_it_is_named(run: RunFolder, source: 
     assert len(load_run_data(run.path, source, divide=True).train) == 33
     values[3, 3] ^= 1
     np.save(source, values)
-    with refused(UsageError, "has changed", "of other values"):
+    with refused(UsageError, "has changed", "with other values"):
         load_run_data(run.path)
     values[3, 3] ^= 1
     np.save(source, values)
@@ -268,7 +268,7 @@ def test_data_that_is_not_there_or_not_known(run: RunFolder, source: Path) -> No
         load_run_data(run.path)
     for options in (None, DataOptions(data="")):
         run.write_config(dataclasses.replace(run.config(), data=options))
-        with refused(UsageError, "handed over in Python", "--data"):
+        with refused(UsageError, "passed in Python", "--data"):
             load_run_data(run.path)
 
 
@@ -286,8 +286,8 @@ def test_what_differs_in_a_second_stage_is_told_option_by_option() -> None:
     old = RunConfig(DIGITS, TrainingOptions(), TwoStage(Stage(first), second))
     other = TwoStage(Stage(dataclasses.replace(first, latent_dim=3)), dataclasses.replace(second, components=7))
     with pytest.raises(UsageError) as caught:
-        check_same_run(old, dataclasses.replace(old, recipe=other))
+        require_same_run(old, dataclasses.replace(old, recipe=other))
     assert caught.value.got == "recipe: first.recipe.latent_dim 3 (was 2), prior.components 7 (was 100)"
     with pytest.raises(UsageError, match=r"recipe: kind 'vae' \(was 'two-stage'\)"):
-        check_same_run(old, dataclasses.replace(old, recipe=first))
+        require_same_run(old, dataclasses.replace(old, recipe=first))
     assert options_of(old)["recipe.components"] == 100

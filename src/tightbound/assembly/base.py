@@ -1,4 +1,4 @@
-"""A model of a recipe: its parts, put together by the function that is registered for the recipe's class."""
+"""Builds the model of a recipe, with the function registered for the recipe's class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["assemble", "build"]
 
 @functools.singledispatch
 def assemble(recipe: Recipe, data: DataSpec) -> Model:
-    """The parts that the options of a recipe name, put together; one function for each class of recipe.
+    """Assembles the parts that a recipe's options name; one function for each class of recipe.
 
     Args:
         recipe: The options.
@@ -24,13 +24,13 @@ def assemble(recipe: Recipe, data: DataSpec) -> Model:
         UsageError: If these options cannot model that data, or no function is registered for the recipe.
     """
     raise UsageError(
-        f"No model is known of a {type(recipe).__name__}.",
-        remedy="Register a function that makes it: tightbound.assembly.assemble.register.",
+        f"No model is registered for {type(recipe).__name__}.",
+        remedy="Register a function that builds it: tightbound.assembly.assemble.register.",
     )
 
 
 def build(recipe: Recipe, data: DataSpec) -> Model:
-    """A new model, which remembers its recipe and data; a posterior that nothing will train is frozen.
+    """A new model with its recipe and data stored; a posterior that is not trained is frozen.
 
     Args:
         recipe: The options.

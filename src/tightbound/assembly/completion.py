@@ -1,4 +1,4 @@
-"""Models that complete pictures."""
+"""Models that complete images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def completion(recipe: Completion, data: DataSpec) -> LatentVariableModel:
     """A recognition, a conditional prior and a generation network."""
     condition = _part(data, recipe.quadrants)
     q = parts.posterior(recipe, data)
-    q.embedding = Unconditional()  # the whole picture tells which part of it is observed
+    q.embedding = Unconditional()  # the complete image includes the observed part
     p, taken = _prior(recipe, data) if recipe.prior == "conditional" else (StandardNormal(recipe.latent_dim), {})
     px = CompletionLikelihood(*_shown(parts.likelihood(recipe, data, 2 * data.dimensions), data, recipe.quadrants))
     model = LatentVariableModel(p, px, q)
@@ -47,13 +47,13 @@ def completion(recipe: Completion, data: DataSpec) -> LatentVariableModel:
 
 
 def _shown(px: Likelihood, data: DataSpec, quadrants: int) -> tuple[Likelihood, int]:
-    """A likelihood of all pixels, shown what is observed, and how many are missing."""
+    """A likelihood of all pixels given the observed ones, and the number of missing pixels."""
     px.embedding = Observed(data.dimensions)
     return px, int((~observed_part(quadrants, *data.shape[1:])).sum()) * data.shape[0]
 
 
 def _prior(recipe: Completion, data: DataSpec) -> tuple[nn.Module, Taken]:
-    """The prior network, and what of it is taken from the run of a baseline."""
+    """The prior network, and its parts taken from the run of a baseline."""
     size = 2 * math.prod(data.shape)
     network = MLP(size, 2 * recipe.latent_dim, recipe.hidden, recipe.activation)
     if "baseline" not in recipe.stages:
@@ -65,5 +65,5 @@ def _prior(recipe: Completion, data: DataSpec) -> tuple[nn.Module, Taken]:
 
 def _part(data: DataSpec, quadrants: int) -> PartCondition:
     if not data.image:
-        raise UsageError("Only pictures have quadrants.", got=f"examples of shape {data.shape}", remedy="Use images.")
+        raise UsageError("Only images have quadrants.", got=f"examples of shape {data.shape}", remedy="Use images.")
     return PartCondition(data.shape, quadrants)

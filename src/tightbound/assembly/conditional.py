@@ -1,4 +1,4 @@
-"""Models that are given a class, numbers, an image or a text."""
+"""Models conditioned on a class, numbers, an image or a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cvae"]
 
 @assemble.register(CVAE)
 def cvae(recipe: CVAE, data: DataSpec) -> LatentVariableModel:
-    """Prior, posterior and likelihood are shown features of the condition, each its own."""
+    """Prior, posterior and likelihood, each with its own embedding of the condition."""
     condition, dim = condition_of(recipe, data), recipe.condition_dim
     q, px = parts.posterior(recipe, data, dim), parts.likelihood(recipe, data, dim)
     q.embedding, px.embedding = (embedding_of(condition, dim) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What a model is given, and the features of it that its parts are shown."""
+"""The condition of a model, and its embeddings for the parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["condition_of", "embedding_of", "features_of", "places_of", "prefix_o
 
 
 def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
-    """The condition that the options name, of that data, or several.
+    """The condition named by the options, for that data, or several.
 
     Raises:
         UsageError: If the data lacks one, or none is named.
@@ -31,9 +31,9 @@ def condition_of(options: ConditionOptions, data: DataSpec) -> Condition:
     lacking = [name for name in names if name not in there]
     if lacking or not names:
         raise UsageError(
-            "This data does not come with that condition.",
+            "This data does not have that condition.",
             got=", ".join(lacking) or "none",
-            expected=", ".join(there) or "classes, numbers beside the examples, or captions; it has none of them",
+            expected=", ".join(there) or "classes, numbers beside the examples, or captions; this data has none",
             remedy="Use data in class sub-folders, with a metadata.jsonl, or an .npz with 'y' or 'c'; or recipe 'vae'.",
         )
     found = [_named(name, options, data) for name in names]
@@ -49,17 +49,17 @@ def _named(name: str, options: ConditionOptions, data: DataSpec) -> NamedConditi
 
 
 def embedding_of(condition: Condition, dim: int) -> nn.Module:
-    """Features of what a model is given, learned anew for every part that is shown them; of several, their sum."""
+    """A new embedding of a condition, learned separately for each part; the sum of several conditions' embeddings."""
     return _of_each(condition, lambda part: features_of(part, dim))
 
 
 def prefix_of(condition: Condition | None, width: int, positions: TextPositions = "learned") -> nn.Module | None:
-    """What stands in front of a transformer: the tokens of a text, or features of another condition, or their sum."""
+    """The prefix of a transformer: the tokens of a text, or features of another condition, or their sum."""
     return None if condition is None else _of_each(condition, lambda part: row_of(part, width, positions))
 
 
 def rotary_places(condition: Condition | None, positions: TextPositions, behind: int = 0) -> int:
-    """The longest prefix whose places a transformer turns: that of a text, with so many entries behind it."""
+    """Length of a transformer's prefix with rotary positions: that of a text, plus ``behind`` entries."""
     longest = 0 if condition is None else max(map(places_of, condition.parts.values()))
     return longest + behind if positions == "rotary" and longest else 0
 

@@ -24,7 +24,7 @@ def vae(recipe: VAE, data: DataSpec) -> LatentVariableModel:
 
 @assemble.register(Autoencoder)
 def autoencoder(recipe: Autoencoder, data: DataSpec) -> LatentVariableModel:
-    """A point for a posterior, and no prior."""
+    """A deterministic posterior, and no prior."""
     q = DiracPosterior(parts.encoder(recipe, data, recipe.latent_dim), data.shape)
     make = lambda parameters: parts.decoder(recipe, data, recipe.latent_dim, parameters)
     return LatentVariableModel(None, parts.entry_likelihood(recipe, make, (recipe.latent_dim,), data), q)

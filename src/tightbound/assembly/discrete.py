@@ -1,4 +1,4 @@
-"""Models with discrete latents that are relaxed while they learn."""
+"""Models with discrete latents, relaxed in training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["dvae", "gumbel_vae"]
 
 @assemble.register(GumbelVAE)
 def gumbel_vae(recipe: GumbelVAE, data: DataSpec) -> LatentVariableModel:
-    """So many positions, each a class or a bit."""
+    """A class or a bit at each position."""
     n, k, learned = recipe.positions, recipe.classes, recipe.prior == "learned"
     latent = (n,) if recipe.latents == "binary" else (n, k)
     size = math.prod(latent)
@@ -45,7 +45,7 @@ def dvae(recipe: DVAE, data: DataSpec) -> LatentVariableModel:
 
     def make(parameters: int) -> GridDecoder:
         decoder = GridDecoder(codes, data.shape, recipe.channels, recipe.blocks, parameters=parameters, **like)
-        decoder.join.weight.data *= math.sqrt(codes)  # drawn for a sum over all codes, and it sees one
+        decoder.join.weight.data *= math.sqrt(codes)  # initialised for a sum over all codes, but the input is one-hot
         return decoder
 
     px = parts.entry_likelihood(recipe, make, (positions, codes), data)

@@ -1,4 +1,4 @@
-"""From the names of parts to the parts: the only place that knows both."""
+"""Builds parts from their names in the options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..likelihoods import (
     LogitLaplaceLikelihood,
     Scale,
 )
-from ..likelihoods.correlated import FullGaussianLikelihood, check_small_vector
+from ..likelihoods.correlated import FullGaussianLikelihood, require_small_vector
 from ..likelihoods.pixel_decoder import AutoregressiveLikelihood
 from ..networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, PixelDecoder
 from ..options.data_spec import DataSpec
@@ -27,13 +27,13 @@ from ..priors import PRIORS, Setting
 from ..recipes.continuous import ContinuousRecipe
 
 CONTEXT = 64
-"""Features of an example that the layers of a flow posterior see."""
+"""Size of the context of a flow posterior's layers."""
 
 __all__ = ["decoder", "encoder", "entry_likelihood", "likelihood", "likelihood_on", "posterior", "prior"]
 
 
 def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
-    """The encoder's network, from one example to that many features."""
+    """The encoder network, from one example to ``outputs`` features."""
     if recipe.network == "mlp":
         return MLP(data.shape, outputs, recipe.hidden, recipe.activation, condition_dim)
     _check_image(data)
@@ -43,7 +43,7 @@ def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int =
 
 
 def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, condition_dim: int = 0) -> nn.Module:
-    """The decoder's network, from one latent of so many entries to that many parameters for each of an example's."""
+    """The decoder network, from a latent with ``inputs`` entries to ``parameters`` numbers per entry of an example."""
     if recipe.network == "mlp":
         outputs = parameters * data.dimensions
         return MLP(inputs, outputs, recipe.hidden[::-1], recipe.activation, condition_dim)
@@ -61,7 +61,7 @@ def decoder(recipe: Networks, data: DataSpec, inputs: int, parameters: int, cond
 
 
 def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Likelihood:
-    """The likelihood of the recipe's name and scale for that data, on the recipe's decoder.
+    """The likelihood named by the recipe, for that data, on the recipe's decoder.
 
     Raises:
         UsageError: If it cannot model that data.
@@ -76,13 +76,13 @@ def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0)
 def entry_likelihood(
     options: EntryLikelihood, make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec
 ) -> Likelihood:
-    """The likelihood that the options name, of entries that are independent given the latent, on any decoder.
+    """The likelihood named by the options, with independent entries given the latent, on any decoder.
 
     Args:
         options: Its name, scale and variance.
-        make: Gives the decoder for so many parameters of each entry.
+        make: Builds the decoder for a number of parameters per entry.
         latent: Shape of one latent.
-        data: What it is a likelihood of.
+        data: The data spec.
 
     Raises:
         UsageError: If it cannot model that data.
@@ -98,13 +98,13 @@ def likelihood_on(
     scale: ScaleName = "auto",
     variance: float = 0.5,
 ) -> Likelihood:
-    """The likelihood of that name, of entries that are independent given the latent, on any decoder.
+    """The likelihood of that name, with independent entries given the latent, on any decoder.
 
     Args:
-        make: Gives the decoder for so many parameters of each entry.
+        make: Builds the decoder for a number of parameters per entry.
         latent: Shape of one latent.
-        data: What it is a likelihood of.
-        name: Which.
+        data: The data spec.
+        name: Name of the likelihood.
         scale: Of gaussian and discretized-logistic; of full-gaussian, auto or network.
         variance: Fixed or initial, of gaussian and full-gaussian.
 
@@ -136,12 +136,12 @@ def _full_gaussian(
 ) -> Likelihood:
     if scale not in ("auto", "network"):
         raise UsageError(
-            "The likelihood 'full-gaussian' learns a whole covariance.",
+            "The likelihood 'full-gaussian' has a full covariance.",
             got=f"--scale {scale}",
             expected="auto, one covariance for every z, or network, one for each",
             remedy="Leave --scale out, or use --likelihood gaussian.",
         )
-    check_small_vector(data.shape)
+    require_small_vector(data.shape)
     if scale == "auto":
         return FullGaussianLikelihood(make(1), latent, data.shape, "shared", variance)
     return FullGaussianLikelihood(make(1 + data.dimensions), latent, data.shape, "network", variance)
@@ -162,7 +162,7 @@ def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int
 
 
 def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) -> Conditional:
-    """The posterior of the recipe's name."""
+    """The posterior named by the recipe."""
     d = recipe.latent_dim
     if recipe.posterior == "gaussian":
         return DiagonalGaussian(encoder(recipe, data, 2 * d, condition_dim), data.shape)
@@ -175,7 +175,7 @@ def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) 
 
 
 def prior(recipe: ContinuousRecipe, data: DataSpec, q: nn.Module) -> nn.Module:
-    """The prior of the recipe's name; a prior of pseudo-inputs sends them through its posterior."""
+    """The prior named by the recipe; a prior of pseudo-inputs sends them uses its posterior."""
     return PRIORS[recipe.prior](Setting(recipe.latent_dim, recipe.components, recipe.transforms, data, q))
 
 
@@ -193,7 +193,7 @@ def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[s
 def _levels(kind: str, data: DataSpec) -> int:
     if not data.discrete or data.levels is None:
         raise UsageError(
-            f"The likelihood {kind!r} is over levels, and this data is continuous.",
+            f"The likelihood {kind!r} needs discrete levels, but this data is continuous.",
             got="dequantized data" if data.dequantized else "continuous data",
             remedy="Use --likelihood gaussian, or data with levels (without --dequantize).",
         )

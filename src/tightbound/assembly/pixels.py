@@ -45,10 +45,10 @@ def transformer(recipe: TransformerRecipe, data: DataSpec) -> PixelModel:
 
 
 def _over_pixels(recipe: PixelRecipe, data: DataSpec, network: Callable[[Condition | None], Any]) -> PixelModel:
-    """A model of images with levels, from what makes the network over their grid."""
+    """A model of images with levels; ``network`` builds the network over their grid."""
     if len(data.shape) != 3 or not data.discrete or data.levels is None:
         raise UsageError(
-            "A model of pixels is over images with levels.",
+            "A model of pixels needs images with levels.",
             got=f"examples of shape {data.shape}, {'continuous' if not data.discrete else f'{data.levels} levels'}",
             remedy="Use images without --dequantize; or recipe 'vae'.",
         )

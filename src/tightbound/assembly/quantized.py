@@ -35,7 +35,7 @@ def vq_vae(recipe: VQVAE, data: DataSpec) -> LatentVariableModel:
 @assemble.register(VQVAE2)
 def vq_vae_2(recipe: VQVAE2, data: DataSpec) -> LatentVariableModel:
     """Several grids of codes, the finer ones given the coarser."""
-    grid_of(data.shape, len(recipe.channels) + sum(recipe.coarser))  # what cannot be made is told of the whole image
+    grid_of(data.shape, len(recipe.channels) + sum(recipe.coarser))  # so that errors refer to the full image
     width, d, halvings = recipe.channels[-1], recipe.code_dim, recipe.coarser[::-1]
     encoder = _encoder(recipe, data.shape, width, recipe.channels)
     coarser = _upward(recipe, encoder.grid)
@@ -50,7 +50,7 @@ def vq_vae_2(recipe: VQVAE2, data: DataSpec) -> LatentVariableModel:
 
 
 def _upward(recipe: VQVAE2, grid: Shape) -> list[GridEncoder]:
-    """From each grid's features to the next coarser's, from the finest up."""
+    """Networks from each grid's features to the next coarser, finest first."""
     width, found = recipe.channels[-1], list[GridEncoder]()
     for halvings in recipe.coarser:
         found.append(_encoder(recipe, (width, *grid), width, (width,) * halvings))
@@ -59,7 +59,7 @@ def _upward(recipe: VQVAE2, grid: Shape) -> list[GridEncoder]:
 
 
 def _downward(recipe: VQVAE2, grids: list[tuple[int, int]]) -> list[nn.Module]:
-    """From each grid's vectors, and what is lifted to it, to the next finer grid, from the top down."""
+    """Networks from each grid's vectors, with those upsampled to it, to the next finer grid, top first."""
     width = recipe.channels[-1]
     inputs = [recipe.code_dim, *[recipe.code_dim + width] * len(recipe.coarser)]
     steps = zip(inputs, grids[1:], recipe.coarser[::-1], strict=False)

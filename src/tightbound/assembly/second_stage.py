@@ -1,4 +1,4 @@
-"""Trained models whose prior is replaced by one that is fitted to their latents: one function for each prior."""
+"""Trained models with a new prior over their latents: one function for each prior."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 __all__ = ["new_prior", "two_stage"]
 
 Made = tuple[nn.Module, Condition | None]
-"""A prior, and what it is given."""
+"""A prior and its condition."""
 
 
 @assemble.register(TwoStage)
@@ -37,14 +37,14 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     first = build(recipe.first.recipe, data)
     if not isinstance(first, LatentVariableModel):
         raise UsageError(
-            "A prior is fitted to latents, and the first stage has none.",
+            "The first stage has no latents to fit a prior to.",
             remedy="Train one with latents: recipe 'vae'.",
         )
     if first.condition is not None:
         raise UsageError(
-            "A prior is fitted to latents that do not depend on a condition.",
-            got=f"a first stage given {', '.join(first.condition.parts)}",
-            remedy="Train the first stage without; the prior can be given one: --condition class.",
+            "A prior can be fitted only to latents that do not depend on a condition.",
+            got=f"a first stage conditioned on {', '.join(first.condition.parts)}",
+            remedy="Train the first stage without one; the prior can have one: --condition class.",
         )
     prior, condition = new_prior(recipe.prior, first, data)
     for part in (first.posterior, first.likelihood):
@@ -60,19 +60,19 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
 
 @functools.singledispatch
 def new_prior(options: SecondPrior, first: LatentVariableModel, data: DataSpec) -> Made:
-    """The prior that some options name, and what it is given; one function for each class of options.
+    """The prior that the options describe, and its condition; one function for each class of options.
 
     Args:
         options: The options.
-        first: The first stage, whose latents it is a distribution of.
+        first: The first stage, which defines the latents.
         data: Shape and range of one example.
 
     Raises:
-        UsageError: If it does not suit the latents or the data, or no function is registered for the options.
+        UsageError: If it does not fit the latents or the data, or no function is registered for the options.
     """
     raise UsageError(
-        f"No prior is known of a {type(options).__name__}.",
-        remedy="Register a function that makes it: tightbound.assembly.second_stage.new_prior.register.",
+        f"No prior is registered for {type(options).__name__}.",
+        remedy="Register a function that builds it: tightbound.assembly.second_stage.new_prior.register.",
     )
 
 
@@ -107,7 +107,7 @@ def _codes(options: SecondPrior, first: LatentVariableModel) -> CodePosterior:
     """The posterior of a first stage whose latents are codes."""
     if first.codes is None:
         raise UsageError(
-            "This prior is over codes, and the latents are real numbers.", got=_name(options), remedy="--prior flow"
+            "This prior is over codes, but the latents are real-valued.", got=_name(options), remedy="--prior flow"
         )
     return first.codes.posterior
 
@@ -152,15 +152,15 @@ def _attending(
 
 
 def _size(options: SecondPrior, first: LatentVariableModel, data: DataSpec) -> int:
-    """The size of the vectors that the latents of a first stage are."""
+    """The size of a first stage's latent vectors."""
     if first.codes is not None:
         raise UsageError(
-            "This prior is over vectors, and the latents are codes.", got=_name(options), remedy="--prior pixelcnn"
+            "This prior is over vectors, but the latents are codes.", got=_name(options), remedy="--prior pixelcnn"
         )
     shape = _shape(first, data)
     if len(shape) != 1:
         raise UsageError(
-            "This prior is over vectors, and the latents are grids of real numbers.",
+            "This prior is over vectors, but the latents are real-valued grids.",
             got=f"latents of shape {tuple(shape)}, and {_name(options)}",
             expected="latents of shape (size,)",
             remedy="Train a first stage whose latents are vectors, such as recipe 'vae'.",
@@ -170,7 +170,7 @@ def _size(options: SecondPrior, first: LatentVariableModel, data: DataSpec) -> i
 
 @torch.no_grad()
 def _shape(first: LatentVariableModel, data: DataSpec) -> torch.Size:
-    """The shape of a latent: that of an example of zeros."""
+    """The shape of a latent, from encoding an example of zeros."""
     x = torch.zeros(1, *data.shape, dtype=first.dtype, device=first.device)
     with evaluating(first), fixed_noise():
         return first.posterior(x).event_shape

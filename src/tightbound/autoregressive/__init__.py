@@ -1,4 +1,4 @@
-"""Models of codes and pixels, one after the other: networks, priors over codes, and models of pixels."""
+"""Autoregressive models: networks, priors over codes, and models of pixels."""
 
 from .pixelcnn import PixelCNN
 from .prior import AutoregressiveCodes, AutoregressivePrior, ConvolutionalGrid, TransformerGrid

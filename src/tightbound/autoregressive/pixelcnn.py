@@ -1,8 +1,8 @@
-r"""A gated PixelCNN over a grid of codes: every code's logits from the codes before it, with no blind spot.
+r"""A gated PixelCNN over a grid of codes: logits of every code given those before it, without blind spot.
 
 .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
 
-Convention: pixels come row by row, from the left; the channels of a pixel come one after another. Inside, tensors are
+Convention: pixels are in reading order, row by row; the channels of a pixel follow each other. Internally, tensors are
 ``(n, H, W, p)``, channels last: n examples, H rows, W columns, p features; C channels of K levels in a pixel; and r is
 half a kernel's side.
 """
@@ -35,8 +35,8 @@ class PixelCNN(nn.Module):
 
     .. math:: \eta_k = W\,\phi\Bigl(W_k\,\phi(h) + \sum_{l < k} U_{kl}\, e_l\Bigr).
 
-    Without attention a pixel sees the ``reach + 1`` rows above within ``reach`` columns to both sides, and as many
-    pixels as ``reach + 1`` to its left: all of them. With attention it sees all before it.
+    Without attention a pixel sees the ``reach + 1`` rows above within ``reach`` columns to both sides, and ``reach +
+    1`` pixels to its left, all of them. With attention it sees all previous pixels.
 
     References:
         Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
@@ -49,11 +49,11 @@ class PixelCNN(nn.Module):
         channels: Features p of a pixel in every layer.
         layers: Gated layers.
         kernel: Odd side of their kernels, at least 3.
-        attention_every: Attention behind every so many layers; 0 for none.
+        attention_every: Attention after every ``attention_every`` layers; 0 for none.
         heads: Heads of an attention.
         dropout: Probability of dropout in the gates and attentions.
-        condition_dim: Size of the condition c that every gate is shown; 0 for none.
-        grid_channels: Channels of the conditioning map that every layer is shown; 0 for none.
+        condition_dim: Size of the condition c, an input of every gate; 0 for none.
+        grid_channels: Channels of the conditioning map, an input of every layer; 0 for none.
 
     Raises:
         UsageError: If a number is out of range.
@@ -111,11 +111,11 @@ class PixelCNN(nn.Module):
 
         Raises:
             ShapeError: If a tensor does not fit the network, or each other.
-            DataError: If a code is not one of the levels (known without waiting on a CPU only).
-            UsageError: If a condition is missing, or given to a network without.
+            DataError: If a code is not one of the levels (checked on a CPU only, where it does not synchronise).
+            UsageError: If a condition is missing, or the network takes none.
         """
         self._check_codes(codes)
-        self.check_conditions(len(codes), c, grid)
+        self.require_conditions(len(codes), c, grid)
         grid = None if grid is None else grid.permute(0, 2, 3, 1)
         e = self.embed(codes.reshape(len(codes), self.planes, *self.size))
         v, h, before = _shifted(e.sum(-2))
@@ -125,7 +125,7 @@ class PixelCNN(nn.Module):
         return self.output_layer(self.head(h, e)).movedim(-2, 1).reshape(*codes.shape, self.levels)
 
     def stack(self) -> Iterator[tuple[GatedLayer, CausalAttention | None]]:
-        """Every layer, and the attention behind it where there is one."""
+        """Every layer, and the attention after it, if any."""
         attentions = dict(self.attentions.items())
         for i, layer in enumerate(self.layers):
             yield cast("GatedLayer", layer), cast("CausalAttention | None", attentions.get(str(i)))
@@ -136,7 +136,7 @@ class PixelCNN(nn.Module):
         return self.embedding(codes.movedim(1, -1) + offsets)
 
     def head(self, h: Tensor, e: Tensor) -> Tensor:
-        """What the last layer is given, ``(*, C, p)``: features ``(*, p)``, and earlier channels of ``(*, C, p)``."""
+        """Input of the last layer, ``(*, C, p)``: features ``(*, p)``, plus earlier channels of ``(*, C, p)``."""
         a = self.hidden(F.elu(h))
         if self.earlier is not None:
             a = a + self.earlier(e.flatten(-2))
@@ -153,25 +153,25 @@ class PixelCNN(nn.Module):
         *,
         cached: bool = True,
     ) -> Tensor:
-        """Draws n grids of codes, ``(n, *shape)``, pixel after pixel.
+        """Samples n grids of codes, ``(n, *shape)``, pixel by pixel.
 
         Args:
-            n: How many.
+            n: Number of grids.
             c: Conditions, ``(n, condition_dim)``.
             null: Features of the missing condition, ``(n, condition_dim)`` or a single one, for guidance.
             grid: Conditioning maps, ``(n, grid_channels, H, W)``.
-            sampling: Temperature, the most probable few, guidance; None for plain samples.
-            cached: Whether rows and pixels are computed once; otherwise every code costs a pass over the grid, which
-                gives the same codes and is there to show it.
+            sampling: Temperature, top-k, top-p and guidance; None for plain samples.
+            cached: Whether to cache rows and pixels; without the cache every code costs a pass over the grid, with the
+                same result (for tests).
 
         Raises:
             ShapeError: If a condition does not fit.
-            UsageError: If a condition is missing, or given to a network without, or nothing is to be drawn.
+            UsageError: If a condition is missing, the network takes none, or n is below 1.
         """
         if n < 1:
-            raise UsageError("There is nothing to draw.", got=f"n = {n}", expected="n >= 1")
+            raise UsageError("The number of samples must be at least 1.", got=f"n = {n}", expected="n >= 1")
         sampling = sampling or Sampling()
-        self.check_conditions(n, c, grid)
+        self.require_conditions(n, c, grid)
         if null is not None:
             c, grid = self._twice(n, c, null, grid)
         codes = torch.zeros(n, self.planes, *self.size, dtype=torch.long, device=self.embedding.weight.device)
@@ -186,7 +186,7 @@ class PixelCNN(nn.Module):
     def _step(
         self, rows: int, c: Tensor | None, grid: Tensor | None, cached: bool
     ) -> Callable[[Tensor, int, int, int], Tensor]:
-        """What gives the logits ``(rows, levels)`` of the next code, at row i, column j, channel k."""
+        """A function for the logits ``(rows, levels)`` of the next code, at row i, column j, channel k."""
         if cached:
             return PixelCache(self, rows, c, grid).logits
 
@@ -199,15 +199,15 @@ class PixelCNN(nn.Module):
     def _twice(
         self, n: int, c: Tensor | None, null: Tensor, grid: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The conditions with the missing ones below, for one batch of 2n."""
+        """The conditions followed by the null conditions, as one batch of 2n."""
         if c is None:
-            raise UsageError("Guidance leads from no condition to one.", got="null without c", remedy="Give c too.")
+            raise UsageError("Guidance needs a condition.", got="null without c", remedy="Pass c too.")
         null = null.expand(n, -1) if null.dim() == 2 and len(null) == 1 else null
-        self.check_conditions(n, null, grid)
+        self.require_conditions(n, null, grid)
         return torch.cat([c, null]), None if grid is None else grid.repeat(2, 1, 1, 1)
 
-    def check_conditions(self, n: int, c: Tensor | None, grid: Tensor | None) -> None:
-        """Refuses conditions that this network lacks, or cannot take."""
+    def require_conditions(self, n: int, c: Tensor | None, grid: Tensor | None) -> None:
+        """Refuses conditions that are missing or that this network cannot take."""
         _check_shown("condition", "condition_dim", c, (n, self.condition_dim))
         _check_shown("conditioning map", "grid_channels", grid, (n, self.grid_channels, *self.size))
 
@@ -232,11 +232,11 @@ class PixelCNN(nn.Module):
 
 
 class PixelCache:
-    """Logits of one code after another, in their order: what is the same for a whole row is computed once for it.
+    """Logits of one code after another, in reading order; what a row shares is computed once per row.
 
     Args:
         network: The network, in evaluation mode.
-        m: Rows of the batch: the examples, once for each kind of condition.
+        m: Rows of the batch: the examples, twice under guidance.
         c: Conditions, ``(m, condition_dim)``.
         grid: Conditioning maps, ``(m, grid_channels, H, W)``.
 
@@ -259,7 +259,7 @@ class PixelCache:
         ]
 
     def logits(self, codes: Tensor, i: int, j: int, k: int) -> Tensor:
-        """Logits ``(m, levels)`` at row i, column j, channel k; to be asked for every code, in their order.
+        """Logits ``(m, levels)`` at row i, column j, channel k; must be called for every code, in reading order.
 
         Args:
             codes: The codes so far, ``(n, C, H, W)``; the others may be anything.
@@ -300,7 +300,7 @@ class PixelCache:
 
 
 def _shifted(e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features ``(n, H, W, p)`` one row down; one pixel to the right; and one pixel on, from row to row."""
+    """Features ``(n, H, W, p)`` shifted one row down; one pixel right; and one pixel on, across rows."""
     on = F.pad(e.flatten(1, 2)[:, :-1], (0, 0, 1, 0)).view_as(e)
     return F.pad(e[:, :-1], (0, 0, 0, 0, 1, 0)), F.pad(e[:, :, :-1], (0, 0, 1, 0)), on
 
@@ -309,14 +309,16 @@ def _check_options(
     levels: int, shape: Sequence[int], layers: int, kernel: int, attention_every: int, dropout: float
 ) -> None:
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ShapeError("Codes lie on a grid.", got=tuple(shape), expected="(H, W) or (C, H, W)")
+        raise ShapeError("Codes must lie on a grid.", got=tuple(shape), expected="(H, W) or (C, H, W)")
     if kernel < 3 or kernel % 2 == 0:
-        raise UsageError("A causal kernel has a middle and a side.", got=f"side {kernel}", expected="3, 5, 7, …")
+        raise UsageError(
+            "A causal kernel must have an odd side of at least 3.", got=f"side {kernel}", expected="3, 5, 7, …"
+        )
     if levels < 2 or layers < 1 or attention_every < 0:
         got = f"levels {levels}, layers {layers}, attention every {attention_every}"
         raise UsageError("The network is too small.", got=got, expected="2 levels, 1 layer, 0 for no attention")
     if not 0 <= dropout < 1:
-        raise UsageError("Dropout is a probability.", got=dropout, expected="0 <= dropout < 1")
+        raise UsageError("Dropout must be a probability.", got=dropout, expected="0 <= dropout < 1")
 
 
 def _check_shown(name: str, option: str, given: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -325,6 +327,6 @@ def _check_shown(name: str, option: str, given: Tensor | None, shape: tuple[int,
             remedy = f"Build it with {option}={given.shape[1:2].numel()}."
             raise UsageError(f"The network takes no {name}.", got=tuple(given.shape), expected="None", remedy=remedy)
     elif given is None:
-        raise UsageError(f"The network needs a {name}.", got="None", expected=shape, remedy="Give one per example.")
+        raise UsageError(f"The network needs a {name}.", got="None", expected=shape, remedy="Pass one per example.")
     elif tuple(given.shape) != shape:
         raise ShapeError(f"The {name} does not fit the network.", got=tuple(given.shape), expected=shape)

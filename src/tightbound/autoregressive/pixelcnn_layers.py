@@ -1,8 +1,8 @@
-r"""The layers of a PixelCNN, and what each need not compute twice while codes are drawn.
+r"""The layers of a PixelCNN, and their caches for sampling.
 
-The vertical stack of a row depends on the rows above alone, so it is computed once per row, for all columns, with what
-it and the conditions add to the horizontal gates; r rows of every layer are kept. A pixel is then, per layer, one small
-product with the r + 1 pixels up to it, which lie beside each other in memory.
+The vertical stack of a row depends only on the rows above, so it is computed once per row, for all columns, with its
+own and the conditions' contributions to the horizontal gates; r rows of every layer are kept. A pixel then costs, per
+layer, one small product with the r + 1 pixels up to it, which are contiguous in memory.
 
 Convention: tensors are ``(n, H, W, p)``, channels last: n examples, H rows, W columns, p features; r is half a kernel's
 side. While codes are drawn, m is the rows of a batch: twice as many as samples under guidance.
@@ -23,14 +23,14 @@ __all__ = ["AttentionCache", "CausalAttention", "EarlierChannels", "GatedLayer",
 
 
 class GatedLayer(nn.Module):
-    r"""One step of two stacks: the vertical sees whole rows above, the horizontal the row so far and the vertical.
+    r"""One layer of two stacks: the vertical sees complete rows above, the horizontal the row so far and the vertical.
 
     .. math::
         v' = v + g(W_\downarrow * v + V c), \qquad h' = h + W_1 g(W_\rightarrow * h + W_2 v' + V' c), \qquad
         g(a, b) = \tanh(a) \odot \sigma(b)
 
-    A kernel holds only what it may see, :math:`(r + 1) \times (2r + 1)` and :math:`1 \times (r + 1)`, so that nothing
-    is multiplied by a mask's zeros.
+    A kernel has only the visible entries, :math:`(r + 1) \times (2r + 1)` and :math:`1 \times (r + 1)`, so no product
+    with masked zeros is computed.
 
     References:
         Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
@@ -65,7 +65,7 @@ class GatedLayer(nn.Module):
     def forward(
         self, v: Tensor, h: Tensor, c: Tensor | None = None, grid: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both stacks one layer on.
+        """Both stacks after this layer.
 
         Args:
             v: The vertical stack, ``(n, H, W, p)``.
@@ -79,7 +79,7 @@ class GatedLayer(nn.Module):
         return v, self.horizontal(h, a)
 
     def shown(self, c: Tensor | None, grid: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What conditions add to the gates of the vertical and of the horizontal stack."""
+        """Contribution of the conditions to the gates of the vertical and of the horizontal stack."""
         shown = None
         if self.condition is not None and c is not None:
             shown = self.condition(c)[:, None, None]
@@ -91,15 +91,15 @@ class GatedLayer(nn.Module):
         return show_v, show_h
 
     def vertical(self, v: Tensor, shown: Tensor | None) -> Tensor:
-        """The vertical stack one layer on, ``(n, rows, W, p)``, from as many rows and the r above them."""
+        """The vertical stack after this layer, ``(n, rows, W, p)``, from these rows and the r above them."""
         return v[:, self.above :] + self.gate(_plus(_convolved(self.down, v), shown))
 
     def linked(self, v: Tensor, shown: Tensor | None) -> Tensor:
-        """What the vertical stack and the conditions add to the gates of the horizontal stack."""
+        """Contribution of the vertical stack and the conditions to the gates of the horizontal stack."""
         return _plus(self.link(v), shown)
 
     def horizontal(self, h: Tensor, a: Tensor) -> Tensor:
-        """The horizontal stack one layer on, from what comes into its gates."""
+        """The horizontal stack after this layer, from the inputs of its gates."""
         return h + self.out(self.gate(a))
 
     def gate(self, a: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ class GatedLayer(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    r"""Every pixel asks all pixels up to itself, in several heads: :math:`h' = h + W\,\mathrm{softmax}(QK^\top) V`.
+    r"""Multi-head attention of every pixel to all pixels up to itself: :math:`h' = h + W\,\mathrm{softmax}(QK^\top) V`.
 
-    Features of a pixel know only the codes before it, so a pixel may see its own. They know where it is, from a vector
-    for each row and one for each column, and the pixel just before it, which convolutions miss at the end of a row.
+    Features of a pixel know only the codes before it, so a pixel may see its own. Their position comes from a vector
+    per row and one per column; the previous pixel, which convolutions miss at the start of a row, is added.
 
     References:
         PixelSNAIL: An Improved Autoregressive Generative Model (Chen et al., 2018).
@@ -150,7 +150,7 @@ class CausalAttention(nn.Module):
 
         Args:
             h: Features, ``(n, H, W, p)``.
-            before: The embedded pixel before each, be it at the end of the row above, ``(n, H, W, p)``.
+            before: The embedded previous pixel of each, across rows, ``(n, H, W, p)``.
         """
         q, k, v = self.asked((h + before).flatten(1, 2), self.places())
         p = self.dropout.p if self.training else 0.0
@@ -167,12 +167,12 @@ class CausalAttention(nn.Module):
         return qkv.permute(2, 0, 3, 1, 4).unbind()
 
     def told(self, seen: Tensor) -> Tensor:
-        """What heads saw, ``(n, heads, T, p / heads)``, as features ``(n, T, p)``."""
+        """Outputs of the heads, ``(n, heads, T, p / heads)``, as features ``(n, T, p)``."""
         return self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
 
 
 class EarlierChannels(nn.Linear):
-    r"""What a channel of a pixel is told of the pixel's earlier channels, :math:`\sum_{l < k} U_{kl}\, e_l`.
+    r"""The contribution of a pixel's earlier channels to a channel, :math:`\sum_{l < k} U_{kl}\, e_l`.
 
     Args:
         planes: Channels C of a pixel.
@@ -196,7 +196,7 @@ class EarlierChannels(nn.Linear):
 
 
 class LayerCache:
-    """One layer's r rows above and its row so far.
+    """Cache of one layer: the r rows above and the row so far.
 
     Args:
         layer: The layer.
@@ -213,7 +213,7 @@ class LayerCache:
         self.gates = self.rows
 
     def go_down(self, v: Tensor, c: Tensor | None, grid: Tensor | None) -> Tensor:
-        """The vertical stack of the next row, one layer on, ``(m, 1, W, p)``."""
+        """The vertical stack of the next row after this layer, ``(m, 1, W, p)``."""
         show_v, show_h = self.layer.shown(c, grid)
         self.rows = torch.cat([self.rows[:, 1:], v], dim=1)
         v = self.layer.vertical(self.rows, show_v)
@@ -221,7 +221,7 @@ class LayerCache:
         return v
 
     def go_right(self, h: Tensor, j: int) -> Tensor:
-        """The horizontal stack at column j, one layer on, ``(m, p)``."""
+        """The horizontal stack at column j after this layer, ``(m, p)``."""
         begin, end = j * self.p, (j + self.layer.above + 1) * self.p
         self.row[:, end - self.p : end] = h
         return self.layer.horizontal(h, torch.addmm(self.gates[:, j], self.row[:, begin:end], self.weight))
@@ -242,7 +242,7 @@ class AttentionCache:
         self.values = torch.zeros_like(self.keys)
 
     def go_on(self, h: Tensor, before: Tensor, t: int) -> Tensor:
-        """What the pixel in place t becomes, ``(m, p)``, given the embedded pixel before it, ``(m, p)``."""
+        """Features of the pixel at position t, ``(m, p)``, given the embedded previous pixel, ``(m, p)``."""
         q, k, v = self.attention.asked((h + before)[:, None], self.places[t : t + 1])
         self.keys[:, :, t : t + 1], self.values[:, :, t : t + 1] = k, v
         seen = F.scaled_dot_product_attention(q, self.keys[:, :, : t + 1], self.values[:, :, : t + 1])

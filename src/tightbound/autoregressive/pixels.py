@@ -25,7 +25,7 @@ __all__ = ["PixelLikelihood", "PixelSequence"]
 
 
 class PixelLikelihood(Likelihood):
-    """Pixels one after the other, every one with a free probability for each level.
+    """Autoregressive pixels, each categorical over the levels.
 
     References:
         Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
@@ -53,18 +53,18 @@ class PixelLikelihood(Likelihood):
         return PixelSequence(self, () if c is None else c.shape, c)
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data."""
+        """What the log-likelihood means for that data."""
         return mass_of(self.levels, data, ", pixel by pixel")
 
 
 class PixelSequence(Steered):
-    """Images pixel after pixel: their probability in one pass, a draw in as many small steps as there are pixels.
+    """Images, pixel by pixel: log-probability in one pass, sampling in one small step per pixel.
 
-    ``mean`` has no closed form and is a draw with fixed noise.
+    ``mean`` has no closed form; it is a sample with fixed noise.
 
     Args:
-        likelihood: Whose network it is.
-        batch_shape: Shape of a batch of them.
+        likelihood: The likelihood with the network.
+        batch_shape: Batch shape.
         c: Conditions of shape ``(*batch)``, or None.
     """
 

@@ -2,8 +2,8 @@ r"""Autoregressive distributions over codes: of one grid, and of the grids of a 
 
 .. math:: p(k \mid c) = \prod_i p(k_i \mid k_{<i}, c)
 
-Convention: codes are int64 ``(n, *grid)``, in order row by row; of several levels the top comes first, and each is
-given those above it. Conditions ``c`` are of shape ``(n,)``; log-probabilities are masses in nats.
+Convention: codes are int64 ``(n, *grid)``, in reading order, row by row; with several levels the top comes first, and
+each is conditioned on those above. Conditions ``c`` are of shape ``(n,)``; log-probabilities are masses in nats.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Grid(nn.Module):
 
 
 class ConvolutionalGrid(Grid):
-    """A PixelCNN over one grid of codes, shown the condition and the grids above.
+    """A PixelCNN over one grid of codes, conditioned on the condition and the grids above.
 
     Args:
-        network: The PixelCNN, over the grid or, of codes in a row, over ``(1, length)``; its ``grid_channels`` are
-            those of the map of the grids above.
+        network: The PixelCNN, over the grid or, for a row of codes, over ``(1, length)``; its ``grid_channels`` match
+            the map of the grids above.
         embedding: Features of conditions, or None.
         above: Numbers of codes of the grids above, the top first.
 
@@ -63,12 +63,12 @@ class ConvolutionalGrid(Grid):
         self.mix = _mixer(width) if above else None
 
     def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
-        """Of every code given those before it and above, ``(n, positions)``."""
+        """Log-probability of every code given those before it and above, ``(n, positions)``."""
         codes = codes.reshape(len(codes), *self.network.shape)
         return _of_chosen(self.network(codes, embedded(self.embedding, c), self._map(above)), codes)
 
     def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
-        """Draws n grids."""
+        """Samples n grids."""
         null = None if c is None or sampling.guidance == 1 else embedded(self.embedding, c.missing())
         return self.network.generate(n, embedded(self.embedding, c), null, self._map(above), sampling)
 
@@ -80,7 +80,7 @@ class ConvolutionalGrid(Grid):
 
 
 def _mixer(width: int) -> nn.Module:
-    """Residual convolutions that look around in the map of the grids above."""
+    """Residual convolutions on the map of the grids above."""
     return nn.Sequential(
         nn.Conv2d(width, width, 3, padding=1), nn.ELU(), _Residual(width), _Residual(width), nn.Conv2d(width, width, 1)
     )
@@ -98,14 +98,14 @@ class _Residual(nn.Module):
 
 
 class TransformerGrid(Grid):
-    """A transformer over one grid of codes; text, other conditions and the grids above stand in front of it.
+    """A transformer over one grid of codes; text, other conditions and the grids above form its prefix.
 
     Args:
         network: The transformer.
         embedding: From conditions to vectors ``(n, length, width)``, as a :class:`TokenPrefix` gives, or one of them,
             ``(n, width)``; or None.
         above: Numbers of codes of the grids above, the top first.
-        above_positions: Codes in them altogether.
+        above_positions: Total number of codes in these grids.
 
     Example:
         >>> grid = TransformerGrid(Transformer(10, (4, 4), width=16, layers=2, heads=2), above=(5,), above_positions=4)
@@ -126,11 +126,11 @@ class TransformerGrid(Grid):
         self.places = nn.Parameter(torch.randn(above_positions, network.width) * 0.02)
 
     def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
-        """Of every code given those before it and above, ``(n, positions)``."""
+        """Log-probability of every code given those before it and above, ``(n, positions)``."""
         return _of_chosen(self.network(codes, self._prefix(c, above)), codes)
 
     def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:
-        """Draws n grids."""
+        """Samples n grids."""
         null = None if c is None or sampling.guidance == 1 else self._prefix(c.missing(), above)
         return self.network.generate(n, self._prefix(c, above), null, sampling)
 
@@ -151,9 +151,10 @@ def _of_chosen(logits: Tensor, codes: Tensor) -> Tensor:
 
 
 class AutoregressivePrior(nn.Module):
-    r"""A prior over the codes of a posterior, every level given those above, :math:`\prod_l p(k_l \mid k_{<l}, c)`.
+    r"""A prior over the codes of a posterior, each level given those above, :math:`\prod_l p(k_l \mid k_{<l},
+    c)`.
 
-    The posterior, which knows what latents the codes stand for, is shared with the model, not copied.
+    The posterior, which maps codes to latents, is shared with the model, not copied.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -185,10 +186,10 @@ class AutoregressivePrior(nn.Module):
 
 
 class AutoregressiveCodes(CodeDistribution):
-    """The distribution that an :class:`AutoregressivePrior` gives: exact masses in one pass, draws code after code.
+    """The distribution that an :class:`AutoregressivePrior` gives: exact masses in one pass, sampling code by code.
 
     Args:
-        prior: Whose networks it is.
+        prior: The prior with the networks.
         c: Conditions of shape ``(*batch)``, or None.
 
     Example:
@@ -227,5 +228,5 @@ class AutoregressiveCodes(CodeDistribution):
     def mean(self) -> Tensor:
         raise ObjectiveError(
             "The mean of latents of an autoregressive prior has no closed form.",
-            remedy="Sample it; --temperature makes its samples more or less likely ones.",
+            remedy="Sample it; --temperature makes its samples more or less likely.",
         )

@@ -1,4 +1,4 @@
-r"""Text in front of codes: tokens to the vectors that a transformer is shown first.
+r"""Text prefixes: tokens to the vectors at the start of a transformer's input.
 
 Convention: tokens are int64 ``(n, length)``, numbered from 0, with -1 where the text has ended.
 """
@@ -16,23 +16,23 @@ __all__ = ["TokenPrefix", "rotary_angles", "rotate"]
 
 
 class TokenPrefix(nn.Module):
-    """Embedded text, with a learned vector of its own for each place that the text leaves empty.
+    """Embedded text, with a learned padding vector for each empty position.
 
-    So nothing needs to be masked, and a row that is empty throughout is the missing condition, which guidance needs.
+    So no mask is needed, and an empty row is the missing condition that guidance needs.
 
     References:
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021), section 2.2.
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022).
 
     Args:
-        vocabulary: How many tokens there are.
+        vocabulary: Number of tokens.
         length: The longest text.
-        width: Size of the vector at each place.
-        positions: ``"learned"`` adds a vector for each place; ``"rotary"`` leaves places to the transformer, which is
-            to be built with this prefix's ``rotary_prefix``.
+        width: Size of the vector at each position.
+        positions: ``"learned"`` adds a vector for each position; ``"rotary"`` leaves positions to the transformer,
+            which must be built with this prefix's ``rotary_prefix``.
 
     Raises:
-        UsageError: If there are no such positions.
+        UsageError: If the kind of positions is unknown.
 
     Example:
         >>> text = TokenPrefix(vocabulary=10, length=4, width=16)
@@ -45,7 +45,7 @@ class TokenPrefix(nn.Module):
     ) -> None:
         super().__init__()
         if positions not in ("learned", "rotary"):
-            raise UsageError("There are no such positions.", got=positions, expected="'learned' or 'rotary'")
+            raise UsageError("Unknown kind of positions.", got=positions, expected="'learned' or 'rotary'")
         self.vocabulary, self.length = vocabulary, length
         self.rotary_prefix = length if positions == "rotary" else 0
         self.tokens = nn.Embedding(vocabulary, width)
@@ -58,7 +58,7 @@ class TokenPrefix(nn.Module):
         """The prefix ``(n, length, width)``.
 
         Args:
-            tokens: int64, ``(n, length)``; -1 where there is none.
+            tokens: int64, ``(n, length)``; -1 where the text has ended.
 
         Raises:
             ShapeError: If the rows are not of that length.
@@ -68,7 +68,7 @@ class TokenPrefix(nn.Module):
                 "The texts do not fit the prefix.",
                 got=tuple(tokens.shape),
                 expected=f"(n, {self.length})",
-                remedy="Fill each row up with -1 behind the text, or shorten the text.",
+                remedy="Pad each row with -1 after the text, or shorten the text.",
             )
         x = self.tokens(tokens.clamp(min=0))
         if self.places is not None:
@@ -81,7 +81,7 @@ class TokenPrefix(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    r"""Turns each pair of numbers by its angle, so that products of two depend on the distance of their places.
+    r"""Rotates each pair of numbers by its angle, so that inner products depend on relative positions.
 
     .. math:: (R_m q)^\top (R_n k) = q^\top R_{n - m} k
 
@@ -89,7 +89,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021).
 
     Args:
-        x: Queries or keys, ``(..., L, d)``; a number of the first half is the pair of one in the second.
+        x: Queries or keys, ``(..., L, d)``; entry i of the first half pairs with entry i of the second.
         cos: Cosines of the angles, ``(L, d / 2)``.
         sin: Their sines.
 
@@ -102,15 +102,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotary_angles(length: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Cosines and sines of the angles :math:`m \cdot 10000^{-2 i / d}` of the places m and pairs i, ``(L, d / 2)``.
+    r"""Cosines and sines of the angles :math:`m \cdot 10000^{-2 i / d}` of the positions m and pairs i, ``(L, d / 2)``.
 
     References:
         RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021).
 
     Args:
-        length: L, how many places.
+        length: L, number of positions.
         size: d, the size of a head, even.
-        like: A tensor of the device and precision that are wanted; at least float32.
+        like: A tensor with the desired device and precision; at least float32.
 
     Example:
         >>> cos, sin = rotary_angles(3, 8, torch.zeros(()))

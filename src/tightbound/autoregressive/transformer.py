@@ -1,8 +1,9 @@
 r"""A decoder-only transformer over the codes of a grid: logits for each code, given a prefix and the codes before it.
 
-Convention: the codes of a grid come row by row, from the left, the channels of a pixel one after another; behind the
-prefix stands a learned start token, whose output is the first code's logits. Masks are True where something is seen.
-Shapes: n examples, L entries of the prefix, N codes of the grid, T = L + N places (prefix, start, all codes but the
+Convention: the codes of a grid are in reading order, row by row, the channels of a pixel following each other; after
+the prefix comes a learned start token, whose output gives the first code's logits. Masks are True where entries are
+visible.
+Shapes: n examples, L entries of the prefix, N codes of the grid, T = L + N positions (prefix, start, all codes but the
 last), h heads of size d.
 """
 
@@ -30,11 +31,10 @@ __all__ = ["CachedTransformer", "Transformer"]
 
 
 class Transformer(nn.Module):
-    r"""Logits of :math:`p(s \mid c) = \prod_i p(s_i \mid s_{<i}, c)` for a grid of codes s, the prefix c in front.
+    r"""Logits of :math:`p(s \mid c) = \prod_i p(s_i \mid s_{<i}, c)` for a grid of codes s, with a prefix c.
 
-    Blocks are pre-norm. A code's place is the sum of a learned vector for its row and one for its column; the entries
-    of the prefix bring their own places with them, or have them turned into their queries and keys here
-    (``rotary_prefix``), where the grid's own places stay unturned.
+    Blocks are pre-norm. A code's position is the sum of a learned vector for its row and one for its column. The prefix
+    has position embeddings of its own, or rotary positions (``rotary_prefix``), which the grid does not use.
 
     References:
         Attention Is All You Need (Vaswani et al., 2017).
@@ -43,16 +43,16 @@ class Transformer(nn.Module):
         RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021).
 
     Args:
-        levels: How many codes there are.
+        levels: Number of codes.
         shape: Shape of the grid, ``(channels, height, width)``, ``(height, width)`` or ``(length,)``.
-        width: Size of the vector at each place.
-        layers: Blocks.
+        width: Size of the vector at each position.
+        layers: Number of blocks.
         heads: Attention heads, which share the width.
-        dropout: Of the embeddings, and of what each half of a block adds to them.
-        rotary_prefix: The longest prefix with rotary places; 0 for a prefix that has its places in it.
+        dropout: Dropout of the embeddings and of each residual branch.
+        rotary_prefix: The longest prefix with rotary positions; 0 for a prefix with embedded positions.
 
     Raises:
-        ShapeError: If the heads do not divide the width, or rotary places would need an odd head.
+        ShapeError: If the heads do not divide the width, or rotary positions have an odd head size.
 
     Example:
         >>> network = Transformer(levels=5, shape=(3, 4), width=16, layers=2, heads=2)
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         self._initialise(0.02)
 
     def _initialise(self, std: float) -> None:
-        """Small normal weights; what a block adds is smaller still, so that the sum over all blocks is not."""
+        """Small normal weights; residual outputs are scaled down by depth."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -98,12 +98,12 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * len(self.blocks)) if added else std)
 
     def forward(self, codes: Tensor, prefix: Tensor | None = None, prefix_mask: Tensor | None = None) -> Tensor:
-        """Logits ``(n, *shape, levels)``; those of a code depend on the prefix and on the codes before it.
+        """Logits ``(n, *shape, levels)``; each depends on the prefix and on the codes before it.
 
         Args:
             codes: int64, ``(n, *shape)``.
             prefix: Embedded condition, ``(n, L, width)``, or None.
-            prefix_mask: Which entries of the prefix there are, bool, ``(n, L)``; None for all.
+            prefix_mask: Which entries of the prefix are present, bool, ``(n, L)``; None for all.
 
         Raises:
             ShapeError: If the codes are not of the grid's shape, or the prefix or its mask does not fit.
@@ -129,18 +129,18 @@ class Transformer(nn.Module):
         prefix_mask: Tensor | None = None,
         null_mask: Tensor | None = None,
     ) -> Tensor:
-        """Draws codes ``(n, *shape)``, one after the other, with the keys and values of those before kept.
+        """Samples codes ``(n, *shape)`` one after the other, with cached keys and values.
 
         Args:
-            n: How many grids.
+            n: Number of grids.
             prefix: Embedded condition, ``(n, L, width)`` or ``(1, L, width)``, or None.
-            null: The same of the missing condition, for guidance; not looked at where that is 1.
+            null: The same for the missing condition; used only if guidance is not 1.
             sampling: How a code is drawn from its logits.
-            prefix_mask: Which entries of the prefix there are, bool, ``(n, L)`` or ``(1, L)``; None for all.
-            null_mask: The same of ``null``.
+            prefix_mask: Which entries of the prefix are present, bool, ``(n, L)`` or ``(1, L)``; None for all.
+            null_mask: The same for ``null``.
 
         Raises:
-            UsageError: If there shall be guidance, but not both prefixes.
+            UsageError: If guidance is used without both prefixes.
             ShapeError: If a prefix or its mask does not fit.
         """
         guided = sampling.guidance != 1
@@ -157,11 +157,11 @@ class Transformer(nn.Module):
         return self._on_grid(codes)
 
     def places(self) -> Tensor:
-        """The learned place of every code of the grid in their order, ``(N, width)``."""
+        """The learned position of every code of the grid, in order, ``(N, width)``."""
         return self._in_a_row(functools.reduce(operator.add, self.axes).unsqueeze(0))[0]
 
     def _in_a_row(self, grids: Tensor) -> Tensor:
-        """What stands at the places of grids ``(n, *shape, *rest)``, in the order of the codes, ``(n, N, *rest)``."""
+        """Flattens grids ``(n, *shape, *rest)`` in the order of the codes, ``(n, N, *rest)``."""
         return (grids.movedim(1, 3) if len(self.shape) == 3 else grids).flatten(1, len(self.shape))
 
     def _on_grid(self, row: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class Transformer(nn.Module):
         return row.unflatten(1, (*self.shape[1:], self.shape[0])).movedim(3, 1)
 
     def _front(self, n: int, prefix: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What stands before the codes, ``(n, L + 1, width)``, and which of it is seen, ``(n, L + 1)``."""
+        """The prefix and start token, ``(n, L + 1, width)``, and which of them are visible, ``(n, L + 1)``."""
         start = self.start.expand(n, 1, self.width)
         if prefix is None:
             return start, None
@@ -185,12 +185,12 @@ class Transformer(nn.Module):
     def _joined(
         self, n: int, prefix: Tensor | None, null: Tensor | None, mask: Tensor | None, null_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """A prefix, and behind it that of the missing condition, as one batch of 2 n."""
+        """A prefix followed by that of the missing condition, as one batch of 2 n."""
         if prefix is None or null is None:
             raise UsageError(
-                "Guidance leads away from the missing condition, so it needs the prefixes of both.",
+                "Guidance needs the prefix of the condition and that of the missing condition.",
                 got=f"prefix {'missing' if prefix is None else 'given'}, null {'missing' if null is None else 'given'}",
-                remedy="Give both, or leave the guidance at 1.",
+                remedy="Pass both, or leave the guidance at 1.",
             )
         self._check_prefix(n, prefix, mask)
         self._check_prefix(n, null, null_mask)
@@ -212,20 +212,20 @@ class Transformer(nn.Module):
         length = prefix.shape[1] if prefix.dim() == 3 else 1
         if self.rotary_prefix and length > self.rotary_prefix:
             limit = f"at most {self.rotary_prefix}"
-            raise ShapeError("The prefix is longer than its rotary places.", got=length, expected=limit)
+            raise ShapeError("The prefix is longer than the rotary positions.", got=length, expected=limit)
         remedy = "Embed conditions with the transformer's width, one row for each example."
         _check("prefix", prefix, [(n, length, self.width), (1, length, self.width)], remedy)
         if mask is not None:
-            _check("mask", mask, [(n, length), (1, length)], "Say for each entry of the prefix whether it is there.")
+            _check("mask", mask, [(n, length), (1, length)], "Give one boolean for each entry of the prefix.")
 
 
 class Block(nn.Module):
-    """Attention, then a network at each place, each added to what it is shown normalised.
+    """A pre-norm residual block: attention, then a network at each position.
 
     Args:
-        width: Size of the vector at each place.
+        width: Size of the vector at each position.
         heads: Attention heads.
-        dropout: Of what is added.
+        dropout: Dropout of the residual branches.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -244,7 +244,7 @@ class Block(nn.Module):
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
 
     def packed(self, rows: int) -> Block:
-        """The same block, its weights laid out once for many products with so many rows."""
+        """The same block with weights packed once for many products with that many rows."""
         twin = copy.copy(self)
         twin._modules = {name: packed(layer, rows) for name, layer in self.named_children()}
         return twin
@@ -252,11 +252,11 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Causal:
-    """Attention to oneself and those before.
+    """Causal attention.
 
     Args:
-        mask: Who sees whom, bool, ``(n, 1, T, T)``; None for everyone before.
-        rotation: Cosines and sines for the first places' queries and keys.
+        mask: Visible keys of each query, bool, ``(n, 1, T, T)``; None for all before it.
+        rotation: Cosines and sines for queries and keys of the first positions.
     """
 
     mask: Tensor | None
@@ -279,18 +279,18 @@ class Causal:
 
 
 class Cache:
-    """The keys and values of one block at all places so far, in one tensor that is made once.
+    """The keys and values of one block so far, in one preallocated tensor.
 
     Args:
-        length: T, all places that there will be.
-        seen: Which of them are seen, bool, ``(n, 1, 1, T)``; None for all.
+        length: T, the final number of positions.
+        seen: Which of them are visible, bool, ``(n, 1, 1, T)``; None for all.
     """
 
     def __init__(self, length: int, seen: Tensor | None) -> None:
         self.length, self.seen, self.filled = length, seen, 0
 
     def begin(self, qkv: Tensor, causal: Causal) -> Tensor:
-        """Attention within the first places, which are kept."""
+        """Attention within the first positions, which are cached."""
         qkv = causal.rotated(qkv)
         _, n, heads, self.filled, size = qkv.shape
         self.kv = qkv.new_empty(2, n, heads, self.length, size)
@@ -298,7 +298,7 @@ class Cache:
         return causal.attend(qkv)
 
     def step(self, qkv: Tensor) -> Tensor:
-        """Attention of one place more to all that are kept, and to itself."""
+        """Attention of one more position to all cached ones and itself."""
         self.kv[:, :, :, self.filled] = qkv[1:, :, :, 0]
         self.filled += 1
         keys, values = self.kv[:, :, :, : self.filled]
@@ -307,13 +307,13 @@ class Cache:
 
 
 class CachedTransformer:
-    """A transformer that is shown one code after the other, and computes for each only what is new, no gradients.
+    """A transformer that reads one code at a time, with cached keys and values, without gradients.
 
     Args:
-        network: The transformer; dropout is its mode's affair.
-        n: How many grids.
+        network: The transformer; call ``eval()`` first to disable dropout.
+        n: Number of grids.
         prefix: Embedded condition, ``(n, L, width)``, or None.
-        prefix_mask: Which of its entries there are, bool, ``(n, L)``; None for all.
+        prefix_mask: Which of its entries are present, bool, ``(n, L)``; None for all.
 
     Raises:
         ShapeError: If the prefix or its mask does not fit.
@@ -357,8 +357,8 @@ class CachedTransformer:
 
 
 def _causal_mask(length: int, seen: Tensor) -> Tensor:
-    """Who sees whom, ``(n, 1, T, T)``: those before that are there, and always oneself, for a softmax over nothing is
-    no number; nobody listens to what a missing entry makes of itself.
+    """The causal mask, ``(n, 1, T, T)``: all previous entries that are present, and always the entry itself, since a
+    softmax over nothing is NaN; outputs of missing entries are never used.
     """
     places = torch.arange(length, device=seen.device)
     before, itself = places <= places[:, None], places == places[:, None]
@@ -368,7 +368,7 @@ def _causal_mask(length: int, seen: Tensor) -> Tensor:
 def _check(name: str, given: Tensor, shapes: Sequence[tuple[int, ...]], remedy: str) -> None:
     if tuple(given.shape) not in shapes:
         expected = " or ".join(dict.fromkeys(map(str, shapes)))
-        message = f"The {name} cannot be shown to the transformer."
+        message = f"The {name} does not fit the transformer."
         raise ShapeError(message, got=tuple(given.shape), expected=expected, remedy=remedy)
 
 
@@ -376,6 +376,6 @@ def _check_heads(width: int, heads: int, rotary_prefix: int) -> None:
     if width % heads:
         remedy = f"Try --width {heads * max(1, width // heads)}, or other --heads."
         got = f"--width {width} for --heads {heads}"
-        raise ShapeError("The heads share the width.", got=got, expected="a multiple", remedy=remedy)
+        raise ShapeError("The width must be a multiple of the heads.", got=got, expected="a multiple", remedy=remedy)
     if rotary_prefix and (width // heads) % 2:
-        raise ShapeError("Rotary places turn pairs of numbers.", got=f"heads of {width // heads}", expected="even")
+        raise ShapeError("Rotary positions need an even head size.", got=f"heads of {width // heads}", expected="even")

@@ -36,15 +36,15 @@ __all__ = [
     "Words",
     "WordsFile",
     "affordable",
-    "check_out",
     "counted",
     "data_of",
-    "limited",
+    "evenly_spaced",
     "named",
-    "opened",
+    "open_run",
     "part_of",
-    "positive",
     "representative",
+    "require_positive",
+    "require_writable",
     "seen",
     "shown",
 ]
@@ -83,7 +83,7 @@ Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; de
 Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
 
 
-def opened(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
+def open_run(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
     """A run, its model, and its data or another that fits the model."""
     from ..runs import RunFolder
 
@@ -137,17 +137,17 @@ def counted(parts: Sequence[Split]) -> str:
     return f"{', '.join(counts[:-1])}{' and ' * (len(parts) > 1)}{counts[-1]} example{plural} of {parts[0].spec.name}"
 
 
-def limited(split: Split, limit: int | None) -> Split:
+def evenly_spaced(split: Split, limit: int | None) -> Split:
     """So many examples at even distances, because some files lie in the order of their class; or all."""
     if limit is None:
         return split
-    positive("--limit", limit)
+    require_positive("--limit", limit)
     return split.evenly_spaced(limit)
 
 
 def representative(split: Split, n: int) -> Split:
     """So many examples of a split, of all its classes in turn."""
-    positive("-n", n)
+    require_positive("-n", n)
     if n > len(split):
         raise UsageError(
             "The data has fewer examples.",
@@ -165,7 +165,7 @@ def seen(model: Model, some: Split) -> tuple[Tensor, Given | None]:
     return model.see(some.batch(torch.arange(len(some)), model.device))
 
 
-def positive(name: str, value: int) -> None:
+def require_positive(name: str, value: int) -> None:
     """Refuses a number below one."""
     if value < 1:
         raise UsageError(f"{name} must be at least 1.", got=value, remedy=f"Try {name} 16.")
@@ -219,15 +219,15 @@ def shown(
     """
     from ..runs import RunFolder
 
-    positive("-n", 1 if n is None else n)
-    check_out(out, overwrite, run, *sources)
+    require_positive("-n", 1 if n is None else n)
+    require_writable(out, overwrite, run, *sources)
     model = model_of(run, device)
     path = check_output(out or RunFolder(run).samples / name, model.data_spec)
     affordable("-n", n or 1, model)
     return model, path
 
 
-def check_out(out: Path | None, overwrite: bool, *sources: object) -> None:
+def require_writable(out: Path | None, overwrite: bool, *sources: object) -> None:
     """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
 
     Args:

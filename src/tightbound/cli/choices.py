@@ -1,8 +1,8 @@
-"""A choice among registered specs at the command line: its name is read first, then its own options are offered, flat.
+"""Choices among registered specs at the command line: the name is parsed first, then its options are added, flat.
 
 ``tightbound train vae --objective iwae --samples 5`` makes ``VAE(objective=Iwae(samples=5))``. A command whose options
-have such a field (:mod:`tightbound.options.choices`) needs no more than :func:`prepared` before it is parsed and
-:func:`plain` after; one that is a function, :func:`prepared_command`.
+have such a field (:mod:`tightbound.options.choices`) needs only :func:`prepared` before parsing and :func:`plain`
+after; a function needs :func:`prepared_command`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ T = TypeVar("T", bound=Dataclass)
 
 
 def prepared(options: T, words: Sequence[str]) -> T:
-    """Options to be parsed: each choice holds what the words name, and has its own name as an option.
+    """Options to be parsed: each choice holds the class named in the words, with its name as an option.
 
     Args:
-        options: A dataclass, as it is before any word.
+        options: A dataclass with the defaults.
         words: The words of the command line.
 
     Raises:
-        UnknownName: If a word names what a choice does not offer.
+        UnknownName: If a word names an unknown choice.
     """
     whole = changed(options, {name: word for name in choices(options) if (word := given(words, name))})
     held = {name: _shown(whole, name, base) for name, base in choices(options).items()}
@@ -41,7 +41,7 @@ def prepared(options: T, words: Sequence[str]) -> T:
 
 
 def plain(options: T) -> T:
-    """Parsed options, with what each choice holds as the registered spec itself."""
+    """Parsed options, with each choice converted to the registered spec."""
     held = dict[str, Dataclass]()
     for name, base in choices(options).items():
         value = getattr(options, name)
@@ -53,12 +53,12 @@ def plain(options: T) -> T:
 def prepared_command(
     command: Callable[..., None], words: Sequence[str], before: Mapping[str, Dataclass] | None = None
 ) -> Callable[..., None]:
-    """A command whose arguments with choices are prepared for the words, and made plain before it is called.
+    """A command whose choices are prepared for parsing, and converted before it is called.
 
     Args:
         command: The command.
         words: The words of the command line.
-        before: Arguments as they are before any word, where that is not how their class makes them.
+        before: Default arguments, if not the defaults of their class.
     """
     before = before or {}
     found = {name: prepared(before.get(name) or cls(), words) for name, cls in _with_choices(command)}
@@ -77,7 +77,7 @@ def prepared_command(
 
 
 def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], more: Iterable[str] = ()) -> None:
-    """Refuses the options of what a choice could have been, and is not.
+    """Refuses options of a choice that was not chosen.
 
     Args:
         parts: The dataclasses whose options are typed.
@@ -98,7 +98,7 @@ def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], m
 
 
 def _names(options: Dataclass) -> set[str]:
-    """Names of all options of a dataclass that is prepared."""
+    """Names of all options of a prepared dataclass."""
     held = choices(options)
     return set(field_names(options)).union(*(field_names(getattr(options, name)) for name in held))
 
@@ -114,9 +114,11 @@ def _of_another(name: str, owners: list[str], field: str, now: Dataclass) -> Usa
 
 
 def _shown(options: Dataclass, field: str, base: type[Dataclass]) -> Dataclass:
-    """What a choice holds, of a class that has the choice itself as its first option."""
+    """A class for the value of a choice, with the choice itself as its first option."""
     value = getattr(options, field)
-    help_text = f"{help_of(type(options), field)} Its own options follow; --{field} NAME --help shows those of another."
+    help_text = (
+        f"{help_of(type(options), field)} Its options follow; --{field} NAME --help shows those of another choice."
+    )
     kind = Annotated[Literal[tuple(offered(base, field))], arg(help=help_text)]
     named = dataclasses.field(default=name_of(value, field))
     chooser = dataclasses.make_dataclass("Chooser", [(field, kind, named)], frozen=True, kw_only=True)
@@ -134,20 +136,20 @@ def _with_choices(command: Callable[..., None]) -> Iterator[tuple[str, type[Data
 
 
 def _defaulted(parameter: inspect.Parameter, found: Mapping[str, Dataclass]) -> inspect.Parameter:
-    """The parameter with what is prepared as its default; by keyword, so that others need none."""
+    """The parameter with the prepared value as its default; keyword-only, so that others need no default."""
     only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
     kind = parameter.kind if only else inspect.Parameter.KEYWORD_ONLY
     return parameter.replace(kind=kind, default=found.get(parameter.name, parameter.default))
 
 
 def help_of(options: type, name: str) -> str:
-    """The text under an option, from the class that has it."""
+    """The help of an option, from the class that defines it."""
     owner = next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
     return next(" ".join((p.description or "").split()) for p in parse_from_object(owner).params if p.arg_name == name)
 
 
 def given(words: Sequence[str], name: str) -> str | None:
-    """The word that follows an option, or stands behind its equals sign; the last where it is given twice."""
+    """The value of an option, after it or after its equals sign; the last if it is repeated."""
     option, found = flag(name), None
     for word, following in zip(words, [*words[1:], None], strict=False):
         if word == option:

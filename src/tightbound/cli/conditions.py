@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoint import check_file
+from ..checkpoint import require_file
 from ..conditions import Condition, Given, NamedCondition
 from ..errors import UsageError, reading
 
@@ -80,7 +80,7 @@ def _from_file(condition: Condition, path: Path) -> Given:
 
 
 def _entries(condition: NamedCondition, path: Path) -> list[Tensor]:
-    check_file(path, MOST_BYTES, UsageError)
+    require_file(path, MOST_BYTES, UsageError)
     expected = "a text with one condition on each line, an .npy, or a picture"
     with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
         if path.suffix.lower() in PICTURES:

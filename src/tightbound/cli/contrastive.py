@@ -12,7 +12,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from ..data import DataOptions
 from ..errors import CheckpointError, UsageError
-from .arguments import Device, Json, Overwrite, Seed, check_out, limited
+from .arguments import Device, Json, Overwrite, Seed, evenly_spaced, require_writable
 from .output import print_json, write_arrays
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train_contrastive(
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError("A judge is written as tensors.", got=out, expected="a file whose name ends in .safetensors")
-    check_out(out, overwrite, data.data)
+    require_writable(out, overwrite, data.data)
     loaded = load_data(data)
     for line in said_of_data(loaded):
         print(line, file=sys.stderr)
@@ -78,7 +78,7 @@ def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
 
     from ..evaluation.samples.retrieval import retrieval_accuracy
 
-    test, device = limited(data.test, MEASURED), judge.log_scale.device
+    test, device = evenly_spaced(data.test, MEASURED), judge.log_scale.device
     batch = test.batch(torch.arange(len(test)))
     tokens = judge.tokens(batch.captions or ())
     among = min(100, len(tokens.unique(dim=0)))

@@ -24,7 +24,7 @@ from ..data import DataOptions
 from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
 from ..recipes.base import find_recipe, recipes_by_name
-from ..spec import check_numbers, closed_list, flag, kind_of
+from ..spec import closed_list, flag, kind_of, require_numbers
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 from .commands import COMMANDS
 from .learning import PriorArguments, TrainArguments, train
@@ -108,7 +108,7 @@ def _in_range(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> None:
-        check_numbers(options)
+        require_numbers(options)
         function(*arguments, **options)
 
     return checked

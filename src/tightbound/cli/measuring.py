@@ -20,12 +20,12 @@ from .arguments import (
     Seed,
     Source,
     SplitName,
-    check_out,
     counted,
-    limited,
-    opened,
+    evenly_spaced,
+    open_run,
     part_of,
-    positive,
+    require_positive,
+    require_writable,
 )
 from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, write_arrays
 
@@ -85,10 +85,10 @@ def evaluate(
     from ..runtime.processor import slow_arithmetic
 
     annealing = Annealing(steps=temperatures)
-    folder, model, loaded = opened(run, data, device)
+    folder, model, loaded = open_run(run, data, device)
     for line in slow_arithmetic(precision, model.device.type):
         print(line, file=sys.stderr)
-    part, quality = limited(part_of(loaded, split), limit), None
+    part, quality = evenly_spaced(part_of(loaded, split), limit), None
     if sample_quality:
         quality = quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed)
     way = {"method": method, "annealing": annealing, "budget": budget, "precision": precision, "compile": compile}
@@ -117,8 +117,8 @@ def diagnose(
     from ..evaluation import diagnose as run_diagnosis
     from ..evaluation.kept import as_json, write_diagnosis
 
-    positive("--limit", limit)
-    folder, model, loaded = opened(run, data, device)
+    require_positive("--limit", limit)
+    folder, model, loaded = open_run(run, data, device)
     part = part_of(loaded, split)
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
@@ -157,8 +157,8 @@ def encode(
 
     if out.suffix != ".npz":
         raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
-    check_out(out, overwrite, run, data)
-    _, model, loaded = opened(run, data, device)
+    require_writable(out, overwrite, run, data)
+    _, model, loaded = open_run(run, data, device)
     model = with_latents(model)
     parts = loaded.parts(split)
     found = [encoded(model, part, seed=seed) for part in parts]
@@ -224,7 +224,7 @@ def compare(
 
     if out is not None:
         check_drawing(out)
-        check_out(out, overwrite, data, *runs)
+        require_writable(out, overwrite, data, *runs)
     found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
     print_json(found.json()) if json else print_comparison(found)
     if out is not None:

@@ -1,4 +1,4 @@
-"""What the commands print and write: tables, JSON, pictures and arrays."""
+"""Output of the commands: tables, JSON, images and arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def examples_of(n: int, split: str) -> str:
-    """So many examples of a split, in words.
+    """A number of examples of a split, as text.
 
     Example:
         >>> examples_of(40, "test"), examples_of(1, "all")
@@ -46,11 +46,11 @@ def examples_of(n: int, split: str) -> str:
 
 
 def print_evaluation(found: Evaluation, units: str = "the data's units") -> None:
-    """An evaluation as a table, its notes below.
+    """Prints an evaluation as a table with notes.
 
     Args:
-        found: What was found.
-        units: What the numbers of an example are, in words.
+        found: The evaluation.
+        units: The units of an example's values, as text.
     """
     from rich.console import Console
 
@@ -69,7 +69,7 @@ def print_evaluation(found: Evaluation, units: str = "the data's units") -> None
 
 
 def print_diagnosis(found: Diagnosis) -> None:
-    """A diagnosis as a verdict, a table and its notes."""
+    """Prints a diagnosis as a verdict, a table and notes."""
     from rich.console import Console
 
     from ..evaluation.numbers import rows
@@ -83,7 +83,7 @@ def print_diagnosis(found: Diagnosis) -> None:
 
 
 def _table(title: str, rows: Iterable[Row]) -> Table:
-    """Numbers with their errors, a rule between sections; a column for units where there are some."""
+    """Numbers with errors, a rule between sections, and a column for units if there are any."""
     from rich.table import Table
 
     there = list(rows)
@@ -103,7 +103,7 @@ def _print_notes(console: Console, notes: Iterable[str]) -> None:
 
 
 def print_comparison(found: Comparison) -> None:
-    """Runs as the columns of a table, the differences of the first from the others, and the notes."""
+    """Prints runs as columns of a table, differences of the first from the others, and notes."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -118,7 +118,7 @@ def print_comparison(found: Comparison) -> None:
         table.add_section()
     console.print(table)
     head, *lines = differences(found)
-    table = Table(*head, title="differences, example by example")
+    table = Table(*head, title="paired differences")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
@@ -128,17 +128,17 @@ def print_comparison(found: Comparison) -> None:
 
 
 def check_output(path: Path, spec: DataSpec | None) -> Path:
-    """The path, if what is to come can be written there: asked before the work, not behind it.
+    """The path, if the output can be written there; called before the work.
 
     Raises:
-        UsageError: If its ending is not known, or the data cannot be drawn.
+        UsageError: If its extension is unknown, or the data cannot be drawn.
     """
     if path.suffix not in (".png", ".npz"):
-        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .npz")
+        raise UsageError("Unknown kind of file.", got=path, expected="a name that ends in .png or .npz")
     if path.suffix == ".png" and spec is not None:
-        from ..views.samples import check_image
+        from ..views.samples import require_drawable
 
-        check_image(spec)
+        require_drawable(spec)
     return path
 
 
@@ -151,18 +151,18 @@ def write(
     names: Sequence[str] = (),
     **more: Tensor,
 ) -> None:
-    """Pictures under their titles; or, with what else belongs to them, arrays under the titles' first words.
+    """Writes images under their titles, or arrays under the first words of the titles.
 
     Arrays are in the data's own units.
 
     Args:
         parts: Images ``(n, *shape)``, or ``(rows, columns, *shape)``, by title.
         path: The .png or .npz.
-        spec: Of the data; None: a model put together by hand gives it as it is.
-        across: Titles side by side.
-        told: What they are of.
-        names: For the arrays alone: what each of n examples is called.
-        **more: For the arrays alone.
+        spec: Of the data; None for unscaled outputs of a model built by hand.
+        across: Whether parts are side by side.
+        told: A description to print.
+        names: For arrays only: names of the n examples.
+        **more: Further arrays, for arrays only.
     """
     from ..pictures.sheets import sheet
     from ..views.samples import save_picture
@@ -180,12 +180,12 @@ def write(
 
 
 def print_written(path: Path, told: str) -> None:
-    """Where something was written, and what it is of."""
+    """Prints the path and a description of a written file."""
     print(f"{path}: {told}" if told else path)
 
 
 def as_names(names: Sequence[str]) -> np.ndarray:
-    """Names as an array of text, which is read without a pickle.
+    """Names as an array of text, readable without pickle.
 
     Example:
         >>> as_names(["a.png", "b.png"]).dtype.kind
@@ -197,7 +197,7 @@ def as_names(names: Sequence[str]) -> np.ndarray:
 
 
 def write_arrays(arrays: dict[str, Any], path: Path, told: str = "") -> None:
-    """Arrays in an .npz file, all of it or nothing; told is what they are of."""
+    """Writes arrays to an .npz file atomically; ``told`` is a description."""
     import numpy as np
 
     from ..checkpoint import write_atomically
@@ -212,12 +212,12 @@ def write_arrays(arrays: dict[str, Any], path: Path, told: str = "") -> None:
 
 
 def print_json(value: object) -> None:
-    """Any value as JSON."""
+    """Prints any value as JSON."""
     print(json.dumps(value, indent=2, default=str))
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:
-    """Names and values as two columns."""
+    """Prints names and values in two columns."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -230,7 +230,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
 
 def _brief(value: object) -> str:
-    """A value in words; of many numbers, the first."""
+    """A value as text; of many numbers only the first."""
     if isinstance(value, tuple | list) and len(value) > 8 and all(isinstance(one, float) for one in value):
         return f"{str(list(value[:8]))[:-1]}, ... {len(value):,} numbers]"
     return str(value)

@@ -26,8 +26,8 @@ from .arguments import (
     data_of,
     named,
     part_of,
-    positive,
     representative,
+    require_positive,
     seen,
     shown,
 )
@@ -155,7 +155,7 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
     if path.suffix == ".npz" or not texts:
         write(drawn, path, spec, across=True, told=told)
         return
-    save_picture(sheets.told(drawn, texts, spec), path)
+    save_picture(sheets.with_captions(drawn, texts, spec), path)
     print_written(path, told)
 
 
@@ -210,7 +210,7 @@ def reconstruct(
     from ..views import samples as pictures
 
     if samples is not None:
-        positive("--samples", samples)
+        require_positive("--samples", samples)
     model, path = shown(run, "reconstructions.png", out, overwrite, device, data)
     loaded = data_of(run, data)
     model = with_latents(model)
@@ -286,14 +286,14 @@ def traverse(
 
     from ..models.latent import with_latents
     from ..runtime.randomness import fixed_noise
-    from ..views.latents import check_dimensions, posterior_means, quantiles, traversal
+    from ..views.latents import posterior_means, quantiles, require_dimensions, traversal
 
-    positive("-n", n)
-    positive("--steps", steps)
+    require_positive("-n", n)
+    require_positive("--steps", steps)
     model, path = shown(run, "traversals.png", out, overwrite, device, data)
     loaded = data_of(run, data)
     model = with_latents(model)
-    check_dimensions(model)
+    require_dimensions(model)
     affordable("--steps", steps, model)
     part = part_of(loaded, split)
     example = _start(part, example)
@@ -352,7 +352,7 @@ def complete(
     from ..runtime.randomness import fixed_noise
     from ..views import samples as pictures
 
-    positive("--samples", samples)
+    require_positive("--samples", samples)
     model, path = shown(run, "completions.png", out, overwrite, device, data)
     loaded = data_of(run, data)
     part = part_of(loaded, split)

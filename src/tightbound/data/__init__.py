@@ -1,9 +1,8 @@
 """Data sets, folders, archives and arrays, as splits that give batches.
 
 A reader (`formats`, `array_files`, `tables`, `folder`, `named`) turns a source into a
-:class:`~tightbound.data.sources.raw.Raw`: bytes, labels and whatever splits are official. :class:`Data` divides it
-and a :class:`Split` turns indices into batches.
-Importing this package costs no torch: what needs it is loaded when first asked for.
+:class:`~tightbound.data.sources.raw.Raw`: bytes, labels and official splits. :class:`Data` divides it into splits and a
+:class:`Split` turns indices into batches. Importing this package does not import torch: names are loaded lazily.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A data set: its three splits, how it is divided, and what a model must know of it."""
+"""A data set: its three splits and its description for a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .reshape import fit_images
 from .sources.arrays import from_arrays
 from .sources.levels import fit_levels
 from .sources.raw import Array, Part, Raw
-from .sources.tables import check_label
+from .sources.tables import require_table
 from .spacing import evenly_spaced_rows
 from .split import Split, joined
 from .standardise import standardised
@@ -36,22 +36,22 @@ __all__ = ["Data", "SplitName"]
 SplitName = Literal["train", "valid", "test", "all"]
 
 WHOLE, SOME = 2**30, 2**24
-"""A split of at most so many bytes goes into the fingerprint as it is; of a larger one, so many bytes of its rows."""
+"""The fingerprint uses at most this many bytes of a split, from evenly spaced rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Three splits of the same kind of example; of new data for a trained model, those that it came in.
+    """Three splits of the same kind of example; for new data of a trained model, its official splits.
 
     Args:
-        spec: What a model must know to be built.
-        options: What was asked for.
-        train: Examples to learn from; all of them, in one split ``"all"``, where new data is not divided.
-        valid: Examples to choose a model with; may be empty.
-        test: Examples to measure with.
-        said: What the reader left out, scaled or chosen, a sentence each.
-        new: Whether it is new data for a trained model, of which nothing was held out.
-        levels_declared: Whether somebody said what the values mean, or that was found out while they were scaled.
+        spec: The description that a model is built from.
+        options: The options used.
+        train: Training examples; all examples, as split ``"all"``, if new data is not divided.
+        valid: Validation examples; may be empty.
+        test: Test examples.
+        said: Notes on what the reader left out, scaled or chosen, a sentence each.
+        new: Whether it is new data for a trained model, without held-out splits.
+        levels_declared: Whether the levels were declared, or found while scaling.
 
     Example:
         >>> from tightbound.data import load_data
@@ -71,7 +71,7 @@ class Data:
 
     @classmethod
     def from_raw(cls, raw: Raw, options: DataOptions) -> Data:
-        """Divides, scales and describes what a reader found.
+        """Divides, scales and describes the output of a reader.
 
         Raises:
             DataError: If there are too few examples.
@@ -87,10 +87,10 @@ class Data:
         return cls(spec, options, train, valid, test, said=(*raw.notes, *notes), levels_declared=declared)
 
     def scaled_as(self, spec: DataSpec) -> Data:
-        """The same data, standardised by the numbers of other data: those of the training split of a trained run.
+        """The same data, standardised by the location and scale of a trained run's data.
 
         Args:
-            spec: What a model was built for.
+            spec: The data spec of the model.
 
         Example:
             >>> train = Data.from_arrays(1000 * torch.randn(20, 4))
@@ -104,15 +104,15 @@ class Data:
 
     @classmethod
     def for_learned(cls, raw: Raw, options: DataOptions, model: DataSpec) -> Data:
-        """New data for a trained model, all of it: in the splits that it came in, or in one that is called "all".
+        """All of some new data for a trained model: in its official splits, or in one called "all".
 
         Args:
-            raw: What a reader found.
+            raw: The output of a reader.
             options: How the model's own data was read.
-            model: What the model was built for.
+            model: The data spec of the model.
 
         Raises:
-            DataError: If values are above the levels that the model knows.
+            DataError: If values exceed the model's levels.
             UsageError: If an option does not fit this data.
         """
         raw, options = fit_levels(raw, options)
@@ -144,19 +144,19 @@ class Data:
 
         Args:
             train: Examples, ``[N, features]``, ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``.
-            test: The same of a test split; drawn from ``train`` when absent.
-            valid: The same of a validation split; drawn from ``train`` when absent.
-            labels: Class numbers of ``train``, or of each split by its name.
-            conditions: What a model is given with each example of ``train``, or of each split by its name.
+            test: Test examples; held out of ``train`` if absent.
+            valid: Validation examples; held out of ``train`` if absent.
+            labels: Class indices of ``train``, or of each split by name.
+            conditions: Conditions of ``train``, or of each split by name.
             captions: Texts of each split, by name.
-            levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other whole
-                numbers, 2 for booleans, continuous for floats, 16 bits scaled to 256.
+            levels: Number of values an entry can take, None if continuous; ``"auto"``: 256 for bytes and other
+                integers, 2 for booleans, continuous for floats, 16 bits scaled to 256.
             name: Title of the data.
-            classes: Names of the labels; their numbers when absent.
+            classes: Names of the classes; their indices if absent.
             **options: Other fields of :class:`DataOptions`.
 
         Raises:
-            DataError: If the arrays are not what they claim to be.
+            DataError: If the arrays are invalid.
             UsageError: If an option does not fit.
 
         Example:
@@ -164,8 +164,8 @@ class Data:
             >>> Data.from_arrays(images, labels=np.arange(20) % 2, levels=17).spec.shape
             (1, 8, 8)
         """
-        asked = replace(DataOptions(data=""), **options)  # no name would find these again
-        check_label(asked)
+        asked = replace(DataOptions(data=""), **options)  # no name refers to these
+        require_table(asked)
         arrays = {"train": train, "valid": valid, "test": test}
         arrays = {name: split for name, split in arrays.items() if split is not None}
         given = {"labels": labels, "captions": captions, "conditions": conditions}
@@ -177,8 +177,8 @@ class Data:
     def fingerprint(self) -> str:
         """Number of training, validation and test examples, and a digest of their shape and stored values.
 
-        The same for the same values, in memory or mapped from a file. Of a split beyond 1 GiB it sees rows at even
-        distances only.
+        The same for the same values, in memory or mapped from a file. For a split above 1 GiB it uses evenly spaced
+        rows only.
 
         Example:
             >>> data = Data.from_arrays(np.zeros((20, 4), dtype=np.uint8))
@@ -194,7 +194,7 @@ class Data:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What is worth a look before a model learns from it, a sentence each: what the reader said, and what is seen.
+        """Notes to check before training, a sentence each: from the reader, and on the values.
 
         Example:
             >>> Data.from_arrays(np.eye(20, 4, dtype=np.uint8)).notes[0]
@@ -215,11 +215,11 @@ class Data:
         return described(self.spec, (self.train, self.valid, self.test))
 
     def split(self, name: str) -> Split:
-        """The split of a name, or the examples of all as one split.
+        """The named split, or all examples as one split.
 
         Raises:
             UnknownName: If it is not ``"train"``, ``"valid"``, ``"test"`` or ``"all"``.
-            UsageError: If it is one of new data that is not divided.
+            UsageError: If the data is not divided.
 
         Example:
             >>> data = Data.from_arrays(np.zeros((20, 4), dtype=np.uint8))
@@ -236,12 +236,12 @@ class Data:
             raise UsageError(
                 f"This data is not divided, so it has no {name} split.",
                 got=f"{len(self.train)} examples of {self.spec.name!r}",
-                remedy="Leave --split out, or say --split all: all of it is taken.",
+                remedy="Leave --split out, or use --split all.",
             )
         return splits[name]
 
     def parts(self, name: str) -> list[Split]:
-        """The split of a name; of ``"all"``, every one that has examples, not mirrored or cropped at random."""
+        """The named split; for ``"all"``, every non-empty one, without random flips and crops."""
         if name != "all":
             return [self.split(name)]
         found = [split for split in (self.train, self.valid, self.test) if len(split)] or [self.train]
@@ -249,11 +249,11 @@ class Data:
 
     @property
     def default(self) -> SplitName:
-        """What is measured and shown unless another split is asked for: of a model's own data, what it never saw."""
+        """The default split to evaluate and show: for a model's own data, the test split."""
         return "all" if self.new else "test"
 
     def summary(self) -> dict[str, Any]:
-        """What there is, in numbers and words that JSON can hold."""
+        """A description as JSON values."""
         splits = (self.train, self.valid, self.test)
         return {
             "name": self.spec.name,
@@ -274,11 +274,11 @@ class Data:
 
 
 def _as_declared(splits: tuple[Split, ...], options: DataOptions) -> Iterator[str]:
-    """That new data, read by the levels that were declared for a model's own, uses the lower half of them at most."""
+    """The note that new data uses at most the lower half of the declared levels."""
     used, levels = levels_in_use(splits), splits[0].transform.levels
     if options.levels != "auto" and used and levels and used["highest"] < (levels - 1) / 2:
         yield (
-            f"Read by the levels of the model's own data (--levels {options.levels}), the values reach only "
+            f"With the levels of the model's own data (--levels {options.levels}), the values reach only "
             f"{used['highest']} of {levels - 1}: is this data of the same kind?"
         )
 
@@ -287,10 +287,10 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
     shape = _seen(raw.parts["train"].values.shape[1:], options)
     if raw.levels is None and (options.binarize != "none" or options.dequantize):
         raise UsageError(
-            "Continuous data is neither binarized nor dequantized.",
+            "Continuous data cannot be binarized or dequantized.",
             got=f"{raw.name!r}, floats; binarize={options.binarize!r}, dequantize={options.dequantize}",
             expected="data with levels",
-            remedy="Leave the option out, or give the data as uint8 levels.",
+            remedy="Leave the option out, or provide the data as uint8 levels.",
         )
     if options.flip and len(shape) != 3:
         raise UsageError("Only images can be flipped.", got=f"examples of shape {shape}", remedy="Leave flip out.")
@@ -308,17 +308,17 @@ def _described(raw: Raw, options: DataOptions) -> DataSpec:
 
 
 def _seen(shape: tuple[int, ...], options: DataOptions) -> tuple[int, ...]:
-    """The shape of what a model sees of an example."""
+    """The shape of an example as a model sees it."""
     if options.crop is None or (crop := sides(options.crop)) is None:
         return shape
     if len(shape) != 3:
         raise UsageError("Only images can be cropped.", got=f"examples of shape {shape}", remedy="Leave crop out.")
     if crop[0] > shape[1] or crop[1] > shape[2]:
         raise UsageError(
-            "A part that is cut out is not larger than the picture.",
-            got=f"crop {crop[0]} x {crop[1]} of pictures of {shape[1]} x {shape[2]} (height x width)",
+            "A crop must not be larger than the image.",
+            got=f"crop {crop[0]} x {crop[1]} of images of {shape[1]} x {shape[2]} (height x width)",
             expected=f"at most {shape[1]} x {shape[2]}",
-            remedy=f"Lower --crop, or resize the pictures first: --image-size {wider(options.crop)}.",
+            remedy=f"Lower --crop, or resize the images first: --image-size {wider(options.crop)}.",
         )
     return (shape[0], *crop)
 
@@ -331,7 +331,7 @@ def _absent(train: Part, classes: int) -> tuple[int, ...]:
 
 
 def _stored(split: Split) -> Iterator[bytes]:
-    """The values of a split, or of evenly spaced rows of a large one, whatever type and place they are stored in."""
+    """The values of a split, or of evenly spaced rows of a large one."""
     values = split.values.cpu().numpy() if isinstance(split.values, Tensor) else split.values
     dtype = np.float32 if split.transform.levels is None else np.uint8
     size = max(1, math.prod(values.shape[1:]) * np.dtype(dtype).itemsize)

@@ -1,4 +1,4 @@
-"""Seeded splits of what a source does not divide itself."""
+"""Seeded splits for sources without official splits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .sources.raw import Part
 __all__ = ["divided", "held_out"]
 
 TEST_SHARE = 0.1
-"""Share of a source without a test split that becomes one; at least one example."""
+"""Share held out as the test split, if there is none; at least one example."""
 MOST_VALIDATION = 10_000
-"""A validation split is never larger than this."""
+"""Maximum size of a held-out validation split."""
 
 
 def divided(parts: Mapping[str, Part], options: DataOptions) -> dict[str, Part]:
-    """Parts under all three names; what is not official is held out of the training part.
+    """Parts for all three splits; missing ones are held out of the training part.
 
     Raises:
-        DataError: If a part that must not be empty is, or the training part is too small to be divided.
+        DataError: If a required part is empty, or the training part is too small to be divided.
     """
     if "train" not in parts:
         raise DataError("The data has no training split.", got=f"only {', '.join(parts)}", expected="train")
@@ -41,16 +41,16 @@ def divided(parts: Mapping[str, Part], options: DataOptions) -> dict[str, Part]:
 
 
 def held_out(part: Part, count: int, seed: int, what: str) -> tuple[Part, Part]:
-    """All but ``count`` examples, and those, chosen by a seed and each in their old order.
+    """All but ``count`` examples, and those, chosen by a seed, each in their original order.
 
     Args:
-        part: What to divide; its values are not copied.
+        part: The part to divide; its values are not copied.
         count: Number of examples to hold out.
         seed: Seed of the choice.
-        what: Name of what is held out, for the message.
+        what: Name of the held-out split, for the message.
 
     Raises:
-        DataError: If nothing would be left.
+        DataError: If no examples would remain.
 
     Example:
         >>> rest, held = held_out(Part(np.arange(5)), 2, seed=0, what="test")
@@ -64,7 +64,7 @@ def held_out(part: Part, count: int, seed: int, what: str) -> tuple[Part, Part]:
             f"There are too few examples for a {what} split.",
             got=f"{len(part)} example{'s' * (len(part) != 1)}",
             expected=f"at least {count + 1}",
-            remedy="Add examples, or give the splits yourself (folders train/, valid/ and test/).",
+            remedy="Add examples, or provide the splits (folders train/, valid/ and test/).",
         )
     # RandomState, because its stream is frozen: a split must stay the same over all versions of NumPy.
     order = np.random.RandomState(seed).permutation(len(part)).astype(np.int64)

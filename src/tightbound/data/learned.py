@@ -1,4 +1,4 @@
-"""New data for a model that has learned already: shown as it saw its own, and said where that changes anything."""
+"""New data for a trained model: converted to its form, with notes on changes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["as_learned"]
 
 
 def as_learned(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
-    """New data in the colours, levels and classes of what a model has learned from.
+    """New data with the colours, levels and classes of a model's training data.
 
     Args:
-        raw: What a reader found.
-        spec: What the model was built for.
+        raw: The output of a reader.
+        spec: The data spec of the model.
         options: How its own data was read.
 
     Raises:
-        DataError: If values are above the levels that the model knows.
+        DataError: If values exceed the model's levels.
 
     Example:
         >>> new = Raw("new", {"train": Part(np.ones((2, 3, 4, 4), np.uint8))}, 256)
         >>> found = as_learned(new, DataSpec("own", (1, 4, 4), 256), DataOptions())
         >>> found.parts["train"].values.shape, found.notes
-        ((2, 1, 4, 4), ('new: the pictures were turned to grey, as the model knows them.',))
+        ((2, 1, 4, 4), ('new: the images were converted to grey, as the model expects.',))
     """
     return _classes(_levels(_colours(raw, spec, options), spec, options), spec)
 
@@ -43,44 +43,42 @@ def _colours(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
         return raw
     grey = spec.shape[0] == 1
     turned = fit_images(raw, dataclasses.replace(options, color="grey" if grey else "rgb", image_size=None))
-    return _said(turned, f"the pictures were turned to {'grey' if grey else 'RGB'}, as the model knows them.")
+    return _said(turned, f"the images were converted to {'grey' if grey else 'RGB'}, as the model expects.")
 
 
 def _levels(raw: Raw, spec: DataSpec, options: DataOptions) -> Raw:
-    """Bytes hold the levels of the model where those are fewer than bytes have."""
+    """Bytes are read as the model's levels if it has fewer than 256."""
     binary = options.binarize != "none"
     known = 2 if binary else spec.levels
     if known is None or raw.levels is None or raw.levels <= known:
         return raw
     top = max(int(part.max()) for each in raw.parts.values() for _, part in chunks(each.values))
     if binary:
-        dark = (
-            f"its values reach only {top} of {raw.levels - 1}, so nearly all of it is black to the model; {_DECLARED}"
-        )
+        dark = f"its values reach only {top} of {raw.levels - 1}, so nearly all of it is black; {_DECLARED}"
         return _said(raw, dark) if 2 * top < raw.levels - 1 else raw
     if top >= known:
         raise DataError(
             f"{raw.name} has more levels than the model's data had.",
             got=f"levels up to {top}",
-            expected=f"whole numbers 0 ... {known - 1}",
+            expected=f"integers 0 ... {known - 1}",
             remedy=f"Scale them down and save them as an array: round(values * {known - 1} / {raw.levels - 1}).",
         )
-    told = f"its values, up to {top}, are taken as levels of the {known} that the model knows."
+    told = f"its values, up to {top}, are read as the {known} levels of the model."
     return _said(dataclasses.replace(raw, levels=known), told)
 
 
-_DECLARED = "if there are fewer levels, say how many: np.savez(file, x=values, levels=17)"
+_DECLARED = "if there are fewer levels, declare them: np.savez(file, x=values, levels=17)"
 
 
 def _classes(raw: Raw, spec: DataSpec) -> Raw:
-    """Classes by their names: the model's keep their numbers, others come behind them."""
+    """Classes by name: those of the model keep their indices, others follow."""
     if not spec.classes:
         return raw
     raw = raw if raw.classes else _class_of_folder(raw, spec)
     counted = raw.classes == tuple(map(str, range(len(raw.classes))))
     if not raw.classes or raw.classes == spec.classes:
         return raw
-    if counted and len(raw.classes) <= len(spec.classes):  # numbers without names
+    if counted and len(raw.classes) <= len(spec.classes):  # indices without names
         return dataclasses.replace(raw, classes=spec.classes)
     classes = (*spec.classes, *(name for name in raw.classes if name not in spec.classes))
     numbers = np.array([classes.index(name) for name in raw.classes])
@@ -91,7 +89,7 @@ def _classes(raw: Raw, spec: DataSpec) -> Raw:
 
 
 def _class_of_folder(raw: Raw, spec: DataSpec) -> Raw:
-    """Pictures of one class, in a folder of its name."""
+    """Images of one class, in a folder named after it."""
     tops = {name.partition("/")[0] for part in raw.parts.values() for name in part.names or ("",) if "/" in name}
     if len(raw.parts) > 1 or len(tops) != 1 or not tops <= set(spec.classes):
         return raw

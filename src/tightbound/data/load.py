@@ -1,4 +1,4 @@
-"""From what the user names to data."""
+"""Loads data from a name or path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from ..checkpoint import check_file
+from ..checkpoint import require_file
 from ..errors import DataError, UnknownName, UsageError
 from ..options.data import DataOptions
 from ..options.data_spec import DataSpec
@@ -18,7 +18,7 @@ from .sources.folder import read_folder
 from .sources.named import READERS
 from .sources.others import refuse_others
 from .sources.raw import Raw
-from .sources.tables import TABLES, check_label, read_table
+from .sources.tables import TABLES, read_table, require_table
 
 __all__ = ["load_data", "load_for_learned"]
 
@@ -30,15 +30,14 @@ def load_data(
 
     Args:
         source: A name (:data:`DATASETS` lists them; a folder of that name is reached as ``./name``), a path, or
-            complete options. The options of the data hold a path as an absolute one, so that it is found again from
-            any folder.
-        mirror: Address to download named sets from, in place of where they are published.
+            complete options. Paths are stored as absolute paths, so that they are found from any folder.
+        mirror: Address to download named data sets from, instead of the publisher's.
         **options: Fields of :class:`DataOptions`.
 
     Raises:
-        UnknownName: If there is no such data set or option.
+        UnknownName: If the data set or an option is unknown.
         UsageError: If the options do not fit each other or the data.
-        DataError: If the data is missing, cannot be read or is not what it claims to be.
+        DataError: If the data is missing, invalid or cannot be read.
 
     Example:
         >>> data = load_data("digits", validation=0.2)
@@ -50,15 +49,16 @@ def load_data(
 
 
 def load_for_learned(options: DataOptions, model: DataSpec, fingerprint: str = "") -> Data:
-    """Data for a trained model: its own, divided as it was, if that is what it is; else all of it, as new data.
+    """Data for a trained model: its own data with the same splits if the fingerprint matches; else all of it, as new
+    data.
 
     Args:
-        options: Where it is, and how the model's own data was read.
-        model: What the model was built for.
-        fingerprint: Of the data that the model has learned from.
+        options: Its location, with the options of the model's own data.
+        model: The data spec of the model.
+        fingerprint: Fingerprint of the model's training data.
 
     Raises:
-        UnknownName, UsageError, DataError: As :func:`load_data`; but one example is enough.
+        UnknownName, UsageError, DataError: As :func:`load_data`, but one example is enough.
     """
     options = _resolved(options, {})
     raw = _read(options, None)
@@ -70,7 +70,7 @@ def load_for_learned(options: DataOptions, model: DataSpec, fingerprint: str = "
 
 
 def _count(fingerprint: str) -> int:
-    """How many examples data of a fingerprint has; -1 without one."""
+    """The number of examples in a fingerprint; -1 without one."""
     counts = fingerprint.split("-")[:3]
     return sum(map(int, counts)) if len(counts) == 3 and all(map(str.isdecimal, counts)) else -1
 
@@ -90,16 +90,16 @@ def _absolute(source: str) -> str:
 
 
 def _read(options: DataOptions, mirror: str | None) -> Raw:
-    check_label(options)
+    require_table(options)
     if options.data in READERS:
         return READERS[options.data](options, mirror)
     if not options.data.strip():
-        raise UsageError("Which data?", got="no name", expected=f"a path, or one of: {', '.join(DATASETS)}")
+        raise UsageError("No data was given.", got="no name", expected=f"a path, or one of: {', '.join(DATASETS)}")
     path = Path(options.data).expanduser()
     if not path.exists():
         raise _not_found(options.data)
     if not path.is_dir():
-        check_file(path, kind=DataError)
+        require_file(path, kind=DataError)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array_file(path)
     if path.suffix.lower() in TABLES and path.is_file():
@@ -111,7 +111,7 @@ def _read(options: DataOptions, mirror: str | None) -> Raw:
 def _not_found(source: str) -> Exception:
     if "/" in source or os.sep in source or source.startswith(("~", ".")) or Path(source).suffix:
         return DataError(
-            f"There is no file or folder {source!r}.",
+            f"The file or folder {source!r} does not exist.",
             got=f"{Path(source).expanduser().absolute()}, which does not exist",
             expected="a folder of images, a .tar or .zip of one, an .npz or .npy, a .csv or .parquet, or one of: "
             + ", ".join(DATASETS),

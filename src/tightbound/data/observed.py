@@ -1,4 +1,4 @@
-"""What can be seen of the examples that a model is about to learn from: a line that describes them, and notes."""
+"""A one-line description of the examples, and notes on their values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .split import Split
 __all__ = ["dark_note", "described", "few", "levels_in_use", "observed", "one_binary_value"]
 
 MOST_BYTES = 2**30
-"""Values that take more than this, all splits together, are not searched for duplicates."""
+"""Larger data (all splits together) is not searched for duplicates."""
 CHUNK_BYTES = 2**24
-"""What is looked at in one go."""
+"""Bytes per chunk."""
 NAMED = 5
-"""Names that a note gives as examples."""
+"""Maximum number of names in a note."""
 
 
 def described(spec: DataSpec, splits: Sequence[Split]) -> str:
@@ -39,15 +39,15 @@ def described(spec: DataSpec, splits: Sequence[Split]) -> str:
 
 
 def observed(spec: DataSpec, splits: Sequence[Split], *, declared: bool) -> Iterator[str]:
-    """Notes on levels (on those that are not used, unless somebody declared them), on classes and on duplicates."""
+    """Notes on levels (on unused ones, unless declared), classes and duplicates."""
     yield from _levels(splits, declared)
-    if spec.absent:  # as class 0 where labels count from 1
-        yield f"Without a training example: class {few([spec.classes[number] for number in spec.absent])}."
+    if spec.absent:  # such as class 0 if labels start at 1
+        yield f"Classes without training examples: {few([spec.classes[number] for number in spec.absent])}."
     yield from _duplicates(splits)
 
 
 def few(names: Sequence[object]) -> str:
-    """The first of some names, and how many more there are.
+    """The first few names, and the number of others.
 
     Example:
         >>> few("abcdefg")
@@ -58,20 +58,20 @@ def few(names: Sequence[object]) -> str:
 
 
 def dark_note(low: int, high: int, levels: int) -> str:
-    """That only the lower of some levels are in use.
+    """The note that only the lower levels are in use.
 
     Example:
         >>> dark_note(0, 4095, 65536)
         'Of values 0 ... 65535 only 0 ... 4095 are in use: --levels 4096 declares that there are no more, ...'
     """
     return (
-        f"Of values 0 ... {levels - 1} only {low} ... {high} are in use: --levels {high + 1} declares that there are "
-        "no more, --levels stretch spreads them over the whole range."
+        f"Of values 0 ... {levels - 1} only {low} ... {high} are in use: --levels {high + 1} declares these, "
+        "--levels stretch scales them to the full range."
     )
 
 
 def levels_in_use(splits: Sequence[Split]) -> dict[str, int] | None:
-    """The lowest and the highest stored level and how many there are; None of continuous or no data."""
+    """The lowest and the highest stored level and how many there are; None for continuous or empty data."""
     if splits[0].transform.levels is None or not any(map(len, splits)):
         return None
     used = np.flatnonzero(np.any([_in_use(split) for split in splits], axis=0))
@@ -79,7 +79,7 @@ def levels_in_use(splits: Sequence[Split]) -> dict[str, int] | None:
 
 
 def one_binary_value(split: Split) -> str:
-    """The levels in use, if binarizing makes one value of them all; else nothing."""
+    """The levels in use, if binarization makes them all the same; else empty."""
     binarize, levels = split.transform.binarize, split.transform.levels
     if binarize == "none" or levels is None or (used := levels_in_use((split,))) is None:
         return ""
@@ -89,7 +89,7 @@ def one_binary_value(split: Split) -> str:
 
 
 def _levels(splits: Sequence[Split], declared: bool) -> Iterator[str]:
-    """That a large part of the levels is not used, as where 12 bits lie in 16, or a mask is 0 and 1 in 8."""
+    """Notes if most levels are unused, such as 12 bits stored in 16, or a mask of 0 and 1 in 8."""
     levels, used = splits[0].transform.levels, levels_in_use(splits)
     if levels is None or levels == 2 or used is None:
         return
@@ -110,16 +110,16 @@ def _in_use(split: Split) -> npt.NDArray[np.bool_]:
 
 
 def _duplicates(splits: Sequence[Split]) -> Iterator[str]:
-    """That a held-out example is also in the training split, bit for bit."""
+    """Notes if held-out examples are also in the training split, bit for bit."""
     train, *held_out = splits
     if sum(len(split) for split in splits) * _row_bytes(train) > MOST_BYTES:
-        yield f"The splits take more than {MOST_BYTES / 2**30:g} GiB and are not searched for common examples."
+        yield f"The splits take more than {MOST_BYTES / 2**30:g} GiB and are not searched for duplicates."
         return
     seen = set(_digests(train)) if any(map(len, held_out)) else set[bytes]()
     for split in held_out:
         if count := sum(digest in seen for digest in _digests(split)):
             name = {"valid": "validation"}.get(split.name, split.name)
-            yield f"Of {len(split):,} {name} examples, value for value also in the training split: {count:,}."
+            yield f"Of {len(split):,} {name} examples, {count:,} are exact duplicates of training examples."
 
 
 def _digests(split: Split) -> Iterator[bytes]:
@@ -136,7 +136,7 @@ def _array(split: Split) -> Array:
 
 
 def _chunks(split: Split) -> Iterator[Array]:
-    """The stored values of a split, a bounded number of bytes at a time."""
+    """The stored values of a split, in chunks of bounded size."""
     values, rows = _array(split), max(1, CHUNK_BYTES // max(1, _row_bytes(split)))
     for start in range(0, len(split), rows):
         yield values[start : start + rows] if split.rows is None else values[split.rows[start : start + rows].numpy()]

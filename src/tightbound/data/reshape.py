@@ -1,4 +1,4 @@
-"""Images that are arrays already, at another size or in other colours."""
+"""Resizing and colour conversion of image arrays."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from .store import stored
 __all__ = ["fit_images"]
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey (ITU-R 601-2), as Pillow has them."""
+"""Weights of red, green and blue for grey (ITU-R 601-2), as in Pillow."""
 
 
 def fit_images(raw: Raw, options: DataOptions) -> Raw:
-    """The data with images of the size and colours that are asked for.
+    """The data with images of the requested size and colours.
 
-    They are resized to cover the size (bilinear, antialiased), and the centre is cut out; levels are rounded, so they
-    stay levels.
+    They are resized to cover the size (bilinear, antialiased) and center-cropped; levels are rounded.
 
     Raises:
-        UsageError: If the examples are no images.
+        UsageError: If the examples are not images.
     """
     shape = raw.parts["train"].values.shape[1:] if "train" in raw.parts else ()
     steps = _steps(shape, options, whole=raw.levels is not None)
@@ -51,7 +50,7 @@ def _steps(shape: tuple[int, ...], options: DataOptions, *, whole: bool) -> list
         return steps
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UsageError(
-            "Only images have a size and colours.",
+            "image_size and color need images.",
             got=f"examples of shape {shape}",
             expected="1 or 3 channels, height, width",
             remedy="Leave image_size and color out.",
@@ -78,7 +77,7 @@ def _rounded(x: Tensor, whole: bool) -> Tensor:
 
 
 def _mapped(values: Array, step: Callable[[Tensor], Tensor]) -> Array:
-    """Applies a step to runs of rows, into memory or a memory map."""
+    """Applies a function to chunks of rows, into memory or a memory map."""
 
     def apply(part: Array) -> Array:
         return step(torch.from_numpy(part.astype(np.float32))).numpy().astype(values.dtype)

@@ -1,7 +1,7 @@
-"""Some of many at even distances: a file may lie in the order of its classes.
+"""Evenly spaced indices, since files may be sorted by class.
 
-There are two, as numpy and torch round a place between two rows differently in about three of a hundred cases: numpy's
-is what the fingerprints of runs rest on, torch's what their evaluations do.
+There are two functions, since numpy and torch round differently in about 3 % of cases: fingerprints of runs depend on
+numpy's, evaluations on torch's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["evenly_spaced", "evenly_spaced_rows"]
 
 
 def evenly_spaced(there: int, n: int) -> Tensor:
-    """Indices of n of so many examples, or of all where there are fewer, int64.
+    """Indices of n evenly spaced examples, or of all if there are fewer, int64.
 
     Example:
         >>> evenly_spaced(9, 3), evenly_spaced(2, 5)
@@ -25,7 +25,7 @@ def evenly_spaced(there: int, n: int) -> Tensor:
 
 
 def evenly_spaced_rows(there: int, n: int) -> npt.NDArray[np.int64]:
-    """The same by numpy, for rows that are read to describe data.
+    """The same by numpy, for rows read to describe data.
 
     Example:
         >>> evenly_spaced_rows(9, 3)

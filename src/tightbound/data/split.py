@@ -1,4 +1,4 @@
-"""A split: stored values, and the batches they give."""
+"""A split: stored values, and batches of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .transform import Transform
 __all__ = ["Batch", "Split", "joined"]
 
 CHUNK = 1000
-"""Examples that are copied at once from one file to another."""
+"""Number of examples copied at once between files."""
 
 
 class Batch(NamedTuple):
@@ -29,9 +29,9 @@ class Batch(NamedTuple):
 
     Args:
         x: Float32, ``[n, *shape]``.
-        labels: Class numbers, int64 ``[n]``, or None.
+        labels: Class indices, int64 ``[n]``, or None.
         captions: Their texts, or None.
-        conditions: What a model is given with each, float32 ``[n, *condition_shape]``, or None.
+        conditions: The condition of each, float32 ``[n, *condition_shape]``, or None.
     """
 
     x: Tensor
@@ -42,20 +42,20 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Examples of one split, stored as they came (bytes where they can be) and scaled batch by batch.
+    """Examples of one split, stored unscaled (as bytes if possible) and scaled per batch.
 
     Args:
-        name: ``"train"``, ``"valid"`` or ``"test"``; ``"all"`` of what is not divided, or of all three together.
-        spec: Shape and range of what a batch holds.
-        values: Levels (uint8) or floats, ``[N, *shape]``, of larger images where they are cropped; or a memory map of
-            which ``rows`` are the examples.
-        transform: What turns values into a batch.
+        name: ``"train"``, ``"valid"`` or ``"test"``; ``"all"`` for undivided data, or all three together.
+        spec: Shape and range of examples in a batch.
+        values: Levels (uint8) or floats, ``[N, *shape]``, of the full image if it is cropped; or a memory map with
+            ``rows`` as the examples.
+        transform: Turns values into a batch.
         labels: Class numbers, int64 ``[N]``.
         captions: One text per example.
-        conditions: What a model is given with each example, float32 ``[N, *condition_shape]``.
+        conditions: The condition of each example, float32 ``[N, *condition_shape]``.
         rows: Rows of ``values`` that are the examples, int64 ``[N]``; None: all of them.
-        files: The file of each example, relative to its folder or archive; None where they are no files.
-        numbers: The row of each example in the array that it came from, int64 ``[N]``; None: they are in order.
+        files: The file of each example, relative to its folder or archive; None if they are not files.
+        numbers: The row of each example in its source array, int64 ``[N]``; None if in order.
 
     Example:
         >>> from tightbound.data import load_data
@@ -85,7 +85,7 @@ class Split:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each example is called where it came from: its file, or the number of its row.
+        """The name of each example in its source: its file, or its row number.
 
         Example:
             >>> from tightbound.data import load_data
@@ -97,17 +97,17 @@ class Split:
         return tuple(map(str, range(len(self)) if self.numbers is None else self.numbers.tolist()))
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The examples at ``indices``, drawn anew where the options are random.
+        """The examples at ``indices``; random transforms are sampled again.
 
         Args:
             indices: Which examples, int64 ``[n]``.
-            device: Where the batch shall be; it is gathered where the values are and scaled there.
+            device: Device of the batch; it is gathered on the device of the values and scaled on this one.
         """
         labels = None if self.labels is None else _rows(self.labels, indices).to(device, non_blocking=True)
         captions = None if self.captions is None else tuple(self.captions[i] for i in indices.tolist())
         given = None if self.conditions is None else _rows(self.conditions, indices).to(device, non_blocking=True)
         values = self._gather(indices)
-        if values.dtype == torch.float64:  # which not every device has
+        if values.dtype == torch.float64:  # which not every device supports
             x = self.transform(values).to(device, non_blocking=True)
         else:
             x = self.transform(values.to(device, non_blocking=True))
@@ -118,27 +118,27 @@ class Split:
 
         Args:
             batch_size: Examples per batch, at least 1.
-            device: Where the batches shall be.
+            device: Device of the batches.
 
         Raises:
             UsageError: If ``batch_size`` is below 1.
         """
         if batch_size < 1:
-            raise UsageError("A batch needs an example.", got=f"batch_size={batch_size}", expected="1 or more")
+            raise UsageError("The batch size must be at least 1.", got=f"batch_size={batch_size}", expected="1 or more")
         indices = torch.arange(len(self)).split(batch_size) if len(self) else ()
         return (self.batch(part, device) for part in indices)
 
     def representative(self, n: int) -> Tensor:
-        """Indices of n examples that stand for all, in a fixed order: of each class one, then of each another, and on.
+        """Indices of n representative examples in a fixed order, cycling through the classes.
 
-        The classes come in the order of their numbers, and each gives examples at even distances; without labels, n
-        examples come at even distances. A class with fewer examples than its turns gives all it has.
+        Classes are in the order of their indices, with evenly spaced examples of each; without labels, n evenly spaced
+        examples are used. A small class may run out of examples.
 
         Args:
-            n: How many, at most all.
+            n: Number of examples, at most all.
 
         Raises:
-            UsageError: If there are not so many.
+            UsageError: If there are fewer examples.
 
         Example:
             >>> from tightbound.data import load_data
@@ -159,7 +159,7 @@ class Split:
         return order[starts[which] + turn * counts[which] // which.bincount()[which]]
 
     def evenly_spaced(self, n: int) -> Split:
-        """At most n examples at even distances, because those of a folder lie in the order of their class.
+        """At most n evenly spaced examples, since files in a folder are sorted by class.
 
         Example:
             >>> from tightbound.data import load_data
@@ -169,19 +169,21 @@ class Split:
         return self if len(self) <= n else self.subset(evenly_spaced(len(self), n))
 
     def pairs(self, n: int) -> Tensor:
-        """Indices of at most n pairs of examples, of different classes where there are classes, ``(n, 2)``."""
+        """Indices of at most n pairs of examples, of different classes if there are classes, ``(n, 2)``."""
         chosen = self.representative(min(2 * n, len(self)))
         return chosen[: len(chosen) // 2 * 2].reshape(-1, 2)
 
     def _check_count(self, n: int) -> None:
         if not 0 <= n <= len(self):
-            raise UsageError(f"The split {self.name!r} has fewer examples.", got=n, expected=f"0...{len(self)}")
+            raise UsageError(
+                f"The split {self.name!r} has fewer examples than requested.", got=n, expected=f"0...{len(self)}"
+            )
 
     def subset(self, indices: Tensor | int) -> Split:
-        """Some of the examples: those at ``indices``, or the first so many.
+        """A subset: the examples at ``indices``, or the first ``indices``.
 
         Raises:
-            UsageError: If there are not so many.
+            UsageError: If there are fewer examples.
         """
         if isinstance(indices, int):
             self._check_count(indices)
@@ -199,20 +201,19 @@ class Split:
         )
 
     def scaled_as(self, spec: DataSpec) -> Split:
-        """The same examples, standardised by the numbers of other data."""
+        """The same examples, standardised like other data."""
         transform = replace(self.transform, location=spec.location, scale=spec.scale)
         return replace(self, spec=self.spec.scaled_as(spec), transform=transform)
 
     @property
     def still(self) -> Split:
-        """The same examples as they are measured: not mirrored, and of cropped pictures the middle."""
+        """The same examples as in evaluation: without flips, and with center crops."""
         return replace(self, transform=self.transform.still)
 
     def to(self, device: torch.device | str) -> Split:
-        """The split with its values on a device, so that a batch is gathered there.
+        """The split with its values on a device, so batches are gathered there.
 
-        A memory map, float64, and values that would take more than half of the device's free memory, stay where they
-        are.
+        Memory maps, float64, and values above half of the device's free memory are not moved.
         """
         device = torch.device(device)
         if not isinstance(self.values, Tensor) or self.values.dtype == torch.float64 or not _fits(self.values, device):
@@ -229,10 +230,10 @@ class Split:
 
 
 def joined(name: str, splits: Sequence[Split]) -> Split:
-    """Several splits of one kind as one, without mirroring and random crops; what only some of them know is left out.
+    """Concatenates splits of one kind, without flips and random crops; information missing in some of them is left out.
 
     Args:
-        name: What it is called.
+        name: Its name.
         splits: At least one.
 
     Example:
@@ -259,7 +260,7 @@ def joined(name: str, splits: Sequence[Split]) -> Split:
 
 
 def _joined_values(splits: Sequence[Split]) -> tuple[Tensor | Array, Tensor | None]:
-    """The values of all, in memory or mapped from a file, and which of their rows."""
+    """The values of all, in memory or memory-mapped, and the rows used."""
     first = splits[0].values
     if isinstance(first, Tensor):
         return torch.cat([torch.as_tensor(each.values) for each in splits]), None

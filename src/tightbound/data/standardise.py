@@ -1,7 +1,7 @@
-r"""Location and scale of continuous data, from its training split: what lets values of any size be learned at once.
+r"""Location and scale of continuous data, from its training split, so that values of any scale can be trained on.
 
 Convention: :math:`m` and :math:`s` are mean and standard deviation (biased), one pair for all entries of an example, or
-one for each entry of its first dimension: the features of a vector, the channels of an image. What varies nowhere has
+one for each entry of its first dimension: the features of a vector, the channels of an image. Constant entries have
 :math:`s = 1`.
 """
 
@@ -27,23 +27,23 @@ __all__ = ["standardised"]
 Numbers = npt.NDArray[np.float64]
 
 SCALES = 0.05, 10.0
-"""Where every scale lies between these two, and no location further from zero than the second, data stays as it is."""
+"""If every scale is between these two, and no location exceeds the second, data is unchanged."""
 MOST_NUMBERS = 2**16
-"""More features than these share one location and one scale: a run's configuration stays small."""
+"""With more features, all share one location and scale, to keep the config small."""
 MOST_ENTRIES = 2**28
-"""The statistics are of at most so many entries, of examples taken evenly from the training split."""
+"""The statistics use at most this many entries, of evenly spaced training examples."""
 
 
 def standardised(spec: DataSpec, train: Part, options: DataOptions) -> tuple[DataSpec, tuple[str, ...]]:
-    """The spec with the location and scale that the options ask for, and what a user must know of them.
+    """The spec with the location and scale that the options request, and notes.
 
     Args:
-        spec: Of the data.
-        train: Its training examples.
-        options: Whether and how they are standardised.
+        spec: The data spec.
+        train: The training examples.
+        options: Whether and how to standardise.
 
     Raises:
-        UsageError: If data with levels was to be, or each of too many features to have its own numbers.
+        UsageError: If the data has levels, or too many features for per-entry standardisation.
 
     Example:
         >>> columns = Part(np.array([[0.0, 1e6], [2.0, 3e6]]))
@@ -86,7 +86,7 @@ def _moments(train: Part) -> tuple[Numbers, Numbers, float, float]:
     for x in _chunks(train):
         squares += np.square(x - mean[:, None]).sum((0, 2))
     variance = squares / count
-    noise = (1e-12 * np.abs(mean)) ** 2  # what the sums of a constant leave
+    noise = (1e-12 * np.abs(mean)) ** 2  # rounding error in the sums of a constant
     return mean, np.where(variance > noise, variance, 0.0), low, high
 
 
@@ -120,7 +120,7 @@ def _told(spec: DataSpec) -> str:
     each = "all entries alike" if len(spec.scale) == 1 else f"each {'channel' if len(spec.shape) > 1 else 'column'}"
     return (
         f"Values are standardised, {each}: location {span(spec.location)}, scale {span(spec.scale)} of the training "
-        "split (--standardize none leaves them as they are); densities and errors stay in the data's own units."
+        "split (--standardize none turns this off); densities and errors stay in the data's own units."
     )
 
 
@@ -129,15 +129,15 @@ def _check_wanted(spec: DataSpec, options: DataOptions) -> None:
         return
     if spec.levels is not None:
         raise UsageError(
-            "Data with levels is not standardised: a model sees it between 0 and 1.",
+            "Data with levels cannot be standardised: it is scaled to [0, 1].",
             got=f"standardize='per-entry' with {spec.levels} levels",
             expected="continuous data",
-            remedy="Leave the option out, or give the data as floats.",
+            remedy="Leave the option out, or provide the data as floats.",
         )
     if spec.shape[0] > MOST_NUMBERS:
         raise UsageError(
-            "Each of so many features cannot have its own location and scale.",
+            "There are too many features for per-entry standardisation.",
             got=f"standardize='per-entry' with {spec.shape[0]:,} features",
             expected=f"at most {MOST_NUMBERS:,}",
-            remedy="Leave --standardize auto, which gives all of them one, or standardise the array yourself.",
+            remedy="Use --standardize auto, which uses one scale for all, or standardise the array yourself.",
         )

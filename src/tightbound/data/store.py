@@ -1,4 +1,4 @@
-"""Where decoded values live: in memory when they fit, else in a memory-mapped file of the cache folder."""
+"""Storage of decoded values: in memory if they fit, else in a memory-mapped file in the cache folder."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ import pooch
 from ..errors import DataError, UsageError, reading
 from .sources.raw import Array
 
-__all__ = ["cache_folder", "check_unpacked", "fingerprint", "memory_limit", "stored"]
+__all__ = ["cache_folder", "fingerprint", "memory_limit", "require_unpacked_size", "stored"]
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes that one array may take in memory, unless TIGHTBOUND_MEMORY_LIMIT says otherwise."""
+"""Default maximum bytes of one array in memory; see TIGHTBOUND_MEMORY_LIMIT."""
 MOST_UNPACKED, MOST_RATIO = 2**29, 200
-"""An archive whose members hold more bytes than the first, and more than the second times its own, is a bomb."""
+"""Archives with more unpacked bytes than the first, and than the second times their size, are refused."""
 VERSION = 1
-"""Raised when decoding changes, so that arrays of older versions are not taken from the cache."""
+"""Increased when decoding changes, so that arrays of older versions in the cache are not used."""
 
 
 def cache_folder() -> Path:
-    """Where downloads and decoded arrays are kept: ``$TIGHTBOUND_CACHE``, else the user's cache folder."""
+    """The folder of downloads and decoded arrays: ``$TIGHTBOUND_CACHE``, else the user's cache folder."""
     given = os.environ.get("TIGHTBOUND_CACHE")
     return Path(given).expanduser() if given else Path(pooch.os_cache("tightbound"))
 
 
 def memory_limit() -> int:
-    """Bytes that one array may take in memory: ``$TIGHTBOUND_MEMORY_LIMIT``, else 4 GiB.
+    """Maximum bytes of one array in memory: ``$TIGHTBOUND_MEMORY_LIMIT``, else 4 GiB.
 
     Raises:
-        UsageError: If the variable is no number.
+        UsageError: If the variable is not a number.
     """
     given = os.environ.get("TIGHTBOUND_MEMORY_LIMIT", str(MEMORY_LIMIT))
     if not given.strip().isdecimal():
-        raise UsageError("TIGHTBOUND_MEMORY_LIMIT is no number.", got=given, expected="a number of bytes")
+        raise UsageError("TIGHTBOUND_MEMORY_LIMIT is not a number.", got=given, expected="a number of bytes")
     return int(given)
 
 
 def fingerprint(path: Path, *what: object) -> str:
-    """A key of what is decoded: its source, and everything that the result depends on."""
+    """A cache key of decoded data: its source and everything the result depends on."""
     return hashlib.sha256(repr((VERSION, str(path.resolve()), *what)).encode()).hexdigest()[:32]
 
 
 def stored(shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array], None], *, key: str | None) -> Array:
-    """An array that ``fill`` has filled; read-only from a file when it is larger than the limit.
+    """An array filled by ``fill``; read-only and memory-mapped if larger than the limit.
 
     Args:
         shape: Its shape.
         dtype: Its type.
-        fill: Writes every entry of the empty array that it is given.
-        key: Fingerprint of the content, under which a file is found again; None: a file of this process only.
+        fill: Writes every entry of an empty array.
+        key: Cache key of the content; None for a temporary file.
 
     Raises:
         DataError: If the disk has no room for it.
@@ -78,19 +78,19 @@ def stored(shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array],
 
 
 def _kept(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
-    """The array in a file of the cache; None if there is none, it is damaged, or another than it should be."""
+    """The array in a file of the cache; None if there is none, it is damaged, or of another shape or type."""
     with suppress(DataError), reading(path):
         found = np.lib.format.open_memmap(path, mode="r")
         return found if (found.shape, found.dtype) == (shape, dtype) and found.flags.c_contiguous else None
     return None
 
 
-def check_unpacked(path: Path, size: int) -> None:
-    """Refuses an archive that says it holds far more than its own bytes could tell.
+def require_unpacked_size(path: Path, size: int) -> None:
+    """Refuses an archive with an implausible unpacked size.
 
     Args:
         path: The archive.
-        size: Bytes of all its members together.
+        size: Total bytes of its members.
 
     Raises:
         DataError: If it is one.
@@ -98,10 +98,10 @@ def check_unpacked(path: Path, size: int) -> None:
     packed = path.stat().st_size
     if size > max(MOST_UNPACKED, MOST_RATIO * packed):
         raise DataError(
-            f"{path} holds too much to be unpacked safely (a decompression bomb?).",
+            f"{path} is too large to unpack safely (a decompression bomb?).",
             got=f"{size:,} bytes in {packed:,}",
             expected=f"at most {MOST_RATIO} times its own size, or {MOST_UNPACKED:,}",
-            remedy="Unpack it yourself, where you trust it, and name the folder.",
+            remedy="If you trust it, unpack it yourself and use the folder.",
         )
 
 
@@ -113,14 +113,14 @@ def _check_room(folder: Path, size: int) -> None:
             "The decoded data does not fit in the cache folder.",
             got=f"{free / 2**30:.1f} GiB free in {folder}",
             expected=f"{size / 2**30:.1f} GiB",
-            remedy="Free some space, set TIGHTBOUND_CACHE to a larger disk, or give a smaller --image-size.",
+            remedy="Free some space, set TIGHTBOUND_CACHE to a larger disk, or use a smaller --image-size.",
         )
 
 
 def _written(
     folder: Path, path: Path | None, shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Callable[[Array], None]
 ) -> Array:
-    """Fills a temporary file and, if it has a name, gives it that only when it is complete."""
+    """Fills a temporary file, and renames it when it is complete."""
     handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
     os.close(handle)
     try:

@@ -1,8 +1,8 @@
-r"""From stored levels to what a model sees, on a whole batch at once and on its device.
+r"""Transforms stored levels to model inputs, for a complete batch on its device.
 
 Convention: a stored entry is a level :math:`l \in \{0, \dots, L - 1\}`. Scaled, it is :math:`l / (L - 1)`;
 dequantised, :math:`(l + u) / L` with :math:`u \sim U(0, 1)`. Continuous values are standardised, :math:`(x - m) / s`,
-or stay as they are. Draws come from torch's global generator.
+or unchanged. Random numbers come from torch's global generator.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ class Transform:
 
     Args:
         levels: Number L of stored levels, or None if the values are continuous.
-        binarize: ``"dynamic"`` draws from a Bernoulli with the grey value as probability, ``"threshold"`` cuts at 1/2.
+        binarize: ``"dynamic"`` samples a Bernoulli with the grey value as probability, ``"threshold"`` cuts at 1/2.
         dequantize: Whether to add uniform noise within a level.
-        flip: Whether to mirror the last dimension of each example with probability one half.
-        crop: Height and width of the part of each image that is seen; None: all of it.
-        anywhere: Whether that part lies at a place drawn for each example, rather than in the middle.
-        location: What is subtracted from continuous values: one number, one for each entry of the first dimension of an
-            example (features or channels), or none.
-        scale: What they are then divided by: as many numbers.
+        flip: Whether to flip the last dimension of each example with probability one half.
+        crop: Height and width of crops; None for no cropping.
+        anywhere: Whether crops are random for each example, not centered.
+        location: Location of continuous values: one number, one per feature or channel, or empty.
+        scale: Scale of continuous values: as many numbers.
         whole: Whether integers without levels stay integers: codes.
 
     Example:
@@ -74,7 +73,7 @@ class Transform:
 
     @property
     def still(self) -> Transform:
-        """The same without what training draws anew to see more than there is: no mirroring, and the middle."""
+        """The transform without augmentation: no flips, and center crops."""
         return replace(self, flip=False, anywhere=False)
 
     def _standardised(self, values: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ class Transform:
 
 
 def in_data_units(x: Tensor, spec: DataSpec) -> Tensor:
-    """What a model sees, or gives, in the data's own units, :math:`s x + m`, float64.
+    """Converts model inputs or outputs to the data's own units, :math:`s x + m`, float64.
 
     Args:
         x: ``(*batch, *shape)``.
@@ -103,7 +102,7 @@ def in_data_units(x: Tensor, spec: DataSpec) -> Tensor:
 
 
 def widths(spec: DataSpec) -> Tensor:
-    """The scale s of every entry of an example, float64 ``(*shape)``; 1 where the data stays as it is."""
+    """The scale s of every entry of an example, float64 ``(*shape)``; 1 if the data is unchanged."""
     one = torch.ones(spec.shape, dtype=torch.float64)
     return one * _along(spec.scale, one, one.dim()) if spec.scale else one
 
@@ -115,7 +114,7 @@ def _along(numbers: tuple[float, ...], x: Tensor, dimensions: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _tensor(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Kept, because a copy to a device waits for all that was asked of it before."""
+    """Kept, because a copy to a device synchronises with it."""
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 
@@ -125,7 +124,7 @@ def _middle(values: Tensor, height: int, width: int) -> Tensor:
 
 
 def _parts_of(values: Tensor, height: int, width: int) -> Tensor:
-    """A part of each image, all places alike probable: one gather from a view of all parts there are."""
+    """A uniformly random crop of each image: one gather from a view of all crops."""
     n, device = len(values), values.device
     windows = values.unfold(2, height, 1).unfold(3, width, 1)
     top = torch.randint(windows.shape[2], (n,), device=device)

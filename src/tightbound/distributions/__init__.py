@@ -7,10 +7,10 @@ from .conditional import (
     Embeddings,
     Unconditional,
     broadcast,
-    check_event,
     embedded,
     independent,
     leading_shape,
+    require_event_shape,
 )
 from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
@@ -55,7 +55,6 @@ __all__ = [
     "Value",
     "WithoutDensity",
     "broadcast",
-    "check_event",
     "drawn",
     "embedded",
     "has_density",
@@ -66,4 +65,5 @@ __all__ = [
     "load_zuko",
     "log_prob_per_dimension",
     "lower_bound",
+    "require_event_shape",
 ]

@@ -1,4 +1,4 @@
-"""The Bernoulli distribution, evaluated in few passes over memory."""
+"""The Bernoulli distribution, with fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 __all__ = ["Bernoulli", "BernoulliVector"]
 
 FACTORS = 100
-"""So many numbers between 1 and 2 can be multiplied without leaving float32's range."""
+"""How many numbers between 1 and 2 can be multiplied within float32's range."""
 
 
 class Bernoulli(torch.distributions.Bernoulli):
-    r"""torch's Bernoulli, unvalidated, with a log-probability that reads and writes memory less often.
+    r"""torch's Bernoulli, unvalidated, with a log-probability that makes fewer passes over memory.
 
     .. math:: \log p(x) = x \eta - \log(1 + e^{\eta})
 
@@ -39,16 +39,16 @@ class Bernoulli(torch.distributions.Bernoulli):
 
 
 class BernoulliVector(Independent):
-    r"""Independent :class:`Bernoulli` entries, whose compiled joint density takes few logarithms.
+    r"""Independent :class:`Bernoulli` entries, whose compiled joint density takes fewer logarithms.
 
     .. math:: \log p(x) = \sum_i x_i \eta_i - \max(\eta_i, 0) - \log \prod_i (1 + e^{-|\eta_i|})
 
-    Every factor of the product lies between 1 and 2, so that many can be multiplied before one logarithm is taken;
-    that pays in one fused loop, so only ``torch.compile`` without gradients does so.
+    Every factor of the product lies between 1 and 2, so many can be multiplied before one logarithm is taken. This is
+    faster only in one fused loop, so it is used only under ``torch.compile`` without gradients.
 
     Args:
         base_distribution: The :class:`Bernoulli` of the entries, ``(*batch, *event)``.
-        reinterpreted_batch_ndims: How many of the last dimensions are the event.
+        reinterpreted_batch_ndims: Number of trailing event dimensions.
         validate_args: Whether values are checked.
 
     Example:

@@ -1,8 +1,8 @@
 r"""Distributions over quantised latents: the point that an encoder chooses, and priors over the codes.
 
 Convention: a code space has one or more levels, the top first; codes are one int64 tensor ``(*batch, *grid)`` for each
-level, and z, ``(*batch, *latent)``, the vectors that they stand for. The latents are a finite set, so probabilities are
-masses, their logs are in nats, and positions of all levels lie in a row, ``(*batch, positions)``, row by row.
+level, and z, ``(*batch, *latent)``, their vectors. The latents are a finite set, so probabilities are masses; their
+logs are in nats. Positions of all levels are flattened into ``(*batch, positions)``, row by row.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .sampling import Sampling, Steered, indifferent
 __all__ = ["CodeDistribution", "CodePoint", "CodeSpace", "UniformCodes", "latent_shape"]
 
 AT_ONCE = 64
-"""Codes that are spread over a whole grid at once."""
+"""Codes embedded over a full grid at once."""
 
 
 class CodeSpace:
-    """Abstract: what a posterior over codes offers: its levels' grids, and the way from codes to latents and back.
+    """Abstract: the code space of a posterior: the grid of each level, and maps between codes and latents.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -55,7 +55,7 @@ class CodeSpace:
         raise NotImplementedError
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Of which the first tells the device."""
+        """The first of these gives the device."""
         raise NotImplementedError
 
 
@@ -70,9 +70,9 @@ class CodePoint(Value):
 
     Args:
         vectors: e, of shape ``(*batch, *latent)``, whose gradient goes straight through to the encoder.
-        codes: What those vectors stand for, int64 ``(*batch, *grid)`` for each level.
-        codebook_loss: Squared distance that the codebooks shall lose, ``(*batch)``.
-        commitment_loss: Squared distance that the encoder shall lose, ``(*batch)``.
+        codes: The codes of those vectors, int64 ``(*batch, *grid)`` for each level.
+        codebook_loss: Squared distance that trains the codebooks, ``(*batch)``.
+        commitment_loss: Squared distance that trains the encoder, ``(*batch)``.
 
     Example:
         >>> q = CodePoint(torch.ones(5, 4, 7, 7), (torch.zeros(5, 7, 7).long(),), torch.zeros(5), torch.zeros(5))
@@ -114,16 +114,16 @@ class CodePoint(Value):
 
 
 class CodeDistribution(Steered):
-    r"""Abstract: a distribution over the latents of a code space, by that of their codes.
+    r"""Abstract: a distribution over the latents of a code space, defined by one over their codes.
 
     .. math:: \log p(z) = \sum_i \log p(k_i \mid k_{<i}), \qquad z = e(k)
 
-    Two codes with the same vector are counted as the first of them alone, so that this is at most the truth.
+    Two codes with the same vector are counted as the first, so this is a lower bound.
 
     Args:
         space: The latents and their codes.
         batch_shape: One distribution for each condition.
-        event_shape: Shape of one latent, where it is known; else what :func:`latent_shape` finds.
+        event_shape: Shape of one latent, where it is known; else from :func:`latent_shape`.
     """
 
     def __init__(self, space: CodeSpace, batch_shape: _size = (), event_shape: _size | None = None) -> None:
@@ -136,7 +136,7 @@ class CodeDistribution(Steered):
         raise NotImplementedError
 
     def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
-        """Codes of each level, ``(*sample_shape, *batch, *grid)``, drawn as told."""
+        """Codes of each level, ``(*sample_shape, *batch, *grid)``."""
         raise NotImplementedError
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -152,11 +152,11 @@ class CodeDistribution(Steered):
 
 
 class UniformCodes(CodeDistribution):
-    r"""Every code as likely as every other at every position, :math:`\log p(z) = -\sum_i \ln K_i`.
+    r"""Every code equally likely at every position, :math:`\log p(z) = -\sum_i \ln K_i`.
 
     Args:
         space: The latents and their codes.
-        batch_shape: One distribution for each condition, all alike.
+        batch_shape: One distribution for each condition, all the same.
         event_shape: As for :class:`CodeDistribution`.
 
     Example:
@@ -188,7 +188,7 @@ class UniformCodes(CodeDistribution):
     @property
     @torch.no_grad()
     def mean(self) -> Tensor:
-        """The mean of all vectors of a codebook, at each of its positions."""
+        """The mean vector of the codebook at each position."""
         start = self.space.embed(_everywhere(self.space, 0, torch.zeros(1, dtype=torch.int64)))[0]
         total = start.clone()
         for level, k in enumerate(self.space.levels):
@@ -228,5 +228,5 @@ def _device(space: CodeSpace) -> torch.device:
 
 @register_kl(CodePoint, CodeDistribution)
 def _kl_of_a_point(q: CodePoint, p: CodeDistribution) -> Tensor:
-    r"""Of a point from a distribution over codes, :math:`-\log p(k)`."""
+    r"""KL of a point mass from a distribution over codes, :math:`-\log p(k)`."""
     return -p.code_log_prob(q.codes).sum(-1)

@@ -24,10 +24,10 @@ __all__ = [
     "Embeddings",
     "Unconditional",
     "broadcast",
-    "check_event",
     "embedded",
     "independent",
     "leading_shape",
+    "require_event_shape",
 ]
 
 
@@ -208,7 +208,7 @@ def independent(base: Distribution, event_dims: int) -> Independent:
     return Independent(base, event_dims, validate_args=False)
 
 
-def check_event(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
+def require_event_shape(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
     """Refuses a distribution over values of another shape: a forgotten ``Independent`` would sum nothing.
 
     Raises:
@@ -216,7 +216,7 @@ def check_event(distribution: Distribution, event_shape: Sequence[int], name: st
 
     Example:
         >>> from torch.distributions import Normal
-        >>> check_event(independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1), (3,), "posterior")
+        >>> require_event_shape(independent(Normal(torch.zeros(5, 3), torch.ones(5, 3)), 1), (3,), "posterior")
     """
     if tuple(distribution.event_shape) == tuple(event_shape):
         return

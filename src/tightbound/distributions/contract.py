@@ -1,6 +1,6 @@
-r"""What a distribution offers, declared by its type.
+r"""What a distribution supports, declared by its type.
 
-Convention: any distribution of torch has an exact ``log_prob``, in nats; one that has not says so by its class.
+Convention: every distribution of torch has an exact ``log_prob``, in nats; one without declares it by its class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Bounded", "Value", "WithoutDensity", "has_density", "is_certain", "l
 
 
 class Value(Distribution):
-    """Abstract: a distribution as a light value, thrown away after use: nothing of it is validated."""
+    """Abstract: a lightweight distribution that is discarded after use; nothing is validated."""
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
     domain: ClassVar[Constraint] = constraints.real
@@ -31,11 +31,11 @@ class Value(Distribution):
 
 
 class WithoutDensity(Value):
-    """Abstract: a distribution whose ``log_prob`` is not there, or is not exact."""
+    """Abstract: a distribution without an exact ``log_prob``."""
 
 
 class Bounded(WithoutDensity):
-    """Abstract: a distribution of which only a lower bound on the log-density is known.
+    """Abstract: a distribution with only a lower bound on its log-density.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -57,7 +57,7 @@ class Bounded(WithoutDensity):
 
 
 def has_density(distribution: Distribution) -> bool:
-    """Whether ``log_prob`` is exact: a bound or a point mass declares that it is not by its type.
+    """Whether ``log_prob`` is exact: a bound and a point mass are declared by their types.
 
     Example:
         >>> from torch.distributions import Normal
@@ -79,7 +79,7 @@ def is_certain(distribution: Distribution) -> bool:
 
 
 def lower_bound(distribution: Distribution, value: Tensor) -> Tensor:
-    """The log-density of a value where that is exact, else a lower bound on it, nats.
+    """The log-density of a value if it is exact, else a lower bound, in nats.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ def lower_bound(distribution: Distribution, value: Tensor) -> Tensor:
 
 
 def log_prob_per_dimension(distribution: Distribution, value: Tensor) -> Tensor | None:
-    """The log-density of each dimension of an event, ``(*leading, *event)`` nats; None if they cannot be told apart.
+    """The log-density of each dimension of an event, ``(*leading, *event)`` nats; None if it does not factorise.
 
     Example:
         >>> import torch

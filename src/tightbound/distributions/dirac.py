@@ -17,10 +17,10 @@ class Dirac(WithoutDensity):
 
     Args:
         value: The point, of shape ``(*batch, *event)``.
-        event_dims: How many of its last dimensions are the event.
+        event_dims: Number of trailing event dimensions.
 
     Raises:
-        ObjectiveError: If its density is asked for.
+        ObjectiveError: If its density is requested.
 
     Example:
         >>> Dirac(torch.ones(5, 2)).rsample((3,)).shape

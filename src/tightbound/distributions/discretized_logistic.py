@@ -1,7 +1,7 @@
-r"""The logistic distribution cut into levels.
+r"""The logistic distribution discretised into levels.
 
-Convention: a value with :math:`L` levels is :math:`x = l / (L - 1) \in [0, 1]`; its bin reaches half a step,
-:math:`\delta / 2 = 1 / (2 (L - 1))`, to either side, and the outermost bins reach to infinity.
+Convention: a value with :math:`L` levels is :math:`x = l / (L - 1) \in [0, 1]`; its bin extends half a step,
+:math:`\delta / 2 = 1 / (2 (L - 1))`, to either side, and the outermost bins extend to infinity.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The Kullback-Leibler divergence, kept per dimension where the two distributions factorise alike."""
+r"""The Kullback-Leibler divergence, per dimension where both distributions factorise the same way."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["kl_per_dimension"]
 
 
 def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    r"""Closed form of :math:`\mathrm{KL}(q \,\|\, p)` in nats, or None where torch has none registered.
+    r"""Closed form of :math:`\mathrm{KL}(q \,\|\, p)` in nats, or None where none is registered with torch.
 
     Args:
         q: The posterior.
         p: The prior.
 
     Returns:
-        The batch and the factors' dimensions if both are products of as many, ``(*batch, *event)`` for numbers and
-        ``(*batch, positions)`` for one-hot vectors and for codes; else ``(*batch, 1)``.
+        Batch and factor dimensions if both factorise into the same number of factors, ``(*batch, *event)`` for numbers
+        and ``(*batch, positions)`` for one-hot vectors and for codes; else ``(*batch, 1)``.
 
     Example:
         >>> import torch
@@ -47,7 +47,7 @@ def _alike(q: Independent, p: Independent) -> bool:
 
 @register_kl(MultivariateNormal, Independent)
 def _full_from_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
-    r"""Of a full-covariance Gaussian from a diagonal one.
+    r"""KL of a full-covariance Gaussian from a diagonal one.
 
     .. math:: \frac{1}{2} \left( \lVert S^{-1} L \rVert_F^2 + \lVert S^{-1} (\mu - m) \rVert^2 - d \right)
         - \log \det L + \log \det S

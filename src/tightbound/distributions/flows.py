@@ -1,4 +1,4 @@
-r"""Distributions pushed through an invertible map that zuko builds.
+r"""Distributions transformed by an invertible map built by zuko.
 
 Convention: :math:`z = f(\epsilon)` with :math:`\epsilon \sim \mathcal{N}(0, I)`, and
 :math:`\log p(z) = \log \mathcal{N}(\epsilon) - \log \lvert \det \partial f / \partial \epsilon \rvert`.
@@ -26,7 +26,7 @@ FlowKind = Literal["iaf", "coupling", "spline"]
 BINS = 8
 """Bins of each spline, over -5 to 5."""
 DRAWS = 64
-"""Draws for a mean or a variance, which have no closed form."""
+"""Samples for a mean or a variance, which have no closed form."""
 
 
 class InvertibleMap(Protocol):
@@ -43,11 +43,11 @@ class InvertibleMap(Protocol):
 
 
 class FlowLayers(nn.Module):
-    r"""Invertible layers :math:`f`, of a context where there is one, that start near the identity.
+    r"""Invertible layers :math:`f`, optionally conditioned on a context, initialised near the identity.
 
     ``"iaf"``: each entry is scaled and shifted by a function of those before it: one pass from noise to z, d passes
     back. ``"coupling"``: half of the entries by a function of the other half; ``"spline"``: likewise through monotonic
-    splines; both are fast both ways. Layers see the entries in alternating order.
+    splines; both are fast in both directions. Layers see the entries in alternating order.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
@@ -57,8 +57,8 @@ class FlowLayers(nn.Module):
     Args:
         latent_dim: Size d of one vector.
         kind: Kind of layer.
-        transforms: How many.
-        hidden: Hidden sizes of the network of each.
+        transforms: Number of layers.
+        hidden: Hidden sizes of each layer's network.
         context: Size of the context; 0 for none.
 
     Example:
@@ -94,21 +94,21 @@ class FlowLayers(nn.Module):
 
 
 def _last_parameters(layer: nn.Module) -> list[nn.Parameter]:
-    """Those of the last linear layer, or the constants that stand in its place."""
+    """Parameters of the last linear layer, or the constants used instead."""
     linear = [m for m in layer.modules() if isinstance(m, nn.Linear)]
     return list(linear[-1].parameters()) if linear else list(layer.parameters())
 
 
 class Pushed(Value):
-    r"""Standard normal noise pushed through an invertible map and then scaled and shifted.
+    r"""Standard normal noise transformed by an invertible map, then scaled and shifted.
 
-    The density of its own last sample is known from how it was drawn and costs nothing more; that of any other value
-    takes the inverse. Its mean and variance have no closed form: they are those of 64 draws with fixed noise.
+    The density of its last sample is cached from sampling; any other value needs the inverse. Mean and variance have no
+    closed form: they are estimated from 64 samples with fixed noise.
 
     Args:
         transform: :math:`f`, from noise ``(*, d)`` to ``(*, d)``.
-        mean: Shift behind it, ``(*batch, d)``.
-        log_std: Log of the scale behind it, ``(*batch, d)``.
+        mean: Shift after the map, ``(*batch, d)``.
+        log_std: Log of the scale after the map, ``(*batch, d)``.
 
     Example:
         >>> f = FlowLayers(3, "coupling", 2, (8,))(None)
@@ -136,7 +136,7 @@ class Pushed(Value):
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         z = super().sample(sample_shape)
-        if torch.is_grad_enabled():  # its density was found without a gradient, which whoever asks now may want
+        if torch.is_grad_enabled():  # the cached density has no gradient, which the caller may need
             self._drawn = None
         return z
 

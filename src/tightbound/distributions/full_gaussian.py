@@ -1,4 +1,4 @@
-"""A Gaussian with full covariance whose matrix products are never rounded by autocast."""
+"""A Gaussian with full covariance whose matrix products ignore autocast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FullGaussian"]
 
 
 class FullGaussian(MultivariateNormal):
-    """torch's multivariate normal, in full precision within autocast too.
+    """torch's multivariate normal, in full precision under autocast too.
 
     Example:
         >>> FullGaussian(torch.zeros(2), scale_tril=torch.eye(2)).log_prob(torch.zeros(2)).exp()

@@ -1,4 +1,4 @@
-r"""A free probability for every level."""
+r"""A categorical distribution over levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The logit-Laplace distribution: Laplace noise squashed into the unit interval.
+r"""The logit-Laplace distribution: Laplace noise mapped into the unit interval.
 
 Convention: ``x`` lies in :math:`[0, 1]`; :math:`y = (1 - 2\epsilon) x + \epsilon` keeps it away from the ends, where a
 logit is infinite. The density is that **of x**, in nats: the published density of y, plus :math:`\ln(1 - 2\epsilon)`.
@@ -36,8 +36,7 @@ class LogitLaplace(Value):
         \right), \qquad y = (1 - 2\epsilon) x + \epsilon
 
     It integrates to one over :math:`y \in (0, 1)`, so a little beyond :math:`x \in [0, 1]` on either side; over
-    :math:`[0, 1]` it integrates to less, and a log-likelihood by it is never too good. Samples from beyond are put on
-    the nearer end.
+    :math:`[0, 1]` it integrates to less, so its log-likelihood is never overestimated. Samples outside are clamped.
 
     References:
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
@@ -60,7 +59,7 @@ class LogitLaplace(Value):
 
     def __init__(self, mean: Tensor, log_scale: Tensor, eps: float = 0.1) -> None:
         if not 0 < eps < 0.5:
-            raise UsageError("The margin of a logit-Laplace is part of an interval.", got=eps, expected="0 < eps < 0.5")
+            raise UsageError("The margin of a logit-Laplace is out of range.", got=eps, expected="0 < eps < 0.5")
         self.location, self.log_scale, self.eps = mean, log_scale, eps
         super().__init__(torch.broadcast_shapes(mean.shape, log_scale.shape), validate_args=False)
 
@@ -82,7 +81,7 @@ class LogitLaplace(Value):
 
         .. math:: \mathbb{E} x = \tfrac{1}{2} \int_0^1 x(\mu + b \ln u) + x(\mu - b \ln u) \, du
 
-        The ends of the unit interval, where samples pile up, are exact; only what lies between is approximated.
+        The mass clamped to the ends of the unit interval is exact; only the rest is approximated.
         """
         b, end = self.log_scale.exp(), math.log(1 / self.eps - 1)
         below, above = self._tail(self.location, b, end), self._tail(-self.location, b, end)
@@ -90,12 +89,12 @@ class LogitLaplace(Value):
 
     @property
     def median(self) -> Tensor:
-        r"""The median of the samples, :math:`\sigma(\mu)` mapped back to x: what its authors show."""
+        r"""The median of the samples, :math:`\sigma(\mu)` mapped back to x, as shown by its authors."""
         return self._to_unit(self.location)
 
     @property
     def mode(self) -> Tensor:
-        r"""The median: the mode wherever :math:`b \le 1`; beyond, the density also rises towards the ends."""
+        r"""The median: the mode if :math:`b \le 1`; for larger b the density also rises towards the ends."""
         return self.median
 
     def _tail(self, centre: Tensor, b: Tensor, end: float) -> Tensor:

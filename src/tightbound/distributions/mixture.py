@@ -17,14 +17,14 @@ __all__ = ["MixtureOfGaussians"]
 class MixtureOfGaussians(Value):
     r"""A joint mixture over vectors, :math:`p(z) = \sum_j \pi_j \prod_i \mathcal{N}(z_i; \mu_{ji}, \sigma_{ji}^2)`.
 
-    The exponents of all components are a quadratic form, so that n points and K components take two products of
-    ``(n, d)`` by ``(d, K)`` matrices and no tensor of ``n K d`` entries; means are taken about their centre first.
+    The exponents of all components are a quadratic form, so n points and K components need two products of ``(n, d)``
+    by ``(d, K)`` matrices and no tensor of ``n K d`` entries; means are centred first.
 
     Args:
         logits: Unnormalised :math:`\log \pi_j`, ``(K,)``.
         mean: :math:`\mu`, ``(K, d)``.
         log_std: :math:`\log \sigma`, ``(K, d)``.
-        batch_shape: Shape of a batch of equal mixtures.
+        batch_shape: Batch shape; all mixtures are the same.
 
     Example:
         >>> p = MixtureOfGaussians(torch.zeros(3), torch.zeros(3, 2), torch.zeros(3, 2))

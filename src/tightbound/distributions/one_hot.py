@@ -1,7 +1,7 @@
-r"""Discrete latents: positions that each hold one of K classes, or one bit.
+r"""Discrete latents: one of K classes, or one bit, at each position.
 
-Convention: logits have shape ``(*batch, positions, K)``, a value is one one-hot vector for each position; of bits,
-both have shape ``(*batch, positions)``. Positions are independent; log-densities are in nats, summed over them.
+Convention: logits have shape ``(*batch, positions, K)``, a value is a one-hot vector for each position. For bits, both
+have shape ``(*batch, positions)``. Positions are independent; log-densities are in nats, summed over them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .sampling import COLDEST, Sampling, Steered, indifferent, tempered
 __all__ = ["Bits", "Choice", "OneHot", "at_least_float32", "exponential", "kl_of_bits", "kl_of_choices", "one_hot"]
 
 SURE = 1e4
-"""A bit whose logit is larger is certain."""
+"""A bit with a larger logit is certain."""
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """The logits, out of reduced precision: sums over thousands of classes need the digits.
+    """The logits in at least float32: sums over thousands of classes need the precision.
 
     Example:
         >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
@@ -34,7 +34,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def exponential(shape: _size, like: Tensor) -> Tensor:
-    r"""Noise from :math:`\operatorname{Exp}(1)` of that shape, never 0, so that its logarithm is finite.
+    r"""Noise from :math:`\operatorname{Exp}(1)`, never 0, so its logarithm is finite.
 
     Its :math:`-\log` is standard Gumbel noise.
 
@@ -50,7 +50,7 @@ def one_hot(index: Tensor, like: Tensor) -> Tensor:
     """One-hot vectors along the last dimension, in the shape and type of another tensor.
 
     Args:
-        index: Where the ones are, of the shape of ``like`` but for its last dimension.
+        index: Index of each one; the shape of ``like`` without its last dimension.
         like: Gives shape, type and device.
 
     Example:
@@ -62,12 +62,12 @@ def one_hot(index: Tensor, like: Tensor) -> Tensor:
 
 
 class Choice(Value):
-    r"""One class of K as a one-hot vector: what one position of :class:`OneHot` holds.
+    r"""One class of K as a one-hot vector: one position of :class:`OneHot`.
 
     .. math:: \log p(z) = \langle z, \log \operatorname{softmax}(\eta) \rangle
 
     Args:
-        logits: Finite :math:`\eta`, of shape ``(*batch, K)``; kept normalised, as log-probabilities.
+        logits: Finite :math:`\eta`, of shape ``(*batch, K)``; stored as normalised log-probabilities.
 
     Example:
         >>> Choice(torch.zeros(5, 4)).log_prob(torch.tensor([0.0, 1.0, 0.0, 0.0])).exp()
@@ -107,12 +107,12 @@ class Choice(Value):
 
 
 class OneHot(Independent, Steered):
-    r"""Independent classes at several positions, exact: a one-hot vector for each.
+    r"""Independent one-hot vectors at several positions.
 
     .. math:: \log p(z) = \sum_i \langle z_i, \log \operatorname{softmax}(\eta_i) \rangle
 
-    Its mean is the classes' probabilities. The KL divergence of two is known in closed form for every position,
-    :math:`\mathrm{KL}(q \,\|\, p) = \sum_i \sum_k q_{ik} (\log q_{ik} - \log p_{ik})`.
+    Its mean is the class probabilities. The KL divergence has a closed form at every position, :math:`\mathrm{KL}(q
+    \,\|\, p) = \sum_i \sum_k q_{ik} (\log q_{ik} - \log p_{ik})`.
 
     Args:
         logits: Finite :math:`\eta`, of shape ``(*batch, positions, K)``.
@@ -146,7 +146,7 @@ class OneHot(Independent, Steered):
 
 
 class Bits(BernoulliVector, Steered):
-    r"""Independent bits, exact: :math:`\log p(z) = \sum_i z_i \eta_i - \log(1 + e^{\eta_i})`.
+    r"""Independent bits: :math:`\log p(z) = \sum_i z_i \eta_i - \log(1 + e^{\eta_i})`.
 
     Args:
         logits: :math:`\eta`, of shape ``(*batch, positions)``.
@@ -166,7 +166,7 @@ class Bits(BernoulliVector, Steered):
 
     @property
     def mode(self) -> Tensor:
-        """The more probable value of each bit; 0 where both are alike (torch gives NaN there)."""
+        """The more probable value of each bit; 0 where both are equally probable (torch returns NaN)."""
         return (self.logits > 0).to(self.logits.dtype)
 
     def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008
@@ -185,8 +185,8 @@ def kl_of_choices(log_q: Tensor, log_p: Tensor) -> Tensor:
     r"""KL of categorical distributions, :math:`\sum_k q_k (\log q_k - \log p_k)`, in nats.
 
     Args:
-        log_q: Log-probabilities of the one, ``(*batch, K)``.
-        log_p: Of the other.
+        log_q: Log-probabilities of q, ``(*batch, K)``.
+        log_p: Log-probabilities of p.
 
     Example:
         >>> kl_of_choices(torch.tensor([0.5, 0.5, 1e-30]).log(), torch.tensor([0.25, 0.25, 0.5]).log())  # ln 2
@@ -202,8 +202,8 @@ def kl_of_bits(q: Tensor, p: Tensor) -> Tensor:
         + \sigma(-q) \left( \log \sigma(-q) - \log \sigma(-p) \right)
 
     Args:
-        q: Logits of the one, any shape.
-        p: Of the other.
+        q: Logits of q, any shape.
+        p: Logits of p.
 
     Example:
         >>> kl_of_bits(torch.tensor(200.0), torch.tensor(-200.0))

@@ -1,4 +1,4 @@
-r"""A distribution over what is missing, given what is there."""
+r"""A distribution over missing entries given the observed ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Partial"]
 class Partial(Value):
     r"""Independent entries of which some are observed: :math:`p(x_m \mid x_o) = \prod_{i \in m} p(x_i)`.
 
-    The observed entries are what they are in samples and means, and count nothing in the density.
+    Observed entries keep their values in samples and means, and are left out of the density.
 
     Args:
         complete: Independent entries, ``(*batch, *event)``.
-        observed: What is seen of them, NaN where they are missing; broadcast to their shape.
+        observed: Observed values, NaN where missing; broadcast to their shape.
 
     Raises:
         ShapeError: If the entries are not independent.
@@ -35,7 +35,7 @@ class Partial(Value):
     def __init__(self, complete: Distribution, observed: Tensor) -> None:
         if not isinstance(complete, Independent):
             raise ShapeError(
-                "Only independent entries can be observed in part.",
+                "Only independent entries can be partly observed.",
                 got=type(complete).__name__,
                 expected="independent entries",
                 remedy="Use --likelihood bernoulli, gaussian, categorical or discretized-logistic.",

@@ -1,7 +1,7 @@
 r"""Relaxed discrete latents: samples that gradients pass through.
 
 Convention: as for the exact ones, logits ``(*batch, positions, K)`` for classes and ``(*batch, positions)`` for bits.
-The KL divergence of a relaxed distribution is that of its discrete one, in nats for each position; it has no log_prob.
+The KL divergence of a relaxed distribution is that of the discrete one, in nats per position; it has no log_prob.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Relaxed(Value):
 
     Args:
         logits: Of the discrete distribution.
-        event_dims: How many of their last dimensions are one position's.
+        event_dims: Number of trailing dimensions of one position.
         temperature: Positive number, or a tensor of one.
         hard: Whether samples are discrete, with the gradient of the relaxed ones.
     """
@@ -34,8 +34,8 @@ class _Relaxed(Value):
     has_rsample = True
 
     def __init__(self, logits: Tensor, event_dims: int, temperature: float | Tensor, hard: bool) -> None:
-        if not isinstance(temperature, Tensor) and not temperature > 0:  # reading a tensor would wait for its device
-            raise UsageError("A temperature is positive.", got=temperature, remedy="Anneal to a floor, such as 0.5.")
+        if not isinstance(temperature, Tensor) and not temperature > 0:  # reading a tensor would block on its device
+            raise UsageError("A temperature must be positive.", got=temperature, remedy="Use a floor, such as 0.5.")
         self.logits, self.temperature, self.hard = logits, temperature, hard
         split = logits.dim() - event_dims
         super().__init__(logits.shape[:split], logits.shape[split:], validate_args=False)
@@ -113,9 +113,8 @@ class RelaxedCategorical(Independent):
     gradient the relaxed one's (straight through).
 
     The KL divergence from a :class:`OneHot` prior is that of the **categorical** distributions, as in the literature.
-    With hard samples, value (but not gradient) of such an ELBO is an estimate of the true one; with relaxed samples it
-    is an objective for training and bounds nothing. So ``log_prob`` refuses, and reported bounds come from
-    :attr:`categorical`.
+    With hard samples, value (but not gradient) of such an ELBO is an estimate of the true ELBO; with relaxed samples it
+    is only a training objective, not a bound. So ``log_prob`` raises, and reported bounds use :attr:`categorical`.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
@@ -128,7 +127,7 @@ class RelaxedCategorical(Independent):
 
     Raises:
         UsageError: If the temperature is a number that is not positive.
-        ObjectiveError: If its density is asked for.
+        ObjectiveError: If its density is requested.
 
     Example:
         >>> q = RelaxedCategorical(torch.zeros(5, 20, 10), temperature=0.5)
@@ -156,8 +155,8 @@ class RelaxedBernoulli(Independent):
 
     .. math:: z_i = \sigma\!\left( (\eta_i + l_i) / \tau \right), \qquad l_i \sim \operatorname{Logistic}(0, 1)
 
-    Above one half :math:`z_i` stands for a bit that is set, with probability :math:`\sigma(\eta_i)` at any temperature.
-    What :class:`RelaxedCategorical` says of hard samples, the KL divergence and the density holds here too.
+    :math:`z_i > 1/2` means a bit that is set, with probability :math:`\sigma(\eta_i)` at any temperature. Hard samples,
+    the KL divergence and the density are as for :class:`RelaxedCategorical`.
 
     References:
         The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables (Maddison, Mnih and Teh, 2017).
@@ -169,7 +168,7 @@ class RelaxedBernoulli(Independent):
 
     Raises:
         UsageError: If the temperature is a number that is not positive.
-        ObjectiveError: If its density is asked for.
+        ObjectiveError: If its density is requested.
 
     Example:
         >>> RelaxedBernoulli(torch.zeros(5, 20), temperature=0.5, hard=True).rsample().unique()

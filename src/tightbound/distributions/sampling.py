@@ -1,4 +1,4 @@
-"""How samples are drawn: temperature, the most probable few, and guidance."""
+"""How samples are drawn: temperature, top-k, top-p and guidance."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .contract import Value
 __all__ = ["COLDEST", "Sampling", "Steered", "drawn", "tempered"]
 
 COLDEST = 1e-30
-"""A temperature below this chooses the most probable: differences of logits over it are no numbers any more."""
+"""Below this temperature the most probable is chosen: scaled differences of logits would overflow."""
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
-    r"""Logits over a temperature, :math:`(\eta - \max_k \eta_k) / T`, none above 0 and the largest 0, however low T is.
+    r"""Logits over a temperature, :math:`(\eta - \max_k \eta_k) / T`, with maximum 0 for any T.
 
     Args:
         logits: ``(*batch, K)``.
-        temperature: T; 0 leaves nothing but the most probable.
+        temperature: T; 0 keeps only the most probable.
 
     Example:
         >>> tempered(torch.tensor([1.0, 3.0]), 1e-40).softmax(-1)
@@ -39,18 +39,18 @@ class Sampling:
     r"""How to draw: from logits :math:`\eta`, or from a prior over vectors.
 
     With guidance the logits are :math:`\eta_\emptyset + s (\eta_c - \eta_\emptyset)`, then divided by the temperature,
-    then cut to the most probable.
+    then truncated (top-k, top-p).
 
     References:
         The Curious Case of Neural Text Degeneration (Holtzman et al., 2020).
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022).
 
     Args:
-        temperature: Divides the logits; 0 chooses the most probable. Of vectors, a factor on the distance from their
+        temperature: Divides the logits; 0 chooses the most probable. For vectors, a factor on the distance from their
             mean.
-        top_k: Only so many of the most probable; of equals the first.
-        top_p: Only the most probable whose probabilities add up to this.
-        guidance: s; 1 is the plain condition.
+        top_k: Sample from the k most probable only; ties go to the first.
+        top_p: Sample from the smallest set of most probable choices with this total probability.
+        guidance: s; 1 means no guidance.
 
     Raises:
         UsageError: If a number is out of range.
@@ -67,13 +67,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
-            raise UsageError("A temperature is at least 0.", got=self.temperature, remedy="Try --temperature 1.")
+            raise UsageError("A temperature must be at least 0.", got=self.temperature, remedy="Try --temperature 1.")
         if self.top_k is not None and self.top_k < 1:
-            raise UsageError("At least one choice must be left.", got=f"top-k {self.top_k}", expected="1 or more")
+            raise UsageError("top-k must keep at least one choice.", got=f"top-k {self.top_k}", expected="1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError("top-p is a probability.", got=self.top_p, expected="0 < top-p <= 1")
+            raise UsageError("top-p must be a probability.", got=self.top_p, expected="0 < top-p <= 1")
         if not 0 <= self.guidance < math.inf:
-            raise UsageError("Guidance is at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
+            raise UsageError("Guidance must be at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
 
     def choose(self, logits: Tensor, null: Tensor | None = None) -> Tensor:
         """One index for each row.
@@ -97,18 +97,18 @@ class Sampling:
 
     @property
     def plain(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether all options have their defaults."""
         return self == Sampling()
 
     def require_temperature_alone(self) -> None:
-        """Refuses what only codes that are drawn one after the other have.
+        """Refuses options that need sequential sampling of codes.
 
         Raises:
-            UsageError: If it is asked for.
+            UsageError: If one of them is set.
         """
         if (self.top_k, self.top_p, self.guidance) != (None, None, 1.0):
             raise UsageError(
-                "This model does not draw codes one after the other.",
+                "This model does not draw its codes sequentially.",
                 got="--top-k, --top-p or --guidance",
                 expected="--temperature alone",
                 remedy="Leave them out, or fit a prior over codes: tightbound fit-prior RUN --prior pixelcnn.",
@@ -116,9 +116,9 @@ class Sampling:
 
 
 def indifferent(temperature: float) -> UsageError:
-    """What to say of a temperature where all codes are alike."""
+    """The error for a temperature on uniform codes."""
     return UsageError(
-        "All codes are as probable under this prior, so a temperature, which divides their logits, changes nothing.",
+        "All codes are equally probable under this prior, so a temperature has no effect.",
         got=f"temperature {temperature:g} with uniform codes",
         expected="temperature 1",
         remedy="Leave it out, or fit a prior to the codes: tightbound fit-prior RUN --prior pixelcnn --out RUN2.",
@@ -126,18 +126,18 @@ def indifferent(temperature: float) -> UsageError:
 
 
 class Steered(Value):
-    """Abstract: a distribution that can be told how to draw."""
+    """Abstract: a distribution whose sampling accepts a :class:`Sampling`."""
 
     def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:
-        """Samples, ``(*sample_shape, *batch, *event)``, drawn as told."""
+        """Samples, ``(*sample_shape, *batch, *event)``."""
         raise NotImplementedError
 
 
 def drawn(distribution: Distribution, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:
-    """Samples of any distribution, drawn as told: of one over vectors, nearer to its mean or further from it.
+    """Samples of any distribution; for vectors the temperature scales their distance from the mean.
 
     Raises:
-        UsageError: If it cannot draw so.
+        UsageError: If the distribution does not support these options.
 
     Example:
         >>> from torch.distributions import Normal

@@ -10,7 +10,7 @@ __all__ = ["load_zuko"]
 
 
 def load_zuko() -> ModuleType:
-    """Imports zuko, and puts back torch's global default of validation, which that import switches off.
+    """Imports zuko, and restores torch's global validation default, which that import switches off.
 
     Example:
         >>> load_zuko().__name__

@@ -1,7 +1,7 @@
-r"""Encoders of pictures and captions into one space, in which a picture lies beside its caption.
+r"""Encoders of images and captions into a shared space, in which an image lies close to its caption.
 
 Convention: images ``x`` are ``(n, channels, height, width)`` as a model sees them, captions are tokens ``(m, length)``
-with -1 behind their end, and features have length 1, so that their products are cosines.
+padded with -1, and features have length 1, so inner products are cosines.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ class TextImageEncoder(nn.Module):
 @register("contrastive")
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """All that rebuilds a :class:`Contrastive`.
+    """Everything needed to rebuild a :class:`Contrastive`.
 
     Args:
         shape: Shape ``(channels, height, width)`` of an image.
-        vocabulary: Most tokens that there shall be.
-        length: Most tokens of a caption.
+        vocabulary: Maximum size of the vocabulary.
+        length: Maximum number of tokens in a caption.
         dim: Size of the features.
         channels: Channels of each level of the image encoder.
 
     Raises:
-        UsageError: If examples of that shape are no images, or a size is less than 1.
+        UsageError: If the shape is not that of an image, or a size is less than 1.
 
     Example:
         >>> ContrastiveConfig((3, 32, 32)).channels
@@ -84,14 +84,14 @@ class ContrastiveConfig:
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(*self.shape, self.dim, *self.channels) < 1:
             raise UsageError(
-                "Captions are compared with images, by networks of such sizes.",
+                "A contrastive encoder needs images and positive sizes.",
                 got=self,
                 expected="a shape (channels, height, width), and sizes of at least 1",
             )
 
 
 class Contrastive(TextImageEncoder):
-    r"""A small encoder of images and captions that finds each picture's caption among those of a batch.
+    r"""A small encoder of images and captions, trained to match each image with its caption in a batch.
 
     .. math:: \mathcal{L}_i = -\tfrac12 \log \frac{e^{s \, u_i^\top v_i}}{\sum_j e^{s \, u_i^\top v_j}}
         - \tfrac12 \log \frac{e^{s \, u_i^\top v_i}}{\sum_j e^{s \, u_j^\top v_i}}
@@ -131,20 +131,20 @@ class Contrastive(TextImageEncoder):
         return F.normalize(self.text_encoder(tokens), dim=-1)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of each image's captions, and of each caption's images, ``(n, m)``."""
+        """Logits of every image and caption, ``(n, m)``."""
         return self.log_scale.clamp(max=SHARPEST).exp() * self.similarity(x, tokens)
 
     def loss(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """What it costs to find the caption of each image and the image of each caption in the batch, ``(n,)``, nats.
+        """The contrastive loss over the batch, ``(n,)`` nats: image to caption and caption to image.
 
-        It depends on the batch, as nothing else here does. Examples with the same caption do not compete.
+        Unlike all other losses here it depends on the batch. Examples with the same caption are not negatives.
         """
         same = (tokens[:, None] == tokens[None]).all(-1).fill_diagonal_(False)
         logits = self(x, tokens).masked_fill(same, -math.inf)
         return -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()) / 2
 
     def save(self, path: str | Path) -> None:
-        """Writes it to one safetensors file, its sizes in the header.
+        """Writes one safetensors file with the sizes in its header.
 
         Raises:
             CheckpointError: If it cannot be written.
@@ -153,23 +153,23 @@ class Contrastive(TextImageEncoder):
 
     @classmethod
     def load(cls, path: str | Path) -> Contrastive:
-        """What :meth:`save` wrote, in evaluation mode.
+        """Loads what :meth:`save` wrote, in evaluation mode.
 
         Raises:
             CheckpointError: If it cannot be read, or is something else.
         """
         state = checkpoint.read(Path(path))
         if set(state) != {"config", "weights"} or not isinstance(state["config"], dict):
-            raise CheckpointError(f"{path} is no contrastive encoder.", got=f"it holds {', '.join(list(state)[:5])}")
+            raise CheckpointError(f"{path} is not a contrastive encoder.", got=f"it holds {', '.join(list(state)[:5])}")
         with reading(path, CheckpointError, remedy="Train it again."), within_stored(Path(path)):
             model = cls(from_json(state["config"], ContrastiveConfig))
         checkpoint.load_into(model, state["weights"], path)
-        checkpoint.check_finite(model)
+        checkpoint.require_finite(model)
         return model.eval()
 
 
 class Clip(TextImageEncoder):
-    """A CLIP of Hugging Face's format; a grey image is shown to it in three channels, any size is brought to its own.
+    """A CLIP in Hugging Face's format; grey images are repeated to three channels, and images are resized.
 
     References:
         Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021).
@@ -177,11 +177,11 @@ class Clip(TextImageEncoder):
     Args:
         model: The ``CLIPModel``.
         tokenizer: Its tokenizer, as ``transformers`` loads it.
-        mean: Of each channel, over the images on which it was trained.
+        mean: Mean of each channel over its training images.
         std: Their standard deviation.
 
     Raises:
-        UsageError: At a caption that is too long for it.
+        UsageError: If a caption is too long.
     """
 
     mean: Tensor
@@ -222,7 +222,7 @@ class Clip(TextImageEncoder):
 
 
 def load_clip(path: str | Path) -> Clip:
-    """The CLIP in a folder of Hugging Face's format; nothing is downloaded, and no code of the folder is run.
+    """Loads a CLIP from a folder in Hugging Face's format; nothing is downloaded, and no code from the folder is run.
 
     Args:
         path: The folder, with ``config.json``, ``model.safetensors`` and the tokenizer's files.
@@ -231,7 +231,7 @@ def load_clip(path: str | Path) -> Clip:
         The encoder, in evaluation mode.
 
     Raises:
-        UsageError: If the transformers library is not there.
+        UsageError: If the transformers library is not installed.
         CheckpointError: If the folder holds no such model.
 
     Example:
@@ -240,7 +240,7 @@ def load_clip(path: str | Path) -> Clip:
         tightbound.errors.CheckpointError: There is no CLIP in no/such/folder.
           got:      no config.json and no model.safetensors
           expected: a CLIPModel that `save_pretrained` wrote
-          remedy:   Convert a pickle to safetensors with transformers, where you trust it.
+          remedy:   Convert a pickle that you trust to safetensors with transformers.
     """
     folder = Path(path)
     if lacking := [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]:
@@ -248,7 +248,7 @@ def load_clip(path: str | Path) -> Clip:
             f"There is no CLIP in {folder}.",
             got=f"no {' and no '.join(lacking)}",
             expected="a CLIPModel that `save_pretrained` wrote",
-            remedy="Convert a pickle to safetensors with transformers, where you trust it.",
+            remedy="Convert a pickle that you trust to safetensors with transformers.",
         )
     kind = checkpoint.read_json(folder / "config.json").get("model_type")
     if kind != "clip":
@@ -277,7 +277,7 @@ def _pretrained(folder: Path) -> tuple[Any, Any]:
         )
     if lacking := sorted(found["missing_keys"]):
         got = f"no {', '.join(lacking[:5])}"
-        raise CheckpointError(f"The CLIP in {folder} lacks weights.", got=got, expected="those of a whole CLIPModel")
+        raise CheckpointError(f"The CLIP in {folder} lacks weights.", got=got, expected="all weights of a CLIPModel")
     return model, tokenizer
 
 

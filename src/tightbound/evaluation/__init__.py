@@ -1,4 +1,4 @@
-"""Numbers that say what they are, with their errors."""
+"""Evaluation: numbers with units, meanings and standard errors."""
 
 from .collapse.decoder_noise import DecoderNoise, decoder_noise, learned_sigma, reconstruction_errors
 from .collapse.decomposition import Decomposition, decompose

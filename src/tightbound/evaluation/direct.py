@@ -1,4 +1,4 @@
-r"""Models without a latent, of which nothing need be estimated: :math:`\log p(x \mid c)` itself, or a bound on it."""
+r"""Models without a latent: :math:`\log p(x \mid c)` is exact or bounded, and needs no estimation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["evaluate_directly", "require_direct"]
 
 
 def require_direct(method: str) -> None:
-    """Refuses a way to estimate what is known.
+    """Refuses an estimation method for an exact likelihood.
 
     Raises:
-        UsageError: If it samples latents.
+        UsageError: If the method samples latents.
     """
     if method not in ("auto", "importance"):
         raise UsageError(
-            "A model without a latent has nothing to be sampled for its likelihood.",
+            "The likelihood of a model without a latent needs no sampling.",
             got=f"method {method}",
             expected="auto",
             remedy="Leave --method out.",
@@ -41,13 +41,13 @@ def require_direct(method: str) -> None:
 def evaluate_directly(
     model: Model, split: Split, *, precision: Precision = "float32", seed: int = 0
 ) -> tuple[Evaluation, dict[str, Tensor]]:
-    """What :func:`~tightbound.evaluation.evaluate` finds of a model without a latent, and of every example.
+    """Evaluates a model without a latent: the summary, and the values of every example.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        precision: Arithmetic of the networks.
-        seed: Seed of the data's noise, and of a bound's.
+        precision: Precision of the networks.
+        seed: Seed of the data's noise, and of a bound's samples.
     """
     values = over(model, split, 1, _bound, seed=seed, precision=precision)
     measure, exact = model.measure(split.spec), bool(values["exact"].all())
@@ -74,7 +74,7 @@ def _bound(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _errors(model: Model, split: Split, seed: int) -> Tensor | None:
-    """The summed squared error of the mean of p(x | c), ``(n,)``, of a model that predicts."""
+    """The summed squared error of the mean of p(x | c), ``(n,)``, of a model with a mean."""
     if not model.reconstructs:
         return None
     units, errors = widths(split.spec).to(model.device, model.dtype), list[Tensor]()

@@ -12,7 +12,7 @@ from ..spec import register
 __all__ = ["Estimate"]
 
 LARGE = 10_000
-"""Numbers from here on are told without decimals."""
+"""Numbers from here on are printed without decimals."""
 
 
 @register("estimate", record=True)
@@ -22,7 +22,7 @@ class Estimate:
 
     Args:
         value: The mean.
-        standard_error: Its standard error over the examples; None for a single one, which does not tell it.
+        standard_error: Its standard error over the examples; None for a single example.
 
     Example:
         >>> import torch
@@ -44,11 +44,11 @@ class Estimate:
 
     @property
     def bare(self) -> Estimate:
-        """The number without its error."""
+        """The value without its error."""
         return Estimate(self.value, None)
 
     def __neg__(self) -> Estimate:
-        """The same with the other sign.
+        """The negated estimate.
 
         Example:
             >>> print(-Estimate(1.5, 0.25))
@@ -57,13 +57,13 @@ class Estimate:
         return Estimate(-self.value, self.standard_error)
 
     def texts(self, digits: int = 2) -> tuple[str, str]:
-        """Value and error as they are written; empty where there is no error."""
+        """Value and error as text; an empty error if there is none."""
         form = ",.0f" if abs(self.value) >= LARGE else f".{digits}f"
         error = "" if self.standard_error is None else format(self.standard_error, form)
         return format(self.value, form), error
 
     def text(self, digits: int = 2, *, bound: bool = False) -> str:
-        """The number with its error, which a bound does not have.
+        """Value and error as text; a bound has no error.
 
         Example:
             >>> Estimate(1.5, 0.25).text(3), Estimate(1.5, 0.25).text(bound=True)

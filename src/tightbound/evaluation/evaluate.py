@@ -1,4 +1,4 @@
-r"""How good a model is, in numbers that say what they are.
+r"""Evaluates a model on a split.
 
 Convention: values are nats per example, or bits per dimension, :math:`\text{nats} / (D \ln 2)`; the ELBO is a lower
 bound on :math:`\log p(x)` and ``nll`` an estimate of :math:`-\log p(x)`, both of the data itself.
@@ -34,7 +34,7 @@ from .log_likelihood.annealed import Annealing
 from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
 from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
-from .passes import Finding, Precision, certain, check_split, terms_of_the_first, together
+from .passes import Finding, Precision, certain, require_split, terms_of_the_first, together
 from .results import Evaluation
 
 __all__ = ["How", "evaluate", "evaluate_examples", "untrained"]
@@ -43,9 +43,9 @@ _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
 """Samples of the prior for each example of a conditional model's prediction."""
 BUDGET = 120.0
-"""Seconds for the likelihood."""
+"""Default time budget for the likelihood, in seconds."""
 BOUND = 100
-"""Samples of each example for the ELBO where the likelihood is estimated by other means."""
+"""Samples per example for the ELBO if the likelihood uses another method."""
 
 
 def evaluate(
@@ -62,31 +62,31 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a model on a split, with the same noise for the same seed.
 
-    Without k and method the likelihood starts with samples of the posterior and goes on, for the examples where their
-    weights say that these are not enough, to posteriors optimised for each example, more samples, and annealing. Every
-    one of these is a fixed amount of work; how many of them there is time for is what the budget decides.
+    Without k and method the likelihood starts with samples of the posterior. Examples whose weights show that these are
+    not enough continue with posteriors optimised per example, more samples, and annealing. Each step is a fixed amount
+    of work; the budget limits how many are run.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: Samples of each example for the likelihood, and no more; a deterministic posterior takes one. Default: as
-            many as are needed; for a method that is given 1000, or 16 annealed chains.
-        method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` goes on
-            to better proposals, or with a k takes that many samples of the posterior.
+        k: Fixed number of samples per example for the likelihood; one for a deterministic posterior. Default: adaptive;
+            with a given method 1000, or 16 annealed chains.
+        method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` adapts the
+            proposals, or with a given k uses that many samples of the posterior.
         annealing: Temperatures and trajectories of annealing.
-        budget: Seconds after which ``"auto"`` begins nothing new; annealing's check on simulated data, where it was
-            used, comes on top.
-        precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
-        compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
+        budget: Seconds after which ``"auto"`` starts no further step; the check of annealing on simulated data is
+            extra.
+        precision: Precision of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
+        compile: Whether to compile log p(x | z) after the decoder: worth it for many samples.
         seed: Seed of all noise: binarisation, dequantisation, posterior samples.
 
     Returns:
         Every number with its standard error over the examples.
 
     Raises:
-        UsageError: If the split is empty, k less than 1, the budget negative, or there is no such method or precision.
-        CheckpointError: If a weight of the model is not a number.
-        ObjectiveError: If a value is not a number, or samples leave the prior's support.
+        UsageError: If the split is empty, k less than 1, the budget negative, or the method or precision is unknown.
+        CheckpointError: If a weight of the model is not finite.
+        ObjectiveError: If a value is not finite, or samples leave the prior's support.
 
     Example:
         >>> import tightbound as tb
@@ -95,7 +95,7 @@ def evaluate(
         >>> evaluate(model, data.test.subset(10), k=5).n
         10
     """
-    check_split(split, model)
+    require_split(split, model)
     return evaluate_examples(model, split, How(k, method, annealing, budget, precision, compile, seed))[0]
 
 
@@ -122,9 +122,9 @@ class How:
 
 
 def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation, dict[str, Tensor]]:
-    """What :func:`evaluate` finds, and of every example ``elbo`` and ``squared_error``, as far as they are defined.
+    """The result of :func:`evaluate`, with ``elbo`` and ``squared_error`` of every example where defined.
 
-    With them come ``codes``, the posterior's means, ``(n, dimensions)``.
+    Also ``codes``, the posterior means, ``(n, dimensions)``.
     """
     if not isinstance(model, LatentVariableModel):
         require_direct(how.method)
@@ -152,7 +152,7 @@ def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation,
 
 @dataclass(frozen=True)
 class _Task:
-    """What is evaluated, and in which way."""
+    """The model, split and options of an evaluation."""
 
     model: LatentVariableModel
     split: Split
@@ -169,7 +169,7 @@ class _Task:
         return annealing_gap(self.model, self.split, k, self.how.annealing, self.how.seed)
 
     def sampled(self, method: Method, k: int, reason: tuple[str, str] | None) -> Finding:
-        """The likelihood by one method with k samples, where there is no reason against it; and the bound."""
+        """The likelihood by one method with k samples, unless a reason is given, and the bound."""
         find, bounded = sampler(method, k, self.how.annealing), self.terms.bounded
         if method == "importance":
             return Finding(k, find, self.how.precision, self.how.compile)
@@ -184,7 +184,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was found of every example, and the likelihood that follows."""
+    """The values of every example, and the resulting likelihood."""
 
     values: dict[str, Tensor]
     estimate: LikelihoodEstimate | None
@@ -195,7 +195,7 @@ class _Measured:
 
 
 def _climbed(task: _Task, values: dict[str, Tensor], begun: float) -> _Measured:
-    """The likelihood by the proposals that each example needs."""
+    """The likelihood with adaptive proposals."""
     how = task.how
     found = climb(
         task.model,
@@ -216,7 +216,7 @@ def _climbed(task: _Task, values: dict[str, Tensor], begun: float) -> _Measured:
 def _judged(
     task: _Task, values: dict[str, Tensor], method: Method, k: int, reason: tuple[str, str] | None
 ) -> _Measured:
-    """The likelihood from what one method found."""
+    """The likelihood from the values of one method."""
     if reason is not None:
         return _Measured(values, None, method, k)
     gap = task.gap(k) if method == "annealed" else None
@@ -227,7 +227,7 @@ def _judged(
 
 
 def _fields(task: _Task, measured: _Measured) -> dict[str, Any]:
-    """The fields of an evaluation that every model has."""
+    """The fields common to all models."""
     values, measure, estimate, terms = measured.values, task.measure, measured.estimate, task.terms
     kls, reconstruction = _kls(values), values["reconstruction"]
     kl = torch.cat(list(kls.values()), dim=1).sum(1) if kls else None
@@ -262,7 +262,7 @@ def _kls(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _examples(task: _Task, values: dict[str, Tensor], errors: Tensor) -> dict[str, Tensor]:
-    """What is known of the single examples, as far as it is."""
+    """The values known for each example."""
     found = {"codes": values["posterior_mean"], "squared_error": errors}
     if kls := _kls(values):
         kl = torch.stack([kl.double().sum(1) for kl in kls.values()]).sum(0)
@@ -277,11 +277,11 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Extra:
-    """More numbers of a model that has them.
+    """Additional numbers for some models.
 
     Args:
-        finding: What the pass over the split is to find.
-        tell: The fields that follow, from what it found, what the likelihood's finding found, and the fields so far.
+        finding: What the pass over the split computes.
+        tell: Makes the fields from its values, those of the likelihood, and the fields so far.
     """
 
     finding: Finding
@@ -289,7 +289,7 @@ class _Extra:
 
 
 def _codes(task: _Task) -> _Extra | None:
-    """How many of the codes are used, of latents that are codes."""
+    """Codebook usage, for discrete latents."""
     if (space := task.model.codes) is None:
         return None
     counter = CodeCounter(task.model)
@@ -306,9 +306,9 @@ def _codes(task: _Task) -> _Extra | None:
 
 
 def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fields: Fields) -> Fields:
-    """What the likelihood was before a prior was fitted to the codes."""
+    """The likelihood with the uniform prior over codes."""
     uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
-    notes = (*fields["notes"], f"the codes take {fields['kl'].value:.2f} nats; {uniform:.2f} if all were alike")
+    notes = (*fields["notes"], f"the codes take {fields['kl'].value:.2f} nats; {uniform:.2f} with uniform codes")
     if fields["bits_per_dim"] is None:
         return {"notes": notes}
     bits, total = 1 / (task.split.spec.dimensions * math.log(2)), values["reconstruction"].double() - uniform
@@ -316,7 +316,7 @@ def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fi
 
 
 def _relaxation(task: _Task) -> _Extra | None:
-    """By how much relaxed latents flatter the bound, where training relaxes them."""
+    """The relaxation gap, for posteriors relaxed in training."""
     if task.sure or relaxed_posterior(task.model) is None:
         return None
 
@@ -327,7 +327,7 @@ def _relaxation(task: _Task) -> _Extra | None:
 
 
 def _prediction(task: _Task) -> _Extra | None:
-    """What a conditional model predicts with, beside what it was trained with."""
+    """The likelihood of a conditional model's predictions."""
     if not task.model.decodes_conditions or not task.terms.bounded:
         return None
 
@@ -358,15 +358,15 @@ def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, 
 
 
 def untrained(model: Model) -> bool:
-    """Whether the posterior is one that training leaves as it is."""
+    """Whether the posterior is not trained."""
     return model.recipe is not None and model.recipe.training_objective.untrained != ""
 
 
 def _of_an_untrained_posterior(model: LatentVariableModel, measured: _Measured) -> Iterator[str]:
-    """What a reader must know of a model that was trained with latents of its prior alone."""
+    """Notes on a model trained only with latents of its prior."""
     if model.recipe is None or not (why := model.recipe.training_objective.untrained):
         return
-    yield f"nothing trained the posterior ({why}), so elbo, reconstruction and kl say little of this model"
+    yield f"the posterior was not trained ({why}), so elbo, reconstruction and kl say little about this model"
     better = measured.method == "auto" and measured.estimate is not None and measured.estimate.trusted
     if measured.method != "prior" and not better:
         yield f"method {measured.method} draws from that posterior: method prior suits this model"

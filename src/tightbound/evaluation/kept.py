@@ -1,7 +1,7 @@
-"""What was measured of a run and is kept in its folder: ``evaluation.json`` and ``diagnosis.json``.
+"""Results stored in a run folder: ``evaluation.json`` and ``diagnosis.json``.
 
-A file holds one result, as its spec writes it, and the digest of the weights that it is of; of other weights nothing is
-read. Files of older versions are read as far as they go.
+A file holds one result, written as a spec, and the digest of its weights; results of other weights are ignored. Files
+of older versions are read as far as possible.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .results import Evaluation
 __all__ = ["as_json", "damaged", "read_diagnosis", "read_evaluation", "write_diagnosis", "write_evaluation"]
 
 MOST_HEAD = 2**16
-"""Bytes of a file of one tensor beside its numbers."""
+"""Overhead of a file with one tensor, in bytes."""
 
 R = TypeVar("R", bound=Evaluation | Diagnosis)
 
@@ -34,9 +34,9 @@ def write_evaluation(folder: RunFolder, found: Evaluation, weights: str) -> None
 
     Args:
         folder: The run.
-        found: What was found of the whole test split of the run's own data. Where it holds a number that is not finite,
-            which JSON cannot hold, no file is left.
-        weights: The digest of the weights that were evaluated: what ``loaded_weights`` of the model says.
+        found: The evaluation on the complete test split of the run's own data. If it has a number that is not finite,
+            which JSON cannot represent, the file is removed.
+        weights: The digest of the evaluated weights: ``loaded_weights`` of the model.
 
     Raises:
         CheckpointError: If the run has other weights now, or none, or the file cannot be written.
@@ -60,8 +60,8 @@ def write_diagnosis(folder: RunFolder, found: Diagnosis, weights: str) -> None:
 
     Args:
         folder: The run.
-        found: What was found of the test split of the run's own data.
-        weights: The digest of the weights that were diagnosed.
+        found: The diagnosis on the test split of the run's own data.
+        weights: The digest of the diagnosed weights.
 
     Raises:
         CheckpointError: As :func:`write_evaluation`.
@@ -71,23 +71,23 @@ def write_diagnosis(folder: RunFolder, found: Diagnosis, weights: str) -> None:
 
 
 def as_json(found: Evaluation | Diagnosis) -> dict[str, Any]:
-    """As the commands print it as JSON: of an evaluation also its headline."""
+    """The JSON printed by the commands; for an evaluation with its headline."""
     return ({"headline": found.headline} if isinstance(found, Evaluation) else {}) | to_json(found)
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation | None:
-    """What was evaluated; None if that is missing, damaged, or of other weights than there are now."""
+    """The stored evaluation; None if missing, damaged, or of other weights than the current ones."""
     found = _of_these_weights(folder, folder.evaluation, Evaluation)
     return found and dataclasses.replace(found, nll_per_example=_read_nlls(folder, found))
 
 
 def read_diagnosis(folder: RunFolder) -> Diagnosis | None:
-    """What was diagnosed; None as :func:`read_evaluation`."""
+    """The stored diagnosis; None as for :func:`read_evaluation`."""
     return _of_these_weights(folder, folder.diagnosis, Diagnosis)
 
 
 def damaged(folder: RunFolder) -> list[str]:
-    """Names of the files of what was measured that are there and cannot be read, whatever weights they are of."""
+    """Names of stored result files that exist but cannot be read."""
     kinds = ((folder.evaluation, Evaluation), (folder.diagnosis, Diagnosis))
     return [path.name for path, kind in kinds if path.is_file() and _read(path, kind) is None]
 
@@ -99,7 +99,7 @@ def _of_these_weights(folder: RunFolder, path: Path, kind: type[R]) -> R | None:
 
 
 def _read(path: Path, kind: type[R]) -> tuple[R, str] | None:
-    """What a file holds and of which weights, be it of an older version; None where it is damaged."""
+    """The result in a file and the digest of its weights, also of older versions; None if damaged."""
     try:
         values = checkpoint.read_json(path)
         with reading(path, CheckpointError):
@@ -110,12 +110,12 @@ def _read(path: Path, kind: type[R]) -> tuple[R, str] | None:
 
 
 def _read_nlls(folder: RunFolder, found: Evaluation) -> Tensor | None:
-    """The negative log-likelihood of each example, nats, float64 ``(n,)``, of which an evaluation tells the mean.
+    """The negative log-likelihood of each example, nats, float64 ``(n,)``, whose mean is in an evaluation.
 
-    None where the file is missing, damaged, or of another evaluation.
+    None if the file is missing, damaged, or of another evaluation.
     """
     try:
-        checkpoint.check_file(folder.examples, 8 * found.n + MOST_HEAD)
+        checkpoint.require_file(folder.examples, 8 * found.n + MOST_HEAD)
         if checkpoint.stored_shapes(folder.examples) != {"nll": [found.n]}:
             return None
         kept = checkpoint.read(folder.examples)

@@ -1,10 +1,9 @@
-"""The numbers that are reported: the type of a result's field says what it is called and how it is written.
+"""Reported numbers: the annotation of a result's field defines its label and format.
 
-The class body of a result is thus the one table of its numbers. The terminal, the report and the comparison of runs
-print the rows of a result, and none of them knows a number by name: a new one is a field here and the place that
-computes it.
+The class body of a result is thus the only table of its numbers. The terminal, the report and the comparison of runs
+print the rows of a result without naming any number: a new one needs only a field and the code that computes it.
 
-Convention: in words, units and meanings ``{name}`` stands for a fact that the result or its reader tells, such as the
+Convention: in labels, units and meanings ``{name}`` is replaced by a fact of the result or of its reader, such as the
 units of the data.
 """
 
@@ -28,18 +27,18 @@ Fact = str | int | None
 
 @dataclass(frozen=True)
 class Number:
-    """How a number is written.
+    """Label and format of a number.
 
     Args:
-        words: What it is called.
-        section: Which part of a table it belongs to.
-        meaning: What it is, for a reader.
+        words: Its label.
+        section: Section of the table.
+        meaning: A short explanation.
         unit: Its unit.
-        digits: Behind the point.
-        percent: Whether it is a share.
-        of: Name of the fact that it is out of.
-        bounded: Whether it is the likelihood, which may be known as a bound only.
-        shown: Name of the property that is printed in the field's place.
+        digits: Number of decimals.
+        percent: Whether to print it in percent.
+        of: Name of the fact with the total count.
+        bounded: Whether it is a likelihood, which may be only a bound.
+        shown: Name of the property to print instead of the field.
     """
 
     words: str
@@ -58,26 +57,26 @@ Value = Estimate | float | tuple[float, ...]
 
 
 class Result(Protocol):
-    """What has numbers to report."""
+    """A result with numbers to report."""
 
     @property
     def facts(self) -> Mapping[str, Fact]:
-        """What words, units and meanings are filled with."""
+        """Values for labels, units and meanings."""
         ...
 
 
 @dataclass(frozen=True)
 class Row:
-    """A number as it is printed.
+    """A printed number.
 
     Args:
-        name: Of the field.
-        number: What it is.
-        value: In digits.
-        error: Its standard error in digits; empty where there is none.
-        words: What it is called here.
-        unit: Its unit here.
-        meaning: What it is here.
+        name: Name of the field.
+        number: Its label and format.
+        value: The value as text.
+        error: Its standard error as text; empty if there is none.
+        words: Its label.
+        unit: Its unit.
+        meaning: A short explanation.
     """
 
     name: str
@@ -96,18 +95,17 @@ class Row:
 
 @cache
 def numbers_of(result: type[Any]) -> dict[str, Number | None]:
-    """The fields of a kind of result, and of those that are reported how they are written."""
+    """The fields of a kind of result, with the format of reported ones."""
     hints = typing.get_type_hints(result, include_extras=True)
     told = {f.name: getattr(hints[f.name], "__metadata__", ()) for f in dataclasses.fields(result)}
     return {name: next((each for each in extras if isinstance(each, Number)), None) for name, extras in told.items()}
 
 
 def rows(result: Result, **facts: Fact) -> Iterator[Row]:
-    """The numbers that a result has, in the order of its fields, those of results within it included.
+    """The numbers of a result and of nested results, in the order of the fields.
 
     Args:
-        result: What was found.
-        **facts: More that the words are filled with, or other than the result says.
+        result: The result. ***facts: Further or overriding values for labels.
 
     Example:
         >>> from tightbound.evaluation import DecoderNoise
@@ -144,11 +142,11 @@ def _texts(value: Value, reported: Number) -> tuple[str, str]:
 
 
 def listed(result: type[Any], facts: Mapping[str, str]) -> str:
-    """The numbers of a kind of result as a table of Markdown, for the documentation.
+    """The numbers of a kind of result as a Markdown table, for the documentation.
 
     Args:
         result: The kind.
-        facts: What stands in the words for what a result would tell.
+        facts: Placeholders for values that a result would give.
     """
     told = {name: each for name, each in numbers_of(result).items() if each is not None}
     cells = {name: (n.words.strip(), n.unit, n.meaning) for name, n in told.items()}

@@ -1,6 +1,6 @@
-"""One pass over a data set: the noise, the chunks, the arithmetic, and what cannot be measured refused.
+"""One pass over a split: noise, chunks, precision and checks.
 
-Convention: ``found(model, x, c)`` gives a number for each example of a chunk under each name, ``(n, ...)``.
+Convention: ``found(model, x, c)`` returns values of each example of a chunk by name, ``(n, ...)``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_finite
+from ..checkpoint import require_finite
 from ..conditions import Given
 from ..data import Split
 from ..distributions import is_certain
@@ -28,11 +28,11 @@ __all__ = [
     "Finding",
     "Precision",
     "certain",
-    "check_split",
-    "check_support",
     "examples",
     "over",
     "reduced",
+    "require_split",
+    "require_support",
     "terms_of_the_first",
     "together",
 ]
@@ -40,18 +40,18 @@ __all__ = [
 Precision = Literal["float32", "bf16"]
 Found = Callable[[Any, Tensor, Given | None], dict[str, Tensor]]
 PART = 500
-"""Examples whose data is drawn from the same noise."""
+"""Number of examples per noise seed of the data."""
 ROWS = 100_000
-"""Points times samples between two steps of the progress bar."""
+"""Points times samples between two updates of the progress bar."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a pass finds of every example, with noise and arithmetic of its own.
+    """A computation for every example in a pass, with its own noise and precision.
 
     Args:
-        k: How many samples it takes of each example; chunks are the smaller the more.
-        find: What to find.
+        k: Samples per example; more samples make smaller chunks.
+        find: The function to compute.
         precision: Arithmetic of the networks; densities and sums are at least float32.
         compile: Whether log p(x | z) behind the decoder is compiled.
     """
@@ -79,39 +79,39 @@ def over(
     precision: Precision = "float32",
     compile: bool = False,
 ) -> dict[str, Tensor]:
-    """What ``found`` says of every example of a split, on the CPU.
+    """Evaluates ``found`` on every example of a split; results are on the CPU.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: How many samples it takes of each example.
-        found: What to find.
+        k: Samples per example.
+        found: The function to compute.
         seed: Seed of all noise.
         precision: Arithmetic of the networks.
         compile: Whether log p(x | z) behind the decoder is compiled.
 
     Raises:
         UsageError: If the split is empty or k less than 1.
-        CheckpointError: If a weight is not a number.
-        ObjectiveError: If a value is not, or samples leave the prior's support.
+        CheckpointError: If a weight is not finite.
+        ObjectiveError: If a value is not finite, or samples leave the prior's support.
     """
     return together(model, split, [Finding(k, found, precision, compile)], seed=seed)[0]
 
 
 def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: int = 0) -> list[dict[str, Tensor]]:
-    """Several findings in one pass over a split, each as :func:`over` alone would give it, to the bit.
+    """Several findings in one pass over a split, each bit-identical to :func:`over` alone.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        findings: What to find of each example; each draws from a stream of its own.
+        findings: The computations; each has its own random stream.
         seed: Seed of all noise.
 
     Raises:
         UsageError: As :func:`over`.
     """
-    check_split(split, model)
-    check_finite(model)
+    require_split(split, model)
+    require_finite(model)
     with torch.no_grad(), evaluating(model), progress("evaluating", len(split) * len(findings)) as advance:
         takers = [_Taker(model, finding, seed) for finding in findings]
         for x, c in _parts(model, split, seed):
@@ -121,7 +121,7 @@ def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: i
 
 
 class _Taker:
-    """One finding of a pass: its noise, its model, and what it has found so far."""
+    """One finding of a pass: its noise, model and values so far."""
 
     def __init__(self, model: Model, finding: Finding, seed: int) -> None:
         self.finding, self.stream, self.chunks = finding, Stream(seed), list[dict[str, Tensor]]()
@@ -140,13 +140,13 @@ class _Taker:
 
     def values(self) -> dict[str, Tensor]:
         values = {name: torch.cat([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
-        check_support(values)
+        require_support(values)
         _check_finite(values)
         return values
 
 
 def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Given | None]]:
-    """Examples and their conditions, a part at a time, drawn alike whatever k and the model."""
+    """Examples and their conditions in parts, with the same noise for any k and model."""
     for part, indices in enumerate(torch.arange(len(split)).split(PART)):
         with fixed_noise(seed, part):
             x, c = model.see(split.batch(indices, model.device))
@@ -154,12 +154,12 @@ def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Give
 
 
 def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tuple[Tensor, Given | None]:
-    """Some examples of a split as :func:`over` shows them, by the same draws, and their conditions.
+    """Some examples of a split as in :func:`over`, with the same noise, and their conditions.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        indices: Which, rising, ``(n,)``.
+        indices: Their indices, ascending, ``(n,)``.
         seed: Seed of all noise.
     """
     found = list[tuple[Tensor, Given | None]]()
@@ -174,7 +174,7 @@ def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tupl
 
 
 def terms_of_the_first(model: Model, split: Split) -> Terms:
-    """The terms of one example, which tell what kinds of distributions the model is made of.
+    """The terms of one example, which show the kinds of distributions in the model.
 
     Raises:
         ObjectiveError: If the model has no latent, and so no terms.
@@ -183,7 +183,7 @@ def terms_of_the_first(model: Model, split: Split) -> Terms:
         x, c = model.see(split.batch(torch.arange(1), model.device))
         if not isinstance(px := model(c), Marginal):
             raise ObjectiveError(
-                "This model has no latent, so there is no ELBO to be taken apart.",
+                "This model has no latent, so it has no ELBO.",
                 got=type(model).__name__,
                 remedy="It can be evaluated, sampled and reported on: tightbound.evaluate(model, split).",
             )
@@ -196,43 +196,43 @@ def certain(terms: Terms) -> bool:
 
 
 def reduced(model: Model, precision: Precision) -> AbstractContextManager[object]:
-    """The arithmetic of a model's networks within it.
+    """Sets the precision of a model's networks inside the block.
 
     Raises:
-        UsageError: If there is no such precision.
+        UsageError: If the precision is unknown.
     """
     if precision not in ("float32", "bf16"):
-        raise UsageError("There is no such precision.", got=repr(precision), expected="float32 or bf16")
+        raise UsageError("Unknown precision.", got=repr(precision), expected="float32 or bf16")
     return torch.autocast(model.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def check_split(split: Split, model: Model) -> None:
-    """Refuses what is no split, an empty one, or one that is standardised by other numbers than the model's data.
+def require_split(split: Split, model: Model) -> None:
+    """Refuses anything but a non-empty split that is standardised like the model's data.
 
     Raises:
         UsageError: If it is.
     """
     if not isinstance(split, Split):
-        raise UsageError("A model is evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
+        raise UsageError("A model must be evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Evaluate another, or all: --split all.")
     own = model.data_spec
     if own is not None and (own.location, own.scale) != (split.spec.location, split.spec.scale):
         raise UsageError(
-            "The split is standardised by other numbers than the data that the model was made for.",
-            got=f"scale {split.spec.scale[:3] or 'as it is'}",
-            expected=f"scale {own.scale[:3] or 'as it is'}",
-            remedy="Take data.scaled_as(model.data_spec), or tightbound.runs.load_run_data(run, data).",
+            "The split is not standardised like the data that the model was built for.",
+            got=f"scale {split.spec.scale[:3] or 'unchanged'}",
+            expected=f"scale {own.scale[:3] or 'unchanged'}",
+            remedy="Use data.scaled_as(model.data_spec), or tightbound.runs.load_run_data(run, data).",
         )
 
 
-def check_support(values: dict[str, Tensor]) -> None:
+def require_support(values: dict[str, Tensor]) -> None:
     """Refuses samples ``outside`` the prior's support."""
     share = values.get("outside")
     if share is None or not share.any():
         return
     raise ObjectiveError(
-        "Samples of the posterior leave the prior's support, where their weight is zero and the KL infinite.",
+        "Samples of the posterior leave the prior's support, where the weight is zero and the KL infinite.",
         got=f"{share.double().mean().item():.1%} of the samples, in {int((share > 0).sum())} of {len(share)} examples",
         expected="a posterior within the prior's support",
         remedy="Use a prior over all real vectors ('normal'), or a posterior mapped into the support.",
@@ -244,7 +244,7 @@ def _check_finite(values: dict[str, Tensor]) -> None:
     if not lost:
         return
     raise ObjectiveError(
-        "The model gives values that are not numbers.",
+        "The model gives values that are not finite.",
         got=f"{', '.join(lost)} of {int((~values[lost[0]].isfinite()).sum())} entries",
         expected="finite numbers",
         remedy="Its weights, or this data, are out of range: train again with a lower --lr, or look at the data.",

@@ -1,4 +1,4 @@
-"""What an evaluation finds: its numbers, what they are called and how they are written, in one table."""
+"""The result of an evaluation: its numbers with their labels and formats."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from .samples.quality import SampleQuality
 __all__ = ["Evaluation", "Measured"]
 
 Measured = Literal["mass", "bound", "density", "none"]
-"""What a likelihood is for the data: see :class:`~tightbound.likelihoods.Measure`."""
+"""What a likelihood means for the data: see :class:`~tightbound.likelihoods.Measure`."""
 
 
 @register("evaluation", version=2, record=True)
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What :func:`evaluate` found; a value is None where the model does not define it, and ``notes`` says why.
+    """The result of :func:`evaluate`; a value is None if the model does not define it, and ``notes`` gives the reason.
 
     Args:
-        method: How the likelihood was estimated: ``"auto"`` from each example's own proposal, ``"exact"`` or
-            ``"bound"`` of a model without a latent, else as for :func:`~tightbound.evaluation.likelihood`.
-        n: Examples.
-        split: Which split they are.
-        trusted: Whether nothing speaks against ``nll``.
+        method: How the likelihood was estimated: ``"auto"`` with adaptive proposals, ``"exact"`` or ``"bound"`` for a
+            model without a latent, else as for :func:`~tightbound.evaluation.likelihood`.
+        n: Number of examples.
+        split: Name of the split.
+        trusted: Whether the estimate ``nll`` passed all checks.
         dimensions: All latent dimensions, or positions of codes.
-        kl_per_dimension: Of each latent by its name the mean KL of each of its dimensions, nats; one entry, the whole,
-            where it cannot be told apart.
+        kl_per_dimension: Mean KL of each dimension, by name of the latent, nats; one entry, the total, if it does not
+            factorise.
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
-        measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood is for this data.
-        notes: What a reader must know of these numbers, the first what the likelihood is.
-        proposals: For ``"auto"``, how many examples needed which proposals.
-        nll_per_example: What ``nll`` is the mean of, nats, float64 ``(n,)``, in the order of the split; not in files.
+        measure: ``"mass"``, ``"bound"``, ``"density"`` or ``"none"``: what the likelihood means for this data.
+        notes: Notes on these numbers; the first states what the likelihood is.
+        proposals: For ``"auto"``, number of examples by proposal needed.
+        nll_per_example: The negative log-likelihood of each example, nats, float64 ``(n,)``, in the order of the split;
+            not in files.
 
-    All other fields are numbers that say what they are: see :mod:`tightbound.evaluation.numbers`.
+    All other fields are reported numbers: see :mod:`tightbound.evaluation.numbers`.
     """
 
     nll: Annotated[Estimate | None, Number("{score}", "data", "{likelihood}", unit="{nats}", bounded=True)] = None
@@ -59,7 +60,7 @@ class Evaluation:
     reconstruction: Annotated[
         Estimate | None, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
     ] = None
-    kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; what the code carries", unit="nats")] = None
+    kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; information in the code, in nats", unit="nats")] = None
     prediction: Annotated[
         Estimate | None,
         Number("prediction", "bound", "with latents of the prior given the condition, as it predicts", unit="{nats}"),
@@ -75,18 +76,18 @@ class Evaluation:
         float | None, Number("codes used", "codes", "of all codes, by this split", digits=1, percent=True)
     ] = None
     perplexity: Annotated[
-        float | None, Number("perplexity", "codes", "codes, equally used, as uncertain", digits=1)
+        float | None, Number("perplexity", "codes", "equally used codes with the same entropy", digits=1)
     ] = None
     k: Annotated[int, Number("{drawn}", "samples", "of each example{more}", shown="_drawn")]
     effective_sample_size: Annotated[
-        float | None, Number("effective sample size", "samples", "samples of each example that count, mean", digits=1)
+        float | None, Number("effective sample size", "samples", "mean per example", digits=1)
     ] = None
     pareto_k: Annotated[
         float | None,
         Number(
             "Pareto k",
             "samples",
-            f"how heavy the tails of their weights are, mean; up to {UNRELIABLE} they can be trusted",
+            f"mean heaviness of the weights' tails; reliable up to {UNRELIABLE}",
         ),
     ] = None
     unreliable: Annotated[
@@ -94,7 +95,7 @@ class Evaluation:
         Number(
             "unreliable",
             "samples",
-            "of the examples: the tails are heavier than that, or few samples count",
+            "of the examples: heavier tails, or few effective samples",
             digits=0,
             percent=True,
         ),
@@ -123,7 +124,7 @@ class Evaluation:
 
     @property
     def headline(self) -> str:
-        """The likelihood in words: with its error where that can be trusted, else as the bound that it is."""
+        """The likelihood as text: with its error if trusted, else as a bound."""
         if self.nll is None or self.measure == "none":
             rest = "" if self.reconstruction is None else f"; reconstruction {self.reconstruction} nats"
             return f"no likelihood of this data{rest}"
@@ -137,17 +138,17 @@ class Evaluation:
 
     @property
     def bounded(self) -> bool:
-        """Whether the likelihood is known as a bound only."""
+        """Whether the likelihood is only a bound."""
         return self.doubtful or "bound" in (self.measure, self.method)
 
     @property
     def meaning(self) -> str:
-        """What the likelihood is."""
+        """What the likelihood means."""
         return self.notes[0] if self.notes else ""
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """What the words of the numbers are filled with."""
+        """Values for the labels of the numbers."""
         return {
             "n": self.n,
             "dimensions": self.dimensions,
@@ -160,7 +161,7 @@ class Evaluation:
             "nats": _NATS.get(self.measure, "nats per example"),
             "how": {True: "closed form", False: "Monte Carlo", None: ""}[self.kl_is_analytic],
             "drawn": "importance samples" if self.method in ("auto", "importance") else f"{self.method} samples",
-            "more": "; more where these do not suffice" if self._better else "",
+            "more": "; more where needed" if self._better else "",
             "proposals": "; ".join(
                 f"{_PROPOSALS.get(name, name)}: {n:,}" for name, n in (self.proposals or {}).items()
             ),
@@ -182,24 +183,24 @@ class Evaluation:
 
 
 _SCORE = {"mass": "NLL", "bound": "NLL", "density": "negative log-density", "none": "negative score"}
-_NATS = {"none": "nats, no likelihood", "density": "nats of density"}
-_TELLING = f"positions that tell more than {NOTHING} nats"
+_NATS = {"none": "nats, not a likelihood", "density": "nats of density"}
+_TELLING = f"positions with more than {NOTHING} nats of information"
 _PROPOSALS = {
     "posterior": "the encoder's posterior",
     "optimised": "a posterior optimised for the example",
-    "more_samples": "the same, and more of them",
+    "more_samples": "the same, with more samples",
     "annealed": "annealing",
-    "unreached": "the encoder's posterior, for want of time",
+    "unreached": "the encoder's posterior, as time ran out",
 }
 
 
 @upgrade("evaluation", version=1)
 def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
-    """Before version 2 there was one latent, and its KL a list."""
+    """Before version 2 there was one latent, with its KL as a list."""
     return fields | by_latent(fields)
 
 
 def by_latent(fields: dict[str, Any]) -> dict[str, Any]:
-    """The KL of each dimension by the name that a lone latent has, where a file of before has it as a list."""
+    """The KL of each dimension by the name of a single latent, from a list in older files."""
     wise = fields.get("kl_per_dimension")
     return {"kl_per_dimension": {"z": wise}} if isinstance(wise, list) else {}

@@ -1,7 +1,7 @@
-r"""What a likelihood is: a decoder's distribution of the data, and what its number means.
+r"""Likelihoods: the distribution of the data given a latent, and what its log-density means.
 
-Convention: log-densities are in nats and summed over the entries. Each likelihood says by :meth:`Likelihood.measure`
-what its value is for given data: the probability of discrete data, a density, or no likelihood of that data at all.
+Convention: log-densities are in nats and summed over the entries. :meth:`Likelihood.measure` states what the value is
+for given data: the probability of discrete data, a density, or not a likelihood of that data.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ __all__ = ["Likelihood", "Measure", "declared", "density_of", "mass_of", "undecl
 
 @dataclass(frozen=True)
 class Measure:
-    """What a log-likelihood is for given data, and how it becomes nats of that data.
+    """What a log-likelihood means for given data, and how it is converted to nats of that data.
 
     Args:
         kind: ``"mass"`` for the probability of discrete data, ``"bound"`` for a lower bound on it by dequantisation,
-            ``"density"`` for a density, ``"none"`` if it is no likelihood of that data.
+            ``"density"`` for a density, ``"none"`` if it is not a likelihood of that data.
         note: The reason, as a sentence for reports.
-        offset: Nats to add to the negative log-density so that it counts nats of the data: what dequantisation and
-            standardising have changed.
-        dimensions: How many entries it is of, where that is not all of an example.
+        offset: Nats to add to the negative log-density to undo dequantisation and standardisation.
+        dimensions: Number of entries it covers, if not all of an example.
 
     Example:
         >>> Measure("mass", "probability of binary data").comparable
@@ -42,40 +41,40 @@ class Measure:
 
     @property
     def comparable(self) -> bool:
-        """Whether bits per dimension of the discrete data follow from it."""
+        """Whether it gives bits per dimension of the discrete data."""
         return self.kind in ("mass", "bound")
 
 
 class Likelihood(nn.Module):
-    """Abstract: :math:`p(x | z, c)` that knows the shape of the data and what its number is.
+    """Abstract: :math:`p(x | z, c)`, with the shape of the data and the meaning of its log-density.
 
-    Any other module from z and c to a distribution can stand in its place; its number is then read as a density.
+    Any other module that maps z and c to a distribution can be used instead; its value is then read as a density.
     """
 
     shape: tuple[int, ...] = ()
     """Shape of one example."""
     parameters_per_entry: int = 1
-    """How many numbers are held for an entry."""
+    """Number of parameters held per entry."""
     mean_in_one_pass: bool = False
-    """Whether its distributions have a mean without draws, of all entries."""
+    """Whether its distributions have a closed-form mean of all entries."""
     scale: str = ""
-    """Where its scale comes from, such as "per-dimension"; empty where it has none."""
+    """How its scale is determined, such as "per-dimension"; empty if it has none."""
 
     @property
     def sigma(self) -> tuple[str, Tensor] | None:
-        """Whose the standard deviation of an entry is, and its value without the network's part; None without one."""
+        """Source and value of the standard deviation of an entry, without the network's part; None without one."""
         return None
 
     embedding: nn.Module | None = None
-    """From a condition to the features that its network is shown; None shows it the condition itself."""
+    """Maps a condition to features for its network; None passes the condition itself."""
 
     @property
     def unconditional(self) -> bool:
-        """Whether it is given no condition, whatever the model is given."""
+        """Whether it ignores the condition of the model."""
         return isinstance(self.embedding, Unconditional)
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data."""
+        """What the log-likelihood means for that data."""
         raise NotImplementedError
 
 
@@ -105,7 +104,7 @@ def undeclared(data: DataSpec) -> Measure:
 
 
 def mass_of(levels: int, data: DataSpec, how: str = "") -> Measure:
-    """What a probability of so many levels is for that data.
+    """What a probability mass over that many levels means for that data.
 
     Example:
         >>> mass_of(2, DataSpec("digits", shape=(1, 8, 8), levels=17)).kind
@@ -113,11 +112,11 @@ def mass_of(levels: int, data: DataSpec, how: str = "") -> Measure:
     """
     if data.discrete and data.levels == levels:
         return Measure("mass", f"probability of data with {levels} levels{how}")
-    return Measure("none", f"a mass over {levels} levels is no likelihood of this data")
+    return Measure("none", f"a mass over {levels} levels is not a likelihood of this data")
 
 
 def density_of(data: DataSpec) -> Measure:
-    """What a density is of that data.
+    """What a density means for that data.
 
     Example:
         >>> density_of(DataSpec("vectors", shape=(3,), levels=None)).kind
@@ -131,7 +130,7 @@ def density_of(data: DataSpec) -> Measure:
         return Measure("bound", f"bound on discrete data by uniform dequantisation: {density}", offset)
     scaled, gives = (
         f"density at {data.levels} discrete levels scaled to [0, 1]",
-        "--likelihood auto, where the recipe has it",
+        "--likelihood auto, if the recipe supports it",
     )
     gives += ", or --dequantize" if data.levels > 2 else ""
-    return Measure("density", f"{scaled}: no likelihood of that data ({gives} gives one)")
+    return Measure("density", f"{scaled}: not a likelihood of that data ({gives} gives one)")

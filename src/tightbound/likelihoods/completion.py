@@ -1,6 +1,6 @@
-r"""Structured output: the missing part of a picture given the rest, :math:`p(x_m \mid x_o)`.
+r"""Structured output: the missing part of an image given the rest, :math:`p(x_m \mid x_o)`.
 
-Convention: the condition ``part`` is a flattened picture with NaN where it is missing, ``(*batch, D)``.
+Convention: the condition ``part`` is a flattened image, NaN where missing, ``(*batch, D)``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["CompletionLikelihood", "Filled", "Prediction"]
 
 
 class CompletionLikelihood(Likelihood):
-    """A likelihood of the missing entries alone; what is observed is what it is.
+    """A likelihood of the missing entries only; observed entries keep their values.
 
     Args:
         complete: The likelihood of all entries given z and c.
-        missing: How many entries are missing.
+        missing: Number of missing entries.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli
@@ -45,16 +45,16 @@ class CompletionLikelihood(Likelihood):
         return Partial(self.complete(z, c), c["part"].unflatten(-1, self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data: of the missing entries only."""
+        """What the log-likelihood means for that data: it covers the missing entries only."""
         return _of_missing(self.complete.measure(data), self.missing, data)
 
 
 class Prediction(Likelihood):
-    r"""The missing entries predicted from the others alone, :math:`p(x_m \mid x_o)`.
+    r"""The missing entries predicted from the observed ones, :math:`p(x_m \mid x_o)`.
 
     Args:
-        complete: The likelihood of all entries given c, whose network has no other input.
-        missing: How many entries are missing.
+        complete: The likelihood of all entries given c; c is the only input of its network.
+        missing: Number of missing entries.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli
@@ -79,7 +79,7 @@ class Prediction(Likelihood):
         return Partial(self.complete(seen[..., :0], c), seen.unflatten(-1, self.shape))
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data: of the missing entries only."""
+        """What the log-likelihood means for that data: it covers the missing entries only."""
         return _of_missing(self.complete.measure(data), self.missing, data)
 
 
@@ -89,10 +89,10 @@ def _of_missing(whole: Measure, missing: int, data: DataSpec) -> Measure:
 
 
 class Filled(nn.Module):
-    """A picture with a prediction where it is missing, and where that is: what a prior network sees.
+    """An image with missing pixels filled by a prediction, and their mask: input of a prior network.
 
     Args:
-        prediction: From what is given to the distribution of the picture; it learns nothing here.
+        prediction: From what is given to the distribution of the image; it is not trained here.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli

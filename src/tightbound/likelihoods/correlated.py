@@ -1,6 +1,6 @@
 r"""Likelihoods whose entries are correlated given the latent: Gaussians with full covariance, for small vectors.
 
-Convention: the decoder gives ``parameters * D`` numbers for an example of D entries; log-densities are in nats and
+Convention: the decoder outputs ``parameters * D`` numbers for an example of D entries; log-densities are in nats and
 summed over the entries.
 """
 
@@ -20,11 +20,11 @@ from ..options.data_spec import DataSpec
 from .base import Measure, density_of
 from .entries import EntryLikelihood
 
-__all__ = ["LARGEST", "FullGaussianLikelihood", "Noise", "check_small_vector"]
+__all__ = ["LARGEST", "FullGaussianLikelihood", "Noise", "require_small_vector"]
 
 Noise = Literal["shared", "network"]
 LARGEST = 64
-"""Entries of the largest vector: a factor for each of k samples of n examples takes k n D² numbers."""
+"""Maximum number of entries: the factors of k samples of n examples take k n D² numbers."""
 
 
 class FullGaussianLikelihood(EntryLikelihood):
@@ -33,22 +33,22 @@ class FullGaussianLikelihood(EntryLikelihood):
     .. math:: L = \operatorname{mask}(L') + \operatorname{diag}(e^s), \qquad
         \log p(x \mid z) = -\tfrac{1}{2} \lVert L^{-1} (x - \mu(z)) \rVert^2 - \sum_i s_i - \tfrac{D}{2} \log 2 \pi
 
-    with ones of the mask below the diagonal. With a linear mean and a factor that all latents share,
-    :math:`p(x) = \mathcal{N}(b, W W^\top + L L^\top)`.
+    with a strictly lower triangular mask. With a linear mean and one factor for all latents, :math:`p(x) =
+    \mathcal{N}(b, W W^\top + L L^\top)`.
 
     References:
         An Introduction to Variational Autoencoders (Kingma and Welling, 2019).
 
     Args:
-        network: Decoder to the mean of each entry (and, with ``noise="network"``, to D more numbers of each: its row
-            of the factor, whose i-th is the logarithm of the diagonal).
+        network: Decoder to the mean of each entry (and, with ``noise="network"``, to D more numbers per entry: its row
+            of the factor, with the log-diagonal at i).
         input_shape: Shape of one latent.
         shape: ``(D,)``, with D of at most :data:`LARGEST`.
-        noise: One learned factor for every latent, ``"shared"``, or one that the ``"network"`` gives for each.
+        noise: ``"shared"``, one learned factor for all latents, or ``"network"``, one per latent.
         variance: Initial :math:`\sigma^2` of every entry, in squared units of the data.
 
     Raises:
-        UsageError: If the data are no vectors, or larger ones, the variance is not positive or there is no such noise.
+        UsageError: If the data are not vectors or too large, the variance is not positive, or the noise is unknown.
 
     Example:
         >>> likelihood = FullGaussianLikelihood(nn.Linear(2, 3), (2,), (3,))
@@ -65,16 +65,16 @@ class FullGaussianLikelihood(EntryLikelihood):
         noise: Noise = "shared",
         variance: float = 0.5,
     ) -> None:
-        check_small_vector(shape)
+        require_small_vector(shape)
         if noise not in get_args(Noise):
-            raise UsageError("There is no such noise.", got=noise, expected=f"one of: {', '.join(get_args(Noise))}")
+            raise UsageError("Unknown noise.", got=noise, expected=f"one of: {', '.join(get_args(Noise))}")
         if not variance > 0:
             raise UsageError("The variance of a Gaussian must be positive.", got=variance, remedy="Try --variance 0.5.")
         d = shape[0]
         super().__init__(network, input_shape, shape, parameters=1 if noise == "shared" else 1 + d)
         self.noise = noise
         self.factor = nn.Parameter(0.5 * math.log(variance) * torch.eye(d))
-        """What is added to the network's, or alone: the logarithm of the diagonal, and the entries below."""
+        """Log-diagonal and entries below, added to the network's output if there is one."""
 
     def distribution(self, features: Tensor) -> Distribution:
         mean, rows = features[..., 0, :], features[..., 1:, :]
@@ -87,7 +87,7 @@ class FullGaussianLikelihood(EntryLikelihood):
 
     @property
     def own_covariance(self) -> Tensor:
-        """The covariance, or with ``noise="network"`` where the network says nothing, ``(D, D)``."""
+        """The covariance, ``(D, D)``; with ``noise="network"``, without the network's part."""
         factor = _triangular(self.factor)
         return factor @ factor.mT
 
@@ -96,23 +96,23 @@ class FullGaussianLikelihood(EntryLikelihood):
 
 
 def _triangular(raw: Tensor) -> Tensor:
-    """What lies below the diagonal, and the exponential of the diagonal."""
+    """The entries below the diagonal, and the exponential of the diagonal."""
     log_diagonal = raw.diagonal(dim1=-2, dim2=-1).clamp(-12.0, 12.0)
     return raw.tril(-1) + torch.diag_embed(log_diagonal.exp())
 
 
-def check_small_vector(shape: Sequence[int]) -> None:
+def require_small_vector(shape: Sequence[int]) -> None:
     """Refuses examples whose full covariance would be too large.
 
     Raises:
-        UsageError: If they are no vectors of at most :data:`LARGEST` entries.
+        UsageError: If they are not vectors of at most :data:`LARGEST` entries.
 
     Example:
-        >>> check_small_vector((64,))
+        >>> require_small_vector((64,))
     """
     if len(shape) != 1 or shape[0] > LARGEST:
         raise UsageError(
-            "A Gaussian with full covariance is for small vectors.",
+            "A Gaussian with full covariance needs small vectors.",
             got=f"examples of shape {tuple(shape)}",
             expected=f"(D,) with D of at most {LARGEST}",
             remedy="Use --likelihood gaussian --scale per-dimension, whose entries are independent given z.",

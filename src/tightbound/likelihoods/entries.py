@@ -1,6 +1,6 @@
-r"""Likelihoods of entries that are independent given z: what a decoder's output says of each.
+r"""Likelihoods of entries that are independent given z, with parameters from a decoder.
 
-Convention: the decoder gives ``parameters * D`` numbers for an example of D entries; log-densities are in nats and
+Convention: the decoder outputs ``parameters * D`` numbers for an example of D entries; log-densities are in nats and
 summed over the entries.
 """
 
@@ -44,16 +44,16 @@ Scale = Literal["fixed", "shared", "per-dimension", "network"]
 
 
 class EntryLikelihood(Conditional, Likelihood, StartsFromData):
-    """Abstract: a decoder with the family of distributions that its output parametrises.
+    """Abstract: a decoder, and the distribution family that its output parametrises.
 
     Args:
         network: Decoder, maps ``(n, *input_shape)`` to ``(n, parameters * D)`` in any shape.
         input_shape: Shape of one latent.
         shape: Shape of one example, D entries.
-        parameters: How many numbers the decoder gives for an entry.
+        parameters: Number of decoder outputs per entry.
 
     Raises:
-        ShapeError: If the decoder gives another number of them.
+        ShapeError: If the decoder has another number of outputs.
     """
 
     mean_in_one_pass = True
@@ -77,7 +77,7 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Lets the decoder's last bias start where the data lies, so that it has not to be learned.
+        """Initialises the decoder's last bias from data, so that it need not be learned.
 
         Args:
             x: Some training examples, ``(n, *shape)``.
@@ -85,21 +85,21 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         if (layer := last_layer(self.network)) is None:
             return
         bias = layer.get_parameter("bias")
-        entries = len(bias) // self.parameters_per_entry  # those of an example, or its channels
+        entries = len(bias) // self.parameters_per_entry  # entries of an example, or its channels
         rows = x.flatten(1) if entries == math.prod(self.shape) else x.flatten(2).movedim(1, 2).flatten(0, 1)
         start = self.start(rows)
         bias.view(-1, entries)[: len(start)] = start
 
     def start(self, rows: Tensor) -> Tensor:
-        """The first of the parameters that fit rows of entries ``(n, entries)`` best without a latent."""
+        """Initial parameters: the best fit to rows of entries ``(n, entries)`` without a latent."""
         return rows.mean(0, keepdim=True)
 
 
 class Bernoulli(EntryLikelihood):
     r"""Independent binary entries, :math:`\log p(x \mid z) = \sum_i x_i \log \pi_i(z) + (1 - x_i) \log(1 - \pi_i(z))`.
 
-    Grey values in :math:`[0, 1]` are allowed, as in many published examples, but then the sum is a cross-entropy and
-    no likelihood of that data.
+    Grey values in :math:`[0, 1]` are allowed, as in many published examples, but then the sum is a cross-entropy, not a
+    likelihood of that data.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -128,7 +128,7 @@ class Bernoulli(EntryLikelihood):
     def measure(self, data: DataSpec) -> Measure:
         if data.discrete and data.levels == 2:
             return Measure("mass", "probability of binary data")
-        return Measure("none", "a Bernoulli cross-entropy on grey values is no likelihood of that data")
+        return Measure("none", "a Bernoulli cross-entropy on grey values is not a likelihood of that data")
 
 
 class _Located(EntryLikelihood):
@@ -141,7 +141,7 @@ class _Located(EntryLikelihood):
         self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], scale: Scale, initial: float
     ) -> None:
         if scale not in get_args(Scale):
-            raise UsageError("There is no such scale.", got=scale, expected=f"one of: {', '.join(get_args(Scale))}")
+            raise UsageError("Unknown scale.", got=scale, expected=f"one of: {', '.join(get_args(Scale))}")
         super().__init__(network, input_shape, shape, parameters=2 if scale == "network" else 1)
         self.scale = scale
         log_scale = torch.full(self.shape if scale == "per-dimension" else (), math.log(initial))
@@ -163,7 +163,7 @@ class Gaussian(_Located):
     r"""Independent Gaussian entries, :math:`p(x \mid z) = \prod_i \mathcal{N}(x_i; \mu_i(z), \sigma_i^2)`.
 
     With the fixed variance :math:`\sigma^2 = \tfrac{1}{2}`, :math:`-\log p(x \mid z) = \lVert x - \mu(z) \rVert^2 +
-    \tfrac{D}{2} \log \pi`: the summed squared error and a constant.
+    \tfrac{D}{2} \log \pi`: the summed squared error plus a constant.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis and Levine, 2021).
@@ -172,8 +172,8 @@ class Gaussian(_Located):
         network: Decoder to the mean (and, with ``scale="network"``, a log standard deviation) of each entry.
         input_shape: Shape of one latent.
         shape: Shape of one example.
-        scale: ``"fixed"``; learned and ``"shared"`` by all entries; learned ``"per-dimension"``; or of the
-            ``"network"``, for each entry and latent.
+        scale: ``"fixed"``; learned and ``"shared"`` by all entries; learned ``"per-dimension"``; or ``"network"``, for
+            each entry and latent.
         variance: Fixed or initial :math:`\sigma^2`, in squared units of the data.
 
     Raises:
@@ -206,7 +206,7 @@ class Gaussian(_Located):
 
 
 class DiscretizedLogisticLikelihood(_Located):
-    r"""Independent entries with levels under a logistic density.
+    r"""Independent discrete entries under a logistic density.
 
     Each is a :class:`~tightbound.distributions.DiscretizedLogistic`.
 
@@ -248,7 +248,7 @@ class DiscretizedLogisticLikelihood(_Located):
 
 
 class Categorical(EntryLikelihood):
-    r"""Independent entries with a free probability for every level.
+    r"""Independent categorical entries, with a logit for every level.
 
     .. math:: p(x_i = l \mid z) = \operatorname{softmax}(\eta_i(z))_l
 
@@ -295,7 +295,7 @@ class LogitLaplaceLikelihood(EntryLikelihood):
         network: Decoder to a centre and a log scale of each entry.
         input_shape: Shape of one latent.
         shape: Shape of one example.
-        eps: What keeps the data from the ends of the interval.
+        eps: Margin that keeps the data away from the ends of the interval.
 
     Raises:
         UsageError: If ``eps`` is not between 0 and one half, at the first call.

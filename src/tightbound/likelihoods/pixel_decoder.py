@@ -1,8 +1,8 @@
-r"""A likelihood whose pixels depend on each other: as strong a decoder as one likes.
+r"""A likelihood whose pixels depend on each other, with a decoder of adjustable strength.
 
 .. math:: p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)
 
-Convention: pixels come row by row, from the left; values are in :math:`[0, 1]`, and log-densities in nats.
+Convention: pixels are in reading order, row by row; values are in :math:`[0, 1]`, and log-densities in nats.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["AutoregressiveLikelihood", "Pixels"]
 class AutoregressiveLikelihood(Likelihood, StartsFromData):
     r"""Pixels that depend on those before them and on z, :math:`p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z)`.
 
-    A pixel has a Bernoulli with two levels, otherwise a free probability for every level; the channels of a pixel are
-    independent given the pixels before. The more the network explains by those, the less is left for z to tell.
+    A pixel is Bernoulli with two levels, otherwise categorical; the channels of a pixel are independent given the
+    pixels before. The more they explain, the less information is left to z.
 
     References:
         Variational Lossy Autoencoder (Chen et al., 2017).
@@ -44,7 +44,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         levels: Number of levels.
 
     Raises:
-        UsageError: If there are less than two levels.
+        UsageError: If there are fewer than two levels.
 
     Example:
         >>> px = AutoregressiveLikelihood(PixelDecoder(2, (1, 8, 8)), 2, (1, 8, 8))(torch.zeros(3, 5, 2))
@@ -56,7 +56,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         super().__init__()
         self.embedding: nn.Module | None = None
         if levels < 2:
-            raise UsageError("A pixel has at least two levels.", got=levels)
+            raise UsageError("A pixel must have at least two levels.", got=levels)
         self.network, self.input_shape, self.shape, self.levels = network, (latent_dim,), tuple(shape), levels
         widest = network.first.out_channels // shape[0]
         self.parameters_per_entry = max(widest, 1 if levels == 2 else levels)  # numbers held for each entry
@@ -69,7 +69,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         return Pixels(self, maps, leading)
 
     def conditional(self, features: Tensor) -> Bernoulli | CategoricalLevels:
-        """What features ``(n, parameters * channels, height, width)`` say of every entry, ``(n, channels, ...)``."""
+        """The distribution of every entry, from features ``(n, parameters * channels, height, width)``."""
         features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
         if self.levels == 2:
             return Bernoulli(features)
@@ -77,7 +77,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Lets the last bias start at the frequencies of the levels.
+        """Initialises the last bias from the frequencies of the levels.
 
         Args:
             x: Some training examples, ``(n, *shape)``.
@@ -91,18 +91,18 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
         self.network.output_layer.get_parameter("bias").copy_(start)
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data."""
+        """What the log-likelihood means for that data."""
         return mass_of(self.levels, data, ", pixel by pixel")
 
 
 class Pixels(Value):
-    """The pixels of images given maps of z: their density in one pass, a draw in as many as there are pixels.
+    """The pixels of images given maps of z: density in one pass, sampling in one pass per pixel.
 
-    ``mean`` has no closed form: it is the mean of each pixel given the pixels before it of one draw, with fixed noise.
+    ``mean`` has no closed form: it is the mean of each pixel given the previous pixels of one sample, with fixed noise.
 
     Args:
-        likelihood: Whose network gives a pixel's distribution.
-        maps: What it is shown of z, ``(n, maps, height, width)``.
+        likelihood: The likelihood with the network.
+        maps: The maps of z, ``(n, maps, height, width)``.
         batch_shape: Shape of these n.
     """
 
@@ -127,7 +127,7 @@ class Pixels(Value):
 
     @torch.no_grad()
     def _ancestral(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """A draw, and the mean of each of its pixels given those before it."""
+        """A sample, and the mean of each of its pixels given those before it."""
         network, maps = self.likelihood.network, self.maps.repeat(sample_shape.numel(), 1, 1, 1)
         x = maps.new_zeros(len(maps), *self.event_shape)
         mean = torch.zeros_like(x)

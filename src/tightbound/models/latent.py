@@ -1,4 +1,4 @@
-r"""Latent-variable models: conditional distributions built from three others.
+r"""Latent-variable models: conditional distributions built from prior, likelihood and posterior.
 
 .. math:: p(x \mid c) = \int p(z \mid c) \, p(x \mid z, c) \, dz
 
@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from ..conditions import Given
-from ..distributions import Bounded, Sampling, Steered, check_event, drawn, has_density, lower_bound
+from ..distributions import Bounded, Sampling, Steered, drawn, has_density, lower_bound, require_event_shape
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
@@ -30,7 +30,7 @@ __all__ = ["LatentVariableModel", "Marginal", "replaced", "with_latents"]
 class LatentVariableModel(Model):
     r"""A model :math:`p(x \mid c)` with a latent variable, from any prior, likelihood and posterior.
 
-    Calling it gives the :class:`Marginal`, a light value that samples and gives the terms of every objective. A
+    Calling it returns the :class:`Marginal`, a lightweight value that samples and gives the terms of every objective. A
     latent-variable model is a conditional distribution, so it can itself be the prior of another: its own terms of z
     are then among those of x.
 
@@ -41,7 +41,7 @@ class LatentVariableModel(Model):
         prior: ``c -> p(z | c)``; None for an autoencoder, which then cannot be sampled.
         likelihood: ``z, c -> p(x | z, c)``.
         posterior: ``x, c -> q(z | x, c)``.
-        name: Of the latent; in a hierarchy those that have none are numbered from the data up: z1, z2, ...
+        name: Name of the latent; unnamed latents of a hierarchy are numbered from the data up: z1, z2, ...
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -61,14 +61,14 @@ class LatentVariableModel(Model):
         """The distribution of x given c.
 
         Raises:
-            UsageError: If it is still to take over weights of another run.
+            UsageError: If it still has to load weights of another run.
         """
         self.require_weights()
         return Marginal(self, c)
 
     @property
     def space(self) -> Space:
-        """What can be read from its latents."""
+        """The space of its latents."""
         own = self.posterior.space if isinstance(self.posterior, Posterior) else Reals(self.posterior)
         if not isinstance(self.prior, LatentVariableModel):
             return own
@@ -76,7 +76,7 @@ class LatentVariableModel(Model):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """Encoder, decoder and, where there is one, prior."""
+        """Encoder, decoder and, if there is one, prior."""
         prior = {} if self.prior is None else {"prior": self.prior}
         return {"encoder": self.posterior, "decoder": self.likelihood, **prior}
 
@@ -87,29 +87,29 @@ class LatentVariableModel(Model):
 
     @property
     def decodes_conditions(self) -> bool:
-        """Whether its likelihood, too, is given the condition."""
+        """Whether its likelihood depends on the condition too."""
         return self.condition is not None and not declared(self.likelihood).unconditional
 
     @property
     def numbers_per_entry(self) -> int:
-        """How many numbers its likelihood holds for an entry of an example."""
+        """Number of parameters that its likelihood holds per entry."""
         return declared(self.likelihood).parameters_per_entry
 
     @property
     def reconstructs(self) -> bool:
-        """Whether the mean of p(x | z) is to be had in one pass."""
+        """Whether the mean of p(x | z) takes one pass."""
         return declared(self.likelihood).mean_in_one_pass
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data: what its likelihood says, if that is one of this package."""
+        """What the log-likelihood means for that data: as its likelihood states, if it is one of this package."""
         return declared(self.likelihood).measure(data)
 
 
 def replaced(model: LatentVariableModel, **parts: nn.Module) -> LatentVariableModel:
-    """The same model, sharing its parameters and all that is known of it, with other parts under their names.
+    """A copy of a model that shares its parameters, with some parts replaced.
 
     Args:
-        model: The model, which stays as it is.
+        model: The model; it is not changed.
         **parts: ``prior``, ``likelihood`` or ``posterior``.
 
     Example:
@@ -141,7 +141,8 @@ def with_latents(model: Model) -> LatentVariableModel:
 
 
 class Marginal(Bounded, Steered):
-    r"""The distribution :math:`p(x \mid c)` of a latent-variable model: it can be sampled and bounded, not evaluated.
+    r"""The distribution :math:`p(x \mid c)` of a latent-variable model: it can be sampled and bounded, but has no exact
+    density.
 
     Args:
         model: The prior, likelihood and posterior.
@@ -162,13 +163,14 @@ class Marginal(Bounded, Steered):
         super().__init__(torch.Size() if c is None else c.shape, torch.Size(shape), validate_args=False)
 
     def posterior(self, x: Tensor) -> Distribution:
-        """The posterior of x: what :meth:`terms` makes first, and can be given to make it once for many samples."""
+        """The posterior of x: pass it to :meth:`terms` to compute it only once for many samples."""
         return self.model.posterior(x, self.c)
 
     def representative(self, x: Tensor) -> Tensor:
-        """The one latent that examples ``(n, *shape)`` are encoded to: q's mean, or the most probable codes.
+        """The representative latent of examples ``(n, *shape)``: the mean of q, or the most probable codes.
 
-        The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
+        The mean of a distribution over codes is not a valid latent: it would give a decoder information that no code
+        has.
         """
         return self.model.space.representative(x, self.c)
 
@@ -188,7 +190,7 @@ class Marginal(Bounded, Steered):
                 remedy="An autoencoder reconstructs and interpolates; for samples train recipe 'vae'.",
             )
         prior = self.model.prior(self.c) if self._prior is None or torch.is_grad_enabled() else self._prior
-        self._prior = None if torch.is_grad_enabled() else prior  # a graph is walked back once
+        self._prior = None if torch.is_grad_enabled() else prior  # a graph can be backpropagated only once
         return prior
 
     def terms(
@@ -201,13 +203,13 @@ class Marginal(Bounded, Steered):
 
         Args:
             x: Data, of shape ``(*batch, *event)``.
-            k: How many samples; None: one without a dimension of its own, for x that are samples themselves.
-            posterior: What :meth:`posterior` gave for this x, if that is known already.
-            pathwise: Whether gradients reach the posterior through its samples, where those can be reparameterised;
-                the score-function estimator wants samples without.
+            k: Number of samples; None: one, without a sample dimension, for x that are samples themselves.
+            posterior: The result of :meth:`posterior` for this x, if already computed.
+            pathwise: Whether gradients reach the posterior through its samples, if they can be reparameterised; the
+                score-function estimator needs samples without.
 
         Raises:
-            ShapeError: If x does not fit the model, or a part gives distributions of the wrong shape.
+            ShapeError: If x does not fit the model, or a part returns distributions of the wrong shape.
             UsageError: If k is less than 1.
         """
         posterior = self.posterior(x) if posterior is None else posterior
@@ -217,24 +219,24 @@ class Marginal(Bounded, Steered):
         return self._terms(x, likelihood, z.shape[: z.dim() - len(posterior.event_shape)], entries)
 
     def _entries(self, z: Tensor, posterior: Distribution, pathwise: bool) -> tuple[Entry, ...]:
-        """The entry of this latent, and those of the latents that its prior has."""
+        """The entry of this latent, and those of the latents of its prior."""
         prior = None if self.model.prior is None else self.prior()
         if not isinstance(prior, Marginal):
             if prior is not None and has_density(prior):
-                check_event(prior, posterior.event_shape, "prior")
+                require_event_shape(prior, posterior.event_shape, "prior")
             return (Latent(z, posterior, prior, self.model.name),)
         above = prior.terms(z, k=None, pathwise=pathwise)
         given = prior.likelihood(above.latents[0].z)
-        check_event(given, posterior.event_shape, "prior")
+        require_event_shape(given, posterior.event_shape, "prior")
         return stacked(Latent(z, posterior, given, self.model.name, paired=False), above)
 
     def generated(self, x: Tensor, k: int = 1, prior: Distribution | None = None, *, pathwise: bool = True) -> Terms:
-        """The terms of x with k samples of the prior in the posterior's place: what the model predicts with.
+        """The terms of x with k samples of the prior instead of the posterior, as in prediction.
 
         Args:
             x: Data, of shape ``(*batch, *event)``.
-            k: How many samples.
-            prior: What :meth:`prior` gave, if that is known already.
+            k: Number of samples.
+            prior: The result of :meth:`prior`, if already computed.
             pathwise: Whether gradients reach the prior through its samples.
 
         Raises:
@@ -250,7 +252,7 @@ class Marginal(Bounded, Steered):
 
     def _likelihood_of(self, x: Tensor, z: Tensor, batch_dims: int) -> Distribution:
         likelihood = self.likelihood(z)
-        check_event(likelihood, x.shape[batch_dims:], "likelihood")
+        require_event_shape(likelihood, x.shape[batch_dims:], "likelihood")
         return likelihood
 
     def _terms(self, x: Tensor, likelihood: Distribution, shape: _size, entries: tuple[Entry, ...]) -> Terms:
@@ -264,7 +266,7 @@ class Marginal(Bounded, Steered):
         """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``.
 
         Args:
-            sample_shape: How many for each condition.
+            sample_shape: Number of samples for each condition.
             how: How z is drawn.
         """
         with torch.no_grad():
@@ -286,7 +288,7 @@ def _drawn(distribution: Distribution, shape: _size, pathwise: bool) -> Tensor:
 
 
 def _expanded(prior: Distribution, batch: torch.Size) -> Distribution:
-    """The same prior for each of a batch of examples, or as it is where it cannot be repeated."""
+    """The prior expanded to a batch of examples, or unchanged if it cannot be expanded."""
     if prior.batch_shape == batch:
         return prior
     try:

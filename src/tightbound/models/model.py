@@ -1,4 +1,4 @@
-r"""What a model is: a conditional distribution :math:`p(x \mid c)` that knows what its numbers mean.
+r"""Models: conditional distributions :math:`p(x \mid c)` that state what their log-density means.
 
 Convention: ``x`` has shape ``(*batch, *event)``; log-densities are in nats, summed over an example.
 """
@@ -22,16 +22,15 @@ from ..posteriors import Codes, Space
 __all__ = ["Model", "Taken"]
 
 Taken = dict[str, dict[str, nn.Module]]
-"""By each stage of a recipe, the parts that a model takes from it, by their names in the model of its run."""
+"""For each stage of a recipe, the parts taken from it, by their names in the model of its run."""
 
 
 class Model(nn.Module):
     r"""Abstract: a module whose call returns the distribution :math:`p(x \mid c)`.
 
-    What the distribution offers is declared by its type: ``sample`` always; ``log_prob`` unless it is a
+    What the distribution supports is declared by its type: ``sample`` always; ``log_prob`` unless it is a
     :class:`~tightbound.distributions.Bounded`, which offers ``lower_bound`` instead; ``terms`` where it is the
-    :class:`~tightbound.models.Marginal` of a model with latents. Whatever it is, it can be trained, evaluated and
-    reported on.
+    :class:`~tightbound.models.Marginal` of a model with latents. Every model can be trained, evaluated and reported on.
 
     Example:
         >>> from torch.distributions import Independent, Normal
@@ -47,15 +46,15 @@ class Model(nn.Module):
     """
 
     recipe: Any = None
-    """What it was built from; None for a model put together by hand."""
+    """The recipe it was built from; None for a model built by hand."""
     data_spec: DataSpec | None = None
     """The data that it was built for."""
     new: bool = False
-    """Whether a recipe has just built it: its training then starts it, unless it is given weights before."""
+    """Whether it was just built by a recipe: training then initialises it, unless weights are loaded first."""
     lacks: str = ""
-    """Runs whose weights it is still to take over, before it can be used."""
+    """Runs whose weights must be loaded before it can be used."""
     loaded_weights: str = ""
-    """Digest of the weights that a run gave it: what is measured is of these, whatever the run has since."""
+    """Digest of the weights loaded from a run; measurements belong to these, even if the run changes later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,33 +65,33 @@ class Model(nn.Module):
         """The distribution of x given c.
 
         Args:
-            c: Conditions of shape ``(*batch)``; None for a model that is given none.
+            c: Conditions of shape ``(*batch)``; None for an unconditional model.
         """
         raise NotImplementedError
 
     @property
     def space(self) -> Space | None:
-        """What can be read from its latents; None without any."""
+        """The space of its latents; None without latents."""
         return None
 
     @property
     def codes(self) -> Codes | None:
-        """The same where its latents stand for codes; None of others."""
+        """The space of its latents if they are codes, else None."""
         return self.space if isinstance(self.space, Codes) else None
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """What it is made of, by name; ``decoder`` is what says how likely data is."""
+        """Its modules by name; ``decoder`` is the one that defines the likelihood."""
         return {}
 
     @property
     def reconstructs(self) -> bool:
-        """Whether the mean of what it says of an example is to be had in one pass."""
+        """Whether its mean of an example takes one pass."""
         return False
 
     @property
     def can_sample(self) -> bool:
-        """Whether it can be sampled: an autoencoder has no prior to do so."""
+        """Whether it can be sampled; an autoencoder has no prior."""
         return True
 
     @property
@@ -102,46 +101,46 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its numbers."""
+        """The dtype of its parameters."""
         return next(self.parameters()).dtype
 
     def require_weights(self) -> None:
-        """Refuses a model that is to take over weights and does not have them yet.
+        """Refuses a model that still needs the weights of another run.
 
         Raises:
             UsageError: If it is one.
         """
         if self.lacks:
             raise UsageError(
-                "This model takes over weights of another run, and does not have them yet.",
+                "This model needs the weights of another run, which are not loaded yet.",
                 got=f"a new model, without those of {self.lacks}",
                 remedy="Call tightbound.training.start_model(model, data.train) first, as tightbound.train does.",
             )
 
     def see(self, batch: Examples) -> tuple[Tensor, Given | None]:
-        """A batch of data as the model sees it: examples ``(n, *shape)`` in its own type, and their conditions.
+        """A batch of data as the model sees it: examples ``(n, *shape)`` in its own dtype, and their conditions.
 
         Args:
-            batch: On the device of the model.
+            batch: The batch, on the model's device.
         """
         return batch.x.to(self.dtype), self.conditions(batch)
 
     def conditions(self, batch: Examples) -> Given | None:
-        """The conditions of a batch of data, of shape ``(n,)``, where the model is given any."""
+        """The conditions of a batch of data, of shape ``(n,)``, for a conditional model."""
         return None if self.condition is None else self.condition(batch).to(dtype=self.dtype)
 
     def measure(self, data: DataSpec) -> Measure:
-        """What its log-likelihood is for that data."""
+        """What its log-likelihood means for that data."""
         return undeclared(data)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
-        """Takes over weights, which training then leaves as they are."""
+        """Loads weights, which training then does not initialise again."""
         self.new, self.lacks = False, ""
         return super().load_state_dict(state_dict, strict, assign)

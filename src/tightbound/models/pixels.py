@@ -1,4 +1,4 @@
-r"""Models without a latent."""
+r"""Models of pixels without a latent."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class PixelModel(Model):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The decoder, which is all of it."""
+        """The decoder, its only part."""
         return {"decoder": self.likelihood}
 
     @property
     def reconstructs(self) -> bool:
-        """Whether its distribution has a mean without draws."""
+        """Whether its distribution has a closed-form mean."""
         return self.likelihood.mean_in_one_pass
 
     def measure(self, data: DataSpec) -> Measure:
-        """What the log-likelihood is for that data."""
+        """What the log-likelihood means for that data."""
         return self.likelihood.measure(data)

@@ -25,20 +25,20 @@ def _sides(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
 
 
 def groups(channels: int) -> int:
-    """Groups of at least two channels: of a single value nothing is left once it is normalised."""
+    """Number of groups of at least two channels: a single value normalises to 0."""
     return next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels >= 2 * g or g == 1))
 
 
 class ConvolutionalEncoder(nn.Module):
-    """An image to a feature vector: at every level two convolutions, the first of which halves the grid.
+    """Maps an image to a feature vector: two convolutions per level, the first of which halves the grid.
 
     Args:
         shape: Shape ``(channels, height, width)`` of one image.
         outputs: Size of one output.
-        channels: Channels of each level, from the finest down; levels below a side of 4 are left out.
-        hidden: Size of the fully connected layer behind the coarsest grid.
+        channels: Channels of each level, finest first; levels below a side of 4 are left out.
+        hidden: Size of the fully connected layer after the coarsest grid.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        condition_dim: Size of the condition that is joined to the features; 0 for none.
+        condition_dim: Size of the condition, concatenated to the features; 0 for none.
 
     Example:
         >>> ConvolutionalEncoder((1, 28, 28), 10)(torch.zeros(5, 1, 28, 28)).shape
@@ -71,15 +71,15 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class ConvolutionalDecoder(EndsInLayer):
-    """A latent vector to a grid of parameters: the mirror of :class:`ConvolutionalEncoder`.
+    """Maps a latent vector to a grid of parameters: the mirror image of :class:`ConvolutionalEncoder`.
 
     Args:
         latent_dim: Size of one latent vector.
         shape: Shape ``(channels, height, width)`` of one output.
-        channels: Channels of each level, from the finest down, as the encoder's.
+        channels: Channels of each level, finest first, as in the encoder.
         hidden: Size of the fully connected layer before the coarsest grid.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        condition_dim: Size of the condition that is joined to the latent; 0 for none.
+        condition_dim: Size of the condition, concatenated to the latent; 0 for none.
         upsampling: How a level doubles its grid: a name in :data:`~tightbound.networks.UPSAMPLINGS`.
 
     Example:

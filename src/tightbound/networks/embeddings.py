@@ -1,6 +1,6 @@
-"""Embeddings of conditions: features that a network is shown, with one for what is missing.
+"""Embeddings of conditions: input features for a network, with one for a missing condition.
 
-Convention: ``c`` has shape ``(n, size)``; missing is -1 among integers and NaN among numbers.
+Convention: ``c`` has shape ``(n, size)``; missing values are -1 for integers and NaN for floats.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["ClassEmbedding", "ImageEmbedding", "Observed", "TokenEmbedding"]
 
 
 class ClassEmbedding(nn.Module):
-    """A learned vector for every class, and one for no class.
+    """A learned vector for every class, and one for a missing class.
 
     Args:
-        classes: How many classes.
+        classes: Number of classes.
         dim: Size of a vector.
 
     Raises:
-        UsageError: At a class that there is not.
+        UsageError: If a class is out of range.
 
     Example:
         >>> ClassEmbedding(10, 4)(torch.tensor([[7], [-1]])).shape
@@ -40,7 +40,7 @@ class ClassEmbedding(nn.Module):
         label = c.squeeze(-1)
         if label.is_cpu and len(label) and not -1 <= int(label.min()) <= int(label.max()) < self.classes:
             raise UsageError(
-                "A label is outside the classes.",
+                "A label is out of range.",
                 got=f"{int(label.min())} to {int(label.max())}",
                 expected=f"0 to {self.classes - 1}, or -1 for none",
                 remedy="Check the labels of the data, or build the model from its spec.",
@@ -48,16 +48,16 @@ class ClassEmbedding(nn.Module):
         return self.table(self.row_of(label))
 
     def row_of(self, label: Tensor) -> Tensor:
-        """The last row for no class; for one that there is not a row behind the table, where a GPU stops too."""
+        """The last row for a missing class; an out-of-range row for an invalid one, so that a GPU fails too."""
         return torch.where(label < 0, self.classes, label + (label >= self.classes))
 
 
 class Observed(nn.Module):
-    """Numbers of which some may be missing: zeros in their place, and which they are.
+    """Numbers, some of which may be missing: zero-filled, with a mask of the missing ones.
 
     Args:
-        size: How many numbers.
-        dim: Size of a learned linear map of both; None to leave them.
+        size: Number of values.
+        dim: Size of a learned linear map of both; None for no map.
 
     Example:
         >>> Observed(2)(torch.tensor([[0.5, torch.nan]]))
@@ -73,7 +73,7 @@ class Observed(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-    """Features of an image of which some pixels may be missing, by convolutions.
+    """Convolutional features of an image, some pixels of which may be missing.
 
     Args:
         shape: Shape ``(channels, height, width)`` of the image.
@@ -96,11 +96,11 @@ class ImageEmbedding(nn.Module):
 
 
 class TokenEmbedding(nn.Module):
-    """Features of a text: its tokens' vectors, told apart by their places, through a small network and averaged.
+    """Features of a text: token and position embeddings, mapped by a small network and averaged.
 
     Args:
-        vocabulary: How many tokens there are.
-        length: Places of a text; those behind its end are missing.
+        vocabulary: Number of tokens.
+        length: Maximum number of tokens; those after the end are missing.
         dim: Size of the features.
 
     Example:

@@ -1,7 +1,7 @@
-r"""A linear layer that takes the faster of a processor's two matrix libraries.
+r"""A linear layer that uses the faster of a processor's two matrix libraries.
 
-Weights laid out for oneDNN once, for sampling, are faster than torch's own layer on every processor tried (AVX2, and
-AVX-512 of Zen 4 and Zen 5; from 4 rows on); the layout at each call, which training needs, pays on some only.
+Packing weights for oneDNN once, for sampling, is faster than torch's own layer on every processor tested (AVX2, and
+AVX-512 of Zen 4 and Zen 5; from 4 rows on); packing at each call, which training needs, is faster on some only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..runtime.processor import matrix_library
 __all__ = ["Linear", "packed"]
 
 LARGE = 1 << 21
-"""Multiplications from which a product outweighs the copies to and from oneDNN's layout."""
+"""Number of multiplications above which oneDNN is worth its layout copies."""
 
 
 class Linear(nn.Linear):
-    r"""torch's linear layer, :math:`y = W x + b`, with large float32 products by the faster library of a CPU.
+    r"""torch's linear layer, :math:`y = W x + b`, with large float32 products computed by the faster library of a CPU.
 
-    Where :func:`~tightbound.runtime.processor.matrix_library` says so, that is oneDNN, which torch has for
+    Where :func:`~tightbound.runtime.processor.matrix_library` selects it, that is oneDNN, which torch ships for
     convolutions. Everything else (other devices and types, autocast, ``torch.compile``, function transforms) is
     torch's own layer.
 
@@ -58,7 +58,7 @@ def by_onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _ByOneDNN(torch.autograd.Function):
-    """The layer and its gradients by oneDNN; derivatives of those gradients by torch's own products."""
+    """The layer and its gradients by oneDNN; second derivatives by torch's own products."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class _ByOneDNN(torch.autograd.Function):
     @staticmethod
     def backward(ctx: BackwardCFunction, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (y_grad,) = list(ctx.saved_tensors), grad_outputs
-        if torch.is_grad_enabled():  # the gradients shall be differentiated too
+        if torch.is_grad_enabled():  # the gradients must be differentiable too
             return y_grad @ weight, y_grad.T @ x, y_grad.sum(0)
         wanted = list(ctx.needs_input_grad)
         grads = torch.ops.aten.mkldnn_linear_backward(x.to_mkldnn(), y_grad.to_mkldnn(), weight, wanted)
@@ -76,11 +76,11 @@ class _ByOneDNN(torch.autograd.Function):
 
 
 class _PackedLinear(nn.Module):
-    """A linear layer for sampling: its weight is laid out for oneDNN once, which :class:`Linear` does at each call.
+    """A linear layer for sampling: its weight is packed for oneDNN once, which :class:`Linear` does at each call.
 
     Args:
         layer: The layer, in float32 on a CPU.
-        rows: How many rows the products will have.
+        rows: Number of rows of the products.
     """
 
     def __init__(self, layer: Linear, rows: int) -> None:
@@ -92,7 +92,7 @@ class _PackedLinear(nn.Module):
 
 
 def packed(layer: nn.Module, rows: int) -> nn.Module:
-    """The layer laid out for products with so many rows where that is faster and allowed, else the layer."""
+    """The layer packed for products with that many rows if that is faster and allowed, else the layer itself."""
     return _PackedLinear(layer, rows) if type(layer) is Linear and rows >= 4 and _packs(layer.weight) else layer
 
 

@@ -1,6 +1,6 @@
-r"""Masked convolutions: a network over the pixels of an image that sees, for each, only those before it.
+r"""Masked convolutions: a network over the pixels of an image in which each sees only those before it.
 
-Convention: pixels come row by row, from the left; the channels of a pixel come together, and see none of each other.
+Convention: pixels are in reading order, row by row; the channels of a pixel come together and do not see each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MaskedConv2d", "PixelDecoder"]
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution whose output at a pixel depends on the pixels before it, and on that pixel itself if asked for.
+    """A convolution whose output at a pixel depends on the pixels before it, and optionally on that pixel itself.
 
     References:
         Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner and Kavukcuoglu, 2016).
@@ -27,7 +27,7 @@ class MaskedConv2d(nn.Conv2d):
         inputs: Channels of the input.
         outputs: Channels of the output.
         kernel: Odd side of the kernel.
-        itself: Whether a pixel sees itself (mask B), as every layer but the first may.
+        itself: Whether a pixel sees itself (mask B), as in every layer but the first.
 
     Raises:
         ShapeError: If the side is not odd.
@@ -42,7 +42,7 @@ class MaskedConv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, itself: bool) -> None:
         if kernel % 2 == 0:
-            raise ShapeError("A masked kernel has a middle.", got=f"side {kernel}", expected="an odd side")
+            raise ShapeError("A masked kernel must have an odd side.", got=f"side {kernel}", expected="an odd side")
         super().__init__(inputs, outputs, kernel, padding=kernel // 2)
         order = torch.arange(kernel * kernel).view(kernel, kernel)
         middle = kernel * kernel // 2
@@ -53,10 +53,10 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class PixelDecoder(nn.Module):
-    """A small PixelCNN whose every layer is shown a map of z: parameters for each pixel, given those before it.
+    """A small PixelCNN with a map of z as input to every layer: parameters for each pixel, given those before it.
 
-    Each layer sees ``kernel // 2`` pixels further, so ``layers`` sets how far the network can explain pixels by pixels
-    and how much of the picture is left to z.
+    Each layer sees ``kernel // 2`` pixels further, so ``layers`` sets how far the network can predict pixels from
+    pixels and how much is left to z.
 
     References:
         Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016).
@@ -65,7 +65,7 @@ class PixelDecoder(nn.Module):
     Args:
         latent_dim: Size of one latent vector.
         shape: Shape ``(channels, height, width)`` of one image.
-        parameters: Numbers for each entry of an image.
+        parameters: Number of parameters for each entry of an image.
         channels: Channels of every layer.
         layers: Masked layers, the first of which does not see its own pixel.
         kernel: Odd side of their kernels.
@@ -112,18 +112,18 @@ class PixelDecoder(nn.Module):
         """Parameters ``(n, parameters * channels, height, width)`` of images ``(n, *shape)``.
 
         Args:
-            x: The images, of which only the pixels before one are seen for it; or rows from the top of them.
+            x: The images, or their first rows; each pixel's parameters depend only on earlier pixels.
             z: Latents, ``(n, latent_dim)``.
             c: Conditions, ``(n, condition_dim)``.
         """
         return self.rows(x, self.maps(z, c))
 
     def maps(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """The map of z that the layers are shown, ``(n, maps, height, width)``."""
+        """The map of z, an input to every layer, ``(n, maps, height, width)``."""
         return self.map(z if c is None else torch.cat([z, c], dim=1)).unflatten(1, self.map_shape)
 
     def rows(self, x: Tensor, maps: Tensor) -> Tensor:
-        """The same of some rows alone: exact for those that have ``reach`` rows, or the picture's edge, above them."""
+        """Parameters of some rows only: exact for rows with ``reach`` rows, or the image's edge, above them."""
         h = self.first(2 * x - 1) + self.shown[0](maps)
         for layer, shown in zip(self.layers, self.shown[1:], strict=True):
             h = h + layer(self.phi(h)) + shown(maps)

@@ -29,9 +29,9 @@ class MLP(EndsInLayer):
     Args:
         inputs: Shape or size of one input, flattened.
         outputs: Size of one output.
-        hidden: Sizes of the layers between; none gives a linear map.
+        hidden: Sizes of the hidden layers; empty for a linear map.
         activation: A name in :data:`ACTIVATIONS`.
-        condition_dim: Size of the condition that is joined to the input; 0 for none.
+        condition_dim: Size of the condition, concatenated to the input; 0 for none.
 
     Example:
         >>> MLP((1, 8, 8), 10, hidden=(32,))(torch.zeros(5, 1, 8, 8)).shape
@@ -64,7 +64,7 @@ class MLP(EndsInLayer):
 
 
 class LinearWithConstant(nn.Module):
-    r"""A linear map of the input beside as many free constants, :math:`[W x + b, s]`.
+    r"""A linear map of the input, concatenated with as many free constants, :math:`[W x + b, s]`.
 
     Args:
         inputs: Shape of one input, flattened.

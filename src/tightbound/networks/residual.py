@@ -1,7 +1,7 @@
 """Residual encoder and decoder between images and grids of features.
 
 Convention: an image has shape ``(channels, H, W)``; its grid at L levels has ``H / 2^L`` rows and ``W / 2^L`` columns,
-and positions in a row-major order where they are listed.
+and positions are listed in row-major order.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["GridDecoder", "GridEncoder", "ResidualBlock", "grid_of"]
 
 
 def grid_of(shape: Sequence[int], levels: int) -> tuple[int, int]:
-    """Rows and columns of the grid that so many halvings make of an image.
+    """Rows and columns of the grid after halving an image ``levels`` times.
 
     Args:
         shape: ``(channels, H, W)`` of one image.
-        levels: How often its sides are halved, at least once.
+        levels: Number of halvings of its sides, at least 1.
 
     Raises:
-        UsageError: If the sides cannot be halved so often; it names the grids that can be made.
+        UsageError: If the sides cannot be halved that often; the message lists the possible grids.
 
     Example:
         >>> grid_of((1, 28, 28), 2)
@@ -37,7 +37,7 @@ def grid_of(shape: Sequence[int], levels: int) -> tuple[int, int]:
     """
     if len(shape) != 3 or levels < 1:
         raise UsageError(
-            "A grid is made from an image, by halving its sides.",
+            "A grid encoder needs images and at least one halving.",
             got=f"examples of shape {tuple(shape)} and {levels} levels",
             expected="(channels, height, width) and at least one level",
         )
@@ -45,7 +45,7 @@ def grid_of(shape: Sequence[int], levels: int) -> tuple[int, int]:
     factor = 2**levels
     if height % factor or width % factor:
         raise UsageError(
-            "The network cannot make such a grid.",
+            "The sides of the image cannot be halved that often.",
             got=f"{height} x {width} with {levels} levels",
             expected=f"sides divisible by {factor}",
             remedy=_remedy(height, width, factor),
@@ -72,10 +72,10 @@ class ResidualBlock(nn.Module):
         Identity Mappings in Deep Residual Networks (He, Zhang, Ren and Sun, 2016).
 
     Args:
-        channels: Of input and output.
-        hidden: Between the two convolutions.
+        channels: Channels of input and output.
+        hidden: Channels between the two convolutions.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        norm: Whether a group normalisation stands before each activation.
+        norm: Whether group normalisation precedes each activation.
 
     Example:
         >>> ResidualBlock(8, 4)(torch.zeros(5, 8, 7, 7)).shape
@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
 
 
 class GridEncoder(EndsInLayer):
-    """An image to a grid of features: strided convolutions that halve its sides, then residual blocks.
+    """Maps an image to a grid of features: strided convolutions that halve its sides, then residual blocks.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -107,15 +107,15 @@ class GridEncoder(EndsInLayer):
     Args:
         shape: Shape ``(channels, H, W)`` of one image.
         outputs: Features of each position.
-        channels: Channels of each level, from the finest down; their number is the number of halvings.
+        channels: Channels of each level, finest first; one halving per entry.
         blocks: Residual blocks on the grid.
-        hidden: Channels inside a block; None for as many as outside.
+        hidden: Channels inside a block; None for the same as outside.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        norm: Whether the blocks have group normalisations.
-        condition_dim: Size of the condition, which every position is shown before the blocks; 0 for none.
+        norm: Whether the blocks use group normalisation.
+        condition_dim: Size of the condition, an input at every position before the blocks; 0 for none.
 
     Raises:
-        UsageError: If the sides cannot be halved so often.
+        UsageError: If the sides cannot be halved that often.
 
     Example:
         >>> GridEncoder((1, 28, 28), 10)(torch.zeros(5, 1, 28, 28)).shape
@@ -153,7 +153,7 @@ class GridEncoder(EndsInLayer):
 
 
 class GridDecoder(EndsInLayer):
-    """A grid of features to an image: the mirror of :class:`GridEncoder`.
+    """Maps a grid of features to an image: the mirror image of :class:`GridEncoder`.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -161,17 +161,17 @@ class GridDecoder(EndsInLayer):
     Args:
         inputs: Features of each position.
         shape: Shape ``(channels, H, W)`` of one image.
-        channels: Channels of each level, from the finest down, as the encoder's.
+        channels: Channels of each level, finest first, as in the encoder.
         blocks: Residual blocks on the grid.
-        hidden: Channels inside a block; None for as many as outside.
-        parameters: Numbers for each entry of an image.
+        hidden: Channels inside a block; None for the same as outside.
+        parameters: Number of parameters for each entry of an image.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        norm: Whether the blocks have group normalisations.
-        condition_dim: Size of the condition, which every position is shown at the first layer; 0 for none.
+        norm: Whether the blocks use group normalisation.
+        condition_dim: Size of the condition, an input at every position of the first layer; 0 for none.
         upsampling: How a level doubles its grid: a name in :data:`~tightbound.networks.UPSAMPLINGS`.
 
     Raises:
-        UsageError: If the sides cannot be halved so often.
+        UsageError: If the sides cannot be halved that often.
 
     Example:
         >>> decoder = GridDecoder(10, (1, 28, 28), parameters=2)
@@ -222,11 +222,11 @@ class GridDecoder(EndsInLayer):
 
 
 def _blocks(number: int, channels: int, hidden: int | None, activation: str, norm: bool) -> nn.Sequential:
-    """The blocks, and an activation that closes the last."""
+    """The blocks, followed by an activation."""
     blocks = [ResidualBlock(channels, hidden or channels, activation, norm) for _ in range(number)]
     return nn.Sequential(*blocks, ACTIVATIONS[activation]())
 
 
 def _shown(grid: Tensor, c: Tensor | None) -> Tensor:
-    """The grid, with the condition as further channels that are alike everywhere."""
+    """The grid, with the condition as further, constant channels."""
     return grid if c is None else torch.cat([grid, c[..., None, None].expand(-1, -1, *grid.shape[2:])], dim=1)

@@ -1,9 +1,8 @@
 r"""Layers that double the sides of a grid.
 
-A transposed convolution weighs the four outputs above each input by four sets of weights, which nothing ties together:
-what it makes of an even surface is a checkerboard until it has learned otherwise (Odena, Dumoulin and Olah, 2016). A
-resize-convolution gives all four the same sum of weights, so an even surface stays even. Zeros beyond the border would
-leave a frame round it; here the border is repeated.
+A transposed convolution computes the four outputs of each input with four independent sets of weights, so at first it
+turns a flat area into a checkerboard (Odena, Dumoulin and Olah, 2016). In a resize-convolution all four have the same
+sum of weights, so a flat area stays flat. Zero padding would leave a visible frame; here the border is replicated.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ __all__ = ["UPSAMPLINGS", "EdgeConvolution", "ResizeConvolution", "Upsampling"]
 
 
 def _bordered(x: Tensor) -> Tensor:
-    """A grid with its first and last row and column repeated; by copies, whose gradients add up in one order."""
+    """A grid padded by replicating its border; by copies, whose gradients are summed in a fixed order."""
     x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
     return torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
 
 
 class EdgeConvolution(nn.Conv2d):
-    """A convolution of 3 x 3 that sees the border repeated beyond it.
+    """A 3 x 3 convolution with replicate padding.
 
     Args:
         inputs: Channels of the input.
@@ -45,7 +44,7 @@ class EdgeConvolution(nn.Conv2d):
 
 
 class ResizeConvolution(nn.Conv2d):
-    r"""Each pixel four times, then a convolution of 3 x 3, computed as one transposed convolution of 4 x 4.
+    r"""Nearest-neighbour upsampling, then a 3 x 3 convolution, computed as one 4 x 4 transposed convolution.
 
     With kernel :math:`w_0, w_1, w_2` of the convolution, along each side that of the transposed one is
     :math:`w_2, w_1 + w_2, w_0 + w_1, w_0`: the same result, from a grid of a quarter of the size.
@@ -72,11 +71,11 @@ class ResizeConvolution(nn.Conv2d):
 
 
 class Upsampling(NamedTuple):
-    """Layers of one kind, each made from the channels of its input and of its output.
+    """Constructors of upsampling layers, from the channels of input and output.
 
     Args:
-        double: To twice the sides.
-        keep: A convolution of 3 x 3 to the same sides, behind them.
+        double: A layer that doubles the sides.
+        keep: A 3 x 3 convolution that keeps the sides.
 
     Example:
         >>> UPSAMPLINGS["transposed"].double(3, 5)(torch.zeros(2, 3, 7, 4)).shape

@@ -1,9 +1,9 @@
 r"""Objectives: functions of the terms of a model, one number per example, in nats, to be maximised.
 
-Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; a batch
-is averaged by whoever maximises, never here. Only ``elbo`` at a weight of 1 and ``iwae`` are bounds to report.
+Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; the
+caller averages over the batch. Only ``elbo`` at beta = 1 and ``iwae`` are bounds to report.
 
-Each is also a value that a recipe holds and a file keeps: ``VAE(objective=Iwae(samples=5))``.
+Each is also a value stored in a recipe and in files: ``VAE(objective=Iwae(samples=5))``.
 """
 
 from ..options.objectives import (

@@ -1,7 +1,7 @@
 r"""Bounds on the log-likelihood, and the reconstruction.
 
-Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; a batch
-is averaged by whoever maximises, never here.
+Convention: :math:`z_1, \dots, z_k \sim q(z \mid x, c)` and :math:`w_j = p(x, z_j \mid c) / q(z_j \mid x, c)`; the
+caller averages over the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["elbo", "iwae", "reconstruction"]
 
 
 def reconstruction(terms: Terms) -> Tensor:
-    r"""Expected log-likelihood, :math:`\mathbb{E}_{q} \log p(x \mid z)`: the first half of the ELBO.
+    r"""Expected log-likelihood, :math:`\mathbb{E}_{q} \log p(x \mid z)`: the first term of the ELBO.
 
     Args:
         terms: The terms of a batch, with any number of samples.
@@ -37,7 +37,7 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, *, analytic: bool | None = No
     r"""Evidence lower bound, :math:`\mathbb{E}_{q} \log p(x \mid z) - \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z))`.
 
     At :math:`\beta = 1` it is :math:`\log p(x) - \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))`, a lower bound on
-    :math:`\log p(x)`; at any other :math:`\beta` it is an objective for training and no bound to report.
+    :math:`\log p(x)`; at any other :math:`\beta` it is only a training objective.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -47,7 +47,7 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, *, analytic: bool | None = No
         terms: The terms of a batch; the expectation is the mean over their samples.
         beta: Weight of the KL.
         analytic: Whether the KL is its closed form (True: SGVB's form B), the mean of :math:`\log q - \log p` over the
-            samples (False: form A), or the closed form where torch has one registered (None).
+            samples (False: form A), or the closed form if torch has one registered (None).
 
     Returns:
         ``(*batch)``, nats.
@@ -67,7 +67,7 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, *, analytic: bool | None = No
 
 
 def iwae(terms: Terms) -> Tensor:
-    r"""Importance-weighted bound, :math:`\log \frac{1}{k} \sum_{j=1}^k w_j`: the ELBO at k = 1, tighter with every k.
+    r"""Importance-weighted bound, :math:`\log \frac{1}{k} \sum_{j=1}^k w_j`: the ELBO at k = 1, tighter as k grows.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016).

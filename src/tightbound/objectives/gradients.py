@@ -1,4 +1,4 @@
-r"""Estimators of the gradient: each has the value of a bound, and a gradient of its own.
+r"""Estimators of the gradient: each has the value of a bound, with its own gradient.
 
 Convention: :math:`\theta` are the parameters of likelihood and prior, :math:`\phi` those of the posterior, and
 :math:`z_j = z(\epsilon_j, \phi)`. The pathwise estimator is the ELBO's own, :func:`~tightbound.objectives.elbo`.
@@ -17,12 +17,12 @@ __all__ = ["dreg", "score_function", "sticking_the_landing"]
 
 
 def sticking_the_landing(terms: Terms) -> Tensor:
-    r"""The ELBO, with the pathwise gradient less its score part.
+    r"""The ELBO, with the pathwise gradient without its score term.
 
     .. math:: \nabla_\phi = \frac{1}{k} \sum_j \frac{\partial \log w_j}{\partial z_j} \frac{\partial z_j}{\partial \phi}
 
-    The part that is left out, :math:`\nabla_\phi \log q(z_j \mid x)` at a fixed :math:`z_j`, has expectation zero. The
-    gradient then has no variance where the posterior is exact.
+    The omitted term, :math:`\nabla_\phi \log q(z_j \mid x)` at a fixed :math:`z_j`, has expectation zero. The gradient
+    then has zero variance if the posterior is exact.
 
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference (Roeder, Wu and
@@ -54,9 +54,9 @@ def dreg(terms: Terms) -> Tensor:
     .. math:: \nabla_\phi = \sum_j \tilde w_j^2 \frac{\partial \log w_j}{\partial z_j}
         \frac{\partial z_j}{\partial \phi}, \qquad \tilde w_j = \frac{w_j}{\sum_i w_i}
 
-    Its signal-to-noise ratio grows with k, where that of the bound's own gradient falls. The gradients of likelihood
-    and prior are those of the bound. The terms can serve one such objective only: the samples remember to weigh the
-    gradients that pass through them.
+    Its signal-to-noise ratio grows with k, while that of the bound's own gradient falls. The gradients of likelihood
+    and prior are those of the bound. The terms can be used for one such objective only: hooks on the samples weight
+    their gradients.
 
     References:
         Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (Tucker, Lawson, Gu and Maddison, 2019).
@@ -93,7 +93,7 @@ def dreg(terms: Terms) -> Tensor:
 
 
 def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
-    r"""The ELBO, with the score-function gradient: it needs no derivative with respect to z, and pays with variance.
+    r"""The ELBO, with the score-function gradient: it needs no derivative with respect to z, at the price of variance.
 
     .. math:: \nabla_\phi = \frac{1}{k} \sum_j (\log w_j - b_j) \nabla_\phi \log q(z_j \mid x), \qquad
         b_j = \frac{1}{k - 1} \sum_{i \ne j} \log w_i
@@ -106,13 +106,13 @@ def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
 
     Args:
         terms: The terms of a batch, drawn with ``terms(x, k, pathwise=False)``.
-        baseline: Whether to take the control variate; it needs k of at least 2.
+        baseline: Whether to use the control variate; needs k of at least 2.
 
     Returns:
         ``(*batch)``, nats; the value is ``elbo(terms, analytic=False)``.
 
     Raises:
-        ObjectiveError: If gradients flow through the samples, or a single sample shall be its own baseline.
+        ObjectiveError: If gradients flow through the samples, or the baseline is used with k = 1.
 
     Example:
         >>> import torch
@@ -124,7 +124,7 @@ def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
     """
     if any(latent.z.requires_grad for latent in terms.latents):
         raise ObjectiveError(
-            "The score function takes samples without a gradient.", remedy="Draw terms(x, k, pathwise=False)."
+            "The score-function estimator needs samples without a gradient.", remedy="Draw terms(x, k, pathwise=False)."
         )
     log_posterior = terms.log_posterior
     joint = terms.log_likelihood + terms.log_prior
@@ -132,21 +132,21 @@ def score_function(terms: Terms, *, baseline: bool = True) -> Tensor:
     k = len(signal)
     if baseline:
         if k < 2:
-            raise ObjectiveError("A sample cannot be its own baseline.", got="k = 1", remedy="Take k = 2 or more.")
+            raise ObjectiveError("The baseline needs at least two samples.", got="k = 1", remedy="Use k = 2 or more.")
         signal = signal - (signal.sum(0) - signal) / (k - 1)
     score = signal * log_posterior
     return (joint - log_posterior.detach() + score - score.detach()).mean(0)
 
 
 def _log_posterior_by_path(terms: Terms) -> Tensor:
-    """The value of log q(z | x), with the gradient through z alone."""
-    latent = terms.latent  # above the first, what is fixed would depend on samples that are not
+    """The value of log q(z | x), with the gradient through z only."""
+    latent = terms.latent  # in a hierarchy, fixed parameters would depend on differentiable samples
     fixed = latent.posterior.log_prob(latent.z.detach())
     if fixed.requires_grad and not latent.z.requires_grad:
         raise ObjectiveError(
-            "This gradient goes through the samples, and these have none.",
-            got=f"samples of {type(latent.posterior).__name__} without a path",
+            "This estimator needs differentiable samples.",
+            got=f"samples of {type(latent.posterior).__name__} without a gradient",
             remedy="Draw terms(x, k), from a posterior that can be reparameterised; or use objectives.score_function.",
         )
-    through = latent.posterior.log_prob(latent.z.view_as(latent.z))  # not what a flow knows of its own last sample
+    through = latent.posterior.log_prob(latent.z.view_as(latent.z))  # not the cached density of a flow's last sample
     return through - (fixed - fixed.detach())

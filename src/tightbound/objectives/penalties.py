@@ -1,4 +1,4 @@
-r"""Objectives for training that are not bounds: they change what the KL costs, to keep latents alive or apart.
+r"""Objectives for training that are not bounds: they change the cost of the KL, to avoid collapse or to disentangle.
 
 Convention: as in :mod:`tightbound.objectives`; N is the size of the training set and M that of a batch.
 """
@@ -30,12 +30,12 @@ def free_bits(
     group: int = 1,
     analytic: bool | None = None,
 ) -> Tensor:
-    r"""The ELBO with some KL for free: below :math:`\lambda` nats, averaged over the batch, it costs no more to use.
+    r"""The ELBO with free bits: a KL below :math:`\lambda` nats, averaged over the batch, costs nothing.
 
     .. math:: \mathbb{E}_q \log p(x \mid z) - \beta \sum_i \max(\lambda, \overline{\mathrm{KL}}_i)
 
-    An example's own number has :math:`\mathrm{KL}_i` where the batch's mean is above :math:`\lambda`, and the constant
-    elsewhere, so that the mean over the batch is the formula above.
+    Per example it is :math:`\mathrm{KL}_i` where the batch mean is above :math:`\lambda`, else the constant, so that
+    the batch mean is the formula above.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
@@ -44,8 +44,8 @@ def free_bits(
         terms: The terms of a batch.
         nats: :math:`\lambda`.
         beta: Weight of the KL.
-        group: How many neighbouring dimensions share :math:`\lambda`; 0: all of a latent. A KL that cannot be told
-            apart by dimension is one group.
+        group: Number of adjacent dimensions sharing :math:`\lambda`; 0: all of a latent. A KL that does not factorise
+            by dimension is one group.
         analytic: As for :func:`~tightbound.objectives.elbo`.
 
     Returns:
@@ -74,7 +74,7 @@ def free_bits(
 def capacity(
     terms: Terms, nats: float | Tensor, gamma: float | Tensor = 1.0, *, analytic: bool | None = None
 ) -> Tensor:
-    r"""The KL held to a capacity C, :math:`\mathbb{E}_q \log p(x \mid z) - \gamma \, \lvert \mathrm{KL} - C \rvert`.
+    r"""The KL held at a capacity C, :math:`\mathbb{E}_q \log p(x \mid z) - \gamma \, \lvert \mathrm{KL} - C \rvert`.
 
     References:
         Understanding Disentangling in beta-VAE (Burgess et al., 2018).
@@ -82,7 +82,7 @@ def capacity(
     Args:
         terms: The terms of a batch.
         nats: C, usually raised slowly during training.
-        gamma: Weight of the distance.
+        gamma: Weight of the deviation.
         analytic: As for :func:`~tightbound.objectives.elbo`.
 
     Returns:
@@ -102,14 +102,14 @@ def capacity(
 
 
 def total_correlation(terms: Terms, examples: int) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The KL of a batch in three parts: mutual information, total correlation and the dimensions' own KL.
+    r"""The KL of a batch in three terms: mutual information, total correlation and dimension-wise KL.
 
     .. math:: \log \frac{q(z \mid x)}{q(z)}, \qquad \log \frac{q(z)}{\prod_i q(z_i)}, \qquad
         \sum_i \log \frac{q(z_i)}{p(z_i)}, \qquad q(z) = \frac{1}{N} \sum_n q(z \mid x_n)
 
     The aggregate is estimated from the batch by stratified weights: :math:`1 / N` for the example that z comes from,
-    and :math:`(N - 1) / (N (M - 1))` for each other, so that they add up to 1 and the estimate of :math:`q(z)` is
-    unbiased; its logarithm is biased downward by the noise that is left.
+    and :math:`(N - 1) / (N (M - 1))` for each other, so that they sum to 1 and the estimate of :math:`q(z)` is
+    unbiased; its logarithm is biased downward by the remaining noise.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders (Chen, Li, Grosse and Duvenaud, 2018).
@@ -122,7 +122,7 @@ def total_correlation(terms: Terms, examples: int) -> tuple[Tensor, Tensor, Tens
         Three times ``(*batch)``, nats; their sum is the Monte Carlo KL.
 
     Raises:
-        ObjectiveError: If the posterior is another, or there are several latents.
+        ObjectiveError: If the posterior is not of that kind, or there are several latents.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -141,7 +141,7 @@ def total_correlation(terms: Terms, examples: int) -> tuple[Tensor, Tensor, Tens
 
 
 def beta_tcvae(terms: Terms, examples: int, beta: float | Tensor = 1.0) -> Tensor:
-    r"""The ELBO with the weight :math:`\beta` on the total correlation alone.
+    r"""The ELBO with the weight :math:`\beta` on the total correlation only.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders (Chen, Li, Grosse and Duvenaud, 2018).
@@ -169,7 +169,7 @@ def beta_tcvae(terms: Terms, examples: int, beta: float | Tensor = 1.0) -> Tenso
 
 
 def mmd(z: Tensor, prior: Tensor) -> Tensor:
-    r"""Squared maximum mean discrepancy of two sets of vectors, unbiased, so it may be below 0.
+    r"""Unbiased squared maximum mean discrepancy of two sets of vectors, which may be negative.
 
     .. math:: \mathbb{E} k(z, z') + \mathbb{E} k(u, u') - 2 \mathbb{E} k(z, u), \qquad
         k(a, b) = \frac{1}{S} \sum_s \frac{2 d s}{2 d s + \lVert a - b \rVert^2}
@@ -183,7 +183,7 @@ def mmd(z: Tensor, prior: Tensor) -> Tensor:
         prior: ``(m, d)``, m at least 2.
 
     Returns:
-        A number without unit.
+        A dimensionless number.
 
     Example:
         >>> same = mmd(torch.randn(500, 2), torch.randn(500, 2))
@@ -200,7 +200,7 @@ def mmd(z: Tensor, prior: Tensor) -> Tensor:
 def info_vae(
     terms: Terms, alpha: float | Tensor = 0.0, weight: float = 100.0, *, analytic: bool | None = None
 ) -> Tensor:
-    r"""InfoVAE: a lighter KL, and a discrepancy of the aggregate posterior from the prior in its place.
+    r"""InfoVAE: a down-weighted KL, plus a discrepancy of the aggregate posterior from the prior.
 
     .. math:: \mathbb{E}_q \log p(x \mid z) - (1 - \alpha) \, \mathrm{KL}(q(z \mid x) \,\|\, p(z))
         - (\alpha + \lambda - 1) \, \mathrm{MMD}^2(q(z), p(z))
@@ -213,7 +213,7 @@ def info_vae(
 
     Args:
         terms: The terms of a batch of vectors.
-        alpha: :math:`\alpha`; must be 1 where the posterior has no density, and is then taken to be.
+        alpha: :math:`\alpha`; treated as 1 if the posterior has no density.
         weight: :math:`\lambda`.
         analytic: As for :func:`~tightbound.objectives.elbo`.
 
@@ -232,10 +232,10 @@ def info_vae(
     """
     latent = terms.latent
     if latent.prior is None:
-        raise ObjectiveError("There is no prior to compare with.", remedy="Use objectives.reconstruction.")
+        raise ObjectiveError("The model has no prior to compare with.", remedy="Use objectives.reconstruction.")
     z = latent.z.flatten(0, -2)
     out = reconstruction(terms) - ((1 - alpha) * terms.kl(analytic) if terms.bounded else 0.0)
-    if len(z) < 2:  # a last batch of one example tells nothing of the aggregate
+    if len(z) < 2:  # a last batch of one example does not estimate the aggregate
         return out
     with torch.no_grad():
         drawn = (
@@ -258,7 +258,7 @@ def _factorised(terms: Terms) -> tuple[Latent, Normal]:
 
 
 def _stratified(z: Tensor, size: int, examples: int) -> Tensor:
-    """Log-weights ``[i, j]`` of example j in the aggregate at a sample of example i; each row adds up to 1."""
+    """Log-weights ``[i, j]`` of example j in the aggregate at a sample of example i; each row sums to 1."""
     if size == 1:
         return z.new_zeros(1, 1)
     weights = z.new_full((size, size), math.log((examples - 1) / (examples * (size - 1))))

@@ -1,4 +1,4 @@
-r"""Objectives whose latents come from the prior: of conditional models that are to predict, and the naive way.
+r"""Objectives whose latents come from the prior: for conditional prediction, and naive Monte Carlo.
 
 Convention: as in :mod:`~tightbound.objectives.bounds`, but :math:`z_1, \dots, z_k \sim p(z \mid c)`, as at test time.
 """
@@ -45,10 +45,10 @@ def gsnn(generated: Terms) -> Tensor:
 def naive_monte_carlo(generated: Terms) -> Tensor:
     r"""Naive Monte Carlo, :math:`\log \frac{1}{k} \sum_{j=1}^k p(x \mid z_j, c)`, :math:`z_j \sim p(z \mid c)`.
 
-    It is :func:`~tightbound.objectives.iwae` with the prior in the posterior's place, and at k = 1
-    :func:`~tightbound.objectives.gsnn`, whose mean stands outside the logarithm. The sum is unbiased, its logarithm is
-    too low; where few samples of the prior explain x, one of them carries the sum, and k has to grow exponentially
-    with the nats that z tells of x.
+    It is :func:`~tightbound.objectives.iwae` with the prior instead of the posterior, and at k = 1 equal to
+    :func:`~tightbound.objectives.gsnn`, whose mean is outside the logarithm. The mean is unbiased, its logarithm too
+    low; if few samples of the prior explain x, one dominates the sum, and k must grow exponentially with the
+    information (nats) in z about x.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -74,14 +74,14 @@ def naive_monte_carlo(generated: Terms) -> Tensor:
 def hybrid(
     terms: Terms, generated: Terms, alpha: float, beta: float | Tensor = 1.0, *, analytic: bool | None = None
 ) -> Tensor:
-    r"""A share of both, :math:`\alpha \, \mathrm{ELBO}_\beta + (1 - \alpha) \, \mathrm{GSNN}`.
+    r"""A weighted mean of both, :math:`\alpha \, \mathrm{ELBO}_\beta + (1 - \alpha) \, \mathrm{GSNN}`.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Args:
         terms: The terms of a batch.
-        generated: Those with latents of the prior, ``px.generated(x, k)``.
+        generated: The terms with latents of the prior, ``px.generated(x, k)``.
         alpha: Share of the ELBO, from 0 to 1.
         beta: Weight of its KL.
         analytic: As for :func:`~tightbound.objectives.elbo`.
@@ -90,7 +90,7 @@ def hybrid(
         ``(*batch)``, nats.
 
     Raises:
-        UsageError: If alpha is no share.
+        UsageError: If alpha is not between 0 and 1.
 
     Example:
         >>> import torch
@@ -105,7 +105,7 @@ def hybrid(
         True
     """
     if not 0 <= alpha <= 1:
-        raise UsageError("The share of the ELBO lies between 0 and 1.", got=alpha, expected="0 (GSNN) to 1 (ELBO)")
+        raise UsageError("The share of the ELBO must lie between 0 and 1.", got=alpha, expected="0 (GSNN) to 1 (ELBO)")
     if alpha == 1:
         return elbo(terms, beta, analytic=analytic)
     if alpha == 0:

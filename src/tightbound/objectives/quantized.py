@@ -1,4 +1,4 @@
-r"""The objective of quantised latents: reconstruction, and what draws the codebook and the encoder together.
+r"""The objective of quantised latents: reconstruction, codebook and commitment losses.
 
 Convention: as in :mod:`tightbound.objectives`; squared errors are sums over an example, like its nats.
 """
@@ -19,16 +19,16 @@ __all__ = ["vq", "weight_of_means"]
 
 
 def vq(terms: Terms, codebook: float | Tensor = 1.0, commitment: float | Tensor = 0.25) -> Tensor:
-    r"""What a VQ-VAE maximises, of which each term teaches its own part.
+    r"""The VQ-VAE objective; each term trains its own part.
 
     With the encoder's output :math:`z_e`, the nearest vectors :math:`e` and the stop-gradient :math:`\mathrm{sg}`,
 
     .. math:: \log p(x \mid e) - \gamma \, \lVert \mathrm{sg}[z_e] - e \rVert^2
         - \beta \, \lVert z_e - \mathrm{sg}[e] \rVert^2
 
-    The first term reaches the decoder and, straight through the quantisation, the encoder; the second the codebook; the
-    third the encoder. A codebook that follows by moving averages has no second term. The uniform prior's
-    :math:`\sum_i \ln K_i` is a constant and left out, so this is no bound; the ELBO has it.
+    The first term trains the decoder and, straight through the quantisation, the encoder; the second the codebook; the
+    third the encoder. A codebook learned by moving averages has no second term. The constant :math:`\sum_i \ln K_i` of
+    the uniform prior is left out, so this is not a bound; the ELBO includes it.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017), equation 3.
@@ -59,11 +59,11 @@ def vq(terms: Terms, codebook: float | Tensor = 1.0, commitment: float | Tensor 
 
 
 def weight_of_means(weight: float, entries: int, latent_entries: int) -> float:
-    r"""A weight between means, in this project's units of sums.
+    r"""Converts a weight between means to this project's sums.
 
     The published implementation minimises the mean squared error of the D entries over the data's variance
     :math:`\sigma^2`, and :math:`\beta` times the *mean* squared distance over the Nd entries of the code's vectors.
-    Multiplied by D, which no optimum notices, that is
+    Multiplied by D, which does not change the optimum, that is
 
     .. math:: \frac{\lVert x - \hat x \rVert^2}{\sigma^2} + \beta \frac{D}{N d} \lVert z_e - \mathrm{sg}[e] \rVert^2:
 
@@ -74,8 +74,8 @@ def weight_of_means(weight: float, entries: int, latent_entries: int) -> float:
 
     Args:
         weight: :math:`\beta`, between means.
-        entries: D, of one example.
-        latent_entries: Nd, of its code's vectors.
+        entries: D, entries of one example.
+        latent_entries: Nd, entries of its code vectors.
 
     Example:
         >>> weight_of_means(0.25, 3 * 32 * 32, 8 * 8 * 64)
@@ -88,8 +88,8 @@ def _point(posterior: object) -> CodePoint:
     if isinstance(posterior, CodePoint):
         return posterior
     raise ObjectiveError(
-        "This objective is of quantised latents.",
+        "This objective needs quantised latents.",
         got=type(posterior).__name__,
-        expected="a posterior that gives a CodePoint",
+        expected="a posterior that returns a CodePoint",
         remedy="Use objectives.elbo, or recipe 'vq-vae'.",
     )

@@ -1,6 +1,6 @@
-"""What each objective computes of a batch: the terms that it wants, what is maximised, and what is read beside it.
+"""What each objective computes for a batch: the terms it needs, the value to maximise, and the metrics.
 
-The values of :mod:`tightbound.options.objectives` are data; here stands, for each class, what they say.
+The classes of :mod:`tightbound.options.objectives` are data; their computations are registered here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from .quantized import vq
 __all__ = ["ROWS", "OfTerms", "rows"]
 
 ROWS = ("objective", "bound", "reconstruction", "kl")
-"""What is maximised; what selects a model and is reported, never weighted, annealed or relaxed; and its two halves."""
+"""The objective to maximise; the bound for model selection and reports, never weighted, annealed or relaxed; and its
+two terms."""
 _CLOSED = {"auto": None, "analytic": True, "monte-carlo": False}
 
 
 @dataclass(frozen=True)
 class OfTerms(values.Objective):
-    """A function of the terms, in place of a named objective.
+    """A function of the terms, used instead of a named objective.
 
     Args:
         samples: Samples of the posterior in a training step.
@@ -49,14 +50,14 @@ class OfTerms(values.Objective):
 def rows(objective: values.Objective, px: Distribution, x: Tensor, beta: Tensor, examples: int) -> Tensor:
     """The rows :data:`ROWS` of the examples of a batch, ``(4, n)`` nats; one function for each class of objective.
 
-    Without a latent there are the first two alone.
+    Without a latent there are only the first two.
 
     Args:
         objective: What is maximised.
         px: The model's distribution.
         x: The batch.
         beta: Rises from 0 to 1 during warm-up; a tensor, so that a compiled step is compiled once.
-        examples: Size of the training split, for estimates of its aggregate.
+        examples: Size of the training split, for estimates of the aggregate posterior.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -65,11 +66,13 @@ def rows(objective: values.Objective, px: Distribution, x: Tensor, beta: Tensor,
         >>> rows(values.Iwae(samples=5), px, torch.zeros(3, 1, 8, 8), torch.ones(()), examples=1000).shape
         torch.Size([4, 3])
     """
-    raise NotImplementedError(f"Register what a {type(objective).__name__} computes: objectives.rows.register.")
+    raise NotImplementedError(
+        f"No computation is registered for {type(objective).__name__}: use objectives.rows.register."
+    )
 
 
 def _read(terms: Terms, objective: Tensor, bound: Callable[[], Tensor]) -> Tensor:
-    with torch.no_grad():  # what is only read needs no gradient
+    with torch.no_grad():  # metrics need no gradient
         likelihood = reconstruction(terms)
         kl = terms.kl() if terms.bounded else torch.zeros_like(likelihood)
         readings = torch.stack([bound(), likelihood, kl])
@@ -179,6 +182,6 @@ def _elbo_if_any(terms: Terms, analytic: bool | None = None) -> Tensor:
 
 
 def _both(px: Marginal, x: Tensor, k: int) -> tuple[Terms, Terms]:
-    """The terms with latents of the posterior, and those with latents of the same prior."""
+    """The terms with latents of the posterior, and those with latents of the prior."""
     terms = px.terms(x, k)
     return terms, px.generated(x, k, terms.latents[0].prior)

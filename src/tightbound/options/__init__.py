@@ -1,1 +1,1 @@
-"""Options that are data: what a user can say of data, of training and of parts. Importing them costs no torch."""
+"""Options as data: of data sets, training and parts. Importing them does not import torch."""

@@ -1,7 +1,7 @@
-"""A field that holds one of several registered specs, whose own options lie flat beside those of the spec that has it.
+"""Fields that hold one of several registered specs, whose options are flattened into those of the outer spec.
 
-``VAE(objective=Iwae(samples=5))`` is, on the command line, in tables and in remedies, ``objective = iwae`` and
-``samples = 5``.
+On the command line, in tables and in remedies ``VAE(objective=Iwae(samples=5))`` is ``objective = iwae`` and ``samples
+= 5``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["CHOICE", "changed", "choices", "flat", "name_of", "offered"]
 T = TypeVar("T")
 D = TypeVar("D", bound=Dataclass)
 CHOICE = {"choice": True}
-"""Metadata of a field that holds one of the registered specs of its type, which is abstract."""
+"""Metadata of a field that holds a registered spec of its abstract type."""
 
 
 def choices(spec: Dataclass | type[Dataclass]) -> dict[str, type[Dataclass]]:
-    """The abstract class of each choice that a dataclass, or one of that class, has, by the name of its field.
+    """The abstract class of each choice field of a dataclass, by field name.
 
     Example:
         >>> from tightbound.recipes import VAE
@@ -35,7 +35,7 @@ def choices(spec: Dataclass | type[Dataclass]) -> dict[str, type[Dataclass]]:
 
 
 def offered(base: type[T], field: str) -> dict[str, type[T]]:
-    """What a choice offers: the registered classes by the names that are typed, their kinds without the field's name.
+    """The options of a choice: registered classes by name, which is their kind without the field's name.
 
     Example:
         >>> from tightbound.options.objectives import LatentObjective
@@ -46,7 +46,7 @@ def offered(base: type[T], field: str) -> dict[str, type[T]]:
 
 
 def name_of(value: object, field: str) -> str:
-    """The name under which a choice offers the class of a value.
+    """The name of a value's class in a choice.
 
     Example:
         >>> from tightbound.options.objectives import Iwae
@@ -57,7 +57,7 @@ def name_of(value: object, field: str) -> str:
 
 
 def flat(spec: Dataclass) -> dict[str, Any]:
-    """The options of a dataclass by name; of each choice its name, and the options of what it holds.
+    """The options of a dataclass by name; each choice adds its name and the options of its value.
 
     Example:
         >>> from tightbound.recipes import VAE
@@ -75,12 +75,12 @@ def flat(spec: Dataclass) -> dict[str, Any]:
 
 
 def changed(spec: D, options: Mapping[str, Any]) -> D:
-    """The same spec with other options, named as :func:`flat` names them.
+    """A copy of a spec with some options changed, named as in :func:`flat`.
 
-    A choice that changes keeps those options that are not at their defaults and that the new one has too.
+    When a choice changes, non-default options that the new class has too are kept.
 
     Raises:
-        UnknownName: If a choice does not offer what is named, or an option is none.
+        UnknownName: If a choice or an option is unknown.
         UsageError: If the options do not go together.
 
     Example:
@@ -98,7 +98,7 @@ def changed(spec: D, options: Mapping[str, Any]) -> D:
 
 
 def _chosen(now: D, field: str, base: type[D], options: Mapping[str, Any]) -> D:
-    """What a choice holds once some options are changed."""
+    """The value of a choice after changing some options."""
     name, known = options.get(field, name_of(now, field)), offered(base, field)
     if name not in known:
         raise UnknownName(field, name, known)

@@ -1,4 +1,4 @@
-"""Which data, and what happens to a batch before a model sees it."""
+"""Options of the data source and its preprocessing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Size = int | tuple[int, int]
 """The side of a square in pixels, or height and width."""
 
 MOST_LEVELS = 2**16
-"""Levels that can be declared."""
+"""Maximum number of levels."""
 MOST_PIXELS = 2**13
-"""Of the side of an image: its pixels are kept for every example."""
+"""Maximum side of an image; all pixels are kept in memory."""
 
 
 @register("data-options")
 @dataclass(frozen=True)
 class DataOptions:
-    """Everything that turns a source into the batches a model sees; kept in a run's ``config.json``.
+    """Options that turn a source into the batches a model sees; stored in a run's ``config.json``.
 
     Raises:
         UnknownName: If ``binarize``, ``color`` or ``standardize`` is not one of its values.
-        UsageError: If a number is out of range, the levels are none, or ``binarize`` and ``dequantize`` are asked for
-            together.
+        UsageError: If a number is out of range, the levels are invalid, or ``binarize`` and ``dequantize`` are
+            combined.
 
     Example:
         >>> DataOptions("mnist", binarize="dynamic", validation=0.05).validation
@@ -41,36 +41,37 @@ class DataOptions:
 
     data: str = "digits"
     """A name (`tightbound data` lists them), a folder or tar of images, an .npz / .npy array, or a .csv / .parquet
-    table; empty for arrays that were handed over in Python."""
+    table; empty for arrays passed in Python."""
     label: str = ""
-    """Column of a table that holds the classes; all others are numbers that the model sees."""
+    """Column of a table that holds the classes; all other columns are the numbers to model."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
-    """Grey to black and white: drawn anew at every visit with the grey value as probability, or cut at one half."""
+    """Convert grey to black and white: dynamic samples each pixel at every visit with its grey value as probability;
+    threshold cuts at one half."""
     dequantize: bool = False
-    """Add uniform noise within a level, so that a density (Gaussian) is a bound on the likelihood of the levels."""
+    """Add uniform noise within each level, so that a density (gaussian) bounds the likelihood of the levels."""
     flip: bool = False
-    """Mirror training images left to right with probability one half."""
+    """Flip training images left to right with probability one half."""
     image_size: int | tuple[int, int] | None = None
-    """Size of all images in pixels, the side of a square (64) or height and width (48 64): they are resized until they
-    just cover it, then the centre is cut out."""
+    """Size of all images in pixels, the side of a square (64) or height and width (48 64): they are resized to cover
+    it, then center-cropped."""
     crop: int | tuple[int, int] | None = None
-    """Train on parts of so many pixels (a side, or height and width), cut out of the images at a place drawn anew at
-    every visit; validation and test see the centre. Give a larger --image-size with it."""
+    """Train on random crops of this size (a side, or height and width); validation and test use center crops. Use with
+    a larger --image-size."""
     color: Literal["as-is", "grey", "rgb"] = "as-is"
-    """Convert images to grey or to RGB; transparent pixels are laid on white."""
+    """Convert images to grey or to RGB; transparent pixels are blended with white."""
     standardize: Literal["auto", "none", "per-entry"] = "auto"
-    """Give continuous data mean 0 and standard deviation 1 on the training split: where it is far from that, a vector
-    entry by entry and an image as a whole (auto); never; or always, each feature or channel by itself (per-entry).
-    Log-densities and errors stay in the data's own units."""
+    """Standardise continuous data to mean 0 and standard deviation 1 on the training split: auto (only if far from
+    that; vectors per entry, images as a whole), none, or per-entry (always; per feature or channel). Log-densities and
+    errors stay in the data's own units."""
     levels: int | str = "auto"
-    """What the values of images and whole numbers mean. auto: 8 bits as they are, 16 bits scaled to 256 levels; a
-    number N: values 0 to N - 1 (2 for masks of 0 and 1, 4096 for 12 bits); LOW:HIGH: these become black and white;
-    stretch: the lowest and highest value in use become black and white."""
+    """Levels of image and integer values. auto: 8 bits unchanged, 16 bits scaled to 256 levels; a number N: values 0 to
+    N - 1 (2 for masks of 0 and 1, 4096 for 12 bits); LOW:HIGH: these become black and white; stretch: the lowest and
+    highest value in the data become black and white."""
     validation: float = 0.1
-    """Share of the training split held out to choose a model, at most 10,000 examples (0: none; official validation
-    splits are kept)."""
+    """Share of the training split held out for validation, at most 10,000 examples (0: none; official validation splits
+    are kept)."""
     split_seed: int = 0
-    """Seed of the splits that a data set does not fix itself."""
+    """Seed of random splits, for data without official splits."""
 
     def __post_init__(self) -> None:
         if self.binarize not in get_args(Binarize):
@@ -82,7 +83,7 @@ class DataOptions:
         _check_levels(self.levels)
         if self.binarize != "none" and self.dequantize:
             raise UsageError(
-                "Data is either binarized or dequantized.",
+                "Data cannot be both binarized and dequantized.",
                 got=f"binarize={self.binarize!r}, dequantize=True",
                 remedy="Drop one of the two: binary values need a mass, dequantized ones a density.",
             )
@@ -90,7 +91,7 @@ class DataOptions:
         _check_size("crop", self.crop)
         if not 0 <= self.validation < 1:
             raise UsageError(
-                "The validation split is a share of the training split.",
+                "The validation share is out of range.",
                 got=f"validation={self.validation}",
                 expected="0 <= validation < 1",
                 remedy="Give 0.1 for a tenth, or 0 for no validation split.",
@@ -112,7 +113,7 @@ def sides(size: Size | None) -> tuple[int, int] | None:
 
 
 def wider(crop: Size) -> str:
-    """A size, in words of the command line, that leaves a part of that size some room to lie anywhere.
+    """A larger image size, as typed on the command line, that leaves room for crops of that size.
 
     Example:
         >>> wider(64), wider((32, 48))
@@ -125,7 +126,7 @@ def ends(levels: str) -> tuple[float, float]:
     """The two values of ``"LOW:HIGH"``.
 
     Raises:
-        UsageError: If it is no such pair.
+        UsageError: If it is not such a pair.
 
     Example:
         >>> ends("0:4095")
@@ -136,7 +137,7 @@ def ends(levels: str) -> tuple[float, float]:
         if math.isfinite(float(high) - float(low)) and float(low) < float(high):
             return float(low), float(high)
     raise UsageError(
-        "These are no levels.",
+        "These levels are invalid.",
         got=f"levels={levels!r}",
         expected=f"auto, stretch, a number from 2 to {MOST_LEVELS}, or LOW:HIGH with LOW below HIGH",
         remedy="Try --levels stretch, or --levels 4096 for values of 12 bits.",
@@ -148,7 +149,7 @@ def _check_size(name: str, size: object) -> None:
     if size is not None and not (len(numbers) == 2 and all(type(n) is int and 1 <= n <= MOST_PIXELS for n in numbers)):
         option = flag(name)
         raise UsageError(
-            f"{option} is a side in pixels, or height and width.",
+            f"{option} must be a side in pixels, or height and width.",
             got=f"{name}={size}",
             expected=f"1 to {MOST_PIXELS} pixels",
             remedy=f"Give {option} 64 for a square, or {option} 48 64 for height and width "

@@ -1,6 +1,6 @@
-"""What training maximises, as values: each has the options that mean something for it, and no others.
+"""Training objectives as values: each class has only the options that apply to it.
 
-They are data; what they compute of a batch is in :mod:`tightbound.objectives.rows`.
+They are data; their computations are in :mod:`tightbound.objectives.rows`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register
+from ..spec import register, require_choices
 
 __all__ = [
     "Capacity",
@@ -37,24 +37,26 @@ Divergence = Literal["auto", "analytic", "monte-carlo"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Abstract: what training maximises, by how many samples.
+    """Abstract: a training objective and its number of samples.
 
     Raises:
         UsageError: If an option is out of range.
     """
 
     untrained: ClassVar[str] = ""
-    """Why nothing trains the posterior, in words; empty where training does."""
+    """The reason why the posterior is not trained, as text; empty if it is trained."""
     draws_prior: ClassVar[bool] = False
-    """Whether the prior learns by its draws, so that gradients must flow through them."""
+    """Whether the prior is trained through its samples, which then need gradients."""
 
     samples: int = 1
-    """Samples of the posterior in a training step."""
+    """Posterior samples per training step."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
         if self.samples < 1:
-            raise UsageError("A training step needs a sample.", got=f"samples = {self.samples}", expected="at least 1")
+            raise UsageError(
+                "A training step needs at least one sample.", got=f"samples = {self.samples}", expected="at least 1"
+            )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
@@ -63,12 +65,12 @@ class Objective:
 
     @property
     def warming(self) -> str:
-        """What of it rises over warm-up, in words; empty if nothing does."""
+        """The quantity that rises over warm-up, as text; empty if none does."""
         return ""
 
     @property
     def teaches_prior(self) -> bool:
-        """Whether a prior with parameters learns from it."""
+        """Whether it trains a prior with parameters."""
         return True
 
     @property
@@ -79,7 +81,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class LatentObjective(Objective):
-    """Abstract: an objective among which a model with continuous latents chooses."""
+    """Abstract: an objective for models with continuous latents."""
 
 
 @register("elbo")
@@ -98,14 +100,15 @@ class Elbo(LatentObjective):
     """
 
     beta: float = 1.0
-    """Weight of the KL in training; what is reported is always the bound at 1."""
+    """Weight of the KL in training; reports always use 1."""
     free_bits: float = 0.0
-    """Nats of KL that each group of dimensions has for free in training (0: none); all of the latent where its KL has
-    no dimensions (a mixture, vamp or flow prior; a cholesky or flow posterior)."""
+    """Nats of KL per group of dimensions that cost nothing in training (0: none); one group for the whole latent if its
+    KL does not factorise (a mixture, vamp or flow prior; a cholesky or flow posterior)."""
     free_bits_group: int = 1
-    """Dimensions of such a group; 0: the whole latent."""
+    """Dimensions per group of free bits; 0: the whole latent."""
     divergence: Divergence = "auto"
-    """KL in closed form (SGVB's form B), by the samples (form A), or in closed form where there is one."""
+    """KL in closed form (analytic, SGVB's form B), estimated from samples (monte-carlo, form A), or auto: in closed
+    form if there is one."""
 
     @property
     def warming(self) -> str:
@@ -137,7 +140,7 @@ class Iwae(LatentObjective):
 @register("capacity")
 @dataclass(frozen=True)
 class Capacity(LatentObjective):
-    r"""The KL held to a capacity C, :math:`\mathbb{E}_q \log p(x \mid z) - \beta \, \lvert \mathrm{KL} - C \rvert`.
+    r"""The KL held at a capacity C, :math:`\mathbb{E}_q \log p(x \mid z) - \beta \, \lvert \mathrm{KL} - C \rvert`.
 
     References:
         Understanding Disentangling in beta-VAE (Burgess et al., 2018).
@@ -148,11 +151,11 @@ class Capacity(LatentObjective):
     """
 
     capacity: float = 25.0
-    """Nats that the KL is held to in training, reached linearly over warm-up."""
+    """Target KL in nats, reached linearly over warm-up."""
     beta: float = 1.0
-    """Weight of the distance from it."""
+    """Weight of the KL's deviation from the capacity."""
     divergence: Divergence = "auto"
-    """KL in closed form, by the samples, or in closed form where there is one, as for elbo."""
+    """KL in closed form (analytic), from samples (monte-carlo), or auto, as for elbo."""
 
     @property
     def warming(self) -> str:
@@ -166,7 +169,7 @@ class Capacity(LatentObjective):
 @register("tc")
 @dataclass(frozen=True)
 class TotalCorrelation(LatentObjective):
-    """The ELBO with another weight of the total correlation alone.
+    """The ELBO with a weight on the total correlation only.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders (Chen, Li, Grosse and Duvenaud, 2018).
@@ -177,9 +180,10 @@ class TotalCorrelation(LatentObjective):
     """
 
     beta: float = 1.0
-    """Weight of the total correlation in training; the rest of the KL keeps its own."""
+    """Weight of the total correlation in training; the rest of the KL keeps weight 1."""
     divergence: Divergence = "auto"
-    """KL of the bound that is reported: in closed form, by the samples, or in closed form where there is one."""
+    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto: in closed form if there
+    is one."""
 
     @property
     def warming(self) -> str:
@@ -189,7 +193,7 @@ class TotalCorrelation(LatentObjective):
 @register("mmd")
 @dataclass(frozen=True)
 class Mmd(LatentObjective):
-    """InfoVAE's: a lighter KL, and a maximum mean discrepancy of the aggregate posterior from the prior.
+    """InfoVAE: a down-weighted KL, plus a maximum mean discrepancy of the aggregate posterior from the prior.
 
     References:
         InfoVAE: Balancing Learning and Inference in Variational Autoencoders (Zhao, Song and Ermon, 2019).
@@ -204,7 +208,8 @@ class Mmd(LatentObjective):
     mmd: float = 100.0
     """Weight of the maximum mean discrepancy."""
     divergence: Divergence = "auto"
-    """KL of the bound that is reported: in closed form, by the samples, or in closed form where there is one."""
+    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto: in closed form if there
+    is one."""
 
     @property
     def warming(self) -> str:
@@ -222,7 +227,7 @@ class Mmd(LatentObjective):
 @register("stl")
 @dataclass(frozen=True)
 class StickingTheLanding(LatentObjective):
-    """The ELBO, with the pathwise gradient less its score part.
+    """The ELBO, with the pathwise gradient without its score term.
 
     References:
         Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference (Roeder, Wu and
@@ -237,7 +242,7 @@ class StickingTheLanding(LatentObjective):
 @register("score")
 @dataclass(frozen=True)
 class Score(LatentObjective):
-    """The ELBO, with the score-function gradient: to see why the others are used.
+    """The ELBO, with the score-function gradient, for comparison.
 
     References:
         Black Box Variational Inference (Ranganath, Gerrish and Blei, 2014).
@@ -248,13 +253,13 @@ class Score(LatentObjective):
     """
 
     samples: int = 2
-    """Samples of the posterior in a training step, each with the others as its baseline."""
+    """Posterior samples per training step; each uses the others as its baseline."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 2:
             raise UsageError(
-                "The score function's baseline needs other samples.",
+                "The score function's baseline needs at least two samples.",
                 got=f"samples = {self.samples}",
                 remedy="Use --samples 2 or more.",
             )
@@ -263,13 +268,13 @@ class Score(LatentObjective):
 @register("hybrid")
 @dataclass(frozen=True)
 class Hybrid(LatentObjective):
-    r"""A share of the ELBO; the rest has its latents from the prior, as when a conditional model predicts (gsnn).
+    r"""A weighted mean of the ELBO and gsnn, whose latents come from the prior as in conditional prediction.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Raises:
-        UsageError: If the share is none, or all.
+        UsageError: If the share is not strictly between 0 and 1.
 
     Example:
         >>> Hybrid(share=0.25).draws_prior
@@ -279,17 +284,17 @@ class Hybrid(LatentObjective):
     draws_prior: ClassVar[bool] = True
 
     share: float = 0.5
-    """Share of the ELBO in training, above 0 and below 1."""
+    """Weight of the ELBO against gsnn in training, above 0 and below 1."""
     beta: float = 1.0
-    """Weight of its KL."""
+    """Weight of the ELBO's KL."""
     divergence: Divergence = "auto"
-    """KL in closed form, by the samples, or in closed form where there is one, as for elbo."""
+    """KL in closed form (analytic), from samples (monte-carlo), or auto, as for elbo."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.share < 1:
             raise UsageError(
-                "A share lies between 0 and 1.",
+                "The share must lie strictly between 0 and 1.",
                 got=f"share {self.share}",
                 remedy="Use --objective elbo for all of it, --objective gsnn for none.",
             )
@@ -302,7 +307,7 @@ class Hybrid(LatentObjective):
 @register("gsnn")
 @dataclass(frozen=True)
 class Gsnn(LatentObjective):
-    """The log-likelihood with latents of the prior, as when a conditional model predicts; its own bound selects.
+    """The log-likelihood with latents of the prior, as in conditional prediction; its own bound selects the model.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
@@ -316,13 +321,13 @@ class Gsnn(LatentObjective):
     draws_prior: ClassVar[bool] = True
 
     samples: int = 1
-    """Samples of the prior in a training step."""
+    """Prior samples per training step."""
 
 
 @register("naive-monte-carlo")
 @dataclass(frozen=True)
 class NaiveMonteCarlo(LatentObjective):
-    """The likelihood averaged over samples of the prior: to see why the others are used.
+    """The likelihood averaged over samples of the prior, for comparison.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -336,31 +341,31 @@ class NaiveMonteCarlo(LatentObjective):
     draws_prior: ClassVar[bool] = True
 
     samples: int = 1
-    """Samples of the prior in a training step."""
+    """Prior samples per training step."""
 
 
 @register("reconstruction")
 @dataclass(frozen=True)
 class Reconstruction(Objective):
-    """The log-likelihood at latents of the posterior alone: of an autoencoder."""
+    """The log-likelihood at latents of the posterior, for an autoencoder."""
 
 
 @register("log-likelihood")
 @dataclass(frozen=True)
 class LogLikelihood(Objective):
-    """The log-likelihood itself: of a model without a latent."""
+    """The exact log-likelihood, for a model without a latent."""
 
 
 @register("log-prior")
 @dataclass(frozen=True)
 class LogPrior(Objective):
-    """The log-density of the posterior's latents under the prior: of a second stage, whose other parts are frozen."""
+    """The log-density of the posterior's latents under the prior, for a second stage, whose other parts are frozen."""
 
 
 @register("quantized")
 @dataclass(frozen=True)
 class Quantized(Objective):
-    """Reconstruction, and what draws a codebook and the encoder together.
+    """Reconstruction, codebook and commitment losses.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017), equation 3.

@@ -1,4 +1,4 @@
-"""Groups of options that several recipes have: abstract dataclasses, from which a recipe inherits their fields."""
+"""Groups of options shared by several recipes: abstract dataclasses from which recipes inherit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "ScaleName",
     "TextPositions",
     "UpsamplingName",
-    "check_sizes",
+    "require_sizes",
 ]
 
 NetworkName = Literal["mlp", "convolutional"]
@@ -48,10 +48,10 @@ class Networks:
     hidden: tuple[int, ...] = (256, 256)
     """Sizes of the hidden layers of an mlp, from the data to the latent; the decoder mirrors them."""
     channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of the levels of a convolutional network, from the finest down."""
+    """Channels of each level of a convolutional network, finest first."""
     upsampling: UpsamplingName = "resize"
-    """How a convolutional decoder doubles a grid: resize (each pixel four times, then a convolution: even surfaces stay
-    even) or transposed (a transposed convolution, which leaves a checkerboard)."""
+    """How a convolutional decoder doubles a grid: resize (nearest neighbour, then a convolution) or transposed (a
+    transposed convolution, which causes checkerboard artefacts)."""
     activation: Activation = "relu"
     """Nonlinearity between layers."""
 
@@ -61,10 +61,10 @@ class GridNetworks:
     """Abstract: an encoder from an image to a coarser grid of vectors, and the decoder back."""
 
     channels: tuple[int, ...] = (32, 64)
-    """Channels of the levels of the networks, from the finest down: each halves the sides, so two make 7 x 7 of 28."""
+    """Channels of each level, finest first; each level halves the sides, so two levels turn 28 x 28 into 7 x 7."""
     upsampling: UpsamplingName = "resize"
-    """How a decoder doubles a grid: resize (each pixel four times, then a convolution) or transposed (a transposed
-    convolution, which leaves a checkerboard)."""
+    """How a decoder doubles a grid: resize (nearest neighbour, then a convolution) or transposed (a transposed
+    convolution, which causes checkerboard artefacts)."""
     blocks: int = 2
     """Residual blocks of encoder and decoder, on the coarsest grid."""
     activation: Activation = "relu"
@@ -73,14 +73,15 @@ class GridNetworks:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Abstract: how wide a likelihood is."""
+    """Abstract: the scale of a likelihood."""
 
     scale: ScaleName = "auto"
-    """Scale of gaussian and discretized-logistic: fixed, learned (shared or per-dimension), or given by the network;
-    auto: fixed for gaussian, per-dimension for discretized-logistic. The covariance of full-gaussian is learned, one
-    for every z (auto), or given by the network."""
+    """Scale of gaussian and discretized-logistic: fixed; learned, shared or per-dimension; or output by the network;
+    auto: fixed for gaussian, per-dimension for discretized-logistic. For full-gaussian: one learned covariance (auto),
+    or output by the network."""
     variance: float = 0.5
-    """Fixed or initial variance of gaussian, initial of full-gaussian; 0.5 makes the loss the summed squared error."""
+    """Fixed or initial variance of gaussian, initial variance of full-gaussian; 0.5 makes the loss the summed squared
+    error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,27 +89,28 @@ class EntryLikelihood(Scale):
     """Abstract: a likelihood of entries that are independent given the latent."""
 
     likelihood: LikelihoodName = "auto"
-    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else;
-    full-gaussian: small vectors whose entries are correlated given z too."""
+    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, else gaussian (scale shared);
+    full-gaussian: small vectors with entries correlated given z."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionOptions:
-    """Abstract: what a model is given."""
+    """Abstract: the condition of a model."""
 
     condition: ConditionName | NamedConditions = "none"
-    """What the model is given: none; or auto, the class of an example where there are classes, else the numbers beside
-    it, else its text; or several at once, such as class text, each dropped by itself."""
+    """Condition of the model: none; or auto: the class of an example if there are classes, else its numbers, else its
+    text; or several at once, such as class text, each dropped by itself."""
     vocabulary: int = 2048
-    """Tokens of a text at most; 256 of them are the bytes."""
+    """Maximum size of the text vocabulary; 256 of the tokens are the bytes."""
     caption_length: int = 32
-    """Tokens of the longest text."""
+    """Maximum number of tokens in a text."""
     drop_condition: float = 0.1
-    """Probability with which training shows no condition, so that the model also learns p(x): what guidance needs."""
+    """Probability of dropping the condition in training, so that the model also learns p(x); guidance needs this above
+    0."""
 
 
-def check_sizes(**sizes: int | tuple[int, ...]) -> None:
-    """Refuses sizes below one, by the name of their option.
+def require_sizes(**sizes: int | tuple[int, ...]) -> None:
+    """Refuses sizes below one, naming the option.
 
     Raises:
         UsageError: If there is one.

@@ -1,6 +1,6 @@
-"""What a second stage puts in the prior's place, as values: each has the options that mean something for it, no others.
+"""Priors of a second stage as values: each class has only the options that apply to it.
 
-They are data; the modules that they name are made in :mod:`tightbound.assembly.second_stage`.
+They are data; their modules are built in :mod:`tightbound.assembly.second_stage`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
-from ..spec import check_choices, register
-from .parts import ConditionOptions, TextPositions, check_sizes
+from ..spec import register, require_choices
+from .parts import ConditionOptions, TextPositions, require_sizes
 
 __all__ = [
     "AutoregressivePrior",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 LatentSpace = Literal["none", "codes", "vector"]
-"""What the latents of a model are."""
+"""The kind of a model's latents."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +35,37 @@ class SecondPrior:
     """
 
     latent_space: ClassVar[LatentSpace]
-    """What it is a distribution of."""
+    """The kind of latents it models."""
     sizes: ClassVar[tuple[str, ...]] = ()
-    """Those of its options that are at least one."""
+    """Options that must be at least 1."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_sizes(**{name: getattr(self, name) for name in self.sizes})
+        require_choices(self)
+        require_sizes(**{name: getattr(self, name) for name in self.sizes})
 
 
 @dataclass(frozen=True)
 class AutoregressivePrior(ConditionOptions, SecondPrior):
-    """Abstract: codes one after the other, each given those before it and, where there is one, a condition."""
+    """Abstract: codes in sequence, each given those before it and an optional condition."""
 
     latent_space: ClassVar[LatentSpace] = "codes"
 
     layers: int = 8
     """Layers of the network."""
     dropout: float = 0.1
-    """Share of its activations that training leaves out."""
+    """Dropout probability in training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("dropout", "drop_condition"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is a probability.", got=getattr(self, name), expected=f"0 <= {name} < 1")
+                raise UsageError(f"{name} must be a probability.", got=getattr(self, name), expected=f"0 <= {name} < 1")
 
 
 @register("pixelcnn-prior")
 @dataclass(frozen=True)
 class PixelCNNPrior(AutoregressivePrior):
-    """Codes of a grid from top to bottom, by masked convolutions.
+    """Codes of a grid in reading order, by masked convolutions.
 
     References:
         Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner and Kavukcuoglu, 2016).
@@ -78,19 +78,19 @@ class PixelCNNPrior(AutoregressivePrior):
     sizes: ClassVar[tuple[str, ...]] = ("layers", "channels", "kernel", "heads")
 
     channels: int = 64
-    """Channels of its layers."""
+    """Channels of each layer."""
     kernel: int = 5
-    """Odd side of its kernels."""
+    """Odd side of the kernels."""
     attention_every: int = 0
-    """Attention behind every so many layers, at the top level of the codes (0: none)."""
+    """Attention after every N layers, at the top level of the codes (0: none)."""
     heads: int = 8
-    """Attention heads."""
+    """Number of attention heads."""
 
 
 @register("transformer-prior")
 @dataclass(frozen=True)
 class TransformerPrior(AutoregressivePrior):
-    """Codes in a row, by masked attention to those before.
+    """Codes in sequence, by masked attention.
 
     References:
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
@@ -103,11 +103,11 @@ class TransformerPrior(AutoregressivePrior):
     sizes: ClassVar[tuple[str, ...]] = ("layers", "width", "heads")
 
     text_positions: TextPositions = "learned"
-    """Places of a text in front of the codes: a learned vector for each, or queries and keys turned by them."""
+    """Positions in a text prefix: learned embeddings, or rotary (rotated queries and keys)."""
     width: int = 256
-    """Width of its layers."""
+    """Width of the layers."""
     heads: int = 8
-    """Attention heads."""
+    """Number of attention heads."""
 
 
 @register("mixture-prior")
@@ -124,7 +124,7 @@ class MixturePrior(SecondPrior):
     sizes: ClassVar[tuple[str, ...]] = ("components",)
 
     components: int = 100
-    """Components of the mixture."""
+    """Number of components of the mixture."""
 
 
 @register("flow-prior")
@@ -144,4 +144,4 @@ class FlowPrior(SecondPrior):
     sizes: ClassVar[tuple[str, ...]] = ("transforms",)
 
     transforms: int = 4
-    """Transformations of the flow."""
+    """Number of transformations of the flow."""

@@ -1,4 +1,4 @@
-"""Ways out that a recipe offers against what a diagnosis may find: its own options, changed."""
+"""Remedies that a recipe offers for problems found by a diagnosis: changes of its own options."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Remedy", "halved"]
 
 @dataclass(frozen=True)
 class Remedy:
-    """A row of the table of remedies that only some recipes have.
+    """A remedy that only some recipes have.
 
     Args:
-        name: Under which the table of symptoms lists it.
-        words: What to do, in words that hold whatever the options are called.
-        options: From the options of a run to those that are to change; None where it is no remedy for that run.
-        symptoms: Against what it helps besides, behind the table's own remedies.
+        name: Its name in the table of symptoms.
+        words: What to do, independent of option names.
+        options: Maps the options of a run to those to change; None if the remedy does not apply to that run.
+        symptoms: Further symptoms it helps with, listed after the table's own remedies.
 
     Example:
         >>> remedy = Remedy("fewer codes", "take fewer codes", lambda o: halved(o, "codes"))
@@ -32,6 +32,6 @@ class Remedy:
 
 
 def halved(options: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Half of a number, as long as that is more than one."""
+    """Half of an integer option, if that is still above one."""
     half = options[name] // 2
     return {name: half} if half > 1 else None

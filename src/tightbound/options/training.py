@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Training options."""
 
 from __future__ import annotations
 
@@ -7,91 +7,92 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UnknownName, UsageError
-from ..spec import check_choices, flag, register, upgrade
+from ..spec import flag, register, require_choices, upgrade
 
 __all__ = ["TrainingOptions"]
 
 EVALUATIONS = 20
-"""Evaluations of a run that is not told how often."""
+"""Default number of evaluations in a run."""
 FEWEST_STEPS, ENTRIES = 50, 2**23
-"""Between two evaluations lie as many steps, or steps over as many entries of examples: what files and a picture cost
-must stay little beside what is learned meanwhile, be it many quick steps or a few slow ones."""
+"""Minimum steps, and minimum entries of examples, between evaluations, so that writing files and a picture stays cheap
+against training."""
 PASSES = 5
-"""So many times the validation split's examples are learned from between two passes over it."""
+"""Minimum ratio of training examples to validation examples between two passes over the validation split."""
 OFTEN, FEWEST_STALE = 100, 5
-"""A run that sees an example more often than this stops early by itself, after so many stale evaluations or more."""
+"""Runs with more epochs than this stop early by default, after at least this many evaluations without improvement."""
 
 
 @register("training-options", version=2)
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything that decides how a run goes; with the recipe and the data it decides the result, bit for bit."""
+    """All training options; together with recipe and data they determine the result, bit for bit."""
 
     epochs: int | None = None
-    """Passes over the training data; default: 20, or as many as make 2,500 steps."""
+    """Passes over the training data; default: 20, or more to reach 2,500 steps."""
     steps: int | None = None
-    """Optimiser steps, in place of epochs."""
+    """Number of optimiser steps, instead of epochs."""
     batch_size: int = 128
-    """Examples in a step, over all processes and accumulated parts together."""
+    """Examples per step, in total over all processes and accumulated parts."""
     optimizer: Literal["adam", "adamax", "rmsprop", "sgd"] = "adam"
-    """Rule of the steps; rmsprop is centred, sgd has momentum 0.9."""
+    """Optimiser; rmsprop is centred, sgd has momentum 0.9."""
     optimizer_eps: float = 1e-8
-    """Constant in the denominator of every rule but sgd's."""
+    """Constant eps in the denominator of every optimiser except sgd."""
     lr: float = 1e-3
-    """Learning rate, at its highest."""
+    """Peak learning rate."""
     lr_schedule: Literal["cosine", "constant", "step"] = "cosine"
-    """Learning rate over the run: half a cosine down to zero; constant; or a factor at every milestone."""
+    """Learning rate schedule: cosine (down to zero), constant, or step (a factor at every milestone)."""
     lr_warmup: int = 0
-    """Steps over which the learning rate first rises from zero."""
+    """Steps of linear learning rate warm-up."""
     lr_milestones: tuple[int, ...] = ()
-    """Epochs at whose end the schedule "step" multiplies the learning rate."""
+    """Epochs after which the schedule "step" multiplies the learning rate."""
     lr_factor: float = 0.1
-    """What it multiplies it by."""
+    """Factor of the learning rate at each milestone."""
     beta_warmup: float = 0.2
     """Share of the run over which the weight of the KL rises from 0 to its value."""
     beta_warmup_epochs: int | None = None
-    """The same in epochs, in place of a share; it may outlast the run, of which a warning tells."""
+    """The same in epochs, instead of a share; a warning is printed if it outlasts the run."""
     beta_schedule: Literal["linear", "cosine", "sigmoid", "cyclical"] = "linear"
-    """How it rises; cyclical: again and again from 0, over the first half of each cycle."""
+    """Shape of the KL warm-up; cyclical: rises from 0 over the first half of each cycle."""
     beta_cycles: int = 4
-    """How often a cyclical weight rises within its warm-up."""
+    """Number of cycles in a cyclical warm-up."""
     weight_decay: float = 0.0
-    """Weight decay: decoupled with adam (AdamW), added to the gradient with the others."""
+    """Weight decay: decoupled for adam (AdamW), added to the gradient for the others."""
     clip_norm: float | None = None
-    """Largest gradient norm; a longer gradient is shortened to it."""
+    """Maximum gradient norm; larger gradients are clipped to it."""
     accumulate: int = 1
-    """Parts in which a batch is worked through, to save memory."""
+    """Number of parts a batch is split into (gradient accumulation), to save memory."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights (0: none; 0.999 is common), which is then what is kept."""
+    """Decay of an exponential moving average of the weights (0: none; 0.999 is common); the averaged weights are the
+    ones saved."""
     seed: int = 0
     """Seed of the initial weights, the order of the data and all noise."""
     initial_weights: Literal["torch", "xavier"] = "torch"
-    """How a new model's weights are drawn: as torch does, or by Xavier's uniform rule with biases of zero."""
+    """Initialisation of a new model's weights: torch's default, or Xavier uniform with zero biases."""
     data_start: bool = True
-    """Let parts that can (the decoder's last bias, pseudo-inputs) start from training examples."""
+    """Initialise parts that support it (the decoder's last bias, pseudo-inputs) from training examples."""
     evaluate_every: int | None = None
-    """Steps between evaluations on the validation split; default: 20 evaluations in a run, fewer where they would take
+    """Steps between evaluations on the validation split; default: 20 evaluations in a run, fewer if they would take
     much of its time."""
     patience: int | Literal["auto", "none"] = "auto"
-    """Stop after this many evaluations without a better validation bound, once warm-up is over; auto: after those of a
-    quarter of the run, where it sees each example more than 100 times; else it never stops early."""
+    """Stop early after this many evaluations without a better validation bound, counted from the end of warm-up; auto:
+    a quarter of the run's evaluations if the run has more than 100 epochs, else never."""
     save_every: float = 60.0
     """Seconds between checkpoints; one is also written at each evaluation and at the end."""
     log_every: int = 50
-    """Steps between reads of the metrics from the device."""
+    """Steps between metric logs."""
     pictures: bool = True
-    """Save a picture of reconstructions and samples at each evaluation."""
+    """Save an image of reconstructions and samples at each evaluation."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
-    """Arithmetic of the networks; auto: bf16 where the hardware multiplies it natively, else float32."""
+    """Precision of the networks; auto: bf16 if the hardware supports it natively, else float32."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """Device to train on: auto, cpu, cuda or mps."""
     compile: bool = False
-    """Compile the step with torch.compile."""
+    """Compile the training step with torch.compile."""
     tensorboard: bool = False
-    """Write the metrics for TensorBoard too (extra: tensorboard)."""
+    """Also write the metrics for TensorBoard (needs the extra tensorboard)."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
         if not isinstance(self.patience, int) and self.patience not in ("auto", "none"):
             raise UnknownName("patience", str(self.patience), ("auto", "none", "a number of evaluations"))
         for name, least in _LEAST.items():
@@ -105,31 +106,33 @@ class TrainingOptions:
                 )
         if self.accumulate > self.batch_size:
             raise UsageError(
-                "A batch is cut into no more parts than it has examples.",
+                "A batch cannot be split into more parts than it has examples.",
                 got=f"accumulate {self.accumulate}, batch_size {self.batch_size}",
                 remedy="Lower --accumulate.",
             )
         if self.epochs is not None and self.steps is not None:
-            raise UsageError("Give the length of the run once.", got="both epochs and steps", expected="one of them")
+            raise UsageError(
+                "Give either epochs or steps, not both.", got="both epochs and steps", expected="one of them"
+            )
         if not 0 < self.lr < math.inf:
             raise UsageError("The learning rate must be positive and finite.", got=self.lr, remedy="Try --lr 1e-3.")
         if not 0 < self.optimizer_eps < math.inf:
             raise UsageError("The optimiser's eps must be positive.", got=self.optimizer_eps, remedy="Try 1e-8.")
         if not self.beta_warmup <= 1 or not self.ema < 1:
-            raise UsageError("beta_warmup is a share and ema a decay.", expected="beta_warmup <= 1 and ema < 1")
+            raise UsageError("beta_warmup must be at most 1, and ema below 1.", expected="beta_warmup <= 1 and ema < 1")
         if (self.lr_schedule == "step") != bool(self.lr_milestones):
             raise UsageError(
-                "Milestones and the schedule of steps belong together.",
+                "Milestones and the schedule 'step' must be used together.",
                 got=f"lr_schedule = {self.lr_schedule!r}, lr_milestones = {self.lr_milestones}",
                 remedy="Try --lr-schedule step --lr-milestones 200 350.",
             )
         if not 0 < self.lr_factor < math.inf or any(m < 1 for m in self.lr_milestones):
-            raise UsageError("Milestones are epochs from 1, and the factor is positive.", got=self.lr_milestones)
+            raise UsageError("Milestones must be at least 1, and the factor positive.", got=self.lr_milestones)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError("The gradient norm must be positive.", got=self.clip_norm, remedy="Try --clip-norm 1.")
 
     def total_steps(self, examples: int) -> int:
-        """Optimiser steps of the whole run over that many training examples.
+        """Optimiser steps of the run for that many training examples.
 
         Example:
             >>> TrainingOptions(epochs=2, batch_size=100).total_steps(250)
@@ -162,7 +165,7 @@ class TrainingOptions:
         return round(self.beta_warmup * self.total_steps(examples))
 
     def evaluation_steps(self, examples: int, validation: int, entries: int) -> int:
-        """Steps between evaluations: those that the option says, else a twentieth of the run or, of small data, more.
+        """Steps between evaluations: the option if given, else a twentieth of the run, or more for small data.
 
         Args:
             examples: Size of the training split.
@@ -181,7 +184,7 @@ class TrainingOptions:
         return max(least, math.ceil(PASSES * validation / in_step), -(-self.total_steps(examples) // EVALUATIONS))
 
     def evaluations_to_wait(self, examples: int, validation: int, entries: int) -> int | None:
-        """After how many evaluations without a better bound the run stops; None: it does not.
+        """Number of evaluations without a better bound after which the run stops; None: it does not.
 
         Args:
             examples: Size of the training split.
@@ -202,7 +205,7 @@ class TrainingOptions:
 
 @upgrade("training-options", version=1)
 def _with_named_patience(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without a number there was no patience."""
+    """In older versions None meant no early stopping."""
     return {**fields, "patience": "none" if fields.get("patience") is None else fields["patience"]}
 
 

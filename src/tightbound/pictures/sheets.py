@@ -1,7 +1,7 @@
-"""What a model shows, as one picture: which parts stand side by side, and how large each is drawn.
+"""Sheets of a model's outputs: the arrangement and size of the parts.
 
-Of digits, mean and draw of p(x|z) stand side by side. A draw of a photograph is full of noise, as any draw must be that
-says of each pixel by itself how unsure it is; there the means are large, and the draws small below them.
+For digits, mean and sample of p(x|z) are side by side. Samples of photographs are noisy, since the noise of each pixel
+is independent; there the means are large, with small samples below them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..data import DataSpec
 from ..models import Marginal, Model
 from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
 
-__all__ = ["WHY_SMALL", "photographic", "sheet", "told", "training_picture"]
+__all__ = ["WHY_SMALL", "photographic", "sheet", "training_picture", "with_captions"]
 
-WHY_SMALL = "a draw adds the noise that the model cannot predict from z"
+WHY_SMALL = "a draw adds the noise that cannot be predicted from z"
 MANY_LEVELS, DIGIT = 64, 32
-"""Levels from which on a picture is a photograph, if it has colours or a side longer than the second."""
+"""Minimum levels of a photograph, which also has colours or a side longer than the second number."""
 LARGE, SMALL = 128, 64
-"""Pixels of the sides of a photograph's mean and draw, about."""
+"""Approximate sides in pixels of a photograph's mean and sample."""
 
 Parts = Mapping[str, Tensor]
 
 
 def photographic(spec: DataSpec | None) -> bool:
-    """Whether examples have so many levels and pixels that a draw shows more noise than picture.
+    """Whether examples are photographs, whose samples show more noise than image.
 
     Example:
         >>> photographic(DataSpec("photos", (3, 64, 64), 256)), photographic(DataSpec("mnist", (1, 28, 28), 256))
@@ -41,13 +41,13 @@ def photographic(spec: DataSpec | None) -> bool:
 
 
 def sheet(parts: Parts, spec: DataSpec | None, *, across: bool = False, columns: int | None = None) -> Image.Image:
-    """Images under their titles, one below the other or side by side; draws of photographs small below their means.
+    """Images under their titles, stacked or side by side; samples of photographs small below their means.
 
     Args:
         parts: Images ``(n, *shape)``, or ``(rows, columns, *shape)``, by title.
         spec: Of the data.
-        across: Titles side by side.
-        columns: Images in a row; default: about a square.
+        across: Whether parts are side by side.
+        columns: Images per row; default: about a square.
 
     Example:
         >>> import torch
@@ -60,8 +60,8 @@ def sheet(parts: Parts, spec: DataSpec | None, *, across: bool = False, columns:
     return _above(large, draws, spec, columns)
 
 
-def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
-    """Pictures under their titles, side by side, and what they were asked to be: above them if it is one, else below.
+def with_captions(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Image.Image:
+    """Images under their titles, side by side, with captions: one above all if it is the same, else one below each.
 
     Args:
         parts: Images ``(n, *shape)`` by title.
@@ -70,7 +70,7 @@ def told(parts: Parts, texts: Sequence[str], spec: DataSpec | None = None) -> Im
 
     Example:
         >>> import torch
-        >>> told({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
+        >>> with_captions({"mean": torch.rand(2, 3, 32, 32)}, ["cat", "dog"]).size[0] > 200
         True
     """
     means, draws = _divided(parts, spec)
@@ -97,7 +97,7 @@ def training_picture(model: Model, x: Tensor, c: Given | None, path: Path, spec:
 
 
 def _divided(parts: Parts, spec: DataSpec | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What is drawn large, and what small: draws, where there is a mean that shows what they are of."""
+    """The parts drawn large, and those drawn small: samples, if there is a mean."""
     small = {title: x for title, x in parts.items() if "draw from" in title} if photographic(spec) else {}
     if len(small) == len(parts):
         return dict(parts), {}
@@ -123,6 +123,6 @@ def _rows(x: Tensor, spec: DataSpec | None, columns: int | None, side: int) -> I
 
 
 def _small(x: Tensor, spec: DataSpec | None, columns: int | None) -> Image.Image:
-    """Of large images every so many pixels: an average of them would hide the noise."""
+    """Large images subsampled, not averaged, which would hide the noise."""
     step = max(1, round(max(x.shape[-2:]) / SMALL))
     return _rows(x[..., ::step, ::step], spec, columns, SMALL)

@@ -1,4 +1,4 @@
-r"""What a posterior is, and what can be read from its latents.
+r"""Posteriors, and the spaces of their latents.
 
 Convention: ``x`` is ``(*batch, *shape)``, a latent ``(*batch, *latent)``; codes are int64, one ``(*batch, *grid)`` for
 each level, the top first.
@@ -24,26 +24,26 @@ __all__ = ["CodePosterior", "Codes", "Layers", "Posterior", "Reals", "Space"]
 class Posterior(nn.Module):
     r"""Abstract :math:`q(z \mid x, c)`: a module whose call returns a distribution of latents.
 
-    Any other module that does so can stand in its place; its latents are then read as real numbers.
+    Any other module that does so can be used instead; its latents are then treated as real numbers.
     """
 
     @property
     def space(self) -> Space:
-        """What can be read from its latents."""
+        """The space of its latents."""
         return Reals(self)
 
 
 class CodePosterior(Posterior, CodeSpace):
-    """Abstract: a posterior whose latents stand for codes."""
+    """Abstract: a posterior whose latents encode discrete codes."""
 
     means_are_vectors: bool = False
-    """Whether the mean of a posterior is the vectors of its codes, rather than a probability for each code."""
+    """Whether the posterior mean is the vectors of its codes, not probabilities of codes."""
     at_mode: bool = False
-    """Whether it is the point at its most probable codes, in any mode: what a prior that is fitted to those needs."""
+    """Whether it is a point mass at its most probable codes in any mode, as a prior fitted to codes needs."""
 
     @property
     def space(self) -> Codes:
-        """What can be read from its latents."""
+        """The space of its latents."""
         return Codes(self)
 
     def without_details(self, z: Tensor, kept: int) -> Tensor:
@@ -51,20 +51,20 @@ class CodePosterior(Posterior, CodeSpace):
 
         Args:
             z: Latents ``(n, *latent)``.
-            kept: Levels that stay as they are, the top first.
+            kept: Number of levels kept, the top first.
         """
         raise NotImplementedError
 
 
 class Space:
-    """Abstract: what can be read from the latents of a model.
+    """Abstract: the space of a model's latents.
 
     Args:
         posterior: The posterior, or any module that gives a distribution of latents.
     """
 
     between: str = ""
-    """What a reader must know of points between two latents; empty where they are latents like any other."""
+    """A note on points between two latents; empty if they are valid latents too."""
 
     def __init__(self, posterior: nn.Module) -> None:
         self.posterior = posterior
@@ -75,25 +75,25 @@ class Space:
         return (self,)
 
     def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
-        """The one latent that examples ``(n, *shape)`` are encoded to."""
+        """The representative latent of examples ``(n, *shape)``."""
         raise NotImplementedError
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
-        """Examples ``(n, *shape)`` as they are kept for a second stage to learn from."""
+        """Examples ``(n, *shape)`` encoded for the training of a second stage."""
         raise NotImplementedError
 
     def coarser(self, z: Tensor) -> list[Tensor]:
-        """Latents ``(n, *latent)`` with fewer and fewer of their details left out, the coarsest first; often none."""
+        """Latents ``(n, *latent)`` without details, the coarsest first; often an empty list."""
         return []
 
     def described(self, q: Distribution) -> dict[str, Tensor]:
-        """A posterior as named arrays: ``mean``, ``sample``, ``standard_deviation`` where it has one, ``codes``."""
+        """A posterior as named arrays: ``mean``, ``sample``, ``standard_deviation`` if it has one, ``codes``."""
         values = {"mean": q.mean, "sample": q.sample()}
         return values | ({"standard_deviation": q.stddev} if has_density(q) else {})
 
 
 class Reals(Space):
-    """Latents are real numbers: a vector or a grid of them.
+    """Real-valued latents: a vector or a grid.
 
     Example:
         >>> import torch
@@ -109,7 +109,7 @@ class Reals(Space):
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         q = self.posterior(x, c)
-        diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation say all of it
+        diagonal = isinstance(q, Independent) and isinstance(q.base_dist, Normal)  # mean and deviation determine it
         return (
             Moments(torch.stack([q.mean, q.stddev], dim=1))
             if diagonal
@@ -118,9 +118,9 @@ class Reals(Space):
 
 
 class Codes(Space):
-    """Latents stand for codes: one of so many at each position of each level's grid.
+    """Discrete latents: a code at each position of each level's grid.
 
-    The mean of a distribution over codes is none of them: a decoder would read from it what no code tells.
+    The mean of a distribution over codes is not a valid latent: it would give a decoder information that no code has.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -130,7 +130,7 @@ class Codes(Space):
         ((16,), ((4, 4),))
     """
 
-    between = "between its ends z mixes two codes and is none"
+    between = "between the ends, z mixes two codes and is not a valid latent"
     posterior: CodePosterior
 
     def __init__(self, posterior: CodePosterior) -> None:
@@ -162,7 +162,7 @@ class Codes(Space):
 
 
 class Layers(Space):
-    """Latents of a hierarchy, from the one next to the data up: what is read of it is read of the first, unless named.
+    """Latents of a hierarchy, from the data up; methods use the first unless stated.
 
     Args:
         layers: The space of each latent.
@@ -189,9 +189,9 @@ class Layers(Space):
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         raise UsageError(
-            "A prior is fitted to one latent, and these are several.",
+            "A prior can be fitted to one latent only, and this model has several.",
             got=f"{len(self.layers)} layers",
-            remedy="Fit it in a loop of your own, to the top.",
+            remedy="Fit it to the top latent in your own loop.",
         )
 
     def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:

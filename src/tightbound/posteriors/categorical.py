@@ -1,8 +1,8 @@
-r"""Discrete posteriors :math:`q(z \mid x, c)`: relaxed while they learn, exact when they are measured.
+r"""Discrete posteriors :math:`q(z \mid x, c)`: relaxed in training, exact in evaluation.
 
 Convention: z has a one-hot vector for each position, event ``(positions, classes)``, or a bit, event ``(positions,)``.
-A network that gives a grid ``(n, channels, *grid)`` has its positions row by row. The codes of z are int64,
-``(*leading, *grid)``: the place of the one, or the bit. Log-densities are in nats.
+The positions of a grid ``(n, channels, *grid)`` are in row-major order. The codes of z are int64, ``(*leading,
+*grid)``: the index of the one, or the bit. Log-densities are in nats.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ..distributions import Bits, CodePoint, Conditional, OneHot, RelaxedBernoul
 from ..distributions.one_hot import one_hot
 from ..errors import ShapeError, UsageError
 from ..networks import last_layer
-from ..quantizers.quantized import check_codes
+from ..quantizers.quantized import require_codes
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
 
 __all__ = ["BernoulliPosterior", "CategoricalPosterior", "RelaxedPosterior"]
 
 AT_ONCE = 2**24
-"""Logits that are held at once where they start from data."""
+"""Logits held at once when they are initialised from data."""
 VECTORS = 20_000
-"""Positions, of all examples together, that tell how far the logits of a class are spread."""
+"""Total positions used to estimate the spread of the logits of a class."""
 
 
 class RelaxedPosterior(Conditional, CodePosterior):
     """Abstract: a posterior with an exact distribution for evaluation and a relaxed one for training.
 
-    Its latents are codes: ``grids`` has the shape of their one grid, ``levels`` their number at a position.
+    Its latents are codes: ``grids`` holds the shape of their one grid, ``levels`` the number of codes.
     """
 
     temperature: Tensor
@@ -51,9 +51,9 @@ class RelaxedPosterior(Conditional, CodePosterior):
     ) -> None:
         grid = (positions,) if grid is None else tuple(grid)
         if not temperature > 0:
-            raise UsageError("A temperature is positive.", got=temperature, remedy="Start at 1 and anneal to a floor.")
+            raise UsageError("A temperature must be positive.", got=temperature, remedy="Start at 1 and anneal it.")
         if math.prod(grid) != positions:
-            raise ShapeError("The grid holds the positions.", got=grid, expected=f"{positions} of them")
+            raise ShapeError("The grid must hold all positions.", got=grid, expected=f"{positions} of them")
         super().__init__(network, shape)
         self.positions, self.hard = positions, hard
         self.grids, self.levels = (grid,), (classes,)
@@ -75,25 +75,25 @@ class RelaxedPosterior(Conditional, CodePosterior):
         return CodePoint(q.mode, self.codes_of(q.mode), nothing, nothing)
 
     def relaxed(self, x: Tensor, c: Given | None = None) -> Distribution:
-        """The relaxed distribution in any mode: what the exact one is compared with, for the relaxation gap."""
+        """The relaxed distribution in any mode, for the relaxation gap."""
         return self._relaxed(self.features(x, c))
 
     @torch.no_grad()
     def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
-        """What examples are encoded to without noise: the most probable codes, one int64 ``(*leading, *grid)``."""
+        """The most probable codes of examples, one int64 ``(*leading, *grid)``."""
         return self.codes_of(self._exact(self.features(x, c)).mode)
 
     def codes_of(self, z: Tensor) -> tuple[Tensor, ...]:
-        """The codes of latents, one int64 ``(*leading, *grid)``; of relaxed ones, the codes that they stand for."""
+        """The codes of latents, one int64 ``(*leading, *grid)``; of relaxed ones, the most probable codes."""
         return (self._numbers(z).unflatten(-1, self.grids[0]),)
 
     def embed(self, codes: Sequence[Tensor]) -> Tensor:
         """The latents ``(*leading, *event)`` of codes ``(*leading, *grid)``.
 
         Raises:
-            UsageError: If there is no such code.
+            UsageError: If a code is out of range.
         """
-        check_codes(codes[0], self.levels[0])
+        require_codes(codes[0], self.levels[0])
         return self._latent(codes[0].flatten(codes[0].dim() - len(self.grids[0])))
 
     def _numbers(self, z: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class RelaxedPosterior(Conditional, CodePosterior):
         raise NotImplementedError
 
     def logits(self, out: Tensor, leading: int) -> Tensor:
-        """The logits in the event's shape, from the network's output with so many leading dimensions."""
+        """The logits in the event's shape, from the network's output with ``leading`` leading dimensions."""
         raise NotImplementedError
 
     def _relaxed(self, logits: Tensor) -> Distribution:
@@ -117,27 +117,27 @@ class CategoricalPosterior(RelaxedPosterior, StartsFromData):
     r"""Independent classes at several positions, :math:`q(z \mid x) = \prod_i \operatorname{Cat}(z_i; \eta_i(x))`.
 
     In training mode a :class:`~tightbound.distributions.relaxed.RelaxedCategorical` with gradients through its samples;
-    in evaluation mode the exact :class:`~tightbound.distributions.one_hot.OneHot`, so that whatever is reported is the
-    bound with hard samples. Training anneals the temperature in place: ``posterior.temperature.fill_(0.5)``. The latent
-    is a set of codes too: :meth:`codes`, :meth:`embed` and :meth:`codes_of`, on ``grids`` with so many ``levels``.
+    in evaluation mode the exact :class:`~tightbound.distributions.one_hot.OneHot`, so that every reported bound uses
+    hard samples. Training anneals the temperature in place: ``posterior.temperature.fill_(0.5)``. The latents are codes
+    too: see :meth:`codes`, :meth:`embed`, :meth:`codes_of`, ``grids`` and ``levels``.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Args:
-        network: Encoder, maps ``(n, *shape)`` to ``(n, positions * classes)``, the classes of a position side by side;
-            to ``(n, positions, classes)``; or to ``(n, classes, height, width)`` with height * width positions.
+        network: Encoder, maps ``(n, *shape)`` to ``(n, positions * classes)``, the classes of a position adjacent; to
+            ``(n, positions, classes)``; or to ``(n, classes, height, width)`` with height * width positions.
         shape: Shape of one example.
-        positions: How many.
+        positions: Number of positions.
         classes: K.
         hard: Whether training samples are one-hot too (straight through).
-        temperature: The first.
-        grid: Shape in which the codes lie; None for a row.
-        spread: Deviation of every class's logits that :meth:`initialise` starts from; None to leave them as drawn.
+        temperature: Initial temperature.
+        grid: Shape of the grid of codes; None for a row.
+        spread: Initial standard deviation of every class's logits, set by :meth:`initialise`; None to leave them.
 
     Raises:
-        ShapeError: If the encoder gives another number of logits, or the grid has another number of positions.
+        ShapeError: If the number of logits or the size of the grid does not match.
         UsageError: If the temperature is not positive.
 
     Example:
@@ -171,10 +171,10 @@ class CategoricalPosterior(RelaxedPosterior, StartsFromData):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Lets the logits of every class start with mean 0 and the same deviation over examples and positions.
+        """Initialises the logits of every class to mean 0 and equal deviation over examples and positions.
 
-        As they are drawn, a few classes are the most probable everywhere, and all of them hardly depend on x: the
-        decoder learns to ignore z before the encoder has something to say.
+        At random initialisation a few classes are the most probable everywhere and hardly depend on x, so the decoder
+        would learn to ignore z before the encoder is informative.
 
         Args:
             x: Training examples, ``(n, *shape)``; the encoder's last layer has K outputs.
@@ -204,7 +204,7 @@ class CategoricalPosterior(RelaxedPosterior, StartsFromData):
         return out.reshape(*out.shape[:leading], *event)
 
     def _relaxed(self, logits: Tensor) -> RelaxedCategorical:
-        return RelaxedCategorical(logits, self.temperature.clone(), self.hard)  # annealing must not reach into it
+        return RelaxedCategorical(logits, self.temperature.clone(), self.hard)  # annealing works in place
 
     def _exact(self, logits: Tensor) -> OneHot:
         return OneHot(logits)
@@ -225,16 +225,16 @@ class BernoulliPosterior(RelaxedPosterior):
         The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables (Maddison, Mnih and Teh, 2017).
 
     Args:
-        network: Encoder, maps ``(n, *shape)`` to ``(n, positions)``, or to as many logits in any shape, taken in their
+        network: Encoder, maps ``(n, *shape)`` to ``(n, positions)``, or to as many logits in any shape, in row-major
             order.
         shape: Shape of one example.
-        positions: How many.
+        positions: Number of positions.
         hard: Whether training samples are 0 or 1 too (straight through).
-        temperature: The first.
-        grid: Shape in which the codes lie; None for a row.
+        temperature: Initial temperature.
+        grid: Shape of the grid of codes; None for a row.
 
     Raises:
-        ShapeError: If the encoder gives another number of logits, or the grid has another number of positions.
+        ShapeError: If the number of logits or the size of the grid does not match.
         UsageError: If the temperature is not positive.
 
     Example:

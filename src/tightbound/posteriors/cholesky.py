@@ -28,12 +28,12 @@ class CholeskyGaussian(Conditional, Posterior):
 
     Args:
         network: Encoder, maps ``(n, *shape)`` to ``(n, d + d (d + 1) / 2)``: means, the log-diagonal, and the entries
-            below it, row by row.
+            below it, in row-major order.
         shape: Shape of one example.
         latent_dim: d.
 
     Raises:
-        ShapeError: If the encoder gives another number of features.
+        ShapeError: If the encoder's output has another size.
 
     Example:
         >>> from tightbound.networks import MLP

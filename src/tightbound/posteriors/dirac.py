@@ -14,7 +14,7 @@ __all__ = ["DiracPosterior"]
 
 
 class DiracPosterior(Conditional, Posterior):
-    r"""All mass at the code, :math:`q(z \mid x) = \delta(z - f(x))`: the autoencoder's encoder.
+    r"""A point mass at the code, :math:`q(z \mid x) = \delta(z - f(x))`: the autoencoder's encoder.
 
     Args:
         network: Encoder, maps ``(n, *shape)`` to ``(n, latent_dim)``.

@@ -1,6 +1,6 @@
-r"""Examples as a posterior encodes them, to be kept and learned from: what a second stage sees.
+r"""Encoded examples: the training data of a second stage.
 
-Convention: ``values`` has one entry for each of n examples, as it is stored; codes are integers and stay so.
+Convention: ``values`` has one entry for each of n examples, as stored; codes stay integers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Draws", "Encoded", "EncodedCodes", "Moments"]
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Abstract: n examples as they are kept.
+    """Abstract: n encoded examples.
 
     Args:
         values: What is stored, ``(n, ...)``.
@@ -31,12 +31,12 @@ class Encoded:
     values: Tensor
 
     def draw(self) -> Tensor:
-        """A latent of each, ``(n, *latent)``."""
+        """Draws a latent of each, ``(n, *latent)``."""
         raise NotImplementedError
 
     @property
     def varied(self) -> bool:
-        """Whether several of an example tell more than one."""
+        """Whether several draws of an example differ."""
         return False
 
     def log_prob(self, prior: Distribution) -> Tensor:
@@ -44,17 +44,17 @@ class Encoded:
         return lower_bound(prior, self.draw())
 
     def of(self, values: Tensor) -> Encoded:
-        """Other examples, kept likewise."""
+        """Other examples in the same form."""
         return type(self)(values)
 
 
 @dataclass(frozen=True, eq=False)
 class Draws(Encoded):
-    """Latents that were drawn, ``(n, *latent)``.
+    """Sampled latents, ``(n, *latent)``.
 
     Args:
         values: The latents.
-        certain: Whether every draw is the same, so that one of an example is as good as several.
+        certain: Whether every draw is the same, so that one per example suffices.
 
     Example:
         >>> Draws(torch.zeros(5, 2)).draw().shape
@@ -75,7 +75,7 @@ class Draws(Encoded):
 
 
 class Moments(Encoded):
-    """Means and standard deviations of independent Gaussians, ``(n, 2, *latent)``, of vectors and grids alike.
+    """Means and standard deviations of independent Gaussians, ``(n, 2, *latent)``, for vectors and grids.
 
     Example:
         >>> Moments(torch.zeros(5, 2, 3, 8, 8)).draw().shape
@@ -89,11 +89,11 @@ class Moments(Encoded):
 
 @dataclass(frozen=True, eq=False)
 class EncodedCodes(Encoded):
-    """The codes of all levels in a row, integers ``(n, positions)``, in as few bytes as they take.
+    """The codes of all levels in a row, integers ``(n, positions)``, in the smallest sufficient type.
 
     Args:
         values: The codes.
-        space: What they are codes of.
+        space: Their code space.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -124,7 +124,7 @@ class EncodedCodes(Encoded):
     def log_prob(self, prior: Distribution) -> Tensor:
         if not isinstance(prior, CodeDistribution):
             raise ObjectiveError(
-                "Codes are learned by a prior over codes.", got=type(prior).__name__, expected="a CodeDistribution"
+                "Encoded codes need a prior over codes.", got=type(prior).__name__, expected="a CodeDistribution"
             )
         return prior.code_log_prob(self.levels).sum(-1)
 

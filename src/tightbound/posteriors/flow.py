@@ -15,13 +15,13 @@ __all__ = ["FlowPosterior"]
 
 
 class FlowPosterior(Conditional, Posterior):
-    r"""A flow whose base the encoder scales and shifts and whose layers see its context.
+    r"""A flow conditioned on the encoder's context, then scaled and shifted by the encoder.
 
     .. math:: z = \mu(x) + \sigma(x) f(\epsilon; h(x)), \qquad \epsilon \sim \mathcal{N}(0, I)
 
     ``"iaf"`` layers are autoregressive: samples and their own densities take one pass, the density of any other value
-    ``latent_dim`` passes. ``"spline"`` layers are couplings of monotonic splines, fast both ways. They start near the
-    identity, so training starts like a diagonal Gaussian's.
+    ``latent_dim`` passes. ``"spline"`` layers are couplings of monotonic splines, fast in both directions. They start
+    near the identity, so training starts like that of a diagonal Gaussian.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
@@ -34,8 +34,8 @@ class FlowPosterior(Conditional, Posterior):
         latent_dim: Size of z.
         context: Size of h.
         kind: Kind of layer.
-        transforms: How many layers.
-        hidden: Hidden sizes of the network of each.
+        transforms: Number of layers.
+        hidden: Hidden sizes of each layer's network.
 
     Example:
         >>> import torch

@@ -62,8 +62,8 @@ class ExactLinearGaussian(Posterior):
 
     .. math:: p(z \mid x) = \mathcal{N}(M^{-1} W^\top \Psi^{-1} (x - b), M^{-1}), \qquad M = I + W^\top \Psi^{-1} W
 
-    for :math:`p(x \mid z) = \mathcal{N}(W z + b, \Psi)` with diagonal :math:`\Psi`. It has no parameters: it follows
-    those of the likelihood, so the ELBO is :math:`\log p(x)` itself.
+    for :math:`p(x \mid z) = \mathcal{N}(W z + b, \Psi)` with diagonal :math:`\Psi`. It has no parameters of its own; it
+    is computed from the likelihood, so the ELBO is :math:`\log p(x)` itself.
 
     References:
         Probabilistic Principal Component Analysis (Tipping and Bishop, 1999).

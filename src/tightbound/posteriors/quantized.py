@@ -1,8 +1,8 @@
-r"""Quantised posteriors :math:`q(z \mid x, c)`: all mass on the nearest vectors of a codebook.
+r"""Quantised posteriors :math:`q(z \mid x, c)`: point masses on the nearest vectors of a codebook.
 
-Convention: an encoder gives features ``(n, d, *grid)`` and a quantiser replaces each position's vector. A level is a
-grid of codes with its own codebook; levels stand in the order in which they are drawn, the top (coarsest) first.
-Codes are int64, ``(n, *grid)`` for each level. Losses are squared errors, summed over an example.
+Convention: an encoder outputs features ``(n, d, *grid)`` and a quantiser replaces the vector at each position. A level
+is a grid of codes with its own codebook; levels are in sampling order, the top (coarsest) first. Codes are int64, ``(n,
+*grid)`` for each level. Losses are squared errors, summed over an example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..distributions.codes import CodePoint
 from ..networks import EndsInLayer
 from ..quantizers import Quantized, Quantizer
 from ..quantizers.clusters import nearest
-from ..quantizers.quantized import check_finite, rows_of
+from ..quantizers.quantized import require_finite, rows_of
 from ..runtime.modes import evaluating
 from ..runtime.parts import StartsFromData
 from .base import CodePosterior
@@ -28,7 +28,7 @@ __all__ = ["PyramidDecoder", "PyramidPosterior", "QuantizedPosterior"]
 
 
 class _Quantized(Conditional, CodePosterior, StartsFromData):
-    """Abstract: an encoder, a quantiser for each level, and the way from codes to latents and back.
+    """Abstract: an encoder, a quantiser for each level, and maps between codes and latents.
 
     Args:
         network: Encoder, maps ``(n, *shape)`` to ``(n, features, *grid)``.
@@ -64,40 +64,40 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
 
     @torch.no_grad()
     def codes(self, x: Tensor, c: Given | None = None) -> tuple[Tensor, ...]:
-        """The codes ``(n, *grid)`` of data ``(n, *shape)``; nothing is learned.
+        """The codes ``(n, *grid)`` of data ``(n, *shape)``; the codebook does not learn from them.
 
         Raises:
-            DataError: If the encoder gives values that are not finite.
+            DataError: If the encoder's output is not finite.
         """
         with evaluating(self):
             point: CodePoint = self(x, c)
-        check_finite(point.vectors)
+        require_finite(point.vectors)
         return point.codes
 
     def embed(self, codes: Sequence[Tensor]) -> Tensor:
         """The latents ``(n, *latent)`` of codes ``(n, *grid)``.
 
         Raises:
-            UsageError: If there is no such code.
+            UsageError: If a code is out of range.
         """
         pairs = zip(self._quantizers, codes, strict=True)
         return self.join([quantizer.embed(level) for quantizer, level in pairs])
 
     @torch.no_grad()
     def codes_of(self, z: Tensor) -> tuple[Tensor, ...]:
-        """The codes ``(n, *grid)`` of latents ``(n, *latent)``, or those whose vectors are the nearest to them.
+        """The codes ``(n, *grid)`` of latents ``(n, *latent)``, or the nearest codes.
 
         Raises:
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         return tuple(_codes_of(*pair) for pair in zip(self._quantizers, self.split(z), strict=True))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Starts the codebooks, the top first, from training examples ``(n, *shape)``.
+        """Initialises the codebooks, the top first, from training examples ``(n, *shape)``.
 
-        What is given a condition starts with the first batch of its training instead.
+        A conditional encoder starts from its first training batch instead.
         """
         if self.embedding is not None or not all(q.starts for q in self._quantizers):
             return
@@ -105,11 +105,11 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
             self.start(torch.cat([self.features(part) for part in x.split(AT_ONCE)]))
 
     def quantize(self, features: Tensor) -> list[Quantized]:
-        """The levels of features ``(n, features, *grid)``."""
+        """The quantised levels of features ``(n, features, *grid)``."""
         raise NotImplementedError
 
     def start(self, features: Tensor) -> None:
-        """Starts the codebooks from features."""
+        """Initialises the codebooks from features."""
         raise NotImplementedError
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -131,13 +131,13 @@ class _Quantized(Conditional, CodePosterior, StartsFromData):
 
 
 AT_ONCE = 250
-"""Examples that are encoded at once where a codebook starts."""
+"""Batch size for encoding examples when a codebook is initialised."""
 
 
 def _codes_of(quantizer: Quantizer, vectors: Tensor) -> Tensor:
     every = torch.arange(quantizer.codes, device=vectors.device)
-    table = rows_of(quantizer.embed(every.unsqueeze(0)), quantizer.dim)  # behind projections, where there are any
-    exact = table.dtype if table.device.type == "mps" else torch.float64  # which tells near duplicates apart
+    table = rows_of(quantizer.embed(every.unsqueeze(0)), quantizer.dim)  # after projections, if any
+    exact = table.dtype if table.device.type == "mps" else torch.float64  # which distinguishes near duplicates
     rows = rows_of(vectors, quantizer.dim)
     return nearest(rows.to(exact), table.to(exact)).view(len(vectors), *vectors.shape[2:])
 
@@ -150,7 +150,7 @@ class QuantizedPosterior(_Quantized):
 
     Args:
         encoder: Maps ``(n, *shape)`` to ``(n, d, *grid)``.
-        quantizer: Of vectors of width d.
+        quantizer: The quantiser, for vectors of width d.
         shape: Shape of one example.
         grid: ``(h, w)``, the shape of the codes of one.
 
@@ -184,21 +184,22 @@ class PyramidPosterior(_Quantized):
     r"""Several grids of codes, each given those above it.
 
     The encoder gives features :math:`h_1` of the finest grid, further encoders those of the coarser ones. From the top
-    down, each level's vectors are lifted to the next grid and shown to its head:
+    down, each level's vectors are upsampled to the next grid and passed to its head:
 
     .. math:: e_l = Q_l\big(g_l(h_l, u_l)\big), \qquad u_{l - 1} = \mathrm{lift}_l(e_l, u_l)
 
-    z has the vectors of all levels in a row, the top's first.
+    z is the concatenation of the vectors of all levels, the top first.
 
     References:
         Generating Diverse High-Fidelity Images with VQ-VAE-2 (Razavi, van den Oord and Vinyals, 2019).
 
     Args:
         encoder: Maps ``(n, *shape)`` to the features of the finest grid, ``(n, width, h, w)``.
-        coarser: From each grid's features to the next coarser's, from the finest up; one for each level but one.
-        heads: From a level's features, joined with what is lifted to it, to vectors of its quantiser; the top's first.
-        lifts: From a level's vectors, joined with what is lifted to it, to the next grid; the top's first.
-        quantizers: The top's first.
+        coarser: Maps from each grid's features to the next coarser, finest first; one fewer than levels.
+        heads: Maps from a level's features, concatenated with the upsampled vectors, to its quantiser's input; the top
+            first.
+        lifts: Maps from a level's vectors, concatenated with the upsampled ones, to the next grid; the top first.
+        quantizers: One per level, the top first.
         shape: Shape of one example.
         grids: Shape of each level's codes of one, the top's first.
 
@@ -242,7 +243,7 @@ class PyramidPosterior(_Quantized):
         return out
 
     def _upward(self, features: Tensor) -> list[Tensor]:
-        """The features of every grid, the top's first."""
+        """The features of every grid, the top first."""
         found = [features]
         for network in self.coarser:
             found.append(network(found[-1]))
@@ -256,14 +257,14 @@ class PyramidPosterior(_Quantized):
 
 
 class PyramidDecoder(EndsInLayer):
-    """From the vectors of several grids in a row to an image: lifted to the finest grid, joined there, and decoded.
+    """Decodes the vectors of several grids: upsamples them to the finest grid, concatenates and decodes them.
 
     References:
         Generating Diverse High-Fidelity Images with VQ-VAE-2 (Razavi, van den Oord and Vinyals, 2019).
 
     Args:
-        lifts: As the posterior's.
-        decoder: From all vectors and what is lifted, on the finest grid, to the image.
+        lifts: As in the posterior.
+        decoder: Maps all vectors and upsampled features on the finest grid to the image.
         dims: Width of each level's vectors.
         grids: Shape of each level's grid.
 

@@ -1,7 +1,7 @@
 r"""Discrete priors :math:`p(z)` with independent positions: uniform, or with learned probabilities.
 
 Convention: z has event ``(positions, classes)``, one-hot, or ``(positions,)``, bits; batch shape ``()`` without a
-condition, else the condition's.
+condition, else that of the condition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["BernoulliPrior", "CategoricalPrior"]
 
 
 class _Logits(nn.Module):
-    """Abstract: logits that are zero, or learned from zero on."""
+    """Abstract: logits that are zero, or learned starting at zero."""
 
     logits: Tensor
 
@@ -34,15 +34,15 @@ class _Logits(nn.Module):
 
 
 class CategoricalPrior(_Logits):
-    r"""A class at each position, :math:`p(z) = \prod_i \operatorname{Cat}(z_i; \eta_i)`, whatever the condition.
+    r"""A class at each position, :math:`p(z) = \prod_i \operatorname{Cat}(z_i; \eta_i)`, independent of the condition.
 
-    Uniform, the KL divergence from it is :math:`\sum_i \ln K - \mathrm{H}(q_i)`, at most ``positions`` · ln K nats.
+    If uniform, the KL divergence from it is :math:`\sum_i \ln K - \mathrm{H}(q_i)`, at most ``positions`` · ln K nats.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
 
     Args:
-        positions: How many.
+        positions: Number of positions.
         classes: K.
         learned: Whether the probabilities are learned, starting uniform.
 
@@ -62,7 +62,7 @@ class BernoulliPrior(_Logits):
     r"""A bit at each position, :math:`p(z) = \prod_i \operatorname{Bernoulli}(z_i; \sigma(\eta_i))`.
 
     Args:
-        positions: How many.
+        positions: Number of positions.
         learned: Whether the probabilities are learned, starting at one half.
 
     Example:

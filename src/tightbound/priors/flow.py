@@ -17,7 +17,7 @@ __all__ = ["FlowPrior"]
 
 
 class FlowPrior(nn.Module):
-    r"""A learned flow from standard normal noise, :math:`z = f(\epsilon)`, that starts near the identity.
+    r"""A learned flow from standard normal noise, :math:`z = f(\epsilon)`, initialised near the identity.
 
     References:
         Density Estimation using Real NVP (Dinh, Sohl-Dickstein and Bengio, 2017).
@@ -26,8 +26,8 @@ class FlowPrior(nn.Module):
     Args:
         latent_dim: Size of one latent vector.
         kind: ``"coupling"``, affine; or ``"spline"``, by monotonic splines.
-        transforms: How many layers.
-        hidden: Hidden sizes of the network of each.
+        transforms: Number of layers.
+        hidden: Hidden sizes of each layer's network.
 
     Example:
         >>> FlowPrior(3)().log_prob(torch.zeros(5, 3)).shape

@@ -1,4 +1,4 @@
-r"""Gaussian priors that are learned."""
+r"""Learned Gaussian priors."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ConditionalNormal(Conditional):
     Args:
         network: Maps features of the condition ``(n, dim)`` to ``(n, 2 * latent_dim)``: means, then log standard
             deviations.
-        embedding: From conditions to those features, as of any :class:`~tightbound.distributions.Conditional`.
-        dim: Size of them.
+        embedding: Maps conditions to these features, as in any :class:`~tightbound.distributions.Conditional`.
+        dim: Size of the features.
 
     Example:
         >>> from tightbound.networks import MLP, ClassEmbedding
@@ -69,12 +69,12 @@ class ConditionalNormal(Conditional):
 class GaussianMixture(nn.Module):
     r"""A learned mixture, :math:`p(z) = \sum_j \pi_j \mathcal{N}(\mu_j, \operatorname{diag} \sigma_j^2)`.
 
-    Components start at draws from a standard normal with their standard deviations at 1, so that the mixture is a
-    little wider than the standard normal and no two components are alike.
+    Components start at draws from a standard normal with standard deviation 1, so the mixture is a little wider than
+    the standard normal and all components differ.
 
     Args:
         latent_dim: Size of one latent vector.
-        components: How many components.
+        components: Number of components.
 
     Example:
         >>> GaussianMixture(3, 10)().log_prob(torch.zeros(5, 3)).shape

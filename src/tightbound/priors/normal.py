@@ -14,7 +14,7 @@ __all__ = ["StandardNormal"]
 
 
 class StandardNormal(nn.Module):
-    r"""The prior that has nothing to learn, :math:`p(z) = \mathcal{N}(0, I)`, whatever the condition.
+    r"""The standard normal prior, :math:`p(z) = \mathcal{N}(0, I)`, independent of the condition.
 
     Args:
         latent_dim: Size of one latent vector.

@@ -1,6 +1,6 @@
-r"""The uniform prior over the codes of a posterior: what a quantised model starts with.
+r"""The uniform prior over the codes of a posterior: the initial prior of a quantised model.
 
-Convention: z is what the posterior's codes stand for, batch shape ``()`` without a condition, else the condition's.
+Convention: z is a latent of the posterior's codes; batch shape ``()`` without a condition, else that of the condition.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["UniformCodePrior"]
 
 
 class UniformCodePrior(nn.Module):
-    r"""Every code as likely as every other, :math:`p(z) = \prod_i 1 / K_i`, whatever the condition.
+    r"""Every code equally likely, :math:`p(z) = \prod_i 1 / K_i`, independent of the condition.
 
-    It costs each example the same, so it can be left out while encoder, codebook and decoder learn; a prior that is
-    fitted to the codes takes its place later.
+    It is constant over examples, so it can be left out while encoder, codebook and decoder are trained; a prior fitted
+    to the codes replaces it later.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
 
     Args:
-        space: The posterior whose codes they are.
+        space: The posterior that defines the codes.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -38,12 +38,12 @@ class UniformCodePrior(nn.Module):
 
     def __init__(self, space: CodeSpace) -> None:
         super().__init__()
-        self._space: list[Any] = [space]  # not a part of the prior: its weights are the posterior's
+        self._space: list[Any] = [space]  # in a list, so that its weights are not registered here too
         self.shape = latent_shape(space)
 
     @property
     def space(self) -> CodeSpace:
-        """The posterior whose codes they are."""
+        """The posterior that defines the codes."""
         return self._space[0]
 
     def forward(self, c: Given | None = None) -> Distribution:

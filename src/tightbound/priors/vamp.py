@@ -18,27 +18,27 @@ from .base import Setting, named
 __all__ = ["VampPrior"]
 
 EDGE = 1e-2
-"""How far from the ends of the range pseudo-inputs start: at the ends a logit is infinite."""
+"""Initial distance of pseudo-inputs from the ends of the range, where a logit is infinite."""
 
 
 ENTRIES = 1 << 20
-"""Entries of points times members whose densities are evaluated at once."""
+"""Number of point-member pairs evaluated at once."""
 
 
 class VampPrior(nn.Module, StartsFromData):
     r"""A mixture of the posteriors of learned pseudo-inputs, :math:`p(z) = \frac{1}{K} \sum_j q(z \mid u_j)`.
 
-    It is one mixture over whole vectors. The pseudo-inputs are encoded once in every call, so once in a training step,
-    whatever the number of samples. The posterior is shared with the model, not copied.
+    It is one mixture over complete vectors. The pseudo-inputs are encoded once per call, so once per training step for
+    any number of samples. The posterior is shared with the model, not copied.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018).
 
     Args:
         posterior: :math:`q(z \mid x)`.
-        pseudo_inputs: Where :math:`u` starts, ``(K, *shape)``; training replaces it by examples where a recipe built
-            the model.
-        bounded: Whether data lies in [0, 1]; the pseudo-inputs then do too.
+        pseudo_inputs: Initial :math:`u`, ``(K, *shape)``; training replaces it with examples if a recipe built the
+            model.
+        bounded: Whether data lies in [0, 1]; pseudo-inputs are then kept there too.
 
     Example:
         >>> from tightbound.networks import MLP
@@ -64,7 +64,7 @@ class VampPrior(nn.Module, StartsFromData):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Starts from training examples ``(n, *shape)``, repeated if there are fewer than pseudo-inputs."""
+        """Initialises from training examples ``(n, *shape)``, repeated if there are too few."""
         repeated = x.repeat(-(-self.examples_wanted // len(x)), *[1] * (x.dim() - 1))[: self.examples_wanted]
         self.unconstrained.copy_(self._inverse(repeated))
 
@@ -72,7 +72,7 @@ class VampPrior(nn.Module, StartsFromData):
         q, batch = self.posterior(self.pseudo_inputs), () if c is None else c.shape
         if not has_density(q):
             raise ObjectiveError(
-                "A mixture of posteriors needs posteriors with a density.",
+                "A VampPrior needs a posterior with a density.",
                 got=type(q).__name__,
                 remedy="Use --posterior gaussian, or another prior.",
             )
@@ -86,7 +86,7 @@ class VampPrior(nn.Module, StartsFromData):
 
 
 class _EqualMixture(Value):
-    """Equal shares of the members of a batch of any distribution."""
+    """An equally weighted mixture of the members of a batch."""
 
     domain = constraints.real_vector
 
@@ -106,7 +106,7 @@ class _EqualMixture(Value):
             count, members = shape[:-1].numel(), self.members.batch_shape[0]
             chosen = torch.randint(members, (count,), device=self.members.mean.device)
             most = int(torch.bincount(chosen, minlength=members).max()) if count else 0
-            draws = self.members.sample((most,))  # each member as often as the most frequent one is wanted
+            draws = self.members.sample((most,))  # each member as often as the most frequent one
             order = chosen.argsort(stable=True)
             sorted_choice = chosen[order]
             first = torch.searchsorted(sorted_choice, sorted_choice)

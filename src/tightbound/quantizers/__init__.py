@@ -1,4 +1,4 @@
-"""Quantisers: an encoder's output to codes, and codes back to vectors."""
+"""Quantisers: they map an encoder's output to codes, and codes to vectors."""
 
 from __future__ import annotations
 

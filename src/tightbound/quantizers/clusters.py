@@ -1,6 +1,6 @@
-r"""Nearest centres and k-means, in memory that does not grow with the number of vectors times that of the centres.
+r"""Nearest centres and k-means, with memory that does not grow with vectors times centres.
 
-Convention: vectors are rows ``(N, d)``, centres ``(K, d)``; an index says which centre is the nearest of a vector.
+Convention: vectors are rows ``(N, d)``, centres ``(K, d)``; an index is that of the nearest centre.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from torch import Tensor
 __all__ = ["fill", "k_means", "moments", "nearest", "spread"]
 
 ENTRIES = 1 << 21
-"""Distances held at once on a CPU: 8 MiB stay in its cache, which is faster than one large product."""
+"""Distances held at once on a CPU: 8 MiB fit its cache, which is faster than one large product."""
 DEVICE_ENTRIES = 1 << 26
-"""The same on an accelerator, which wants large products."""
+"""The same on an accelerator, where large products are faster."""
 WORK = 1 << 30
-"""Distances that an iteration of k-means takes at most."""
+"""Maximum number of distances in an iteration of k-means."""
 JITTER = 0.01
 """Standard deviation of the noise on repeated vectors, as a share of the data's."""
 
@@ -24,13 +24,12 @@ JITTER = 0.01
 def nearest(vectors: Tensor, centres: Tensor, entries: int | None = None) -> Tensor:
     r"""The index of the nearest centre, :math:`\arg\min_k \tfrac{1}{2} \lVert e_k \rVert^2 - z \cdot e_k`.
 
-    Half the squared distance without the vector's own part, which is the same for all centres: one matrix product,
-    taken in pieces.
+    Half the squared distance without the term that is the same for all centres: one matrix product, computed in chunks.
 
     Args:
         vectors: z, ``(N, d)``.
         centres: e, ``(K, d)``.
-        entries: How many distances to hold at once; by default what suits the device.
+        entries: Number of distances held at once; None chooses by device.
 
     Returns:
         Indices, int64 ``(N,)``.
@@ -51,7 +50,7 @@ def nearest(vectors: Tensor, centres: Tensor, entries: int | None = None) -> Ten
 
 @torch.no_grad()
 def moments(vectors: Tensor, indices: Tensor, count: int) -> Tensor:
-    """How many vectors each centre has, and their sum: ``(count, 1 + d)``, the number first.
+    """Number of vectors of each centre, and their sum: ``(count, 1 + d)``, the number first.
 
     Example:
         >>> moments(torch.tensor([[2.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)
@@ -67,7 +66,8 @@ def moments(vectors: Tensor, indices: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def spread(vectors: Tensor, count: int, rounds: int = 32) -> Tensor:
-    r"""Starting centres among the vectors, drawn with probability proportional to the squared distance to those drawn.
+    r"""Starting centres among the vectors, drawn with probability proportional to the squared distance to those already
+    drawn.
 
     With at most ``rounds`` centres this is k-means++; more are drawn several at a time.
 
@@ -77,8 +77,8 @@ def spread(vectors: Tensor, count: int, rounds: int = 32) -> Tensor:
 
     Args:
         vectors: ``(N, d)``, with N at least ``count``.
-        count: How many centres.
-        rounds: In how many draws.
+        count: Number of centres.
+        rounds: Number of draws.
 
     Example:
         >>> spread(torch.tensor([[0.0], [0.0], [9.0]]), 2).sum()
@@ -105,8 +105,8 @@ def _gumbel(like: Tensor) -> Tensor:
 def k_means(vectors: Tensor, count: int, iterations: int = 10) -> Tensor:
     """Centres ``(count, d)`` of vectors ``(N, d)`` by Lloyd's iterations from spread starts.
 
-    A centre without vectors stays where it is. Of very many vectors 64 for each centre are used, fewer of thousands of
-    centres. With less than two for each there is nothing to average: see :func:`fill`.
+    A centre without vectors stays in place. At most 64 vectors per centre are used, fewer for thousands of centres.
+    With fewer than two per centre there is nothing to average: see :func:`fill`.
 
     References:
         Least squares quantization in PCM (Lloyd, 1982).
@@ -130,7 +130,7 @@ def k_means(vectors: Tensor, count: int, iterations: int = 10) -> Tensor:
 
 @torch.no_grad()
 def fill(vectors: Tensor, count: int) -> Tensor:
-    """So many of the vectors by chance; where there are fewer, all of them and copies with a little noise.
+    """A random sample of ``count`` vectors; if there are fewer, all of them and slightly noisy copies.
 
     Example:
         >>> fill(torch.tensor([[0.0], [1.0]]), 5).shape

@@ -1,4 +1,4 @@
-r"""Finite scalar quantisation: a fixed grid in place of a codebook.
+r"""Finite scalar quantisation: a fixed grid instead of a codebook.
 
 Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape ``(n, *grid)``; a point of the fixed grid
 has one entry for each entry of ``levels``, from -1 to at most 1.
@@ -14,38 +14,38 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..networks.linear import Linear
-from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, rows_of, straight_through
+from .quantized import Quantized, Quantizer, grid_of, require_codes, require_finite, rows_of, straight_through
 
 __all__ = ["FiniteScalarQuantizer"]
 
 MARGIN, WIDEST = 1e-3, 0.25
-"""By which share of their distance, and how much of a level at most, the bound exceeds the outermost levels, so that
-they are reached before tanh saturates: by half a level it would reach beyond them."""
+"""Margin of the bound over the outermost levels (a fraction of their distance, and at most of a level), so that they
+are reached before tanh saturates; half a level would add further levels."""
 MOST = 1 << 24
-"""Whole numbers that float32 tells apart."""
+"""Integers that float32 represents exactly."""
 
 
 class FiniteScalarQuantizer(Quantizer):
-    r"""Few bounded dimensions, each rounded to one of its levels; the code is their mixed-radix number.
+    r"""A few bounded dimensions, each rounded to one of its levels; the code is their mixed-radix number.
 
-    A dimension with :math:`L` levels, of half-width :math:`h`, which is :math:`(L - 1) / 2` and a little more, and with
-    offset :math:`o`, which is 0 for odd and 1/2 for even :math:`L`, is
+    A dimension with :math:`L` levels, of half-width :math:`h`, slightly more than :math:`(L - 1) / 2`, and offset
+    :math:`o`, which is 0 for odd and 1/2 for even :math:`L`, is
 
     .. math:: \hat z = \mathrm{round}\big(h \tanh(z + \operatorname{artanh}(o / h)) - o\big) / \lfloor L / 2 \rfloor,
 
     so that 0 lies on a level and all L are reached. Gradients go straight through the rounding. There is no codebook
-    to learn or to collapse, so both losses are 0. Everything is float32, within autocast too: in bfloat16 codes that
-    are neighbours would fall together. A position with a NaN has the vectors NaN and the code of its other dimensions.
+    to learn or to collapse, so both losses are 0. Everything is float32, also under autocast: bfloat16 would merge
+    neighbouring codes. A position with a NaN gets a NaN vector and the code of its other dimensions.
 
     References:
         Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023).
 
     Args:
-        levels: How many levels each dimension has, at least 3; their product is the number of codes.
-        dim: Width d of the vectors, which learned projections turn into ``len(levels)`` and back.
+        levels: Number of levels of each dimension, at least 3; their product is the number of codes.
+        dim: Width d of the vectors; learned projections map to ``len(levels)`` dimensions and back.
 
     Raises:
-        UsageError: If there are no levels, one has fewer than 3, they make too many codes, or ``dim`` is less than 1.
+        UsageError: If there are no levels, one is below 3, there are too many codes, or ``dim`` is less than 1.
 
     Example:
         >>> quantizer = FiniteScalarQuantizer((8, 5, 5, 5), dim=16)
@@ -62,12 +62,14 @@ class FiniteScalarQuantizer(Quantizer):
         super().__init__()
         self.levels, self.dim = tuple(levels), dim
         if not self.levels or min(self.levels) < 3:
-            raise UsageError("Every dimension needs 3 levels.", got=self.levels, remedy="Try --fsq-levels 8 5 5 5.")
+            raise UsageError(
+                "Each dimension needs 3 or more levels.", got=self.levels, remedy="Try --fsq-levels 8 5 5 5."
+            )
         if math.prod(self.levels) > MOST:
             got, remedy = f"{self.levels}: {math.prod(self.levels)} codes", "Try --fsq-levels 8 5 5 5."
-            raise UsageError("So many codes cannot be told apart.", got=got, expected=f"at most {MOST}", remedy=remedy)
+            raise UsageError("Too many codes for float32.", got=got, expected=f"at most {MOST}", remedy=remedy)
         if dim < 1:
-            raise UsageError("Vectors have at least one dimension.", got=f"dim = {dim}", expected="1 or more")
+            raise UsageError("Vectors must have at least one dimension.", got=f"dim = {dim}", expected="1 or more")
         self.codes = math.prod(self.levels)
         self.inward, self.outward = Linear(dim, len(self.levels)), Linear(len(self.levels), dim)
         places = [math.prod(self.levels[:i]) for i in range(len(self.levels))]
@@ -88,7 +90,7 @@ class FiniteScalarQuantizer(Quantizer):
         Raises:
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             return self._codes_at(self._points_near(z)).view(z.shape[0], *z.shape[2:])
 
@@ -96,20 +98,20 @@ class FiniteScalarQuantizer(Quantizer):
         """The vectors ``(n, d, *grid)`` of codes ``(n, *grid)``.
 
         Raises:
-            UsageError: If there is no such code.
+            UsageError: If a code is out of range.
         """
-        check_codes(codes, self.codes)
+        require_codes(codes, self.codes)
         with torch.autocast(codes.device.type, enabled=False):
             return grid_of(self.outward(self.points_of(codes.flatten())), codes.shape)
 
     def points_of(self, codes: Tensor) -> Tensor:
-        """The points ``(*shape, len(levels))`` of the fixed grid that codes ``(*shape)`` stand for."""
+        """The points ``(*shape, len(levels))`` of the fixed grid of codes ``(*shape)``."""
         digits = codes.unsqueeze(-1).div(self.places, rounding_mode="floor") % self.widths
         half = self.widths // 2
         return (digits - half).to(self.outward.weight.dtype) / half
 
     def bounded(self, values: Tensor) -> Tensor:
-        """Numbers ``(*shape, len(levels))`` squeezed between the outermost levels, one level apart being 1."""
+        """Numbers ``(*shape, len(levels))`` bounded by the outermost levels, with levels 1 apart."""
         half = (self.widths - 1).to(values.dtype) / 2
         half = half + (MARGIN * half).clamp(max=WIDEST)
         offset = (1 - self.widths % 2).to(values.dtype) / 2

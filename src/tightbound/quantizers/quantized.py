@@ -1,4 +1,4 @@
-r"""What every quantiser gives back, and how much of a codebook a data set uses.
+r"""What every quantiser returns, and codebook usage over a data set.
 
 Convention: an encoder's output is ``(n, d, *grid)``, codes are int64 of shape ``(n, *grid)``; inside, vectors are rows
 ``(N, d)`` with ``N = n * prod(grid)``. Squared errors are sums over the grid and the channels of one example, never
@@ -18,17 +18,17 @@ from ..errors import DataError, ShapeError, UsageError
 __all__ = [
     "Quantized",
     "Usage",
-    "check_codes",
-    "check_finite",
     "grid_of",
     "per_example",
+    "require_codes",
+    "require_finite",
     "rows_of",
     "straight_through",
 ]
 
 
 class Quantized(NamedTuple):
-    r"""A batch with its vectors replaced by the nearest that the codes allow.
+    r"""A batch with its vectors replaced by the nearest code vectors.
 
     With the stop-gradient :math:`\mathrm{sg}`, the encoder's output :math:`z_e` and the chosen vectors :math:`e`,
 
@@ -39,9 +39,10 @@ class Quantized(NamedTuple):
 
     Args:
         vectors: :math:`e`, of shape ``(n, d, *grid)``; its gradient goes straight through to :math:`z_e`.
-        codes: Which vectors those are, int64 ``(n, *grid)``.
-        codebook_loss: The first term, ``(n,)``, which reaches only the codebook; 0 where that is not learned so.
-        commitment_loss: The second without its weight, ``(n,)``, which reaches only the encoder.
+        codes: Their codes, int64 ``(n, *grid)``.
+        codebook_loss: The first term, ``(n,)``, with gradients for the codebook only; 0 where it is not learned by
+            gradients.
+        commitment_loss: The second term without its weight, ``(n,)``, with gradients for the encoder only.
 
     Example:
         >>> from tightbound.quantizers import VectorQuantizer
@@ -57,14 +58,14 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Abstract: from vectors to the nearest of finitely many, and from codes to vectors."""
+    """Abstract: maps vectors to the nearest of finitely many, and codes to vectors."""
 
     codes: int
-    """How many codes, K."""
+    """Number of codes, K."""
     dim: int
     """Width of a vector, d."""
     starts: bool = False
-    """Whether it can start from data."""
+    """Whether it can be initialised from data."""
 
     def forward(self, z: Tensor) -> Quantized:
         """Vectors ``(n, d, *grid)``, quantised."""
@@ -75,19 +76,19 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def start_from(self, z: Tensor) -> None:
-        """Starts from vectors ``(n, d, *grid)`` of data, where it can."""
+        """Initialises from vectors ``(n, d, *grid)`` of data, if supported."""
 
 
 class Usage:
-    r"""How much of a codebook is used, counted over as many batches as there are: one batch understates it.
+    r"""How much of a codebook is used, counted over all batches: a single batch underestimates it.
 
     .. math:: \mathrm{perplexity} = \exp\Big(-\sum_k p_k \log p_k\Big), \qquad p_k = \text{share of code } k.
 
     Args:
-        codes: How many codes there are.
+        codes: Number of codes.
 
     Raises:
-        UsageError: If there is none, or a code is counted that does not exist.
+        UsageError: If there are no codes, or a counted code is out of range.
 
     Example:
         >>> usage = Usage(4)
@@ -98,22 +99,22 @@ class Usage:
 
     def __init__(self, codes: int) -> None:
         if codes < 1:
-            raise UsageError("A codebook has at least one code.", got=codes, expected="1 or more")
+            raise UsageError("A codebook must have at least one code.", got=codes, expected="1 or more")
         self.counts = torch.zeros(codes, dtype=torch.int64)
 
     def update(self, codes: Tensor) -> None:
         """Counts the codes of one more batch, of any shape."""
-        check_codes(codes, len(self.counts))
+        require_codes(codes, len(self.counts))
         self.counts += torch.bincount(codes.flatten(), minlength=len(self.counts)).to(self.counts.device)
 
     @property
     def used(self) -> float:
-        """Share of the codes that were seen at least once."""
+        """Share of the codes used at least once."""
         return self.counts.count_nonzero().item() / len(self.counts)
 
     @property
     def perplexity(self) -> float:
-        """How many codes, equally used, would have the same entropy; 0 before anything was counted."""
+        """Number of equally used codes with the same entropy; 0 before the first update."""
         if not self.counts.any():
             return 0.0
         shares = self.counts.double() / self.counts.sum()
@@ -162,7 +163,7 @@ def per_example(values: Tensor, n: int) -> Tensor:
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:
-    """Exactly ``value``, with the gradient of ``source``; what is not finite in the source shows as NaN.
+    """Exactly ``value``, with the gradient of ``source``; NaN where the source is not finite.
 
     References:
         Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation (Bengio, Leonard and
@@ -177,38 +178,38 @@ def straight_through(value: Tensor, source: Tensor) -> Tensor:
     return value.detach() + (source - source.detach())
 
 
-def check_codes(codes: Tensor, size: int) -> None:
-    """Refuses codes that are not whole numbers from 0 to ``size - 1``.
+def require_codes(codes: Tensor, size: int) -> None:
+    """Refuses codes that are not integers from 0 to ``size - 1``.
 
     Raises:
         UsageError: If they are not.
 
     Example:
-        >>> check_codes(torch.tensor([0, 3]), 4)
+        >>> require_codes(torch.tensor([0, 3]), 4)
     """
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise UsageError("Codes are whole numbers.", got=codes.dtype, expected="int64")
+        raise UsageError("Codes must be integers.", got=codes.dtype, expected="int64")
     if codes.numel() and not 0 <= codes.min() <= codes.max() < size:
         raise UsageError(
-            "There is no such code.",
+            "A code is out of range.",
             got=f"codes from {codes.min()} to {codes.max()}",
             expected=f"0 to {size - 1}",
-            remedy="Use the codes of this very quantiser: another's have other meanings.",
+            remedy="Use the codes of this quantiser; codes of another differ in meaning.",
         )
 
 
-def check_finite(z: Tensor) -> None:
-    """Refuses vectors with NaN or infinite entries, which are near to no code.
+def require_finite(z: Tensor) -> None:
+    """Refuses vectors with NaN or infinite entries, which have no nearest code.
 
     Raises:
         DataError: If there are any.
 
     Example:
-        >>> check_finite(torch.zeros(5, 4))
+        >>> require_finite(torch.zeros(5, 4))
     """
     if not z.isfinite().all():
         raise DataError(
-            "Some vectors are not finite, so no code is the nearest.",
+            "Some vectors are not finite, so they have no nearest code.",
             got=f"{(~z.isfinite()).sum()} of {z.numel()} entries are NaN or infinite",
             remedy="Lower the learning rate of the encoder, or clip its gradient.",
         )

@@ -20,20 +20,29 @@ from ..errors import DataError, UsageError
 from ..networks.linear import Linear
 from ..runtime.parts import LearnsByItself
 from .clusters import fill, k_means, moments, nearest
-from .quantized import Quantized, Quantizer, check_codes, check_finite, grid_of, per_example, rows_of, straight_through
+from .quantized import (
+    Quantized,
+    Quantizer,
+    grid_of,
+    per_example,
+    require_codes,
+    require_finite,
+    rows_of,
+    straight_through,
+)
 
 __all__ = ["VectorQuantizer", "direction"]
 
 PSEUDO_COUNT = 1e-5
-"""How many vectors each code is taken to have had at its own place, so that an unused one stays there."""
+"""Pseudo-count of vectors at each code's own position, so that an unused code stays in place."""
 USAGE_DECAY = 0.99
-"""Decay of the usage where the codebook itself is learned by gradients."""
+"""Decay of the usage counts where the codebook is learned by gradients."""
 SHORTEST = 1e-6
-"""A vector of less than this length has no direction."""
+"""Shorter vectors count as zero."""
 
 
 class VectorQuantizer(Quantizer, LearnsByItself):
-    r"""Each vector z replaced by the nearest of a codebook, :math:`\arg\min_{e_k} \lVert z - e_k \rVert`.
+    r"""Replaces each vector z by the nearest of a codebook, :math:`\arg\min_{e_k} \lVert z - e_k \rVert`.
 
     With ``ema`` the codebook follows the vectors by online k-means. In a step let :math:`n_k` vectors with the sum
     :math:`s_k` have the code k; with decay :math:`\gamma` after t steps
@@ -44,21 +53,20 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         \hat N_k = \frac{N_k}{1 - \gamma^t},
 
     where the averages start from zero, the division takes that bias away, and :math:`\epsilon = 10^{-5}` smooths the
-    counts: a code that nothing has chosen stays where it is. Without ``ema`` the codebook is a parameter, learned by
-    the codebook loss.
+    counts: an unused code stays in place. Without ``ema`` the codebook is a parameter, learned by the codebook loss.
 
     A code is dead when its average count is below the share ``revive`` of the mean count and the average has half
     filled its window (69 steps at 0.99). It becomes a random vector of the batch, and its average starts again between
-    that share and the mean, so that it has about two windows to prove itself. Of a codebook that is learned by
-    gradients, ``anew`` tells which codes did so since the last :meth:`before_step`, which makes the optimiser forget
-    what they were. At 0.03 a code of average popularity is not taken for dead by chance while a batch has at least
-    K / 16 vectors, and what is lost with a code used that rarely is little. Nothing in this waits for the device.
+    that share and the mean, so that it has about two windows to be used. For a codebook that is learned by gradients,
+    ``anew`` marks the codes revived since the last :meth:`before_step`, which resets their optimiser state. At 0.03 a
+    code of average usage is not revived by chance while a batch has at least K / 16 vectors, and codes used more rarely
+    matter little. None of this synchronises with the device.
 
-    Both learn in :meth:`forward` in training mode only, and, where ``torch.distributed`` is initialised, from the
-    vectors of all processes, which then keep the same codebook. Everything is at least float32, within autocast too.
+    Both learn in :meth:`forward` in training mode only. Under ``torch.distributed`` they learn from the vectors of all
+    processes, so all have the same codebook. Everything is at least float32, also under autocast.
 
-    A vector with an entry that is not finite has vectors and a loss that are not finite either, which is for the
-    caller to notice; the codebook does not learn from it.
+    A vector that is not finite gives outputs and a loss that are not finite, which the caller must check; the codebook
+    ignores it.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017), appendix A.1.
@@ -67,15 +75,15 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         Vector-quantized Image Modeling with Improved VQGAN (Yu et al., 2022), for ``cosine`` and ``project``.
 
     Args:
-        codes: K, how many there are. More than there are vectors to start from is possible, and of little use.
+        codes: K, the number of codes. More than the number of vectors to start from is allowed but of little use.
         dim: d, the width of a vector.
         ema: The decay :math:`\gamma`; None for a codebook that is learned by gradients.
-        cosine: Whether vectors and codes are compared, and passed on, as directions of length 1. A zero vector has
-            none: it counts as 0 and gets no gradient.
-        project: p, the width of the codebook behind a learned projection from d, and before one back to d; the losses
-            are then errors in p dimensions. None for no projections and p = d.
+        cosine: Whether vectors and codes are normalised to length 1. A zero vector stays 0 and gets no gradient.
+        project: p, the width of the codebook between learned projections from d and back to d; the losses are then
+            errors in p dimensions. None for no projections and p = d.
         revive: Share of the mean count below which a code is dead; 0 for never.
-        start: Whether the first training batch, or :meth:`start_from`, gives the codebook by k-means or by chance.
+        start: Whether the first training batch, or :meth:`start_from`, initialises the codebook by k-means or random
+            choice.
 
     Raises:
         UsageError: If a number is out of range.
@@ -126,7 +134,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         self.more, self.empty, self._seen = False, False, list[tuple[Tensor, Tensor]]()
 
     def forward(self, z: Tensor) -> Quantized:
-        """The nearest vectors of an encoder's output ``(n, d, *grid)``, with what they cost.
+        """The nearest vectors of an encoder's output ``(n, d, *grid)``, with their losses.
 
         Raises:
             ShapeError: If it has another width.
@@ -154,7 +162,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             ShapeError: If it has another width.
             DataError: If there is a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         with torch.autocast(z.device.type, enabled=False):
             return nearest(self._rows(z), self._centres()).view(z.shape[0], *z.shape[2:])
 
@@ -164,7 +172,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         Raises:
             UsageError: If there is no such code.
         """
-        check_codes(codes, self.codes)
+        require_codes(codes, self.codes)
         with torch.autocast(codes.device.type, enabled=False):
             return grid_of(self.outward(self._lookup(codes.flatten())), codes.shape)
 
@@ -178,7 +186,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             ShapeError: If it has another width.
             DataError: If there is nothing, a NaN or an infinite entry.
         """
-        check_finite(z)
+        require_finite(z)
         if not z.numel():
             raise DataError("There is nothing to start a codebook from.", got=tuple(z.shape), expected="some vectors")
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
@@ -209,7 +217,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
 
     @torch.no_grad()
     def before_step(self, optimizer: Optimizer) -> None:
-        """Lets codes that started anew start without the gradient, and the optimiser's memory, of what they were.
+        """Clears gradient and optimiser state of revived codes.
 
         Example:
             >>> quantizer = VectorQuantizer(4, 2, ema=None)
@@ -241,7 +249,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         return direction(chosen) if self.cosine else chosen
 
     def _has_started(self) -> bool:
-        if not self._known_started:  # reading it waits for the device, so once is enough
+        if not self._known_started:  # reading it synchronises with the device, so it is cached
             self._known_started = bool(self.started)
         return self._known_started
 
@@ -259,7 +267,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, indices: Tensor) -> None:
-        """One step of the averages, after all parts; the index ``codes`` marks rows that are not finite."""
+        """One update of the averages; the index ``codes`` marks rows that are not finite."""
         seen = moments(rows, indices, self.codes + 1)[:-1]
         self._seen.append((torch.zeros_like(seen) if self.empty else seen, _pick(rows, self.codes)))
         if self.more:
@@ -297,7 +305,7 @@ def _read_anew(quantizer: VectorQuantizer, keys: NamedTuple) -> None:
 
 
 def direction(vectors: Tensor) -> Tensor:
-    """Rows ``(N, p)`` at length 1; a zero row stays zero, without a gradient.
+    """Rows ``(N, p)`` normalised to length 1; a zero row stays zero, without a gradient.
 
     Example:
         >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
@@ -314,7 +322,7 @@ def _many_processes() -> bool:
 
 
 def _pick(rows: Tensor, count: int) -> Tensor:
-    """So many rows by chance, different ones while there are any; without rows, nothing that could be used."""
+    """A random sample of rows, without replacement if possible; without rows, an unusable value."""
     if not len(rows):
         return rows.new_full((count, rows.shape[1]), torch.nan)
     order = torch.randperm(len(rows), device=rows.device)
@@ -322,7 +330,7 @@ def _pick(rows: Tensor, count: int) -> Tensor:
 
 
 def _agreed(seen: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
-    """What all processes saw, and what the first picked, in one message."""
+    """The counts of all processes and the rows picked by the first, in one broadcast."""
     if not _many_processes():
         return seen, picked
     if distributed.get_rank() != 0:
@@ -335,13 +343,15 @@ def _agreed(seen: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(codes: int, dim: int, ema: float | None, project: int | None, revive: float, start: str) -> None:
     if codes < 1:
-        raise UsageError("A codebook has at least one code.", got=f"codes = {codes}", expected="1 or more")
+        raise UsageError("A codebook must have at least one code.", got=f"codes = {codes}", expected="1 or more")
     if dim < 1 or (project is not None and project < 1):
         got = f"dim = {dim}, project = {project}"
-        raise UsageError("Vectors have at least one dimension.", got=got, expected="1 or more")
+        raise UsageError("Vectors must have at least one dimension.", got=got, expected="1 or more")
     if ema is not None and not 0 <= ema < 1:
-        raise UsageError("A decay is between 0 and 1.", got=f"ema = {ema}", expected="0 <= ema < 1, or None")
+        raise UsageError(
+            "The decay ema must be at least 0 and below 1.", got=f"ema = {ema}", expected="0 <= ema < 1, or None"
+        )
     if not 0 <= revive < 1:
-        raise UsageError("The share below which codes are dead.", got=f"revive = {revive}", expected="0 <= revive < 1")
+        raise UsageError("revive must be at least 0 and below 1.", got=f"revive = {revive}", expected="0 <= revive < 1")
     if start not in ("k-means", "data"):
-        raise UsageError("There is no such start.", got=start, expected="k-means or data")
+        raise UsageError("Unknown start.", got=start, expected="k-means or data")

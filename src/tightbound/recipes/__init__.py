@@ -1,4 +1,4 @@
-"""The named systems of the literature: one frozen dataclass each, at once Python options, flags and file content."""
+"""Named models from the literature: each a frozen dataclass that defines Python options, flags and file content."""
 
 from .autoencoder import Autoencoder
 from .base import Recipe, Stage, find_recipe

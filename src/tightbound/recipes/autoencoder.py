@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..options.objectives import Reconstruction
-from ..options.parts import EntryLikelihood, LikelihoodName, Networks, check_sizes
+from ..options.parts import EntryLikelihood, LikelihoodName, Networks, require_sizes
 from ..options.priors import LatentSpace
 from .base import Recipe
 from .versions import register_version_2
@@ -44,7 +44,7 @@ class Autoencoder(EntryLikelihood, Networks, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(latent_dim=self.latent_dim, hidden=self.hidden, channels=self.channels)
+        require_sizes(latent_dim=self.latent_dim, hidden=self.hidden, channels=self.channels)
 
     @property
     def training_objective(self) -> Reconstruction:

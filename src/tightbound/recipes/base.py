@@ -1,4 +1,4 @@
-"""What every recipe has: options that are data, and a model built from them."""
+"""The base of all recipes: options as data, and a model built from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..options.objectives import Objective
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from ..options.training import TrainingOptions
-from ..spec import check_choices, register, registered
+from ..spec import register, registered, require_choices
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -23,32 +23,32 @@ __all__ = ["Recipe", "Stage", "find_recipe", "recipes_by_name"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Abstract: a named system of the literature; its fields are its options here, on the command line and in files."""
+    """Abstract: a named model; its fields are its options in Python, on the command line and in files."""
 
     by_itself: ClassVar[bool] = True
-    """Whether it can be trained by name alone; a second stage needs a first."""
+    """Whether it can be trained by name; a second stage needs a first."""
     first_options: ClassVar[tuple[str, ...]] = ()
-    """Those of its options that a newcomer looks at first."""
+    """The options listed first in its help."""
     latent_space: ClassVar[LatentSpace] = "none"
-    """What the latents of its model are, if it has any."""
+    """The kind of latents of its model, if any."""
     remedies: ClassVar[tuple[Remedy, ...]] = ()
-    """What of its own helps against what a diagnosis may find."""
+    """Its own remedies for problems found by a diagnosis."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        require_choices(self)
 
     @property
     def training_objective(self) -> Objective:
-        """What training maximises."""
+        """The objective to maximise."""
         raise NotImplementedError
 
     @property
     def stages(self) -> dict[str, Stage]:
-        """What its model takes from other runs, by the names that its assembly gives them."""
+        """The parts its model takes from other runs, by name."""
         return {}
 
     def cautions(self, model: Model, examples: int) -> list[str]:
-        """What speaks against training with so many examples, as sentences.
+        """Warnings about training on that many examples, as sentences.
 
         Args:
             model: The model.
@@ -57,16 +57,16 @@ class Recipe:
         return []
 
     def anneal(self, model: Model, step: int, steps: int) -> None:
-        """Sets what else changes while a model learns, such as a temperature.
+        """Sets other scheduled quantities during training, such as a temperature.
 
         Args:
             model: The model.
-            step: The step to come, from 0.
-            steps: Steps of the whole run.
+            step: The next step, counted from 0.
+            steps: Steps of the run.
         """
 
     def build(self, data: DataSpec) -> Any:  # each recipe has its own kind of model
-        """A new model for data of that kind, which remembers both.
+        """A new model for that data, with recipe and data stored.
 
         Args:
             data: Shape and range of one example.
@@ -80,13 +80,13 @@ class Recipe:
 @register("stage")
 @dataclass(frozen=True)
 class Stage:
-    """A part that is taken from another run: a new model has its weights, and holds them fixed.
+    """A part taken from another run: a new model loads its weights and freezes them.
 
     Args:
-        recipe: Of that run.
-        run: Its folder, to take over the weights; empty for a model that has them: it needs no other run.
-        training: How it was trained, to say how it is made again.
-        data: On what.
+        recipe: The recipe of that run.
+        run: Its folder, to load the weights from; empty for a model that already has them.
+        training: How it was trained, to show the command that repeats it.
+        data: Its data options.
 
     Example:
         >>> from tightbound.recipes import VAE, TwoStage
@@ -102,7 +102,7 @@ class Stage:
 
 
 def recipes_by_name() -> dict[str, type[Recipe]]:
-    """Every recipe that can be trained by its name.
+    """Every recipe that can be trained by name.
 
     Example:
         >>> "vae" in recipes_by_name()

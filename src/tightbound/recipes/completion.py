@@ -1,4 +1,4 @@
-"""Completing pictures: structured output, and the network without a latent that it is held against."""
+"""Completing images: structured output prediction, and its baseline without a latent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..options.objectives import LogLikelihood
-from ..options.parts import Activation, check_sizes
+from ..options.parts import Activation, require_sizes
 from ..spec import register
 from .base import Recipe, Stage
 from .continuous import ContinuousRecipe
@@ -19,16 +19,16 @@ Pixels = Literal["auto", "bernoulli", "gaussian", "discretized-logistic", "categ
 
 @dataclass(frozen=True)
 class Observing:
-    """Abstract: which part of a picture is seen."""
+    """Abstract: which part of an image is observed."""
 
     quadrants: Literal[1, 2, 3] = 1
-    """How much is seen: the bottom left quadrant (1), the left half (2), all but the bottom right quadrant (3)."""
+    """Observed quadrants: 1 (bottom left), 2 (left half) or 3 (all but the bottom right)."""
 
 
 @register("completion-baseline")
 @dataclass(frozen=True)
 class CompletionBaseline(Observing, Recipe):
-    r"""The missing part of a picture predicted pixel by pixel, without a latent: what recipe completion starts from.
+    r"""The missing part of an image, predicted pixel by pixel without a latent: the baseline of recipe completion.
 
     .. math:: \max \log p(x_m \mid x_o) = \sum_{i \in m} \log p(x_i \mid x_o)
 
@@ -36,7 +36,7 @@ class CompletionBaseline(Observing, Recipe):
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Raises:
-        UsageError: If an option is out of range, or the data are no pictures.
+        UsageError: If an option is out of range, or the data are not images.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -59,7 +59,7 @@ class CompletionBaseline(Observing, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(hidden=self.hidden)
+        require_sizes(hidden=self.hidden)
 
     @property
     def training_objective(self) -> LogLikelihood:
@@ -69,20 +69,20 @@ class CompletionBaseline(Observing, Recipe):
 @register_version_3("completion")
 @dataclass(frozen=True)
 class Completion(Observing, ContinuousRecipe):
-    r"""Pictures completed from a part, by a recognition, a conditional prior and a generation network.
+    r"""Images completed from an observed part, by a recognition, a conditional prior and a generation network.
 
     .. math:: \log p(x_m \mid x_o) \ge \mathbb{E}_{q(z \mid x)} \log p(x_m \mid z, x_o) -
         \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x_o))
 
-    The prior network sees the observed part filled up with the prediction of a baseline network, which is trained
-    first (recipe completion-baseline) and held fixed.
+    The prior network sees the observed part completed by the prediction of a baseline network, which is trained first
+    (recipe completion-baseline) and frozen.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Raises:
-        UsageError: If an option is out of range, the data are no pictures, or, once the model takes over the baseline's
-            weights, that run is of other data or another network.
+        UsageError: If an option is out of range, the data are not images, or the baseline's run has other data or
+            another network.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -108,17 +108,16 @@ class Completion(Observing, ContinuousRecipe):
     posterior: Literal["gaussian", "cholesky", "iaf", "spline"] = "gaussian"
     """q(z given x), as for recipe vae."""
     prior: Literal["conditional", "normal"] = "conditional"
-    """p(z given the observed part): a gaussian that it gives, or one that does not depend on it."""
+    """p(z given the observed part): a gaussian that depends on the observed part, or one that does not."""
     baseline: str = ""
     """Run of recipe completion-baseline, on the same data with the same quadrants, likelihood and activation, whose
-    network predicts for the prior; none: an untrained one would only harm,
-    so the prior then sees the observed part alone."""
+    network predicts for the prior; empty: the prior sees only the observed part."""
     baseline_hidden: tuple[int, ...] = (500, 500)
-    """Sizes of the hidden layers of that network, as its run has them."""
+    """Sizes of the hidden layers of that network, as in its run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
+        require_sizes(latent_dim=self.latent_dim, baseline_hidden=self.baseline_hidden)
 
     @property
     def stages(self) -> dict[str, Stage]:

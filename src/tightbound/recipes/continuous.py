@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from ..errors import UsageError
 from ..options.choices import CHOICE
 from ..options.objectives import Elbo, LatentObjective
-from ..options.parts import DecoderName, Networks, Scale, check_sizes
+from ..options.parts import DecoderName, Networks, Scale, require_sizes
 from ..options.priors import LatentSpace
 from .base import Recipe
 
@@ -26,9 +26,9 @@ class ContinuousRecipe(Scale, Networks, Recipe):
     latent_dim: int = 16
     """Size of the latent vector z."""
     likelihood: DecoderName = "auto"
-    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, gaussian (scale shared) else;
-    full-gaussian: small vectors whose entries are correlated given z too; autoregressive: pixels that depend on those
-    before them too (masked convolutions)."""
+    """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, else gaussian (scale shared);
+    full-gaussian: small vectors with entries correlated given z; autoregressive: each pixel also depends on those
+    before it (masked convolutions)."""
     posterior: PosteriorName = "gaussian"
     """q(z given x): gaussian (diagonal), cholesky (full covariance), iaf or spline (flows); dirac (for mmd)."""
     prior: str = "normal"
@@ -36,43 +36,43 @@ class ContinuousRecipe(Scale, Networks, Recipe):
     components: int = 100
     """Components of a mixture, or pseudo-inputs of a vamp prior."""
     transforms: int = 2
-    """Transformations of each flow."""
+    """Number of transformations of each flow."""
     objective: LatentObjective = field(default=Elbo(), metadata=CHOICE)
-    """What training maximises."""
+    """The objective to maximise."""
     pixel_layers: int = 3
-    """Layers of likelihood autoregressive, each of which sees two pixels further: the fewer, the more is left to z."""
+    """Layers of likelihood autoregressive, each of which sees two pixels further; fewer layers leave more to z."""
     pixel_channels: int = 32
     """Channels of these layers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.objective, LatentObjective):  # such as its name alone
+        if not isinstance(self.objective, LatentObjective):  # such as its name
             raise UsageError(
-                "An objective is a value, with options of its own.",
+                "The objective must be an object, not a name.",
                 got=repr(self.objective),
                 expected="one of tightbound.objectives, such as Elbo(beta=4.0) or Iwae(samples=5)",
             )
         names = ("latent_dim", "hidden", "channels", "components", "transforms", "pixel_layers", "pixel_channels")
-        check_sizes(**{name: getattr(self, name) for name in names})
+        require_sizes(**{name: getattr(self, name) for name in names})
         self._check_that_the_prior_learns()
         if self.posterior == "dirac" and self.objective.needs_density:
             remedy = "Use --objective mmd --beta 0, or recipe autoencoder."
-            raise UsageError("A point mass has no KL to a prior.", remedy=remedy)
+            raise UsageError("The posterior 'dirac' is a point mass and has no KL.", remedy=remedy)
 
     def _check_that_the_prior_learns(self) -> None:
         if self.objective.draws_prior and self.prior in ("mixture", "vamp"):
             raise UsageError(
-                f"This objective learns the prior by its draws, and those of {self.prior!r} have no gradient.",
+                f"This objective trains the prior through its samples, but those of {self.prior!r} have no gradient.",
                 remedy="Use --objective elbo, or a prior of normal, diagonal, coupling, spline or conditional.",
             )
         if self.prior == "normal":
             return
         if self.posterior == "dirac":
             remedy = "Use --prior normal, or another posterior."
-            raise UsageError("A point mass cannot teach a prior.", remedy=remedy)
+            raise UsageError("A prior cannot be trained with a point-mass posterior.", remedy=remedy)
         if not self.objective.teaches_prior:
             remedy = "Use --prior normal, or a beta above 0."
-            raise UsageError("With a KL of weight 0 the prior learns nothing.", remedy=remedy)
+            raise UsageError("With a KL weight of 0 the prior is not trained.", remedy=remedy)
 
     @property
     def training_objective(self) -> LatentObjective:

@@ -16,7 +16,8 @@ __all__ = ["CVAE"]
 @register_version_3("cvae")
 @dataclass(frozen=True)
 class CVAE(ConditionOptions, ContinuousRecipe):
-    r"""Conditional variational autoencoder: prior, posterior and likelihood are given a class, vector, image or text.
+    r"""Conditional variational autoencoder: prior, posterior and likelihood conditioned on a class, vector, image or
+    text.
 
     .. math:: \log p(x \mid c) \ge \mathbb{E}_{q(z \mid x, c)} \log p(x \mid z, c) -
         \mathrm{KL}(q(z \mid x, c) \,\|\, p(z \mid c))
@@ -39,20 +40,25 @@ class CVAE(ConditionOptions, ContinuousRecipe):
     first_options: ClassVar[tuple[str, ...]] = ("condition", "latent_dim")
 
     prior: Literal["normal", "conditional", "diagonal", "mixture", "coupling", "spline"] = "conditional"
-    """p(z given c): conditional (a gaussian that c gives); the others do not depend on c."""
+    """p(z given c): conditional (a gaussian that depends on c); the others do not depend on c."""
     condition: Literal["auto", "class", "vector", "image", "text"] | NamedConditions = "auto"
-    """What the model is given; auto: the class of an example where there are classes, else the numbers beside it, else
-    its text; or several at once, such as class text, each dropped by itself."""
+    """Condition of the model, or several, such as class text, dropped independently; auto: the class of an example if
+    there are classes, else its numbers, else its text."""
     condition_dim: int = 32
-    """Features of the condition that each network is shown."""
+    """Size of the condition's embedding in each network."""
     drop_condition: float = 0.0
-    """Probability with which training shows no condition, so that the model also learns p(x); guidance needs some."""
+    """Probability of dropping the condition in training, so that the model also learns p(x); guidance needs this above
+    0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.condition_dim < 1:
             raise UsageError(
-                "A condition needs a feature.", got=f"--condition-dim {self.condition_dim}", expected="1 or more"
+                "The condition needs at least one feature.",
+                got=f"--condition-dim {self.condition_dim}",
+                expected="1 or more",
             )
         if not 0 <= self.drop_condition <= 1:
-            raise UsageError("A probability lies between 0 and 1.", got=f"drop_condition {self.drop_condition}")
+            raise UsageError(
+                "The option drop_condition must be a probability.", got=f"drop_condition {self.drop_condition}"
+            )

@@ -1,4 +1,4 @@
-"""The discrete variational autoencoder: pictures to a grid of codes, the first stage of DALL-E."""
+"""The discrete variational autoencoder: images to a grid of codes, the first stage of DALL-E."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
-from ..options.parts import GridNetworks, check_sizes
+from ..options.parts import GridNetworks, require_sizes
 from ..options.remedies import Remedy, halved
 from ..options.training import TrainingOptions
 from .gumbel_vae import Relaxation
@@ -20,21 +20,19 @@ __all__ = ["DVAE"]
 @register_version_2("dvae")
 @dataclass(frozen=True)
 class DVAE(GridNetworks, Relaxation):
-    r"""Discrete variational autoencoder: a code at each position of a grid, relaxed while it learns.
+    r"""Discrete variational autoencoder: a code at each position of a grid, relaxed in training.
 
     .. math:: \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \beta \sum_i \mathrm{KL}(q(z_i \mid x) \,\|\, p(z_i))
 
-    Its authors divide all of this by the D entries of an image, so that the mean KL of a position, of which there are
-    P, weighs :math:`\beta P / D` against the mean log-likelihood of an entry: :math:`6.6 / 192` with their
-    :math:`\beta = 6.6`, P = 32 · 32 and D = 256 · 256 · 3 (:meth:`weight_of_means`). Here, as everywhere, both are
-    sums, and the same objective has ``beta`` 6.6.
+    Its authors divide this by the D entries of an image, so the mean KL of the P positions has weight :math:`\beta P /
+    D` against the mean log-likelihood of an entry: :math:`6.6 / 192` with their :math:`\beta = 6.6`, P = 32 · 32 and D
+    = 256 · 256 · 3 (:meth:`weight_of_means`). Here both are sums, so the same objective has ``beta`` 6.6.
 
-    As for recipe gumbel-vae, training's ``bound`` is of relaxed samples, validation's and evaluation's of discrete
-    ones. The published likelihood, ``--likelihood logit-laplace``, here with its margin of 0.1, is a density, unbounded
-    at pixels that hardly vary: without ``--dequantize`` those drown the others, and codes stay unused. The default is
-    a probability.
+    As for recipe gumbel-vae, ``bound`` uses relaxed samples in training, discrete ones in validation and evaluation.
+    The published likelihood, ``--likelihood logit-laplace`` with margin 0.1, is a density, unbounded at pixels that
+    hardly vary: without ``--dequantize`` these dominate, and codes stay unused. The default is a probability.
 
-    :meth:`dalle` has the published numbers. On the command line, for images of 3 x 256 x 256:
+    :meth:`dalle` has the published settings. On the command line, for images of 3 x 256 x 256:
 
     .. code-block:: console
 
@@ -47,7 +45,7 @@ class DVAE(GridNetworks, Relaxation):
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Raises:
-        UsageError: If an option is out of range, or the images have no such grid.
+        UsageError: If an option is out of range, or the sides of the images cannot be halved that often.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -62,32 +60,32 @@ class DVAE(GridNetworks, Relaxation):
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
     remedies: ClassVar[tuple[Remedy, ...]] = (
         *Relaxation.remedies,
-        Remedy("fewer codes", "take fewer codes", lambda o: halved(o, "codes")),
+        Remedy("fewer codes", "use fewer codes", lambda o: halved(o, "codes")),
     )
 
     codes: int = 512
-    """Codes at each position."""
+    """Number of codes at each position."""
     channels: tuple[int, ...] = (64, 128)
-    """Channels of each level, from the finest down; each halves the sides, so their number sets the grid."""
+    """Channels of each level, finest first; each level halves the sides of the grid."""
     norm: bool = True
-    """Group normalisations in the residual blocks; without them the codes may long stay unused."""
+    """Group normalisation in the residual blocks; without it codes may stay unused for long."""
     temperature_floor: float = 1 / 16
-    """Temperature at the end; smaller ones are nearer to discrete latents, with noisier gradients."""
+    """Temperature at the end; lower is closer to discrete latents, with noisier gradients."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(channels=self.channels)
+        require_sizes(channels=self.channels)
         if self.blocks < 0:
-            raise UsageError("The number of blocks is not negative.", got=self.blocks, expected="0 or more")
+            raise UsageError("The number of blocks must not be negative.", got=self.blocks, expected="0 or more")
         if self.codes < 2:
-            raise UsageError("A codebook has two codes at least.", got=self.codes, remedy="Try --codes 512.")
+            raise UsageError("A codebook needs at least two codes.", got=self.codes, remedy="Try --codes 512.")
 
     @classmethod
     def dalle(cls) -> DVAE:
-        """The published numbers: 8192 codes; logit-Laplace; temperature 1 to 1/16 over 150,000 steps; beta 6.6.
+        """The published settings: 8192 codes; logit-Laplace; temperature 1 to 1/16 over 150,000 steps; beta 6.6.
 
-        With images of 3 x 256 x 256 the grid has 32 x 32 positions. The rest are :meth:`dalle_training`; widths are
-        this package's. The recipe's own text has both as a command.
+        With images of 3 x 256 x 256 the grid has 32 x 32 positions. The training options are :meth:`dalle_training`;
+        widths are this package's. The recipe's docstring has both as a command.
         """
         return cls(
             codes=8192,
@@ -99,7 +97,7 @@ class DVAE(GridNetworks, Relaxation):
 
     @staticmethod
     def dalle_training() -> TrainingOptions:
-        """The published training: 3,000,000 steps of AdamW, over 5,000 of which beta rises.
+        """The published training: 3,000,000 steps of AdamW, with a beta warm-up of 5,000.
 
         Example:
             >>> DVAE.dalle_training().warmup_steps(1_000_000)
@@ -116,10 +114,10 @@ class DVAE(GridNetworks, Relaxation):
         )
 
     def weight_of_means(self, data: DataSpec) -> float:
-        r"""The weight :math:`\beta P / D` of the mean KL of a position where the log-likelihood is a mean over entries.
+        r"""The weight :math:`\beta P / D` of the mean KL of a position if the log-likelihood is a mean over entries.
 
         Args:
-            data: The images.
+            data: The data spec.
 
         Example:
             >>> data = DataSpec("pictures", shape=(3, 256, 256), levels=256)

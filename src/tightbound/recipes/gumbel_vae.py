@@ -1,4 +1,4 @@
-"""The variational autoencoder with discrete latents, trained through their relaxation."""
+"""The variational autoencoder with discrete latents, trained through a relaxation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ..annealing import temperature
 from ..errors import UsageError
 from ..options.objectives import Elbo
-from ..options.parts import EntryLikelihood, Networks, check_sizes
+from ..options.parts import EntryLikelihood, Networks, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from .base import Recipe
@@ -25,44 +25,44 @@ TemperatureSchedule = Literal["cosine", "exponential", "constant"]
 
 @dataclass(frozen=True)
 class Relaxation(EntryLikelihood, Recipe):
-    """Abstract: what recipes with relaxed latents share, their objective and the temperature over a run."""
+    """Abstract: shared by recipes with relaxed latents: the objective and the temperature schedule."""
 
     latent_space: ClassVar[LatentSpace] = "codes"
     remedies: ClassVar[tuple[Remedy, ...]] = (
         Remedy(
             "richer prior",
-            "let the prior learn how probable each code is",
+            "learn the prior probability of each code",
             lambda o: {"prior": "learned"} if o["prior"] == "uniform" else None,
         ),
     )
 
     straight_through: bool = False
-    """Discrete samples in training too, with the gradients of the relaxed ones."""
+    """Use discrete samples in training too, with the gradients of the relaxed ones."""
     prior: Literal["uniform", "learned"] = "uniform"
-    """p(z): all codes alike, or a learned probability for each code at each position."""
+    """p(z): uniform, or a learned probability for each code at each position."""
     temperature: float = 1.0
     """Temperature of the relaxation at the start."""
     temperature_floor: float = 0.5
-    """Temperature at the end; smaller ones are nearer to discrete latents, with noisier gradients."""
+    """Temperature at the end; lower is closer to discrete latents, with noisier gradients."""
     temperature_schedule: TemperatureSchedule = "cosine"
-    """How it falls: half a cosine; exponential, down to the floor; or not at all."""
+    """Temperature schedule: half a cosine; exponential down to the floor; or constant."""
     temperature_steps: int | None = None
-    """Steps of the cosine; default: the whole run."""
+    """Steps of the cosine; default: all steps of the run."""
     temperature_rate: float = 3e-5
-    """Rate of the exponential, for each step."""
+    """Rate of the exponential per step."""
     temperature_hold: int = 1
     """Steps between two changes of the temperature."""
     samples: int = 1
-    """Samples of the posterior in a training step."""
+    """Posterior samples per training step."""
     beta: float = 1.0
-    """Weight of the KL in training, of the sum over positions against the sum over the entries of the data; what is
-    reported is always the bound at 1."""
+    """Weight of the KL (summed over positions) against the log-likelihood (summed over entries) in training; reports
+    always use 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.temperature_floor <= self.temperature < math.inf:
             raise UsageError(
-                "A temperature is positive and falls to its floor.",
+                "The temperature must be positive and not below its floor.",
                 got=f"from {self.temperature} to {self.temperature_floor}",
                 remedy="Try --temperature 1 --temperature-floor 0.5.",
             )
@@ -79,8 +79,8 @@ class Relaxation(EntryLikelihood, Recipe):
         """The temperature of a step of a run.
 
         Args:
-            step: The step to come, from 0.
-            steps: Steps of the whole run.
+            step: The next step, counted from 0.
+            steps: Steps of the run.
         """
         return temperature(
             step,
@@ -94,21 +94,21 @@ class Relaxation(EntryLikelihood, Recipe):
 
     @property
     def training_objective(self) -> Elbo:
-        """Its bound is honest in evaluation mode; of the relaxed terms of a training step it is a reading, no bound."""
+        """A true bound in evaluation mode only; on the relaxed terms of a training step it is just a metric."""
         return Elbo(self.samples, self.beta)
 
 
 @register_version_2("gumbel-vae")
 @dataclass(frozen=True)
 class GumbelVAE(Networks, Relaxation):
-    r"""Variational autoencoder with categorical or binary latents, relaxed while it learns.
+    r"""Variational autoencoder with categorical or binary latents, relaxed in training.
 
     .. math:: \log p(x) \ge \mathbb{E}_{q(z \mid x)} \log p(x \mid z) -
         \sum_i \mathrm{KL}(q(z_i \mid x) \,\|\, p(z_i))
 
-    Training puts Gumbel-softmax (or binary Concrete) samples in the place of z and keeps the closed form of the
-    discrete KL, so its objective bounds nothing; validation and evaluation draw discrete samples, and theirs does. In
-    ``metrics.jsonl`` the ``bound`` of split ``train`` is the relaxed one, that of split ``valid`` the honest one.
+    Training replaces z by Gumbel-softmax (or binary Concrete) samples and keeps the closed form of the discrete KL, so
+    its objective is not a bound; validation and evaluation use discrete samples and report a true bound. In
+    ``metrics.jsonl`` the ``bound`` of split ``train`` is the relaxed one, that of split ``valid`` the true one.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
@@ -130,14 +130,14 @@ class GumbelVAE(Networks, Relaxation):
     first_options: ClassVar[tuple[str, ...]] = ("positions", "classes")
 
     latents: Literal["categorical", "binary"] = "categorical"
-    """What a position holds: one of so many classes, or a bit."""
+    """Kind of latent at each position: categorical or bernoulli (a bit)."""
     positions: int = 20
-    """Positions of the latent."""
+    """Number of positions of the latent."""
     classes: int = 10
-    """Classes of each; a bit has two."""
+    """Number of classes at each position; a bit has two."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
+        require_sizes(positions=self.positions, hidden=self.hidden, channels=self.channels)
         if self.classes < 2:
-            raise UsageError("A choice is between two classes at least.", got=self.classes, remedy="Try --classes 10.")
+            raise UsageError("The option classes must be at least 2.", got=self.classes, remedy="Try --classes 10.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..options.objectives import Elbo
-from ..options.parts import Scale, check_sizes
+from ..options.parts import Scale, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy
 from ..spec import register
@@ -22,7 +22,7 @@ class LinearVAE(Scale, Recipe):
 
     .. math:: p(x \mid z) = \mathcal{N}(W z + b, \sigma^2 I), \qquad p(x) = \mathcal{N}(b, W W^\top + \sigma^2 I)
 
-    With the exact posterior the ELBO is :math:`\log p(x)` itself; with a diagonal one it reaches it at the optimum,
+    With the exact posterior the ELBO is :math:`\log p(x)` itself; with a diagonal one they are equal at the optimum,
     where the columns of :math:`W` are orthogonal.
 
     References:
@@ -54,9 +54,9 @@ class LinearVAE(Scale, Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(latent_dim=self.latent_dim)
+        require_sizes(latent_dim=self.latent_dim)
 
     @property
     def training_objective(self) -> Elbo:
-        """With the exact posterior the KL by the samples has no variance, the analytic one has."""
+        """With the exact posterior the sampled KL gives a bound without variance; the analytic KL does not."""
         return Elbo(divergence="monte-carlo" if self.posterior == "exact" else "auto")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..options.objectives import LogLikelihood
-from ..options.parts import ConditionOptions, TextPositions, check_sizes
+from ..options.parts import ConditionOptions, TextPositions, require_sizes
 from ..spec import register
 from .base import Recipe
 
@@ -22,11 +22,11 @@ class PixelRecipe(ConditionOptions, Recipe):
     layers: int = 8
     """Layers of the network."""
     dropout: float = 0.0
-    """Dropout within them."""
+    """Dropout in the layers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(layers=self.layers)
+        require_sizes(layers=self.layers)
 
     @property
     def training_objective(self) -> LogLikelihood:
@@ -36,7 +36,7 @@ class PixelRecipe(ConditionOptions, Recipe):
 @register("pixelcnn")
 @dataclass(frozen=True)
 class PixelCNNRecipe(PixelRecipe):
-    r"""Gated PixelCNN on pixels: an exact likelihood, pixel after pixel, without a latent.
+    r"""Gated PixelCNN on pixels: an exact likelihood, pixel by pixel, without a latent.
 
     .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
 
@@ -45,7 +45,7 @@ class PixelCNNRecipe(PixelRecipe):
         PixelSNAIL: An Improved Autoregressive Generative Model (Chen, Mishra, Rohaninejad and Abbeel, 2018).
 
     Raises:
-        UsageError: If an option is out of range, or the data are no images with levels.
+        UsageError: If an option is out of range, or the data are not images with levels.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -55,17 +55,17 @@ class PixelCNNRecipe(PixelRecipe):
     """
 
     channels: int = 64
-    """Channels of every layer."""
+    """Channels of each layer."""
     kernel: int = 5
-    """Odd side of its kernels."""
+    """Odd side of the kernels."""
     attention_every: int = 0
-    """Attention behind every so many layers (0: none)."""
+    """Attention after every N layers (0: none)."""
 
 
 @register("transformer")
 @dataclass(frozen=True)
 class TransformerRecipe(PixelRecipe):
-    r"""Transformer on pixels: an exact likelihood, pixel after pixel, without a latent.
+    r"""Transformer on pixels: an exact likelihood, pixel by pixel, without a latent.
 
     .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
 
@@ -73,7 +73,7 @@ class TransformerRecipe(PixelRecipe):
         Generative Pretraining from Pixels (Chen et al., 2020).
 
     Raises:
-        UsageError: If an option is out of range, or the data are no images with levels.
+        UsageError: If an option is out of range, or the data are not images with levels.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -83,8 +83,8 @@ class TransformerRecipe(PixelRecipe):
     """
 
     width: int = 128
-    """Size of the vector at each place."""
+    """Size of the vector at each position."""
     heads: int = 4
-    """Attention heads, which share it."""
+    """Number of attention heads; must divide the width."""
     text_positions: TextPositions = "learned"
-    """Places of a text in front of the pixels: a learned vector for each, or queries and keys turned by them."""
+    """Positions in a text prefix: learned embeddings, or rotary (rotated queries and keys)."""

@@ -1,4 +1,4 @@
-"""Two-stage models: a better prior, fitted to the latents of a model that is trained already."""
+"""Two-stage models: a better prior, fitted to the latents of a trained model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .base import Recipe, Stage
 __all__ = ["TwoStage", "natural_prior"]
 
 NATURAL: dict[LatentSpace, SecondPrior] = {"codes": PixelCNNPrior(), "vector": FlowPrior()}
-"""By what latents are, the prior that is fitted to them unless another is named."""
+"""The default prior for each kind of latents."""
 
 
 def natural_prior(recipe: Recipe) -> SecondPrior:
-    """The prior that is fitted to the latents of a recipe's model unless another is named.
+    """The default prior for the latents of a recipe's model.
 
     Raises:
-        UsageError: If the recipe does not say what its latents are.
+        UsageError: If the recipe does not declare its kind of latents.
 
     Example:
         >>> from tightbound.recipes import VAE
@@ -32,7 +32,7 @@ def natural_prior(recipe: Recipe) -> SecondPrior:
     """
     if recipe.latent_space not in NATURAL:
         raise UsageError(
-            "A prior is fitted to latents, and those of this model are not known.",
+            "The kind of latents of this model is unknown, so there is no default prior.",
             got=f"a first stage of recipe {kind_of(recipe)}",
             remedy="Train one with latents, such as recipe 'vae', or name the prior: --prior flow.",
         )
@@ -42,12 +42,12 @@ def natural_prior(recipe: Recipe) -> SecondPrior:
 @register("two-stage", version=2)
 @dataclass(frozen=True)
 class TwoStage(Recipe):
-    r"""A trained model whose prior is replaced by one that was fitted to its latents: `tightbound fit-prior`.
+    r"""A trained model with a new prior fitted to its latents: `tightbound fit-prior`.
 
     .. math:: \max_{p(z \mid c)} \mathbb{E}_{q(z \mid x)} \log p(z \mid c)
 
-    The posterior is frozen; over codes it is, from now on, the point at its mode, so that one and the same code of an
-    example is learned from, evaluated and decoded (as the image tokens of DALL-E are).
+    The posterior is frozen; for codes it becomes a point mass at its mode, so the same code of an example is used for
+    training, evaluation and decoding (like the image tokens of DALL-E).
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -55,11 +55,11 @@ class TwoStage(Recipe):
         Zero-Shot Text-to-Image Generation (Ramesh et al., 2021).
 
     Args:
-        first: The model that is trained already.
-        prior: What takes the place of its prior.
+        first: The trained first-stage model.
+        prior: The new prior.
 
     Raises:
-        UsageError: If the prior does not suit the latents.
+        UsageError: If the prior does not fit the latents.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -73,9 +73,9 @@ class TwoStage(Recipe):
     by_itself: ClassVar[bool] = False
 
     first: Stage
-    """The model that is trained already."""
+    """The trained first-stage model."""
     prior: SecondPrior = dataclasses.field(metadata=CHOICE)
-    """What takes the place of its prior."""
+    """The new prior."""
 
     @property
     def training_objective(self) -> LogPrior:
@@ -88,7 +88,7 @@ class TwoStage(Recipe):
 
 @upgrade("two-stage", version=1)
 def _of_one_wide_class(fields: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had recipe, training and data of the first stage side by side, and every prior's options at once."""
+    """Version 1 had flat fields for recipe, training and data of the first stage, and the options of all priors."""
     first = {new: fields[old] for old, new in _FIRST.items() if old in fields}
     options = dict(fields.get("second", {}))
     kind = _kind(options.get("prior", "auto"), first["recipe"])
@@ -101,5 +101,5 @@ _FIRST = {"first": "recipe", "first_training": "training", "first_data": "data"}
 
 
 def _kind(name: str, first: dict[str, Any]) -> str:
-    """The kind of a prior that was named, or chosen by the latents of the first stage."""
+    """The kind of the named prior, or of the default for the first stage's latents."""
     return kind_of(NATURAL[registered(Recipe)[first["kind"]].latent_space]) if name == "auto" else f"{name}-prior"

@@ -37,4 +37,5 @@ class VAE(ContinuousRecipe):
     first_options: ClassVar[tuple[str, ...]] = ("latent_dim", "network")
 
     prior: PriorName = "normal"
-    """p(z): normal, diagonal (learned), mixture of gaussians, vamp (of pseudo-inputs), coupling or spline (flows)."""
+    """p(z): normal, diagonal (learned), mixture of gaussians, vamp (posteriors of pseudo-inputs), coupling or spline
+    (flows)."""

@@ -1,4 +1,4 @@
-"""What files of older versions say of recipes, in the words of this one."""
+"""Upgrades of recipes in files of older versions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ T = TypeVar("T")
 
 
 def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe whose files of version 1 doubled grids by transposed convolutions, and wrote ``path`` for
-    ``pathwise``.
+    """Registers a recipe whose files of version 1 used transposed convolutions, and ``path`` for ``pathwise``.
 
     Args:
         kind: Its name in files.
@@ -26,8 +25,7 @@ def register_version_2(kind: str) -> Callable[[type[T]], type[T]]:
 
 
 def register_version_3(kind: str) -> Callable[[type[T]], type[T]]:
-    """Registers a recipe as :func:`register_version_2` does, whose files of version 2 had the options of their
-    objective beside its name.
+    """Registers a recipe like :func:`register_version_2`, whose files of version 2 had flat options of the objective.
 
     Args:
         kind: Its name in files.
@@ -43,11 +41,11 @@ def _named_upsampling(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _FLAT = ("samples", "gradient", "divergence", "beta", "free_bits", "free_bits_group", "capacity", "mmd", "hybrid")
-"""Options of an objective that files of older versions have beside those of the model."""
+"""Options of an objective that are flat fields in files of older versions."""
 
 
 def nested(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a recipe of an older version, whose objective was one of its names and lay flat among them.
+    """The fields of a recipe of an older version, with the flat options of its objective nested.
 
     Example:
         >>> nested({"latent_dim": 2, "objective": "iwae", "samples": 5, "beta": 1.0})
@@ -62,7 +60,7 @@ def nested(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(old: dict[str, Any]) -> str:
-    """Which objective the flat options were of."""
+    """The objective that the flat options belong to."""
     if (share := old.get("hybrid", 1.0)) < 1:
         return "hybrid" if share > 0 else "gsnn"
     if old.get("capacity") is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.objectives import Quantized
-from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, check_sizes
+from ..options.parts import EntryLikelihood, GridNetworks, LikelihoodName, require_sizes
 from ..options.priors import LatentSpace
 from ..options.remedies import Remedy, halved
 from .base import Recipe
@@ -22,51 +22,52 @@ __all__ = ["VQVAE", "VQVAE2", "QuantizedRecipe"]
 
 @dataclass(frozen=True)
 class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
-    """Abstract: what the two have in common."""
+    """Abstract: shared by both."""
 
     first_options: ClassVar[tuple[str, ...]] = ("codes", "channels")
     latent_space: ClassVar[LatentSpace] = "codes"
     remedies: ClassVar[tuple[Remedy, ...]] = (
         Remedy(
             "revival",
-            "let codes that are not used start anew",
+            "revive unused codes",
             lambda o: {"revive": 0.03} if o["revive"] == 0 and o["quantizer"] != "fsq" else None,
         ),
         Remedy(
             "narrow comparison",
-            "compare vectors and codes in few dimensions",
+            "compare vectors and codes in fewer dimensions",
             lambda o: {"project": 8} if o["project"] is None and o["code_dim"] > 8 else None,
         ),
-        Remedy("fewer codes", "take fewer codes", lambda o: None if o["quantizer"] == "fsq" else halved(o, "codes")),
+        Remedy("fewer codes", "use fewer codes", lambda o: None if o["quantizer"] == "fsq" else halved(o, "codes")),
     )
 
     codes: int = 512
-    """Codes of each codebook, K; fsq has the product of its levels."""
+    """Number of codes of each codebook, K; for fsq the product of its levels."""
     code_dim: int = 64
-    """Width of a code's vector, d."""
+    """Width of a code vector, d."""
     hidden: int | None = None
-    """Channels inside a block; default: as many as outside."""
+    """Channels inside a residual block; default: the same as outside."""
     likelihood: LikelihoodName = "gaussian"
-    """p(x given z), as for recipe vae; gaussian weighs squared errors, auto gives bits per dimension."""
+    """p(x given z), as for recipe vae; gaussian weights squared errors, auto gives bits per dimension."""
     variance: float = 0.1
-    """Fixed or initial variance of gaussian: the smaller, the less the commitment weighs beside the reconstruction, and
-    the fewer codes are used; 0.1 suits pixels in [0, 1]."""
+    """Fixed or initial variance of gaussian; a smaller one gives commitment less weight against reconstruction, and
+    fewer codes are used; 0.1 suits pixels in [0, 1]."""
     quantizer: Literal["ema", "gradient", "fsq"] = "ema"
-    """How codes learn: by moving averages, by gradients, or not at all (a fixed grid, finite scalar quantisation)."""
+    """How the codebook is learned: ema (moving averages), gradient, or fsq (fixed grid, finite scalar quantisation)."""
     decay: float = 0.99
-    """Decay of the moving averages of ema."""
+    """Decay of the moving averages, with quantizer ema."""
     commitment: float = 0.25
-    """Weight of the encoder's squared distance from its codes, beside nats."""
+    """Weight of the encoder's squared distance from its codes, against nats."""
     codebook: float = 1.0
     """Weight of the codes' squared distance from the encoder's output, with quantizer gradient."""
     cosine: bool = False
-    """Compare vectors and codes by their direction alone."""
+    """Normalise vectors and codes to length 1 before comparing them."""
     project: int | None = None
-    """Width in which vectors and codes are compared, behind a learned projection; 8 is common; default: none."""
+    """Dimensions in which vectors and codes are compared, after a learned projection; 8 is common; default: no
+    projection."""
     revive: float = 0.03
-    """Share of the mean usage below which a code is dead and starts anew; 0: never."""
+    """Share of the mean usage below which a code is dead and is replaced; 0: never."""
     fsq_levels: tuple[int, ...] = (8, 8, 8)
-    """Levels of each dimension of fsq."""
+    """Levels of each dimension, with quantizer fsq."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,14 +83,16 @@ class QuantizedRecipe(EntryLikelihood, GridNetworks, Recipe):
         if self.quantizer == "fsq" and (self.cosine or self.project is not None):
             got = " and ".join(["--cosine"] * self.cosine + ["--project"] * (self.project is not None))
             remedy = "Leave --cosine and --project out, or choose another --quantizer."
-            raise UsageError("Finite scalar quantisation compares nothing.", got=f"{got} with fsq", remedy=remedy)
+            raise UsageError(
+                "Finite scalar quantisation has no codebook to compare with.", got=f"{got} with fsq", remedy=remedy
+            )
 
     @property
     def training_objective(self) -> Quantized:
         return Quantized(codebook=self.codebook, commitment=self.commitment)
 
     def cautions(self, model: Model, examples: int) -> list[str]:
-        """What speaks against training with so many examples, as sentences."""
+        """Warnings about training on that many examples, as sentences."""
         pairs = [] if model.codes is None else zip(model.codes.levels, model.codes.grids, strict=True)
         few = [(k, examples * math.prod(grid)) for k, grid in pairs if k > examples * math.prod(grid)]
         lower = "--fsq-levels" if self.quantizer == "fsq" else "--codes"
@@ -109,8 +112,7 @@ class VQVAE(QuantizedRecipe):
     .. math:: \log p(x) \ge \log p(x \mid z = e_k) - \sum_i \ln K, \qquad
         k_i = \arg\min_k \lVert f_i(x) - e_k \rVert
 
-    What is reported is this bound, with the uniform prior; :func:`~tightbound.objectives.quantized.vq` is what is
-    trained.
+    Reports use this bound, with the uniform prior; training maximises :func:`~tightbound.objectives.quantized.vq`.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
@@ -131,7 +133,8 @@ class VQVAE(QuantizedRecipe):
 @register_version_2("vq-vae-2")
 @dataclass(frozen=True)
 class VQVAE2(QuantizedRecipe):
-    r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top holds the whole, the bottom details.
+    r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top encodes global structure, the bottom
+    details.
 
     .. math:: \log p(x) \ge \log p(x \mid z_{\text{top}}, z_{\text{bottom}}) - \sum_i \ln K
 
@@ -149,10 +152,10 @@ class VQVAE2(QuantizedRecipe):
     """
 
     variance: float = 0.01
-    """As for recipe vq-vae; smaller, because a commitment that weighs more drives the information out of the top."""
+    """As for recipe vq-vae; smaller, since a higher commitment drives information out of the top."""
     coarser: tuple[int, ...] = (1,)
-    """How often the sides are halved once more from each grid of codes to the next coarser one; an entry per step."""
+    """Number of further halvings from each grid of codes to the next coarser one, finest first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(coarser=self.coarser)
+        require_sizes(coarser=self.coarser)

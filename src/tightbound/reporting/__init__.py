@@ -1,4 +1,4 @@
-"""Figures and the HTML report of a run. Importing it costs no torch and no matplotlib: names load when asked for."""
+"""Figures and the HTML report of a run. Importing it does not import torch or matplotlib: names are loaded lazily."""
 
 from __future__ import annotations
 

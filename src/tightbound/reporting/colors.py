@@ -1,4 +1,4 @@
-"""Colours and marks of classes: the same in maps, legends and texts, on light and on dark paper."""
+"""Colours and marks of classes: the same in maps, legends and texts, on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CLASS_COLORS = (
     "#ba089b",
     "#729f64",
 )
-"""Colours of classes, in turn. They were searched for: any two differ by at least 14 (CIEDE2000) to eyes that lack red,
-green or blue cones as to those that lack none, and each stands out by 3 to 1 on light and on dark paper."""
+"""Colours of classes, in order, found by search: any two differ by at least 14 (CIEDE2000) for all kinds of colour
+vision, and each has a contrast of 3:1 on light and dark backgrounds."""
 CLASS_MARKS = {"o": "●", "^": "▲", "s": "■", "D": "◆"}
-"""Markers of classes, one for each turn of the colours, as matplotlib and as a text writes them."""
+"""Markers of classes, one for each cycle of the colours, in matplotlib and in text."""
 PALE = "#9a9a9a"
-"""What belongs to no class."""
+"""Colour of points without a class."""
 
 
 def color_of(label: int) -> str:
-    """The colour of a class, by its number; -1 is none.
+    """The colour of a class, by its index; -1 means no class.
 
     Example:
         >>> color_of(3) == color_of(13) == CLASS_COLORS[3]
@@ -35,7 +35,7 @@ def color_of(label: int) -> str:
 
 
 def mark_of(label: int) -> str:
-    """The marker of a class, as matplotlib names it.
+    """The marker of a class, in matplotlib's notation.
 
     Example:
         >>> mark_of(3), mark_of(13)

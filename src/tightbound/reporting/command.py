@@ -1,4 +1,4 @@
-"""From a run's configuration back to the command that made it."""
+"""Reconstructs the command of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def command_on(run: str | PurePath, name: str) -> str:
 def reproduction_command(config: RunConfig, out: str) -> str | None:
     """The ``tightbound train`` command of a run: only the options that differ from their defaults.
 
-    Of a second stage it is that of the first, into a folder FIRST, and on a second line the ``tightbound fit-prior``.
+    For a second stage: the command of the first, into a folder FIRST, then ``tightbound fit-prior`` on a second line.
 
     Args:
-        config: What the run's ``config.json`` says.
-        out: Where the new run shall be.
+        config: The content of the run's ``config.json``.
+        out: The folder of the new run.
 
     Returns:
-        One command or two for a POSIX shell, or None if the run cannot be made by a command: its model was put
-        together, or its data handed over, in Python.
+        One command or two for a POSIX shell, or None if the run cannot be made by a command: its model or its data came
+        from Python.
 
     Example:
         >>> from tightbound.data import DataOptions, DataSpec
@@ -59,7 +59,7 @@ def reproduction_command(config: RunConfig, out: str) -> str | None:
     other = ["--data", data.data] if first is not None and first.data != data.data else []
     words = ["--out", out, *other, "--prior", name_of(recipe.prior, "prior"), *_flags(recipe.prior, config.training)]
     fit = shlex.join(["tightbound", "fit-prior", "FIRST", *words])
-    if first is None or training is None or not first.data:  # of an old version, or on arrays
+    if first is None or training is None or not first.data:  # an old version, or trained on arrays
         return fit
     return f"{_train(recipe.first.recipe, first, training, 'FIRST')}\n{fit}"
 
@@ -77,7 +77,7 @@ def _flags(*parts: Dataclass) -> Iterator[str]:
 
 
 def changed(options: Dataclass) -> dict[str, Any]:
-    """The options of a dataclass that differ from their defaults, as the command line has them.
+    """The options of a dataclass that differ from their defaults, named as on the command line.
 
     Example:
         >>> from tightbound.recipes import VAE
@@ -88,7 +88,7 @@ def changed(options: Dataclass) -> dict[str, Any]:
     for field in dataclasses.fields(options):
         if field.name not in choices(options):
             defaults[field.name] = _default(field)
-        else:  # the options of what is chosen have the defaults of that
+        else:  # options of a choice have the defaults of its class
             defaults |= flat(type(getattr(options, field.name))())
             if field.default is not dataclasses.MISSING:
                 defaults[field.name] = name_of(field.default, field.name)

@@ -1,4 +1,4 @@
-"""What the latents do, and what is wrong with them: a section of the report."""
+"""The diagnosis of the latents: a section of the report."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .words import signed
 __all__ = ["section", "summary"]
 
 EXAMPLES = 1000
-"""Test examples whose codes are drawn in the histograms."""
+"""Number of test examples in the histograms."""
 DRAWS = 10
-"""Samples of each example's posterior there."""
+"""Posterior samples per example in the histograms."""
 
 
 def section(m: Material) -> str:
-    """The verdict, the ELBO taken apart, and the codes against the prior, as HTML."""
+    """The verdict, the decomposed ELBO, and the codes compared with the prior, as HTML."""
     if not m.bounded:
         return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
     if m.model.space is not None and len(m.model.space.layers) > 1:
-        return page.paragraph("Only models with one latent are diagnosed, and this is a hierarchy.")
+        return page.paragraph("Only models with one latent can be diagnosed, and this is a hierarchy.")
     if untrained(m.model):
-        return page.paragraph("Nothing trained the posterior of this model, so there is nothing to diagnose.")
+        return page.paragraph("The posterior of this model was not trained, so there is nothing to diagnose.")
     if (found := m.diagnosis) is None:
         return _missing(m)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
@@ -41,7 +41,7 @@ def section(m: Material) -> str:
 
 
 def summary(m: Material) -> str:
-    """What is wrong in a few words, text."""
+    """The verdict in a few words, as text."""
     if not _is_possible(m):
         return "there is nothing to diagnose"
     return "not diagnosed yet" if m.diagnosis is None else m.diagnosis.verdict
@@ -74,14 +74,17 @@ def _bars(found: Diagnosis) -> str:
     said, mismatch = found.mutual_information.value, found.aggregate_kl
     bars = []
     if mismatch is not None:
-        parts = [("mutual information, at least", said), ("codes together against the prior, at most", mismatch.value)]
+        parts = [
+            ("mutual information, at least", said),
+            ("aggregate posterior against the prior, at most", mismatch.value),
+        ]
         bars.append(("KL", parts))
     if found.approximation_gap and found.amortisation_gap:
-        approximation = ("posterior's family", found.approximation_gap.value)
+        approximation = ("posterior family", found.approximation_gap.value)
         bars.append(("gap", [approximation, ("encoder", found.amortisation_gap.value)]))
     if not bars:
         return ""
-    title = "What the KL and the gap of the ELBO are made of"
+    title = "Parts of the KL and of the gap of the ELBO"
     return page.figure(page.plot(figures.svg(figures.stacked(bars, "nats per example")), alt=title), title)
 
 
@@ -91,7 +94,7 @@ def _table(found: Diagnosis) -> str:
 
 
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
-    """Samples of the posteriors of all examples against samples of the prior, for the most used dimensions."""
+    """Histograms of posterior samples and of the prior, for the most used dimensions."""
     kl = np.asarray([nats for each in (found.kl_per_dimension or {}).values() for nats in each])
     if m.model.codes is not None:
         return ""
@@ -114,5 +117,5 @@ def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:
         page.figure(page.plot(svg, f"codes and prior of {name}"), name) for svg, name in zip(drawn, said, strict=True)
     ]
     most_used = "largest KL" if len(kl) else "largest variance of the posterior's mean"
-    title = f"The codes of all examples, and in outline the prior, in the dimensions with the {most_used}:"
+    title = f"The codes of all examples, with the prior in outline, in the dimensions with the {most_used}:"
     return page.paragraph(title, "soft") + page.tag("div", *panels, class_="panels")

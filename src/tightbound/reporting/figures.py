@@ -1,7 +1,7 @@
-"""The figures of a report, drawn without any global state of matplotlib.
+"""The figures of a report, drawn without matplotlib's global state.
 
-Convention: a figure has a transparent ground and dark ink, for which a page puts its own; that of a PNG is grey, and
-its colours are seen on light and dark.
+Convention: figures have a transparent background and dark ink, which a page replaces by its own; the ink of a PNG is
+grey, visible on light and dark.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Line = tuple[str, Array, Array]
 _INK, _GREY, _PALE = "#333333", "#808080", "#b8b8b8"
 BLUE, ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"
 WIDTH = 5.4
-"""Inches of what takes a column: its letters can be read on a telephone, and are not huge on a desk."""
+"""Size in inches of a figure of one column, readable on phones and desktops."""
 _LINES = {"train": (BLUE, "-", 1.4), "validation": (ORANGE, "-", 1.8), "objective": (_GREEN, ":", 1.4)}
 
 
@@ -52,8 +52,8 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
 
     Args:
         lines: Name (``"train"``, ``"validation"`` or ``"objective"``), steps and values of each.
-        ylabel: What the values are, with their unit.
-        limits: What to show of the values; default: all.
+        ylabel: Label of the values, with unit.
+        limits: Limits of the value axis; default: all values.
 
     Example:
         >>> steps = np.arange(1.0, 9.0)
@@ -77,7 +77,7 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
 
 
 def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Limits that show what the lines do after the first fifth of their steps, or None where they may show everything.
+    """Limits that fit the lines after the first fifth of their steps, or None to show everything.
 
     Example:
         >>> steps = np.arange(1.0, 101.0)
@@ -105,9 +105,9 @@ def dimension_bars(
     Args:
         values: One for each dimension.
         active: Whether a dimension is used.
-        ylabel: What the values are, with their unit.
-        what: What there is a bar of.
-        letter: Stands before the number of each.
+        ylabel: Label of the values, with unit.
+        what: Name of a bar.
+        letter: Prefix of the index of each bar.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
     figure, axes = _empty(WIDTH, 2.9)
@@ -117,7 +117,7 @@ def dimension_bars(
     for mask, color, name in ((used, BLUE, "active"), (~used, _PALE, "not active")):
         if mask.any():
             axes.bar(places[mask], heights[mask], width=0.8, color=color, label=f"{name} ({mask.sum()})")
-    margin = 0.8 + max(0, 4 - len(order)) / 2  # a few bars stand in the middle, not too wide
+    margin = 0.8 + max(0, 4 - len(order)) / 2  # few bars are centred and not too wide
     axes.set_xlim(-margin, len(order) - 1 + margin)
     axes.set_ylabel(ylabel)
     axes.set_xlabel(f"{what}, sorted")
@@ -128,11 +128,11 @@ def dimension_bars(
 
 
 def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str) -> Figure:
-    """Horizontal bars, each of parts that add up to it.
+    """Horizontal stacked bars.
 
     Args:
         bars: Name of each, and the names and values of its parts.
-        xlabel: What the values are, with their unit.
+        xlabel: Label of the values, with unit.
     """
     figure, axes = _empty(WIDTH, 0.8 + 1.15 * len(bars))
     for place, (_, parts) in enumerate(bars):
@@ -172,12 +172,12 @@ def density(values: Array, reference: Array, limits: tuple[float, float]) -> Fig
 
 
 def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | None = None) -> Figure:
-    """How many examples have which value, and their mean.
+    """A histogram of the values of examples, with their mean.
 
     Args:
         values: ``(n,)``.
-        mean: The mean in words.
-        label: What the values are, with their unit.
+        mean: The mean as text.
+        label: Label of the values, with unit.
         other: Another unit and its factor, for a second axis.
     """
     figure, axes = _empty(WIDTH, 2.9)
@@ -199,13 +199,13 @@ def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | N
 
 
 def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_names: tuple[str, str] | None) -> Figure:
-    """Points of a plane, coloured by their label, and the name of a label where its points lie.
+    """Points of a plane, coloured by label, with the names of labels at their points.
 
     Args:
         points: ``(n, 2)``.
-        labels: Class numbers ``(n,)``; -1 is drawn pale.
-        names: Names of the classes; a name is written into the figure where it is short.
-        axis_names: Names of the axes; None where the axes mean nothing.
+        labels: Class indices ``(n,)``; -1 is drawn pale.
+        names: Names of the classes; short names are written into the figure.
+        axis_names: Names of the axes; None for axes without meaning.
     """
     figure, axes = _empty(4.3, 4.1, ink=_GREY)
     size = float(np.clip(6000 / max(len(points), 1), 5, 28))
@@ -257,7 +257,7 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an element of a page: text as text, in the page's typeface, ink in its colour."""
+    """A figure as an element of a page: with text as text, in the page's font and colour."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tightbound"}):
         return inlined(_printed(figure, "svg"))
 

@@ -1,7 +1,7 @@
-"""What the words mean that stop a newcomer: one plain sentence each, shown where a word stands.
+"""A glossary: one plain sentence per term, shown where the term occurs.
 
-Convention: a page marks the first occurrence of a term in each section as a button. It shows the sentence when pointed
-at, tapped, or reached by the keyboard; no script is needed for that, and a page without any style is still a text.
+Convention: a page marks the first occurrence of a term in each section as a button. It shows the sentence on hover, tap
+or keyboard focus, without a script; without styles the page is still readable text.
 """
 
 from __future__ import annotations
@@ -13,43 +13,42 @@ from collections.abc import Iterator
 __all__ = ["TERMS", "marked", "tips"]
 
 TERMS = {
-    "mean of p(x|z)": "The average of all pictures that the model holds possible for the code z: smooth, because it "
-    "leaves out what the code does not tell.",
-    "draw from p(x|z)": "One example taken at random from what the code z leaves open, with the noise that "
-    "the model cannot tell.",
+    "mean of p(x|z)": "The average of all images that the model considers possible for the code z: smooth, because it "
+    "leaves out what z does not determine.",
+    "draw from p(x|z)": "One random example given the code z, including the noise that the model cannot predict.",
     "importance samples": "Codes z drawn where they matter and weighted by how well they explain an example: their "
     "mean weight estimates the example's probability.",
-    "effective sample size": "How many equally weighted samples would tell as much: far fewer than were drawn where a "
-    "few weights dominate.",
-    "Pareto k": "How heavy the tail of the sample weights is: below 0.7 their mean can be trusted, above it a few "
-    "samples decide everything.",
-    "bits per dimension": "The information that one number of an example, such as a pixel, costs under the model, in "
-    "bits: lower is better, and data of any size can be compared.",
+    "effective sample size": "The number of equally weighted samples with the same precision: far fewer than drawn if "
+    "a few weights dominate.",
+    "Pareto k": "How heavy the tail of the sample weights is: below 0.7 their mean is reliable, above it a few "
+    "samples dominate.",
+    "bits per dimension": "The cost of one entry of an example, such as a pixel, under the model, in "
+    "bits: lower is better; comparable across data sizes.",
     "negative log-likelihood": "How surprised the model is by an example, −log p(x): lower is better.",
     "NLL": "Negative log-likelihood, −log p(x): how surprised the model is by an example; lower is better.",
     "log-density": "The logarithm of a probability per unit of the data: it changes with the units, so it can be "
     "compared only between models of the same data in the same units.",
     "nats": "The unit of information with natural logarithms: one nat is 1.44 bits.",
-    "ELBO": "Evidence lower bound: what training pushes up. The log-likelihood is never below it.",
+    "ELBO": "Evidence lower bound, which training maximises. The log-likelihood is never below it.",
     "KL": "Kullback–Leibler divergence: how far one distribution is from another, in nats; 0 if they are the same.",
-    "posterior": "The codes z that the encoder holds possible for an example.",
-    "prior": "The codes z that the model expects before it sees an example; samples are decoded from it.",
-    "aggregate posterior": "The codes of all examples together: samples look like data where it agrees with the prior.",
-    "mutual information": "How much a code tells about which example it came from, in nats.",
-    "total correlation": "How much the latent dimensions tell about one another, in nats; 0 if they are independent.",
-    "active units": "Latent dimensions whose code changes with the data; the others say nothing.",
-    "levels": "How many different values a number of the data can take: 256 for a pixel of one byte.",
-    "free bits": "Nats of KL for each latent dimension that training does not punish, so that it is used.",
+    "posterior": "The distribution over codes z that the encoder gives for an example.",
+    "prior": "The distribution over codes z without an example; samples are decoded from it.",
+    "aggregate posterior": "The mixture of all examples' posteriors: samples look like data if it matches the prior.",
+    "mutual information": "How much information a code has about its example, in nats.",
+    "total correlation": "The dependence between latent dimensions, in nats; 0 if they are independent.",
+    "active units": "Latent dimensions whose code varies with the data; the others carry no information.",
+    "levels": "The number of different values of an entry of the data: 256 for a pixel of one byte.",
+    "free bits": "Nats of KL per latent dimension that cost nothing in training, so that the dimension is used.",
     "importance sampling": "Estimating a probability from samples drawn where they matter, each with its weight.",
-    "perplexity": "How many codes, equally used, would be as hard to guess.",
-    "codebook": "The finite list of vectors that a code picks from.",
+    "perplexity": "The number of equally used codes with the same entropy.",
+    "codebook": "The finite list of vectors from which codes are chosen.",
     "latent": "The code z: the few hidden numbers from which the model makes an example.",
-    "dequantised": "With uniform noise added to whole-numbered values, so that a density can be fitted to them.",
+    "dequantised": "With uniform noise added to integer values, so that a density can be fitted to them.",
 }
-"""Terms and what they mean, in one plain sentence or two."""
+"""Terms with their explanations, in one or two sentences."""
 
 _SILENT = ("pre", "code", "a", "button", "h1", "h2", "h3", "summary", "svg", "style", "script", "ul", "figcaption")
-"""Elements whose text is left alone: names of classes, files and runs stand in legends and captions."""
+"""Elements whose text is not marked: legends and captions contain names of classes, files and runs."""
 _TAG = re.compile(r"(<[^>]*>)")
 _NAMES = {html.escape(term, quote=True).lower(): term for term in TERMS}
 _WORD = re.compile(
@@ -59,12 +58,12 @@ _WORD = re.compile(
 
 
 def marked(content: str) -> str:
-    """HTML with the first occurrence of each term made a button that tells what it means.
+    """HTML with the first occurrence of each term turned into a button that explains it.
 
-    Tags, their attributes, code, headings, links, legends and captions stay as they are.
+    Tags, attributes, code, headings, links, legends and captions are unchanged.
 
     Args:
-        content: HTML in which ``<`` and ``>`` stand for tags alone: in text they are escaped.
+        content: HTML in which ``<`` and ``>`` occur only in tags; in text they are escaped.
 
     Example:
         >>> marked("<p>a KL of 3</p>")[:45]
@@ -83,7 +82,7 @@ def marked(content: str) -> str:
 
 
 def _step(tag: str) -> int:
-    """1 where an element begins whose text is left alone, -1 where it ends, else 0."""
+    """1 at the start of an element whose text is not marked, -1 at its end, else 0."""
     name = re.match(r"</?(\w+)", tag)
     if name is None or name[1] not in _SILENT or tag.endswith("/>"):
         return 0
@@ -91,7 +90,7 @@ def _step(tag: str) -> int:
 
 
 def _told(word: str, after: str, seen: set[str]) -> str:
-    """A word as a button, in one piece with the punctuation after it, which would else begin a line of its own."""
+    """A word as a button, kept together with the punctuation after it."""
     term = _NAMES[word.lower()]
     if term in seen or (term.isupper() and not word.isupper()):
         return word + after
@@ -106,7 +105,7 @@ def _place(term: str) -> str:
 
 
 def tips(content: str) -> str:
-    """What the terms mean that are marked in HTML: an element each, hidden until its button shows it."""
+    """The explanations of the terms marked in HTML: one hidden element each, shown by its button."""
     return "".join(_tips(content))
 
 

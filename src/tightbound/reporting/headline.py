@@ -1,4 +1,4 @@
-"""What a reader sees first: the verdict in a sentence, the three numbers with their trust, and what to beware of."""
+"""The top of the page: summary sentence, three main numbers with their reliability, and warnings."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from .words import cell
 __all__ = ["cards", "latents", "measured", "notes", "recipe_name", "title", "verdict", "warnings"]
 
 _OTHER = (
-    "The model was trained on other examples than those here: the numbers and pictures are of these, the curves and "
-    "the configuration of the run."
+    "The model was trained on different examples: numbers and images are of the data here, curves and "
+    "configuration of the run."
 )
 
 
 def title(m: Material) -> str:
-    """What the page is of, text."""
+    """The title of the page, as text."""
     return f"{recipe_name(m)} on {m.spec.name}"
 
 
 def recipe_name(m: Material) -> str:
     """Name of the recipe."""
-    return "a model put together by hand" if m.config.recipe is None else to_json(m.config.recipe)["kind"]
+    return "a model built by hand" if m.config.recipe is None else to_json(m.config.recipe)["kind"]
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------------
 
 
 def verdict(m: Material, rows: list[Baseline]) -> str:
-    """What the run reached, in a sentence."""
+    """The result of the run, in a sentence."""
     e = m.evaluation
     if e is None:
-        return f"Nothing of this run has been measured yet; {latents(m)}."
+        return f"This run has not been evaluated yet; {latents(m)}."
     where = f"On {_examples(m, e)}"
     if e.nll is None or e.measure == "none":
         return f"{where} {_error(m, rows)}; the model gives no likelihood of this data; {latents(m)}."
     estimate = e.nll.bare if e.doubtful else e.nll
     if e.measure == "density":
-        limit = "" if m.spec.levels is None else ", which is no likelihood of this discrete data"
+        limit = "" if m.spec.levels is None else ", which is not a likelihood of this discrete data"
         least = "at least " if e.doubtful else ""
         return f"{where} the log-density is {least}{cell(-estimate)} nats{limit}; {latents(m)}."
     most = "at most " if e.bounded else ""
@@ -56,13 +56,13 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
 
 
 def measured(m: Material) -> str:
-    """The likelihood and what it is of, text."""
+    """The likelihood and its examples, as text."""
     e = m.evaluation
-    return "nothing is measured yet" if e is None else f"{_reached(e)}, on {_examples(m, e)}"
+    return "not evaluated yet" if e is None else f"{_reached(e)}, on {_examples(m, e)}"
 
 
 def _reached(e: Evaluation) -> str:
-    """What the evaluation's own headline says, in numbers as the page writes them."""
+    """The headline of the evaluation, with numbers formatted for the page."""
     if e.nll is None or e.measure == "none":
         return f"no likelihood of this data; reconstruction {cell(e.reconstruction)} nats"
     name = "negative log-density" if e.measure == "density" else "NLL"
@@ -70,7 +70,7 @@ def _reached(e: Evaluation) -> str:
 
 
 def _examples(m: Material, e: Evaluation) -> str:
-    """So many of how many."""
+    """The number of examples used, of all."""
     there = len(m.whole)
     what = "examples" if e.split == "all" else f"{e.split} examples"
     return f"{e.n:,}{'' if e.n == there else f' of {there:,}'} {what}"
@@ -79,7 +79,7 @@ def _examples(m: Material, e: Evaluation) -> str:
 def _error(m: Material, rows: list[Baseline]) -> str:
     own = rows[0].squared_error
     if own is None:
-        return "nothing could be measured"
+        return "nothing could be evaluated"
     pca = next((r.squared_error for r in rows if r.name == "PCA"), None)
     many = "components as positions" if m.model.codes is not None else "dimensions"
     compared = f", that of PCA with as many {many} {cell(pca)}" if pca else ""
@@ -87,7 +87,7 @@ def _error(m: Material, rows: list[Baseline]) -> str:
 
 
 def latents(m: Material) -> str:
-    """How much of the latent is in use, text."""
+    """How much of the latent is used, as text."""
     active, there = active_units(m.model.space, m.codes)
     return f"{active} of {there} {_parts(m)} are active" if there else "it has no latent"
 
@@ -97,7 +97,7 @@ def _parts(m: Material) -> str:
 
 
 def _gain(nats: float, bound: bool) -> str:
-    """How much better than independent pixels; from a bound nothing follows of how much worse."""
+    """How much better than independent pixels; a bound cannot show how much worse."""
     if bound and nats <= 0:
         return ""
     least = "at least " if bound else ""
@@ -109,14 +109,14 @@ def _gain(nats: float, bound: bool) -> str:
 
 @dataclass(frozen=True)
 class _Card:
-    """A number, and how far it goes.
+    """A number with its reliability.
 
     Args:
-        name: What it is.
+        name: Its name.
         number: Its value and unit.
-        beside: The same otherwise, or what it compares with.
-        trust: A word for how far it can be trusted: ``"good"``, ``"bound"`` or ``"bad"``, and why; none: empty.
-        meaning: One line for a newcomer.
+        beside: The same in another unit, or a comparison.
+        trust: Its reliability: ``"good"``, ``"bound"`` or ``"bad"``, with the reason; or None.
+        meaning: A one-line explanation.
     """
 
     name: str
@@ -127,7 +127,7 @@ class _Card:
 
 
 def cards(m: Material) -> str:
-    """The likelihood, the bound and what of the latent is not used, as far as the model has them, as HTML."""
+    """The likelihood, the bound and the unused latent dimensions, where defined, as HTML."""
     shown = [_card(each) for each in (_likelihood(m), _bound(m), _unused(m)) if each is not None]
     return page.tag("div", *shown, class_="cards") + _measured(m)
 
@@ -166,7 +166,7 @@ def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
     if e.measure == "density" and m.spec.levels is not None:
         return "bad", _NONE
     if e.doubtful:
-        same = "it is the bound itself" if _is_elbo(e) else "the samples do not suffice to trust the estimate"
+        same = "it is the bound itself" if _is_elbo(e) else "there are too few samples to trust the estimate"
         return "bound", f"an upper bound: {same}"
     if e.measure == "bound":
         return "bound", f"an upper bound: {e.meaning}"
@@ -190,13 +190,13 @@ def _gap(e: Evaluation, elbo: Estimate) -> str:
     if e.nll is None:
         return ""
     if _is_elbo(e):
-        return "how far log p(x) lies above is not known"
+        return "its gap to log p(x) is unknown"
     below = f"{max(-e.nll.value - elbo.value, 0.0):,.2f} nats below"
     return f"at least {below} log p(x)" if e.doubtful else f"{below} the estimate of log p(x)"
 
 
 def _is_elbo(e: Evaluation) -> bool:
-    """Whether the likelihood is no better known than by its bound."""
+    """Whether the likelihood is known only by its bound."""
     return e.nll is not None and e.elbo is not None and abs(e.nll.value + e.elbo.value) < 1e-6
 
 
@@ -208,30 +208,30 @@ def _unused(m: Material) -> _Card | None:
 
 
 def _measured(m: Material) -> str:
-    """What the numbers are of, and whether anybody asked for more than a quick look."""
+    """The examples behind the numbers, and whether the evaluation was a quick one."""
     e = m.evaluation
     if e is None:
         return ""
     if m.stored:
-        return page.paragraph(f"Measured on {_examples(m, e)}.", "soft")
+        return page.paragraph(f"Evaluated on {_examples(m, e)}.", "soft")
     command = command_on(m.folder.path, "evaluate")
-    text = f"Measured quickly, on {_examples(m, e)}, and not stored: {command} takes the time it needs."
+    text = f"Evaluated quickly, on {_examples(m, e)}, and not stored: {command} is more accurate."
     return page.instructive(text, "quick", command)
 
 
 _NONE = "not a likelihood of this data"
-_COST = "What an example costs to store without loss, by this model: lower is better."
-_DENSITY = "How surprised the model is by an example, for values without steps: lower is better."
-_FAR = "How far a reconstruction lies from its example: lower is better."
-_TIGHT = "What training pushes up. It lies below log p(x) by what the encoder does not know."
-_IDLE = "Those that hardly change with the data. A few are normal; many: a smaller latent would do."
+_COST = "The cost of storing an example losslessly with this model: lower is better."
+_DENSITY = "How surprised the model is by an example, for continuous values: lower is better."
+_FAR = "The distance of a reconstruction from its example: lower is better."
+_TIGHT = "The training objective. Its gap to log p(x) is the error of the approximate posterior."
+_IDLE = "Those that hardly vary with the data. A few are normal; if many, use a smaller latent."
 
 
 # -- what to beware of ------------------------------------------------------------------------------------------------
 
 
 def warnings(m: Material) -> str:
-    """What a reader must know before believing anything, as HTML."""
+    """Warnings about the numbers, as HTML."""
     boxes = [page.box("Not the data of this run.", [_OTHER, *m.data.said], "note")] if m.other else []
     if m.evaluation is not None:
         boxes.extend(_warnings(m.evaluation, m.spec.levels is None))
@@ -249,13 +249,13 @@ def _warnings(e: Evaluation, continuous: bool) -> Iterator[str]:
 
 
 def notes(e: Evaluation) -> str:
-    """What a reader must know of the numbers, as HTML; empty where there is nothing."""
+    """Notes on the numbers, as HTML; may be empty."""
     told = _worded(e)[1:]
-    return page.box("What these numbers need you to know.", told, "note") if told else ""
+    return page.box("Notes on these numbers.", told, "note") if told else ""
 
 
 def _worded(e: Evaluation) -> list[str]:
-    """The notes as a page says them, the first what the likelihood is; where samples come from a table tells."""
+    """The notes in the page's wording; the sources of samples are in a table instead."""
     told = [note for note in e.notes if not note.startswith(_SAMPLED)]
     return [note.replace("the nll", "the NLL").replace("needs: --budget", _MORE_TIME) for note in told]
 

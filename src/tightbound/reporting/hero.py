@@ -1,4 +1,4 @@
-"""The pictures at the top of a page: what the data is, what the model makes of it, and what it makes up."""
+"""The images at the top of a page: data, reconstructions and samples."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .sheet import sheet
 __all__ = ["hero"]
 
 COLUMNS = 10
-"""Pictures in a row."""
+"""Images per row."""
 LOSSLESS = 32
 """Colour pictures above this side are JPEG."""
 
 
 def hero(m: Material) -> str:
-    """Rows of pictures, one column for each example, the classes in turn, as HTML; empty where none can be drawn."""
+    """Rows of images, one column per example, cycling through classes, as HTML; may be empty."""
     if not m.spec.image:
         return ""
     with fixed_noise(m.seed), torch.no_grad():
@@ -49,7 +49,7 @@ def _completed(m: Material) -> dict[str, Tensor]:
     parts = pictures.completions(m.model, x, c, 2)
     drawn = parts["completions"]
     told = {"a completion": drawn[:, 0], "another": drawn[:, 1]}
-    return {"data": x, "what the model sees; grey: what it does not": parts["seen"][:, 0], **told}
+    return {"data": x, "observed part; missing pixels are grey": parts["seen"][:, 0], **told}
 
 
 def _row(m: Material, title: str, values: Tensor) -> str:

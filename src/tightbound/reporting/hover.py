@@ -1,7 +1,7 @@
-"""Maps of points as SVG; where a page runs scripts, a point shows its picture and what is known of it.
+"""Maps of points as SVG; with scripts enabled, a point shows its image and data.
 
 The script, ``map.js``, reads the places of the points from ``data-at`` of each map, the texts and the pictures of all
-maps of a box from ``data-items`` and the box's hidden image. Without it the maps are what they are.
+maps of a box from ``data-items`` and the box's hidden image. Without it the maps are static.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 SIDE, LEFT, BELOW, EDGE = 300.0, 46.0, 40.0, 8.0
-"""Of a map: its side, the room for what stands left of it and below, and around."""
+"""Sizes of a map: side, margins on the left and below, and edge."""
 _SHAPES = {
     "o": "m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0-{d} 0",
     "^": "m0-{d}l{d} {t}h-{f}z",
@@ -36,13 +36,13 @@ _SHAPES["D"] = "m0-{d}l{d} {d}l-{d} {d}l-{d}-{d}z"
 
 @dataclass(frozen=True)
 class Points:
-    """What a map shows.
+    """The points of a map.
 
     Args:
         at: ``(n, 2)``.
-        labels: Class numbers ``(n,)``; -1 is drawn pale. None: there are no classes.
-        names: Names of the classes; they are written into the map where they are few and short.
-        targets: Which of the points a reader can point at.
+        labels: Class numbers ``(n,)``; -1 is drawn pale. None without classes.
+        names: Names of the classes; few and short names are written into the map.
+        targets: Indices of the interactive points.
     """
 
     at: Array
@@ -56,15 +56,15 @@ class Frame:
     """The axes of a map.
 
     Args:
-        limits: Of either axis.
-        axes: Their names; None where they mean nothing.
+        limits: Limits of both axes.
+        axes: Their names; None for axes without meaning.
     """
 
     limits: Limits
     axes: tuple[str, str] | None
 
     def place(self, points: Array) -> Array:
-        """Where points lie in the drawing."""
+        """Coordinates of points in the drawing."""
         low, high = np.transpose(self.limits)
         share = (points - low) / (high - low)
         return np.column_stack([self.left + SIDE * share[:, 0], EDGE + SIDE * (1 - share[:, 1])])
@@ -79,7 +79,7 @@ class Frame:
 
 
 def limits_of(points: Array, margin: float = 0.04) -> Limits:
-    """The range of points, and a little more.
+    """The range of points, with a margin.
 
     Example:
         >>> limits_of(np.array([[0.0, 1.0], [1.0, 3.0]]), margin=0.5)
@@ -92,12 +92,12 @@ def limits_of(points: Array, margin: float = 0.04) -> Limits:
 
 
 def plane(frame: Frame, points: Points, alt: str) -> str:
-    """The points of a map, as an SVG in which they can be pointed at.
+    """The points of a map, as an interactive SVG.
 
     Args:
         frame: Its axes.
-        points: What lies there.
-        alt: The same in words.
+        points: The points.
+        alt: A text description.
     """
     at = frame.place(points.at)
     radius = round(float(np.clip(60 / max(len(at), 1) ** 0.5, 1.8, 4)), 1)  # so that two radii are a diameter
@@ -113,7 +113,7 @@ def framed(frame: Frame, content: str, alt: str, extra: str = "") -> str:
     Args:
         frame: The axes.
         content: SVG.
-        alt: The same in words.
+        alt: A text description.
         extra: Attributes.
     """
     width, height = frame.size
@@ -124,13 +124,13 @@ def framed(frame: Frame, content: str, alt: str, extra: str = "") -> str:
 
 
 def picture_in(frame: Frame, kind: str, data: bytes, tiles: int) -> str:
-    """A picture over the whole of a frame, as SVG.
+    """An image that fills a frame, as SVG.
 
     Args:
         frame: The axes.
         kind: ``"png"`` or ``"jpeg"``.
         data: Its content.
-        tiles: How many it has in a row, with lines between them.
+        tiles: Number of tiles per row, with lines between them.
     """
     place = f'x="{frame.left:g}" y="{EDGE:g}" width="{SIDE:g}" height="{SIDE:g}" preserveAspectRatio="none"'
     return f'<image {place} href="{_embedded(kind, data)}"/>{_between(frame, tiles)}'
@@ -165,7 +165,7 @@ def _dots(at: Array, points: Points, radius: float) -> list[str]:
 
 
 def _names(at: Array, points: Points, most: int = 20, longest: int = 12) -> str:
-    """Each where its points lie, at the one that is nearest to their median."""
+    """The name of each class, at the point nearest to its median."""
     if points.labels is None or len(points.names) > most or any(len(name) > longest for name in points.names):
         return ""
     texts = []
@@ -208,12 +208,12 @@ def _short(value: float) -> str:
 
 
 def box(content: str, items: Sequence[Sequence[str]], pictures: Thumbnails | None) -> str:
-    """HTML with maps whose points have these texts and pictures.
+    """HTML with maps whose points have these texts and images.
 
     Args:
         content: HTML with maps of :func:`plane`.
         items: Lines of text for each target, in order.
-        pictures: One for each target; None: there are none.
+        pictures: One for each target; None for no images.
     """
     told = html.escape(json.dumps(items, ensure_ascii=False, separators=(",", ":")))
     if pictures is None:

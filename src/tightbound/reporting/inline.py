@@ -1,4 +1,4 @@
-"""SVG as a part of a page: in its typeface and its colours, with nothing in it that could run or be fetched."""
+"""SVG inlined in a page: in its font and colours, without scripts or external references."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TAGS = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "text", "tspan"}
 _ATTRIBUTES = {"d", "x", "y", "width", "height", "transform", "viewBox", "style"}
 _COLORS = {"#333333": "currentColor", "#000000": "currentColor", "#808080": "var(--soft)", "#b8b8b8": "var(--pale)"}
 _COLORS["#ffffff"] = "none"
-"""What stands for ink, soft ink, pale things and the ground in a figure, and what it is in a page."""
+"""Colours of a figure (ink, soft ink, pale, background), and their replacements in a page."""
 _REFERENCE = re.compile(r"url\(#(\w+)\)|#(\w+)")
 
 
 def inlined(svg: bytes) -> str:
-    """What matplotlib drew, text as text, as an element of a page: no ids but those it uses, which are its own.
+    """An SVG from matplotlib as an element of a page, with text as text and unique ids.
 
     Args:
-        svg: A whole file, as matplotlib writes it.
+        svg: A file written by matplotlib.
 
     Example:
         >>> inlined(b'<svg viewBox="0 0 1 1"><text style="fill: #333333; font-family: X">&lt;</text></svg>')
@@ -36,7 +36,7 @@ def inlined(svg: bytes) -> str:
 
 
 def title(svg: str, text: str) -> str:
-    """The same with a text for who does not see it.
+    """The SVG with a text alternative.
 
     Example:
         >>> title('<svg class="plot"></svg>', "a < b")

@@ -1,4 +1,4 @@
-"""The codes in two dimensions: each point shows its example, and beside it lies what the decoder draws there."""
+"""A two-dimensional map of the codes, with the decoder's output over its plane."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .tilemap import tile_map
 __all__ = ["latent_map"]
 
 SHOWN = 1500
-"""Points of a map at most."""
+"""Maximum number of points in a map."""
 
 
 def latent_map(m: Material, told: Told | None) -> str:
-    """Maps of the codes, coloured by label, and of what is decoded, as HTML.
+    """Maps of the codes, coloured by label, and of decoded images, as HTML.
 
     Args:
         m: The run.
-        told: What is known of the single examples.
+        told: The values of single examples.
     """
     indices = m.spread(SHOWN)
     views, why_not = flat_views(m.codes[indices].double().numpy())
@@ -48,7 +48,7 @@ def latent_map(m: Material, told: Told | None) -> str:
 
 
 def _figure(m: Material, view: View, points: Points) -> str:
-    """A map, and beside it what is decoded over its plane."""
+    """A map, with decoded images over its plane beside it."""
     frame = Frame(hover.limits_of(view.points), view.axes)
     return page.figure(hover.plane(frame, points, view.title), view.title) + tile_map(m, view, frame)
 
@@ -59,14 +59,14 @@ def _pictures(m: Material, indices: Tensor) -> Thumbnails | None:
 
 def _text(m: Material, n: int, targets: int, why_not: str) -> str:
     colored = "coloured by label" if m.labels is not None else "without colours, as the data has no labels"
-    which = "any point" if targets == n else f"one of the {targets:,} points, evenly taken, that have a text"
+    which = "any point" if targets == n else f"one of the {targets:,} evenly spaced interactive points"
     what = "its picture, name" if m.spec.image else "its name"
     how = f"Point at {which}, tap it, or move from point to point by the arrow keys, to see {what} and number."
     return f"The posterior's means of {n:,} {m.test.name} examples, {colored}. {how} {why_not}".strip()
 
 
 def _classes(m: Material, indices: Tensor, most: int = 40) -> tuple[Any, list[str], list[tuple[str, str, str]]]:
-    """Numbers in the order of the legend (-1: not in it), their names, and the legend."""
+    """Class indices in the order of the legend (-1: not in it), their names, and the legend."""
     if m.labels is None:
         return None, [], []
     given = m.labels[indices].numpy()

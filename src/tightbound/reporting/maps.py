@@ -1,4 +1,4 @@
-"""Many-dimensional codes in two dimensions: as they are, by PCA, and by t-SNE."""
+"""Two-dimensional views of codes: directly, by PCA, and by t-SNE."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ class View:
     """Points of a plane.
 
     Args:
-        title: How they came there.
+        title: The projection.
         points: ``(n, 2)``.
-        axes: Names of the axes; None where they mean nothing.
-        plane: Where the points' axes lie among the codes: a code ``(d,)`` at (0, 0) and two directions ``(2, d)``; None
-            where there is no such plane.
+        axes: Names of the axes; None for axes without meaning.
+        plane: The plane in code space: a code ``(d,)`` at (0, 0) and two directions ``(2, d)``; None if there is none.
     """
 
     title: str
@@ -32,7 +31,7 @@ class View:
 
 
 def flat_views(codes: Array) -> tuple[list[View], str]:
-    """Views of codes, and why one of them, or all, are missing.
+    """Views of codes, and the reason if some are missing.
 
     Args:
         codes: ``(n, d)``.
@@ -40,16 +39,16 @@ def flat_views(codes: Array) -> tuple[list[View], str]:
     Example:
         >>> views, why_not = flat_views(np.random.default_rng(0).normal(size=(50, 3)))
         >>> [view.title for view in views]
-        ['PCA: 77 % of the variance', 't-SNE: neighbours stay neighbours, distances mean nothing']
+        ['PCA: 77 % of the variance', 't-SNE: preserves neighbours, not distances']
     """
     if codes.shape[1] < 2:
         return [], "The latent has one dimension; a map needs two."
     if len(codes) < 3 or not np.isfinite(codes).all() or codes.var(0).max() < 1e-12:
-        return [], "The posterior's means all lie in one place: there is nothing to map."
+        return [], "All posterior means are the same: there is nothing to map."
     views = [_plane(codes)]
     if len(codes) < 10:
         return views, "t-SNE needs ten examples."
-    title = "t-SNE: neighbours stay neighbours, distances mean nothing"
+    title = "t-SNE: preserves neighbours, not distances"
     return [*views, View(title, tsne(codes), None)], ""
 
 
@@ -65,7 +64,7 @@ def _plane(codes: Array) -> View:
 
 
 def tsne(codes: Array) -> Array:
-    """Two dimensions that keep who is whose neighbour, the same at every call.
+    """A two-dimensional t-SNE embedding, the same at every call.
 
     References:
         Visualizing Data using t-SNE (van der Maaten and Hinton, 2008).

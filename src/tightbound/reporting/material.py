@@ -1,4 +1,4 @@
-"""What a report is made of: a run, its data, what was measured, and the codes of the examples that it shows."""
+"""The material of a report: a run, its data, evaluation and diagnosis, and codes of the examples shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .quick import Plan, measure_pace, plan_diagnosis, plan_evaluation, quick_di
 __all__ = ["SHOWN", "Material", "gather"]
 
 SHOWN = 2000
-"""Test examples at most, evenly spread, that pictures and maps are made of."""
+"""Maximum number of evenly spaced test examples for images and maps."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Material:
         config: Its configuration.
         model: Its model, in evaluation mode.
         data: Its data, or other data.
-        learned: What it has learned from; None where that is not there.
-        test: The examples that are shown: of the test split, or of what other data has in its place.
-        measured: The examples that ``evaluation`` is of.
-        evaluation: What was measured; None where nothing was, and nothing may be.
+        learned: Its training data; None if not available.
+        test: The examples shown, of the test split or of other data.
+        measured: The examples of ``evaluation``.
+        evaluation: The evaluation; None if there is none and none may be run.
         codes: Posterior means of ``test``, ``(n, d)``.
         seed: Seed of all noise.
         stored: Whether ``evaluation`` was stored in the run folder; else it is a quick one.
         diagnosed: A diagnosis that was stored there.
-        seconds: That are left for a quick diagnosis.
+        seconds: Time left for a quick diagnosis.
     """
 
     folder: RunFolder
@@ -73,61 +73,61 @@ class Material:
 
     @property
     def spec(self) -> DataSpec:
-        """What the model sees."""
+        """The data spec of the examples."""
         return self.data.spec
 
     @property
     def other(self) -> bool:
-        """Whether the data is known to be another than what the model was trained on."""
+        """Whether the data is known to differ from the training data."""
         return bool(self.config.fingerprint) and self.config.fingerprint != self.data.fingerprint
 
     @property
     def whole(self) -> Split:
-        """All the examples that could be measured."""
+        """All examples available for evaluation."""
         return self.data.split(self.data.default)
 
     @property
     def shown(self) -> Tensor:
-        """Which of all examples ``test`` is."""
+        """Indices of ``test`` among all examples."""
         return evenly_spaced(len(self.whole), len(self.test))
 
     def of_the_measured(self) -> Material:
-        """The same, to show the examples that ``evaluation`` is of."""
+        """The same material, for the examples of ``evaluation``."""
         return dataclasses.replace(self, test=self.measured)
 
     @property
     def kl_per_dimension(self) -> tuple[float, ...] | None:
-        """The KL of each latent dimension, where it was measured and can be told apart."""
+        """The KL of each latent dimension, if measured and if it factorises."""
         layers = (self.evaluation and self.evaluation.kl_per_dimension) or {}
         wise = tuple(nats for each in layers.values() for nats in each)
         return wise if wise and len(wise) == self.codes.shape[1] else None
 
     @property
     def labels(self) -> Tensor | None:
-        """Class numbers of ``test``, on the CPU."""
+        """Class indices of ``test``, on the CPU."""
         return None if self.test.labels is None else self.test.labels.cpu()
 
     def examples(self, indices: Tensor) -> tuple[Tensor, Given | None]:
-        """Examples of ``test`` in the model's arithmetic, and their conditions, by the same draws every time."""
+        """Examples of ``test`` in the model's precision, and their conditions, with fixed noise."""
         with fixed_noise(self.seed):
             return self.model.see(self.test.batch(indices, self.model.device))
 
     def spread(self, count: int) -> Tensor:
-        """Indices of so many examples, taken evenly, whatever their classes."""
+        """Indices of n evenly spaced examples."""
         return evenly_spaced(len(self.test), count)
 
     def representative(self, count: int) -> Tensor:
-        """Indices of so many examples, or of all, one of each class in turn."""
+        """Indices of n examples, or of all, cycling through the classes."""
         return self.test.representative(min(count, len(self.test)))
 
     @cached_property
     def bounded(self) -> bool:
-        """Whether there is an ELBO, and latents that it can be taken apart for."""
+        """Whether there is an ELBO and one latent to diagnose."""
         return self.model.space is not None and terms_of_the_first(self.model, self.test).bounded
 
     @cached_property
     def diagnosis(self) -> Diagnosis | None:
-        """The stored diagnosis, or a quick one where there is time for it."""
+        """The stored diagnosis, or a quick one if there is time."""
         if self.diagnosed is not None or self.seconds <= 0:
             return self.diagnosed
         plan = plan_diagnosis(self.latent, self.test, self.seconds, measure_pace(self.latent, self.test))
@@ -150,22 +150,22 @@ def gather(
     device: str = "auto",
     seed: int = 0,
 ) -> Material:
-    """Loads a run and its data, and measures on a few examples what has not been measured.
+    """Loads a run and its data, and evaluates it quickly if there is no stored evaluation.
 
     Args:
         run: The run folder.
-        data: Other data than the run's own; what was measured of that is not read.
-        model: For a model put together by hand, one of the same parts.
-        k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
-        quick: Seconds for all that is measured; 0: nothing is.
+        data: Data to use instead of the run's own; stored results are then ignored.
+        model: For a model built by hand: the same model.
+        k: Importance samples; default: as in ``evaluation.json``, or adaptive.
+        quick: Seconds for quick measurements; 0 for none.
         device: Where to compute.
         seed: Seed of all noise.
 
     Raises:
         CheckpointError: If the folder holds no complete run.
         DataError: If its data cannot be loaded.
-        UsageError: If the data is not known, has changed, or does not fit the model, there is no such device, the
-            seconds are no such number, or samples are asked for and no second to draw them.
+        UsageError: If the data is unknown, has changed or does not fit the model, the device is not available, or
+            ``quick`` is invalid or 0 with a given k.
     """
     _check(quick, k)
     folder, place = RunFolder(Path(run)), find_device(device)
@@ -191,10 +191,10 @@ def gather(
 
 def _check(quick: float, k: int | None) -> None:
     if not 0 <= quick < float("inf"):
-        raise UsageError("A quick measurement takes a number of seconds.", got=quick, expected="0 or more")
+        raise UsageError("--quick must be a number of seconds.", got=quick, expected="0 or more")
     if quick == 0 and k is not None:
         raise UsageError(
-            "Importance samples are asked for, and no second to draw them.",
+            "-k has no effect with --quick 0.",
             got=f"-k {k} --quick 0",
             remedy="Leave out one of the two, or evaluate first: tightbound evaluate RUN -k N.",
         )
@@ -205,15 +205,15 @@ def _samples(plan: Plan) -> str:
 
 
 def _say(plan: Plan, split: Split, what: str, command: str, folder: RunFolder) -> None:
-    """What is about to be measured: nobody asked for it by name."""
+    """Prints what is about to be measured."""
     there = "" if plan.examples == len(split) else f" of {len(split):,}"
     seconds = f"{max(1, round(plan.seconds))} s at most"
     text = f"measuring {plan.examples:,}{there} {split.name} examples, about {seconds}: {what}"
-    print(f"{text} (not stored; tightbound {command} {folder.path} measures more; --quick 0: nothing)", file=sys.stderr)
+    print(f"{text} (not stored; tightbound {command} {folder.path} measures more; --quick 0: none)", file=sys.stderr)
 
 
 def _tell_of_damage(folder: RunFolder, evaluation: Evaluation | None) -> None:
-    """Nobody shall wonder where the numbers of a file have gone."""
+    """Prints notes about stored results that cannot be read."""
     for name in damaged(folder):
         print(f"note: {name} is damaged or of another version, so it is not shown", file=sys.stderr)
     kept = evaluation is not None and evaluation.nll_per_example is not None
@@ -222,7 +222,7 @@ def _tell_of_damage(folder: RunFolder, evaluation: Evaluation | None) -> None:
 
 
 def _learned(run: str | Path) -> Data | None:
-    """The data that a run was trained on, if it is still there."""
+    """The data that a run was trained on, if still available."""
     try:
         return runs.load_run_data(run)
     except (DataError, UsageError):
@@ -230,7 +230,7 @@ def _learned(run: str | Path) -> Data | None:
 
 
 def _read(folder: RunFolder, n: int, k: int | None) -> Evaluation | None:
-    """What was measured of these very weights on a whole test split of n examples, with k samples."""
+    """The stored evaluation of these weights on the full test split of n examples, with k samples."""
     found = read_evaluation(folder)
     if found is None or (found.split, found.n) != ("test", n):
         return None

@@ -51,14 +51,14 @@ _TOGETHER = re.compile(r"(?<=\d) (?=±|nats\b)|(?<=±) ")
 
 
 class Verbatim(str):
-    """Text that is a name or a command: a page sets it as code, and marks no word in it."""
+    """Text that is a name or a command, formatted as code without glossary marks."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page under a heading, which folds away.
+    """A collapsible section of a page.
 
     Args:
         title: Its heading, text.
@@ -74,7 +74,7 @@ class Section:
 
 
 def escape(text: object) -> str:
-    """Text as HTML that shows it and nothing else.
+    """Text escaped for HTML.
 
     Example:
         >>> escape("<b> & 'c'")
@@ -108,7 +108,7 @@ def paragraph(text: str, class_: str | None = None) -> str:
 
 
 def instructive(text: str, class_: str | None = None, command: str | None = None) -> str:
-    """A paragraph of text in which commands and options stand out.
+    """A paragraph of text with commands and options formatted as code.
 
     Args:
         text: The text.
@@ -152,13 +152,13 @@ def anchor(title: str) -> str:
 
 
 def box(title: str, lines: Sequence[str], kind: str = "warning") -> str:
-    """Texts that must not be overlooked, ``"warning"``, or should not, ``"note"``."""
+    """A box of texts: ``"warning"`` or ``"note"``."""
     head = tag("p", tag("strong", escape(title)))
     return tag("div", head, *map(instructive, lines), class_=kind, role="note")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0, model: int | None = None) -> str:
-    """A table of texts, whose rows become cards where there is no room for columns.
+    """A table of texts, whose rows become cards on narrow screens.
 
     Args:
         head: Titles of the columns; that of the first, which names the rows, may be empty.
@@ -215,12 +215,12 @@ def figure(image: str, title: str) -> str:
 
 
 def wide(content: str) -> str:
-    """HTML that keeps a width at which it can be read, and scrolls where that does not fit."""
+    """HTML with a minimum readable width, which scrolls if it does not fit."""
     return tag("div", content, class_="scroll")
 
 
 def tiles(*parts: str) -> str:
-    """HTML side by side where there is room."""
+    """HTML side by side if there is room."""
     return tag("div", *parts, class_="tiles")
 
 
@@ -230,7 +230,7 @@ def strips(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> str:
-    """What colours mean: colour, mark and text of each."""
+    """A legend: colour, marker and text of each entry."""
     return tag(
         "ul",
         *(
@@ -242,12 +242,12 @@ def legend(entries: Sequence[tuple[str, str, str]]) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """HTML under a line of text that unfolds it."""
+    """HTML in a collapsible block."""
     return tag("details", tag("summary", escape(title)), content, class_="more")
 
 
 def page(title: str, head: str, sections: Sequence[Section]) -> str:
-    """A whole page: its head, the contents, the sections, and what the words in it mean.
+    """A complete page: head, table of contents, sections and glossary.
 
     Args:
         title: Its title, text.
@@ -269,7 +269,7 @@ def _files(names: Sequence[str]) -> str:
 
 
 def _policy(script: str) -> str:
-    """That a browser shall fetch nothing and run no script but this."""
+    """A content security policy: no external resources, and no other script."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'

@@ -1,4 +1,4 @@
-"""How much can be measured in a few seconds: what a report shows of a run that nobody has evaluated or diagnosed.
+"""Plans quick measurements: what a report can measure in a few seconds without a stored evaluation or diagnosis.
 
 Convention: the work is counted in rows, one sample of one example through the model and back to log p(x | z). A model's
 pace is measured on a handful of examples, and the counts that follow are round, so that they are the same on a machine
@@ -52,7 +52,7 @@ MOST, MOST_OPTIMISED, LEAST_OPTIMISED = 1000, 100, 10
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a model is here.
+    """The speed of a model on this machine.
 
     Args:
         call: Seconds of a call for one example and one sample.
@@ -65,7 +65,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured in some seconds.
+    """A plan for a time limit.
 
     Args:
         examples: How many.
@@ -115,7 +115,7 @@ def _seconds(model: LatentVariableModel, split: Split, k: int) -> float:
 
 
 def plan_evaluation(model: LatentVariableModel, split: Split, k: int | None, seconds: float, pace: Pace) -> Plan:
-    """How many examples, and samples of each, an evaluation has time for.
+    """Plans an evaluation: number of examples and samples.
 
     Args:
         model: The model.
@@ -144,7 +144,7 @@ def _in_time(split: Split, rows: int, each: int, k: int | None, pace: Pace) -> P
 
 
 def _within(count: float, there: int) -> int:
-    """All there are, or a round number of them, at least two."""
+    """All examples, or a round number of them, at least two."""
     return there if count >= there else min(there, max(2, rounded(count)))
 
 
@@ -176,13 +176,13 @@ def _diagnosed(split: Split, seconds: float, pace: Pace, spent: float, optimised
 
 
 def quick_evaluation(model: LatentVariableModel, split: Split, plan: Plan, seed: int) -> Evaluation:
-    """An evaluation of examples at even distances, as planned."""
+    """The planned evaluation, of evenly spaced examples."""
     return evaluate(model, split.evenly_spaced(plan.examples), plan.k, budget=plan.seconds, seed=seed)
 
 
 def quick_diagnosis(
     model: LatentVariableModel, split: Split, plan: Plan, seed: int, training: TrainingOptions
 ) -> Diagnosis:
-    """A diagnosis of examples at even distances, as planned."""
+    """The planned diagnosis, of evenly spaced examples."""
     some, optimised = split.evenly_spaced(plan.examples), max(1, plan.optimised)
     return diagnose(model, some, gap_examples=optimised, k=SAMPLES, seed=seed, training=training)

@@ -1,4 +1,4 @@
-"""What a report says, and in which order."""
+"""The content and order of a report."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ def write_report(
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
-    """Writes ``report.html`` into a run folder: one page that needs nothing but itself.
+    """Writes ``report.html`` into a run folder: one self-contained page.
 
-    It shows ``evaluation.json`` and ``diagnosis.json`` where these are of the run's weights. What is missing it
-    measures on as many test examples as there is time for, says so on the page and on standard error, and stores
-    nothing of it.
+    It shows ``evaluation.json`` and ``diagnosis.json`` if they belong to the run's weights. Missing results are
+    measured on as many test examples as time allows, with a note on the page and on standard error, and not stored.
 
     Args:
         run: The run folder.
-        data: Other data than the run's own, or where that is now; what is stored is then not shown.
-        model: For a model put together by hand, one of the same parts.
-        k: Importance samples; default: as in ``evaluation.json``, or as many as each example needs.
-        quick: Seconds for all that is measured; 0: nothing is.
+        data: Data to use instead of the run's own, or its new location; stored results are then not shown.
+        model: For a model built by hand: the same model.
+        k: Importance samples; default: as in ``evaluation.json``, or adaptive.
+        quick: Seconds for quick measurements; 0 for none.
         device: Where to compute: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         seed: Seed of all noise, of the pictures and of what it measures.
 
@@ -81,8 +80,8 @@ def _head(m: Material, rows: list[Baseline]) -> str:
 
 
 def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
-    """Pictures first, open; numbers behind them, folded, with a line of what is in them; some may be empty."""
-    told = surprise.told(m.of_the_measured())
+    """Images first, open; then numbers, collapsed, with a summary line; some may be empty."""
+    told = surprise.per_example_numbers(m.of_the_measured())
     latent = m.model.space is not None
     if latent:
         yield Section("Reconstructions", visuals.reconstructions(m))
@@ -92,7 +91,7 @@ def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
         yield Section("Interpolations", visuals.interpolations(m))
         yield Section("Traversals", visuals.traversals(m))
         yield Section("Latent dimensions", visuals.activity(m), latents(m), folded=True)
-    kept = "" if told else "no number of each is kept"
+    kept = "" if told else "no stored values"
     yield Section("Single examples", surprise.examples(m.of_the_measured(), told), kept, folded=told is None)
     numbers = tables.evaluation(m) + page.tag("h3", "Compared with baselines") + tables.comparison_table(m, rows)
     yield Section("Evaluation", numbers, measured(m), folded=True)

@@ -1,4 +1,4 @@
-"""How a run was made: the command that makes it again, and its options."""
+"""The settings of a run: the command that reproduces it, and its options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ __all__ = ["configuration", "differing", "reproduction", "trained"]
 def configuration(m: Material) -> str:
     """The run's data, its folder and the options that differ from their defaults, as HTML; all of them folded."""
     parts = _parts(m)
-    text = page.paragraph("Only what differs from the defaults. The run lies in") + page.code(m.folder.path.as_posix())
+    text = page.paragraph("Options that differ from the defaults. The run folder is") + page.code(
+        m.folder.path.as_posix()
+    )
     rest = page.tiles(*(_headed(title, _every(options)) for title, options in parts.items()))
     first = page.tiles(*(_headed(title, _differing(options)) for title, options in parts.items()))
     return text + first + page.folded("All options", rest)
@@ -31,7 +33,7 @@ def differing(m: Material) -> str:
     """How many options are not at their defaults, text."""
     count = sum(len(changed(options)) for options in _parts(m).values())
     if not count:
-        return "every option is at its default"
+        return "all options are at their defaults"
     return f"{count} option{'s' * (count != 1)} {'differ' if count != 1 else 'differs'} from the default"
 
 
@@ -79,7 +81,7 @@ def _row(options: Dataclass, name: str) -> list[str]:
 
 
 def shown(value: Option) -> str:
-    """The value of an option in words."""
+    """The value of an option as text."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return "–" if value is None else str(value)
@@ -89,7 +91,7 @@ def reproduction(m: Material) -> str:
     """The command that makes the run again, and the versions, as HTML."""
     command = reproduction_command(m.config, m.folder.path.as_posix())
     if command is None:
-        how = page.paragraph("No command makes this run again: its model was put together in Python.")
+        how = page.paragraph("No command reproduces this run: its model or data came from Python.")
     else:
         how = page.code(command)
     versions = [

@@ -1,4 +1,4 @@
-"""What the numbers of the single examples are, and which examples a model finds most and least probable."""
+"""Values of single examples, and the most and least probable examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import figures, page
 from .material import Material
 from .sheet import sheet
 
-__all__ = ["Told", "examples", "told"]
+__all__ = ["Told", "examples", "per_example_numbers"]
 
 SHOWN = 6
 """Examples of either end."""
@@ -51,7 +51,7 @@ class Told:
         return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()
 
 
-def told(m: Material) -> Told | None:
+def per_example_numbers(m: Material) -> Told | None:
     """What is known of the single examples: bits per dimension where they are known, else nats, else the error.
 
     Args:
@@ -90,7 +90,7 @@ def examples(m: Material, found: Told | None) -> str:
         return page.paragraph(_missing(m))
     values = found.values.numpy()
     if len(values) < 2 or not np.isfinite(values).all():
-        return page.paragraph("It takes two examples with finite numbers to say which is more probable.")
+        return page.paragraph("Ranking needs at least two examples with finite values.")
     label = f"{found.name} [{found.unit}]" if found.unit else found.name
     drawn = figures.histogram(values, found.mean, label, found.other)
     where = f"{len(values):,} {m.test.name} examples" if m.test.name != "all" else f"{len(values):,} examples"
@@ -100,13 +100,13 @@ def examples(m: Material, found: Told | None) -> str:
 
 def _missing(m: Material) -> str:
     if m.evaluation is None:
-        return f"Nothing has been measured yet: tightbound evaluate {m.folder.path.as_posix()}, then report again."
+        return f"Not evaluated yet: run tightbound evaluate {m.folder.path.as_posix()}, then report again."
     if m.evaluation.nll is None:
-        return "The model gives no number of the single examples that could be compared."
-    again = f"To have it: tightbound evaluate {m.folder.path.as_posix()}, then report again."
+        return "The model has no comparable values of single examples."
+    again = f"To get it: tightbound evaluate {m.folder.path.as_posix()}, then report again."
     if m.folder.examples.is_file():
         return f"{m.folder.examples.name} is damaged or of another evaluation. {again}"
-    return f"What each example's negative log-likelihood is was not kept when this run was evaluated. {again}"
+    return f"The negative log-likelihood of each example was not stored when this run was evaluated. {again}"
 
 
 def _ends(m: Material, found: Told) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of a report as tables: what was measured, and the same of baselines."""
+"""Tables of a report: the evaluation, and the baselines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ __all__ = ["comparison", "comparison_table", "evaluation"]
 
 ENTRIES = 10**7
 """Baselines are fitted on training examples with at most so many entries."""
-_NO_BASELINES = "without baselines, because what the run was trained on is not there to fit them to"
+_NO_BASELINES = "without baselines, because the training data is not available to fit them"
 
 
 def evaluation(m: Material) -> str:
-    """What was measured, as an HTML table."""
+    """The evaluation, as an HTML table."""
     if m.evaluation is None:
-        return page.paragraph("Nothing has been measured yet. This measures it:") + page.code(
-            f"tightbound evaluate {m.folder.path}"
-        )
+        return page.paragraph("Not evaluated yet. To evaluate:") + page.code(f"tightbound evaluate {m.folder.path}")
     return _table(m, m.evaluation)
 
 

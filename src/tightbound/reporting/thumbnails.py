@@ -1,4 +1,4 @@
-"""Many small pictures in one, from which a page's script takes single ones."""
+"""Many thumbnails in one image, from which a page's script shows single ones."""
 
 from __future__ import annotations
 

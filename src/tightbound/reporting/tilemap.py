@@ -1,4 +1,4 @@
-"""What the decoder draws over the plane that a latent map shows."""
+"""Decoded images over the plane of a latent map."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tile_map(m: Material, view: View, frame: Frame) -> str:
         return ""
     z = torch.from_numpy(_places(frame) @ view.plane[1] + view.plane[0])
     images, given = _decoded(m, z)
-    drawn = framed(frame, picture_in(frame, *encoded(_mosaic(images)), TILES), f"what the decoder draws here{given}")
+    drawn = framed(frame, picture_in(frame, *encoded(_mosaic(images)), TILES), f"decoded images on this plane{given}")
     return page.figure(drawn, f"The mean of p(x|z) at the same places{given}")
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a report: reconstructions, samples, walks through the latent space, maps of it, curves.
+"""The images of a report: reconstructions, samples, interpolations, traversals, and training curves.
 
-Convention: where there is nothing to draw, the HTML is empty.
+Convention: the HTML is empty if there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def samples(m: Material, count: int = 36) -> str:
     if not m.codes.shape[1]:
         sides = {title.replace("p(x|z)", "p(x)"): x for title, x in sides.items()}
     tiles = (page.figure(_grid(m, x, f"{len(x)} samples: {title}"), title) for title, x in sides.items())
-    same = "Latents drawn from the prior; the same latent stands in the same place on both sides."
+    same = "Latents drawn from the prior; the same position on both sides shows the same latent."
     return (page.paragraph(same) if len(sides) > 1 else "") + page.tag("div", *tiles, class_="sheets")
 
 
@@ -95,7 +95,9 @@ def _completions(m: Material, count: int = 8) -> str:
     with fixed_noise(m.seed):
         parts = pictures.completions(m.model, x, c, 6)
     rows = torch.cat(list(parts.values()), dim=1)
-    text = "From the left: what is seen (grey: what is not), completions with latents from the prior, the truth."
+    text = (
+        "From the left: the observed part (missing pixels grey), completions with latents from the prior, the original."
+    )
     return page.paragraph(text) + _wide(_grid(m, rows.flatten(0, 1), f"{len(x)} completed pictures", rows.shape[1]))
 
 
@@ -112,7 +114,7 @@ def interpolations(m: Material, rows: int = 5) -> str:
     turning = natural_path(m.latent, c) == "spherical"
     mixed = "" if not m.model.decodes_conditions else ", given the condition of the nearer end"
     mixed += f"; {m.latent.space.between}" if m.model.codes is not None else ""
-    how = "on a great circle, as suits a Gaussian prior" if turning else "on a straight line"
+    how = "by spherical interpolation, as the prior is Gaussian" if turning else "by linear interpolation"
     text = (
         f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
         f"everything between is the mean of p(x|z){mixed}."
@@ -136,7 +138,7 @@ def traversals(m: Material, rows: int = 8) -> str:
     walk = traversal(m.latent, x[0], dims, values, None if c is None else c[0])
     source = "the prior" if m.model.can_sample else "the codes of the data"
     text = (
-        f"The code of one example with one dimension at a time moved from the 2 % to the 98 % quantile of {source}; "
+        f"The code of one example, varying one dimension at a time from the 2 % to the 98 % quantile of {source}; "
         f"the dimensions with the largest {what} first."
     )
     strips = [
@@ -160,7 +162,7 @@ def activity(m: Material) -> str:
     if not m.bounded:
         why = " There is no KL to a prior, so the bars are the variance of the posterior's mean."
     elif unit != "nats":
-        why = " The KL cannot be told apart by dimension here, so the bars are the variance of the posterior's mean."
+        why = " The KL does not factorise by dimension here, so the bars are the variance of the posterior's mean."
     bars = figures.dimension_bars(size.tolist(), active, f"{what} [{unit}]" if unit else what)
     return page.paragraph(used + why) + page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
 
@@ -168,9 +170,9 @@ def activity(m: Material) -> str:
 def _positions(told: list[float]) -> str:
     """The entries of a vector that stands for a code say nothing by themselves."""
     active = [nats > NOTHING for nats in told]
-    used = f"{sum(active)} of {len(active)} positions of codes are active: they tell more than {NOTHING} nats."
+    used = f"{sum(active)} of {len(active)} positions of codes are active: their information is above {NOTHING} nats."
     bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]", "position", ""))
-    title = "What each position of the codes tells of the data, the coarsest grid first, row by row"
+    title = "Information of each position of the codes about the data, the coarsest grid first, row by row"
     return page.paragraph(used) + page.figure(page.plot(bars, alt=title), title)
 
 
@@ -189,7 +191,7 @@ def curves(m: Material) -> str:
     """How training went, as HTML."""
     records = m.folder.records()
     if not records:
-        return page.paragraph("The run has no metrics.jsonl, so how it was trained cannot be drawn.")
+        return page.paragraph("The run has no metrics.jsonl, so there are no training curves.")
     return page.tiles(*_curves(records, latent=m.codes.shape[1] > 0))
 
 
@@ -205,7 +207,7 @@ def _curves(records: list[dict[str, Any]], latent: bool) -> Iterator[str]:
             lines.append(objective)
         if lines:
             limits = _from_zero(lines) if name == "kl" else figures.settled_limits(lines)
-            cut = "; the first readings lie outside" if _cut(lines, limits) else ""
+            cut = "; the first values are outside" if _cut(lines, limits) else ""
             yield _curve(lines, f"{title} [nats]", limits, f"{title}{cut}")
     others = {"beta": "weight of the KL, β", "lr": "learning rate", "examples_per_second": "examples per second"}
     for name, title in others.items():
@@ -260,12 +262,12 @@ def _grid(m: Material, values: Tensor, alt: str, columns: int | None = None) -> 
 
 
 _NOISY = (
-    "A draw of a photograph looks noisy, and that is no fault of what is large here: given z every pixel is drawn by "
-    "itself, with the spread that the model needs for what z leaves open, so neighbours do not agree on it. Judge the "
-    "model's idea of a picture by the mean, and its likelihood by the numbers."
+    "A draw of a photograph looks noisy even if the means shown large are good: given z every pixel is sampled "
+    "independently, with the variance that z does not explain, so neighbours have independent noise. Judge the "
+    "images by the mean, and the likelihood by the numbers."
 )
-_SMALL = "The draws are small, because their pixels' noise, each pixel's own, hides what the model means."
+_SMALL = "The draws are small, because the independent noise of their pixels hides the image."
 _MEAN_AND_DRAW = (
-    "The mean of p(x|z) is what people call blurry: it averages everything that the code z leaves open. The draw from "
-    "p(x|z) is what the model claims: its noise is what the model cannot tell from z. A likelihood judges the draws."
+    "The mean of p(x|z) looks blurry: it averages over everything that z does not determine. The draw from "
+    "p(x|z) is a sample of the model: its noise is what cannot be predicted from z. The likelihood measures the draws."
 )

@@ -1,4 +1,4 @@
-"""Numbers as a page writes them."""
+"""Formatting of numbers for a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["cell", "signed"]
 
 
 def cell(estimate: Estimate | None, digits: int = 2, bound: bool = False) -> str:
-    """A number with its error, which a bound has not.
+    """A number with its error; a bound has none.
 
     Example:
         >>> cell(Estimate(-1.5, 0.25)), cell(Estimate(1.5, 0.25), bound=True), cell(None)
@@ -18,7 +18,7 @@ def cell(estimate: Estimate | None, digits: int = 2, bound: bool = False) -> str
 
 
 def signed(text: str) -> str:
-    """A number with the sign that a page has for less than nothing.
+    """A number with a typographic minus sign.
 
     Example:
         >>> signed("-1.50"), signed("vq-vae")

@@ -1,4 +1,4 @@
-"""Run folders: what a training leaves, and how it is read again."""
+"""Run folders: the files of a training, and how they are read."""
 
 from .folder import RunConfig, RunFolder, options_of
 from .loading import load, load_run_data

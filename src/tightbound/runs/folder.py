@@ -1,16 +1,13 @@
-"""A run folder: what a training leaves behind, and all that rebuilds the model.
+"""A run folder: the files of a training, with everything needed to rebuild the model.
 
 config.json            recipe, data, training: everything needed to rebuild
 model.safetensors      the selected weights
 metrics.jsonl          one line per reading
 checkpoints/           last and best, both resumable
-lock                   held by the training that writes the folder
-samples/               pictures made while training
-evaluation.json        what `tightbound evaluate` found
-evaluation.safetensors the negative log-likelihood of each example, of which evaluation.json tells the mean
-diagnosis.json         what `tightbound diagnose` found
-latents.safetensors    the encoded latents that a second stage learns from
-report.html            what `tightbound report` wrote
+lock                   held by the training that writes to the folder samples/               pictures made while
+training evaluation.json        results of `tightbound evaluate` evaluation.safetensors the negative log-likelihood of
+each example, whose mean is in evaluation.json diagnosis.json results of `tightbound diagnose` latents.safetensors the
+encoded latents that a second stage learns from report.html the page of `tightbound report`
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from .readings import recorded
 __all__ = ["RunConfig", "RunFolder", "describing", "options_of"]
 
 MOST_ENTRIES = 2**30
-"""No example has more."""
+"""Maximum number of entries of an example."""
 
 
 @register("run")
@@ -44,12 +41,12 @@ class RunConfig:
     """Content of ``config.json``.
 
     Args:
-        data_spec: What the model was built for.
+        data_spec: The data the model was built for.
         training: How it was trained.
-        recipe: What it was built from; None for a model put together by hand.
-        data: Where the data came from; None for arrays handed over in Python.
+        recipe: The recipe it was built from; None for a model built by hand.
+        data: Where the data came from; None for arrays passed in Python.
         tightbound: Version of the package that wrote it.
-        fingerprint: Of the data, as :attr:`tightbound.data.Data.fingerprint` tells it; empty in runs of old versions.
+        fingerprint: Of the data, from :attr:`tightbound.data.Data.fingerprint`; empty in runs of old versions.
     """
 
     data_spec: DataSpec
@@ -65,7 +62,7 @@ def options_of(spec: Dataclass, of: Callable[[Dataclass], dict[str, Any]] = flat
 
     Args:
         spec: The dataclass.
-        of: Which fields of one count.
+        of: Gives the options of one dataclass.
 
     Example:
         >>> from tightbound.options.priors import FlowPrior
@@ -94,8 +91,10 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors could not open it
-            raise UsageError("A run folder has a name in UTF-8.", got=repr(self.path), remedy="Rename the folder.")
+        if str(self.path) != str(self.path).encode("utf8", "replace").decode("utf8"):  # safetensors needs it
+            raise UsageError(
+                "The name of a run folder must be valid UTF-8.", got=repr(self.path), remedy="Rename the folder."
+            )
 
     @property
     def config_file(self) -> Path:
@@ -135,12 +134,12 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a training has left something here that a new one would lose."""
+        """Whether it has files of a training that a new one would overwrite."""
         states = (self.checkpoint(which) for which in ("last", "best"))
         return any(path.exists() for path in (*states, self.weights, self.metrics))
 
     def owns(self, path: Path) -> bool:
-        """Whether a path is one of the files that make up this run, there or not; pictures are not.
+        """Whether a path is one of this run's own files, existing or not; pictures are not.
 
         Example:
             >>> RunFolder(Path("runs/demo")).owns(Path("runs/demo/checkpoints/last.safetensors"))
@@ -151,12 +150,12 @@ class RunFolder:
         return path in named or own / "checkpoints" in path.parents or own / "tensorboard" in path.parents
 
     def clear_leftovers(self) -> None:
-        """Removes what killed processes had begun to write."""
+        """Removes temporary files left by killed processes."""
         for folder in (self.path, self.path / "checkpoints", self.samples):
             checkpoint.clear_leftovers(folder)
 
     def way_on(self) -> str:
-        """The command that goes on with the training of this run."""
+        """The command that resumes the training of this run."""
         config = self.config()
         if config.recipe is None or config.data is None or not config.data.data:
             return "train(..., resume=True) in Python, with the same model and data"
@@ -165,7 +164,7 @@ class RunFolder:
         return f"tightbound train --resume --out {self.path}"
 
     def config(self) -> RunConfig:
-        """What ``config.json`` says.
+        """The content of ``config.json``.
 
         Raises:
             CheckpointError: If there is no run in the folder, or its config cannot be read.
@@ -188,31 +187,31 @@ class RunFolder:
         checkpoint.write_json(self.config_file, to_json(config))
 
     def records(self) -> list[dict[str, Any]]:
-        """Every reading in ``metrics.jsonl``: the lines that tell their step and split."""
+        """Every record in ``metrics.jsonl``: the lines with a step and a split."""
         if not self.metrics.is_file():
             return []
         text = self.metrics.read_text(encoding="utf8", errors="replace")
         return [record for line in text.splitlines() if (record := recorded(line)) is not None]
 
     def require_weights(self, weights: str) -> None:
-        """Refuses to keep what was measured of weights that a training has replaced meanwhile.
+        """Refuses to store measurements if a training has replaced the weights meanwhile.
 
         Args:
-            weights: The digest of the weights that were measured: what ``loaded_weights`` of the model says.
+            weights: The digest of the measured weights: ``loaded_weights`` of the model.
 
         Raises:
-            CheckpointError: If the run has others now, or none.
+            CheckpointError: If the run has other weights now, or none.
         """
         if (now := self.digest()) != weights:
             raise CheckpointError(
-                f"The weights of {self.path} are no longer those that were measured.",
+                f"The weights of {self.path} have changed since they were measured.",
                 got=f"digest {now}",
                 expected=f"digest {weights}",
-                remedy="Measure again once its training has ended.",
+                remedy="Measure again when its training has ended.",
             )
 
     def digest(self) -> str:
-        """The digest of the weights that there are."""
+        """The digest of the current weights."""
         return checkpoint.read_with_digest(self.weights)[1]
 
 
@@ -225,20 +224,20 @@ _NAMES = (
 def _check_spec(spec: DataSpec) -> None:
     levels = spec.levels is None or 2 <= spec.levels <= 256
     if not (levels and spec.shape and min(spec.shape) > 0 and math.prod(spec.shape) <= MOST_ENTRIES):
-        raise CheckpointError("There is no such data.", got=f"shape {spec.shape}, levels {spec.levels}")
+        raise CheckpointError("The data spec is invalid.", got=f"shape {spec.shape}, levels {spec.levels}")
     numbers = (*spec.location, *spec.scale, spec.low, spec.high)
     sizes = len(spec.location) == len(spec.scale) in (0, 1, spec.shape[0])
     if not (sizes and all(map(math.isfinite, numbers)) and min(spec.scale, default=1.0) > 0 and spec.low < spec.high):
         raise CheckpointError(
-            "There is no such location and scale of data.",
+            "The location and scale of the data are invalid.",
             got=f"{len(spec.location)} locations, {len(spec.scale)} scales, values {spec.low} to {spec.high}",
-            expected="as many finite locations as positive scales: none, one, or one for each feature or channel",
+            expected="equally many finite locations and positive scales: none, one, or one for each feature or channel",
         )
 
 
 @contextmanager
 def describing(path: Path) -> Generator[None]:
-    """Makes any problem one of a config's file."""
+    """Reports any problem as one of a config file."""
     try:
         with reading(path, CheckpointError):
             yield

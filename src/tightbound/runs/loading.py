@@ -57,7 +57,7 @@ def load(run: str | Path, model: Model | None = None) -> Any:
         found = _built(folder, config.recipe, config.data_spec)
     tensors, found.loaded_weights = checkpoint.read_with_digest(folder.weights)
     checkpoint.load_into(found, tensors, folder.weights)
-    checkpoint.check_finite(found)
+    checkpoint.require_finite(found)
     return found.eval()
 
 

@@ -1,4 +1,4 @@
-"""What is read back from a run's files of numbers, which a kill, a disk or a stranger may have damaged."""
+"""Reads numbers from a run's files, which may be damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST = sys.float_info.max
 
 
 def number(values: dict[str, Any], name: str) -> float | None:
-    """A finite number under a name, or None if there is none.
+    """The finite number under a name, or None.
 
     Example:
         >>> number({"bound": -3}, "bound"), number({"bound": "a"}, "bound"), number({}, "bound")
@@ -32,7 +32,7 @@ def _is_count(value: object) -> bool:
 
 
 def recorded(line: str) -> dict[str, Any] | None:
-    """What a line of ``metrics.jsonl`` says, if it tells its step and split."""
+    """The record in a line of ``metrics.jsonl``, if it has a step and a split."""
     with suppress(CheckpointError), reading("a line", CheckpointError):
         found = json.loads(line)
         whole = isinstance(found, dict) and _is_count(found.get("step")) and isinstance(found.get("split"), str)

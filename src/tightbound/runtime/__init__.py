@@ -1,1 +1,1 @@
-"""The process that models run in: its memory, its noise, its progress, its processor."""
+"""The process: memory, random numbers, progress and processor."""

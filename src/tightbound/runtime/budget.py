@@ -1,4 +1,4 @@
-"""What a build may ask for: every size is known, and refused, before its memory is taken."""
+"""Limits on building models: sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from ..errors import CheckpointError, TightboundError, UsageError
 __all__ = ["budget", "within_memory", "within_stored"]
 
 SLACK = 2**22
-"""Entries that anything may have: masks, tables, and what is worked out on the way."""
+"""Entries any tensor may have: masks, tables and intermediate results."""
 CALLS = 20
-"""Operations that building one tensor takes; the most that any recipe was seen to take is 6."""
+"""Maximum operations per tensor of a new model; recipes need at most 6."""
 MOST_TENSORS = 2_500
-"""Of a new model."""
+"""Maximum number of tensors of a new model."""
 
 
 @contextmanager
 def budget(entries: int, tensors: int, refusal: Callable[[str], TightboundError]) -> Generator[None]:
-    """Within it, what torch makes is bounded: each operation is tried on tensors without content first.
+    """Limits the tensors created inside the block: each operation is first run on meta tensors.
 
     Args:
-        entries: Entries of all tensors that are wanted in the end.
-        tensors: How many tensors that are.
-        refusal: The error, from what was asked for.
+        entries: Total entries of the final tensors.
+        tensors: Number of the final tensors.
+        refusal: Makes the error from a description of the request.
 
     Raises:
-        TightboundError: The refusal, where a tensor or all new ones together have more than twice as many entries, or
-            where there is no end to making them.
+        TightboundError: The refusal, if a tensor or all new ones together have more than twice as many entries, or too
+            many tensors are created.
 
     Example:
         >>> from tightbound.errors import UsageError
@@ -54,20 +54,20 @@ def budget(entries: int, tensors: int, refusal: Callable[[str], TightboundError]
 
 @contextmanager
 def within_stored(path: Path) -> Generator[None]:
-    """Refuses to build what is larger than the tensors in a file that it shall get its weights from.
+    """Refuses to build a model larger than the tensors in the file of its weights.
 
     Args:
-        path: The weights, or a checkpoint; only its head is read.
+        path: The weights, or a checkpoint; only its header is read.
 
     Raises:
-        CheckpointError: If the file cannot be read, or more is asked for.
+        CheckpointError: If the file cannot be read, or the model is larger.
     """
     shapes = stored_shapes(path).values()
     entries = sum(map(math.prod, shapes))
 
     def refusal(got: str) -> CheckpointError:
         told = f"the {entries:,} entries in {path.name}"
-        return CheckpointError("It describes a larger model than there are weights.", got=got, expected=told)
+        return CheckpointError("The config describes a larger model than the weights.", got=got, expected=told)
 
     with budget(entries, len(shapes), refusal):
         yield
@@ -75,15 +75,15 @@ def within_stored(path: Path) -> Generator[None]:
 
 @contextmanager
 def within_memory() -> Generator[None]:
-    """Refuses to build a model that this machine has no memory for.
+    """Refuses to build a model that does not fit in this machine's memory.
 
     Raises:
-        UsageError: If more is asked for.
+        UsageError: If the model is larger.
     """
     memory = _physical_memory()
 
     def refusal(got: str) -> UsageError:
-        told, remedy = f"what {memory / 2**30:.0f} GiB of memory hold", "Choose smaller sizes, or fewer layers."
+        told, remedy = f"at most {memory / 2**30:.0f} GiB of memory", "Choose smaller sizes, or fewer layers."
         return UsageError("This model does not fit in memory.", got=got, expected=told, remedy=remedy)
 
     with budget(memory // 8, MOST_TENSORS, refusal):
@@ -91,7 +91,7 @@ def within_memory() -> Generator[None]:
 
 
 def _physical_memory() -> int:
-    """Bytes of this machine's memory; where the system does not tell, 64 GiB."""
+    """Bytes of this machine's memory; 64 GiB if unknown."""
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:
         return 2**36
@@ -120,7 +120,7 @@ class _Bounded(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _is_small(self, given: list[int], args: Iterable[object]) -> bool:
-        """Whether all that broadcasting could make of such tensors is within bounds."""
+        """Whether any broadcast of these tensors is within bounds."""
         return math.prod(given) <= self.entries and not _told(args)
 
 
@@ -129,7 +129,7 @@ def _in_place(func: OpOverload) -> bool:
 
 
 def _size(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
-    """Entries of what an operation would give; 0 where only its doing tells."""
+    """Entries of an operation's result; 0 if unknown in advance."""
     where = {"device": torch.device("meta")} if "device" in kwargs else {}
     try:
         found = func(*tree_map(_without_content, args), **{**tree_map(_without_content, kwargs), **where})
@@ -143,6 +143,6 @@ def _without_content(value: object) -> object:
 
 
 def _told(args: Iterable[object]) -> int:
-    """The product of a list of sizes that an operation is given."""
+    """The product of a list of sizes among the arguments."""
     sizes = (arg for arg in args if isinstance(arg, list | tuple) and arg and all(type(n) is int for n in arg))
     return max((math.prod(size) for size in sizes), default=0)

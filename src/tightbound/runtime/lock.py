@@ -1,4 +1,4 @@
-"""A lock that dies with its process, so that a run folder belongs to one training at a time."""
+"""A lock that ends with its process, so that only one training writes to a run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def try_lock(handle: int) -> bool | None:
         handle: A file descriptor.
 
     Returns:
-        True; False if somebody else has locked it; None where files cannot be locked.
+        True; False if another process has locked it; None if files cannot be locked.
 
     Example:
         >>> import tempfile
@@ -47,13 +47,13 @@ def try_lock(handle: int) -> bool | None:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock on a folder, held.
+    """A held lock on a folder.
 
     Args:
         path: The file ``lock`` in it.
         handle: Its descriptor.
-        sure: False where files cannot be locked, so that another process may hold it too.
-        made: Whether the folder was made for it.
+        sure: False if files cannot be locked, so another process may hold it too.
+        made: Whether the folder was created for it.
     """
 
     path: Path
@@ -62,39 +62,39 @@ class Lock:
     made: bool
 
     def check(self) -> None:
-        """Makes sure that the folder is still where it was.
+        """Checks that the folder is still in place.
 
         Raises:
-            TrainingError: If it was moved or deleted, or the lock in it.
+            TrainingError: If the folder or the lock in it was moved or deleted.
         """
         if not self.here():
             raise TrainingError(
-                f"The run folder {self.path.parent} was moved or deleted while it was trained.",
+                f"The run folder {self.path.parent} was moved or deleted during training.",
                 got=f"no file {self.path.name} of this process in it",
                 expected="the folder in its place until the training ends",
-                remedy="If it was moved, go on where it is now, with --resume.",
+                remedy="If it was moved, use --resume with its new path.",
             )
 
     def here(self) -> bool:
-        """Whether the lock is still in its folder, and the folder in its place."""
+        """Whether the lock file and its folder are still in place."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.handle))
         except OSError:
             return False
 
     def release(self) -> None:
-        """Gives the folder free, and removes it if it was made for nothing."""
+        """Releases the folder, and removes it if it was created and left empty."""
         if self.here():
             with suppress(OSError):
                 self.path.unlink()
                 if self.made:
-                    self.path.parent.rmdir()  # which fails where something was written
+                    self.path.parent.rmdir()  # fails if something was written
         os.close(self.handle)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Lock]:
-    """Within it, the folder, which is made where there is none, is locked.
+    """Locks a folder inside the block, and creates it if it does not exist.
 
     Args:
         folder: The folder.
@@ -124,7 +124,7 @@ def _take(folder: Path) -> Lock:
         if taken is False:
             raise _held_by(_signature(handle), folder)
         lock = Lock(folder / "lock", handle, taken is True, made)
-        if lock.here():  # and not the one that another has just given free
+        if lock.here():  # and not one just released by another process
             _sign(handle)
             return lock
         os.close(handle)
@@ -144,7 +144,7 @@ def _opened(folder: Path) -> int:
 
 
 def _sign(handle: int) -> None:
-    with suppress(OSError):  # no space is left: the lock holds without a name
+    with suppress(OSError):  # no space left: the lock holds without a name
         os.truncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
@@ -160,8 +160,8 @@ def _signature(handle: int) -> str:
 
 def _held_by(name: str, folder: Path) -> CheckpointError:
     return CheckpointError(
-        f"{folder} is being trained already.",
-        got=name or "a process that has not given its name",
+        f"{folder} is already being trained.",
+        got=name or "an unnamed process",
         expected="one training of a run at a time",
-        remedy="Wait until that has ended, stop it, or choose another --out.",
+        remedy="Wait until it has ended, stop it, or choose another --out.",
     )

@@ -1,4 +1,4 @@
-"""One word to the system's allocator."""
+"""Settings of the system's memory allocator."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import platform
 __all__ = ["keep_freed_memory"]
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Numbers of glibc's options: how much free memory is given back, and how many blocks are mapped on their own."""
+"""Numbers of glibc's options: the trim threshold and the number of mmapped blocks."""
 HELD = 2**31 - 1
-"""Bytes of freed memory that are held back at most."""
+"""Maximum bytes of freed memory kept."""
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep freed memory for the next temporary, instead of fetching it from the system anew.
+    """Makes the C library keep freed memory for later allocations, instead of returning it to the system.
 
-    glibc maps large blocks anew each time, always those beyond 32 MiB, and gives memory back as soon as little is free.
-    Temporaries then cost a page fault for every 4 KiB: half of the time of an evaluation on a CPU, a fifth of that of
-    a training on photographs. It holds for the whole process: up to 2 GiB that are freed stay with it, unless the
-    environment has ``TIGHTBOUND_KEEP_MEMORY=0``. No other C library is told anything.
+    glibc maps large blocks (always those above 32 MiB) for each allocation, and returns freed memory early. Temporaries
+    then cost a page fault for every 4 KiB: half of the time of an evaluation on a CPU, a fifth of that of a training on
+    photographs. The setting is per process: up to 2 GiB of freed memory is kept, unless the environment has
+    ``TIGHTBOUND_KEEP_MEMORY=0``. Other C libraries are unaffected.
 
     Example:
         >>> keep_freed_memory()

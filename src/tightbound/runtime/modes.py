@@ -12,7 +12,7 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it a module is in evaluation mode; behind it every part is in the mode in which it was."""
+    """Puts a module in evaluation mode inside the block, and restores the mode of every submodule."""
     training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""What a part of a model may ask of its training, beside the gradients of its parameters."""
+"""Hooks of model parts into training, beside gradients."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch.optim import Optimizer
 __all__ = ["LearnsByItself", "LearnsFromCaptions", "StartsFromData"]
 
 STARTING = 2000
-"""Training examples that a part which starts from data sees, unless it says how many it wants."""
+"""Default number of training examples for initialising a part from data."""
 
 
 class StartsFromData(ABC):
-    """Abstract: a part that starts where the data lies: pseudo-inputs, means and scales."""
+    """Abstract: a part initialised from data: pseudo-inputs, means and scales."""
 
     @property
     def examples_wanted(self) -> int:
-        """How many training examples :meth:`initialise` wants."""
+        """Number of training examples for :meth:`initialise`."""
         return STARTING
 
     @abstractmethod
     def initialise(self, x: Tensor) -> None:
-        """Starts from training examples ``(n, *shape)``; its own parts are its own business."""
+        """Initialises from training examples ``(n, *shape)``, including its own parts."""
 
 
 class LearnsFromCaptions(ABC):
-    """Abstract: a part that learns from the captions of the training examples before anything else does."""
+    """Abstract: a part that learns from the captions of the training examples before training starts."""
 
     @abstractmethod
     def initialise_captions(self, captions: Iterable[str]) -> None:
@@ -37,17 +37,17 @@ class LearnsFromCaptions(ABC):
 
 
 class LearnsByItself(ABC):
-    """Abstract: a part that learns from what passes through it, beside what the optimiser moves."""
+    """Abstract: a part that learns from its inputs in the forward pass, not only from the optimiser."""
 
     @abstractmethod
     def part_of_batch(self, *, more: bool, empty: bool) -> AbstractContextManager[None]:
-        """Within it, what passes is a part of a batch, from whose parts together it learns as from the whole.
+        """Inside the block, inputs are one part of a batch; it learns from all parts as from the complete batch.
 
         Args:
             more: Whether another part follows.
-            empty: Whether the part has no examples of its own: what passes counts for nothing.
+            empty: Whether the part has no examples of its own; its inputs are then ignored.
         """
 
     @abstractmethod
     def before_step(self, optimizer: Optimizer) -> None:
-        """What is to be done to the gradients and the optimiser's memory before each of its steps."""
+        """Adjusts gradients and optimiser state before each optimiser step."""

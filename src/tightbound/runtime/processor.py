@@ -1,7 +1,7 @@
-"""What the processor at hand is best at: choices that differ between processors, made anew on each.
+"""Choices that depend on the processor.
 
-Every choice is a function of what the processor says of itself, never of a measurement, so that a run that is resumed
-on the same machine computes the same bits.
+Every choice depends only on the processor's identification, never on a measurement, so that a run resumed on the same
+machine computes the same bits.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = [
 MatrixLibrary = Literal["torch", "onednn"]
 VARIABLE = "TIGHTBOUND_MATRICES"
 ZEN5 = 26
-"""The first family of AMD's processors whose units for AVX-512 are 512 bits wide."""
+"""The first AMD family with 512-bit wide AVX-512 units."""
 
 
 @cache
 def matrix_library() -> MatrixLibrary:
-    """Which library multiplies large float32 matrices faster on this CPU: the one that torch takes, or oneDNN.
+    """The faster library for large float32 matrix products on this CPU: torch's default, or oneDNN.
 
-    torch takes MKL, which uses AVX-512 on Intel's processors alone. Where units 512 bits wide lie idle for that (AMD
-    since Zen 5), oneDNN is up to twice as fast; with AVX2, and on Zen 4, which computes AVX-512 in two halves, it is
-    slower. The variable ``TIGHTBOUND_MATRICES`` names one of the two instead.
+    torch uses MKL, which uses AVX-512 on Intel processors only. On other processors with 512-bit units (AMD since Zen
+    5), oneDNN is up to twice as fast; with AVX2, and on Zen 4, which computes AVX-512 in two halves, it is slower. The
+    environment variable ``TIGHTBOUND_MATRICES`` overrides the choice.
 
     Raises:
-        UnknownName: If the variable names another library.
+        UnknownName: If the variable names an unknown library.
 
     Example:
         >>> matrix_library() in ("torch", "onednn")
@@ -87,7 +87,7 @@ def _cpu_has(name: str) -> bool:
 
 
 def slow_arithmetic(precision: str, device: str) -> Iterator[str]:
-    """What must be said before computing in a precision that the processor has no instructions for.
+    """Warnings about a precision that the processor does not support natively.
 
     Args:
         precision: Such as ``"32-true"``, ``"bf16"`` or ``"bf16-mixed"``.
@@ -98,13 +98,13 @@ def slow_arithmetic(precision: str, device: str) -> Iterator[str]:
 
 
 def description() -> str:
-    """What the system says of the processor: Linux in a file, Windows in one line, others nothing of use here."""
+    """The system's description of the processor: a file on Linux, one line on Windows, empty elsewhere."""
     path = Path("/proc/cpuinfo")
     return path.read_text(encoding="utf8", errors="replace") if path.is_file() else platform.processor()
 
 
 def processor_name() -> list[str]:
-    """The name of the processor, where the system tells one.
+    """The name of the processor, if known.
 
     Example:
         >>> len(processor_name()) <= 1
@@ -115,10 +115,10 @@ def processor_name() -> list[str]:
 
 
 def amd_family(told: str) -> int:
-    """The family of a processor of AMD, or 0 of another's.
+    """The family of an AMD processor, or 0 for others.
 
     Args:
-        told: What the system says of it.
+        told: The system's description of the processor.
 
     Example:
         >>> amd_family("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD")

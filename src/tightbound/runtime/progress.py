@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for people who have waited two seconds; a line now and then where none looks."""
+"""Progress on standard error: a bar after two seconds in a terminal, else occasional lines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Advance", "progress", "silent"]
 PATIENCE = 2.0
 """Seconds before a bar appears."""
 LINES = 20.0
-"""Seconds between lines, where standard error is no terminal."""
+"""Seconds between lines, if standard error is not a terminal."""
 
 
 class Advance(Protocol):
-    """Told how much more is done."""
+    """Advances the progress by an amount."""
 
     def __call__(self, amount: int = 1) -> None: ...
 
 
 @contextmanager
 def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance]:
-    """A bar that appears after two seconds, and only where none is; off a terminal a line every twenty seconds.
+    """Shows a bar after two seconds, unless one is shown already; without a terminal, a line every twenty seconds.
 
     Args:
-        title: What is going on.
-        total: What ``advance`` will sum to.
+        title: Description of the task.
+        total: Final sum of all ``advance`` calls.
         unit: ``"count"`` or ``"bytes"``.
 
     Example:
@@ -44,7 +44,7 @@ def progress(title: str, total: int, *, unit: str = "count") -> Iterator[Advance
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """No bar within, as where another one stands already.
+    """Disables progress inside the block.
 
     Example:
         >>> with silent(), progress("decoding", total=3) as advance:
@@ -59,7 +59,7 @@ def silent() -> Iterator[None]:
 
 class _Bar:
     taken: ClassVar[bool] = False
-    """Whether a bar is on the terminal, which has room for one."""
+    """Whether a bar is shown; there is at most one."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, 0

@@ -1,8 +1,8 @@
-"""Noise as a function of where it is used, never of what was drawn before.
+"""Random numbers as a function of their use, independent of earlier draws.
 
-The generator is seeded anew for every part of every step from (seed, step, part). So a resumed run draws what an
-uninterrupted one draws, evaluating in between changes nothing, and two processes with one part each draw what one
-process with two parts draws.
+The generator is reseeded for every part of every step from (seed, step, part). So a resumed run draws the same numbers
+as an uninterrupted one, evaluations in between have no effect, and two processes with one part each draw the same
+numbers as one process with two parts.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def mix(*numbers: int) -> int:
 
 
 def reseed(device: torch.device, seed: int, step: int, part: int) -> None:
-    """Seeds the generators of the processor and of a device for one part of one step.
+    """Seeds the generators of the CPU and of a device for one part of one step.
 
-    ``torch.manual_seed`` would also queue a seed for every device that is not in use, which costs as much as a layer.
+    ``torch.manual_seed`` would also queue a seed for every unused device, which costs as much as a layer.
     """
     number = mix(_STEP, seed, step, part)
     torch.default_generator.manual_seed(number)
@@ -46,7 +46,7 @@ def epoch_order(seed: int, epoch: int, examples: int) -> Tensor:
 
 @contextmanager
 def fixed_noise(seed: int = 0, part: int = 0) -> Iterator[None]:
-    """Within it, torch draws the same numbers every time; behind it, as if nothing had been drawn."""
+    """Uses fixed random numbers inside the block, and restores the generators after it."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(mix(_FIXED, seed, part))
@@ -54,11 +54,12 @@ def fixed_noise(seed: int = 0, part: int = 0) -> Iterator[None]:
 
 
 class Stream:
-    """Noise of its own that goes on where it stopped, so that several uses can take turns and none changes another.
+    """A separate stream of random numbers that continues where it stopped, so that interleaved uses do not affect each
+    other.
 
     Args:
-        seed: Seed of the stream: what is drawn within it, in one go or several, is what :func:`fixed_noise` draws.
-        part: As there.
+        seed: Seed of the stream; it draws the same numbers as :func:`fixed_noise`.
+        part: As for :func:`fixed_noise`.
 
     Example:
         >>> one, other = Stream(1), Stream(2)
@@ -78,7 +79,7 @@ class Stream:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Within it, torch draws from the stream; behind it, as if nothing had been drawn."""
+        """Draws from the stream inside the block, and restores the generators after it."""
         with fixed_noise(self._seed, self._part):
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
             if self._states:

@@ -1,4 +1,4 @@
-"""Training: one readable loop. Importing it costs no torch: names load when asked for."""
+"""Training: one readable loop. Importing it does not import torch: names are loaded lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run keeps of itself while it goes: resumable states and the selected weights."""
+"""Files written during training: resumable states and the selected weights."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Checkpoints"]
 
 
 class Checkpoints:
-    """The files of a run that is going on, written by its first process.
+    """The files of a run in progress, written by the first process.
 
     Args:
-        engine: What makes the steps.
-        progress: How far the run has got.
-        readings: What was read of it.
+        engine: The engine of the steps.
+        progress: The progress of the run.
+        readings: Its metrics.
         place: The run folder.
     """
 
@@ -37,14 +37,14 @@ class Checkpoints:
         return time.monotonic() - self.saved_at
 
     def begin(self, config: RunConfig) -> None:
-        """Writes what a run is, and the state from which it starts."""
+        """Writes the config of a run, and its initial state."""
         self.place.folder.clear_leftovers()
         with saying_way_on(self.place.folder):
             self.place.folder.write_config(config)
             self.save("last")
 
     def save(self, which: str) -> None:
-        """A resumable state, never one whose loss or weights are not numbers; of one step it is written once."""
+        """Writes a resumable state, at most once per step, and never with a loss or weights that are not finite."""
         if not self.engine.first:
             return
         self.place.require()
@@ -63,6 +63,6 @@ class Checkpoints:
         self.engine.save(path, self.progress)
 
     def write_weights(self) -> None:
-        """The model's weights as they are, for those who come to use them."""
+        """Writes the model's current weights, for use."""
         self.place.require()
         checkpoint.write(self.place.folder.weights, checkpoint.tensors_of(self.engine.model))

@@ -1,4 +1,4 @@
-"""Training a classifier whose features judge samples."""
+"""Training a classifier whose features are used to evaluate samples."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .fit import Passes, fit
 __all__ = ["Classifier", "labels_of", "train_classifier"]
 
 LEAST_STEPS = 500
-"""Of small data more epochs are made, until there are so many steps."""
+"""Minimum number of steps; small data gets more epochs."""
 
 
 class Classifier(nn.Module):
-    """A small network that tells classes apart by a linear map of its features.
+    """A small classifier: a linear map of features.
 
     Args:
         spec: Shape and classes of the data.
-        features: d, how many features.
+        features: d, number of features.
 
     Example:
         >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=("even", "odd"))
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(features, len(spec.classes))
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer reads of examples ``(n, *shape)``, ``(n, d)``."""
+        """The inputs of the last layer, ``(n, d)``, for examples ``(n, *shape)``."""
         return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,14 +61,14 @@ def train_classifier(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Trains a classifier whose features shall judge samples; the same data and seed give the same one.
+    """Trains a classifier for features to evaluate samples; deterministic given data and seed.
 
     Args:
         data: Labelled examples.
-        features: d, how many features.
+        features: d, number of features.
         epochs: Passes over the training split, at least 500 steps in all.
-        batch_size: Examples in a step.
-        lr: Learning rate at its peak; it falls as a cosine.
+        batch_size: Examples per step.
+        lr: Peak learning rate, with cosine decay.
         seed: Of the weights and the order of the examples.
         device: Where it is trained.
 
@@ -103,10 +103,10 @@ def train_classifier(
 def _require_classes(data: Data) -> None:
     if data.train.labels is None or len(data.spec.classes) < 2:
         raise DataError(
-            "Features are trained on labels.",
+            "Training features needs labels.",
             got=f"{data.spec.name!r} with {len(data.spec.classes)} classes",
             expected="labels of two classes or more",
-            remedy="Use data with class sub-folders or a 'labels' array; or in Python features of your own.",
+            remedy="Use data with class sub-folders or a 'labels' array; or in Python your own features.",
         )
 
 

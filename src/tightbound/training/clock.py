@@ -1,4 +1,4 @@
-"""What hangs on how far a training has got."""
+"""Quantities that depend on the progress of training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Clock"]
 
 @dataclass(frozen=True)
 class Clock:
-    """Where in a training a step is, and what the options make of that.
+    """The position of a step in training, and the scheduled quantities.
 
     Args:
-        options: How it is trained.
+        options: The training options.
         examples: Size of the training split.
-        step: The step to come, from 0.
+        step: The next step, counted from 0.
 
     Example:
         >>> clock = Clock(TrainingOptions(epochs=2, batch_size=100, lr_schedule="constant"), examples=250, step=4)
@@ -31,12 +31,12 @@ class Clock:
     step: int = 0
 
     def at(self, step: int) -> Clock:
-        """The clock at another step of the same training."""
+        """The clock at another step of the same run."""
         return dataclasses.replace(self, step=step)
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """Steps of the run."""
         return self.options.total_steps(self.examples)
 
     @property
@@ -51,7 +51,7 @@ class Clock:
 
     @property
     def position(self) -> int:
-        """Which step of its epoch, from 0."""
+        """Index of the step in its epoch, from 0."""
         return self.step % self.per_epoch
 
     @property
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def warm(self) -> bool:
-        """Whether it has risen."""
+        """Whether warm-up is over."""
         return self.step >= self.warmup
 
     @property

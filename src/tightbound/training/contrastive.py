@@ -1,4 +1,4 @@
-"""Training an encoder of pictures and captions."""
+"""Training an encoder of images and captions."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ def train_contrastive(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Contrastive:
-    """Trains an encoder on captioned images that are shifted and tinted a little, never mirrored.
+    """Trains an encoder on captioned images, augmented by small shifts and tints, without flips.
 
-    It stops when the captions of the validation split have not been found better for a while, and gives the weights
-    that found them best.
+    It stops early on the validation loss, and returns the best weights.
 
     Args:
         data: Images with captions.
-        config: The encoder's sizes; None for those that are usual, with the data's shape.
-        epochs: Most passes over the training split.
-        batch_size: Captions among which an image's own is to be found.
-        lr: Learning rate at its peak; it rises for an epoch and falls as a cosine.
+        config: The encoder's sizes; None for the defaults, with the data's shape.
+        epochs: Maximum number of passes over the training split.
+        batch_size: Batch size: each image is matched with the captions of its batch.
+        lr: Peak learning rate, after a warm-up of one epoch, with cosine decay.
         weight_decay: Of all weights.
-        patience: Epochs without a better validation loss before it stops.
+        patience: Number of epochs without a better validation loss before stopping.
         seed: Of the weights, the order of the examples and their shifts.
         device: Where it is trained.
 
@@ -53,9 +52,8 @@ def train_contrastive(
         The encoder, in evaluation mode.
 
     Raises:
-        UsageError: If the data has no captions, all are the same, or one is too long; or if there is no batch of two
-            examples, no epoch, no patience, or a rate is out of range.
-        TrainingError: If the loss never was a number.
+        UsageError: If the data has no captions, all are the same, or one is too long; or if a number is out of range.
+        TrainingError: If the loss was never finite.
 
     Example:
         >>> images, texts = torch.randint(256, (40, 3, 8, 8)), tuple(["a red circle", "a blue square"] * 20)
@@ -69,7 +67,7 @@ def train_contrastive(
     passes = Passes(len(data.train), batch_size, epochs, seed)
     _check(passes, patience, lr, weight_decay)
     model = _started(data, config or ContrastiveConfig(data.spec.shape), seed).to(device)
-    model.tokens([*captions["valid"], *captions["test"]])  # too long a caption is told before any work
+    model.tokens([*captions["valid"], *captions["test"]])  # raises early if a caption is too long
     return _Fit(model, data, passes, patience).run(lr, weight_decay)
 
 
@@ -85,21 +83,23 @@ def _check(passes: Passes, patience: int, lr: float, weight_decay: float) -> Non
     if min(passes.epochs, passes.batch_size - 1, patience) < 1:
         got = f"epochs {passes.epochs}, batch_size {passes.batch_size}, patience {patience}"
         raise UsageError(
-            "A batch has two examples, and training an epoch.", got=got, expected="at least 1, 2 and 1 of them"
+            "Contrastive training needs an epoch, batches of two examples, and patience.",
+            got=got,
+            expected="at least 1, 2 and 1 of them",
         )
     if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
         raise UsageError(
-            "A learning rate is above 0.", got=f"lr {lr}, weight_decay {weight_decay}", remedy="Try --lr 1e-3."
+            "The learning rate must be positive.", got=f"lr {lr}, weight_decay {weight_decay}", remedy="Try --lr 1e-3."
         )
 
 
 def _captions(data: Data) -> dict[str, tuple[str, ...]]:
-    """The captions of every split, if they can tell pictures apart."""
+    """The captions of every split, if they are not all the same."""
     if not data.spec.captioned:
         raise UsageError(
-            "An encoder of captions learns from captions.",
+            "A contrastive encoder needs captions.",
             got=f"{data.spec.name!r}, which has none",
-            expected="pictures with captions",
+            expected="images with captions",
             remedy="Use a folder or archive of images with a metadata.jsonl.",
         )
     found = {split.name: split.captions or () for split in (data.train, data.valid, data.test)}
@@ -107,7 +107,7 @@ def _captions(data: Data) -> dict[str, tuple[str, ...]]:
         if len(some := {normalise(caption) for caption in found[name]}) < 2:
             more = " in the validation split: --validation 0.1" if name == "valid" else ""
             raise UsageError(
-                "An encoder of captions learns to tell them apart.",
+                "A contrastive encoder needs different captions.",
                 got=f"{len(found[name])} captions in the {name} split{', all the same' if some else ''}",
                 expected="two different ones",
                 remedy=f"Use data with more captions{more}.",
@@ -116,7 +116,7 @@ def _captions(data: Data) -> dict[str, tuple[str, ...]]:
 
 
 class _Fit:
-    """The training of an encoder, with the weights that found the validation split's captions best."""
+    """The training of an encoder, with the weights of the best validation loss."""
 
     def __init__(self, model: Contrastive, data: Data, passes: Passes, patience: int) -> None:
         self.model, self.data, self.passes, self.patience = model, data, passes, patience
@@ -130,13 +130,13 @@ class _Fit:
         fit("contrastive encoder", self.loss, self.passes, optimizer, schedule, self.goes_on)
         if self.best == math.inf:
             raise TrainingError(
-                "The encoder's loss never was a number.", got=f"lr {lr}", remedy="Try a lower learning rate: --lr 1e-3."
+                "The encoder's loss was never finite.", got=f"lr {lr}", remedy="Try a lower learning rate: --lr 1e-3."
             )
         checkpoint.load_into(self.model, self.kept)
         return self.model.eval()
 
     def goes_on(self) -> bool:
-        """Judges the weights behind an epoch, and tells whether another is worth it."""
+        """Evaluates the weights after an epoch; returns whether to continue."""
         found = self.validation_loss()
         better = found < self.best
         self.stale = 0 if better else self.stale + 1
@@ -145,13 +145,13 @@ class _Fit:
         return self.stale < self.patience
 
     def loss(self, indices: Tensor) -> Tensor:
-        """Of training examples that are varied, nats."""
+        """Loss of augmented training examples, nats."""
         batch = self.data.train.batch(indices, self.model.log_scale.device)
         return self.model.loss(vary(batch.x), self.model.text.of(batch)).mean()
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean over the validation split of what it costs to find a caption in a batch, nats."""
+        """Mean contrastive loss over the validation split, nats."""
         device, losses = self.model.log_scale.device, list[Tensor]()
         with evaluating(self.model), fixed_noise(self.passes.seed):
             for batch in self.data.valid.batches(self.passes.batch_size, device):
@@ -164,11 +164,11 @@ def _copied(model: Contrastive) -> dict[str, Tensor]:
 
 
 def vary(x: Tensor, shift: float = 1 / 16, tint: float = 0.1) -> Tensor:
-    """Images moved by a few pixels, their edges drawn out, and each channel a little brighter or darker.
+    """Images shifted by a few pixels with replicated edges, and random gain and offset of each channel.
 
     Args:
         x: Images, ``(n, channels, height, width)``.
-        shift: Furthest move, as a share of the side.
+        shift: Maximum shift, as a share of the side.
         tint: Standard deviation of a channel's gain, and twice that of its offset.
 
     Example:

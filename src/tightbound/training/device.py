@@ -1,4 +1,4 @@
-"""Where, and in which arithmetic, is computed."""
+"""Device, precision and processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def launch(options: TrainingOptions) -> Fabric:
     """A Fabric for this process, one of several under ``torchrun``.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device is not available.
     """
     from lightning_fabric import Fabric  # slow to import, and only training needs it
 
@@ -52,7 +52,7 @@ def reduced(fabric: Fabric, tensor: Tensor, how: Literal["sum", "max"]) -> Tenso
 
 
 def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
-    """What the first of several processes finds, for all of them; or the error that it meets, in all of them."""
+    """Runs a function in the first process, and returns its result, or raises its error, in all processes."""
     found = error = None
     if fabric.is_global_zero:
         try:
@@ -67,10 +67,10 @@ def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
 
 @contextmanager
 def among_peers() -> Generator[None]:
-    """Makes of the loss of another process one error, whichever exchange with it fails.
+    """Turns failed communication with a lost process into one error.
 
     Raises:
-        TrainingError: If another process has ended, or never came.
+        TrainingError: If another process has ended, or never started.
     """
     try:
         yield
@@ -83,26 +83,26 @@ def among_peers() -> Generator[None]:
             "Another process of this training has ended.",
             got=told,
             expected=f"{os.environ['WORLD_SIZE']} processes until the end",
-            remedy="See what that process said; then go on with --resume and as many processes.",
+            remedy="Check the output of that process; then use --resume with the same number of processes.",
         ) from error
 
 
 _EXCHANGE = ("gloo", "nccl", "connection", "peer", "socket")
-"""Words of errors that come of an exchange between processes: not all backends raise a kind of their own."""
+"""Phrases in communication errors, since not all backends have their own error class."""
 
 
 def best_precision(accelerator: str) -> str:
-    """bf16 where the hardware multiplies it natively (a GPU since Ampere, a CPU with AMX), else float32."""
+    """bf16 if the hardware multiplies it natively (a GPU since Ampere, a CPU with AMX), else float32."""
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if accelerator == "cpu" and has_amx() else "32-true"
 
 
 def find_device(device: str) -> str:
-    """The device of that name, or the best there is for ``"auto"``.
+    """The device of that name, or the best available for ``"auto"``.
 
     Raises:
-        UsageError: If there is no such device here.
+        UsageError: If the device is not available.
 
     Example:
         >>> find_device("cpu")
@@ -113,7 +113,7 @@ def find_device(device: str) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if available[name])
     if not available.get(device, False):
         here = ", ".join(name for name, there in available.items() if there)
-        raise UsageError(f"There is no device {device!r} here.", got=device, expected=f"auto or one of: {here}")
+        raise UsageError(f"The device {device!r} is not available.", got=device, expected=f"auto or one of: {here}")
     return device
 
 

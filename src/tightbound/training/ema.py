@@ -13,18 +13,18 @@ from ..checkpoint import tensors_of
 __all__ = ["MovingAverage"]
 
 SCHEDULED = ("temperature",)
-"""Buffers that a schedule sets and no training learns: the average has them as they are."""
+"""Buffers set by a schedule, not learned: they are copied, not averaged."""
 
 
 class MovingAverage:
     r"""Average of a module's floating-point state, :math:`\bar\theta \leftarrow d \bar\theta + (1 - d) \theta`.
 
     The decay grows from 0.1 towards ``decay`` over the first steps, :math:`\min(d, (1 + n) / (10 + n))`, so that the
-    initial weights are soon forgotten. What is not learned, whole numbers and :data:`SCHEDULED`, is not averaged.
+    initial weights are quickly forgotten. Integers and :data:`SCHEDULED` are not averaged.
 
     Args:
         module: The module that is trained.
-        decay: :math:`d`; at 0 the average is the module itself and costs nothing.
+        decay: :math:`d`; at 0 the average is the module itself, at no cost.
 
     Example:
         >>> net = nn.Linear(1, 1)
@@ -40,7 +40,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the module's state after a step."""
+        """Updates the average after a step."""
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -53,7 +53,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it, the module has the averaged state."""
+        """Uses the averaged state in the module inside the block."""
         if not self.decay:
             yield
             return

@@ -1,12 +1,12 @@
-"""The latents of a data set, encoded once: what the prior of a second stage learns from.
+"""The latents of a data set, encoded once: the training data of a second-stage prior.
 
-Convention: every example has views, ``(N, views, ...)``: what one visit or another would find where visits differ. A
-training example is seen mirrored or not where it is mirrored at random, and several times where its binarisation, its
-dequantisation or its latent is drawn; a validation or test example has the one view that evaluation finds. A view is
+Convention: every example has views, ``(N, views, ...)``: the encodings that different visits could give. A training
+example has a flipped view if flips are on, and several views if binarisation, dequantisation or the latent is random; a
+validation or test example has one view, as in evaluation. A view is
 
 - the codes of all levels in a row, ``(positions,)``;
-- the means and standard deviations of a diagonal Gaussian posterior, ``(2, d)``, from which every visit draws anew; or
-- a draw of any other posterior over vectors, ``(d,)``.
+- the means and standard deviations of a diagonal Gaussian posterior, ``(2, d)``, sampled at every visit; or
+- a sample of any other posterior over vectors, ``(d,)``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ..runtime.randomness import fixed_noise
 __all__ = ["DRAWS", "encoded_data", "kept_as", "key_of"]
 
 CHUNK = 500
-"""Examples encoded at once: as many as evaluation draws at once, so that both see the same noise."""
+"""Batch size of encoding: the same as in evaluation, so that both use the same noise."""
 DRAWS = 8
-"""Views of a training example, and of its mirror image, where noise tells them apart."""
+"""Views of a training example, and of its flipped image, if encoding is random."""
 SPLITS = ("train", "valid", "test")
 
 
 def key_of(model: LatentVariableModel, data: Data) -> str:
-    """A digest of the posterior's weights, of the data and of what is random about it: what latents are of.
+    """A digest of the posterior's weights, the data and its random transforms, which identifies latents.
 
     Args:
         model: The first stage.
@@ -50,20 +50,20 @@ def key_of(model: LatentVariableModel, data: Data) -> str:
 
 
 def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: bool = True) -> Data:
-    """The latents of all splits, from a file if that is of this model and this data, else encoded and written there.
+    """The latents of all splits, from a file if it matches this model and data, else encoded and written there.
 
     Args:
         model: The first stage, on the device to compute on.
         data: What to encode.
         path: The file.
-        own: Whether the file is the model's own, to be made where it is missing, damaged or of other latents.
+        own: Whether the file is the model's own, to be written if it is missing, damaged or outdated.
 
     Returns:
         Splits of views; the spec has the shape of one of them.
 
     Raises:
         CheckpointError: If a file that is not the model's own is of another model or other data, or damaged.
-        UsageError: If there is no such file, or the posterior has no latents that a prior could be fitted to.
+        UsageError: If the file does not exist, or a prior cannot be fitted to the latents.
     """
     key = key_of(model, data)
     found = _own(path, key, model, data) if own else _given(path, key, model, data)
@@ -85,7 +85,7 @@ def _split(images: Split, values: Tensor, spec: DataSpec) -> Split:
 
 
 def _own(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict[str, Tensor] | None:
-    """What the file holds; None if it must be made (anew)."""
+    """The content of the file; None if it must be written."""
     if not path.is_file():
         return None
     try:
@@ -97,7 +97,7 @@ def _own(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict[s
 def _given(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(
-            "There is no such file of latents.", got=path, remedy="Leave --latents out: they are then encoded."
+            "The file of latents does not exist.", got=path, remedy="Leave --latents out: they are then encoded."
         )
     found = checkpoint.read(path)
     if str(found.get("key")) != key:
@@ -105,7 +105,7 @@ def _given(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict
             f"{path} holds the latents of another model, of other data, or in an older format.",
             got=f"checksum {found.get('key')}",
             expected=f"checksum {key}",
-            remedy="Leave the file out: the latents are then encoded anew.",
+            remedy="Leave the file out: the latents are then encoded again.",
         )
     with reading(path, CheckpointError):
         damage = _damage(found, model, data)
@@ -114,13 +114,13 @@ def _given(path: Path, key: str, model: LatentVariableModel, data: Data) -> dict
             f"{path} is damaged.",
             got=damage,
             expected="the latents as they were written",
-            remedy="Leave the file out: the latents are then encoded anew.",
+            remedy="Leave the file out: the latents are then encoded again.",
         )
     return {name: found[name] for name in SPLITS}
 
 
 def _damage(found: dict[str, Any], model: LatentVariableModel, data: Data) -> str | None:
-    """What is wrong with latents that should be of this model and this data; None if nothing is."""
+    """The mismatch between latents and this model and data; None if they match."""
     for name in SPLITS:
         values = found.get(name)
         if not isinstance(values, Tensor) or values.dim() < 3:
@@ -128,9 +128,9 @@ def _damage(found: dict[str, Any], model: LatentVariableModel, data: Data) -> st
         if len(values) != len(data.split(name)):
             return f"latents of {len(values)} examples of split {name!r}, which has {len(data.split(name))}"
         if model.codes is not None and not _are_codes(values, model.codes):
-            return f"numbers in split {name!r} that are no codes of the model"
+            return f"numbers in split {name!r} that are not codes of the model"
     if found.get("digest") != checkpoint.digest({name: found[name] for name in SPLITS}):
-        return "values that are not those of its checksum"
+        return "values that do not match the checksum"
     return None
 
 
@@ -161,7 +161,7 @@ def _encode(model: LatentVariableModel, split: Split) -> Tensor:
 
 
 def _views(model: LatentVariableModel, split: Split) -> list[bool]:
-    """The views of an example of a split: whether each is mirrored."""
+    """The views of an example of a split: whether each is flipped."""
     if split.name != "train":
         return [False]
     how = split.transform
@@ -175,7 +175,7 @@ def _view_of_nothing(model: LatentVariableModel, split: Split) -> Tensor:
 
 @torch.no_grad()
 def kept_as(model: LatentVariableModel, spec: DataSpec) -> Encoded:
-    """How the latents of a model are kept: as those of an example of zeros are.
+    """The storage form of a model's latents, from an example of zeros.
 
     Args:
         model: The first stage, or a model with its posterior.

@@ -1,7 +1,7 @@
-"""What moves a model: a batch in its parts, on a device, among processes, and the optimiser's steps.
+"""The training engine: batches in parts, on a device, over processes, and optimiser steps.
 
 A step takes one batch of the epoch's order, in ``processes * accumulate`` parts; the loss is the negative objective in
-nats, averaged over the batch's examples, however they are spread.
+nats, averaged over the batch's examples, however they are distributed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """A step of a training with its optimiser, on this process's device; ``clock`` is at its beginning.
+    """A training step with its optimiser, on this process's device; ``clock`` is at its start.
 
     Args:
-        step: What a step computes.
-        train: What is learned from.
-        options: How.
+        step: The computation of a step.
+        train: The training split.
+        options: The training options.
 
     Raises:
         UsageError: If the device is not there.
@@ -62,22 +62,22 @@ class Engine:
 
     @property
     def parts(self) -> int:
-        """In how many parts a batch is cut."""
+        """Number of parts of a batch."""
         return self.fabric.world_size * self.options.accumulate
 
     @property
     def precision(self) -> str:
-        """The arithmetic of the networks."""
+        """The precision of the networks."""
         return self.fabric.strategy.precision.precision
 
     def started(self) -> None:
-        """Takes in that the model has started: the average begins there."""
+        """Starts the weight average, after the model is initialised."""
         self.average = MovingAverage(self.model, self.options.ema)
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
     def advance(self, clock: Clock) -> Tensor:
-        """Makes one step; for this process's parts the sums of the rows, and the number of examples."""
+        """Runs one step; returns, for this process's parts, the sums of the rows and the number of examples."""
         self._set(clock)
         beta = torch.full((), clock.beta, device=self.device)
         batch, accumulate = self.batch_of(clock), self.options.accumulate
@@ -91,7 +91,7 @@ class Engine:
         return sums
 
     def batch_of(self, clock: Clock) -> Tensor:
-        """Which examples a step takes."""
+        """The examples of a step."""
         if self._order[0] != clock.epoch:
             self._order = clock.epoch, epoch_order(self.options.seed, clock.epoch, len(self.train))
         size = self.options.batch_size
@@ -104,7 +104,7 @@ class Engine:
 
     def _part(self, batch: Tensor, share: Tensor, beta: Tensor, *, more: bool) -> Tensor:
         """Gradients of one part of a batch, the sums of its rows and its size: all parts add up to the batch."""
-        weight = 1.0 if len(share) else 0.0  # a part without examples takes the first, for nothing
+        weight = 1.0 if len(share) else 0.0  # an empty part uses the first example, with weight 0
         examples = self.train.batch(share if len(share) else batch[:1], self.device)
         x, c = examples.x, self.model.conditions(examples)
         x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
@@ -118,7 +118,7 @@ class Engine:
         return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
 
     def _move(self) -> None:
-        """The optimiser's step along the gradients of all parts."""
+        """The optimiser step with the gradients of all parts."""
         limited = [(group.parameters, norm) for group in self.groups if (norm := group.clip_norm) is not None]
         if limited:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
@@ -141,7 +141,7 @@ class Engine:
         save_state(path, self.step, self.average, self.optimizer, scaler, progress)
 
     def restore(self, path: Path, progress: Progress) -> None:
-        """Takes up a state that :meth:`save` wrote, and how far the run had got.
+        """Restores a state that :meth:`save` wrote, and its progress.
 
         Raises:
             CheckpointError: If it cannot be read, or is not of this run.

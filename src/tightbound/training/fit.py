@@ -1,4 +1,4 @@
-"""A network fitted by itself, in as few lines as can be: without a run folder, among no processes."""
+"""A minimal training loop: without a run folder, in one process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Passes", "fit"]
 
 @dataclass(frozen=True)
 class Passes:
-    """How often a fit sees which examples; what is left behind the last whole batch of an epoch is left out.
+    """The order of examples in a fit; an incomplete last batch of an epoch is dropped.
 
     Args:
-        examples: How many there are.
-        batch_size: How many a step takes.
-        epochs: Passes over them.
-        seed: Of their order, and of all noise.
+        examples: Number of examples.
+        batch_size: Examples per step.
+        epochs: Passes over the examples.
+        seed: Seed of the order and of all noise.
 
     Example:
         >>> Passes(250, 100, epochs=3).steps, Passes(50, 100, epochs=3).steps
@@ -42,11 +42,11 @@ class Passes:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total number of steps."""
         return self.epochs * self.per_epoch
 
     def epoch(self, number: int) -> tuple[Tensor, ...]:
-        """Which examples the steps of an epoch take."""
+        """The examples of each step of an epoch."""
         return epoch_order(self.seed, number, self.examples).split(self.batch_size)[: self.per_epoch]
 
 
@@ -58,15 +58,15 @@ def fit(
     schedule: LRScheduler,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Moves what an optimiser moves down a loss; the same seed takes the same way.
+    """Minimises a loss with an optimiser; deterministic given the seed.
 
     Args:
-        name: What is fitted, for the progress bar.
-        loss: The loss of the examples of some numbers, whose noise follows from the seed and the step.
-        passes: Which those are.
-        optimizer: What moves.
-        schedule: Of its learning rate, by the step.
-        goes_on: Asked behind every epoch: whether another follows.
+        name: A name for the progress bar.
+        loss: The loss of examples by index; its noise depends on seed and step.
+        passes: The order of the examples.
+        optimizer: The optimiser.
+        schedule: Its learning rate by step.
+        goes_on: Called after every epoch; returns whether to continue.
 
     Example:
         >>> import torch

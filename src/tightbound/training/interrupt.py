@@ -1,4 +1,4 @@
-"""A polite stop: the first signal asks the loop to save and leave, another ends the program at once."""
+"""Graceful interruption: the first signal asks the loop to save and stop, another ends the program immediately."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import FrameType
 __all__ = ["Stop", "stop_on_signals"]
 
 ECHO = 1.0
-"""Seconds within which a second signal is the first again: a launcher passes on what the terminal sent to all."""
+"""Seconds in which a second signal is ignored: launchers forward signals that the terminal sent to all processes."""
 
 
 class Stop:
-    """Whether, and by which signal, the run was asked to stop."""
+    """The signal that asked the run to stop, if any."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -31,9 +31,9 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within it, SIGINT, SIGTERM and SIGHUP are noted and do not end the program.
+    """Records SIGINT, SIGTERM and SIGHUP inside the block, instead of ending the program.
 
-    In another thread nothing changes, and a SIGHUP that is ignored, as by nohup, stays so.
+    In other threads it does nothing, and a SIGHUP ignored by nohup stays ignored.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

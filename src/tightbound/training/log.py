@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard, and a progress bar."""
+"""Logging of a run: metrics.jsonl, TensorBoard and a progress bar."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["MetricsLog", "Pace", "ProgressBar", "count", "duration"]
 
 
 class MetricsLog:
-    """Appends readings to ``metrics.jsonl``, and to TensorBoard where asked.
+    """Appends records to ``metrics.jsonl``, and optionally to TensorBoard.
 
     Args:
         path: The file.
-        step: Readings after this step are dropped: a resumed run writes them again.
+        step: Records after this step are dropped, since a resumed run writes them again.
         tensorboard: Folder of TensorBoard events, or None.
     """
 
@@ -39,7 +39,7 @@ class MetricsLog:
             self.writer = None if tensorboard is None else _summary_writer(tensorboard, step)
 
     def write(self, record: dict[str, Any]) -> None:
-        """One line; a value that JSON cannot hold becomes null."""
+        """Writes one line; values that JSON cannot represent become null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         with writing(self.path), self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(clean) + "\n")
@@ -75,12 +75,12 @@ def _summary_writer(folder: Path, step: int) -> SummaryWriter:
 
 
 class Pace:
-    """How fast a run goes and how long it will take, by what it did since it began or was resumed.
+    """Speed and remaining time of a run, measured since it started or resumed.
 
-    The first step is left out as soon as there is another: it takes longer.
+    The first step, which is slower, is ignored once there is another.
 
     Args:
-        steps: Steps of the whole run.
+        steps: Steps of the run.
         done: Steps done already.
     """
 
@@ -89,7 +89,7 @@ class Pace:
         self.began = self.now = self.warm = time.monotonic()
 
     def advance(self, step: int) -> None:
-        """Takes in that a step is done."""
+        """Records that a step is done."""
         self.done, self.now = step, time.monotonic()
         if step == self.first + 1:
             self.warm = self.now
@@ -103,12 +103,12 @@ class Pace:
 
     @property
     def left(self) -> str:
-        """How long it will still take."""
+        """The remaining time, as text."""
         return duration((self.steps - self.done) * self.seconds)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words.
+    """A duration as text.
 
     Example:
         >>> duration(12.3), duration(340), duration(9000)
@@ -121,7 +121,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """A number, whole where it is large.
+    """A number as text, without decimals if it is large.
 
     Example:
         >>> count(0.29268), count(1250.4)
@@ -131,22 +131,22 @@ def count(number: float) -> str:
 
 
 FIRST, SOON, LATER, SOON_FOR = 2.0, 10.0, 30.0, 60.0
-"""Without a bar: seconds to the first line and least between two evaluations', between lines soon after, and later;
-and how long soon is."""
+"""Without a bar: seconds to the first line and between evaluation lines, between lines early on, and later; and how
+long early is."""
 BAR = 12
 """Columns of the bar itself."""
 _SPLITS = {"train": "training", "valid": "validation"}
 
 
 class ProgressBar:
-    """A bar on a terminal; elsewhere a line now and then: evaluations, and readings between them where they are rare.
+    """A bar in a terminal; elsewhere occasional lines: evaluations, and metrics between them if they are rare.
 
     Args:
-        steps: Steps of the whole run.
+        steps: Steps of the run.
         done: Steps done already.
         per_epoch: Steps of an epoch.
-        examples: In a step, on average.
-        show: False on all processes but the first.
+        examples: Average number of examples per step.
+        show: False in all processes but the first.
     """
 
     def __init__(self, steps: int, done: int, *, per_epoch: int, examples: float, show: bool) -> None:
@@ -165,13 +165,13 @@ class ProgressBar:
         self.bar.start()
 
     def advance(self, step: int) -> None:
-        """Takes in that a step is done."""
+        """Records that a step is done."""
         self.pace.advance(step)
         self.bar.update(self.task, completed=step, status=self._beside(f"{self.pace.left} left"))
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a reading between evaluations; beside a bar only until the first evaluation."""
+        """Whether to show metrics between evaluations; with a bar only until the first evaluation."""
         wait = self.pace.now - self.told_at
         if not self.bar.disable:
             return wait >= FIRST and self.split != "valid"
@@ -179,12 +179,12 @@ class ProgressBar:
         return self.show and wait >= (FIRST if self.told_at == self.pace.began else SOON if soon else LATER)
 
     def reading(self, split: Literal["train", "valid"], *texts: str, last: bool = False) -> None:
-        """A reading beside the bar; where there is none a line, unless there has just been one.
+        """Shows metrics beside the bar, or as a line unless there was one recently.
 
         Args:
-            split: What was read.
-            *texts: The reading in full, and ever shorter for terminals that are narrow.
-            last: Whether no other follows, so that it is told in any case.
+            split: The split.
+            *texts: The full text, then shorter versions for narrow terminals.
+            last: Whether it is the last, which is always shown.
         """
         self.split, self.texts = split, texts
         if self.bar.disable:
@@ -201,7 +201,7 @@ class ProgressBar:
         return count(self.examples / max(self.pace.seconds, 1e-9))
 
     def _beside(self, time: str) -> str:
-        """The longest of what there is to say that has room."""
+        """The longest text that fits."""
         if self.pace.done == self.pace.first:
             return time
         rate, done = f"{self._rate} examples/s", f" {self.pace.steps:,}/{self.pace.steps:,} "
@@ -212,7 +212,7 @@ class ProgressBar:
         return next((way for way in ways if len(way) <= room), time)
 
     def close(self) -> None:
-        """Leaves the bar as it is, with how long it took."""
+        """Ends the bar, with the time taken."""
         took = duration(self.pace.now - self.pace.began)
         self.bar.update(self.task, status=self._beside(f"took {took}"))
         self.bar.stop()

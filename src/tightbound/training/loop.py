@@ -26,10 +26,10 @@ from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
 from .metrics import Readings
-from .notes import check_data, check_range, never_warm, said_before, said_of_data
+from .notes import require_float32_range, require_trainable, said_of_data, warmup_outlasts_run, warnings_before_training
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
-from .place import Place, check_free, check_place, check_resumable, held, said_of_place, saying_way_on
+from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
 from .start import start_model
 from .state import Progress, TrainingResult
 from .steps.base import Step
@@ -50,16 +50,16 @@ def train(
     objective: Callable[[Terms, Tensor], Tensor] | None = None,
     **changes: Option,
 ) -> TrainingResult:
-    """Trains a model and leaves a run folder.
+    """Trains a model and writes a run folder.
 
     Args:
-        model: The model; it ends with the selected weights.
-        data: Its training split is learned from, its validation split selects.
+        model: The model; it has the selected weights at the end.
+        data: The data; its validation split selects the weights.
         out: The run folder; it must not hold another run.
         options: How to train.
-        resume: Go on where the run in ``out`` stopped, be it before the first step; its options must be the same.
+        resume: Resume the run in ``out`` where it stopped; its options must be the same.
         resume_from: The ``"last"`` or the ``"best"`` checkpoint.
-        objective: Instead of the recipe's: ``(terms, beta) -> (n,)`` nats, to be maximised.
+        objective: An objective to use instead of the recipe's: ``(terms, beta) -> (n,)`` nats, to be maximised.
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
 
     Returns:
@@ -67,7 +67,7 @@ def train(
 
     Raises:
         UsageError: If ``out`` holds a run already, or the options differ from those of the run to resume.
-        TrainingError: If the loss stops being a number, where the last good state is kept; or if the folder is moved.
+        TrainingError: If the loss is no longer finite (the last good state is kept), or if the folder is moved.
         CheckpointError: If the disk is full, another training holds ``out``, or the checkpoint to resume from is
             damaged.
 
@@ -80,7 +80,7 @@ def train(
     """
     options = with_changes(options or TrainingOptions(), changes)
     keep_freed_memory()
-    if resume:  # as the run saw it, whatever a later version would make of it
+    if resume:  # as the run loaded it, whatever later versions do
         data = data.scaled_as(RunFolder(Path(out)).config().data_spec)
         model.data_spec = None if model.data_spec is None else data.spec
     config = _config(model, data, options)
@@ -110,15 +110,15 @@ def train_on(
     resume: bool = False,
     resume_from: str = "last",
 ) -> TrainingResult:
-    """Trains a part of a model on other examples than its data: a prior on latents.
+    """Trains a part of a model on examples other than its data: a prior on latents.
 
     Args:
-        step: What a step computes, and the model.
-        data: The model's data, which the run folder names.
-        examples: What is learned from.
+        step: The computation of a step, with the model.
+        data: The model's data, recorded in the run folder.
+        examples: The training examples.
         out: The run folder.
         options: How to train.
-        resume: Go on where the run in ``out`` stopped.
+        resume: Resume the run in ``out`` where it stopped.
         resume_from: The ``"last"`` or the ``"best"`` checkpoint.
 
     Raises:
@@ -130,9 +130,9 @@ def train_on(
 
 
 def _config(model: Model, data: Data, options: TrainingOptions) -> RunConfig:
-    """What a run folder says of a run, if it can be one."""
-    check_data(data)
-    check_range(model, data.spec)
+    """The config for a run folder."""
+    require_trainable(data)
+    require_float32_range(model, data.spec)
     return RunConfig(data.spec, options, model.recipe, data.options, __version__, data.fingerprint)
 
 
@@ -140,7 +140,7 @@ def _trained(
     step: Step, data: Data, config: RunConfig, said: Iterable[str], out: Path, resume: bool, which: str
 ) -> TrainingResult:
     engine, folder = Engine(step, data.train, config.training), RunFolder(out)
-    check_place(folder, config)
+    require_place(folder, config)
     with among_peers(), stop_on_signals() as stop, held(engine.fabric, folder) as place:
         run = _Run(engine, data, config, place)
         run.prepare(resume, which, said)
@@ -149,7 +149,7 @@ def _trained(
 
 
 class _Run:
-    """One training in its folder: from its beginning, or where it stopped, to its end."""
+    """One training in its folder, from the start or a checkpoint to the end."""
 
     def __init__(self, engine: Engine, data: Data, config: RunConfig, place: Place) -> None:
         self.engine, self.data, self.config, self.place, self.options = engine, data, config, place, config.training
@@ -165,8 +165,8 @@ class _Run:
     # -- beginning --------------------------------------------------------------------------------------------------
 
     def prepare(self, resume: bool, which: str, said: Iterable[str]) -> None:
-        """Makes a new run folder, or takes up the state in an old one: a state there is proof of a model's start."""
-        check = check_resumable if resume else check_free
+        """Creates a run folder, or restores the state in an existing one, whose model is already initialised."""
+        check = require_resumable if resume else require_unused
         begun = by_first(self.engine.fabric, lambda: check(self.folder, self.config))
         if self.engine.first:
             say([*self._introduction(said), *said_of_place(self.place, restarted=resume and not begun)])
@@ -180,17 +180,17 @@ class _Run:
             by_first(self.engine.fabric, lambda: self.checkpoints.begin(self.config))
 
     def _introduction(self, said: Iterable[str]) -> list[str]:
-        """What is about to be done, and what speaks against it while nothing has been computed."""
+        """Prints the plan, and warnings, before anything is computed."""
         engine, clock, examples = self.engine, self.clock, len(self.engine.train)
         of_data, *notes = said
         every = self.evaluate_every if len(self.data.valid) else 0
         plan = told_plan(self.options, examples, every, self.patience, engine.device, engine.fabric.world_size)
         slow = slow_arithmetic(self.options.precision, engine.device.type)
         lines = [of_data, told_model(self.model, engine.precision), plan, *notes, *slow]
-        lines += said_before(self.model, self.config.data_spec, examples)
+        lines += warnings_before_training(self.model, self.config.data_spec, examples)
         warming = self.model.recipe.training_objective.warming if self.model.recipe else "the KL's weight"
         if warming and clock.warmup > clock.steps:
-            lines.append(never_warm(warming, clock.warmup, clock.steps, clock.at(clock.steps - 1).beta))
+            lines.append(warmup_outlasts_run(warming, clock.warmup, clock.steps, clock.at(clock.steps - 1).beta))
         return lines
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class _Run:
         return reason
 
     def _ended(self, stop: Stop) -> str:
-        """Why the run is over, or nothing."""
+        """The reason why the run ends, or an empty string."""
         fabric = self.engine.fabric
         if self.progress.step >= self.clock.steps:
             return "done"
@@ -233,7 +233,7 @@ class _Run:
             return "early"
         if fabric.world_size == 1:
             return stop.signal.name if stop.signal else ""
-        if self.progress.step % self.readings.per_second:  # processes must agree, and asking costs
+        if self.progress.step % self.readings.per_second:  # processes must agree, which needs communication
             return ""
         asked = torch.tensor(int(stop.signal or 0), device=fabric.device)
         number = int(reduced(fabric, asked, "max"))
@@ -241,7 +241,7 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """The honest bound on the validation split, float32 and with the same noise every time, selects the model."""
+        """Evaluates the bound on the validation split, in float32 with fixed noise, to select the model."""
         progress, better = self.progress, False
         self.model.eval()
         with self.engine.average.applied(), fixed_noise():
@@ -260,7 +260,7 @@ class _Run:
     # -- end --------------------------------------------------------------------------------------------------------
 
     def _keep_selected(self) -> None:
-        """Without a validation split the last weights are the selected ones; either way the model ends with them."""
+        """Loads the selected weights; without a validation split these are the last ones."""
         if self.engine.first and (self.progress.best is None or not self.folder.weights.exists()):
             with self.engine.average.applied():
                 self.checkpoints.write_weights()

@@ -1,4 +1,4 @@
-"""What is read of a training while it goes: the means of its rows, to the log and beside the bar."""
+"""Training metrics: means of the rows, for the log and the progress bar."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["Readings"]
 
 
 class Readings:
-    """The log and the bar of a run, and what they are told.
+    """The log and progress bar of a run.
 
     Args:
-        engine: What makes the steps.
-        progress: How far the run has got.
-        unit: In which the row that selects is told.
+        engine: The engine of the steps.
+        progress: The progress of the run.
+        unit: The unit of the row that selects the model.
         place: The run folder.
     """
 
@@ -44,7 +44,7 @@ class Readings:
         self.per_second, self.read_at = 1, time.monotonic()
 
     def open(self) -> None:
-        """Begins the log and the bar."""
+        """Starts the log and the bar."""
         clock, done, first = self.engine.clock, self.progress.step, self.engine.first
         events = self.place.folder.path / "tensorboard" if self.engine.options.tensorboard else None
         self.log = MetricsLog(self.place.folder.metrics, done, events) if first else None
@@ -58,20 +58,20 @@ class Readings:
             self.log.close()
 
     def rest(self) -> None:
-        """Takes in that time went by in which no step was made."""
+        """Excludes time in which no step was made."""
         self.read_at = time.monotonic()
 
     # -- training ---------------------------------------------------------------------------------------------------
 
     def take(self, sums: Tensor) -> None:
-        """Takes in a step that was made: the sums of its rows and its examples, which stay on the device."""
+        """Records a step: the sums of its rows and its number of examples, which stay on the device."""
         self.progress.window.append(sums)
         self.bar.advance(self.progress.step)
         if self.bar.due:
             self._tell_lately()
 
     def read(self) -> None:
-        """The means since the last reading, from the device to the log."""
+        """Writes the means since the last record from the device to the log."""
         window = reduced(self.engine.fabric, torch.stack(self.progress.window), "sum")
         self.require_finite(window)
         seconds = max(time.monotonic() - self.read_at, 1e-9)
@@ -85,13 +85,13 @@ class Readings:
         self.progress.window, self.read_at = [], time.monotonic()
 
     def require_finite(self, window: Tensor) -> None:
-        """Ends a training that has diverged.
+        """Raises if training has diverged.
 
         Args:
             window: The sums of each of the last steps, ``(steps, rows + 1)``.
 
         Raises:
-            TrainingError: If one is not a number, with the step and what to do.
+            TrainingError: If one is not finite, with the step and a remedy.
         """
         bad = (~window.isfinite().all(1)).nonzero()
         if len(bad):
@@ -109,7 +109,7 @@ class Readings:
         )
 
     def _how_to_go_on(self, clock: Clock) -> str:
-        if clock.step == 0:  # nothing has been learned that could have gone wrong
+        if clock.step == 0:  # nothing was learned yet, so the data is the cause
             return values_too_large(self.engine.train.batch(self.engine.batch_of(clock)))
         last = self.place.folder.checkpoint("last")
         return f"Start a new run with {steadier(self.engine.options)}; the last good state is in {last}."
@@ -117,10 +117,10 @@ class Readings:
     # -- validation -------------------------------------------------------------------------------------------------
 
     def validate(self, valid: Split) -> float:
-        """The means over the validation split, to the log; the one that selects a model is returned.
+        """Logs the means over the validation split, and returns the one that selects the model.
 
         Raises:
-            TrainingError: If one is not a number.
+            TrainingError: If one is not finite.
         """
         means = mean_rows(self.engine.fabric, self.engine.step, valid)
         if not means.isfinite().all():
@@ -133,7 +133,7 @@ class Readings:
         return bound
 
     def _squared_error(self, valid: Split) -> tuple[float | None, str]:
-        """Of reconstructions, summed over an example in the data's units; and that of an entry in words."""
+        """Squared error of reconstructions, summed over an example in the data's units; and per entry, as text."""
         if self.log is None or "bound" not in self.rows:
             return None, ""
         if (found := mean_squared_error(self.engine.model, valid)) is None:
@@ -146,7 +146,7 @@ class Readings:
     # -- words ------------------------------------------------------------------------------------------------------
 
     def _clock(self, ahead: int = 0) -> Clock:
-        """The clock at the step to come, or so many behind it."""
+        """The clock at the next step, plus an offset."""
         return self.engine.clock.at(self.progress.step + ahead)
 
     def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
@@ -155,19 +155,19 @@ class Readings:
         self.bar.reading(split, full + also, brief + also, brief, last=last)
 
     def _tell_lately(self) -> None:
-        """The training bound since the last reading, of this process's share."""
+        """The training bound since the last record, of this process's share."""
         sums = torch.stack(self.progress.window).double().sum(0)
         means = dict(zip(self.rows, (sums[:-1] / sums[-1]).tolist(), strict=True))
         if not (warming := self._warming):
             self._tell("train", means[self.rows[self.selects]])
-        else:  # the bound charges all of a KL that is not held down yet
+        else:  # the bound has the full KL, which warm-up does not penalise yet
             unit = dataclasses.replace(self.unit, what="reconstruction")
             told = [unit.told(means["reconstruction"], brief=brief) for brief in (False, True)]
             self.bar.reading("train", *(f"{each}, {warming}" for each in told), told[1])
 
     @property
     def _warming(self) -> str:
-        """What still rises, and to which share of its value it has; empty where nothing does."""
+        """The quantity in warm-up and its current share; empty after warm-up."""
         recipe = self.engine.model.recipe
         what = recipe.training_objective.warming if recipe and "reconstruction" in self.rows else ""
         return "" if self._clock().warm or not what else f"{what} at {self._clock(-1).beta:.2f}"
@@ -177,7 +177,7 @@ class Readings:
             return
         self.place.require()
         rows, offset = dict(zip(self.rows, means, strict=True)), self.unit.offset
-        if offset:  # in the data's own nats; a KL has none
+        if offset:  # in nats of the data; a KL has no offset
             rows = {name: value - offset * (name != "kl") for name, value in rows.items()}
             rows["offset"] = offset
         if not self.engine.model.can_sample:

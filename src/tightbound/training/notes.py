@@ -1,4 +1,4 @@
-"""What is checked and said before a run begins."""
+"""Checks and notes before a run starts."""
 
 from __future__ import annotations
 
@@ -11,92 +11,94 @@ from ..models import Model
 from ..options.training import TrainingOptions
 
 __all__ = [
-    "check_data",
-    "check_range",
-    "never_warm",
-    "said_before",
+    "require_float32_range",
+    "require_trainable",
     "said_of_data",
     "steadier",
     "values_too_large",
+    "warmup_outlasts_run",
+    "warnings_before_training",
 ]
 
 
-def check_data(data: Data) -> None:
-    """Refuses what cannot be trained on.
+def require_trainable(data: Data) -> None:
+    """Refuses data that cannot be trained on.
 
     Raises:
-        UsageError: If it is no data, has no training examples, or nothing is left of them when they are binarized.
+        UsageError: If it is not Data, has no training examples, or is constant after binarization.
     """
     if not isinstance(data, Data):
-        raise UsageError("That is no data.", got=type(data).__name__, remedy="Try tightbound.load_data(...).")
+        raise UsageError(
+            "The data must be a Data object.", got=type(data).__name__, remedy="Try tightbound.load_data(...)."
+        )
     if len(data.train) == 0:
-        raise UsageError("There is nothing to train on.", got="an empty training split", remedy="Add examples.")
+        raise UsageError("The training split is empty.", got="no training examples", remedy="Add examples.")
     if one := one_binary_value(data.train):
         raise UsageError(
-            f"Binarized, all values of {data.spec.name!r} are the same.",
+            f"After binarization all values of {data.spec.name!r} are the same.",
             got=f"binarize={data.options.binarize!r} of {one}",
             expected="values on both sides of one half",
-            remedy="Say what the values are: --levels 2 for masks of 0 and 1; or spread them: --levels stretch.",
+            remedy="Set the levels: --levels 2 for masks of 0 and 1, or --levels stretch.",
         )
 
 
 def said_of_data(data: Data) -> Iterator[str]:
-    """What there is to learn from, and what is worth a look in it."""
+    """Lines that describe the data, with notes."""
     yield f"data: {data.description}"
     for note in data.notes:
         yield f"note: {note}"
 
 
 MOST = 2.0**12
-"""The square of a larger value is beyond 2^24, where float32 no longer tells one nat from the next."""
+"""The square of a larger value exceeds 2^24, above which float32 cannot resolve one nat."""
 
 
-def check_range(model: Model, spec: DataSpec) -> None:
-    """Refuses values whose likelihood float32 cannot hold; a model put together by hand may scale them itself.
+def require_float32_range(model: Model, spec: DataSpec) -> None:
+    """Refuses values too large for float32 likelihoods; a model built by hand may scale them itself.
 
     Raises:
-        UsageError: If they are that large as they are.
+        UsageError: If unscaled values are too large.
     """
     if model.recipe is None or spec.levels is not None or spec.scale or max(-spec.low, spec.high) <= MOST:
         return
     raise UsageError(
-        "The values are too large to be learned as they are.",
+        "The values are too large without standardisation.",
         got=f"{spec.low:.4g} to {spec.high:.4g}, with --standardize none",
-        expected=f"at most {MOST:g}, beyond which float32 cannot tell the likelihood to a nat",
+        expected=f"at most {MOST:g}; float32 cannot resolve one nat of likelihood above it",
         remedy="Leave --standardize auto: densities and errors stay in the data's own units.",
     )
 
 
 def values_too_large(batch: Batch) -> str:
-    """What to do where the first loss is no number: nothing has been learned yet that could have gone wrong."""
+    """The remedy if the first loss is not finite, so that the data is the cause."""
     seen = f"The model sees values from {batch.x.min():.3g} to {batch.x.max():.3g}"
     if batch.conditions is not None:
         known = batch.conditions[~batch.conditions.isnan()]
         seen += f" and conditions, which are not standardised, from {known.min():.3g} to {known.max():.3g}"
     return (
-        f"{seen}. Bring what is far from 1 into range: continuous data by --standardize auto, conditions before they "
+        f"{seen}. Rescale values far from 1: continuous data by --standardize auto, conditions before they "
         "are saved; else try --precision 32-true. Then start a new run."
     )
 
 
-def said_before(model: Model, spec: DataSpec, examples: int) -> Iterator[str]:
-    """What the likelihood is of that data, where that is less than a probability, and what the recipe warns of."""
+def warnings_before_training(model: Model, spec: DataSpec, examples: int) -> Iterator[str]:
+    """Notes on the meaning of the likelihood, and warnings of the recipe."""
     if (measure := model.measure(spec)).kind in ("none", "density"):
         yield f"note: {measure.note}"
     for caution in model.recipe.cautions(model, examples) if model.recipe else ():
         yield f"warning: {caution}"
 
 
-def never_warm(what: str, warmup: int, steps: int, last: float) -> str:
-    """That a run ends before the warm-up of something does, at so much of its value."""
+def warmup_outlasts_run(what: str, warmup: int, steps: int, last: float) -> str:
+    """The warning that a run ends before warm-up does."""
     return (
-        f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it ends at {last:.2f} of its value; lower "
+        f"warning: warm-up of {what} takes {warmup} steps, the run {steps}: it reaches {last:.2f} of its value; lower "
         "--beta-warmup-epochs or train longer"
     )
 
 
 def steadier(options: TrainingOptions) -> str:
-    """What keeps a loss from diverging that a run did not have.
+    """Options against divergence that the run did not use.
 
     Example:
         >>> steadier(TrainingOptions(clip_norm=1.0, precision="32-true"))

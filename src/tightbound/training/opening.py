@@ -1,4 +1,4 @@
-"""The lines with which a run begins: what it learns from, what the model is, and what is planned."""
+"""The first lines printed by a run: data, model and plan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["say", "told_device", "told_latents", "told_model", "told_patience", 
 
 
 def say(lines: Iterable[str]) -> None:
-    """Prints lines to standard error: on a terminal wrapped between words, elsewhere each as one line."""
+    """Prints lines to standard error, wrapped at words in a terminal."""
     console = Console(stderr=True, highlight=False)
     for line in lines:
         width = console.width if console.is_terminal else 10**6
@@ -34,7 +34,7 @@ def say(lines: Iterable[str]) -> None:
 
 
 def told_latents(encoded: Data, model: Model) -> str:
-    """What the prior of a second stage learns from."""
+    """The line about the latents of a second stage."""
     train, valid = f"{len(encoded.train):,} training", f"{len(encoded.valid):,} validation"
     size, codes = encoded.spec.shape[-1], model.codes
     each = f"{size} numbers" if codes is None else f"{size} codes out of {' and '.join(map(str, codes.levels))}"
@@ -42,13 +42,13 @@ def told_latents(encoded: Data, model: Model) -> str:
 
 
 def told_model(model: Model, precision: str) -> str:
-    """The recipe, its size, and what its options of "auto" have become."""
-    name = "put together by hand" if model.recipe is None else told_recipe(model.recipe)
+    """The line about the model: recipe, size, and resolved "auto" options."""
+    name = "built by hand" if model.recipe is None else told_recipe(model.recipe)
     return f"model: {'; '.join([name, _told_size(model), *_chosen(model), f'precision {precision}'])}"
 
 
 def told_recipe(recipe: Recipe) -> str:
-    """The name of a recipe, of a second stage with that of its first."""
+    """The name of a recipe, including that of a first stage."""
     if not isinstance(recipe, TwoStage):
         return kind_of(recipe)
     return f"{kind_of(recipe.first.recipe)} with a new prior, {name_of(recipe.prior, 'prior')}"
@@ -58,12 +58,12 @@ def _told_size(model: Model) -> str:
     sizes = {name: sum(p.numel() for p in own) for name, own in _own_parameters(model.parts).items() if own}
     shares = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = f", of which {learned:,} learn" if learned < _count(model) else ""
+    frozen = f", {learned:,} trained" if learned < _count(model) else ""
     return f"{_count(model):,} parameters{frozen}" + (f" ({shares})" if len(sizes) > 1 else "")
 
 
 def _own_parameters(parts: dict[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each part, those that two share with the first of them."""
+    """The number of parameters of each part; shared ones are counted in the first."""
     seen, own = set[nn.Parameter](), dict[str, list[nn.Parameter]]()
     for name, part in parts.items():
         own[name] = [p for p in part.parameters() if p not in seen]
@@ -76,7 +76,7 @@ def _count(module: nn.Module) -> int:
 
 
 def _chosen(model: Model) -> list[str]:
-    """The likelihood and its scale, the condition and the objective of a model that a stage by itself learns."""
+    """The likelihood with its scale, the condition, and the objective of a model."""
     recipe: Recipe | None = model.recipe
     if isinstance(recipe, TwoStage):
         return []
@@ -97,15 +97,15 @@ def _name(module: nn.Module, kind: str) -> str:
 def told_plan(
     options: TrainingOptions, examples: int, every: int, patience: int | None, device: torch.device, processes: int
 ) -> str:
-    """How long the run is, where it computes, and when it is evaluated and ends.
+    """The line about the plan: length, device, evaluations and early stopping.
 
     Args:
-        options: How it is trained.
+        options: The training options.
         examples: Size of the training split.
         every: Steps between evaluations; 0 without a validation split.
         patience: Evaluations without a better bound after which it stops.
-        device: Where.
-        processes: How many.
+        device: The device.
+        processes: Number of processes.
     """
     steps, epochs = options.total_steps(examples), options.total_steps(examples) / options.steps_per_epoch(examples)
     parts = [f"{steps:,} steps of {min(options.batch_size, examples):,} examples ({count(epochs)} epochs)"]
@@ -116,15 +116,15 @@ def told_plan(
 
 
 def told_patience(patience: int | None) -> str:
-    """When a run stops before its end."""
+    """The early stopping rule, as text."""
     if patience is None:
-        return "never stops early"
+        return "no early stopping"
     times = f"{patience} evaluation{'s' * (patience > 1)}"
     return f"stops after {times} without a better validation bound (--patience none: never)"
 
 
 def told_device(device: torch.device) -> str:
-    """The GPU by its name, or the processor and its threads.
+    """The name of the GPU, or of the CPU with its threads.
 
     Example:
         >>> told_device(torch.device("cpu")).startswith("cpu (")

@@ -1,4 +1,4 @@
-"""How parameters move, and how they lie in memory."""
+"""The optimiser, and the memory layout of parameters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["memory_layout", "optimizer_of"]
 
 
 def memory_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last for convolutions on a GPU, whose kernels want them so; a CPU's are no faster for it."""
+    """Channels-last for convolutions on a GPU, where it is faster; on a CPU it is not."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in model.modules())
     return torch.channels_last if convolutional and device.type == "cuda" else torch.contiguous_format
 
 
 def optimizer_of(groups: Sequence[Group], options: TrainingOptions, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser that the options name, of all parameters that are learned."""
+    """The optimiser that the options name, for all trained parameters."""
     parameters = [{"params": list(group.parameters), "lr": options.lr * group.share} for group in groups]
     common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
     if options.optimizer == "sgd":

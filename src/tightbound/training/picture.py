@@ -1,4 +1,4 @@
-"""The picture of a training that goes on."""
+"""Images written during training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..runtime.progress import silent
 __all__ = ["draw_progress"]
 
 EXAMPLES = 8
-"""Examples that are drawn."""
+"""Number of examples drawn."""
 
 
 def draw_progress(model: Model, data: Data, path: Path) -> None:
-    """Reconstructions of a few validation examples above samples, where the data are images.
+    """Draws reconstructions of a few validation examples above samples, if the data are images.
 
     Args:
         model: The model, in evaluation mode.
-        data: With a validation split, or its training split is drawn.
+        data: The data; without a validation split the training split is used.
         path: The PNG to write.
     """
     if not data.spec.image:

@@ -1,4 +1,4 @@
-"""The run folder while it is trained: whose it is, what it may hold, and how to go on in it."""
+"""The run folder during training: locking, checks and resuming."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ..errors import CheckpointError, UsageError
 from ..runs import RunConfig, RunFolder
 from ..runtime.lock import Lock, locked
 from .device import by_first
-from .state import check_same_run
+from .state import require_same_run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Place", "check_free", "check_place", "check_resumable", "held", "said_of_place", "saying_way_on"]
+__all__ = ["Place", "held", "require_place", "require_resumable", "require_unused", "said_of_place", "saying_way_on"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A run folder that a training writes.
+    """A run folder in use by a training.
 
     Args:
         folder: The folder.
-        lock: That which keeps others out; None in all processes but the first.
+        lock: The lock; None in all processes but the first.
     """
 
     folder: RunFolder
     lock: Lock | None
 
     def require(self) -> None:
-        """Ends the training if its folder was moved away, in whose place another would be made.
+        """Ends the training if its folder was moved, since a new one would be created.
 
         Raises:
             TrainingError: If it was.
@@ -44,7 +44,7 @@ class Place:
 
 @contextmanager
 def held(fabric: Fabric, folder: RunFolder) -> Iterator[Place]:
-    """Within it, no other training writes the folder; of several processes the first holds the lock.
+    """Locks the folder inside the block; of several processes the first holds the lock.
 
     Raises:
         CheckpointError: In all processes, if another training holds the folder.
@@ -55,8 +55,8 @@ def held(fabric: Fabric, folder: RunFolder) -> Iterator[Place]:
         yield Place(folder, locks[0] if locks else None)
 
 
-def check_place(folder: RunFolder, config: RunConfig) -> None:
-    """Refuses a place for a run where no folder can be, or within the data that it learns from.
+def require_place(folder: RunFolder, config: RunConfig) -> None:
+    """Refuses a path for a run that cannot be a folder, or lies within the training data.
 
     Raises:
         UsageError: If it is one.
@@ -69,25 +69,25 @@ def check_place(folder: RunFolder, config: RunConfig) -> None:
     data = Path(config.data.data).expanduser() if config.data and config.data.data else None
     if data is not None and data.exists() and data.resolve() in (path.resolve(), *path.resolve().parents):
         raise UsageError(
-            f"{folder.path} lies in the data, and what is written there would be read as data.",
+            f"{folder.path} lies inside the data folder, so its files would be read as data.",
             got=f"--out {folder.path}",
             expected=f"a place outside {data}",
             remedy="Choose another --out.",
         )
 
 
-def check_free(folder: RunFolder, new: RunConfig) -> bool:
-    """A new run needs a folder without one; what a killed training left there before its first checkpoint may be.
+def require_unused(folder: RunFolder, new: RunConfig) -> bool:
+    """A new run needs an unused folder, except for leftovers from before a first checkpoint.
 
     Returns:
-        False: there is no state to go on from.
+        False: there is no state to resume.
 
     Raises:
         UsageError: If the folder holds a run, or files that look like one.
     """
     remedy = "Choose another --out."
     if folder.begun and folder.config_file.exists():
-        raise UsageError(f"{folder.path} holds a run already.", remedy=f"Go on with it by --resume. {remedy}")
+        raise UsageError(f"{folder.path} already holds a run.", remedy=f"Resume it with --resume. {remedy}")
     if folder.begun:
         raise UsageError(f"{folder.path} holds files of a run, though no config.json.", remedy=remedy)
     if folder.config_file.exists():
@@ -98,35 +98,35 @@ def check_free(folder: RunFolder, new: RunConfig) -> bool:
     return False
 
 
-def check_resumable(folder: RunFolder, new: RunConfig) -> bool:
-    """A resumed run must be there, and be the same run.
+def require_resumable(folder: RunFolder, new: RunConfig) -> bool:
+    """A resumed run must exist and be the same run.
 
     Returns:
-        Whether there is a state to go on from; without one it starts at step 0.
+        Whether there is a state to resume; without one it starts at step 0.
 
     Raises:
-        UsageError: If it is another, with what differs.
+        UsageError: If it differs, with the differences.
         CheckpointError: If there is none.
     """
-    check_same_run(folder.config(), new)
+    require_same_run(folder.config(), new)
     return folder.begun
 
 
 def said_of_place(place: Place, restarted: bool) -> Iterator[str]:
-    """What is odd about a folder: that it cannot be locked, or that a run to resume in it has not begun."""
+    """Warnings about a folder: it cannot be locked, or its run has no checkpoint yet."""
     if place.lock is not None and not place.lock.sure:
-        yield f"warning: {place.folder.path} cannot be locked: see that nothing else trains in it"
+        yield f"warning: {place.folder.path} cannot be locked: make sure that no other training uses it"
     if restarted:
-        yield f"note: {place.folder.path} has no checkpoint yet: it starts at step 0"
+        yield f"note: {place.folder.path} has no checkpoint yet: starting at step 0"
 
 
 @contextmanager
 def saying_way_on(folder: RunFolder) -> Iterator[None]:
-    """Within it, what cannot be written is told with how to go on from there."""
+    """Adds how to continue to errors while writing."""
     try:
         yield
     except CheckpointError as error:
         saved = folder.checkpoint("last").is_file()
-        then = "go on with --resume: the last checkpoint is unharmed" if saved else "start again: nothing is lost"
-        remedy = f"Free some space, or see that the folder can be written; then {then}."
+        then = "continue with --resume: the last checkpoint is intact" if saved else "start again: nothing is lost"
+        remedy = f"Free some space, or make the folder writable; then {then}."
         raise CheckpointError(error.message, got=error.got, expected=error.expected, remedy=remedy) from None

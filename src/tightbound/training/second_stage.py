@@ -1,4 +1,4 @@
-"""The second stage: a prior fitted to the latents of a frozen posterior, then put in the prior's place."""
+"""The second stage: a prior fitted to the latents of a frozen posterior, which replaces the old prior."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ def fit_prior(
     resume_from: str = "last",
     **changes: Option,
 ) -> TrainingResult:
-    """Fits a better prior to the latents of a trained model, and leaves a run folder that samples and evaluates.
+    """Fits a better prior to the latents of a trained model, and writes a run folder of the complete model.
 
-    The latents are encoded once, into ``latents.safetensors`` in the folder of the first stage. A latent of codes is
-    encoded to the most probable ones, and that is also the posterior of the model which this leaves: its prior is
-    learned, selected and evaluated on the same codes.
+    The latents are encoded once, into ``latents.safetensors`` in the folder of the first stage. Discrete latents are
+    encoded to the most probable codes, which are also the posterior of the new model, so its prior is trained, selected
+    and evaluated on the same codes.
 
     References:
         Neural Discrete Representation Learning (van den Oord, Vinyals and Kavukcuoglu, 2017).
 
     Args:
         run: The run folder of the first stage.
-        out: The run folder of the whole.
-        prior: What the prior is; default: a pixelcnn over codes, a flow over vectors.
+        out: The run folder of the new model.
+        prior: Options of the prior; default: a pixelcnn over codes, a flow over vectors.
         options: How to train it.
         data: Other data than the first stage's own.
-        latents: A file of latents, of this model and this data, that is there already.
-        resume: Go on where the run in ``out`` stopped.
+        latents: An existing file of latents of this model and data.
+        resume: Resume the run in ``out`` where it stopped.
         resume_from: The ``"last"`` or the ``"best"`` checkpoint.
         **changes: Fields of :class:`TrainingOptions` that differ from ``options``.
 
     Raises:
-        UsageError: If the prior does not suit the latents, there is no file ``latents``, or ``out`` holds a run.
+        UsageError: If the prior does not fit the latents, the file ``latents`` does not exist, or ``out`` already holds
+            a run.
         CheckpointError: If ``run`` holds no complete run, or ``latents`` is of another model or damaged.
 
     Example:

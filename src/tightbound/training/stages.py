@@ -1,4 +1,4 @@
-"""What a new model takes from other runs: weights that it then has, and holds fixed."""
+"""Parts of a new model taken from other runs, with frozen weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["first_stage", "stage_of", "take_over"]
 
 
 def stage_of(run: str | Path) -> Stage:
-    """A run as a stage of another: of one that is itself a second stage its first, whose prior is replaced anew.
+    """A run as the first stage of another; for a second stage, its own first stage.
 
     Raises:
-        UsageError: If its model was put together by hand.
+        UsageError: If its model was built by hand.
         CheckpointError: If there is no run.
     """
     config = RunFolder(Path(run)).config()
     if config.recipe is None:
         raise UsageError(
-            "The first stage was put together by hand, so its parts are not in the folder.",
+            "The first stage was built by hand, so its parts are not in the folder.",
             got=run,
-            remedy="Train a recipe first; or fit the prior in a loop of your own.",
+            remedy="Train a recipe first; or fit the prior in your own loop.",
         )
     if isinstance(config.recipe, TwoStage):
         return dataclasses.replace(config.recipe.first, run=str(run))
@@ -51,14 +51,14 @@ def first_stage(run: str | Path, device: str) -> tuple[Stage, LatentVariableMode
 
 
 def take_over(model: Model, *, any_data: bool = False) -> None:
-    """Gives a new model the weights of its parts that are taken from other runs; one that needs none stays as it is.
+    """Loads the weights of parts that a new model takes from other runs, if any.
 
     Args:
-        model: The model, which a recipe has just built.
-        any_data: Whether those runs may have learned from other data.
+        model: The model, just built by a recipe.
+        any_data: Whether those runs may have other training data.
 
     Raises:
-        UsageError: If a run is of another recipe, has other options, or learned from other data.
+        UsageError: If a run has another recipe, other options or other data.
         CheckpointError: If a run is not complete.
     """
     for name, stage in model.recipe.stages.items() if model.lacks else ():
@@ -75,13 +75,13 @@ def _fill(parts: dict[str, nn.Module], stage: Stage) -> None:
 
 
 def _check(name: str, stage: Stage, model: Model, any_data: bool) -> None:
-    """Refuses a run that is not what the recipe says of it."""
+    """Refuses a run that does not match the recipe's options."""
     kind = kind_of(stage.recipe)
     if not RunFolder(Path(stage.run)).config_file.is_file():
         raise _no_run(name, kind, f"no run in {stage.run}")
     config = RunFolder(Path(stage.run)).config()
     if config.recipe is None:
-        raise _no_run(name, kind, "a run of a model put together by hand")
+        raise _no_run(name, kind, "a run of a model built by hand")
     if type(theirs := stage_of(stage.run).recipe) is not type(stage.recipe):
         raise _no_run(name, kind, f"a run of {kind_of(theirs)}")
     _check_options(name, stage, theirs, model.recipe)
@@ -91,14 +91,14 @@ def _check(name: str, stage: Stage, model: Model, any_data: bool) -> None:
 
 def _no_run(name: str, kind: str, got: str) -> UsageError:
     return UsageError(
-        f"The {name} is a run of recipe {kind}.",
+        f"The {name} must be a run of recipe {kind}.",
         got=got,
-        remedy=f"Train one: tightbound train {kind} --data DATA --out RUN, and give --{name} RUN.",
+        remedy=f"Train one: tightbound train {kind} --data DATA --out RUN, and pass --{name} RUN.",
     )
 
 
 def _check_options(name: str, stage: Stage, theirs: Recipe, recipe: Recipe) -> None:
-    """Refuses parts that see, or give, something else; an option is told by the name that it has in the recipe."""
+    """Refuses parts with other options, naming them as in the recipe."""
     mine, found, own = flat(stage.recipe), flat(theirs), flat(recipe)
     options = {key: f"{name}_{key}" if f"{name}_{key}" in own else key for key in mine if found.get(key) != mine[key]}
     if options:
@@ -106,7 +106,7 @@ def _check_options(name: str, stage: Stage, theirs: Recipe, recipe: Recipe) -> N
             f"The {name} was trained with other options.",
             got=f"{', '.join(_typed(options[key], found.get(key)) for key in options)}, in {stage.run}",
             expected=", ".join(_typed(options[key], mine[key]) for key in options),
-            remedy=f"Give this run the options of its {name}, or train a {name} with those of this run.",
+            remedy=f"Use the options of the {name} for this run, or train a {name} with those of this run.",
         )
 
 
@@ -122,5 +122,5 @@ def _check_data(name: str, mine: DataSpec, theirs: DataSpec) -> None:
             f"The {name} was trained on other data.",
             got=", ".join(f"{each} {getattr(theirs, each)!r}" for each in names),
             expected=", ".join(f"{each} {getattr(mine, each)!r}" for each in names),
-            remedy=f"Train a {name} on this data, with the same options of the data.",
+            remedy=f"Train a {name} on this data, with the same data options.",
         )

@@ -1,4 +1,4 @@
-"""Where a new model starts: its weights, what it takes from other runs, from the data and from its captions."""
+"""Initialisation of a new model: weights, parts of other runs, and parts initialised from data and captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["build_seeded", "draw_by_xavier", "learn_captions", "start_model", "s
 
 
 def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> Any:
-    """A new model whose initial weights follow from the seed.
+    """A new model with initial weights determined by the seed.
 
     Raises:
         UsageError: If it does not fit in memory.
@@ -33,20 +33,20 @@ def build_seeded(recipe: Recipe, spec: DataSpec, seed: int) -> Any:
 
 
 def start_model(model: Model, train: Split, options: TrainingOptions | None = None) -> None:
-    """Starts a model that a recipe has just built, once; one that was given weights, or trained, keeps them.
+    """Initialises a model just built by a recipe, once; loaded or trained weights are kept.
 
-    Parts that are taken from another run get its weights, and keep them. Parts that can start where the data lies
-    (:class:`~tightbound.runtime.parts.StartsFromData`) or learn from captions do so.
+    Parts taken from another run load its weights, frozen. Parts that can be initialised from data
+    (:class:`~tightbound.runtime.parts.StartsFromData`) or from captions are.
 
     Args:
         model: The model.
         train: The training split.
-        options: How weights are drawn, whether parts start from data, and the seed of both.
+        options: The weight initialisation, whether parts are initialised from data, and the seed.
 
     Raises:
         DataError: If it needs captions, and the data has none.
         UsageError: If another run does not fit the model.
-        CheckpointError: If there is no such run.
+        CheckpointError: If the run does not exist.
 
     Example:
         >>> import tightbound as tb
@@ -69,14 +69,14 @@ def start_model(model: Model, train: Split, options: TrainingOptions | None = No
 
 
 def start_second_stage(model: Model, train: Split) -> None:
-    """Starts a two-stage model, whose prior learns from latents alone: it takes over its first stage.
+    """Initialises a two-stage model, whose prior is trained on latents only: loads its first stage.
 
     Args:
-        model: The model, which a recipe has just built, for data that was found to fit its first stage.
+        model: The model, just built by a recipe, for data that fits its first stage.
         train: The training split of the data.
 
     Raises:
-        CheckpointError: If there is no such run.
+        CheckpointError: If the run does not exist.
     """
     take_over(model, any_data=True)
     if train.captions is not None:
@@ -86,7 +86,7 @@ def start_second_stage(model: Model, train: Split) -> None:
 
 @torch.no_grad()
 def draw_by_xavier(model: nn.Module, seed: int = 0) -> None:
-    r"""Draws the weights of linear layers and convolutions anew, with biases of zero; frozen ones stay.
+    r"""Reinitialises the weights of linear layers and convolutions, with zero biases; frozen ones are kept.
 
     .. math:: w \sim \mathcal{U}(-a, a), \qquad a = \sqrt{6 / (n_{\text{in}} + n_{\text{out}})}
 
@@ -118,7 +118,7 @@ def _start_from_data(model: Model, train: Split, seed: int) -> None:
 
 
 def learn_captions(model: nn.Module, train: Split) -> None:
-    """Lets the parts that learn from captions do so.
+    """Initialises the parts that learn from captions.
 
     Raises:
         DataError: If there are such parts and no captions.
@@ -127,15 +127,15 @@ def learn_captions(model: nn.Module, train: Split) -> None:
         if isinstance(part, LearnsFromCaptions):
             if train.captions is None:
                 raise DataError(
-                    "The model is given a text, and this data has none.",
+                    "The model is conditioned on text, but this data has no captions.",
                     remedy='Use a folder with a metadata.jsonl: {"file_name": "a.png", "text": "a red circle"}.',
                 )
             part.initialise_captions(train.captions)
 
 
 def _parts(module: nn.Module, taken: Container[nn.Module] = ()) -> Iterator[nn.Module]:
-    """All modules but those of a model within the model, whose data is not this, of a part that starts itself, and of
-    one that is taken from another run.
+    """All modules except those of nested models with other data, of parts that initialise themselves, and of parts
+    taken from another run.
     """
     yield module
     for child in () if isinstance(module, StartsFromData) else module.children():

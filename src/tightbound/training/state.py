@@ -1,4 +1,4 @@
-"""How far a run has got, and how that is kept."""
+"""The progress of a run, and its storage."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ..spec import Json, to_json
 from .ema import MovingAverage
 from .steps.base import Step
 
-__all__ = ["Progress", "TrainingResult", "check_same_run", "restore_state", "save_state"]
+__all__ = ["Progress", "TrainingResult", "require_same_run", "restore_state", "save_state"]
 
 _FREE = ("save_every", "tensorboard", "pictures", "device", "accumulate")
-"""Options that do not change the result; of accumulation only its product with the processes does, checked apart."""
+"""Options that do not change the result; accumulation times processes is checked separately."""
 
 
 @dataclass
 class Progress:
-    """Everything about a run that is not in its weights and its optimiser.
+    """The state of a run besides weights and optimiser.
 
     Args:
-        parts: In how many parts a batch is cut: processes times accumulated parts.
+        parts: Number of parts of a batch: processes times accumulated parts.
         step: Steps done.
         best: Best validation bound so far, nats per example.
-        stale: Evaluations since then, warm-up not counted.
-        window: For each step since the last reading, the sums of its rows and the number of its examples.
-        best_step: Steps done when it was the best; None before, or in a run of an old version.
+        stale: Evaluations since then, not counting warm-up.
+        window: Sums of the rows and number of examples of each step since the last record.
+        best_step: The step of the best bound; None before, or in a run of an old version.
 
     Example:
         >>> progress = Progress(parts=1)
@@ -52,7 +52,7 @@ class Progress:
     best_step: int | None = None
 
     def judge(self, bound: float, warm: bool) -> bool:
-        """Takes in a validation bound, and tells whether it is the best; ``warm`` is whether warm-up is over."""
+        """Records a validation bound, and returns whether it is the best; ``warm`` is whether warm-up is over."""
         better = self.best is None or bound > self.best
         if better:
             self.best, self.best_step, self.stale = bound, self.step, 0
@@ -69,11 +69,12 @@ class TrainingResult:
         out: The run folder.
         step: Steps done.
         steps: Steps of the whole run.
-        best_bound: Best validation bound (of a prior's fit: log p(z)), nats per example; None without such a split.
-        stopped: ``"done"``, ``"early"`` for want of progress, or the name of the signal that interrupted it.
-        best_bits_per_dim: The same in bits per dimension, where it is a probability of discrete data or a bound on it.
-        best_step: After how many steps it was reached.
-        best_in_words: What it is, in the unit in which training told it.
+        best_bound: Best validation bound (of a prior's fit: log p(z)), nats per example; None without a validation
+            split.
+        stopped: ``"done"``, ``"early"`` for early stopping, or the name of the signal that interrupted it.
+        best_bits_per_dim: The same in bits per dimension, if it is a probability of discrete data or a bound on it.
+        best_step: The step at which it was reached.
+        best_in_words: The best bound as text, in the unit printed in training.
     """
 
     out: Path
@@ -89,16 +90,16 @@ class TrainingResult:
 def save_state(
     path: Path, step: Step, average: MovingAverage, optimizer: Optimizer, scaler: dict[str, Any], run: Progress
 ) -> None:
-    """Writes a resumable state, never one that holds a weight that is not a number.
+    """Writes a resumable state, never one with weights that are not finite.
 
     Raises:
-        TrainingError: If the weights are no longer finite; the last file is then still there.
+        TrainingError: If the weights are no longer finite; the previous file is then kept.
         CheckpointError: If it cannot be written; likewise.
     """
     weights, own = checkpoint.tensors_of(step.model), step.own_tensors
     if lost := [name for name, t in {**weights, **own}.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise TrainingError(
-            f"The weights are no longer numbers at step {run.step}.",
+            f"The weights are no longer finite at step {run.step}.",
             got=", ".join(lost[:5]),
             expected="finite weights",
             remedy=f"Start a new run with a lower --lr; the last good state is in {path}.",
@@ -111,7 +112,7 @@ def save_state(
 def restore_state(
     path: Path, step: Step, average: MovingAverage, optimizer: Optimizer, run: Progress
 ) -> dict[str, Any]:
-    """Reads what :func:`save_state` wrote into the parts of a run, and returns the state of the scaler.
+    """Loads what :func:`save_state` wrote into the parts of a run, and returns the state of the scaler.
 
     Raises:
         CheckpointError: If there is no such file, it is damaged, or it is not a state of this run.
@@ -122,10 +123,10 @@ def restore_state(
     kept = _progress(path, state["progress"])
     if kept.parts != run.parts:
         raise CheckpointError(
-            "The run was started with another number of parts to a batch, which draws other noise.",
+            "The run was started with another number of parts per batch, which changes the noise.",
             got=f"{run.parts} (processes x --accumulate)",
             expected=kept.parts,
-            remedy="Resume with as many processes, or as many accumulated parts instead.",
+            remedy="Resume with the same product of processes and accumulated parts.",
         )
     moments = _moments(path, state["optimizer"], optimizer)
     _check(path, "average", checkpoint.misfits(average.tensors, state["average"]))
@@ -142,7 +143,7 @@ def restore_state(
         return dict(state["scaler"])
 
 
-_REMEDY = "Try --resume-from best, or train anew."
+_REMEDY = "Try --resume-from best, or train again."
 
 
 def _check(path: Path, part: str, misfit: str) -> None:
@@ -151,7 +152,7 @@ def _check(path: Path, part: str, misfit: str) -> None:
 
 
 def _progress(path: Path, found: dict[str, Any]) -> Progress:
-    """How far the run had got, every field of its type."""
+    """The progress of the run, with checked types."""
     with reading(path, CheckpointError, expected="how far the run has got", remedy=_REMEDY):
         kept = Progress(**found)
         counts, best = (kept.parts, kept.step, kept.stale, kept.best_step or 0), kept.best
@@ -163,7 +164,7 @@ def _progress(path: Path, found: dict[str, Any]) -> Progress:
 
 
 def _moments(path: Path, found: dict[str, Any], optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """What the optimiser remembers of each parameter: all that its rule keeps, in its shape or as one number."""
+    """The optimiser's state of each parameter, in its shape or as one number."""
     with reading(path, CheckpointError, expected="an optimiser's state", remedy=_REMEDY):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         names = _remembered(optimizer)
@@ -177,7 +178,7 @@ def _moments(path: Path, found: dict[str, Any], optimizer: Optimizer) -> dict[in
 
 
 def _groups(path: Path, found: dict[str, Any], optimizer: Optimizer) -> list[dict[str, Any]]:
-    """The optimiser's groups at the learning rate that they had: all else is told by the run's options."""
+    """The optimiser's groups with their learning rate; the rest follows from the run's options."""
     groups = optimizer.state_dict()["param_groups"]
     with reading(path, CheckpointError, expected="an optimiser's learning rate", remedy=_REMEDY):
         for group, kept in zip(groups, found["param_groups"], strict=True):
@@ -186,7 +187,7 @@ def _groups(path: Path, found: dict[str, Any], optimizer: Optimizer) -> list[dic
 
 
 def _remembered(optimizer: Optimizer) -> set[str]:
-    """What the optimiser's rule keeps of a parameter: seen by a step of its twin."""
+    """The entries of the optimiser's state of a parameter, from a step of a copy."""
     parameter = nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     rule = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper, or the rule itself
@@ -198,7 +199,9 @@ def _remembered(optimizer: Optimizer) -> set[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     other = path.with_stem("best" if path.stem == "last" else "last")
-    remedy = f"Try --resume-from {other.stem}." if other.is_file() else "There is no other: train anew elsewhere."
+    remedy = (
+        f"Try --resume-from {other.stem}." if other.is_file() else "There is no other: train again with another --out."
+    )
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.", remedy=remedy)
     try:
@@ -208,15 +211,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _lay_out_like_parameters(optimizer: Optimizer) -> None:
-    """Gives an optimiser's tensors the strides of their parameters, which a fused step takes for granted."""
+    """Gives an optimiser's tensors the strides of their parameters, as fused steps require."""
     for parameter, tensors in optimizer.state.items():
         for name, value in tensors.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def check_same_run(old: RunConfig, new: RunConfig) -> None:
-    """A resumed run must be the same run: what cannot change its result may differ.
+def require_same_run(old: RunConfig, new: RunConfig) -> None:
+    """A resumed run must be the same run; only options that cannot change the result may differ.
 
     Raises:
         UsageError: If it is another, with what differs.
@@ -230,12 +233,12 @@ def check_same_run(old: RunConfig, new: RunConfig) -> None:
     raise UsageError(
         "The options or the data differ from those of the run to resume.",
         got="; ".join(different),
-        remedy="Leave them as they were, or start a new run in another --out.",
+        remedy="Keep them as they were, or start a new run with another --out.",
     )
 
 
 def _flat(value: Json, name: str = "") -> dict[str, Json]:
-    """The entries of an object and of the objects in it, under dotted names; of anything else itself, under its own."""
+    """The entries of nested objects under dotted names; other values under their own."""
     if not isinstance(value, dict):
         return {name: value}
     parts = (_flat(inner, f"{name}.{key}" if name else key) for key, inner in value.items())

@@ -1,4 +1,4 @@
-"""In which unit a run tells its bound while it goes: bits per dimension where nats say little, else nats."""
+"""The unit of the bound printed in training: bits per dimension for discrete data, else nats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Unit", "unit_of"]
 
 @dataclass(frozen=True)
 class Unit:
-    """How the number that selects a model is told.
+    """The format of the number that selects a model.
 
     Args:
-        what: What it is called, such as ``"bound"``.
-        offset: Nats to be subtracted, so that it is of the data.
-        dimensions: Entries or codes that it is shared out to in bits; None: it is told in nats.
-        per: What one of them is called, such as ``"dim"``.
+        what: Its name, such as ``"bound"``.
+        offset: Nats to subtract, for nats of the data.
+        dimensions: Number of entries or codes for bits per dimension; None for nats.
+        per: Name of one of them, such as ``"dim"``.
 
     Example:
         >>> Unit("bound", dimensions=64).told(-91.74), Unit("bound").told(-91.74)
@@ -34,19 +34,19 @@ class Unit:
     per: str = "dim"
 
     def bits(self, value: float) -> float | None:
-        """Bits for each dimension or code; None where the number is not of discrete values.
+        """Bits per dimension or code; None if the values are not discrete.
 
         Args:
-            value: As the step gives it, nats.
+            value: The value of the step, nats.
         """
         return None if self.dimensions is None else (self.offset - value) / (self.dimensions * math.log(2))
 
     def bits_per_dim(self, value: float) -> float | None:
-        """Bits per dimension of the data; None where it is not discrete, or the number not of data."""
+        """Bits per dimension of the data; None if it is not discrete, or the number is not of data."""
         return self.bits(value) if self.per == "dim" else None
 
     def told(self, value: float, *, brief: bool = False) -> str:
-        """The number in words, of a value in nats as the step gives it."""
+        """The number as text, from a value of the step in nats."""
         nats, bits = f"{self.what} {value - self.offset:.2f} nats", self.bits(value)
         if bits is None:
             return nats
@@ -58,9 +58,9 @@ def unit_of(model: Model, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
 
     Args:
         model: The model.
-        row: Which row selects the model.
+        row: The row that selects the model.
         spec: Of the data.
-        seen: Of what is learned from: the data, or latents of it.
+        seen: The spec of the training examples: the data, or its latents.
     """
     if row != "bound":
         codes = None if model.codes is None else math.prod(seen.shape)

@@ -1,4 +1,4 @@
-"""A pass over the validation split, by any number of processes."""
+"""A pass over the validation split, with any number of processes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["mean_rows", "mean_squared_error"]
 
 CHUNK = 100
-"""Examples at once, whatever the batch size: the noise that an example sees depends on nothing but its place."""
+"""Examples per chunk, independent of the batch size, so that the noise of an example depends only on its index."""
 ENTRIES = 2**17
-"""About so many entries of examples have their squared error taken: a mean over 256 levels costs more than a bound."""
+"""Approximate number of entries for the squared error: a mean over 256 levels costs more than a bound."""
 
 
 def mean_rows(fabric: Fabric, step: Step, split: Split) -> Tensor:
     """The mean of every row of a step over a split, in float64: the same for any number of processes.
 
-    The split is cut alike for all, each chunk draws the noise of its place and goes to one process, and the sums of
-    the chunks are added up in their order.
+    The chunks are the same for all; each chunk has its own noise and is computed by one process, and the sums are added
+    in order.
 
     Args:
-        fabric: This process, and how it speaks to the others.
-        step: From a batch to its rows, not wrapped for training.
+        fabric: This process and its communication.
+        step: Maps a batch to its rows, not wrapped for training.
         split: At least one example.
 
     Returns:
@@ -55,15 +55,15 @@ def _rows_of(step: Step, batch: Batch) -> Tensor:
 
 
 def mean_squared_error(model: Model, split: Split) -> Tensor | None:
-    """Squared error of the mean of p(x | z) at representative latents, of some evenly spaced examples of a split.
+    """Squared error of the mean of p(x | z) at representative latents, of evenly spaced examples of a split.
 
     Args:
         model: The model.
-        split: At least one example; as many of it are taken as have about :data:`ENTRIES` entries.
+        split: At least one example; examples with about :data:`ENTRIES` entries are used.
 
     Returns:
         Three numbers on the CPU: summed over an example, in squared units of the data; the mean of an entry, in those
-        that the model sees; how many examples. None where the mean of p(x | z) is not to be had in one pass.
+        that the model sees; how many examples. None if the mean of p(x | z) takes more than one pass.
     """
     if not isinstance(model, LatentVariableModel) or not model.reconstructs:
         return None

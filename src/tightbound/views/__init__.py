@@ -1,1 +1,1 @@
-"""What a model shows, as values: samples, reconstructions, walks, completions."""
+"""What a model shows, as values: samples, reconstructions, interpolations, traversals and completions."""

@@ -1,8 +1,8 @@
-r"""What a model's latents look like: the codes of a data set, and walks between and along them.
+r"""Views of latents: the codes of a data set, interpolations and traversals.
 
 Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`,
-or the most probable codes where latents are such. A walk has one row for each pair or
-dimension and one column for each step: latents ``(rows, steps, *latent)``, pictures ``(rows, steps, *shape)``.
+or the most probable codes for discrete latents. A walk has one row for each pair or dimension and one column for each
+step: latents ``(rows, steps, *latent)``, pictures ``(rows, steps, *shape)``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from ..runtime.randomness import fixed_noise
 
 __all__ = [
     "Walk",
-    "check_dimensions",
     "encode",
     "interpolation",
     "natural_path",
@@ -38,17 +37,17 @@ __all__ = [
 Path = Literal["auto", "linear", "spherical"]
 
 CHUNK = 500
-"""Examples that are encoded at once."""
+"""Batch size for encoding."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Points in latent space and what the model sees there.
+    """Points in latent space and the model's outputs there.
 
     Args:
         z: Latents, ``(rows, steps, *latent)``.
         mean: Mean of p(x | z), ``(rows, steps, *shape)``.
-        draw: One draw from p(x | z) each, ``(rows, steps, *shape)``.
+        draw: One sample of p(x | z) each, ``(rows, steps, *shape)``.
     """
 
     z: Tensor
@@ -65,7 +64,7 @@ def posterior_means(model: Model, split: Split, *, seed: int = 0) -> tuple[Tenso
         seed: Seed of binarisation and dequantisation.
 
     Returns:
-        Means ``(n, d)`` and labels ``(n,)``, both on the CPU; None in place of labels that are not there.
+        Means ``(n, d)`` and labels ``(n,)``, both on the CPU; None if there are no labels.
 
     Raises:
         UsageError: If the split is empty.
@@ -85,7 +84,7 @@ def posterior_means(model: Model, split: Split, *, seed: int = 0) -> tuple[Tenso
 
 @torch.no_grad()
 def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[str, Tensor]:
-    r"""The latents of a whole split.
+    r"""The latents of a split.
 
     Args:
         model: The model, on the device to compute on.
@@ -93,10 +92,10 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
         seed: Seed of all noise: binarisation, dequantisation, the sample.
 
     Returns:
-        On the CPU, ``mean`` and ``sample`` of :math:`q(z \mid x)`, ``(n, *latent)``; ``standard_deviation`` of the
-        same shape where the posterior has a density; ``codes``, the most probable ones, int32 ``(n, *grid)``, where the
-        latents are codes: with several levels ``codes_0``, the top's, ``codes_1`` and so on; ``labels``, ``(n,)``
-        int64, where the data has them.
+        On the CPU, ``mean`` and ``sample`` of :math:`q(z \mid x)`, ``(n, *latent)``; ``standard_deviation`` of the same
+        shape if the posterior has a density; ``codes``, the most probable ones, int32 ``(n, *grid)``, for discrete
+        latents: with several levels ``codes_0`` (the top), ``codes_1`` and so on; ``labels``, ``(n,)`` int64, if the
+        data has them.
 
     Raises:
         UsageError: If the split is empty.
@@ -122,7 +121,7 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
 
 
 def residual(model: LatentVariableModel, batch: Batch) -> Tensor:
-    """Examples less the mean of p(x | z) at their representative latents, as the model sees them, ``(n, *shape)``.
+    """Examples minus the mean of p(x | z) at their representative latents, as the model sees them, ``(n, *shape)``.
 
     Args:
         model: The model, in evaluation mode.
@@ -145,10 +144,10 @@ def interpolation(
     *,
     seed: int = 0,
 ) -> Walk:
-    r"""The way from the code of one example to that of another.
+    r"""Interpolates from the code of one example to that of another.
 
-    Linear, :math:`z_t = (1 - t) z_0 + t z_1`; or spherical, which turns at a constant rate and keeps the length that
-    points of a Gaussian prior have in many dimensions,
+    Linear, :math:`z_t = (1 - t) z_0 + t z_1`; or spherical, which rotates at a constant rate and keeps the norm typical
+    of a high-dimensional Gaussian prior,
 
     .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
 
@@ -157,12 +156,12 @@ def interpolation(
 
     Args:
         model: The model.
-        x0: Where rows begin, ``(rows, *shape)``.
-        x1: Where they end, the same shape.
-        steps: Points of each row, both ends included.
+        x0: First examples of the rows, ``(rows, *shape)``.
+        x1: Last examples, the same shape.
+        steps: Points per row, including both ends.
         path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
-        c: Conditions of the rows' beginnings, of shape ``(rows,)``.
-        c1: Conditions of their ends; default: the same. Each point is decoded under that of the nearer end.
+        c: Conditions of the first examples, of shape ``(rows,)``.
+        c1: Conditions of the last examples; default: the same. Each point uses the condition of the nearer end.
         seed: Seed of the draws.
 
     Raises:
@@ -196,7 +195,7 @@ def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
 
 
 def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
-    """``(rows, steps, *latent)``; rows whose ends are (anti)parallel or zero go straight."""
+    """``(rows, steps, *latent)``; rows whose ends are (anti)parallel or zero are linear."""
     shape = (len(z0), len(t), *z0.shape[1:])
     a, b = z0.flatten(1).unsqueeze(1), z1.flatten(1).unsqueeze(1)
     t = t.unsqueeze(-1)
@@ -219,19 +218,19 @@ def traversal(
     *,
     seed: int = 0,
 ) -> Walk:
-    r"""One example's code with one dimension at a time moved through given values.
+    r"""The code of one example, varying one dimension at a time.
 
     Args:
         model: The model; its latent is a vector.
         x: The example, ``(*shape)``.
         dims: Which latent dimensions, one row each.
-        values: What each becomes, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
+        values: Values of each dimension, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
         c: The example's conditions, of shape ``()``.
         seed: Seed of the draws.
 
     Raises:
-        UsageError: If a dimension does not exist, latents are codes or no vector, or the model has no prior to take the
-            values from.
+        UsageError: If a dimension does not exist, latents are codes or not vectors, or the model has no prior for the
+            default values.
 
     Example:
         >>> import tightbound as tb
@@ -240,7 +239,7 @@ def traversal(
         >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
         torch.Size([2, 9, 1, 8, 8])
     """
-    check_dimensions(model)
+    require_dimensions(model)
     with evaluating(model), fixed_noise(seed):
         code = model(None if c is None else c[None]).posterior(x.unsqueeze(0)).mean[0]
         _check_dims(code, dims)
@@ -253,15 +252,15 @@ def traversal(
         return _seen(model, z, c)
 
 
-def check_dimensions(model: LatentVariableModel) -> None:
-    """Refuses latents that are codes: an entry of a code's vector means nothing without the others.
+def require_dimensions(model: LatentVariableModel) -> None:
+    """Refuses latents that are codes: single entries of a code vector have no meaning.
 
     Raises:
         UsageError: If they are.
     """
     if model.codes is not None:
         raise UsageError(
-            "The latents are codes, which have no dimensions to move one by one.",
+            "The latents are codes, which have no separate dimensions to traverse.",
             got=type(model.recipe).__name__ if model.recipe else type(model.posterior).__name__,
             expected="a model whose latent is a vector",
             remedy="Try tightbound reconstruct, interpolate or sample; or train a recipe such as vae.",
@@ -273,16 +272,16 @@ def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
         got, remedy = f"latents of shape {tuple(code.shape)}", "Try an interpolation, or a recipe such as vae."
         raise UsageError("Only the dimensions of a vector can be traversed.", got=got, remedy=remedy)
     if wrong := [d for d in dims if not 0 <= d < len(code)]:
-        raise UsageError("There is no such latent dimension.", got=wrong[0], expected=f"0 ... {len(code) - 1}")
+        raise UsageError("The latent dimension is out of range.", got=wrong[0], expected=f"0 ... {len(code) - 1}")
 
 
 @torch.no_grad()
 def quantiles(model: LatentVariableModel, levels: Tensor, c: Given | None = None) -> Tensor:
-    """Quantiles of each dimension of the prior: exact for Gaussians, else of 10,000 draws.
+    """Quantiles of each dimension of the prior: exact for Gaussians, else from 10,000 samples.
 
     Args:
         model: A model with a prior over vectors.
-        levels: Which, between 0 and 1, ``(steps,)``.
+        levels: Quantile levels between 0 and 1, ``(steps,)``.
         c: Conditions of shape ``()``.
 
     Returns:
@@ -300,8 +299,8 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Given | None = None
     """
     if not model.can_sample:
         raise UsageError(
-            "The model has no prior to take quantiles of.",
-            remedy="Give the values: quantiles of the codes of some data, for example.",
+            "The model has no prior, so it has no prior quantiles.",
+            remedy="Pass the values, for example quantiles of the codes of some data.",
         )
     gaussian = _gaussian(model, c)
     if gaussian is not None:
@@ -312,7 +311,7 @@ def quantiles(model: LatentVariableModel, levels: Tensor, c: Given | None = None
 
 
 def natural_path(model: LatentVariableModel, c: Given | None = None) -> Literal["spherical", "linear"]:
-    """How an interpolation goes from one code to another: turning under a Gaussian prior about zero, else straight.
+    """The default path of an interpolation: spherical under a zero-mean Gaussian prior, else linear.
 
     Args:
         model: The model.
@@ -329,7 +328,7 @@ def natural_path(model: LatentVariableModel, c: Given | None = None) -> Literal[
 
 
 def _gaussian(model: LatentVariableModel, c: Given | None = None) -> Normal | None:
-    """The factors of the prior over vectors, if they are Gaussian."""
+    """The factors of the prior, if they are Gaussian."""
     prior = None if model.prior is None else model.prior(c)
     base = prior.base_dist if isinstance(prior, Independent) else None
     return base if isinstance(base, Normal) and base.loc.dim() == 1 else None

@@ -1,4 +1,4 @@
-"""Tensors to pictures: grids with a title to each row or panel.
+"""Images from tensors: grids with titles for rows or panels.
 
 Convention: an image is a float tensor ``(channels, height, width)`` with values in [0, 1] and 1 or 3 channels.
 """
@@ -28,7 +28,6 @@ __all__ = [
     "averaged",
     "candidates",
     "captioned",
-    "check_image",
     "completions",
     "conditions_to_show",
     "described",
@@ -36,6 +35,7 @@ __all__ = [
     "grid",
     "panels",
     "reconstructions",
+    "require_drawable",
     "samples",
     "save_picture",
 ]
@@ -43,12 +43,12 @@ __all__ = [
 _GAP, _INK, _PAPER = 2, (60, 60, 60), (255, 255, 255)
 _LINE, _LINES = 14, 4
 _AT_ONCE = 256
-"""Samples that are drawn at once."""
+"""Batch size for sampling."""
 MOST_PIXELS = 2**27
-"""Of a picture of many images; a larger one could hardly be opened."""
+"""Maximum pixels of a sheet of images."""
 
 
-def check_image(spec: DataSpec) -> None:
+def require_drawable(spec: DataSpec) -> None:
     """Refuses data that cannot be drawn.
 
     Raises:
@@ -56,7 +56,7 @@ def check_image(spec: DataSpec) -> None:
     """
     if not spec.image:
         raise UsageError(
-            "This data cannot be drawn as pictures.",
+            "This data cannot be drawn as images.",
             got=f"examples of shape {spec.shape}",
             expected="(1 or 3, height, width)",
             remedy="Write an array instead: --out FILE.npz",
@@ -64,11 +64,11 @@ def check_image(spec: DataSpec) -> None:
 
 
 def drawable(x: Tensor, spec: DataSpec | None) -> Tensor:
-    """What a model sees or gives, between black and white: continuous data by the range of its training split.
+    """Rescales a model's inputs or outputs to [0, 1]; continuous data by the range of its training split.
 
     Args:
         x: ``(*batch, *shape)``.
-        spec: Of the data; None: it is between 0 and 1.
+        spec: Of the data; None if it is in [0, 1].
 
     Example:
         >>> spec = DataSpec("scan", (1, 1, 2), None, location=(50.0,), scale=(10.0,), low=0.0, high=100.0)
@@ -81,12 +81,12 @@ def drawable(x: Tensor, spec: DataSpec | None) -> Tensor:
 
 
 def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Image:
-    """Images side by side, row by row.
+    """Arranges images in a grid, row by row.
 
     Args:
         images: ``(n, channels, height, width)`` in [0, 1].
-        columns: Images in a row; default: about a square.
-        side: Smaller ones are enlarged to about so many pixels.
+        columns: Images per row; default: about a square.
+        side: Smaller images are enlarged to about this side in pixels.
 
     Example:
         >>> grid(torch.rand(4, 1, 8, 8)).size[0] >= 64
@@ -110,7 +110,7 @@ def grid(images: Tensor, columns: int | None = None, side: int = 48) -> Image.Im
 def _check_sheet(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise UsageError(
-            "So many images make no picture.",
+            "Too many images for one picture.",
             got=f"{width:,} x {height:,} pixels",
             expected=f"at most {MOST_PIXELS:,}",
             remedy="Ask for fewer, or for arrays: --out FILE.npz.",
@@ -118,12 +118,12 @@ def _check_sheet(height: int, width: int) -> None:
 
 
 def captioned(images: Tensor, texts: Sequence[str], columns: int | None = None) -> Image.Image:
-    """Images side by side, row by row, each with its text below it, in a few short lines.
+    """Arranges images in a grid, row by row, each with its caption below it.
 
     Args:
         images: ``(n, channels, height, width)`` in [0, 1].
         texts: One for each.
-        columns: Images in a row; default: about a square.
+        columns: Images per row; default: about a square.
 
     Example:
         >>> captioned(torch.rand(2, 3, 32, 32), ["face with tears of joy", "cat"]).size[0] > 200
@@ -143,7 +143,7 @@ def captioned(images: Tensor, texts: Sequence[str], columns: int | None = None) 
 
 
 def _cell(image: Tensor) -> Image.Image:
-    """One image, enlarged, without the gap behind it."""
+    """One image, enlarged, without the gap after it."""
     height, width = image.shape[1:]
     drawn = grid(image.unsqueeze(0), 1, side=96)
     zoom = drawn.width // (width + _GAP)
@@ -151,7 +151,7 @@ def _cell(image: Tensor) -> Image.Image:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """A text in lines of so many pixels, the last of them with an ellipsis where there is more."""
+    """Wraps a text to a width in pixels, with an ellipsis if it is too long."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -165,7 +165,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 def panels(parts: Sequence[tuple[str, Image.Image]], across: bool = False) -> Image.Image:
-    """Pictures under their titles, one below the other or side by side.
+    """Images under their titles, stacked or side by side.
 
     Args:
         parts: Titles and pictures.
@@ -187,16 +187,16 @@ def panels(parts: Sequence[tuple[str, Image.Image]], across: bool = False) -> Im
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Writes a PNG, all of it or nothing."""
+    """Writes a PNG atomically."""
     write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
 
 
 @torch.no_grad()
 def reconstructions(marginal: Marginal, x: Tensor) -> dict[str, Tensor]:
-    """The data, the mean of p(x | z) and a draw from it, at the mean of q(z | x); each shaped like ``x``.
+    """The data, the mean of p(x | z) and a sample of it, at the mean of q(z | x); each shaped like ``x``.
 
-    Latents that are codes are the most probable ones: the mean of a distribution over codes is none of them.
-    Where z has several levels, the means without the finest of them come before: each vector of those is their mean.
+    Discrete latents are the most probable codes. If z has several levels, the means without the finer levels come
+    first, with each of their vectors replaced by the mean.
     """
     z, space = marginal.representative(x), marginal.model.space
     parts = {"data": x}
@@ -212,22 +212,22 @@ def averaged(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
     r"""The mean of p(x | z) at one sample of q(z | x), and its average over several, each shaped like ``x``.
 
     The average minimises the squared error, :math:`\lVert x - \mathbb{E} \mu(z) \rVert^2 = \mathbb{E} \lVert x - \mu(z)
-    \rVert^2 - \operatorname{Var} \mu(z)`, and is blurred for it; the ELBO is of the single ones.
+    \rVert^2 - \operatorname{Var} \mu(z)`, and is blurred; the ELBO uses single samples.
 
     Args:
-        marginal: p(x), or p(x | c) of as many conditions.
+        marginal: p(x), or p(x | c) with one condition per example.
         x: Examples, ``(n, *shape)``.
-        samples: How many are averaged; the first of them is the one that is shown alone.
+        samples: Number of samples to average; the first is also shown alone.
 
     Raises:
-        UsageError: If the posterior is a point, whose samples are all alike.
+        UsageError: If the posterior is a point mass.
     """
     q = marginal.posterior(x)
     if isinstance(q, Dirac | CodePoint):
         raise UsageError(
-            "The posterior of this model is a point, so its samples are all alike.",
+            "The posterior of this model is a point mass, so all its samples are the same.",
             got=f"{samples} samples",
-            remedy="Leave --samples out, or train a model with a posterior to sample: tightbound train vae.",
+            remedy="Leave --samples out, or train a model with a stochastic posterior: tightbound train vae.",
         )
     one, total = x, torch.zeros_like(x)
     with progress("decoded samples", samples) as advance:
@@ -245,18 +245,18 @@ def samples(
     c: Given | None = None,
     how: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> dict[str, Tensor]:
-    """The mean of p(x | z) and a draw from it, at the same n draws of z from the prior, ``(n, *shape)`` on the CPU.
+    """The mean of p(x | z) and a sample of it, at the same n samples of z from the prior, ``(n, *shape)`` on the CPU.
 
-    Of a model without a latent there are draws alone. They are made piece by piece, in memory that does not grow.
+    A model without a latent gives only samples. They are drawn in batches, with constant memory.
 
     Args:
         model: The model.
-        n: How many, where the conditions do not say it.
-        c: Conditions of shape ``()``, or as many as are drawn, ``(n,)``.
-        how: How z, or what is drawn in its place, is drawn.
+        n: Number of samples, unless given by the conditions.
+        c: Conditions of shape ``()``, or one per are drawn, ``(n,)``.
+        how: How z, or x without a latent, is sampled.
 
     Raises:
-        UsageError: If a temperature changes nothing, or the model cannot be told so.
+        UsageError: If a temperature has no effect, or the model does not support the options.
     """
     of_each = c if c is not None and c.shape else None
     n, whole, parts = n if of_each is None else of_each.shape[0], model(c), list[dict[str, Tensor]]()
@@ -277,15 +277,15 @@ def _draws(px: Distribution, shape: tuple[int, ...], how: Sampling) -> dict[str,
 
 @torch.no_grad()
 def candidates(model: Model, c: Given | None, k: int, how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
-    """Several samples for each of n conditions, to choose among, ``(k, n, *shape)``, on the CPU.
+    """Several candidate samples for each of n conditions, ``(k, n, *shape)``, on the CPU.
 
-    They are means of p(x | z) at draws of z, in which no noise of the likelihood hides what is shown; of a model
-    without a latent they are draws.
+    These are means of p(x | z) at samples of z, without the noise of the likelihood; for a model without a latent,
+    samples.
 
     Args:
         model: The model.
         c: Conditions of shape ``(n,)``.
-        k: How many of each.
+        k: Candidates per condition.
         how: As for :func:`samples`.
     """
     px, n, found = model(c), 1 if c is None else c.shape[0], list[Tensor]()
@@ -299,19 +299,19 @@ def candidates(model: Model, c: Given | None, k: int, how: Sampling = Sampling()
 
 @torch.no_grad()
 def completions(model: Model, x: Tensor, c: Given | None, samples: int) -> dict[str, Tensor]:
-    """What is seen of pictures, several completions (the mean of p(x | z, c) at draws of z), and the pictures.
+    """The observed parts of images, several completions (the mean of p(x | z, c) at samples of z), and the images.
 
     Args:
-        model: A model whose condition is the part of a picture that is seen.
-        x: The pictures, ``(n, *shape)``.
-        c: What is seen of them.
-        samples: Completions of each.
+        model: A model whose condition is the observed part of an image.
+        x: The images, ``(n, *shape)``.
+        c: Their observed parts.
+        samples: Completions per image.
 
     Raises:
-        UsageError: If the model does not complete pictures.
+        UsageError: If the model does not complete images.
     """
     if c is None or not model.completes:
-        raise UsageError("This model does not complete pictures.", remedy="Train one: tightbound train completion.")
+        raise UsageError("This model does not complete images.", remedy="Train one: tightbound train completion.")
     px = model(c)
     seen = c["part"].unflatten(-1, x.shape[1:]).nan_to_num(0.5)
     means = (
@@ -324,12 +324,12 @@ def completions(model: Model, x: Tensor, c: Given | None, samples: int) -> dict[
 
 @torch.no_grad()
 def conditions_to_show(model: Model, split: Split, n: int) -> Given | None:
-    """Conditions of n samples, ``(n,)``: one class after the other, or those of as many examples of all classes.
+    """Conditions of n samples, ``(n,)``: one class after the other, or those of n examples of all classes.
 
     Args:
         model: The model.
-        split: Where the examples are.
-        n: How many; examples begin again where there are fewer.
+        split: The examples.
+        n: Number of conditions; examples repeat if there are fewer.
     """
     if model.condition is None:
         return None
@@ -340,7 +340,7 @@ def conditions_to_show(model: Model, split: Split, n: int) -> Given | None:
 
 
 def described(model: Model, c: Given | None) -> list[str]:
-    """Conditions of shape ``(n,)`` in words, where they are texts or classes; else none."""
+    """Conditions of shape ``(n,)`` as text, if they are texts or classes; else an empty list."""
     if c is None or model.condition is None or not model.condition.in_few_words:
         return []
     return [model.condition.describe(c[i]) for i in range(c.shape[0])]

@@ -4,11 +4,11 @@ An ``.npy`` holds the examples. An ``.npz`` holds, in capital or small letters,
 
 - ``train``, and optionally ``valid`` (``val``) and ``test``; also as ``x_train`` or ``train_images``, with labels in
   ``y_train`` or ``train_labels``; or
-- one array ``x``, ``images`` or ``data`` (or the only one there is), with labels in ``y`` or ``labels``;
+- one array ``x``, ``images`` or ``data`` (or the only array), with labels in ``y`` or ``labels``;
 
 and optionally
 
-- ``c`` or ``conditions`` (``c_train`` and so on), what a model is given with each example; and
+- ``c`` or ``conditions`` (``c_train`` and so on), the condition of each example; and
 - ``levels``, the number of values of an entry (0: continuous), and ``classes``, the names of the labels.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from ...errors import DataError, reading
 from ..observed import few
-from ..store import check_unpacked, fingerprint, memory_limit, stored
+from ..store import fingerprint, memory_limit, require_unpacked_size, stored
 from .arrays import CHUNK_BYTES, Levels, from_arrays
 from .raw import Array, Raw
 
@@ -42,7 +42,7 @@ SINGLE_CONDITIONS = ("c", "conditions")
 
 
 class Header(NamedTuple):
-    """What the head of an ``.npy`` says of the array that follows."""
+    """The header of an ``.npy``."""
 
     shape: tuple[int, ...]
     column_major: bool
@@ -57,14 +57,14 @@ def read_array_file(path: Path) -> Raw:
     """The examples in an ``.npy`` or ``.npz``, mapped from the file or the cache when they do not fit in memory.
 
     Raises:
-        DataError: If it is damaged, holds objects, or its arrays are not what they claim to be.
+        DataError: If it is damaged, holds objects, or its arrays are invalid.
     """
     if path.suffix.lower() == ".npy":
         return from_arrays(path.stem, {"train": _read_npy(path)})
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = {Path(name).stem.lower(): name for name in archive.namelist() if name.endswith(".npy")}
         wanted = _wanted(path, members)
-        check_unpacked(path, sum(archive.getinfo(members[key]).file_size for key in wanted if key in members))
+        require_unpacked_size(path, sum(archive.getinfo(members[key]).file_size for key in wanted if key in members))
         arrays = {key: _read_member(path, archive, members[key]) for key in wanted if key in members}
     values = {split: arrays[key] for key, split in wanted.items() if split in SPLITS}
     labels = {split.removeprefix("y:"): arrays[key] for key, split in wanted.items() if split.startswith("y:")}
@@ -74,12 +74,12 @@ def read_array_file(path: Path) -> Raw:
     levels = _levels(path, arrays.get("levels"))
     raw = from_arrays(path.stem, values, labels=labels, levels=levels, classes=classes, conditions=given or None)
     left = sorted(members.keys() - wanted.keys())
-    said = (f"Left out, as arrays under no known name: {few(left)}.",) if left else ()
+    said = (f"Ignored arrays with unknown names: {few(left)}.",) if left else ()
     return replace(raw, notes=(*raw.notes, *said))
 
 
 def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
-    """What each array of an .npz is: a split, ``y:`` or ``c:`` and a split, or itself."""
+    """The role of each array of an .npz: a split, ``y:`` or ``c:`` and a split, or its own name."""
     found: dict[str, str] = {}
     for split, words in SPLITS.items():
         for word in words:
@@ -98,11 +98,11 @@ def _wanted(path: Path, members: dict[str, str]) -> dict[str, str]:
 
 
 def _examples(path: Path, members: dict[str, str]) -> str:
-    """The array of examples where none is called after the training split."""
+    """The array of examples, if none is named after the training split."""
     images = [key for key in SINGLE if key in members] or [key for key in members if len(members) == 1]
     if not images:
         raise DataError(
-            f"{path} holds no array under a known name.",
+            f"{path} holds no array with a known name.",
             got=f"arrays {', '.join(members) or 'none'}",
             expected="train (valid, test), x_train (y_train, x_test, y_test), or x, images or data (y or labels)",
             remedy="Save it again: np.savez(file, train=..., test=...).",
@@ -114,7 +114,7 @@ def _levels(path: Path, levels: Array | None) -> Levels:
     if levels is None:
         return "auto"
     if levels.size != 1 or levels.dtype.kind not in "iu":
-        raise DataError(f"{path}: `levels` is no number.", got=levels, expected="one whole number, 0 if continuous")
+        raise DataError(f"{path}: `levels` is not a number.", got=levels, expected="one integer, 0 if continuous")
     return int(levels.item()) or None
 
 
@@ -127,7 +127,7 @@ def _read_npy(path: Path) -> Array:
             return np.array(mapped)
     if not header.dtype.isnative:
         raise DataError(
-            f"{path} is in the byte order of another machine, and too large to be turned in memory.",
+            f"{path} is in the byte order of another machine, and too large to convert in memory.",
             got=header.dtype.str,
             expected=header.dtype.newbyteorder("=").str,
             remedy="Save it again with array.astype(array.dtype.newbyteorder('=')).",

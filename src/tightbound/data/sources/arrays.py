@@ -1,4 +1,4 @@
-"""Arrays, of this process or of an ``.npz`` / ``.npy``: what their shapes and types mean, and whether they keep it.
+"""Arrays, of this process or of an ``.npz`` / ``.npy``: interpretation and validation of shapes and types.
 
 Convention: ``[N, F]`` are vectors and ``[N, H, W]`` grey images. Of four dimensions, the second is the channels if it
 is 1 or 3; else the last, if that is 1 or 3; else the second if it is 2 or 4; else the last if it is. Any other number
@@ -24,11 +24,11 @@ ArrayLike = Array | Tensor
 Levels = int | Literal["auto"] | None
 
 WIDE = 2**16
-"""Levels of 16 bits; more than 256 are scaled to so many when the data is divided."""
+"""Levels of 16 bits; more than 256 levels are scaled to 256 later."""
 CHUNK_BYTES = 2**26
-"""What is looked at in one go, so that checking a memory map does not fill the memory."""
+"""Bytes per chunk, so that checking a memory map does not fill the memory."""
 FINE = 2.0**-10
-"""Of the range of a column, what rounding to float32 may change of its values."""
+"""Maximum rounding error of float32, as a share of a column's range."""
 
 
 def from_arrays(
@@ -41,20 +41,20 @@ def from_arrays(
     captions: Mapping[str, tuple[str, ...]] | None = None,
     conditions: ArrayLike | Mapping[str, ArrayLike] | None = None,
 ) -> Raw:
-    """Checks arrays and gives them their meaning.
+    """Checks and interprets arrays.
 
     Args:
         name: Title of the data.
-        values: Examples of each split, by name; ``"train"`` alone is divided later.
-        labels: Class numbers, words or one-hot rows of the training split, or of each split by name.
+        values: Examples of each split, by name; a lone ``"train"`` is divided later.
+        labels: Class indices, words or one-hot rows of the training split, or of each split by name.
         levels: Number of values of an entry, None if continuous, ``"auto"`` to go by the type.
         classes: Names of the labels.
         captions: Texts of each split, by name.
-        conditions: What a model is given with each example of the training split, or of each split by name.
+        conditions: Conditions of the training split, or of each split by name.
 
     Raises:
-        DataError: If shapes, types or values are not what they claim to be.
-        UnknownName: If there are labels of a split that has no examples.
+        DataError: If shapes, types or values are invalid.
+        UnknownName: If there are labels of a split without examples.
     """
     by_split = labels if isinstance(labels, Mapping) else {} if labels is None else {"train": labels}
     given = conditions if isinstance(conditions, Mapping) else {} if conditions is None else {"train": conditions}
@@ -78,8 +78,8 @@ def as_examples(array: Array, what: str) -> Array:
     """An array with its channels second, ``[N, *shape]``; a view, so a memory map stays one.
 
     Raises:
-        DataError: If it is not an array of numbers with 2 to 4 dimensions, or holds nothing, or where its channels are
-            cannot be told.
+        DataError: If it is not an array of numbers with 2 to 4 dimensions, or holds nothing, or the position of its
+            channels is ambiguous.
 
     Example:
         >>> as_examples(np.zeros((5, 32, 32, 3), dtype=np.uint8), "images").shape
@@ -111,17 +111,16 @@ _RESHAPED = {
 
 
 def checked_values(array: Array, levels: int | None, what: str) -> Array:
-    """The values in the type they are stored in: uint8 or uint16 with levels, float32 without; a memory map as it is.
+    """The values in their storage type: uint8 or uint16 with levels, float32 without; a memory map is unchanged.
 
-    Where float32 would round away what tells the values of a column apart (times in seconds since 1970), they stay
-    float64 until they are standardised.
+    If float32 would lose the differences in a column (such as Unix times), values stay float64 until standardised.
 
     Raises:
-        DataError: If an entry is NaN or infinite, or no level.
+        DataError: If an entry is NaN, infinite, or not a level.
     """
     if levels is not None and not 2 <= levels <= WIDE:
         raise DataError(
-            f"{what} has a wrong number of levels.",
+            f"{what} has an invalid number of levels.",
             got=levels,
             expected=f"2 ... {WIDE}, or None if continuous",
             remedy="Store them as floats: those are continuous values, or levels with --levels LOW:HIGH.",
@@ -132,18 +131,18 @@ def checked_values(array: Array, levels: int | None, what: str) -> Array:
             return array
         return array.astype(np.float64 if _blurred(array) else np.float32, copy=False)
     top = levels - 1
-    expected = f"whole numbers 0 ... {top} ({levels} levels)"
-    _refuse(array, lambda part: ~((part >= 0) & (part <= top) & (part % 1 == 0)), what, "no level", expected)
+    expected = f"integers 0 ... {top} ({levels} levels)"
+    _refuse(array, lambda part: ~((part >= 0) & (part <= top) & (part % 1 == 0)), what, "not a level", expected)
     return array if isinstance(array, np.memmap) else array.astype(np.uint8 if top < 256 else np.uint16, copy=False)
 
 
 def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float32]:
-    """What a model is given with each example, float32 ``[N, *condition_shape]``; NaN where it is missing.
+    """The condition of each example, float32 ``[N, *condition_shape]``; NaN if missing.
 
     Bytes are images or shares of 255, and scaled to [0, 1]; ``[N, height, width]`` has one channel, ``[N]`` one entry.
 
     Raises:
-        DataError: If there are more or fewer than examples, or they are no finite numbers.
+        DataError: If their number differs from that of the examples, or they are not finite.
     """
     if values.dtype.kind not in "buif" or values.ndim < 1 or len(values) != count or values.size == 0:
         raise DataError(
@@ -152,14 +151,14 @@ def as_conditions(values: Array, count: int, what: str) -> npt.NDArray[np.float3
             expected=f"numbers of shape ({count},) or ({count}, ...)",
         )
     if np.isinf(values).any():
-        raise DataError(f"The conditions of {what} are infinite.", expected="finite numbers; NaN for what is missing")
+        raise DataError(f"The conditions of {what} are infinite.", expected="finite numbers, or NaN if missing")
     shape = {1: (count, 1), 3: (count, 1, *values.shape[1:])}.get(values.ndim, values.shape)
     numbers = np.ascontiguousarray(values, np.float32).reshape(shape)
     return numbers / np.float32(255) if values.dtype == np.uint8 else numbers
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
-    """Runs of rows of a bounded size, each with the number of its first row."""
+    """Chunks of rows of a bounded size, each with the index of its first row."""
     rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
@@ -177,11 +176,11 @@ def _channels_last(shape: tuple[int, ...], what: str) -> bool:
     if second == third or third == last or last > min(second, third):
         return second == third != last
     raise DataError(
-        f"Where the channels of {what} are cannot be told from its shape.",
+        f"The position of the channels of {what} is ambiguous.",
         got=f"shape {shape}",
         expected=f"[N, C, H, W]; or [N, H, W, C] with equal sides, or with 1 to 4 channels (here {last})",
         remedy=f"If the last dimension counts {last} channels, save x.transpose(0, 3, 1, 2); if the second counts "
-        f"{second}, save x.transpose(0, 1, 3, 2), whose images lie on their side.",
+        f"{second}, save x.transpose(0, 1, 3, 2), which transposes the images.",
     )
 
 
@@ -189,7 +188,7 @@ def _check_one_shape(arrays: Mapping[str, Array]) -> None:
     shapes = {split: array.shape[1:] for split, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(
-            "The splits hold examples of different shapes.",
+            "The splits have examples of different shapes.",
             got=", ".join(f"{split} {shape}" for split, shape in shapes.items()),
             expected="one shape",
         )
@@ -222,15 +221,15 @@ def _refuse(
             first = (start + int(inside[0]), *map(int, inside[1:]))
     if first is not None:
         raise DataError(
-            f"{what} holds values that it must not hold.",
+            f"{what} has invalid values.",
             got=f"{count} of {array.size} entries {complaint}, first {array[first]} at index {first}",
             expected=expected,
-            remedy="Correct or drop these entries; say how many `levels` there are, or store floats if continuous.",
+            remedy="Correct or drop these entries; set `levels`, or store floats if continuous.",
         )
 
 
 def _blurred(array: Array) -> bool:
-    """Whether rounding to float32 changes the values of a column by more than a small part of their range."""
+    """Whether rounding to float32 changes the values of a column by more than a small share of their range."""
     if array.dtype.itemsize < 8 or len(array) == 0:
         return False
     low, high, error = array[0].astype(np.float64), array[0].astype(np.float64), np.zeros(array.shape[1:])

@@ -1,7 +1,7 @@
-"""Captions of images from ``metadata.jsonl`` or ``metadata.csv``, as the Hugging Face Hub has them.
+"""Captions of images from ``metadata.jsonl`` or ``metadata.csv``, in the format of the Hugging Face Hub.
 
-Convention: a line or row names an image in ``file_name``, relative to the folder of the metadata, and tells its caption
-in ``text`` or ``caption``.
+Convention: a line or row names an image in ``file_name``, relative to the folder of the metadata, with its caption in
+``text`` or ``caption``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["METADATA", "captions_of"]
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 KEYS = ("text", "caption")
-"""Where a caption is, the first of them that there is."""
+"""Keys of a caption, in order of preference."""
 SOUND = 'lines such as {"file_name": "image.png", "text": "a caption"}, or a .csv with the columns file_name and text'
 
 Record = Mapping[str, Any]
 
 
 def captions_of(tree: FileTree, images: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The text of every image, none if no metadata has one; and what a user should know of it.
+    """The caption of every image, empty if there is no metadata; and notes.
 
     Raises:
         DataError: If the metadata cannot be read, names files that are missing, or leaves images without a caption.
@@ -54,7 +54,7 @@ def captions_of(tree: FileTree, images: Iterable[str]) -> tuple[dict[str, str], 
 def _one_caption(tree: FileTree, metadata: str, twice: list[str]) -> None:
     if twice:
         raise DataError(
-            f"{tree.path / metadata} tells captions that another file tells too.",
+            f"{tree.path / metadata} repeats captions of another file.",
             got=few(twice),
             expected="one caption of every image",
             remedy="Remove one of the files.",
@@ -62,7 +62,7 @@ def _one_caption(tree: FileTree, metadata: str, twice: list[str]) -> None:
 
 
 def _read(tree: FileTree, metadata: str) -> tuple[dict[str, str], list[str]]:
-    """The captions in one file, and notes on what it lacks."""
+    """The captions in one file, and notes on problems."""
     folder, path = metadata.rpartition("/")[0], tree.path / metadata
     with reading(path, expected="UTF-8 text", remedy="Save it as UTF-8."):
         text = tree.read(metadata).decode("utf-8-sig")
@@ -83,18 +83,18 @@ def _notes(metadata: str, keys: list[str], captions: Mapping[str, str], again: l
     if keys and not captions:
         yield f"{metadata} has no captions: its keys are {', '.join(keys)}; a caption is under {' or '.join(KEYS)}."
     if captions and set(KEYS) <= set(keys):
-        yield f"{metadata} has both {' and '.join(KEYS)}: {KEYS[0]} is taken where it is there."
+        yield f"{metadata} has both {' and '.join(KEYS)}: {KEYS[0]} is preferred."
     if again:
-        yield f"{metadata} has several captions of some images, of which the last is taken: {few(again)}."
+        yield f"{metadata} has several captions for some images; the last is used: {few(again)}."
 
 
 def _image(tree: FileTree, where: str, folder: str, record: Record) -> str:
-    """The name of the file that a record is about."""
+    """The file name in a record."""
     name = record.get("file_name")
     if not isinstance(name, str):
         raise DataError(
-            f"{where}, is malformed: it names no file.", got=f"keys {', '.join(record)}", expected=SOUND,
-            remedy="Name the image under file_name.",
+            f"{where}, is malformed: it has no file name.", got=f"keys {', '.join(record)}", expected=SOUND,
+            remedy="Put the name of the image under file_name.",
         )  # fmt: skip
     image = "/".join(part for part in (folder, name.removeprefix("./")) if part)
     if image not in tree.sizes:
@@ -110,7 +110,7 @@ def _image(tree: FileTree, where: str, folder: str, record: Record) -> str:
 def _caption(where: str, record: Record) -> str | None:
     caption = next((record[key] for key in KEYS if record.get(key) is not None), None)
     if caption is not None and not isinstance(caption, str):
-        raise DataError(f"{where}, is malformed: its caption is no text.", got=caption, expected=SOUND)
+        raise DataError(f"{where}, is malformed: its caption is not a text.", got=caption, expected=SOUND)
     return caption
 
 
@@ -121,7 +121,7 @@ def _lines(path: object, text: str) -> Iterator[tuple[str, Record]]:
             with reading(f"{where}, is malformed:", expected=SOUND, remedy="Correct the line or remove it."):
                 record = json.loads(line)
             if not isinstance(record, dict):
-                raise DataError(f"{where}, is malformed: it is no object.", got=line[:80], expected=SOUND)
+                raise DataError(f"{where}, is malformed: it is not an object.", got=line[:80], expected=SOUND)
             yield where, record
 
 

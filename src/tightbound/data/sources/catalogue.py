@@ -1,4 +1,4 @@
-"""The named data sets: what they are, where they are published, and the checksums of their content."""
+"""The named data sets: descriptions, addresses and checksums."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class RemoteFile:
 
     Args:
         name: Its file name, as published.
-        checksum: ``"sha256:..."`` or ``"md5:..."`` of the content; of what is inside, where ``name`` ends in ``.gz``,
-            because packing the same bytes anew gives another ``.gz``.
+        checksum: ``"sha256:..."`` or ``"md5:..."`` of the content; of the unpacked content if ``name`` ends in ``.gz``,
+            because compressing again gives another ``.gz``.
         other_names: Names under which the same content is also accepted, packed or unpacked.
     """
 
@@ -36,9 +36,9 @@ class Dataset:
         description: One line for people.
         shape: Shape of one example, as loaded by default.
         levels: Number of values of an entry.
-        examples: Number of examples of each official split, or of all where there is none.
+        examples: Number of examples of each official split, or in total if there is none.
         licence: Licence of the data.
-        url: Folder of the published files; empty when nothing is downloaded.
+        url: Folder of the published files; empty if nothing is downloaded.
         files: The published files.
     """
 
@@ -97,7 +97,7 @@ DATASETS: dict[str, Dataset] = {
         ),
     ),
     "fashion-mnist": Dataset(
-        "Pictures of clothes from Zalando (Xiao, Rasul and Vollgraf, 2017)",
+        "Images of clothes from Zalando (Xiao, Rasul and Vollgraf, 2017)",
         shape=(1, 28, 28),
         levels=256,
         examples="60,000 + 10,000",

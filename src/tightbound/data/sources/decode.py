@@ -1,4 +1,4 @@
-"""Many image files to one array, in a pool of threads."""
+"""Decodes image files to one array, in a thread pool."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .raw import Array
 __all__ = ["Decoded", "decode_images"]
 
 BLOCK = 256
-"""Files that are read before the first of them must be decoded."""
+"""Maximum number of files read ahead."""
 BLOCK_BYTES = 2**26
-"""The same in bytes, so that large ones do not fill the memory."""
+"""Maximum bytes of files read ahead."""
 SMALL = 4096
-"""Mean size in bytes below which threads only wait for each other (measured: PNG and JPEG of 64 to 512 pixels)."""
+"""Mean size in bytes below which threads do not help (measured: PNG and JPEG of 64 to 512 pixels)."""
 NAMED = 10
-"""Broken files that an error names."""
-GREY = "All images are grey, some of them stored in colours: they are read with one channel (--color rgb: three)."
+"""Maximum number of broken files named in an error."""
+GREY = "All images are grey, some of them stored in colour: they are read with one channel (--color rgb: three)."
 T = TypeVar("T")
 
 
@@ -41,8 +41,8 @@ class Decoded:
 
     Args:
         values: ``[N, C, H, W]``, in the order of their names.
-        levels: Number of values of an entry: 256, or 65,536 where there are 16 bits; None if they are floats.
-        notes: What was chosen, a sentence each.
+        levels: Number of values of an entry: 256, or 65,536 for 16 bits; None for floats.
+        notes: Notes, a sentence each.
     """
 
     values: Array
@@ -62,13 +62,12 @@ def decode_images(
     """The pixels of image files.
 
     Args:
-        tree: Where they are.
-        names: Which, in the order of the rows.
-        image_size: Height and width that each is resized to cover, and cut out of its middle; None: all have one size.
+        tree: The folder or archive.
+        names: Their names, in the order of the rows.
+        image_size: Height and width to resize and center-crop to; None if all have one size.
         color: ``"grey"``, ``"rgb"``, or ``"as-is"``: grey if all are.
-        mode: What is kept of each, where that is known and there is an ``image_size``; None: the heads of all files
-            are read to tell.
-        size: What to propose as an ``image_size`` where they have none in common; default: the usual shorter side.
+        mode: The mode to decode to, if known and there is an ``image_size``; None to read the headers of all files.
+        size: The ``image_size`` to propose if sizes differ; default: the most common shorter side.
 
     Raises:
         DataError: If some cannot be read, or their sizes differ without an ``image_size``.
@@ -98,7 +97,7 @@ def decode_images(
 
 
 def _heads(tree: FileTree, names: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, Head]:
-    """The heads of all files, in the order of their names."""
+    """The headers of all files, in the order of their names."""
 
     def head(name: str, read: Read) -> Head:
         return header(str(tree.path / name), read())
@@ -107,14 +106,14 @@ def _heads(tree: FileTree, names: Sequence[str], pool: ThreadPoolExecutor) -> di
         require_whole(str(tree.path / name), read())
 
     heads, broken = _tried(tree, names, head, pool, "looking at images")
-    if broken:  # then all that are broken are named at once
+    if broken:  # name all broken files at once
         broken |= _tried(tree, list(heads), whole, pool, "looking for broken images")[1]
     _refuse_broken(broken, len(names))
     return {name: heads[name] for name in names}
 
 
 def _common_mode(heads: Mapping[str, Head], color: Color) -> Mode:
-    """What keeps most of all files: floats if all are, 16 bits if one has so many, and grey if all are."""
+    """The mode that keeps the most information: floats if all are, 16 bits if any has them, grey if all are."""
     modes = {head.mode for head in heads.values()}
     if modes == {"F"}:
         return "RGB" if color == "rgb" else "F"
@@ -123,15 +122,15 @@ def _common_mode(heads: Mapping[str, Head], color: Color) -> Mode:
 
 
 def _notes(heads: Mapping[str, Head], mode: Mode) -> Iterator[str]:
-    """What is not kept of the files."""
+    """Notes on information that is not kept."""
     colours = sum(head.mode == "RGB" and head.bits > 8 for head in heads.values())
     if colours:
-        yield f"{colours} images have colours of more than 8 bits, of which the upper 8 are read."
+        yield f"{colours} images have more than 8 bits per colour; the upper 8 are read."
     grey = sum(head.mode == "I" for head in heads.values())
     if grey and mode == "RGB":
-        yield f"{grey} grey images of 16 bits are read as 8 bits: the images are read in colour."
+        yield f"{grey} grey images of 16 bits are read as 8 bits, since other images are in colour."
     if mode == "F":
-        yield "The images hold floats: continuous values, unless --levels stretch or LOW:HIGH makes levels of them."
+        yield "The images hold floats: these are continuous, unless --levels stretch or LOW:HIGH converts them."
 
 
 def _all_grey(values: Array) -> bool:
@@ -149,7 +148,7 @@ def _one_size(heads: Mapping[str, Head], proposed: str) -> tuple[int, int]:
 def _tried(
     tree: FileTree, names: Sequence[str], work: Callable[[str, Read], T], pool: ThreadPoolExecutor, title: str
 ) -> tuple[dict[str, T], dict[str, DataError]]:
-    """The results of some work on every file, and what is wrong with those on which it failed."""
+    """The results for every file, and the errors of those that failed."""
 
     def trial(name: str, read: Read) -> tuple[str, T | DataError]:
         try:
@@ -163,7 +162,7 @@ def _tried(
 
 
 def _refuse_broken(broken: Mapping[str, DataError], total: int) -> None:
-    """One error for all broken files, which names the first ten."""
+    """One error for all broken files, naming the first ten."""
     if not broken:
         return
     if len(broken) == 1:
@@ -195,7 +194,7 @@ def _check_one_size(sizes: dict[str, str], proposed: str) -> None:
 
 
 def _block(files: Iterator[tuple[str, Read]], tree: FileTree) -> Iterator[tuple[str, Read]]:
-    """So many files as may wait in memory: by their number, and by their bytes."""
+    """Limits the files waiting in memory, by number and bytes."""
     size = 0
     for name, read in islice(files, BLOCK):
         yield name, read
@@ -207,7 +206,7 @@ def _block(files: Iterator[tuple[str, Read]], tree: FileTree) -> Iterator[tuple[
 def _each(
     tree: FileTree, names: Sequence[str], work: Callable[[str, Read], T], pool: ThreadPoolExecutor, title: str
 ) -> Iterator[T]:
-    """The results of some work on every file, a bounded number of files at a time."""
+    """The results for every file, with a bounded number of files at a time."""
     files = tree.read_all(names)
     in_threads = sum(tree.sizes[name] for name in names) > SMALL * len(names)
     with progress(title, len(names)) as advance:

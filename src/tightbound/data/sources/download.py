@@ -1,8 +1,8 @@
-"""Published files: where they lie already, or a download with a checksum.
+"""Published files: found locally, or downloaded and verified by checksum.
 
-Looked for in ``$TIGHTBOUND_DATA/<data set>/``, then in the cache folder, then downloaded into it, from
-``$TIGHTBOUND_MIRROR/<data set>/`` where that is set. A file is under its name only when it is complete and its
-content has the published checksum.
+Files are searched in ``$TIGHTBOUND_DATA/<data set>/``, then in the cache folder, then downloaded into it, from
+``$TIGHTBOUND_MIRROR/<data set>/`` if set. A file gets its final name only when it is complete and its checksum is
+correct.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .catalogue import DATASETS, RemoteFile
 __all__ = ["Mirror", "fetched"]
 
 Mirror = str | None
-"""Address of a folder that holds a folder per data set, in place of where they are published."""
+"""Address of a mirror with a folder per data set."""
 TIMEOUT = 30.0
-"""Seconds without an answer before a download is given up."""
+"""Timeout of a download, in seconds."""
 
 
 def fetched(name: str, mirror: Mirror = None) -> list[Path]:
     """Paths of the files of a named data set, in the order of the catalogue.
 
     Raises:
-        DataError: If one is neither here nor to be had, or is not the published one.
+        DataError: If a file can be neither found nor downloaded, or its checksum is wrong.
     """
     mirror = mirror or os.environ.get("TIGHTBOUND_MIRROR") or None
     url = DATASETS[name].url if mirror is None else f"{mirror.rstrip('/')}/{name}/"
@@ -45,7 +45,7 @@ def fetched(name: str, mirror: Mirror = None) -> list[Path]:
 
 
 def _present(name: str, file: RemoteFile) -> Path | None:
-    """The file where the user keeps data sets; it is trusted to be the published one."""
+    """The file in the user's data folder, which is not verified."""
     given = os.environ.get("TIGHTBOUND_DATA")
     if not given:
         return None
@@ -65,7 +65,7 @@ def _downloaded(name: str, file: RemoteFile, url: str) -> Path:
 
 def _retrieved(url: str, file_name: str, folder: Path, checksum: str, *, optional: bool = False) -> Path | None:
     """The file, downloaded; None if it is optional and the server does not have it."""
-    import requests  # a tenth of a second, only here
+    import requests  # slow to import
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -88,7 +88,7 @@ def _unreachable(name: str, url: str, error: Exception) -> DataError:
 
 
 class _Checked:
-    """A pooch downloader that refuses, before it gets its name, a file whose content is not the published one."""
+    """A pooch downloader that verifies the checksum before the file gets its name."""
 
     def __init__(self, checksum: str) -> None:
         self.checksum = checksum
@@ -107,7 +107,7 @@ class _Checked:
 
 
 class _PoochBar:
-    """What pooch asks of a progress bar, as ours."""
+    """A progress bar with pooch's interface."""
 
     def __init__(self, title: str) -> None:
         self.title, self.total = title, 0
@@ -120,7 +120,7 @@ class _PoochBar:
         self._advance(amount)
 
     def reset(self) -> None:
-        """Pooch sets the bar back before it sets it to the end."""
+        """Does nothing: pooch resets the bar before it completes it."""
 
     def close(self) -> None:
         self._context.close()

@@ -1,4 +1,4 @@
-"""Folders, tars and zips as one thing: names of files, in order, and their bytes. Nothing is ever extracted."""
+"""A common interface to folders, tars and zips: names and bytes of files, in order. Nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import IO, cast
 
 from ...errors import DataError, reading
 from ..observed import few
-from ..store import check_unpacked
+from ..store import require_unpacked_size
 from .images import SUFFIXES
 
 __all__ = ["FileTree", "Folder", "OneFile", "Read", "Tar", "Zip", "open_tree"]
 
 Read = Callable[[], bytes]
-"""Gives the bytes of one file."""
+"""Reads the bytes of one file."""
 MOST_BYTES = 2**28
-"""A larger file is refused: no image is that large."""
+"""Larger files are refused: no image is that large."""
 SYSTEM = {"__macosx", "thumbs.db", "desktop.ini"}
-"""What operating systems leave behind, hidden or not."""
+"""Metadata files of operating systems, hidden or not."""
 MOST_NAME = 2**20
-"""Bytes of a name, or of what else a tar notes of a file."""
+"""Maximum bytes of a name or other header of a tar member."""
 
 
 class FileTree(ABC):
     """Regular files under one root, by their names relative to it, with ``/`` between the parts.
 
     ``sizes`` has the bytes of each in the order of their names, ``folders`` the names of all folders, and ``notes``
-    says what was not followed.
+    lists links that were not followed.
 
     Args:
         path: The folder or the archive.
@@ -52,14 +52,14 @@ class FileTree(ABC):
 
     @abstractmethod
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
-        """What reads each of some files, in the order that suits the tree."""
+        """Readers of some files, in the most efficient order."""
 
     @abstractmethod
     def state(self) -> str:
-        """What changes when the content does: sizes and times."""
+        """A key that changes with the content: sizes and times."""
 
     def read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
-        """What reads each of some files, in the order that suits the tree.
+        """Readers of some files, in the most efficient order.
 
         Raises:
             DataError: If the archive is damaged, or a file larger than an image can be.
@@ -78,20 +78,20 @@ class FileTree(ABC):
         """The bytes of one file."""
         for _, read in self.read_all([name]):
             return read()
-        raise DataError(f"{self.path / name} is not there any more.", remedy="Load the data again.")
+        raise DataError(f"{self.path / name} no longer exists.", remedy="Load the data again.")
 
 
 class Folder(FileTree):
-    """A folder and all folders in it; hidden files are not seen.
+    """A folder and all its sub-folders, without hidden files.
 
-    Links are followed, and a folder is visited once, whatever links lead to it: under its own name if it has one here.
+    Links are followed, and each folder is visited once, under its own name if possible.
     """
 
     def _sizes(self) -> dict[str, int]:
         walk = _Walk(self.path)
         with _reading(self.path):
             walk.visit(self.path)
-            for link in walk.links:  # which grows, while links lead to more of them
+            for link in walk.links:  # grows while links lead to more folders
                 walk.visit(link)
         self.notes = tuple(walk.notes())
         return walk.sizes
@@ -109,7 +109,7 @@ class Folder(FileTree):
 
 
 class OneFile(Folder):
-    """A single file, as if it were alone in its folder."""
+    """A single file, like a folder with one file."""
 
     def __init__(self, path: Path) -> None:
         self.only = path.name
@@ -129,7 +129,7 @@ class Archive(FileTree):
 
 
 class Tar(Archive):
-    """A tar, packed or not, read from front to back; links and devices in it are not seen."""
+    """A tar, compressed or not, read sequentially; links and devices are ignored."""
 
     def _sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
@@ -142,7 +142,7 @@ class Tar(Archive):
                     continue
                 sizes[_cleaned(member.name) + "/" * member.isdir()] = member.size if member.isreg() else 0
                 together += member.size if member.isreg() else 0
-                check_unpacked(self.path, together)
+                require_unpacked_size(self.path, together)
             _check_end(tar)
         self.notes = _not_followed(links)
         return sizes
@@ -161,7 +161,7 @@ class Zip(Archive):
     def _sizes(self) -> dict[str, int]:
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             sizes = {_zipped(info.filename): info.file_size for info in archive.infolist()}
-            check_unpacked(self.path, sum(sizes.values()))
+            require_unpacked_size(self.path, sum(sizes.values()))
             return sizes
 
     def _read_all(self, names: Collection[str]) -> Iterator[tuple[str, Read]]:
@@ -173,10 +173,10 @@ class Zip(Archive):
 
 
 def open_tree(path: Path) -> FileTree:
-    """The files in a folder, a tar or a zip; of a picture, itself.
+    """The files in a folder, a tar or a zip, or a single image.
 
     Raises:
-        DataError: If it is none of them, or damaged.
+        DataError: If it is none of these, or damaged.
     """
     if path.is_dir():
         return Folder(path)
@@ -188,7 +188,7 @@ def open_tree(path: Path) -> FileTree:
         if _is_tar(path) or path.suffix == ".tar":
             return Tar(path)
     raise DataError(
-        f"{path} is nothing that data can be read from.",
+        f"{path} is not a supported kind of data.",
         got=f"a file ending in {path.suffix!r}",
         expected="a folder of images, a .tar, .tar.gz or .zip of one, an .npz or .npy, a .csv or .parquet",
         remedy="If it should be an archive, it is damaged: replace it by a complete copy.",
@@ -198,13 +198,13 @@ def open_tree(path: Path) -> FileTree:
 def _reading(path: Path) -> AbstractContextManager[None]:
     return reading(
         path,
-        expected="a complete file that this user may read",
+        expected="a complete, readable file",
         remedy="Replace it by a complete copy, or correct its permissions.",
     )
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar; one that only tells the name of the next is read into memory, and must be short."""
+    """A member of a tar; long-name headers are read into memory, and must be short."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size > MOST_NAME and not self.isreg():
@@ -213,7 +213,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Walk:
-    """What lies under a folder, each real folder visited once."""
+    """The content of a folder, each real folder visited once."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.seen = root, set[tuple[int, int]]()
@@ -223,7 +223,7 @@ class _Walk:
         self.unread: list[str] = []
 
     def visit(self, top: Path) -> None:
-        """Adds a folder and all below it, and the links that lead out of them to folders."""
+        """Adds a folder with its sub-folders, and their links to other folders."""
         for root, folders, names in os.walk(top, onerror=_raise):
             status = os.stat(root)  # noqa: PTH116
             if (key := (status.st_dev, status.st_ino)) in self.seen:
@@ -247,19 +247,19 @@ class _Walk:
         return path.relative_to(self.root).as_posix()
 
     def notes(self) -> Iterator[str]:
-        """Links that added nothing, and what is neither file nor folder."""
+        """Notes on redundant links, and on entries that are neither files nor folders."""
         if self.again:
-            yield f"Links to folders that are read already add nothing: {few(sorted(self.again))}."
+            yield f"Ignored links to folders that are already read: {few(sorted(self.again))}."
         if self.unread:
-            yield f"Left out, as broken links or no regular files: {few(sorted(self.unread))}."
+            yield f"Ignored broken links and special files: {few(sorted(self.unread))}."
 
 
 def _not_followed(links: Sequence[str]) -> tuple[str, ...]:
-    return (f"Links and devices in the archive are not followed: {few(links)}.",) if links else ()
+    return (f"Ignored links and devices in the archive: {few(links)}.",) if links else ()
 
 
 def _is_tar(path: Path) -> bool:
-    """As tarfile says, but with names of a bounded length."""
+    """As in tarfile, but with names of bounded length."""
     try:
         tarfile.open(path, tarinfo=_Member).close()
     except tarfile.TarError:
@@ -276,12 +276,12 @@ def _cleaned(name: str) -> str:
 
 
 def _above(names: Iterable[str]) -> set[str]:
-    """The folders that lie above some files."""
+    """The parent folders of some files."""
     return {str(folder) for name in names for folder in PurePosixPath(name).parents} - {"."}
 
 
 def _zipped(name: str) -> str:
-    """A name in a zip, some of which are written with the separators of Windows."""
+    """A name in a zip, some of which use Windows separators."""
     return _cleaned(name.replace("\\", "/"))
 
 
@@ -290,7 +290,7 @@ def _visible(name: str) -> bool:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """A tar ends in zeros; one that was cut between two files does not, and tarfile does not mind."""
+    """Checks the zeros at the end of a tar, which a truncated one lacks; tarfile does not."""
     file = cast("IO[bytes]", tar.fileobj)
     file.seek(tar.offset)
     if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:

@@ -1,7 +1,7 @@
 """A folder of images, or an archive of one: splits and classes from its sub-folders, captions from its metadata.
 
-:mod:`~tightbound.data.sources.layout` says what the folders mean, :mod:`~tightbound.data.sources.captions` where
-captions are. Names are sorted, so the order of the file system does not matter.
+:mod:`~tightbound.data.sources.layout` interprets the folders, :mod:`~tightbound.data.sources.captions` reads captions.
+Names are sorted, so the order of the file system does not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["read_folder"]
 
 
 def read_folder(path: Path, options: DataOptions) -> Raw:
-    """The images under a folder or in a ``.tar`` or ``.zip``, with the levels that the files have.
+    """The images in a folder, ``.tar`` or ``.zip``, with the levels of the files.
 
     Args:
         path: The folder or archive.
@@ -57,18 +57,18 @@ def read_folder(path: Path, options: DataOptions) -> Raw:
 
 
 def _unread(tree: FileTree, images: Sequence[str]) -> Iterator[str]:
-    """How many files are no images by their names, of which kinds, and which folders have nothing else."""
+    """Notes on files that are not images, by extension, and on folders without images."""
     others = [name for name in tree.sizes if not name.lower().endswith(SUFFIXES) and not _is_metadata(name)]
     if others:
-        yield f"Left out, as no images by their names: {_kinds(others)}."
+        yield f"Ignored files that are not images: {_kinds(others)}."
     full = {str(folder) for name in images for folder in PurePosixPath(name).parents}
     empty = {name for name in tree.folders if name not in full}
     if tops := sorted(name for name in empty if str(PurePosixPath(name).parent) not in empty):
-        yield f"Folders without an image that can be read: {few(tops)}."
+        yield f"Folders without readable images: {few(tops)}."
 
 
 def _kinds(names: Sequence[str]) -> str:
-    """How many files of each kind there are."""
+    """The number of files of each kind."""
     counts = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
 

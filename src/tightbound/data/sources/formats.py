@@ -14,7 +14,7 @@ from ...errors import DataError, reading
 __all__ = ["read_amat", "read_content", "read_idx"]
 
 MOST_BYTES = 2**28
-"""A larger file, or one that holds more when it is unpacked, is none of the published ones."""
+"""Larger files, packed or unpacked, are refused: no published file is that large."""
 AGAIN = "Delete the file and load again (it is then downloaded), or replace it by a complete copy."
 
 
@@ -36,20 +36,20 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """The array in an idx file of bytes: two zeros, 8 for bytes, the number of dimensions, each size, the bytes.
 
     Raises:
-        DataError: If the magic number is another one, or the file is shorter or longer than its header says.
+        DataError: If the magic number is wrong, or the length does not match the header.
     """
     content = read_content(path)
     dimensions = content[3] if len(content) > 3 else 0
     start = 4 + 4 * dimensions
     if content[:3] != b"\x00\x00\x08" or not 1 <= dimensions <= 4 or len(content) < start:
         raise DataError(
-            f"{path} is no idx file of bytes.", got=f"it begins with {content[:4].hex(' ')}", expected="00 00 08 0n",
+            f"{path} is not an idx file.", got=f"it begins with {content[:4].hex(' ')}", expected="00 00 08 0n",
             remedy=AGAIN,
         )  # fmt: skip
     shape = tuple(np.frombuffer(content, ">u4", dimensions, 4).tolist())
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path} is not as long as its header says.",
+            f"{path} does not have the length given in its header.",
             got=f"{len(content) - start} bytes",
             expected=f"{math.prod(shape)} bytes for shape {shape}",
             remedy=AGAIN,
@@ -72,7 +72,7 @@ def read_amat(path: Path, columns: int) -> npt.NDArray[np.uint8]:
     if len(digits) == 0 or len(digits) % columns or wrong.any():
         got = f"the character {chr(digits[wrong][0])!r}" if wrong.any() else f"{len(digits)} entries"
         raise DataError(
-            f"{path} is no matrix of zeros and ones.", got=got, expected=f"rows of {columns} zeros and ones",
+            f"{path} is not a matrix of zeros and ones.", got=got, expected=f"rows of {columns} zeros and ones",
             remedy=AGAIN,
         )  # fmt: skip
     return (digits & np.uint8(1)).reshape(-1, columns)

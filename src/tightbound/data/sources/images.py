@@ -1,8 +1,8 @@
-"""One image file to numbers: what it must be, and what is refused.
+"""Decoding and checking of one image file.
 
-Transparent pixels are laid on white; the first frame of an animation is taken; the orientation that a camera noted is
-applied. Grey values of 16 bits and floats can be kept. A file that is truncated, no image, or larger than
-``MOST_PIXELS`` is refused by its name.
+Transparent pixels are blended with white; only the first frame of an animation is read; the EXIF orientation is
+applied. Grey values of 16 bits and floats can be kept. Files that are truncated, not images, or larger than
+``MOST_PIXELS`` are refused with their name.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["DTYPES", "SUFFIXES", "Head", "Mode", "decoded", "header", "require_w
 
 PNM = (".pgm", ".ppm", ".pnm", ".pbm")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", *PNM)
-"""What the name of an image ends in, in small or capital letters."""
+"""Extensions of images, case-insensitive."""
 MOST_PIXELS = 89_478_485
 """A larger image is refused as a decompression bomb (Pillow's own limit for a warning)."""
 LARGE, STRIP = 2**24, 2**22
-"""Pixels of a picture that is decoded while no other large one is, and of the part of it that is laid on white."""
+"""Pixels above which an image is decoded alone, and of the chunks blended with white."""
 _one_at_a_time = threading.Lock()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -46,7 +46,7 @@ DTYPES = {"L": np.uint8, "RGB": np.uint8, "I": np.uint16, "F": np.float32}
 
 @dataclass(frozen=True)
 class Head:
-    """What the head of an image file says: pixels, upright; the mode that keeps all of it; bits of a channel."""
+    """The header of an image file: upright size; the mode that keeps all information; bits per channel."""
 
     width: int
     height: int
@@ -59,10 +59,10 @@ class Head:
 
 
 def header(name: str, content: bytes) -> Head:
-    """Reads the head of an image file only.
+    """Reads the header of an image file only.
 
     Raises:
-        DataError: If it is no image, or too large a one.
+        DataError: If it is not an image, or too large.
     """
     with _opened(name, content) as image:
         width, height = image.size
@@ -72,10 +72,10 @@ def header(name: str, content: bytes) -> Head:
 
 
 def require_whole(name: str, content: bytes) -> None:
-    """Decodes a file and keeps nothing.
+    """Decodes a file to check it.
 
     Raises:
-        DataError: If it is truncated, corrupt, no image, or too large a one.
+        DataError: If it is truncated, corrupt, not an image, or too large.
     """
     with _opened(name, content) as image:
         image.load()
@@ -87,12 +87,11 @@ def decoded(name: str, content: bytes, mode: Mode, size: tuple[int, int] | None)
     Args:
         name: Its name, for messages.
         content: Its bytes.
-        mode: What is kept of it.
-        size: Height and width that it is resized to cover (bilinear, antialiased) before the centre is cut out; None:
-            as it is.
+        mode: The mode to decode to.
+        size: Height and width to resize (bilinear, antialiased) and center-crop to; None for its own size.
 
     Raises:
-        DataError: If it is truncated, corrupt, no image, or too large a one.
+        DataError: If it is truncated, corrupt, not an image, or too large.
     """
     with _opened(name, content) as image, _turn(image.width * image.height):
         upright = ImageOps.exif_transpose(image)
@@ -111,13 +110,13 @@ def _converted(name: str, image: Image.Image, mode: Mode) -> Image.Image:
 
 
 def _turn(pixels: int) -> AbstractContextManager[object]:
-    """Large pictures are decoded one after the other, so that many threads do not fill the memory."""
+    """Decodes large images one at a time, so that threads do not fill the memory."""
     return _one_at_a_time if pixels > LARGE else nullcontext()
 
 
 @contextmanager
 def strict_pillow() -> Generator[None]:
-    """Makes Pillow refuse bombs and truncated files, whatever it was told before; to be held round all threads."""
+    """Makes Pillow refuse bombs and truncated files, inside the block, for all threads."""
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with warnings.catch_warnings():
@@ -146,11 +145,13 @@ def _opened(name: str, content: bytes) -> Generator[Image.Image]:
 
 
 def _beginning(content: bytes) -> str:
-    """What a file is that is no image, by its first bytes."""
+    """A description of a file that is not an image, by its first bytes."""
     if not content:
         return "an empty file"
     text = content[:40].decode("ascii", errors="replace").partition("\n")[0]
-    return f"no image: it begins with {text}" if text.isprintable() and text.isascii() else "no image, or a damaged one"
+    return (
+        f"not an image: it begins with {text}" if text.isprintable() and text.isascii() else "not an image, or damaged"
+    )
 
 
 def _check_pixels(name: str, size: tuple[int, int]) -> None:
@@ -181,7 +182,7 @@ def _wide(image: Image.Image) -> bool:
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
-    """Bits of a channel in the file, of which Pillow keeps the upper 8 where there are colours."""
+    """Bits per channel in the file; Pillow keeps the upper 8 of colours."""
     if image.format == "PNG":
         return content[24]
     if isinstance(image, TiffImageFile):
@@ -197,7 +198,7 @@ def _grey_levels(name: str, image: Image.Image) -> npt.NDArray[np.int32]:
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise DataError(
             f"The image {name} has no fixed range of grey values.",
-            got=f"{'floats' if image.mode == 'F' else 'whole numbers'} from {levels.min()} to {levels.max()}",
+            got=f"{'floats' if image.mode == 'F' else 'integers'} from {levels.min()} to {levels.max()}",
             expected="8 or 16 bits per channel, or floats in all images",
             remedy="Save it with 8 or 16 bits, or all images as floats (TIFF, or one .npy).",
         )
@@ -222,7 +223,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     width, height = image.size
     laid = Image.new("RGB", image.size)
     rows = max(1, STRIP // width)
-    for top in range(0, height, rows):  # so that a large picture is in memory twice, and not five times
+    for top in range(0, height, rows):  # so that a large image needs twice its memory, not five times
         strip = image.crop((0, top, width, min(height, top + rows)))
         strip = strip.convert("LA" if strip.mode == "La" else "RGBA").convert("RGBA")
         laid.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))

@@ -1,4 +1,4 @@
-"""Labels of any kind, as class numbers: whole numbers, words, or one-hot rows."""
+"""Converts labels to class indices: integers, words, or one-hot rows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["MOST_CLASSES", "as_labels", "told_classes"]
 Numbers = npt.NDArray[np.int64]
 
 MOST_CLASSES = 100_000
-"""A label above this is taken for a mistake."""
+"""Larger labels are treated as mistakes."""
 FROM_WORDS = "np.unique(labels, return_inverse=True)[1]"
 
 
 def as_labels(
     labels: Mapping[str, Array], counts: Mapping[str, int], classes: tuple[str, ...] = ()
 ) -> tuple[dict[str, Numbers], tuple[str, ...], tuple[str, ...]]:
-    """Class numbers, int64 ``[N]``, by split; the names of the classes; and what a user must know, as sentences.
+    """Class indices, int64 ``[N]``, by split; the names of the classes; and notes, as sentences.
 
     Args:
-        labels: Of each split that has them: whole numbers ``[N]`` or ``[N, 1]``, words, or one-hot rows ``[N, K]``.
-        counts: How many examples each split has.
-        classes: Names of the classes; default: the words, in their order, or the numbers.
+        labels: Labels by split: integers ``[N]`` or ``[N, 1]``, words, or one-hot rows ``[N, K]``.
+        counts: Number of examples of each split.
+        classes: Names of the classes; default: the sorted words, or the indices.
 
     Raises:
-        DataError: If there are more or fewer than examples, or one is no class.
+        DataError: If their number differs from that of the examples, or one is not a class.
 
     Example:
         >>> as_labels({"train": np.array(["dog", "cat", "dog"])}, {"train": 3})[:2]
@@ -44,17 +44,17 @@ def as_labels(
     hot = [split for split, some in flat.items() if _one_hot(some)]
     numbers = {split: some.argmax(1) if split in hot else some for split, some in flat.items()}
     found = {split: _class_numbers(some, counts[split], split) for split, some in numbers.items()}
-    notes = (f"The one-hot labels of {', '.join(hot)} are read as class numbers.",) if hot else ()
+    notes = (f"The one-hot labels of {', '.join(hot)} are read as class indices.",) if hot else ()
     return found, _named(found, classes), notes
 
 
 def _of_words(
     words: Mapping[str, npt.NDArray[np.str_]], classes: tuple[str, ...] = ()
 ) -> tuple[dict[str, Numbers], tuple[str, ...], tuple[str, ...]]:
-    """The place of each word among the classes: those that are given, or all words in their order.
+    """The index of each word among the given classes, or among the sorted words.
 
     Raises:
-        DataError: If a word is no class, or there are too many.
+        DataError: If a word is not a class, or there are too many.
     """
     names = np.array(classes) if classes else np.unique(np.concatenate(list(words.values())))
     if len(names) > MOST_CLASSES:
@@ -66,7 +66,7 @@ def _of_words(
         found[split] = order[places].astype(np.int64)
         if (strange := names[found[split]] != some).any():
             raise DataError(
-                f"A label of {split} is no class.",
+                f"A label of {split} is not a class.",
                 got=f"{str(some[strange][0])!r} at index {strange.argmax()}",
                 expected=f"one of: {', '.join(map(str, names[:20].tolist()))}",
             )
@@ -75,7 +75,7 @@ def _of_words(
 
 
 def told_classes(names: Sequence[str]) -> str:
-    """How many classes there are, and the first of them.
+    """The number of classes, and the first few.
 
     Example:
         >>> told_classes(["cat", "dog"])
@@ -116,9 +116,9 @@ def _class_numbers(labels: Array, count: int, what: str) -> Numbers:
     bad = ~((labels >= 0) & (labels < MOST_CLASSES) & (labels % 1 == 0)) if numbers else np.ones(count, np.bool_)
     if bad.any():
         raise DataError(
-            f"The labels of {what} are no class numbers.",
+            f"The labels of {what} are not class indices.",
             got=f"{labels[bad][0]} at index {bad.argmax()}" if numbers else f"dtype {labels.dtype}",
-            expected=f"whole numbers 0 ... {MOST_CLASSES - 1}, words, or one-hot rows",
+            expected=f"integers 0 ... {MOST_CLASSES - 1}, words, or one-hot rows",
             remedy=f"Number the classes: {FROM_WORDS}.",
         )
     return labels.astype(np.int64)
@@ -128,7 +128,7 @@ def _named(found: Mapping[str, Numbers], classes: tuple[str, ...]) -> tuple[str,
     top = max((int(labels.max()) for labels in found.values() if len(labels)), default=-1)
     if classes and top >= len(classes):
         raise DataError(
-            "A label has no class.",
+            "A label is out of range.",
             got=f"label {top}, {len(classes)} classes",
             expected=f"labels 0 ... {len(classes) - 1}",
         )

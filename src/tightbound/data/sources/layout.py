@@ -1,13 +1,13 @@
-"""What the folders of images mean: splits, classes, and images that belong to neither.
+"""Interprets folders of images: splits, classes, and images in neither.
 
 Convention::
 
     [any/ ...]  [train/ valid/ test/]  [class/ ...]  image.png      splits and classes are optional
     [any/ ...]  [class/]  [train/ valid/ test/]  image.png          the same with the class first
 
-Folders of one level are splits if they are named so, one is ``train``, and there is a second split or no other folder;
-of several such levels, the first. Of what then lies below the folders that all images share, the first folder is the
-class, if there are two or more. A few images outside are left out, which a note says.
+Folders of one level are splits if they have such names, one is ``train``, and there is a second split or no other
+folder; the first such level counts. Below the folders shared by all images, the first folder is the class, if there are
+two or more. A few images outside are left out, with a note.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SPLITS = {
 }  # fmt: skip
 """The split that a folder's name means, in any capitals."""
 STRAYS = 0.1
-"""Share of images in no class folder that is left out; where there are more, there are no classes."""
+"""Maximum share of images outside class folders that is left out; with more, there are no classes."""
 
 Folders = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which image is where.
+    """The splits and classes of images.
 
     Args:
         splits: The images of each split, in the order of their names.
-        labels: The class number of every image; empty if there are no classes.
+        labels: The class index of every image; empty if there are no classes.
         classes: Names of the classes.
-        notes: What was left out or could be meant otherwise, a sentence each.
+        notes: Notes on ignored images and ambiguities, a sentence each.
     """
 
     splits: dict[str, list[str]]
@@ -50,7 +50,7 @@ class Layout:
 
     @property
     def images(self) -> list[str]:
-        """All that are read, in the order of their names."""
+        """All images read, sorted by name."""
         return sorted(name for names in self.splits.values() for name in names)
 
 
@@ -73,7 +73,7 @@ def layout_of(names: Sequence[str]) -> Layout:
 
 
 def _split(folders: Mapping[str, Folders]) -> tuple[dict[str, list[str]], dict[str, Folders], list[str]]:
-    """The images of each split, and their folders without that of the split."""
+    """The images of each split, and their folders without the split's."""
     depth = _split_depth(list(folders.values()))
     if depth is None:
         return {"train": list(folders)}, dict(folders), []
@@ -112,7 +112,7 @@ def _meant(path: Folders, depth: int) -> str | None:
 
 
 def _below_the_common(folders: dict[str, Folders]) -> dict[str, Folders]:
-    """Paths without the folders that all images in folders share."""
+    """Paths without the folders shared by all images."""
     while len({path[0] for path in folders.values() if path}) == 1:
         folders = {name: path[1:] for name, path in folders.items()}
     return folders
@@ -121,18 +121,18 @@ def _below_the_common(folders: dict[str, Folders]) -> dict[str, Folders]:
 def _classified(
     rest: Mapping[str, Folders], splits: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, int], tuple[str, ...], set[str], list[str]]:
-    """The class of every image and the names of all classes, with the images in none that are left out."""
+    """The class of every image, the names of all classes, and the ignored images outside classes."""
     classes = tuple(sorted({path[0] for path in rest.values() if path}))
     strays = {name for name, path in rest.items() if not path}
     if len(classes) < 2:
         return {}, (), set(), []
     if len(strays) > _few_enough(len(rest)) or any(strays.issuperset(images) for images in splits.values()):
-        some = f"{len(strays)} of {len(rest)} images lie in no class folder, such as {min(strays)}"
+        some = f"{len(strays)} of {len(rest)} images are outside class folders, such as {min(strays)}"
         return {}, (), set(), [f"The folders are not read as classes: {some}."]
     numbers = {name: number for number, name in enumerate(classes)}
     notes = [_left_out(sorted(strays), "beside the class folders")] if strays else []
     if deeper := {path[:2] for path in rest.values() if len(path) > 1}:
-        notes += [f"The first folder is the class; {len(deeper)} folders within are not told apart."]
+        notes += [f"The first folder is the class; {len(deeper)} sub-folders are ignored."]
     return {name: numbers[path[0]] for name, path in rest.items() if path}, classes, strays, notes
 
 
@@ -142,13 +142,13 @@ def _left_out(names: Sequence[str], where: str) -> str:
 
 
 def _look_alikes(rest: Mapping[str, Folders]) -> Iterator[str]:
-    """That folders which are no splits are named as if they were."""
+    """Notes on folders with names of splits that are not splits."""
     exact = {path[: i + 1] for path in rest.values() for i in range(len(path)) if _meant(path, i)}
     if exact:
         beside = [name for name, path in rest.items() if not any(path[: len(top)] == top for top in exact)]
         named, reason = (
             few(sorted("/".join(top) for top in exact)),
-            f", because {beside[0]} lies beside" if beside else "",
+            f", because {beside[0]} is beside them" if beside else "",
         )
         yield f"Not read as splits: {named}{reason}."
         return

@@ -1,8 +1,8 @@
-r"""The values of a source as levels that a model can hold, at most 256, and what is said of it.
+r"""Scales values to at most 256 levels, with notes.
 
-Convention: ``levels`` of the options is ``"auto"`` (8 bits as they are, 16 bits scaled by :math:`255 / 65535`), a
-number N that says that there are values :math:`0 \dots N - 1`, ``"LOW:HIGH"`` for the two values that become the lowest
-and the highest level, or ``"stretch"``: those that are in use.
+Convention: ``levels`` of the options is ``"auto"`` (8 bits unchanged, 16 bits scaled by :math:`255 / 65535`), a number
+N for values :math:`0 \dots N - 1`, ``"LOW:HIGH"`` for the two values that become the lowest and the highest level, or
+``"stretch"`` for the lowest and highest value in use.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .raw import Array, Raw
 __all__ = ["fit_levels"]
 
 MOST = 256
-"""Levels that are stored."""
+"""Maximum number of stored levels."""
 
 
 def fit_levels(raw: Raw, options: DataOptions) -> tuple[Raw, DataOptions]:
-    """The data with at most 256 levels, or continuous; and the options, in which what is in use has become its numbers.
+    """The data with at most 256 levels, or continuous; and the options, with "stretch" replaced by the range in use.
 
     Raises:
-        DataError: If there are more levels and nobody said how many, or a value is none of the levels that were told.
+        DataError: If there are more levels and none were declared, or a value is not a declared level.
     """
     if options.levels == "auto":
         return (raw if raw.levels is None or raw.levels <= MOST else _sixteen_bits(raw)), options
@@ -53,9 +53,9 @@ def _sixteen_bits(raw: Raw) -> Raw:
     if raw.levels != WIDE:
         raise DataError(
             f"{raw.name!r} has more than {MOST} levels.",
-            got=f"whole numbers {low} ... {high}",
+            got=f"integers {low} ... {high}",
             expected=f"0 ... {MOST - 1}, 16 bits (uint16), or floats if the values are continuous",
-            remedy=f"Say what they mean: --levels {high + 1:g} or --levels stretch scales them to {MOST} levels.",
+            remedy=f"Declare them: --levels {high + 1:g} or --levels stretch scales them to {MOST} levels.",
         )
     raw = _scaled(raw, 0, WIDE - 1)
     dark = [dark_note(int(low), int(high), WIDE)] if high < (WIDE - 1) / 2 else []
@@ -63,14 +63,14 @@ def _sixteen_bits(raw: Raw) -> Raw:
 
 
 def _declared(raw: Raw, levels: int) -> Raw:
-    """Values 0 ... levels - 1: as they are where they can be stored, else scaled."""
+    """Values 0 ... levels - 1: unchanged if they can be stored, else scaled."""
     kept = {key: checked_values(values, levels, raw.name) for key, values in _arrays(raw).items()}
     raw = _with(raw, kept, levels)
     return raw if levels <= MOST else _scaled(raw, 0, levels - 1)
 
 
 def _scaled(raw: Raw, low: float, high: float) -> Raw:
-    """Values from low to high as 256 levels; what lies beyond becomes the lowest or the highest."""
+    """Values from low to high as 256 levels; others are clipped."""
     beyond = 0
 
     def level(part: Array) -> npt.NDArray[np.uint8]:
@@ -88,7 +88,7 @@ def _scaled(raw: Raw, low: float, high: float) -> Raw:
         for key, values in _arrays(raw).items()
     }
     notes = [f"Values {low:g} ... {high:g} were scaled to {MOST} levels."]
-    notes += [f"{beyond:,} values beyond {low:g} ... {high:g} were cut off there."] if beyond else []
+    notes += [f"{beyond:,} values outside {low:g} ... {high:g} were clipped."] if beyond else []
     return replace(_with(raw, arrays, MOST), notes=(*raw.notes, *notes))
 
 

@@ -38,7 +38,7 @@ CLOTHES = (
 
 def digits(options: DataOptions, mirror: Mirror) -> Raw:
     """1,797 handwritten digits at 8x8 with 17 levels, divided 1,437 to 360 by the seed of the options."""
-    from sklearn.datasets import load_digits  # half a second, only here
+    from sklearn.datasets import load_digits  # slow to import
 
     values, labels = load_digits(return_X_y=True)
     part = Part(np.asarray(values, np.uint8).reshape(-1, 1, 8, 8), np.asarray(labels, np.int64))
@@ -47,7 +47,7 @@ def digits(options: DataOptions, mirror: Mirror) -> Raw:
 
 
 def large_digits(options: DataOptions, mirror: Mirror) -> Raw:
-    """The same digits, enlarged to 22x22 (bicubic) in the middle of 28x28: more to see, nothing more to know."""
+    """The same digits, enlarged to 22x22 (bicubic) in the middle of 28x28: larger, without more information."""
     raw = digits(options, mirror)
     parts = {name: Part(np.stack(list(map(_enlarged, part.dense()))), part.labels) for name, part in raw.parts.items()}
     return Raw("large-digits", parts, 256, DIGITS)
@@ -59,7 +59,7 @@ def mnist(options: DataOptions, mirror: Mirror) -> Raw:
 
 
 def fashion_mnist(options: DataOptions, mirror: Mirror) -> Raw:
-    """Pictures of clothes, from the four idx files."""
+    """Images of clothes, from the four idx files."""
     return Raw("fashion-mnist", _idx_parts(fetched("fashion-mnist", mirror)), 256, CLOTHES)
 
 
@@ -71,7 +71,7 @@ def binarized_mnist(options: DataOptions, mirror: Mirror) -> Raw:
 
 
 def omniglot(options: DataOptions, mirror: Mirror) -> Raw:
-    """Handwritten characters, ink bright on dark, at 28x28 unless asked otherwise; labels are the alphabets."""
+    """Handwritten characters, bright on dark, at 28x28 by default; labels are the alphabets."""
     trees = dict(zip(("train", "test"), map(open_tree, fetched("omniglot", mirror)), strict=True))
     alphabets = tuple(sorted({_alphabet(name) for tree in trees.values() for name in _drawn(tree)}))
     parts = {split: _drawings(tree, alphabets, options) for split, tree in trees.items()}
@@ -79,7 +79,7 @@ def omniglot(options: DataOptions, mirror: Mirror) -> Raw:
 
 
 def sprites(options: DataOptions, mirror: Mirror) -> Raw:
-    """7,680 pictures of a shape, drawn in memory at 32x32 unless asked otherwise; labels are the shapes."""
+    """7,680 images of a shape, drawn in memory at 32x32 by default; labels are the shapes."""
     from .sprites import SHAPES, factors, sprites
 
     values = factors()
@@ -103,7 +103,7 @@ READERS: dict[str, Callable[[DataOptions, Mirror], Raw]] = {
 
 
 def _enlarged(digit: Array) -> Array:
-    """From 17 levels to 256; in whole numbers, so that it is the same on every machine."""
+    """From 17 levels to 256; in integers, so that it is the same on every machine."""
     grey = Image.fromarray((digit[0].astype(np.uint16) * 255 // 16).astype(np.uint8))
     return np.pad(np.asarray(grey.resize((22, 22), Image.Resampling.BICUBIC)), 3)[None]
 
@@ -118,7 +118,7 @@ def _idx_part(images: Path, labels: Path) -> Part:
     fits = values.ndim == 3 and values.shape[1:] == (28, 28) and numbers.shape == (len(values),)
     if not fits or (len(numbers) and numbers.max() > 9):
         raise DataError(
-            f"{images} and {labels.name} do not belong together.",
+            f"{images} and {labels.name} do not match.",
             got=f"images {values.shape}, labels {numbers.shape} up to {numbers.max(initial=0)}",
             expected="images [N, 28, 28], labels [N] of 0 ... 9",
             remedy=AGAIN,

@@ -1,4 +1,4 @@
-"""What data comes in that is not read here, answered by what it is and what to type."""
+"""Unsupported file formats, with the command that converts them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["refuse_others"]
 _TORCH = "torch.load(FILE, weights_only=True)"
 _OTHERS: dict[tuple[str, ...], tuple[str, str]] = {
     (".mat",): ("a MATLAB file", "scipy.io.loadmat(FILE)[NAME]"),
-    (".pt", ".pth", ".ckpt"): ("a file of torch.save, a pickle, which is never read: it could run code", _TORCH),
-    (".pkl", ".pickle", ".joblib"): ("a pickle, which is never read: it could run code", "..."),
+    (".pt", ".pth", ".ckpt"): ("a file of torch.save, a pickle, which is never read since it could run code", _TORCH),
+    (".pkl", ".pickle", ".joblib"): ("a pickle, which is never read since it could run code", "..."),
     (".h5", ".hdf5", ".hdf", ".nc"): ("an HDF5 file", "h5py.File(FILE)[NAME][:]"),
     (".safetensors",): ("a file of tensors", "safetensors.numpy.load_file(FILE)[NAME]"),
     (".json", ".jsonl"): ("a JSON file", "numpy.array(json.load(open(FILE)))"),
     (".txt", ".dat", ".data"): ("a text file", "numpy.loadtxt(FILE)"),
     (".feather", ".arrow"): ("an Arrow table", "pyarrow.feather.read_table(FILE).to_pandas().to_numpy()"),
     (".xls", ".xlsx", ".ods"): ("a spreadsheet", ""),
-    (".7z", ".rar"): ("an archive of a kind that is not read", ""),
+    (".7z", ".rar"): ("an unsupported archive", ""),
 }
-"""Endings, what they are, and what gives the array."""
-_OTHERWISE = {".xls": "Export the sheet as a .csv.", ".7z": "Unpack it, and give the folder."}
+"""Extensions, descriptions, and the expression that gives the array."""
+_OTHERWISE = {".xls": "Export the sheet as a .csv.", ".7z": "Unpack it, and use the folder."}
 LOOKED_AT = 1000
-"""So many names of a folder tell what it is of."""
+"""Number of files of a folder that are inspected."""
 
 
 def refuse_others(path: Path) -> None:
-    """Refuses files in formats of others, and a folder of arrays.
+    """Refuses unsupported file formats, and a folder of arrays.
 
     Raises:
-        DataError: With what to type.
+        DataError: With the command for conversion.
     """
     if path.is_dir():
         _refuse_folder_of_arrays(path)

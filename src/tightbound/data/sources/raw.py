@@ -1,4 +1,4 @@
-"""What a reader finds, before it is divided and scaled: arrays on the host, as stored."""
+"""The output of readers, before splitting and scaling: arrays in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some examples with what is known of each.
+    """Some examples with their metadata.
 
     Args:
         values: Levels or floats, ``[M, *shape]``; a ``np.memmap`` when they do not fit in memory.
-        labels: Class numbers, ``[N]``.
+        labels: Class indices, ``[N]``.
         captions: A text for each of the N examples.
-        conditions: What a model is given with each of them, float32 ``[N, *condition_shape]``.
-        rows: Which rows of ``values`` the N examples are; None: all, in order (then N = M).
-        names: What each of the N examples is called where it came from: a file, relative to its folder or archive.
-            None: it is known by its row.
+        conditions: The condition of each, float32 ``[N, *condition_shape]``.
+        rows: The rows of ``values`` that are the N examples; None for all, in order (N = M).
+        names: The name of each example in its source: a file, relative to its folder or archive. None for row numbers.
 
     Example:
         >>> part = Part(np.arange(12).reshape(4, 3)).take(np.array([3, 1]))
@@ -55,20 +54,20 @@ class Part:
         )
 
     def dense(self) -> Array:
-        """The values of exactly these examples, ``[N, *shape]``."""
+        """The values of these examples, ``[N, *shape]``."""
         return self.values if self.rows is None else self.values[self.rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Everything a reader found in a source.
+    """The complete output of a reader.
 
     Args:
         name: Title of the data.
-        parts: ``"train"``, and ``"valid"`` and ``"test"`` where the source fixes them.
+        parts: ``"train"``, and ``"valid"`` and ``"test"`` if the source has them.
         levels: Number of values of an entry, or None if continuous.
         classes: Names of the labels.
-        notes: What the reader left out, scaled or chosen, a sentence each.
+        notes: Notes on what the reader left out, scaled or chosen, a sentence each.
     """
 
     name: str
@@ -78,7 +77,7 @@ class Raw:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Names of files need not be text; what is written of them is."""
+        """Replaces undecodable characters in file names."""
         vars(self).update(name=_as_text(self.name), classes=tuple(map(_as_text, self.classes)))
 
 

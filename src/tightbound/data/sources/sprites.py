@@ -1,11 +1,11 @@
-r"""Pictures of one white shape on black, drawn from known independent factors: what disentanglement is measured on.
+r"""Images of one white shape on black, drawn from known independent factors, to measure disentanglement.
 
 Convention: a picture has sides of length 1, x from left to right and y from top to bottom; factors are ``(n, 5)`` with
 the columns of :data:`FACTORS`. A pixel holds the share of it that the shape covers, from the signed distance of its
 centre to the outline (negative inside), so edges are grey; ``binarize="threshold"`` makes them hard.
 
-Orientations stay below a quarter turn, because a square looks the same after one: for every shape, no two values of
-the factors draw the same picture. The last orientation of a square is as near to its first as to the one before.
+Orientations stay below a quarter turn, because of the square's symmetry: for every shape, different factors give
+different images. The last orientation of a square is as close to its first as to the one before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .raw import Part
 __all__ = ["FACTORS", "GRID", "SHAPES", "factors", "split_factors", "sprites"]
 
 FACTORS = ("shape", "scale", "orientation", "x", "y")
-"""What a picture is drawn from: number of the shape, factor of its size, radians clockwise, place of its centre."""
+"""The factors of an image: shape index, scale, clockwise rotation in radians, position of the centre."""
 SHAPES = ("square", "ellipse", "heart")
 GRID: dict[str, tuple[float, ...]] = {
     "shape": (0, 1, 2),
@@ -34,16 +34,17 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 """The values of each factor; the data set ``"sprites"`` has every combination once, 3 x 4 x 10 x 8 x 8 = 7,680.
 
-Places are shares of the room that the largest shape has without leaving the picture."""
+Positions are relative to the range in which the largest shape stays inside the image."""
 
 RADIUS = 0.25
-"""No shape of scale 1 reaches further from its centre of mass, which is its place; each covers twice its square."""
+"""Maximum radius of a shape of scale 1 around its centre of mass, which is its position; each shape has twice its
+square as area."""
 CHUNK = 2**20
-"""Pixels that are drawn at once."""
+"""Pixels drawn at once."""
 
 
 def factors() -> Tensor:
-    """The factors of every picture of the data set, in its order: the last varies fastest.
+    """The factors of every image of the data set, in order: the last varies fastest.
 
     Returns:
         Float64, ``(7680, 5)``.
@@ -56,10 +57,10 @@ def factors() -> Tensor:
 
 
 def split_factors(options: DataOptions) -> dict[str, Tensor]:
-    """The factors of every picture of each split, in the order of the splits.
+    """The factors of every image of each split, in order.
 
     Args:
-        options: Those of the data, ``data.options``; they decide how it is divided.
+        options: The options of the data, ``data.options``, which determine the splits.
 
     Returns:
         ``{"train": (n, 5), "valid": ..., "test": ...}``, float64.
@@ -81,8 +82,8 @@ def sprites(factors: Tensor, size: int = 32) -> Tensor:
     r"""Draws any factors, :math:`x_{ij} = \mathrm{clip}(\tfrac{1}{2} - d(i, j), 0, 1)` with the distance d in pixels.
 
     References:
-        dSprites: Disentanglement testing Sprites dataset (Matthey, Higgins, Hassabis and Lerchner, 2017), whose factors
-        these are; the pictures are others.
+        dSprites: Disentanglement testing Sprites dataset (Matthey, Higgins, Hassabis and Lerchner, 2017), which has the
+        same factors but different images.
 
     Args:
         factors: ``(n, 5)``: shape 0, 1 or 2; scale in (0, 1]; orientation in radians; x and y in [0, 1].
@@ -119,7 +120,7 @@ def _drawn(factors: Tensor, size: int) -> Tensor:
 
 
 def _place(share: Tensor) -> Tensor:
-    """Where the centre lies, so that even the largest shape stays inside."""
+    """The position of the centre, such that the largest shape stays inside."""
     return RADIUS + share * (1 - 2 * RADIUS)
 
 
@@ -151,11 +152,11 @@ def _box(u: Tensor, v: Tensor, half: float) -> Tensor:
 
 def _check(factors: Tensor, size: int) -> None:
     if factors.dim() != 2 or factors.shape[1] != len(FACTORS):
-        raise ShapeError("A sprite has five factors.", got=tuple(factors.shape), expected=f"(n, 5): {FACTORS}")
+        raise ShapeError("A sprite must have five factors.", got=tuple(factors.shape), expected=f"(n, 5): {FACTORS}")
     if not factors.is_floating_point():
-        raise UsageError("Factors are floats.", got=factors.dtype, remedy="Call .float() on them.")
+        raise UsageError("Factors must be floats.", got=factors.dtype, remedy="Call .float() on them.")
     if size < 1:
-        raise UsageError("A picture needs a side.", got=f"size={size}", expected="1 or more")
+        raise UsageError("The size of an image must be at least 1.", got=f"size={size}", expected="1 or more")
     shape, scale, angle, x, y = factors.unbind(1)
     place = torch.stack([x, y])
     ranges = {

@@ -1,7 +1,7 @@
 """Tables of numbers, ``.csv``, ``.tsv`` and ``.parquet``: a row is an example, a column a feature, one the classes.
 
-A text is read line by line into blocks of bounded size: nothing of it is guessed, and nothing is left out. The first
-line names the columns; commas, semicolons or tabs separate them, whichever the first line has most of.
+A text is read line by line into blocks of bounded size, strictly and completely. The first line names the columns; the
+separator is the most frequent of comma, semicolon and tab in it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .arrays import checked_values
 from .labels import MOST_CLASSES, told_classes
 from .raw import Part, Raw
 
-__all__ = ["TABLES", "check_label", "read_table"]
+__all__ = ["TABLES", "read_table", "require_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
-"""Endings of what is read here."""
+"""Extensions of tables."""
 MOST_LINE = 2**26
-"""Characters of the longest line that is read."""
+"""Maximum characters in a line."""
 MOST_COLUMNS = 2**16
-"""A table with more is taken for one whose rows are its columns."""
+"""Maximum number of columns; a table with more is probably transposed."""
 BLOCK = 2**20
-"""Numbers that are gathered before they become an array."""
+"""Numbers per block."""
 MOST_CHARACTERS = 200
-"""Of the name of a class."""
-GAPS = "Fill in or drop the rows that have gaps."
+"""Maximum characters in the name of a class."""
+GAPS = "Fill or drop rows with missing values."
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -47,10 +47,10 @@ def read_table(path: Path, label: str = "") -> Raw:
 
     Args:
         path: The table.
-        label: The column that holds the classes, numbers or words; empty: all columns are numbers that a model sees.
+        label: The column with the classes, numbers or words; empty if all columns are numbers to model.
 
     Raises:
-        DataError: If it is no table of numbers: the line and the column are named.
+        DataError: If it is not a table of numbers, naming the line and column.
         UnknownName: If it has no column of that name.
         UsageError: If it is a Parquet table and pyarrow is not installed.
     """
@@ -60,7 +60,7 @@ def read_table(path: Path, label: str = "") -> Raw:
     values = checked_values(np.concatenate(blocks) if blocks else np.zeros((0, 0)), None, path.name)
     if len(values) == 0 or not names:
         raise DataError(
-            f"{path} has no numbers for a model to see.",
+            f"{path} has no numeric columns.",
             got=f"{len(classes) or len(values)} rows, {len(names)} columns{f' beside {label!r}' if label else ''}",
             expected="a row for each example, a column for each feature",
         )
@@ -70,15 +70,15 @@ def read_table(path: Path, label: str = "") -> Raw:
     return Raw(path.stem, {"train": Part(values, numbers)}, None, names_of_classes, (told, *notes))
 
 
-def check_label(options: DataOptions) -> None:
-    """Refuses a column of labels where there are no columns.
+def require_table(options: DataOptions) -> None:
+    """Refuses ``label`` for data that is not a table.
 
     Raises:
-        UsageError: If the data is no table.
+        UsageError: If the data is not a table.
     """
     if options.label and Path(options.data).suffix.lower() not in TABLES:
         raise UsageError(
-            "Only a table has a column of labels.",
+            "--label needs a table.",
             got=f"label={options.label!r} with {options.data!r}",
             expected=f"data that ends in {', '.join(TABLES)}",
             remedy="Leave --label out: folders name their classes, an .npz has them as `y`; in Python as `labels`.",
@@ -86,7 +86,7 @@ def check_label(options: DataOptions) -> None:
 
 
 def _classes(words: Sequence[str], label: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
-    """Numbers in the order of their size, other words in the order of the alphabet."""
+    """Sorts numbers by value, other words alphabetically."""
     found = set(words)
     whole = all(_is_whole(word) for word in found)
     if not whole and all(_number(word) is not None for word in found):
@@ -102,8 +102,8 @@ def _refuse_measurements(label: str, found: set[str]) -> NoReturn:
     raise DataError(
         f"The column {label!r} holds measurements, not classes.",
         got=f"{len(found):,} different numbers, such as {_short(min(found))}",
-        expected="words or whole numbers",
-        remedy="Leave --label out: the column is then a number that the model sees like the others.",
+        expected="words or integers",
+        remedy="Leave --label out: the column is then modelled like the others.",
     )
 
 
@@ -153,7 +153,7 @@ def _body(path: Path, reader: _Reader, names: list[str], place: int | None) -> t
 
 
 def _rows(path: Path, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
-    """Every row with the number of its last line; empty lines at the end are none."""
+    """Every row with the number of its last line; empty lines at the end are ignored."""
     empty = 0
     try:
         for row in reader:
@@ -173,7 +173,7 @@ def _rows(path: Path, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Room:
-    """The blocks that have been read, as long as they fit in memory.
+    """The blocks read so far, within the memory limit.
 
     Args:
         path: The table.
@@ -185,17 +185,17 @@ class _Room:
     def add(self, block: Block) -> None:
         self.blocks.append(block)
         size, limit = sum(block.nbytes for block in self.blocks), memory_limit()
-        if 2 * size > limit:  # they are joined at the end
+        if 2 * size > limit:  # they are concatenated at the end
             raise DataError(
                 f"{self.path} is too large for a table.",
                 got=f"more than {size:,} bytes of numbers",
                 expected=f"at most half of {limit:,}, which one array may take",
-                remedy="Save it as an .npy, which is read from the disk bit by bit; or set TIGHTBOUND_MEMORY_LIMIT.",
+                remedy="Save it as an .npy, which is memory-mapped; or set TIGHTBOUND_MEMORY_LIMIT.",
             )
 
 
 class _Classes:
-    """The labels that have been read, each word kept once.
+    """The labels read so far, each word stored once.
 
     Args:
         path: The table.
@@ -208,14 +208,14 @@ class _Classes:
         word = text.strip()
         self.words.append(self.found.setdefault(word, word))
         problem = "lacks a label" if word.lower() in MISSING else ""
-        problem = "has a label that is a text, no class" if len(word) > MOST_CHARACTERS else problem
+        problem = "has a label that is too long for a class" if len(word) > MOST_CHARACTERS else problem
         problem = f"has more than {MOST_CLASSES:,} classes" if len(self.found) > MOST_CLASSES else problem
         if problem:
             got = f"{_short(word) if word else 'nothing'} in {where}, column {column!r}"
             raise DataError(
                 f"{self.path} {problem}.",
                 got=got,
-                expected="one of some classes in every row",
+                expected="a class in every row",
                 remedy="Correct or drop the row, or leave --label out.",
             )
 
@@ -226,7 +226,7 @@ def _lines(path: Path, file: IO[str]) -> Iterator[str]:
         number += 1
         if len(line) == MOST_LINE:
             raise DataError(
-                f"{path} has a line that no table has.",
+                f"{path} has a line that is too long.",
                 got=f"line {number}, longer than {MOST_LINE:,} characters",
                 remedy="Is it a text file with a row on each line?",
             )
@@ -253,7 +253,11 @@ def _header(path: Path, names: list[str], separator: str) -> list[str]:
         problem, got = "has a column without a name", f"column {names.index('') + 1} of line 1"
         remedy = "If it numbers the rows, leave it out (pandas: to_csv(..., index=False)); else name it."
     elif repeated := [name for name, count in Counter(names).items() if count > 1]:
-        problem, got, remedy = "names two columns alike", f"{_short(repeated[0])} in line 1", "Rename one of them."
+        problem, got, remedy = (
+            "has two columns with the same name",
+            f"{_short(repeated[0])} in line 1",
+            "Rename one of them.",
+        )
     else:
         return names
     expected = f"a first line that names the columns, at most {MOST_COLUMNS:,}"
@@ -278,16 +282,22 @@ def _refuse_ragged(path: Path, line: int, got: int, expected: int) -> NoReturn:
 
 
 def _refuse_entry(path: Path, line: int, names: list[str], place: int | None, row: list[str]) -> NoReturn:
-    """Names the first field of a row that is no number."""
+    """Raises for the first field of a row that is not a number."""
     kept = [name for i, name in enumerate(names) if i != place]
     name, text = next((name, text) for name, text in zip(kept, row, strict=True) if _number(text) is None)
-    problem, remedy = "holds what is no number", f"Is it the class of each row? --label {_short(name)}. Else drop it."
+    problem, remedy = (
+        "has a value that is not a number",
+        f"Is it the class of each row? --label {_short(name)}. Else drop it.",
+    )
     if text.strip().lower() in MISSING:
-        problem, remedy = "lacks a number", GAPS
+        problem, remedy = "has a missing value", GAPS
     elif _number(text.replace(",", ".")) is not None:
         remedy = "Write decimals with a point, and thousands without a comma."
     elif _is_infinite(text):
-        problem, remedy = "holds a number that float32 does not", "Drop the row, or give the column in larger units."
+        problem, remedy = (
+            "has a number beyond the range of float32",
+            "Drop the row, or give the column in larger units.",
+        )
     raise DataError(
         f"{path} {problem}.",
         got=f"{_short(text) if text.strip() else 'nothing'} in line {line}, column {name!r}",
@@ -297,7 +307,7 @@ def _refuse_entry(path: Path, line: int, names: list[str], place: int | None, ro
 
 
 def _number(text: str) -> float | None:
-    """The finite number that a text is, if float32 can hold it."""
+    """The finite number in a text, if float32 can represent it."""
     try:
         value = float(text)
     except ValueError:
@@ -329,7 +339,7 @@ def _parquet(path: Path, label: str) -> tuple[list[str], list[Block], list[str]]
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError(
-            "Parquet tables are read by pyarrow, which is not installed.",
+            "Parquet tables need pyarrow, which is not installed.",
             got=path,
             remedy="pip install 'tightbound[tables]', or export the table as a .csv.",
         ) from None
@@ -349,7 +359,7 @@ def _parquet(path: Path, label: str) -> tuple[list[str], list[Block], list[str]]
 
 
 def _numbers(path: Path, row: int, name: str, column: Any) -> Block:
-    """A run of rows of a column, from row ``row`` on."""
+    """A chunk of rows of a column, starting at row ``row``."""
     values = np.asarray(column.to_numpy(zero_copy_only=False))
     numeric = values.dtype.kind in "buif"
     bad = ~(np.abs(values.astype(np.float64)) <= LARGEST) if numeric else np.ones(len(values), np.bool_)
@@ -357,7 +367,7 @@ def _numbers(path: Path, row: int, name: str, column: Any) -> Block:
         first = int(bad.argmax())
         missing = column.is_null()[first].as_py()
         raise DataError(
-            f"{path} {'lacks a number' if missing else 'holds what is no number'}.",
+            f"{path} {'has a missing value' if missing else 'has a value that is not a number'}.",
             got=f"{'nothing' if missing else _short(str(values[first]))} in row {row + first}, column {name!r}",
             expected="finite numbers",
             remedy=GAPS if missing else f"Is it the class of each row? --label {_short(name)}. Else drop it.",

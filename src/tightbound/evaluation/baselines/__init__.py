@@ -1,1 +1,1 @@
-"""What simple models reach on the same data."""
+"""Simple models as baselines on the same data."""

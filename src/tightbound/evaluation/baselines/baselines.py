@@ -1,4 +1,4 @@
-r"""What a model without a network reaches on the same data: numbers to hold every other number against.
+r"""Baselines without a network on the same data.
 
 Convention: an example is a vector of D entries as a model sees them; a level :math:`l` of L is
 :math:`x = l / (L - 1)`, and dequantised :math:`y = (l + u) / L` with :math:`u \sim U(0, 1)`. Everything is float64;
@@ -19,22 +19,22 @@ from ...errors import UsageError
 from ..estimate import Estimate
 from .components import PrincipalComponents, fit_pca, pca_error, ppca_bound, ppca_log_density
 from .discriminant import fit_lda, lda_classes
-from .rows import chunks, levels_of, levels_only, limited
+from .rows import chunks, levels_of, levels_only, within_limit
 
 __all__ = ["Baseline", "baselines", "independent_pixels"]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One row of a comparison; what is not defined is None.
+    """One row of a comparison; undefined values are None.
 
     Args:
         name: What was fitted.
-        nll: Negative log-likelihood, or negative log-density where ``measure`` says so, nats.
-        bits_per_dim: The same in bits per dimension, where it is a likelihood of discrete data.
-        squared_error: Of the reconstruction, summed over an example, in squared units of the data.
+        nll: Negative log-likelihood, or negative log-density if ``measure`` is "density", nats.
+        bits_per_dim: The same in bits per dimension, if it is a likelihood of discrete data.
+        squared_error: Squared error of the reconstruction, summed over an example, in squared units of the data.
         measure: As in :class:`~tightbound.likelihoods.Measure`; ``"none"`` for a row without any likelihood.
-        note: What a reader must know.
+        note: A note for the reader.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Baseline:
 
 
 def independent_pixels(train: Split, test: Split) -> Tensor:
-    r"""Entries that are independent of each other, each with a free probability for every level.
+    r"""Independent entries, each categorical over the levels.
 
     .. math:: -\log p(x) = -\sum_i \log \frac{n_{i, x_i} + 1}{N + L}
 
-    Data that is binarised anew at every visit is taken in expectation over that.
+    Dynamically binarised data is evaluated in expectation.
 
     Args:
         train: Where the counts :math:`n_{i, l}` come from.
@@ -87,12 +87,12 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None, limit: int
         data: The data.
         latent_dim: Components of PCA: the size of the model's latent.
         test: Examples to measure on; default: the test split.
-        limit: Training examples at most, evenly spread, that they are fitted on; their rows tell it.
+        limit: Fit on at most this many evenly spaced training examples; the rows state it.
 
     Returns:
         Independent pixels and dequantised probabilistic PCA where the data has levels, PCA, the density of
         probabilistic PCA where values are not dequantised and it exists, and a linear discriminant where the data has
-        labels: it neither reconstructs nor has a likelihood, and its row says how many classes it finds instead.
+        labels: it has neither reconstruction nor likelihood; its row states the classification accuracy instead.
 
     Raises:
         UsageError: If ``latent_dim`` is less than 1.
@@ -125,10 +125,10 @@ def baselines(data: Data, latent_dim: int, test: Split | None = None, limit: int
 def _discriminant_rows(train: Split, there: int, test: Split, labels: Tensor) -> list[Baseline]:
     try:
         lda = fit_lda(train)
-    except UsageError:  # no classes, or nothing that varies within them
+    except UsageError:  # no classes, or no variation within them
         return []
     right = 100 * (lda_classes(lda, test) == labels).double()
-    told = f"k = {len(lda.separation)}; finds the class of {Estimate.of(right)} % of the examples"
+    told = f"k = {len(lda.separation)}; classifies {Estimate.of(right)} % of the examples correctly"
     note = f"{told}; no reconstruction, no likelihood of x{_fitted(lda.examples, there)}"
     return [Baseline("LDA", None, None, None, "none", note)]
 
@@ -148,7 +148,7 @@ def _fitted(used: int, there: int) -> str:
 
 def _binary_table(train: Split) -> Tensor:
     """Log P(0), log P(1) of each entry, ``(D, 2)``."""
-    split = levels_only(limited(train))
+    split = levels_only(within_limit(train))
     ones = torch.stack([x.sum(0) for x in chunks(split)]).sum(0)
     counts = torch.stack([len(split) - ones, ones], dim=1)
     return torch.log((counts + 1) / (len(split) + 2))
@@ -156,7 +156,7 @@ def _binary_table(train: Split) -> Tensor:
 
 def _level_table(train: Split, levels: int) -> Tensor:
     """Log P(level) of each entry, ``(D, L)``."""
-    split = levels_only(limited(train))
+    split = levels_only(within_limit(train))
     size = split.spec.dimensions * levels
     counts = torch.zeros(size, dtype=torch.int64)
     offsets = levels * torch.arange(split.spec.dimensions)

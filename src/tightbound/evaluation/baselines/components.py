@@ -1,4 +1,4 @@
-r"""Principal components, and the Gaussian that they are: the exact optimum of a linear autoencoder and a linear VAE.
+r"""Principal components, and their Gaussian: the exact optimum of a linear autoencoder and a linear VAE.
 
 Convention: an example is a vector of D entries as a model sees them; a level :math:`l` of L is
 :math:`x = l / (L - 1)`, and dequantised :math:`y = (l + u) / L` with :math:`u \sim U(0, 1)`. Everything is float64;
@@ -16,17 +16,17 @@ from torch import Tensor
 from ...data import Split
 from ...data.transform import widths
 from ...errors import ObjectiveError, UsageError
-from .rows import chunks, levels_of, limited, undequantized
+from .rows import chunks, levels_of, undequantized, within_limit
 
 __all__ = ["PrincipalComponents", "fit_pca", "pca_error", "ppca_bound", "ppca_log_density", "project"]
 
 DENSE = 1024
-"""Up to so many dimensions the whole covariance is decomposed; beyond, only its leading part is searched for."""
+"""Up to this many dimensions the full covariance is decomposed; above, only its leading part."""
 
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    r"""The leading part of a covariance, and the mean of what it leaves.
+    r"""The leading eigenvectors of a covariance, and the mean of the remaining eigenvalues.
 
     Args:
         mean: Of the training examples, ``(D,)``.
@@ -70,7 +70,7 @@ def fit_pca(train: Split, k: int) -> PrincipalComponents:
     """
     if k < 1:
         raise UsageError("At least one component is needed.", got=f"k = {k}", expected="k >= 1")
-    split = undequantized(limited(train))
+    split = undequantized(within_limit(train))
     n, k = len(split), min(k, split.spec.dimensions)
     mean = torch.stack([x.sum(0) for x in chunks(split)]).sum(0) / n
     if split.spec.dimensions <= DENSE:
@@ -89,7 +89,7 @@ def pca_error(pca: PrincipalComponents, test: Split) -> Tensor:
     For dequantised data it is the exact expectation over the noise.
 
     Args:
-        pca: What :func:`fit_pca` found on the training split.
+        pca: The result of :func:`fit_pca` on the training split.
         test: Examples.
 
     Returns:
@@ -108,14 +108,14 @@ def ppca_log_density(pca: PrincipalComponents, test: Split) -> Tensor:
 
     .. math:: \log \mathcal{N}(x; \mu, C), \qquad C = V \Lambda V^\top + \sigma^2 (I - V V^\top)
 
-    It is the optimum of a linear VAE, and of standardised data a density in the data's own units. At discrete levels it
-    is no likelihood of that data.
+    It is the optimum of a linear VAE, and of standardised data a density in the data's own units. For discrete levels
+    it is not a likelihood of that data.
 
     References:
         Probabilistic Principal Component Analysis (Tipping and Bishop, 1999).
 
     Args:
-        pca: What :func:`fit_pca` found on the training split.
+        pca: The result of :func:`fit_pca` on the training split.
         test: Examples.
 
     Returns:
@@ -148,7 +148,7 @@ def ppca_bound(pca: PrincipalComponents, test: Split) -> Tensor:
         A Note on the Evaluation of Generative Models (Theis, van den Oord and Bethge, 2016).
 
     Args:
-        pca: What :func:`fit_pca` found on the training split.
+        pca: The result of :func:`fit_pca` on the training split.
         test: Examples with levels.
 
     Returns:
@@ -180,7 +180,7 @@ def _dense(split: Split, mean: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _leading(split: Split, mean: Tensor, k: int, passes: int = 6) -> tuple[float, Tensor, Tensor]:
-    """The leading eigenpairs by power iteration on a block a little wider than k, then Rayleigh and Ritz."""
+    """The leading eigenpairs by block power iteration with a few extra vectors, then Rayleigh-Ritz."""
     generator = torch.Generator().manual_seed(0)
     width = min(len(mean), k + 20)
     block = torch.randn(len(mean), width, dtype=torch.float64, generator=generator)
@@ -209,7 +209,7 @@ def project(pca: PrincipalComponents, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rest(pca: PrincipalComponents, x: Tensor) -> Tensor:
-    """What the plane of the components leaves of each entry, ``(n, D)``."""
+    """The residual of each entry, ``(n, D)``."""
     centred = x - pca.mean
     return centred - (centred @ pca.components) @ pca.components.T
 
@@ -224,5 +224,5 @@ def _log_normal(pca: PrincipalComponents, along: Tensor, across: Tensor) -> Tens
 
 
 def _dequantization(levels: int) -> tuple[float, float]:
-    """What dequantisation does to x = level / (L - 1): the factor on it, and the variance of the noise."""
+    """The effect of dequantisation on x = level / (L - 1): the factor and the variance of the noise."""
     return (levels - 1) / levels, 1 / (12 * levels**2)

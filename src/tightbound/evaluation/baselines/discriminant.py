@@ -1,8 +1,8 @@
-r"""Fisher's linear discriminant: the directions in which classes lie farthest apart for their width.
+r"""Fisher's linear discriminant: the directions of largest between-class relative to within-class variance.
 
 Convention: an example is a vector of D entries as a model sees it, before any dequantisation; covariances are biased;
-everything is float64. It is a map and a classifier of labelled data. It has no decoder, so it reconstructs nothing, and
-it models x given a class only within its few directions, so it has no likelihood of x.
+everything is float64. It gives a map and a classifier of labelled data. It has no decoder, so no reconstruction, and it
+models x given a class only within its few directions, so it has no likelihood of x.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from ...data import Split
 from ...errors import UsageError
 from .components import DENSE, fit_pca
-from .rows import chunks, limited, undequantized
+from .rows import chunks, undequantized, within_limit
 
 __all__ = ["LinearDiscriminant", "fit_lda", "lda_classes", "lda_codes"]
 
@@ -55,7 +55,7 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
               S_b = \sum_c \pi_c (\mu_c - \mu)(\mu_c - \mu)^\top, \quad
               S_w = (1 - \gamma) \sum_c \pi_c \Sigma_c + \gamma \frac{\operatorname{tr} \Sigma}{D} I
 
-    Data of very many dimensions is looked at through its leading principal components.
+    High-dimensional data is first projected to its leading principal components.
 
     References:
         The Use of Multiple Measurements in Taxonomic Problems (Fisher, 1936).
@@ -64,12 +64,10 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
     Args:
         train: Examples with labels of at least two classes.
         k: How many directions, at most C - 1 for C classes; default: all.
-        shrinkage: :math:`\gamma`, which keeps directions without variance, such as pixels that never change, from
-            counting.
+        shrinkage: :math:`\gamma`, which ignores directions without variance, such as constant pixels.
 
     Raises:
-        UsageError: If there are no labels, fewer than two classes, no variation within them, or no such number of
-            directions.
+        UsageError: If there are no labels, fewer than two classes, no variation within them, or k is out of range.
 
     Example:
         >>> from tightbound.data import load_data
@@ -78,11 +76,11 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
         >>> lda_codes(lda, data.test).shape
         torch.Size([360, 2])
     """
-    split = undequantized(limited(train))
+    split = undequantized(within_limit(train))
     classes, members = _members(split)
     most = len(classes) - 1
     if k is not None and not 1 <= k <= most:
-        raise UsageError("There are not so many directions between classes.", got=f"k = {k}", expected=f"1 to {most}")
+        raise UsageError("The number of directions k is out of range.", got=f"k = {k}", expected=f"1 to {most}")
     basis = fit_pca(train, LEADING).components if split.spec.dimensions > DENSE else None
     counts, means, within = _scatter(split, members, len(classes), basis)
     shares = counts / counts.sum()
@@ -96,10 +94,10 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
 
 
 def lda_codes(lda: LinearDiscriminant, split: Split) -> Tensor:
-    """Where examples lie along the directions: the latent map of a linear discriminant.
+    """Projects examples on the directions: the latent map of a linear discriminant.
 
     Args:
-        lda: What :func:`fit_lda` found on the training split.
+        lda: The result of :func:`fit_lda` on the training split.
         split: Examples; they need no labels.
 
     Returns:
@@ -109,12 +107,12 @@ def lda_codes(lda: LinearDiscriminant, split: Split) -> Tensor:
 
 
 def lda_classes(lda: LinearDiscriminant, split: Split) -> Tensor:
-    r"""The most probable class of each example, for classes that are Gaussians of one covariance.
+    r"""The most probable class of each example, for Gaussian classes with a common covariance.
 
     .. math:: \arg\max_c \; \log \pi_c - \tfrac{1}{2} \lVert W^\top (x - \mu_c) \rVert^2
 
     Args:
-        lda: What :func:`fit_lda` found on the training split.
+        lda: The result of :func:`fit_lda` on the training split.
         split: Examples.
 
     Returns:
@@ -132,7 +130,7 @@ def lda_classes(lda: LinearDiscriminant, split: Split) -> Tensor:
 
 
 def _members(split: Split) -> tuple[Tensor, Tensor]:
-    """The labels that there are, and for each example the place of its own among them."""
+    """The distinct labels, and the index of each example's label among them."""
     labels = torch.empty(0, dtype=torch.int64) if split.labels is None else split.labels.cpu()
     classes, members = labels.unique(return_inverse=True)
     if len(classes) < 2:
@@ -166,7 +164,7 @@ def _seen(split: Split, basis: Tensor | None) -> Iterator[Tensor]:
 
 
 def _fisher(within: Tensor, between: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k leading solutions of S_b w = s S_w w, for S_b = between' between: in coordinates where S_w is the unit."""
+    """The k leading solutions of S_b w = s S_w w, for S_b = between' between, by whitening S_w."""
     factor, failed = torch.linalg.cholesky_ex(within)
     if failed:
         raise UsageError(

@@ -1,15 +1,15 @@
-r"""How far all codes together are from the prior, and how much they tell of the data, each between two bounds.
+r"""Bounds on the KL of the aggregate posterior from the prior, and on the mutual information.
 
-Convention: :math:`z_n \sim q(z \mid x_n)` for N examples, :math:`q(z) = \mathbb{E}_x q(z \mid x)` over the law of the
-data, of which the examples are a sample; log-densities are float64, ``(N,)``, in nats. With a density r that does not
-know example n when it judges :math:`z_n`, and with :math:`\hat q(z) = \frac1N \sum_m q(z \mid x_m)`, which does,
+Convention: :math:`z_n \sim q(z \mid x_n)` for N examples, :math:`q(z) = \mathbb{E}_x q(z \mid x)` over the data
+distribution, of which the examples are a sample; log-densities are float64, ``(N,)``, in nats. With a density r that
+does not use example n at :math:`z_n`, and with :math:`\hat q(z) = \frac1N \sum_m q(z \mid x_m)`, which does,
 
 .. math:: \mathbb{E} \log r(z) - \log p(z) \;\le\; \mathrm{KL}(q(z) \,\|\, p(z))
     \;\le\; \mathbb{E} \log \hat q(z) - \log p(z),
 
 .. math:: \mathbb{E} \log q(z \mid x) - \log \hat q(z) \;\le\; I(x; z) \;\le\; \mathbb{E} \log q(z \mid x) - \log r(z).
 
-The left of the second line never exceeds ln N: what tells the data apart better than N examples can show stays unknown.
+The left of the second line never exceeds ln N: more information cannot be shown with N examples.
 
 References:
     On Variational Bounds of Mutual Information (Poole, Ozair, van den Oord, Alemi and Tucker, 2019).
@@ -31,13 +31,13 @@ from ..latents.positions import Positions
 __all__ = ["held_out", "log_aggregate", "log_marginals", "normal_factors"]
 
 ENTRIES = 1 << 24
-"""How many densities are held at once."""
+"""Number of densities held at once."""
 FOLDS = 10
-"""Parts of the examples, each judged by the Gaussian that the others give."""
+"""Number of folds; each is evaluated under the Gaussian fitted to the others."""
 WIDEST = 1024
-"""Dimensions up to which that Gaussian is fitted: its work grows with their cube."""
+"""Maximum dimensions for that Gaussian: the cost is cubic."""
 PRIOR_WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)
-"""Examples that the prior of a code counts as, beside those that are seen."""
+"""Weight of the prior of a code, in examples."""
 
 
 def log_aggregate(q: Distribution, z: Tensor) -> Tensor:
@@ -68,18 +68,18 @@ def log_marginals(q: Normal, z: Tensor) -> Tensor:
 def held_out(
     q: Distribution, z: Tensor, log_q: Tensor, log_aggregate: Tensor, positions: Positions | None, *known: Tensor
 ) -> Tensor:
-    """Log r(z) of every sample under the density that expects them best among those that do not know its example.
+    """Log r(z) of every sample under the best density that is fitted without its example.
 
-    These are the mixture of the other posteriors; the Gaussian with the moments of others; of codes, the product of
-    their positions, each learned from the others, with the prior for a start; and what is given.
+    The candidates are the mixture of the other posteriors; a Gaussian with the moments of other folds; for codes,
+    independent positions estimated from the other examples, with the prior as pseudo-counts; and those given.
 
     Args:
         q: The posteriors of n examples.
         z: A sample of each, ``(n, *latent)``.
-        log_q: Of each under its own posterior, ``(n,)``.
-        log_aggregate: Of each under all of them, likewise.
+        log_q: Log-density of each under its own posterior, ``(n,)``.
+        log_aggregate: Log-density of each under the mixture of all, ``(n,)``.
         positions: The positions of codes.
-        known: Of each under densities that know no example, such as the prior.
+        known: Log-densities under densities independent of the examples, such as the prior.
     """
     candidates = [*known, _of_the_others(log_q, log_aggregate)]
     if positions is not None:
@@ -90,7 +90,7 @@ def held_out(
 
 
 def _of_the_others(log_q: Tensor, log_aggregate: Tensor) -> Tensor:
-    """Under the mixture without one's own posterior: −∞ where no other reaches."""
+    """Log-density under the mixture without the own posterior; −∞ if all others are zero."""
     n = len(log_q)
     if n < 2:
         return torch.full_like(log_q, -math.inf)
@@ -99,7 +99,7 @@ def _of_the_others(log_q: Tensor, log_aggregate: Tensor) -> Tensor:
 
 
 def _moments(q: Distribution, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The samples, and the mean and the covariance of each posterior: of one without, the sample itself and zero."""
+    """The samples, and the mean and the covariance of each posterior: for others, the sample itself and zero."""
     z = z.flatten(1).double()
     if isinstance(q, MultivariateNormal):
         return z, q.mean.double(), q.covariance_matrix.double().expand(*z.shape, -1)
@@ -109,7 +109,7 @@ def _moments(q: Distribution, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gaussian(z: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
-    """Under the Gaussian that the other folds give, whose correlations are the weaker the fewer they are."""
+    """Log-density under the Gaussian of the other folds, with correlations shrunk for few examples."""
     log_r, d = z.new_empty(len(z)), z.shape[1]
     fold = torch.arange(len(z), device=z.device) % min(FOLDS, len(z))
     for i in fold.unique():

@@ -1,12 +1,12 @@
-r"""How much of the data the decoder takes for noise.
+r"""How much of the data's variance is noise to the decoder.
 
 Convention: variances are means over examples and entries, in squared units of the data's own,
 
 .. math:: \sigma^2 = \operatorname{mean} \operatorname{Var}[x_i \mid z], \qquad
     \sigma_x^2 = \operatorname{mean}_i \operatorname{Var}[x_i],
 
-at the representative z of each example. What z leaves open is noise to the decoder; the mean of p(x | z) averages it
-away and looks blurred for it, a draw from p(x | z) shows it.
+at the representative z of each example. What z does not determine is noise to the decoder; the mean of p(x | z)
+averages over it and looks blurred, a sample of p(x | z) shows it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = ["DecoderNoise", "decoder_noise", "learned_sigma", "reconstruction_err
 @register("decoder-noise", record=True)
 @dataclass(frozen=True)
 class DecoderNoise:
-    r"""The decoder's noise beside the data's spread, each a root mean square over examples and entries.
+    r"""The decoder's noise and the data's spread, each a root mean square over examples and entries.
 
     Args:
         std: Standard deviation of an entry under p(x | z).
         error: Error of the mean of p(x | z); a learned ``std`` is about as large.
         data_std: Standard deviation of an entry of the data.
-        fixed: Whether ``std`` is an option and not learned.
+        fixed: Whether ``std`` is fixed by an option, not learned.
 
     Example:
         >>> DecoderNoise(std=0.1, error=0.09, data_std=0.2, fixed=False).remark
@@ -55,14 +55,14 @@ class DecoderNoise:
 
     @property
     def share(self) -> float:
-        """Share of the data's variance that is noise to the decoder; infinite where the data has none."""
+        """Share of the data's variance that is noise to the decoder; infinite if the data has none."""
         return self.std**2 / self.data_std**2 if self.data_std > 0 else math.inf
 
     @property
     def remark(self) -> str:
-        """What it means, in a sentence."""
+        """Its interpretation, in a sentence."""
         if self.data_std == 0:
-            return "these examples do not vary: there is nothing to hold the decoder's sigma against"
+            return "these examples do not vary: the decoder's sigma cannot be compared with them"
         if self.share > 1:
             return "the decoder's sigma is larger than the spread of these examples"
         blur = f"{self.share:.0%} of the data's variance is noise to the decoder; the mean of p(x|z) is blurred by it"
@@ -70,12 +70,13 @@ class DecoderNoise:
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """What the words of its number are filled with."""
+        """Values for the label of its number."""
         return {"remark": self.remark, "data_std": f"{self.data_std:.3f}"}
 
 
 def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
-    """The noise of a decoder that has a scale: gaussian, full-gaussian or discretized-logistic; None of another.
+    """The noise of a decoder that has a scale: gaussian, full-gaussian or discretized-logistic; None for other
+    likelihoods.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis and Levine, 2021).
@@ -107,8 +108,8 @@ def reconstruction_errors(
         seed: Seed of binarisation and dequantisation.
 
     Returns:
-        The summed squared error of each example, float64 ``(n,)`` in squared units of the data, which is what PCA's
-        error compares with. And what of the data is noise to the decoder, where it has a scale.
+        The summed squared error of each example, float64 ``(n,)`` in squared units of the data, comparable with PCA's
+        error. And the decoder's noise, if it has a scale.
     """
     sigma = declared(model.likelihood).sigma
     errors, parts = list[Tensor](), list[Tensor]()
@@ -138,11 +139,11 @@ def _noise(split: Split, parts: list[Tensor], fixed: bool) -> DecoderNoise:
 
 
 def learned_sigma(likelihood: nn.Module | None, spec: DataSpec | None = None) -> dict[str, Any] | None:
-    """The standard deviation that a likelihood itself holds, in units of the data, and whose it is; None without one.
+    """The standard deviation stored in a likelihood, in units of the data, and its kind; None without one.
 
     Args:
         likelihood: Any likelihood.
-        spec: Of its data; None where that is seen as it is.
+        spec: Its data spec; None for unscaled data.
 
     Example:
         >>> from tightbound.likelihoods import Gaussian

@@ -1,4 +1,4 @@
-r"""The ELBO taken apart: what the code tells of the data, and how far all codes together are from the prior.
+r"""A decomposition of the ELBO: mutual information, and KL of the aggregate posterior from the prior.
 
 Convention: expectations are over the N examples of a split and :math:`z \sim q(z \mid x_n)`; the aggregate posterior is
 :math:`q(z) = \frac{1}{N} \sum_n q(z \mid x_n)`, over the same examples; every value is in nats per example.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ...checkpoint import check_finite
+from ...checkpoint import require_finite
 from ...data import Split
 from ...models.latent import LatentVariableModel, Terms
 from ...runtime.modes import evaluating
@@ -21,7 +21,7 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..latents.positions import Positions, positions_of
 from ..log_likelihood.importance import outside_support
-from ..passes import check_split, check_support
+from ..passes import require_split, require_support
 from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
 
 __all__ = ["Decomposition", "decompose"]
@@ -29,7 +29,7 @@ __all__ = ["Decomposition", "decompose"]
 
 @dataclass(frozen=True)
 class Decomposition:
-    r"""What :func:`decompose` found, of the same samples: ``kl`` is the sum of a lower bound and an upper one.
+    r"""The result of :func:`decompose`, from the same samples: ``kl`` is the sum of a lower bound and an upper bound.
 
     Args:
         reconstruction: :math:`\mathbb{E} \log p(x \mid z)`.
@@ -68,17 +68,16 @@ class Decomposition:
 
 
 def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, seed: int = 0) -> Decomposition:
-    r"""Takes the ELBO of a model apart.
+    r"""Decomposes the ELBO of a model.
 
     .. math:: \mathrm{ELBO} = \underbrace{\mathbb{E} \log p(x \mid z)}_{\text{reconstruction}}
         - \underbrace{I(x; z)}_{\text{mutual information}}
         - \underbrace{\mathrm{KL}(q(z) \,\|\, p(z))}_{\text{mismatch}}
 
-    and, where all factorise, the mismatch is the total correlation of :math:`q(z)` and the KL of its dimensions. N
-    examples tell the aggregate of all data from both sides only
-    (:mod:`~tightbound.evaluation.collapse.aggregate`): evaluated in full, every sample under every posterior, its own
-    too, it is too dense at the samples, so the information that is found cannot exceed ln N; without their own it is
-    too thin. More examples bring the two sides together.
+    and, if all factorise, the mismatch is the total correlation of :math:`q(z)` and the KL of its dimensions. N
+    examples only bound the aggregate of all data from both sides (:mod:`~tightbound.evaluation.collapse.aggregate`):
+    with every sample's own posterior included it is too dense at the samples, so the information cannot exceed ln N;
+    without it is too sparse. More examples tighten both bounds.
 
     References:
         ELBO Surgery: Yet Another Way to Carve up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016).
@@ -87,7 +86,7 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        limit: Examples at most, evenly spread over the split; the work grows with their square.
+        limit: Use at most this many evenly spaced examples; the cost is quadratic.
         seed: Seed of all noise.
 
     Raises:
@@ -102,8 +101,8 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
         >>> abs(parts.kl.value - parts.mutual_information.value - parts.aggregate_kl.value) < 1e-4
         True
     """
-    check_split(split, model)
-    check_finite(model)
+    require_split(split, model)
+    require_finite(model)
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
         some = split.evenly_spaced(limit)
         x, c = model.see(some.batch(torch.arange(len(some)), model.device))
@@ -111,10 +110,10 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
 
 
 def _decomposed(terms: Terms, offset: float) -> Decomposition:
-    """From a sample of each example; of a hierarchy, the latent next to the data."""
+    """From a sample of each example; the first of a hierarchy, the latent next to the data."""
     latent = terms.latents[0]
     if (outside := outside_support(latent)) is not None:
-        check_support({"outside": outside[0].double()})
+        require_support({"outside": outside[0].double()})
     log_q, z = latent.log_posterior[0].double(), latent.z[0]
     log_all = log_aggregate(latent.posterior, z)
     log_prior = latent.log_prior[0].double() if terms.exact and len(terms.entries) == 1 else None
@@ -139,7 +138,7 @@ def _decomposed(terms: Terms, offset: float) -> Decomposition:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What is known dimension by dimension, or position by position: None where posterior or prior do not factorise.
+    """Values per dimension or position: None if posterior or prior do not factorise.
 
     Args:
         positions: Of codes.
@@ -155,7 +154,7 @@ class _Parts:
 
 
 def _by_factor(q: Distribution, p: Distribution | None, z: Tensor, common: bool) -> _Parts:
-    """What factors tell, be their prior one or one for each condition; all else is held against one prior."""
+    """Values per factor, for one prior or one per condition; other values need a single prior."""
     if (found := positions_of(q, p, z)) is not None:
         found = found if common else dataclasses.replace(found, log_prior=None)
         total = None if found.log_prior is None else found.log_aggregate.sum(1)

@@ -1,4 +1,4 @@
-r"""How far the ELBO lies below log p(x), and whose fault it is: the posterior's family's or the encoder's.
+r"""The gap between log p(x) and the ELBO, split into the posterior family's part and the encoder's.
 
 .. math:: \log p(x) - \mathrm{ELBO}(q) = \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))
     = \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_{\text{approximation gap}}
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ...checkpoint import check_finite
+from ...checkpoint import require_finite
 from ...conditions import Given
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
@@ -27,31 +27,31 @@ from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..log_likelihood.importance import per_example
 from ..log_likelihood.proposals import frozen, gaussian_family, optimised, widened
-from ..passes import check_split, check_support
+from ..passes import require_split, require_support
 
 __all__ = ["Gaps", "gaps"]
 
 CHUNK = 100
-"""Examples that are optimised at once."""
+"""Batch size of the optimisation."""
 DRAWS = 8
-"""Samples of each for a gradient."""
+"""Samples per example for a gradient."""
 WIDER = 1.2
-"""Factor on the standard deviations of the best posteriors where they propose importance samples."""
+"""Factor on the standard deviations of the best posteriors when used as proposals."""
 
 
 @dataclass(frozen=True)
 class Gaps:
-    r"""What :func:`gaps` found.
+    r"""The result of :func:`gaps`.
 
     Args:
         total: :math:`\log p(x) - \mathrm{ELBO}(q)`.
-        approximation: What the best member of the family still lacks; None if the family cannot be optimised.
-        amortisation: What the encoder loses against it; None likewise.
+        approximation: The gap of the best member of the family; None if the family cannot be optimised.
+        amortisation: The encoder's loss relative to it; None likewise.
         kl: KL of the posterior and the prior on these examples.
-        kl_change: By how much the KL of the best members is larger; None likewise.
+        kl_change: Increase of the KL for the best members; None likewise.
         n: Examples.
         k: Samples of each for log p(x) and the bounds.
-        notes: What a reader must know of these numbers.
+        notes: Notes on these numbers.
 
     Example:
         >>> import tightbound as tb
@@ -84,10 +84,10 @@ def gaps(
 ) -> Gaps:
     """Measures the gap between log p(x) and the ELBO, and splits it by optimising the posterior of each example.
 
-    log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are at least what
-    is said, but for noise: from the encoder's posterior, or, where that gives more over all examples, from the best
-    ones with their standard deviations :data:`WIDER`, whose tails are then lighter than the weights' need. Gaussian
-    families are optimised, diagonal and full, by Adam from where the encoder puts them.
+    log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are lower bounds
+    too, up to noise. The proposal is the encoder's posterior, or, if that gives more over all examples, the best
+    posteriors widened by :data:`WIDER` for heavier tails. Gaussian families, diagonal and full, are optimised by Adam,
+    starting from the encoder puts output.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).
@@ -95,10 +95,10 @@ def gaps(
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        limit: Examples at most, evenly spread over the split.
+        limit: Use at most this many evenly spaced examples.
         k: Samples of each for log p(x) and for the bounds.
-        steps: Steps of the optimisation; 0 leaves the gap in one piece.
-        lr: Its first learning rate, in units of the mean and of the log standard deviation; it falls to zero.
+        steps: Steps of the optimisation; 0 does not split the gap.
+        lr: Its initial learning rate, for mean and log standard deviation; it decays to zero.
         seed: Seed of all noise.
 
     Raises:
@@ -113,8 +113,8 @@ def gaps(
         >>> found.n
         5
     """
-    check_split(split, model)
-    check_finite(model)
+    require_split(split, model)
+    require_finite(model)
     _check_numbers(limit, k, steps, lr)
     some = split.evenly_spaced(limit)
     with fixed_noise(seed), evaluating(model), frozen(model):
@@ -145,12 +145,12 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
     model = marginal.model
     if len(model.space.layers) > 1:
         raise ObjectiveError(
-            "The gap is split for one latent, and this is a hierarchy.",
+            "The gap can be split only for a single latent, not for a hierarchy.",
             got=f"{len(model.space.layers)} layers",
             remedy="Compare elbo and nll of tightbound.evaluate.",
         )
     found = per_example(model, x, k, marginal.c)
-    check_support(found)
+    require_support(found)
     if "log_marginal" not in found:
         model_terms = marginal.terms(x)
         for latent in model_terms.latents:
@@ -182,7 +182,7 @@ def _kl(found: dict[str, Tensor]) -> Tensor:
 
 
 class _InOrder(torch.nn.Module):
-    """The posterior of examples that come in order."""
+    """The optimised posteriors of examples, in order."""
 
     def __init__(self, best: Callable[[slice], Distribution]) -> None:
         super().__init__()
@@ -198,12 +198,12 @@ def _summary(values: dict[str, Tensor], n: int, k: int, steps: int) -> Gaps:
     log_p, best = values["log_p"], values.get("best_elbo")
     if best is not None:
         gain = Estimate.of(values["best_log_p"] - log_p)
-        if gain.value > 2 * (gain.standard_error or 0.0):  # for all or none, as the larger of two is biased
+        if gain.value > 2 * (gain.standard_error or 0.0):  # for all or none: the larger of two is biased
             log_p = values["best_log_p"]
     total = log_p - values["elbo"]
     notes = ["log p(x) is itself a lower bound, by importance sampling: the gaps are at least these"]
     if best is None and steps:
-        notes.append("posteriors of this family cannot be optimised example by example: the gap is left in one piece")
+        notes.append("posteriors of this family cannot be optimised per example: the gap is not split")
     return Gaps(
         total=Estimate.of(total),
         approximation=None if best is None else Estimate.of(log_p - best),

@@ -1,4 +1,4 @@
-r"""What a relaxation hides: the bound that training reads with relaxed latents, beside the true one.
+r"""The relaxation gap: the training bound with relaxed latents, compared with the true bound.
 
 Convention: q(z | x) is discrete, and its relaxation at temperature :math:`\tau` has the same noise; every value is in
 nats per example, and the KL in both bounds is that of the discrete distributions.
@@ -25,17 +25,17 @@ from ..passes import over
 __all__ = ["SAMPLES", "RelaxationGap", "gap_of", "relaxation_gap", "relaxed_and_hard"]
 
 SAMPLES = 16
-"""Of each example, where nobody says how many."""
+"""Default samples per example."""
 
 
 @dataclass(frozen=True)
 class RelaxationGap:
-    r"""What :func:`relaxation_gap` found.
+    r"""The result of :func:`relaxation_gap`.
 
     Args:
-        relaxed: The ELBO with relaxed latents: what training maximises, and no bound.
-        hard: The ELBO with discrete ones, a bound on log p(x).
-        gap: The former less the latter, example by example.
+        relaxed: The ELBO with relaxed latents: the training objective, not a bound.
+        hard: The ELBO with discrete latents, a bound on log p(x).
+        gap: Their difference, per example.
         temperature: :math:`\tau`.
         samples: Of each example.
         n: Examples.
@@ -60,14 +60,14 @@ class RelaxationGap:
 
 
 def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMPLES, *, seed: int = 0) -> RelaxationGap:
-    r"""By how much relaxed latents flatter a model, at the temperature that it has.
+    r"""How much relaxed latents overestimate the bound, at the model's temperature.
 
     .. math:: \mathbb{E} \log p(x \mid \tilde{z}_\tau) - \mathbb{E} \log p(x \mid z), \qquad
         z = \lim_{\tau \to 0} \tilde{z}_\tau
 
-    A decoder can read from a relaxed latent what no discrete one holds; the gap is what of that is lost. Each relaxed
-    sample is paired with the discrete one of the same noise, so the standard error is that of the difference. A model
-    trained straight through has none: its training samples are discrete.
+    A relaxed latent can hold information that no discrete one has; the gap measures its loss. Each relaxed sample is
+    paired with the discrete one of the same noise, so the standard error is that of the difference. A model trained
+    straight through has no gap: its training samples are discrete.
 
     References:
         Categorical Reparameterization with Gumbel-Softmax (Jang, Gu and Poole, 2017).
@@ -80,7 +80,7 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
 
     Raises:
         UsageError: If the split is empty or ``samples`` less than 1.
-        ObjectiveError: If the posterior is not a relaxed one, or a second stage has made it a point.
+        ObjectiveError: If the posterior is not relaxed, or a second stage made it a point mass.
 
     Example:
         >>> import tightbound as tb
@@ -91,8 +91,8 @@ def relaxation_gap(model: LatentVariableModel, split: Split, samples: int = SAMP
     """
     if _relaxed(model).at_mode:
         raise ObjectiveError(
-            "A second stage encodes to the most probable codes, and those have no relaxation.",
-            got="a posterior that is a point",
+            "A second stage uses the most probable codes, which have no relaxation.",
+            got="a point-mass posterior",
             remedy="Measure the gap of the first stage's run.",
         )
     values = over(model, split, samples, partial(relaxed_and_hard, samples=samples), seed=seed)
@@ -119,7 +119,7 @@ def relaxed_posterior(model: LatentVariableModel) -> RelaxedPosterior | None:
 def gap_of(
     values: dict[str, Tensor], model: LatentVariableModel, split: Split, samples: int = SAMPLES
 ) -> RelaxationGap:
-    """What follows from what :func:`relaxed_and_hard` found of every example of a split."""
+    """The gap from the values of :func:`relaxed_and_hard`."""
     relaxed, hard = values["relaxed"].double() - values["kl"], values["hard"].double() - values["kl"]
     return RelaxationGap(
         relaxed=Estimate.of(relaxed),
@@ -147,7 +147,7 @@ def relaxed_and_hard(
 
 
 def _of_some(marginal: Marginal, x: Tensor, samples: int) -> dict[str, Tensor]:
-    """The same as sums over some samples."""
+    """Sums over some samples."""
     q = _relaxed(marginal.model)
     relaxed = q.relaxed(x, marginal.c).rsample((samples,))
     hard = q.embed(q.codes_of(relaxed))

@@ -1,6 +1,6 @@
-r"""What helps against what: a table of remedies by symptom, to which recipes contribute rows of their own.
+r"""A table of remedies by symptom, to which recipes contribute rows.
 
-A remedy is a way out for a run, or none where it is no remedy for it.
+A remedy gives a way out for a run, or None if it does not apply.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Symptom = Literal[
 ]
 
 FREE_BITS = (0.1, 0.25, 0.5)
-"""Nats that are proposed as free for each dimension, from the least."""
+"""Free bits (nats) proposed per dimension, ascending."""
 LEAST_FREE = 2.0
-"""Nats that are proposed as free at least, where they are those of the whole latent."""
+"""Minimum free bits (nats) proposed for the complete latent."""
 WARM_UPS = (0.5, 0.75)
-"""Shares of a run that are proposed as warm-up."""
+"""Proposed warm-up shares of a run."""
 MOST_TRANSFORMS = 8
-"""Transformations of a flow that are proposed at most."""
+"""Maximum number of flow transformations proposed."""
 WAYS = 3
-"""Ways out that are told at most."""
+"""Maximum number of remedies listed."""
 RICHER_PRIOR = {"normal": "vamp", "diagonal": "vamp", "mixture": "coupling", "vamp": "coupling", "coupling": "spline"}
 RICHER_POSTERIOR = {"gaussian": "cholesky", "cholesky": "iaf"}
 _PRIORS = {"vamp": "a mixture of posteriors", "coupling": "a flow", "spline": "a flow of splines"}
@@ -56,11 +56,11 @@ REMEDIES: dict[Symptom, tuple[str, ...]] = {
     "gap of the family": ("exact posterior", "richer posterior"),
     "codes unused": ("plain likelihood", "revival", "longer", "narrow comparison", "fewer codes"),
 }
-"""By symptom the names of what helps, the best first; the rows are below, or of a recipe."""
+"""Names of remedies by symptom, best first; they are defined below or by a recipe."""
 
 
 def against(run: Run, symptom: Symptom) -> Iterator[Way | None]:
-    """The ways out of a symptom, the best first: the table's, then what a recipe adds."""
+    """The remedies of a symptom, best first: those of the table, then those of the recipe."""
     own = () if run.recipe is None else run.recipe.remedies
     named = {remedy.name: remedy for remedy in own}
     for name in REMEDIES[symptom]:
@@ -72,13 +72,13 @@ def against(run: Run, symptom: Symptom) -> Iterator[Way | None]:
 
 
 def _of(run: Run, remedy: Remedy) -> Way | None:
-    """A recipe's remedy, for a run that needs it."""
+    """A recipe's remedy, for a run to which it applies."""
     options = remedy.options(options_of(run.recipe))
     return None if options is None else Way(remedy.words, options)
 
 
 def offer(run: Run, *ways: Way | None, otherwise: str = "") -> str:
-    """The first few ways that are open to the run; where none is, what is said otherwise, or more training."""
+    """The first few applicable remedies; if none applies, ``otherwise``, or longer training."""
     return "; or ".join(open_to(run, *ways)[:WAYS]) or otherwise or in_words(run, longer(run))
 
 
@@ -86,8 +86,8 @@ def later(s: Symptoms) -> Way | None:
     """A longer warm-up, if the objective has one and the run's was shorter; else an objective that has."""
     if s.recipe is not None and s.recipe.training_objective.warming != "the KL's weight":
         charged = capacity_of(s) is None and option(s, "beta", 1.0) > 0
-        return of_recipe(s, "train the plain ELBO, whose KL is charged later", objective="elbo") if charged else None
-    return _longer_warm_up("charge the KL later, with a longer warm-up", s.training)
+        return of_recipe(s, "train the plain ELBO with KL warm-up", objective="elbo") if charged else None
+    return _longer_warm_up("use a longer KL warm-up", s.training)
 
 
 def _longer_warm_up(words: str, training: TrainingOptions | None) -> Way | None:
@@ -103,7 +103,7 @@ def _longer_warm_up(words: str, training: TrainingOptions | None) -> Way | None:
 
 
 def longer(run: Run) -> Way:
-    """More steps or epochs than the run had."""
+    """Train with more steps or epochs than the run."""
     training = run.training
     if training is not None and training.steps is not None:
         return Way("train longer", training={"steps": 2 * training.steps})
@@ -113,13 +113,13 @@ def longer(run: Run) -> Way:
 
 
 def free_together(s: Symptoms) -> int:
-    """Dimensions that have free bits together: all where their KL is one number."""
+    """Number of dimensions sharing free bits: all if the KL does not factorise."""
     size = option(s, "free_bits_group", 1) if s.per_dimension else 0
     return min(size or s.dimensions, s.dimensions)
 
 
 def whose_kl(s: Symptoms) -> str:
-    """To what the nats of free bits belong, in words."""
+    """The scope of the free bits, as text."""
     size = free_together(s)
     if size == 1:
         return "of each dimension"
@@ -127,48 +127,48 @@ def whose_kl(s: Symptoms) -> str:
 
 
 def free_steps(s: Symptoms) -> list[float]:
-    """Nats that are proposed as free, from the least: of each dimension, or of all together where it is one number."""
+    """Proposed free bits (nats), ascending: per dimension, or in total if the KL does not factorise."""
     size = free_together(s)
     steps = [round(nats * size, 2) for nats in FREE_BITS]
     return [max(LEAST_FREE, float(round(nats))) for nats in steps] if size == s.dimensions > 1 else steps
 
 
 def free_bits(s: Symptoms) -> Way | None:
-    """Some KL for free, more than the run had."""
+    """More free bits than the run had."""
     nats = next((nats for nats in free_steps(s) if nats > option(s, "free_bits", 0.0)), None)
-    return None if nats is None else Way(f"leave the first {nats:g} nats {whose_kl(s)} free", {"free_bits": nats})
+    return None if nats is None else Way(f"allow {nats:g} nats {whose_kl(s)} as free bits", {"free_bits": nats})
 
 
 def fewer_dimensions(s: Symptoms) -> Way | None:
-    """As many dimensions, or positions, as are used, and a few more."""
+    """Slightly more dimensions, or positions, than are used."""
     enough, name = max(2, s.used + max(1, s.used // 4)), "positions" if s.codes else "latent_dim"
     if enough >= s.dimensions or option(s, name, s.dimensions) != s.dimensions:
         return None
-    return Way(f"{enough} {'positions' if s.codes else 'dimensions'} would do", {name: enough})
+    return Way(f"{enough} {'positions' if s.codes else 'dimensions'} would suffice", {name: enough})
 
 
 def weaker_decoder(s: Symptoms) -> Way | None:
-    """A decoder that cannot do without z."""
+    """A decoder that depends on z."""
     if option(s, "likelihood", "autoregressive") != "autoregressive":
         return None
-    return Way("use a weaker decoder, of entries that are independent given z", {"likelihood": "auto"})
+    return Way("use a weaker decoder, with independent entries given z", {"likelihood": "auto"})
 
 
 def learned_scale(s: Symptoms) -> Way | None:
-    """For decoders of fixed noise, which may be too large for z to matter."""
+    """Learn the scale of a decoder with fixed noise, which may be too large for z to matter."""
     scale = option(s, "scale", "")
     fixed = scale == "fixed" or (option(s, "likelihood", ""), scale) == ("gaussian", "auto")
-    return of_recipe(s, "let the likelihood learn its scale", scale="shared") if fixed else None
+    return of_recipe(s, "learn the scale of the likelihood", scale="shared") if fixed else None
 
 
 def following_prior(s: Symptoms) -> Way | None:
-    """A prior that moves to where the codes are."""
-    way = Way("let the prior follow, as a learned Gaussian", {"prior": "diagonal"})
+    """A prior that adapts to the codes."""
+    way = Way("use a learned Gaussian prior", {"prior": "diagonal"})
     return way if not s.codes and option(s, "prior", "normal") == "normal" else None
 
 
 def second_stage(s: Symptoms) -> Way | None:
-    """Codes are dependent, and a prior of their own can follow them."""
+    """A second-stage prior that models dependent codes."""
     if not s.codes or is_fitted(s):
         return None
     flags, second = "tightbound fit-prior RUN --prior pixelcnn --out RUN2", PixelCNNPrior()
@@ -176,15 +176,15 @@ def second_stage(s: Symptoms) -> Way | None:
 
 
 def plain_likelihood(run: Run) -> Way | None:
-    """A probability of levels in place of a density, in which few pixels drown all others."""
+    """A probability mass over levels instead of a density dominated by a few pixels."""
     dense = option(run, "likelihood", "") == "logit-laplace" and run.data is not None and run.data.discrete
-    words = "take a probability of the levels, as logit-laplace is unbounded at them and few pixels drown all"
+    words = "use a probability mass over levels, since the logit-laplace density is dominated by a few pixels"
     return of_recipe(run, words, likelihood="auto") if dense else None
 
 
 def richer_prior(s: Symptoms) -> Way | None:
     """A prior of the next larger family."""
-    words, now = "let the prior learn where the codes are", option(s, "prior", "normal")
+    words, now = "use a prior that adapts to the codes", option(s, "prior", "normal")
     if s.codes:
         return None
     if now in ("spline", "flow"):
@@ -197,8 +197,8 @@ def richer_prior(s: Symptoms) -> Way | None:
 
 
 def full_charge(s: Symptoms) -> Way | None:
-    """The KL at its whole weight."""
-    way = Way("charge the KL in full", {"beta": 1.0})
+    """The KL at full weight."""
+    way = Way("use the full KL weight", {"beta": 1.0})
     return way if option(s, "beta", 1.0) < 1 else None
 
 
@@ -215,7 +215,7 @@ def larger_networks(s: Symptoms) -> Way | None:
     plain = option(s, "network", "mlp") == "mlp" and isinstance(option(s, "hidden", (128,)), tuple)
     name = "hidden" if plain else "channels"
     sizes = tuple(2 * size for size in option(s, name, (128,))) or (256,)
-    return Way("take larger networks", {name: sizes})
+    return Way("use larger networks", {name: sizes})
 
 
 ROWS: dict[str, Callable[[Any], Way | None]] = {
@@ -233,6 +233,6 @@ ROWS: dict[str, Callable[[Any], Way | None]] = {
     "full charge": full_charge,
     "richer posterior": richer_posterior,
     "larger networks": larger_networks,
-    "less overfitting": lambda s: Way("if the training split shows less of it, take more data or a smaller encoder"),
+    "less overfitting": lambda s: Way("if this is weaker on the training split, use more data or a smaller encoder"),
 }
-"""What helps by its name, for any recipe with such options."""
+"""Remedies by name, for any recipe with these options."""

@@ -1,7 +1,7 @@
-r"""From the numbers of a diagnosis to a verdict, its cause, and the options that change it.
+r"""The verdict of a diagnosis, its cause, and the options to change.
 
-A remedy is a list of ways out. Each names options that the run's recipe has and accepts, with values that differ from
-the run's; for a model put together by hand it is said in words of the parts.
+A remedy is a list of ways out. Each names options that the run's recipe has and accepts, with values other than the
+run's; for a model built by hand it names parts instead.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Verdict = Literal["healthy", "partial collapse", "collapsed", "over-regularised"
 Cause = tuple[str, dict[str, Any]]
 
 CHANGE = 0.15
-"""By so much of itself, and by twice its standard error, must the KL change when the bound is tightened before it is
-too small or too large."""
+"""Minimum relative change of the KL (and at least twice its standard error) when the bound is tightened, for a KL to
+count as too small or too large."""
 MISMATCH = 0.2
-"""A mismatch of codes and prior above this share of the KL is what makes samples poor."""
+"""A mismatch of codes and prior above this share of the KL makes samples poor."""
 LEAST_MISMATCH = 1.0
-"""A smaller mismatch than so many nats does not count."""
+"""Smaller mismatches (nats) are ignored."""
 LEAST_CAPACITY = 1.0
-"""A capacity of so many nats leaves no room for a code."""
-DONE = "nothing needs to change"
+"""A capacity up to this many nats is too small for a code."""
+DONE = "no change needed"
 PLAIN: dict[str, Any] = {"objective": "elbo", "beta": 1.0}
 
 
 def judge(s: Symptoms) -> tuple[Verdict, str, str]:
-    """The verdict, the cause and the remedy that numbers point to.
+    """The verdict, cause and remedy that follow from the numbers.
 
     Args:
         s: The numbers.
@@ -43,7 +43,7 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         'collapsed'
     """
     if s.sameness:
-        return "constant data", f"{s.sameness}, so there is nothing that a latent could tell", "give data that varies"
+        return "constant data", f"{s.sameness}, so a latent has nothing to encode", "use data that varies"
     if min(_information_at_most(s), s.decoder_use) < NOTHING:
         return "collapsed", *_in_first_stage(s, _why_collapsed)
     too_little, too_much = _kl_should_change(s)
@@ -53,8 +53,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         return "under-regularised", *_why_too_much(s)
     if mismatch_matters(s):
         fixed = s.recipe is None or not option(s, "prior", "")
-        another = "take a recipe whose prior can learn (vae)" if fixed else ""
-        why = f"all codes together are {_mismatch_said(s)} from the prior, so its samples are unlike them"
+        another = "use a recipe with a learned prior (vae)" if fixed else ""
+        why = f"the aggregate posterior is {_mismatch_said(s)} from the prior, so prior samples differ from the codes"
         return "under-regularised", why, offer(s, *against(s, "codes unlike the prior"), otherwise=another)
     if s.used < s.dimensions / 2:
         return "partial collapse", *_in_first_stage(s, _why_partly)
@@ -62,21 +62,21 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
 
 
 def shares(s: Symptoms) -> str:
-    """How many dimensions are used, by what they carry and by Burda's convention."""
+    """How many dimensions are used, by their share of the KL and by Burda's convention."""
     what = "positions" if s.codes else "latent dimensions"
     if s.codes:
-        convention = f"{s.active} of {s.dimensions} {what} tell more than {NOTHING:g} nats"
+        convention = f"{s.active} of {s.dimensions} {what} have more than {NOTHING:g} nats of information"
     else:
         convention = f"{s.active} of {s.dimensions} {what} pass Burda's 0.01"
     if s.carrying is None:
         return convention
-    carried = "of what they tell" if s.codes else "of the KL" if s.per_dimension else "of the information"
+    carried = "of their information" if s.codes else "of the KL" if s.per_dimension else "of the information"
     short = convention.replace(f" of {s.dimensions} {what}", "")
     return f"{s.carrying} of {s.dimensions} {what} carry {CARRIED:.0%} {carried}; {short}"
 
 
 def mismatch_matters(s: Symptoms) -> bool | None:
-    """Whether codes and prior are further apart than they should be: None where their two bounds do not agree."""
+    """Whether codes and prior differ too much: None if the two bounds disagree."""
     if s.mismatch is None:
         return None
     at_least, at_most = (nats > max(LEAST_MISMATCH, MISMATCH * s.kl) for nats in s.mismatch)
@@ -93,7 +93,7 @@ def _information_at_most(s: Symptoms) -> float:
 
 
 def _in_first_stage(s: Symptoms, why: Callable[[Symptoms], tuple[str, str]]) -> tuple[str, str]:
-    """Of a fitted prior: its posterior and likelihood are those of the first stage, and what cures them is there."""
+    """For a fitted prior: posterior and likelihood belong to the first stage, so the remedy does too."""
     if (first := first_stage(s)) is None:
         return why(s)
     cause, remedy = why(dataclasses.replace(s, recipe=first.recipe, training=first.training))
@@ -101,8 +101,8 @@ def _in_first_stage(s: Symptoms, why: Callable[[Symptoms], tuple[str, str]]) -> 
 
 
 def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
-    """Whether the KL is too small, and whether it is too large: as measured, or else as the options say."""
-    if is_fitted(s):  # its posterior was made for another prior
+    """Whether the KL is too small, and whether it is too large: as measured, else from the options."""
+    if is_fitted(s):  # its posterior was trained with another prior
         return False, False
     if s.best_kl is not None and s.kl > 0:
         change = _clear_change(s)
@@ -112,7 +112,7 @@ def _kl_should_change(s: Symptoms) -> tuple[bool, bool]:
 
 
 def _clear_change(s: Symptoms) -> float:
-    """By how much the best posteriors carry more, if it is much and no accident."""
+    """The significant increase of the KL in the best posteriors, else 0."""
     change = 0.0 if s.best_kl is None else s.best_kl - s.kl
     return change if abs(change) > max(CHANGE * s.kl, 2 * s.best_kl_error) else 0.0
 
@@ -124,55 +124,57 @@ def _why_partly(s: Symptoms) -> tuple[str, str]:
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
     capacity, beta = capacity_of(s), option(s, "beta", 1.0)
     if capacity is None and beta > 1:
-        why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes every nat of code cost more than it pays"
-        return why, offer(s, Way("lower it", {"beta": 1.0}))
+        why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes each nat of code cost more than it gains"
+        return why, offer(s, Way("lower the weight", {"beta": 1.0}))
     if capacity is not None and capacity <= LEAST_CAPACITY:
-        return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("do not hold it", PLAIN))
+        return f"the KL was held to a capacity of {capacity:g} nats", offer(s, Way("train the plain ELBO", PLAIN))
     if s.codes == "chosen":
-        what = "all data has the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
+        what = (
+            "all examples have the same codes" if _information_at_most(s) < NOTHING else "the decoder ignores the codes"
+        )
         return what, offer(s, *against(s, "codes collapsed"))
     if s.kl < NOTHING:
-        why = "the decoder models the data without z, and the KL was cheaper to save than the code was worth"
+        why = "the decoder models the data without z, so encoding costs more KL than it gains"
         return why, offer(s, *against(s, "posterior collapsed"))
     if _information_at_most(s) < NOTHING:
         why = f"the posterior is {s.kl:.1f} nats from the prior, yet the same for all data"
         return why, offer(s, *against(s, "posterior the same for all"))
-    why = f"the codes tell {s.mutual_information:.1f} nats of the data, yet the decoder ignores them"
+    why = f"the codes carry {s.mutual_information:.1f} nats of information about the data, yet the decoder ignores them"
     return why, offer(s, *against(s, "decoder ignores the codes"))
 
 
 def _why_too_little(s: Symptoms) -> tuple[str, str]:
-    said, causes = f"codes say less than pays ({_kl_said(s)})", list(_causes(s, too_much=False))
+    said, causes = f"codes carry less information than optimal ({_kl_said(s)})", list(_causes(s, too_much=False))
     if causes:
         return _blamed(s, said, causes)
     if s.recipe is None:
-        why = f"{said}: the KL weighed too much in training, or the encoder lags behind"
-        return why, f"charge the KL at a weight of 1; or {offer(s, *against(s, 'gap of the encoder'))}"
-    why = f"{said}, though the KL cost no more than its due: the encoder lags behind"
+        why = f"{said}: the KL weight was too high in training, or the encoder lags behind"
+        return why, f"use a KL weight of 1; or {offer(s, *against(s, 'gap of the encoder'))}"
+    why = f"{said}, though the KL weight was not too high: the encoder lags behind"
     return why, offer(s, *against(s, "encoder says too little"))
 
 
 def _why_too_much(s: Symptoms) -> tuple[str, str]:
-    said, causes = f"codes say more than pays ({_kl_said(s)})", list(_causes(s, too_much=True))
+    said, causes = f"codes carry more information than optimal ({_kl_said(s)})", list(_causes(s, too_much=True))
     if causes:
         return _blamed(s, said, causes)
     ways = against(s, "encoder says too much")
     if s.recipe is None:
-        why = f"{said}: the KL was not charged in full in training, or the encoder lags behind or has overfitted"
-        return why, f"charge the KL at a weight of 1 and without free bits; or {offer(s, *ways)}"
-    why = f"{said}, though the KL was charged in full: the encoder lags behind, or has overfitted"
+        why = f"{said}: the KL weight was too low in training, or the encoder lags behind or has overfitted"
+        return why, f"use a KL weight of 1 and without free bits; or {offer(s, *ways)}"
+    why = f"{said}, though the KL had its full weight: the encoder lags behind, or has overfitted"
     return why, offer(s, *ways)
 
 
 def _causes(s: Symptoms, *, too_much: bool) -> Iterator[Cause]:
-    """Options that make the KL too large or too small, and what undoes them."""
+    """Options that make the KL too large or too small, with the changes that undo them."""
     capacity, beta, objective = capacity_of(s), option(s, "beta", 1.0), option(s, "objective", "elbo")
     if capacity is not None and (too_much or s.kl > capacity / 2):
         yield f"the KL was held to a capacity of {capacity:g} nats", PLAIN
     if capacity is None and (beta < 1 if too_much else beta > 1):
-        yield f"the {_what_beta_weighs(s)} weighed {beta:g} in training", {"beta": 1.0}
+        yield f"the {_what_beta_weighs(s)} had weight {beta:g} in training", {"beta": 1.0}
     if objective == "mmd":
-        yield "the objective is not the ELBO but the maximum mean discrepancy's", PLAIN
+        yield "the objective is mmd, not the ELBO", PLAIN
     if objective == "iwae" and option(s, "samples", 1) > 1:
         yield "the posterior was trained to propose samples, not for the ELBO", {"objective": "elbo"}
     if too_much and _was_free(s):
@@ -186,7 +188,7 @@ def _blamed(s: Symptoms, said: str, causes: list[Cause]) -> tuple[str, str]:
 
 
 def _was_free(s: Symptoms) -> bool:
-    """Whether free bits are enough to explain the KL, or what of it is too much."""
+    """Whether free bits explain the KL, or its excess."""
     groups = -(-s.dimensions // free_together(s))
     floor = groups * option(s, "free_bits", 0.0)
     if groups > 1 and s.best_kl is not None:
@@ -195,7 +197,7 @@ def _was_free(s: Symptoms) -> bool:
 
 
 def _free_as_proposed(s: Symptoms) -> bool:
-    """Whether what is too much is free, and no more than is proposed against a collapse."""
+    """Whether the excess is within free bits, and these are no more than proposed against collapse."""
     others = [cause for cause in _causes(s, too_much=True) if "free_bits" not in cause[1]]
     return _was_free(s) and not others and option(s, "free_bits", 0.0) <= free_steps(s)[-1]
 
@@ -218,8 +220,8 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
     agree = mismatch_matters(s) is False
     if s.gap is None or s.amortisation is None:
         if agree:
-            return "the latents are used and the codes agree with the prior", done
-        unknown = "whether all codes together agree with the prior is not known"
+            return "the latents are used and the codes match the prior", done
+        unknown = "whether the aggregate posterior matches the prior is unknown"
         reason = s.unmeasured if s.mismatch is None else f"they are {_mismatch_said(s)} from it"
         way = f"; for better samples, {in_words(s, second)}" if (second := second_stage(s)) else ""
         return f"the latents are used; {unknown}: {reason}", done + way
@@ -227,11 +229,11 @@ def _what_is_left(s: Symptoms) -> tuple[str, str]:
         return f"the latents are used and the bound is tight ({s.gap:.2f} nats)", done
     approximation = s.gap - s.amortisation
     if s.amortisation >= approximation:
-        why = f"what is left of the gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
-        if is_fitted(s):  # no training of the prior changes that
+        why = f"the remaining gap is mostly the encoder's ({s.amortisation:.1f} of {s.gap:.1f} nats)"
+        if is_fitted(s):  # training the prior does not change that
             return why, done
         tighter = offer(s, *against(s, "gap of the encoder"))
         return why, f"{done}; to tighten the bound, {tighter}"
-    why = f"what is left of the gap is mostly the posterior's family's ({approximation:.1f} of {s.gap:.1f} nats)"
+    why = f"the remaining gap is mostly the posterior family's ({approximation:.1f} of {s.gap:.1f} nats)"
     richer = open_to(s, *against(s, "gap of the family"))
     return why, f"{done}; to tighten the bound, {richer[0]}" if richer else done

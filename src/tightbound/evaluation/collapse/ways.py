@@ -1,7 +1,7 @@
-r"""Ways out of what is wrong with a model: options of its run, changed.
+r"""Ways out of a problem: changed options of a run.
 
-A way is offered only if the run with these options can be built and is not the run as it is; the words are made from
-it. For a model put together by hand it is said in words of the parts.
+A way is offered only if the model can be built with these options and they differ from the run's; the text is generated
+from it. For a model built by hand it names parts instead.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is known of how a model came to be.
+    """What is known about how a model was made.
 
     Args:
-        recipe: What the model was built from; None for a model put together by hand.
-        training: How it was trained.
-        data: What it was built for.
+        recipe: The recipe of the model; None for a model built by hand.
+        training: Its training options.
+        data: The data it was built for.
     """
 
     recipe: Recipe | None = None
@@ -56,27 +56,26 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Symptoms(Run):
-    """The numbers that a verdict rests on, None where a model does not define one; and what is known of the run.
+    """The numbers for a verdict, None if not defined; and what is known about the run.
 
     Args:
         kl: KL of posterior and prior, nats.
-        mutual_information: I(x; z) is at least this, nats.
-        mutual_information_at_most: And at most this, if that is known.
-        decoder_use: Nats that the likelihood loses when the examples' latents are exchanged.
+        mutual_information: Lower bound on I(x; z), nats.
+        mutual_information_at_most: Upper bound, if known.
+        decoder_use: Loss of log-likelihood when latents are shuffled, nats.
         active: Active latent dimensions, or positions of codes.
         dimensions: All latent dimensions, or positions.
-        carrying: Those that carry the KL, or what the codes tell, where that can be told apart.
-        mismatch: The aggregate posterior is at least so far from the prior, and at most so far, nats; None where
-            neither is known.
-        unmeasured: Why neither is known, where that is so.
+        carrying: Number of those that carry the KL, or the information of codes, if it factorises.
+        mismatch: Lower and upper bound on the KL of the aggregate posterior from the prior, nats; None if unknown.
+        unmeasured: Why it is unknown, if so.
         gap: Log p(x) − ELBO, nats.
-        amortisation: The part of it that is the encoder's, nats.
-        best_kl: KL of the posterior that is best for each example, nats.
+        amortisation: The encoder's part of the gap, nats.
+        best_kl: KL of the best posterior of each example, nats.
         best_kl_error: Standard error of its difference from ``kl``.
-        codes: None where latents are no codes; else whether the posterior draws them, or chooses one: its KL is then
-            no part of training, and a uniform prior's is a constant.
-        per_dimension: Whether training charged the KL dimension by dimension, or as one number.
-        sameness: How the examples are all alike, in words; empty where they are not.
+        codes: None if latents are not codes; else whether the posterior samples codes, or selects one: its KL is then
+            not part of training, and constant for a uniform prior.
+        per_dimension: Whether training used the KL per dimension, or as one number.
+        sameness: How all examples are the same, as text; empty if they differ.
     """
 
     kl: float
@@ -98,20 +97,20 @@ class Symptoms(Run):
 
     @property
     def used(self) -> int:
-        """Dimensions that are worth having."""
+        """Number of useful dimensions."""
         return self.active if self.carrying is None else self.carrying
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way out: what to do in words of the parts, and the options that do it.
+    """A way out: what to do, and the options for it.
 
     Args:
-        words: What to do, in words that hold for a model without a recipe too.
-        options: The recipe's options; None as a value stands for leaving one out.
-        training: Options of training.
-        flags: More that is typed.
-        second: The prior of a second stage that is fitted.
+        words: What to do, also valid for a model without a recipe.
+        options: The recipe's options; None means to leave an option out.
+        training: Training options.
+        flags: Further command-line text.
+        second: The second-stage prior to fit.
     """
 
     words: str
@@ -122,12 +121,12 @@ class Way:
 
 
 def open_to(run: Run, *ways: Way | None) -> list[str]:
-    """The ways that are open to the run, each in words and options."""
+    """The applicable ways, each as text with options."""
     return [text for way in ways if way is not None and (text := in_words(run, way))]
 
 
 def in_words(run: Run, way: Way) -> str:
-    """A way in words and options; empty if the run cannot have them, or has them already."""
+    """A way as text with options; empty if the run cannot use them or has them already."""
     if run.recipe is None:
         return way.words
     options = _changed(options_of(run.recipe), way.options)
@@ -141,7 +140,7 @@ def in_words(run: Run, way: Way) -> str:
 
 
 def options_of(recipe: Recipe | None) -> Options:
-    """The options of a run; of a second stage those of its prior alone, which its command takes."""
+    """The options of a run; for a second stage those of its prior only, which its command takes."""
     if recipe is None:
         return {}
     taken = [*recipe.stages.values()]
@@ -149,12 +148,12 @@ def options_of(recipe: Recipe | None) -> Options:
 
 
 def _changed(now: Options, options: Options) -> Options:
-    """Of some options those that there are, and that are not so already."""
+    """The options that exist and would change."""
     return {name: value for name, value in options.items() if name in now and now[name] != value}
 
 
 def _left_out(recipe: Recipe | None, options: Options) -> Options:
-    """Options of what the run has chosen, such as its objective, that are not of what it is to choose."""
+    """Options of the run's current choice, such as its objective, that the new choice does not have."""
     if recipe is None:
         return {}
     chosen, after = [vars(recipe)[name] for name in choices(recipe)], flat(changed(recipe, options))
@@ -163,7 +162,7 @@ def _left_out(recipe: Recipe | None, options: Options) -> Options:
 
 
 def _can_be_built(run: Run, options: Options, training: Options, second: SecondPrior | None) -> bool:
-    """Whether recipe, training and data take these options: data can refuse a kind of part, no size or weight."""
+    """Whether recipe, training and data take these options: data can rule out kinds of parts only."""
     if run.recipe is None:
         return False
     try:
@@ -181,7 +180,7 @@ def _can_be_built(run: Run, options: Options, training: Options, second: SecondP
 
 
 def _typed(options: Options) -> str:
-    """As they are typed: ``--objective elbo and leave --capacity out``."""
+    """As typed on the command line: ``--objective elbo and leave --capacity out``."""
     given = [f"{_flag(name)} {typed(value)}" for name, value in options.items() if value is not None]
     left_out = [f"leave {_flag(name)} out" for name, value in options.items() if value is None]
     return " and ".join(filter(None, (" ".join(given), *left_out)))
@@ -202,12 +201,12 @@ def capacity_of(run: Run) -> float | None:
 
 
 def of_recipe(run: Run, words: str, **options: str | float) -> Way | None:
-    """A way for a recipe that has these options; none for a model put together by hand, or another recipe."""
+    """A way for a recipe that has these options; None for a model built by hand or another recipe."""
     return Way(words, options) if set(options) <= set(options_of(run.recipe)) else None
 
 
 def is_fitted(run: Run) -> bool:
-    """Whether the prior is that of a second stage, which alone has learned."""
+    """Whether the prior is that of a second stage, the only trained part."""
     return first_stage(run) is not None
 
 

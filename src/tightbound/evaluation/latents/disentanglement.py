@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from ...errors import UsageError
 from ...information import entropy, mutual_information
-from .factors import check_columns, checked, halves, numbered, squared_correlation, standard
+from .factors import checked, halves, numbered, require_columns, squared_correlation, standard
 
 if TYPE_CHECKING:
     from sklearn.ensemble import (
@@ -106,7 +106,7 @@ def sap(
         1.0
     """
     codes, factors = checked(codes, factors)
-    check_columns(categorical, factors)
+    require_columns(categorical, factors)
     scores = squared_correlation(factors, codes)
     train, test = halves(len(codes), test_share, seed)
     for k in categorical:
@@ -175,7 +175,7 @@ def dci(
         (True, True, True)
     """
     codes, factors = checked(codes, factors)
-    check_columns(categorical, factors)
+    require_columns(categorical, factors)
     train, test = halves(len(codes), test_share, seed)
     columns, qualities = [], []
     for k, factor in enumerate(factors.T[:, :, None]):

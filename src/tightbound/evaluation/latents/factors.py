@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import ShapeError, UsageError
 
-__all__ = ["check_columns", "checked", "constant", "halves", "numbered", "squared_correlation", "standard"]
+__all__ = ["checked", "constant", "halves", "numbered", "require_columns", "squared_correlation", "standard"]
 
 
 def checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def constant(table: Tensor) -> Tensor:
     return (table == table[0]).all(0)
 
 
-def check_columns(categorical: Sequence[int], factors: Tensor) -> None:
+def require_columns(categorical: Sequence[int], factors: Tensor) -> None:
     """Refuses columns that are not there."""
     if unknown := [k for k in categorical if not 0 <= k < factors.shape[1]]:
         raise UsageError("There is no such factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")

@@ -22,7 +22,7 @@ from ...errors import ObjectiveError, UsageError
 from ...likelihoods import Measure
 from ...models.latent import LatentVariableModel, Terms
 from ..estimate import Estimate
-from ..passes import Found, Precision, certain, check_split, examples, over, terms_of_the_first
+from ..passes import Found, Precision, certain, examples, over, require_split, terms_of_the_first
 from .annealed import Annealing, annealed, bidirectional
 from .importance import from_prior, per_example
 from .pareto import UNRELIABLE
@@ -180,7 +180,7 @@ def likelihood(
         >>> likelihood(model, data.test.subset(10), k=50).bits_per_dim is not None
         True
     """
-    check_split(split, model)
+    require_split(split, model)
     found = sampler(method, k, annealing)
     measure = model.measure(split.spec)
     terms = terms_of_the_first(model, split)

@@ -24,7 +24,7 @@ from ...spec import register
 from ...training.classifier import Classifier, labels_of, train_classifier
 from ..estimate import Estimate
 from ..numbers import Fact, Number
-from ..passes import check_split, over
+from ..passes import over, require_split
 
 __all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
 
@@ -174,7 +174,7 @@ def sample_quality(
         True
     """
     split = data.test if split is None else split
-    check_split(split, model)
+    require_split(split, model)
     if not model.can_sample:
         model().sample()  # says so, before anything is trained
     device, classifier = model.device, None

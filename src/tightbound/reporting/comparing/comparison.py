@@ -4,7 +4,7 @@ Convention: a difference is the first run's value minus another's, over the same
 
 .. math:: \bar d = \frac{1}{n} \sum_i (a_i - b_i), \qquad \text{standard error} \; s_d / \sqrt{n};
 
-what makes an example hard for both runs cancels, so that it is known far better than either value.
+the difficulty of an example for both runs cancels, so the difference has a much smaller error than either value.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from ..command import changed
 __all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
 
 IGNORED = ("device", "log_every", "save_every", "pictures")
-"""Options that change nothing in what a model becomes."""
+"""Options that do not change the trained model."""
 FIRST = "first.recipe."
-"""How options of a first stage begin."""
+"""Prefix of the options of a first stage."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run and what was measured of it.
+    """One run and its evaluation.
 
     Args:
         run: The folder.
         label: A short name of it.
         recipe: Name of the recipe.
-        options: Those that are not alike in all runs.
-        data: What it was trained on.
+        options: Options that differ between runs.
+        data: Its training data.
         steps: Training steps.
-        parameters: Numbers that were learned.
+        parameters: Number of trained parameters.
         found: Its evaluation on the examples of all runs.
         folder: The run.
         model: Its model, in evaluation mode.
-        test: The examples as it sees them.
+        test: The examples as inputs of the model.
         per_example: ``nll`` and ``elbo`` where they are defined, and ``squared_error``, each ``(n,)``.
         codes: Posterior means, ``(n, dimensions)``.
     """
@@ -74,7 +74,7 @@ class ComparedRun:
     codes: Tensor = field(repr=False, compare=False)
 
     def json(self) -> dict[str, Any]:
-        """What is known of the run and what was found, side by side."""
+        """The run and its evaluation as one mapping."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare and f.name != "found"}
         return own | as_json(self.found)
 
@@ -89,7 +89,7 @@ class Difference:
         nll: Of the negative log-likelihoods, nats per example.
         elbo: Of the ELBOs, nats per example.
         squared_error: Of the reconstructions.
-        reason: Why one of them is missing; empty if none is.
+        reason: The reason why one of them is missing; else empty.
     """
 
     run: str
@@ -102,7 +102,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
     Args:
         runs: Every run.
@@ -139,17 +139,17 @@ def compare(
     device: str = "auto",
     seed: int = 0,
 ) -> Comparison:
-    """Measures runs on the same examples with the same noise.
+    """Evaluates runs on the same examples with the same noise.
 
-    A difference is left out, with the reason, where two values are no numbers of one kind: a density and a
-    probability, or grey levels and their binarisation.
+    A difference is left out, with the reason, if two values are not comparable: a density and a probability, or grey
+    levels and their binarisation.
 
     Args:
         runs: At least two run folders.
         data: Other data than the runs' own.
         split: Which part of the data; default: the test split, or all of other data.
         k: Importance samples of each example.
-        limit: At most so many examples, at even distances; default: all.
+        limit: Use at most this many evenly spaced examples; default: all.
         device: Where to compute.
         seed: Seed of all noise.
 
@@ -190,7 +190,7 @@ def _tests(folders: Sequence[RunFolder], loaded: Sequence[Data], split: str | No
 
 
 def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
-    """The data of each run; other data divided alike for all where one of them has learned from it."""
+    """The data of each run; other data is divided the same way for all if one was trained on it."""
     loaded = [run_folders.load_run_data(folder.path, data) for folder in folders]
     if data is None or all(each.new for each in loaded):
         return loaded
@@ -282,7 +282,7 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
     return {
         "folder": folder,
         "run": folder.path.as_posix(),
-        "recipe": "put together by hand" if config.recipe is None else to_json(config.recipe)["kind"],
+        "recipe": "built by hand" if config.recipe is None else to_json(config.recipe)["kind"],
         "data": config.data_spec.name,
         "steps": max((record["step"] for record in folder.records()), default=0),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -292,7 +292,7 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
 def _measured(
     folder: RunFolder, config: RunConfig, test: Split, place: str, k: int, seed: int, said: Sequence[str]
 ) -> dict[str, Any]:
-    """A run, its model, and what an evaluation with k samples finds, of all examples and of each."""
+    """A run, its model, and what an evaluation with k samples, of all examples and of each."""
     with fixed_noise():  # building a model draws initial weights
         model = run_folders.load(folder.path).to(place)
     test = test.to(place)
@@ -322,7 +322,7 @@ def _difference(a: ComparedRun, b: ComparedRun) -> Difference:
 
 
 def _unlike_nats(a: ComparedRun, b: ComparedRun) -> str:
-    """Why log-likelihoods of two models are no numbers of one kind; empty if they are."""
+    """Why log-likelihoods of two models are not comparable; empty if they are."""
     if (a.test.spec.levels, a.test.transform.binarize) != (b.test.spec.levels, b.test.transform.binarize):
         return _UNLIKE
     kinds = [{"bound": "mass"}.get(run.found.measure, run.found.measure) for run in (a, b)]
@@ -332,17 +332,17 @@ def _unlike_nats(a: ComparedRun, b: ComparedRun) -> str:
             return f"{run.label} has no likelihood of this data: {run.found.meaning}"
         words = {"mass": "a probability", "density": "a density"}
         told = " and ".join(f"{words[kind]} ({run.label})" for kind, run in zip(kinds, (a, b), strict=True))
-        return f"{told} are no numbers of one kind"
+        return f"{told} are not comparable"
     return _unlike_values(a, b) if kinds[0] != "mass" else ""
 
 
 def _unlike_values(a: ComparedRun, b: ComparedRun) -> str:
-    """Why the numbers that two models see of an example differ; empty if they do not."""
+    """Why two models see different values of an example; empty if they do not."""
     seen = [(run.test.spec.levels, run.test.transform.binarize, run.test.spec.dequantized) for run in (a, b)]
     return _UNLIKE if seen[0] != seen[1] else ""
 
 
-_UNLIKE = "the runs see other values: of other levels, binarised or dequantised"
+_UNLIKE = "the runs see different values: other levels, binarised or dequantised"
 
 
 def _paired(a: ComparedRun, b: ComparedRun, name: str) -> Estimate | None:

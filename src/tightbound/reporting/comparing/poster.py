@@ -1,4 +1,4 @@
-"""Runs side by side on one sheet: a column for each, their numbers above their pictures, curves below."""
+"""A poster of runs: a column for each, with numbers above images, and curves below."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .table import about, differences, numbers
 __all__ = ["Curves", "Row", "drawn", "poster"]
 
 Row = tuple[str, list[Image.Image | str]]
-"""A title, and of each run a picture, or a sentence that says why there is none."""
+"""A title, and an image for each run, or a sentence with the reason if there is none."""
 Curve = tuple[int, str, figures.Array, figures.Array]
 """The place of a run, what its line is, steps and values."""
 Curves = dict[str, list[Curve]]
@@ -37,11 +37,11 @@ _SPLIT = 0.5
 
 
 def poster(found: Comparison, pictures: Sequence[Row], curves: Curves) -> Figure:
-    """Everything that a comparison shows, as one figure.
+    """The complete comparison as one figure.
 
     Args:
         found: The runs.
-        pictures: Rows of one picture of each run.
+        pictures: Rows with one image per run.
         curves: The bounds against the step.
     """
     lines, below = _lines(found), _below(found)
@@ -75,9 +75,9 @@ def _lines(found: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _below(found: Comparison) -> list[str]:
-    """The differences, in as many lines as they take."""
+    """The differences, as lines of text."""
     head, *lines = differences(found)
-    told = ["Differences, example by example"]
+    told = ["Paired differences"]
     for pair, *values, remark in lines:
         cells = [f"{name}: {signed(value)}" for name, value in zip(head[1:-1], values, strict=True)]
         told += textwrap.wrap("  ·  ".join(filter(None, [pair, *cells, remark])), 62 * len(found.runs))
@@ -85,7 +85,7 @@ def _below(found: Comparison) -> list[str]:
 
 
 def _columns(band: SubFigure, found: Comparison, lines: list[tuple[str, list[str]]]) -> None:
-    """Name of each run, and in alike lines what is known of it."""
+    """Name and description of each run, in aligned lines."""
     step = 1 / (len(lines) + 3)
     for place, (axes, run) in enumerate(zip(_cells(band, len(found.runs)), found.runs, strict=True)):
         label, color = textwrap.shorten(run.label, 36, placeholder="…"), COLORS[place % len(COLORS)]
@@ -105,7 +105,7 @@ def _text(band: SubFigure, lines: list[str]) -> None:
 
 
 def _height(cells: Sequence[Image.Image | str]) -> float:
-    """Inches that the tallest picture of a row takes in a column."""
+    """Height in inches of the tallest image of a row."""
     shapes = [(1, 0.2) if isinstance(cell, str) else cell.size for cell in cells]
     return max(0.9 * WIDTH * height / width for width, height in shapes)
 

@@ -1,4 +1,4 @@
-"""Runs drawn together: one column for each, the same examples and the same noise in all, as a PNG or an HTML page."""
+"""Draws runs side by side, with the same examples and noise, as a PNG or an HTML page."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def check_drawing(path: Path) -> Path:
     """The path, if a comparison can be drawn there.
 
     Raises:
-        UsageError: If its ending is not known.
+        UsageError: If its extension is unknown.
     """
     if path.suffix not in (".png", ".html"):
-        raise UsageError("The kind of file is not known.", got=path, expected="a name that ends in .png or .html")
+        raise UsageError("Unknown kind of file.", got=path, expected="a name that ends in .png or .html")
     return path
 
 
@@ -59,7 +59,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> Path:
         The path.
 
     Raises:
-        UsageError: If its ending is not known.
+        UsageError: If its extension is unknown.
         CheckpointError: If it cannot be written.
     """
     path = check_drawing(Path(path))
@@ -79,7 +79,7 @@ def _pictures(found: Comparison) -> list[Row]:
     """Title and one picture, or a sentence, of each run, row by row."""
     rows: list[Row] = [("Latent map: posterior means, by label", [_map(run) for run in found.runs])]
     if any(run.codes.shape[1] > 2 for run in found.runs):
-        title = "t-SNE of the posterior means: neighbours stay neighbours, distances mean nothing"
+        title = "t-SNE of the posterior means: preserves neighbours, not distances"
         rows.append((title, _neighbours(found.runs)))
     if not found.runs[0].test.spec.image:
         return rows
@@ -113,13 +113,13 @@ def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image | str]:
 
 TITLES = (
     "Reconstructions: data above the mean of p(x|z)",
-    "Decodings of random z: from the prior, or from N(0, I) where there is none",
+    "Decodings of random z: from the prior, or from N(0, I) without one",
     "Interpolations: the mean of p(x|z) between the codes of two examples",
 )
 
 
 def _random_latents(run: ComparedRun, random: Marginal, n: int) -> Tensor:
-    """From the prior; for a model without one from N(0, I), which nothing has made its codes follow."""
+    """Samples from the prior; for a model without one from N(0, I), which its codes need not match."""
     if run.model.can_sample:
         return random.sample_latent(() if random.batch_shape else (n,))
     x, _ = _examples(run, torch.zeros(n, dtype=torch.int64))
@@ -136,7 +136,7 @@ def _sheet(run: ComparedRun, images: Tensor) -> Image.Image:
 
 
 NO_LATENT = "This model has no latent."
-TOO_FEW = "This takes two examples."
+TOO_FEW = "This needs at least two examples."
 
 
 def _map(run: ComparedRun, most: int = 1500) -> Image.Image | str:
@@ -201,7 +201,7 @@ _KINDS = {
     "mass": "bound on log p(x) [nats]",
     "bound": "bound on log p(x) [nats]",
     "density": "bound on the log-density [nats]",
-    "none": "score, no likelihood [nats]",
+    "none": "score, not a likelihood [nats]",
 }
 
 
@@ -236,7 +236,7 @@ def _web_page(found: Comparison, pictures: list[Row], curves: Curves) -> str:
     sections.append(page.Section("Training", page.tiles(*shown)))
     title = f"{len(labels)} runs on {found.runs[0].data}"
     some = f"{found.n:,} {found.split} example{'s' * (found.n != 1)}"
-    told = f"Measured on the same {some}, with k = {found.k} importance samples of each."
+    told = f"Evaluated on the same {some}, with k = {found.k} importance samples of each."
     return page.page(title, page.tag("h1", page.escape(title)) + page.paragraph(told, "verdict"), sections)
 
 
@@ -250,7 +250,7 @@ def _tables(found: Comparison) -> str:
     told = [[page.Verbatim(cell) for cell in row] if row[0].startswith("--") else row for row in rows]
     table = page.table(["", *(run.label for run in found.runs)], _signed(told), numbers=len(found.runs))
     notes = [f"{run.label}: {note}" for run in found.runs for note in run.found.notes]
-    return table + _differences(found) + page.box("What these numbers need you to know.", notes, "note")
+    return table + _differences(found) + page.box("Notes on these numbers.", notes, "note")
 
 
 def _differences(found: Comparison) -> str:
@@ -258,9 +258,7 @@ def _differences(found: Comparison) -> str:
     head, *lines = differences(found)
     if not any(line[-1] for line in lines):
         head, lines = head[:-1], [line[:-1] for line in lines]
-    text = (
-        "Differences example by example, with their standard errors: what makes an example hard for both runs cancels."
-    )
+    text = "Paired differences with standard errors: the difficulty of an example for both runs cancels."
     return page.tag("h3", "Differences") + page.paragraph(text) + page.table(head, _signed(lines), numbers=3)
 
 

@@ -1,4 +1,4 @@
-"""A comparison in words: what is known of the runs, their numbers, and the differences, as rows of text."""
+"""A comparison as rows of text: the runs, their numbers, and the differences."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Line = tuple[str, list[str]]
 
 MISSING = "–"
 COMPARED = {"NLL [nats]": ("nll", 2), "ELBO [nats]": ("elbo", 2), "squared error": ("squared_error", 3)}
-"""What is subtracted example by example, under which title, and its digits."""
+"""Quantities with paired differences: title, name and digits."""
 _BOUND = "the NLL of one is a bound, so their difference has no error"
 
 
 def about(found: Comparison) -> list[Line]:
-    """What each run is, and the options that are not alike in all."""
+    """Description of each run, and the options that differ."""
     lines = [
         ("recipe", [run.recipe for run in found.runs]),
         ("data", [run.data for run in found.runs]),
@@ -31,7 +31,7 @@ def about(found: Comparison) -> list[Line]:
 
 
 def numbers(found: Comparison) -> list[Line]:
-    """What was measured; a number that is of another kind in one run has a line of its own."""
+    """The results; numbers of different kinds are on separate lines."""
     each: list[dict[str, str]] = []
     for run in found.runs:
         told = rows(run.found, units=f"{run.test.spec.units}, squared")
@@ -47,7 +47,7 @@ def _title(words: str, unit: str) -> str:
 def differences(found: Comparison) -> list[list[str]]:
     """A head, and of the first run from each other a line of paired differences and what to know of them."""
     lines = [_line(found, place) for place in range(1, len(found.runs))]
-    return [["", *COMPARED, "what to know"], *lines]
+    return [["", *COMPARED, "notes"], *lines]
 
 
 def _line(found: Comparison, place: int) -> list[str]:

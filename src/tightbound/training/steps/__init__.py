@@ -1,1 +1,1 @@
-"""What a training step computes."""
+"""The computations of a training step."""

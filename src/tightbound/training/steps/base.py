@@ -1,4 +1,4 @@
-"""What a step is."""
+"""The base class of training steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Group", "Step"]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Parameters that move alike.
+    """A group of parameters with common settings.
 
     Args:
-        parameters: Which.
-        share: Of the learning rate.
-        clip_norm: Largest norm of their gradient; None for any.
+        parameters: The parameters.
+        share: Factor on the learning rate.
+        clip_norm: Maximum norm of their gradient; None for no clipping.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -35,15 +35,15 @@ class Group:
 class Step(nn.Module):
     """Abstract: from a batch to the rows of its examples, in nats, ``(rows, n)``; the mean of the first is maximised.
 
-    It holds the model, and is the one module that is compiled and shared between processes. Buffers and parts of its
-    own are saved with a resumable state, and are no part of the model.
+    It holds the model, and is the module that is compiled and distributed over processes. Its own buffers and parts are
+    saved with a resumable state, not with the model.
 
     Args:
         model: The model.
     """
 
     rows: tuple[str, ...]
-    """What the rows are; the first is maximised, and "bound" selects the model, or the first where there is none."""
+    """Names of the rows; the first is maximised, and "bound" selects the model, or the first if there is none."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -64,19 +64,19 @@ class Step(nn.Module):
         return self.model.see(batch)
 
     def before_step(self, clock: Clock) -> None:
-        """Sets what else changes while a model learns; a tensor is filled in place."""
+        """Sets other scheduled quantities; tensors are filled in place."""
 
     def groups(self, options: TrainingOptions) -> list[Group]:
-        """What learns, and how fast: all that learns, alike."""
+        """The parameter groups; by default one with all trained parameters."""
         return [Group([p for p in self.parameters() if p.requires_grad], clip_norm=options.clip_norm)]
 
     @property
     def selects(self) -> int:
-        """The number of the row that selects the model."""
+        """The index of the row that selects the model."""
         return self.rows.index("bound") if "bound" in self.rows else 0
 
     @property
     def own_tensors(self) -> dict[str, Tensor]:
-        """The tensors that are not the model's, by name."""
+        """The tensors that do not belong to the model, by name."""
         theirs = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
         return {name: t.detach() for name, t in self.state_dict(keep_vars=True).items() if id(t) not in theirs}

@@ -1,4 +1,4 @@
-"""What a training step on data computes."""
+"""The training step on data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["BoundStep"]
 class BoundStep(Step):
     """From a batch to the rows ``objective, bound, reconstruction, kl`` of its examples, in nats, ``(4, n)``.
 
-    Of a model without a latent there are the first two alone.
+    A model without a latent has only the first two.
 
     Args:
         model: The model.
-        objective: What training maximises, or a function ``(terms, beta) -> (n,)`` of it; None for what the model's
-            recipe says, the ELBO of a model without.
+        objective: The objective, or a function ``(terms, beta) -> (n,)``; None for that of the model's recipe, or the
+            ELBO.
         examples: Size of the training split.
     """
 
@@ -49,7 +49,7 @@ class BoundStep(Step):
             )
         self.rows = ROWS[:2] if bare else ROWS
         self.objective, self.examples = own, examples
-        self._rows = rows.dispatch(type(own))  # once: a compiled step cannot look it up
+        self._rows = rows.dispatch(type(own))  # once, since a compiled step cannot look it up
 
     def before_step(self, clock: Clock) -> None:
         if self.model.recipe is not None:

@@ -1,4 +1,4 @@
-"""What a training step on latents computes."""
+"""The training step on latents."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["PriorStep"]
 class PriorStep(Step):
     """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
 
-    Each visit takes one of an example's views at random, and a latent of it.
+    Each visit uses a random view of an example, and a latent of it.
 
     Args:
         model: The two-stage model.
-        kept: How its latents are kept, by any example.
+        kept: The storage form of its latents, from any example.
     """
 
     rows = ("log_prior",)
