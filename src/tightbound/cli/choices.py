@@ -17,7 +17,7 @@ from docstring_parser import parse_from_object
 from tyro.conf import arg
 
 from ..errors import UsageError
-from ..options.choices import changed, choices, name_of, offered
+from ..options.choices import can_replace, changed, choices, name_of, offered
 from ..spec import Dataclass, field_names, flag
 
 __all__ = ["given", "help_of", "plain", "prepared", "prepared_command", "refuse_options_of_others"]
@@ -92,9 +92,9 @@ def refuse_options_of_others(parts: Iterable[Dataclass], words: Sequence[str], m
     for options in held:
         for field, base in choices(options).items():
             for name in _named(words):
-                owners = [label for label, cls in offered(base, field).items() if name in field_names(cls)]
+                owners = {label: cls for label, cls in offered(base, field).items() if name in field_names(cls)}
                 if owners and name not in known:
-                    raise _of_another(name, owners, field, getattr(options, field))
+                    raise _of_another(name, owners, options, field)
 
 
 def _names(options: Dataclass) -> set[str]:
@@ -103,13 +103,16 @@ def _names(options: Dataclass) -> set[str]:
     return set(field_names(options)).union(*(field_names(getattr(options, name)) for name in held))
 
 
-def _of_another(name: str, owners: list[str], field: str, now: Dataclass) -> UsageError:
+def _of_another(name: str, owners: Mapping[str, type[Dataclass]], options: Dataclass, field: str) -> UsageError:
+    now = getattr(options, field)
+    fitting = [label for label, cls in owners.items() if can_replace(cls, options, field)]
+    other = f", or add --{field} {fitting[0]}" if fitting else ""
     option, own = flag(name), [flag(n) for n in sorted(set(field_names(now)) - {field})]
     return UsageError(
         f"{option} is an option of {' or '.join(f'--{field} {owner}' for owner in owners)}.",
         got=f"--{field} {getattr(now, field)}",
         expected=f"its options: {', '.join(own)}",
-        remedy=f"Leave {option} out, or add --{field} {owners[0]}.",
+        remedy=f"Leave {option} out{other}.",
     )
 
 

@@ -28,16 +28,16 @@ __all__ = ["PriorArguments", "TrainArguments", "fit_prior", "train"]
 
 R = TypeVar("R", bound=Recipe)
 INTERRUPTED = 130
-"""Exit code of a training that a signal ended, so that what was to follow it does not."""
+"""Exit code of a training stopped by a signal, so that chained commands do not run."""
 
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[R]):
-    """Everything `train` can be told."""
+    """The arguments of `train`."""
 
-    recipe: Annotated[OmitArgPrefixes[R], arg(help="What the model is.")]
-    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from.")]
-    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")]
+    recipe: Annotated[OmitArgPrefixes[R], arg(help="Options of the model.")]
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="Options of the data.")]
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="Options of the training.")]
     out: Annotated[Path, arg(metavar="RUN", help="The run folder to write.")]
     resume: Resume = False
     resume_from: ResumeFrom = "last"
@@ -45,7 +45,7 @@ class TrainArguments(Generic[R]):
 
 
 def train(arguments: TrainArguments[Any]) -> None:
-    """Trains a model and leaves a run folder."""
+    """Train a model and write a run folder."""
     from ..data import load_data
     from ..runs import RunFolder
     from ..runtime.budget import within_stored
@@ -72,17 +72,20 @@ def _ending(stopped: str) -> str:
     return {"done": "finished", "early": "stopped early"}.get(stopped, f"saved on {stopped}")
 
 
+def _same_latents(prior: type[SecondPrior], other: SecondPrior) -> bool:
+    return prior.latent_space == other.latent_space
+
+
 @dataclass(frozen=True)
 class PriorArguments:
-    """What prior `fit-prior` fits."""
+    """The prior of `fit-prior`."""
 
-    prior: SecondPrior = field(default=PixelCNNPrior(), metadata=CHOICE)
-    """What takes the prior's place; unless told, a pixelcnn where the latents of RUN are codes, a flow where they are
-    vectors."""
+    prior: SecondPrior = field(default=PixelCNNPrior(), metadata={**CHOICE, "fits": _same_latents})
+    """The new prior; default: pixelcnn if the latents of RUN are codes, flow if they are vectors."""
 
     @classmethod
     def natural(cls, words: Sequence[str]) -> PriorArguments:
-        """As they are before any word: of the first stage that is named, if there is such a run."""
+        """The defaults, which depend on the first stage, if the run exists."""
         from ..recipes.two_stage import natural_prior
         from ..runs import RunFolder
         from ..training.stages import stage_of
@@ -96,18 +99,18 @@ class PriorArguments:
 def fit_prior(
     run: Run,
     /,
-    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(help="What the prior is.")],
-    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="How it learns.")],
+    prior: Annotated[OmitArgPrefixes[PriorArguments], arg(name="", help="Options of the prior.")],
+    training: Annotated[OmitArgPrefixes[TrainingOptions], arg(help="Options of the training.")],
     out: Annotated[Path, arg(metavar="RUN2", help="The run folder to write.")],
     data: Source = None,
     latents: Annotated[
-        Path | None, arg(metavar="FILE", help="Latents encoded before; default: in RUN, made once.")
+        Path | None, arg(metavar="FILE", help="File with encoded latents; default: in RUN, encoded once.")
     ] = None,
     resume: Resume = False,
     resume_from: ResumeFrom = "last",
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """A better prior, fitted to the latents of a trained model: the second stage of a VQ-VAE or of any VAE.
+    """Fit a better prior to the latents of a trained model: the second stage of a VQ-VAE or any VAE.
 
     Example: tightbound fit-prior runs/vq --prior pixelcnn --epochs 20 --out runs/vq-pixelcnn
     """
@@ -120,7 +123,7 @@ def fit_prior(
 
 
 def _conclude(result: TrainingResult, json: bool, following: str, go_on: str) -> None:
-    """Says how a training ended, in one of several processes, and leaves each as its end asks."""
+    """Reports how a training ended, in the first process, and exits all with the right code."""
     if os.environ.get("RANK", "0") == "0":
         _print_result(result, json, following, go_on)
     if result.stopped not in ("done", "early"):
@@ -135,4 +138,4 @@ def _print_result(result: TrainingResult, json: bool, following: str, go_on: str
     if result.best_bound is not None:
         when = f" at step {result.best_step:,}" if result.best_step else ""
         print(f"best validation {result.best_in_words}{when}")
-    print(following if result.stopped in ("done", "early") else f"go on: {go_on}")
+    print(following if result.stopped in ("done", "early") else f"resume: {go_on}")

@@ -1,4 +1,4 @@
-"""The command line: options to functions, errors to one message and an exit code.
+"""The command line: maps options to functions, and errors to a message and an exit code.
 
 0 done, 1 failed, 2 bad usage, 130 stopped by a signal.
 """
@@ -41,7 +41,7 @@ Examples:
   tightbound train --resume --out runs/digits
   torchrun --nproc-per-node 2 -m tightbound train RECIPE --data mnist --out runs/mnist
 
-A first Ctrl-C (or SIGTERM, SIGHUP) saves and leaves with exit code 130; --resume goes on exactly there."""
+A first Ctrl-C (or SIGTERM, SIGHUP) saves and exits with code 130; --resume continues exactly there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text, nor a terminal know UTF-8
+    for stream in (sys.stdout, sys.stderr):  # file names need not be valid text, nor terminals UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except TightboundError as error:
         return _fail(error, 1)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, MemoryError) as error:
@@ -100,11 +100,12 @@ def _run(words: list[str]) -> None:
         natural = name == "fit-prior" and given(rest, "prior") is None
         before = {"prior": PriorArguments.natural(rest)} if natural else {}
         function = prepared_command(_in_range(COMMANDS[name]), rest, before)
-        tyro.cli(function, prog=f"tightbound {name}", args=rest, config=_CONFIG)
+        asked = not {"-h", "--help"}.isdisjoint(rest)  # tyro leaves arguments that were given out of the usage
+        tyro.cli(function, prog=f"tightbound {name}", args=["--help"] if asked else rest, config=_CONFIG)
 
 
 def _in_range(function: Callable[P, None]) -> Callable[P, None]:
-    """A command that refuses numbers that no option has."""
+    """A command that refuses out-of-range numbers."""
 
     @functools.wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> None:
@@ -115,7 +116,7 @@ def _in_range(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def _train(words: list[str]) -> None:
-    """`train` takes its options from the recipe; a resumed run brings its own."""
+    """`train` takes its options from the recipe, or from a resumed run."""
     if not words or words[0] in ("-h", "--help"):
         print(_train_overview())
         if not words:
@@ -127,7 +128,7 @@ def _train(words: list[str]) -> None:
     default = dataclasses.replace(default, recipe=prepared(default.recipe, words))
     refuse_options_of_others((default.recipe, default.data, default.training), words, vars(default))
     if named and find_recipe(named) is not cls:
-        raise UsageError("The run to resume has another recipe.", got=named, expected=kind_of(default.recipe))
+        raise UsageError("The run to resume is of another recipe.", got=named, expected=kind_of(default.recipe))
     parsed = tyro.cli(
         TrainArguments[cls],
         prog=f"tightbound train {kind_of(default.recipe)}",
@@ -141,7 +142,7 @@ def _train(words: list[str]) -> None:
 
 
 def _first_options(default: TrainArguments[Any]) -> str:
-    """The five options that matter first, with their help and what they are unless told otherwise."""
+    """The five most important options, with their help and defaults."""
     recipe = default.recipe
     named = [(default.data, "data"), (default.training, "epochs"), *((recipe, name) for name in recipe.first_options)]
     rows = ["  --out RUN", "      The run folder to write."]
@@ -154,7 +155,7 @@ def _first_options(default: TrainArguments[Any]) -> str:
             f"{help_of(type(options), name)}{usual}", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
         rows += [f"  {flag(name)}{_choices(type(options), name)}", told]
-    return "\n".join(["What matters first:", *rows, "", "All options, by what they are of, stand below."])
+    return "\n".join(["Main options:", *rows, "", "All options are listed below by group."])
 
 
 def _examples(recipe: str) -> str:
@@ -167,10 +168,10 @@ def _choices(options: type, name: str) -> str:
 
 
 def _new(name: str | None) -> TrainArguments[Any]:
-    """The arguments of a recipe before any option."""
+    """The default arguments of a recipe."""
     if name is None:
         known = ", ".join(recipes_by_name())
-        raise UsageError("Which recipe?", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
+        raise UsageError("No recipe was given.", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
     return TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
 
 
@@ -180,15 +181,15 @@ def _resumed(words: list[str]) -> TrainArguments[Any]:
 
     out = given(words, "out")
     if out is None:
-        raise UsageError("Which run shall go on?", remedy="tightbound train --resume --out RUN")
+        raise UsageError("No run to resume was given.", remedy="tightbound train --resume --out RUN")
     folder = RunFolder(Path(out))
     config = folder.config()
     if config.recipe is None or config.data is None or not config.data.data:
         raise UsageError(
-            "This run was started in Python, with a model or data of its own.", remedy=f"Go on with: {folder.way_on()}."
+            "This run was started in Python, with its own model or data.", remedy=f"Resume with: {folder.way_on()}."
         )
     if not config.recipe.by_itself:
-        raise UsageError("This run is a second stage.", remedy=f"Go on with: {folder.way_on()}.")
+        raise UsageError("This run is a second stage.", remedy=f"Resume with: {folder.way_on()}.")
     return TrainArguments(config.recipe, config.data, config.training, out=Path(out))
 
 
@@ -213,7 +214,7 @@ def _train_overview() -> str:
     rows = "\n".join(f"  {name:<19} {first_sentence(cls)}" for name, cls in sorted(recipes_by_name().items()))
     return f"""usage: tightbound train RECIPE --data DATA --out RUN [options]
 
-Trains a model and leaves a run folder. The recipes:
+Trains a model and writes a run folder. The recipes:
 
 {rows}
 {_examples("vae")}
@@ -227,6 +228,6 @@ def _summary(function: Callable[..., None]) -> str:
 
 def _fail(error: object, code: int) -> int:
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or code != 2:  # of several processes that were all misused alike, one says so
+    if rank == "0" or code != 2:  # of several processes with the same usage error, only one prints it
         print(f"{'' if rank == '0' else f'[process {rank}] '}error: {error}", file=sys.stderr)
     return code

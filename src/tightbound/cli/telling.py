@@ -24,7 +24,7 @@ __all__ = ["data", "first_sentence", "info", "recipes"]
 def info(
     run: Annotated[Positional[Path | None], arg(metavar="RUN", help="A run folder.")] = None, /, json: Json = False
 ) -> None:
-    """What a run is, or without one: versions and devices.
+    """Describe a run, or without RUN: versions and devices.
 
     Example: tightbound info runs/demo
     """
@@ -38,7 +38,7 @@ def info(
 
 
 def recipes(json: Json = False) -> None:
-    """The systems that can be trained, and their options.
+    """List the recipes that can be trained, and their options.
 
     Example: tightbound recipes
     """
@@ -53,12 +53,12 @@ def recipes(json: Json = False) -> None:
 
 
 def data(
-    source: Annotated[Positional[str | None], arg(metavar="DATA", help="What to look at.")] = None,
+    source: Annotated[Positional[str | None], arg(metavar="DATA", help="The data to describe.")] = None,
     /,
-    options: Annotated[OmitArgPrefixes[DataOptions], arg(help="How it is read.")] = DataOptions(),  # noqa: B008
+    options: Annotated[OmitArgPrefixes[DataOptions], arg(name="data", help="Options of the data.")] = DataOptions(),  # noqa: B008
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """The named data sets, or what is in one of them, a folder, an archive, an array or a table.
+    """List the named data sets, or describe one, or a folder, archive, array or table.
 
     Example: tightbound data scans/ --levels stretch
     """

@@ -7,18 +7,21 @@ On the command line, in tables and in remedies ``VAE(objective=Iwae(samples=5))`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import UnknownName
 from ..spec import Dataclass, field_names, kind_of, registered
 
-__all__ = ["CHOICE", "changed", "choices", "flat", "name_of", "offered"]
+__all__ = ["CHOICE", "can_replace", "changed", "choices", "flat", "name_of", "offered"]
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Dataclass)
 CHOICE = {"choice": True}
-"""Metadata of a field that holds a registered spec of its abstract type."""
+"""Metadata of a field that holds a registered spec of its abstract type.
+
+A function ``fits(cls, value)`` in it restricts which classes a remedy may propose.
+"""
 
 
 def choices(spec: Dataclass | type[Dataclass]) -> dict[str, type[Dataclass]]:
@@ -43,6 +46,20 @@ def offered(base: type[T], field: str) -> dict[str, type[T]]:
         ['elbo', 'iwae']
     """
     return {kind.removesuffix(f"-{field}"): cls for kind, cls in registered(base).items()}
+
+
+def can_replace(cls: type, spec: Dataclass, field: str) -> bool:
+    """Whether a class could replace the value of a choice: by ``fits`` in the field's metadata, else always.
+
+    Example:
+        >>> from tightbound.options.objectives import Iwae
+        >>> from tightbound.recipes import VAE
+        >>> can_replace(Iwae, VAE(), "objective")
+        True
+    """
+    metadata = next(f.metadata for f in dataclasses.fields(spec) if f.name == field)
+    fits: Callable[[type, object], bool] = metadata.get("fits", lambda *_: True)
+    return fits(cls, getattr(spec, field))
 
 
 def name_of(value: object, field: str) -> str:
