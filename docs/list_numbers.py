@@ -7,7 +7,7 @@ from tightbound.evaluation.numbers import listed
 
 KINDS = {
     "tightbound evaluate": Evaluation,
-    "decoder_noise, within it": DecoderNoise,
+    "decoder_noise, a part of it": DecoderNoise,
     "tightbound evaluate --sample-quality": SampleQuality,
     "tightbound diagnose": Diagnosis,
 }
@@ -16,15 +16,15 @@ KINDS = {
 FACTS = {
     "score": "NLL, or negative log-density",
     "nats": "nats per example",
-    "likelihood": "the first note says of what",
+    "likelihood": "defined in the first note",
     "entries": "all",
     "units": "the data's, squared",
     "how": "closed form or Monte Carlo",
     "drawn": "samples",
-    "more": ", or at least so many",
-    "proposals": "which proposals",
-    "activity": "by the mean, or by what codes tell",
-    "remark": "how much of the data's variance it is",
+    "more": ", or at least this number",
+    "proposals": "the proposals used",
+    "activity": "by the posterior mean, or for codes by their information",
+    "remark": "as a share of the data's variance",
     "what": "dimensions",
     "carried": "of the KL",
     "fewer": "",

@@ -37,7 +37,7 @@ class MonteCarlo:
     Args:
         value: The mean over the samples, ``(*batch)``.
         standard_error: Its standard error, ``(*batch)``.
-        samples: How many there are.
+        samples: Their number.
     """
 
     value: Tensor
@@ -130,7 +130,7 @@ def cross_entropy(
         p: The true distribution: a table ``(*batch, n)``, or a distribution.
         q: The model, of the same kind.
         unit: ``"nats"`` or ``"bits"``.
-        samples: Number of samples of p where there is no closed form.
+        samples: Number of samples of p if there is no closed form.
 
     Returns:
         ``(*batch)``, infinite where q is 0 and p is not; a :class:`MonteCarlo` where distributions have no closed form.
@@ -171,7 +171,7 @@ def kl(
         p: The true distribution: a table ``(*batch, n)``, or a distribution.
         q: The model, of the same kind.
         unit: ``"nats"`` or ``"bits"``.
-        samples: Number of samples of p where there is no closed form.
+        samples: Number of samples of p if there is no closed form.
 
     Returns:
         As :func:`cross_entropy`; zero only where p and q are the same.

@@ -1,11 +1,11 @@
-"""Frozen dataclasses to JSON and back: everything needed to rebuild a model, and nothing that can run.
+"""Frozen dataclasses to JSON and back: everything needed to rebuild a model, and no code.
 
 A *spec* is a frozen dataclass registered under a kind. Written, it is a JSON object with its ``kind`` and ``version``;
 read, the kind is looked up in a closed registry of this process. No name found in a file is ever imported. A field that
-does not compare (``field(compare=False)``) is no part of what a spec says, and is not written.
+does not compare (``field(compare=False)``) is not part of the spec and is not written.
 
-A *record* is a spec that holds results instead of options. Inside another spec it is written as its fields alone, since
-the type of the field tells its kind; read, what this version does not know is left out, and integers are counts.
+A *record* is a spec that holds results instead of options. Inside another spec only its fields are written, since the
+type of the field determines its kind. On reading, unknown fields are dropped, and integers must be counts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 
 T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-"""What JSON can hold."""
+"""A value that JSON can hold."""
 Fields = dict[str, Any]
-"""The fields of a spec by their names, as JSON, before :func:`from_json` has seen whether they have their types."""
+"""The fields of a spec by name, as JSON, before :func:`from_json` checks their types."""
 Option: TypeAlias = "bool | int | float | str | tuple[Option, ...] | None"
-"""The value of an option: what is typed at the command line."""
+"""The value of an option at the command line."""
 
 
 class Dataclass(Protocol):
@@ -63,8 +63,8 @@ def register(kind: str, *, version: int = 1, record: bool = False) -> Callable[[
 
     Args:
         kind: Its name in files, such as ``"vae"``.
-        version: Raised by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
-        record: Whether it holds results, which are read as far as they go.
+        version: Increased by one whenever a field is renamed or changes meaning; see :func:`upgrade`.
+        record: Whether it holds results; unknown fields of these are dropped.
 
     Raises:
         UsageError: If the kind is taken.
@@ -96,11 +96,11 @@ def registered(base: type[T]) -> dict[str, type[T]]:
 
 
 def require_choices(spec: Dataclass) -> None:
-    """Refuses a value that is not on its field's closed list, and a number that no option has.
+    """Refuses a value that is not one of its field's choices, and an out-of-range number.
 
     Raises:
-        UnknownName: If there is one; the nearest choice is offered.
-        UsageError: If a number is not one, or beyond what arithmetic holds.
+        UnknownName: If there is one; the message suggests the nearest choice.
+        UsageError: If a number is NaN or too large.
     """
     for name, hint in typing.get_type_hints(type(spec)).items():
         given, known = getattr(spec, name), closed_list(hint)
@@ -111,7 +111,7 @@ def require_choices(spec: Dataclass) -> None:
 
 
 def closed_list(hint: Any) -> tuple[Any, ...]:
-    """The values of a field that has one of a closed list, or several of one; empty of other fields.
+    """The allowed values of a field whose type lists them, or of its elements; empty for other fields.
 
     Example:
         >>> closed_list(Literal["none", "class", "text"] | tuple[Literal["class", "text"], ...])
@@ -127,11 +127,11 @@ def closed_list(hint: Any) -> tuple[Any, ...]:
 
 
 LARGEST = {int: 2**53, float: 1e30}
-"""No option has a larger number: what is computed with it would be no number, or not exact."""
+"""Larger option values are refused: results would overflow or lose precision."""
 
 
 def require_numbers(options: Mapping[str, object]) -> None:
-    """Refuses numbers that no option has, by the name of the option.
+    """Refuses out-of-range numbers, naming the option.
 
     Raises:
         UsageError: If there is one.
@@ -159,7 +159,7 @@ def require_numbers(options: Mapping[str, object]) -> None:
 
 
 def flag(name: str) -> str:
-    """An option's name as it is typed at the command line.
+    """The name of an option at the command line.
 
     Example:
         >>> flag("latent_dim")
@@ -169,7 +169,7 @@ def flag(name: str) -> str:
 
 
 def field_names(spec: Dataclass | type[Dataclass]) -> list[str]:
-    """The names of a dataclass's fields.
+    """The names of the fields of a dataclass.
 
     Example:
         >>> from tightbound.options.data_spec import DataSpec
@@ -236,11 +236,9 @@ def from_json(value: Mapping[str, Any], base: type[T]) -> T:
         raise UnknownName("kind of spec", str(kind), _kinds)
     cls, current = _kinds[kind]
     if not issubclass(cls, base):
-        raise CheckpointError("The file describes something else.", got=kind, expected=base.__name__)
+        raise CheckpointError("The file describes another kind of object.", got=kind, expected=base.__name__)
     if type(version) is not int or version < 1:
-        raise CheckpointError(
-            f"This {kind!r} does not tell its version.", got=repr(version), expected=f"1 to {current}"
-        )
+        raise CheckpointError(f"This {kind!r} has no valid version.", got=repr(version), expected=f"1 to {current}")
     if version > current:
         raise CheckpointError(
             f"This {kind!r} was written by a newer version.",
@@ -289,17 +287,17 @@ def _checked_fields(kind: str, cls: type[Any], fields: Fields) -> Fields:
 
 
 def _check_counts(name: str, value: object) -> None:
-    """Refuses integers of a record that count nothing."""
+    """Refuses negative integers in a record."""
     if isinstance(value, dict | tuple):
         held = typing.cast("dict[str, object] | tuple[object, ...]", value)
         for item in held.values() if isinstance(held, dict) else held:
             _check_counts(name, item)
     elif type(value) is int and not 0 <= value <= LARGEST[int]:
-        raise CheckpointError(f"The field {name} is no count.", got=value, expected="0 or more")
+        raise CheckpointError(f"The field {name} is not a count.", got=value, expected="0 or more")
 
 
 def _nested(value: Fields, cls: type[T]) -> T:
-    """A spec within another; a record tells its kind by the field that it stands in."""
+    """A spec inside another; the kind of a record follows from its field."""
     kind = next((kind for kind in _records if _kinds[kind][0] is cls), None)
     return from_json(value, cls) if kind is None else cls(**_checked_fields(kind, cls, value))
 

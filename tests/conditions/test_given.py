@@ -114,8 +114,8 @@ def test_it_is_a_mapping_of_names() -> None:
         (lambda: given().missing("class", "image"), UnknownName, "image"),
         (lambda: given().is_missing("image"), UnknownName, "image"),
         (lambda: given().only, UsageError, "several"),
-        (lambda: Given.cat([given(), Given({"class": torch.zeros(4, 3, 1)})]), UsageError, "same conditions"),
-        (lambda: Given.stack([]), UsageError, "same conditions"),
+        (lambda: Given.cat([given(), Given({"class": torch.zeros(4, 3, 1)})]), UsageError, "same names"),
+        (lambda: Given.stack([]), UsageError, "same names"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: Callable[[], object], error: type[Exception], says: str) -> None:
@@ -217,7 +217,7 @@ def test_several_conditions_are_read_by_their_names_and_what_is_left_out_is_miss
     assert not alone.is_missing("class")
     assert condition.read("vector=none").is_missing("vector")
     for wrong in ("cat", "clas=cat", "=cat"):
-        with pytest.raises(UsageError, match="which is meant") as caught:
+        with pytest.raises(UsageError, match="does not name one of them") as caught:
             condition.read(wrong)
         assert caught.value.expected == "class=... vector=..."
     with pytest.raises(UsageError, match="finite numbers"):
@@ -237,10 +237,10 @@ def test_one_condition_is_read_as_it_is_whatever_stands_in_it() -> None:
 def test_what_was_never_learned_of_one_of_several_is_refused_by_its_name() -> None:
     strict, free = several(), several(0.1)
     free.require_learned(free.read("vector=1 2")[None])
-    with pytest.raises(UsageError, match="go without") as caught:
+    with pytest.raises(UsageError, match="never trained without a condition") as caught:
         strict.require_learned(strict.read("class=cat")[None])
     assert caught.value.got == "no vector for 1 of 1 samples"
-    with pytest.raises(UsageError, match="no example of that class"):
+    with pytest.raises(UsageError, match="without examples of that class"):
         free.require_learned(free.read("class=dog")[None])
 
 

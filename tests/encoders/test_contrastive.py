@@ -160,7 +160,7 @@ def test_the_same_caption_is_no_rival_and_rivals_may_come_from_a_pool() -> None:
     x, _ = numbered(4)
     own = torch.tensor([[0], [0], [1], [2]])
     assert retrieval_accuracy(encoder, x, own, among=3).value == 1
-    with pytest.raises(UsageError, match="not so many") as caught:
+    with pytest.raises(UsageError, match="Too few captions") as caught:
         retrieval_accuracy(encoder, x, own, among=4)
     assert "4 of 3" in str(caught.value.got)
     pool = torch.arange(4).view(4, 1)

@@ -237,7 +237,7 @@ def test_no_samples_are_refused(method: str) -> None:
 
 def test_unknown_names_are_refused() -> None:
     model, _ = linear_model()
-    with pytest.raises(UsageError, match="no such method"):
+    with pytest.raises(UsageError, match="Unknown method"):
         likelihood(model, FLOATS.test, "hmc")  # pyright: ignore
     with pytest.raises(UsageError, match="Unknown precision"):
         likelihood(model, FLOATS.test, k=2, precision="fp8")  # pyright: ignore

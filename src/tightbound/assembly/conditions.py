@@ -100,7 +100,7 @@ def _of_text(part: TextCondition, dim: int) -> nn.Module:
 
 @functools.singledispatch
 def row_of(part: NamedCondition, width: int, positions: TextPositions) -> nn.Module:
-    """The vectors of one condition in a row; one function for each class that has more than one vector."""
+    """The sequence of vectors of a condition; one function for each class with more than one vector."""
     return features_of(part, width)
 
 
@@ -111,7 +111,7 @@ def _tokens(part: TextCondition, width: int, positions: TextPositions) -> nn.Mod
 
 @functools.singledispatch
 def places_of(part: NamedCondition) -> int:
-    """How many vectors of one condition stand in a row with places; 0 for one vector."""
+    """Length of the sequence of vectors of a condition; 0 for a single vector."""
     return 0
 
 

@@ -32,7 +32,7 @@ class Grid(nn.Module):
     """Abstract: a distribution over one grid of codes, given a condition and the grids above."""
 
     def log_prob(self, codes: Tensor, c: Given | None = None, above: tuple[Tensor, ...] = ()) -> Tensor:
-        """Of every code given those before it and above, ``(n, positions)``."""
+        """Log-probability of every code given those before it and above, ``(n, positions)``."""
         raise NotImplementedError
 
     def generate(self, n: int, c: Given | None, above: tuple[Tensor, ...], sampling: Sampling) -> Tensor:

@@ -1,4 +1,4 @@
-"""What options of several commands share: their names, their help, and what they open."""
+"""Options shared by several commands: names, help and loading."""
 
 from __future__ import annotations
 
@@ -50,48 +50,50 @@ __all__ = [
 ]
 
 NAMED = 4
-"""Examples that a line names."""
+"""Maximum number of examples named in a line."""
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
-Resume = Annotated[FlagCreatePairsOff[bool], arg(help="Go on exactly where the run in --out stopped.")]
-ResumeFrom = Annotated[Literal["last", "best"], arg(help="The checkpoint to go on from.")]
+Resume = Annotated[FlagCreatePairsOff[bool], arg(help="Resume the run in --out exactly where it stopped.")]
+ResumeFrom = Annotated[Literal["last", "best"], arg(help="The checkpoint to resume from.")]
 Seed = Annotated[int, arg(help="Seed of all noise.")]
-Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, arg(help="Device to compute on: auto, cpu, cuda or mps.")]
 SplitName = Annotated[
     Literal["train", "valid", "test", "all"] | None,
-    arg(help="Which part of the data; default: test; with --data, all."),
+    arg(help="Split of the data; default: test; with --data, all."),
 ]
 Source = Annotated[
     str | None,
-    arg(metavar="DATA", help="Other data than the run's own: a name, a folder, an archive, a picture or an array."),
+    arg(
+        metavar="DATA", help="Data to use instead of the run's own: a name, a folder, an archive, an image or an array."
+    ),
 ]
 Words = Annotated[
     UseAppendAction[tuple[str, ...]],
     arg(
         metavar="WORDS",
-        help="What the model is given: a class, numbers, a text, or none; of several NAME=WORDS for each, such as "
-        "class=7; default: some of each.",
+        help="Condition of the model: a class, numbers, a text, or none; with several conditions NAME=WORDS for each, "
+        "such as class=7; default: a selection of conditions.",
     ),
 ]
 WordsFile = Annotated[
     Path | None,
-    arg(metavar="FILE", help="Conditions from a file: a text with one on each line, an .npy array, or a picture."),
+    arg(metavar="FILE", help="File with conditions: a text file with one per line, an .npy array, or an image."),
 ]
-Picture = Annotated[Path | None, arg(metavar="FILE", help="A .png or an .npz; default: in RUN/samples.")]
+Picture = Annotated[Path | None, arg(metavar="FILE", help="File to write, .png or .npz; default: in RUN/samples.")]
 
-Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Replace what --out names, if it is there already.")]
+Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help="Overwrite the file given by --out if it exists.")]
 
 
 def open_run(run: Path, source: str | None, device: str) -> tuple[RunFolder, Model, Data]:
-    """A run, its model, and its data or another that fits the model."""
+    """A run and its model, with its own data or other data that fits."""
     from ..runs import RunFolder
 
     return RunFolder(run), model_of(run, device), data_of(run, source)
 
 
 def data_of(run: Path, source: str | None) -> Data:
-    """A run's data, or another that fits its model; what was done to that is said."""
+    """A run's own data, or other data that fits its model; prints notes on conversions."""
     from ..runs import load_run_data
 
     loaded = load_run_data(run, source)
@@ -101,18 +103,18 @@ def data_of(run: Path, source: str | None) -> Data:
 
 
 def _say(loaded: Data) -> None:
-    notes = loaded.said if loaded.new else ("this is the data that the run was trained on, divided as it was",)
+    notes = loaded.said if loaded.new else ("this is the data that the run was trained on, with the same splits",)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def part_of(loaded: Data, name: str | None) -> Split:
-    """The split of a name, or what is measured by default."""
+    """The named split, or the default one."""
     return loaded.split(name or loaded.default)
 
 
 def named(some: Split, split: Split) -> str:
-    """What some examples of a split are called, in a line.
+    """The names of some examples of a split, in a line.
 
     Example:
         >>> from tightbound.data import load_data
@@ -125,7 +127,7 @@ def named(some: Split, split: Split) -> str:
 
 
 def counted(parts: Sequence[Split]) -> str:
-    """How many examples there are in each of some splits of one data set, in words.
+    """The number of examples in some splits of one data set, as text.
 
     Example:
         >>> from tightbound.data import load_data
@@ -138,7 +140,7 @@ def counted(parts: Sequence[Split]) -> str:
 
 
 def evenly_spaced(split: Split, limit: int | None) -> Split:
-    """So many examples at even distances, because some files lie in the order of their class; or all."""
+    """A number of evenly spaced examples, since some files are sorted by class; or all."""
     if limit is None:
         return split
     require_positive("--limit", limit)
@@ -146,11 +148,11 @@ def evenly_spaced(split: Split, limit: int | None) -> Split:
 
 
 def representative(split: Split, n: int) -> Split:
-    """So many examples of a split, of all its classes in turn."""
+    """A number of examples of a split, cycling through its classes."""
     require_positive("-n", n)
     if n > len(split):
         raise UsageError(
-            "The data has fewer examples.",
+            "The data has fewer examples than requested.",
             got=f"-n {n}, of {counted([split])}",
             expected=f"at most {len(split)}",
             remedy="Lower -n.",
@@ -159,7 +161,7 @@ def representative(split: Split, n: int) -> Split:
 
 
 def seen(model: Model, some: Split) -> tuple[Tensor, Given | None]:
-    """A few examples as the model sees them, and their conditions."""
+    """A few examples and their conditions, as model inputs."""
     import torch
 
     return model.see(some.batch(torch.arange(len(some)), model.device))
@@ -172,19 +174,19 @@ def require_positive(name: str, value: int) -> None:
 
 
 def affordable(name: str, count: int, model: Model) -> None:
-    """Refuses more examples than memory holds: their means, a draw of each, and what is made of these.
+    """Refuses more examples than fit in memory, including their means, samples and images.
 
     Args:
         name: The option to lower.
-        count: How many.
-        model: What draws them.
+        count: Number of examples.
+        model: The model that generates them.
     """
     from ..data.store import memory_limit
 
     size = 16 * (1 if model.data_spec is None else model.data_spec.dimensions)
     if count * size > memory_limit():
         raise UsageError(
-            "So many examples do not fit in memory.",
+            "Too many examples for the memory.",
             got=f"{count:,} of {size:,} bytes",
             expected=f"at most {memory_limit() // size:,}",
             remedy=f"Lower {name}, or raise TIGHTBOUND_MEMORY_LIMIT.",
@@ -202,20 +204,20 @@ def model_of(run: Path, device: str) -> Model:
 def shown(
     run: Path, name: str, out: Path | None, overwrite: bool, device: str, *sources: object, n: int | None = None
 ) -> tuple[Model, Path]:
-    """A run's model, and where what it shows is to be written: what cannot be is refused before the work.
+    """The model of a run and the file to write; refuses before the work a file that cannot be written.
 
     Args:
         run: The run folder.
-        name: What is written in its samples unless told otherwise.
-        out: What shall be written instead.
-        overwrite: Whether that may be there.
-        device: Where the model computes.
-        *sources: What the command reads beside the run.
-        n: How many are to be shown, if that is known.
+        name: The default file name, in the samples of the run.
+        out: The file to write; None for the default.
+        overwrite: Whether it may exist.
+        device: The device to compute on.
+        *sources: Other files and data that the command reads.
+        n: Number of examples, if known.
 
     Raises:
-        UsageError: If it cannot be written, or memory does not hold so many.
-        CheckpointError: If there is no complete run.
+        UsageError: If the file cannot be written, or n examples do not fit in memory.
+        CheckpointError: If the folder holds no complete run.
     """
     from ..runs import RunFolder
 
@@ -228,15 +230,15 @@ def shown(
 
 
 def require_writable(out: Path | None, overwrite: bool, *sources: object) -> None:
-    """Refuses to write over what is there, unless told to, and over a run or data in any case: asked before the work.
+    """Refuses to overwrite existing files without ``overwrite``, and runs or data always; called before the work.
 
     Args:
-        out: What shall be written; None for a place of the command's own.
-        overwrite: Whether it may be there.
-        *sources: Run folders and data, by their paths or names, which are to stay as they are.
+        out: The file to write; None for the command's default.
+        overwrite: Whether it may exist.
+        *sources: Run folders and data, by their paths or names, which must not be overwritten.
 
     Raises:
-        UsageError: If it may not be written.
+        UsageError: If it must not be overwritten.
         CheckpointError: If a run's config cannot be read.
     """
     from ..runs import RunFolder
@@ -252,18 +254,18 @@ def require_writable(out: Path | None, overwrite: bool, *sources: object) -> Non
         return
     for source in sources:
         if not _data_of(source).isdisjoint((whole, *whole.parents)):
-            raise _not_there(out, f"what {source} is, or is read from")
+            raise _not_there(out, f"a file of {source}")
     if not overwrite:
         raise UsageError(
-            f"{out} is there already.",
+            f"{out} already exists.",
             got=f"--out {out}",
-            expected="a name that is free",
-            remedy="Choose another name, or replace it: --overwrite.",
+            expected="an unused name",
+            remedy="Choose another name, or overwrite it: --overwrite.",
         )
 
 
 def _data_of(source: object) -> set[Path]:
-    """The files and folders that a run, or what names data, is read from."""
+    """The files and folders of a run or of data."""
     from ..runs import RunFolder
 
     path = Path(str(source)).expanduser()
@@ -277,5 +279,5 @@ def _data_of(source: object) -> set[Path]:
 
 def _not_there(out: Path, what: str) -> UsageError:
     return UsageError(
-        f"{out} is not to be written over.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
+        f"{out} must not be overwritten.", got=f"--out {out}", expected=f"not {what}", remedy="Choose another name."
     )

@@ -1,4 +1,4 @@
-"""The commands by their names."""
+"""The commands by name."""
 
 from __future__ import annotations
 

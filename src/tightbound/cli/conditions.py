@@ -1,6 +1,6 @@
-"""Conditions that a user asks for, in words or by a file.
+"""Conditions given as text or in a file.
 
-Convention: as in :mod:`~tightbound.conditions`, -1 or NaN where something is missing.
+Convention: as in :mod:`~tightbound.conditions`, -1 or NaN if missing.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ __all__ = ["read_conditions"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST_BYTES = 2**26
-"""A larger file is no list of conditions."""
+"""Maximum size of a file of conditions."""
 
 
 def read_conditions(
     condition: Condition | None, words: Sequence[str], path: Path | None, n: int | None
 ) -> Given | None:
-    """The conditions of n samples that were asked for in words or by a file, one after the other; None if none were.
+    """The conditions of n samples, given as text or in a file, in turn; None if not given.
 
     Args:
-        condition: What the model is given, or None.
-        words: One condition, or each of several with its name; "none", where that is no text or class of its own,
-            stands for its absence.
-        path: A text with one condition on each line, an ``.npy`` of conditions ``(m, size)``, or a picture.
-        n: How many; None for each of them once.
+        condition: The condition of the model, or None.
+        words: One condition, or each of several as ``name=words``; "none" means a missing condition, unless it is a
+            text or a class.
+        path: A text file with one condition per line, an ``.npy`` of conditions ``(m, size)``, or an image.
+        n: Number of samples; None for each condition once.
 
     Returns:
         Conditions of shape ``(n,)``.
 
     Raises:
-        UsageError: If the model is given nothing, it is no such condition, it has not learned that class or to go
-            without, or the file cannot be read.
+        UsageError: If the model is unconditional, the condition is invalid, its class or a missing condition was never
+            seen in training, or the file cannot be read.
 
     Example:
         >>> from tightbound.conditions import ClassCondition
@@ -54,13 +54,15 @@ def read_conditions(
         return None
     if condition is None:
         raise UsageError(
-            "This model is given no condition.",
+            "This model is unconditional.",
             got=" ".join(words) if path is None else path,
             expected="neither --condition nor --condition-file",
             remedy="Leave it out, or train recipe 'cvae', or a prior: tightbound fit-prior RUN --condition class.",
         )
     if words and path is not None:
-        raise UsageError("A condition comes in words or from a file.", remedy="Give one of them.")
+        raise UsageError(
+            "A condition must be given either as text or in a file.", remedy="Use --condition or --condition-file."
+        )
     some = condition.read(*words)[None] if path is None else _from_file(condition, path)
     c = some[torch.arange(some.shape[0] if n is None else n) % some.shape[0]]
     condition.require_learned(c)
@@ -71,37 +73,37 @@ def _from_file(condition: Condition, path: Path) -> Given:
     """The conditions of a file, of shape ``(m,)``."""
     if len(condition.parts) > 1:
         raise UsageError(
-            "A file holds one kind of condition, and this model is given several.",
+            "A file holds one kind of condition, but this model has several conditions.",
             got=path,
             expected=f"--condition {' '.join(f'{name}=...' for name in condition.parts)}",
-            remedy="Name them instead.",
+            remedy="Give them by name instead.",
         )
     return Given({name: torch.stack(_entries(part, path)) for name, part in condition.parts.items()})
 
 
 def _entries(condition: NamedCondition, path: Path) -> list[Tensor]:
     require_file(path, MOST_BYTES, UsageError)
-    expected = "a text with one condition on each line, an .npy, or a picture"
+    expected = "a text file with one condition per line, an .npy, or an image"
     with reading(path, UsageError, expected=expected, remedy="Check --condition-file."):
         if path.suffix.lower() in PICTURES:
             return [_picture(condition, path)]
         if path.suffix == ".npy":
-            found = np.lib.format.open_memmap(path, mode="r")  # which no head can make larger than its file
+            found = np.lib.format.open_memmap(path, mode="r")  # whose header cannot make it larger than its file
             some = [_checked(condition, row) for row in np.atleast_1d(found)]
         else:
             some = [condition.parse(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
     if not some:
-        raise UsageError(f"{path} holds no condition.", got="nothing", expected="one on each line or in each row")
+        raise UsageError(f"{path} holds no conditions.", got="nothing", expected="one on each line or in each row")
     return some
 
 
 def _picture(condition: NamedCondition, path: Path) -> Tensor:
     if (shape := condition.picture) is None:
-        raise UsageError("This model's condition is no picture.", got=path, remedy="Name it: --condition WORDS.")
+        raise UsageError("This model's condition is not an image.", got=path, remedy="Use --condition WORDS.")
     with Image.open(path) as image:
         if (image.height, image.width) != shape[1:]:
             raise UsageError(
-                "The picture has another size than the model's condition.",
+                "The image does not have the size of the model's condition.",
                 got=f"{(image.height, image.width)}",
                 expected=f"height and width {shape[1:]}",
                 remedy="Resize it first.",
@@ -109,7 +111,7 @@ def _picture(condition: NamedCondition, path: Path) -> Tensor:
         pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32) / 255
     picture = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     if tuple(picture.shape) != shape:
-        raise UsageError("The picture has other channels.", got=f"{len(picture)}", expected=f"{shape[0]}")
+        raise UsageError("The image has a different number of channels.", got=f"{len(picture)}", expected=f"{shape[0]}")
     return condition.of_picture(picture)
 
 
@@ -118,9 +120,9 @@ def _checked(condition: NamedCondition, entries: Any) -> Tensor:
     numbers = row.dtype.kind in "iuf" and not np.isinf(row).any()
     if row.size != condition.size or not numbers or not (most is None or np.all(row % 1 == 0)):
         raise UsageError(
-            "The file's conditions do not fit.",
+            "The file's conditions do not fit the model.",
             got=f"{row.size} numbers of kind {row.dtype}",
-            expected=f"{condition.size} {'finite numbers' if most is None else 'whole numbers'}",
+            expected=f"{condition.size} {'finite numbers' if most is None else 'integers'}",
             remedy="Give an array (conditions, entries of one).",
         )
     if most is None:
@@ -128,9 +130,9 @@ def _checked(condition: NamedCondition, entries: Any) -> Tensor:
         return values if condition.picture is None else condition.of_picture(values.view(condition.picture))
     if not -1 <= row.min() <= row.max() < most:
         raise UsageError(
-            "The file's conditions are outside what there is.",
+            "The file's conditions are out of range.",
             got=f"{row.min()} to {row.max()}",
             expected=f"0 to {most - 1}, or -1 for none",
-            remedy="Name them in a text file, one on each line.",
+            remedy="Write them by name in a text file, one per line.",
         )
     return torch.from_numpy(row.astype(np.int64))

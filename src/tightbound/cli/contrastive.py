@@ -1,4 +1,4 @@
-"""A judge of pictures and captions at the command line: it is trained, and chooses among samples."""
+"""Contrastive encoders at the command line: training, and ranking of samples."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ __all__ = ["captions_to_rank", "find_judge", "rank_samples", "train_contrastive"
 
 
 MEASURED = 2000
-"""Held-out pictures at most, evenly spread, whose caption the judge is asked for."""
+"""Maximum number of evenly spaced held-out images for the retrieval test."""
 
 
 def train_contrastive(
     out: Annotated[Path, arg(metavar="FILE", help="The .safetensors to write.")],
-    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="What it learns from: pictures with captions.")],
-    epochs: Annotated[int, arg(help="Most passes over the training data.")] = 20,
-    batch_size: Annotated[int, arg(help="Captions among which a picture's own is to be found.")] = 128,
-    lr: Annotated[float, arg(help="Learning rate, at its highest.")] = 1e-3,
+    data: Annotated[OmitArgPrefixes[DataOptions], arg(help="Data: images with captions.")],
+    epochs: Annotated[int, arg(help="Maximum number of epochs.")] = 20,
+    batch_size: Annotated[int, arg(help="Batch size: each image is matched with the captions of its batch.")] = 128,
+    lr: Annotated[float, arg(help="Peak learning rate.")] = 1e-3,
     weight_decay: Annotated[float, arg(help="Weight decay, decoupled (AdamW).")] = 0.1,
-    patience: Annotated[int, arg(help="Epochs without a better validation loss before it stops.")] = 5,
-    vocabulary: Annotated[int, arg(help="Tokens of a caption at most; 256 of them are the bytes.")] = 2048,
-    caption_length: Annotated[int, arg(help="Tokens of the longest caption.")] = 32,
+    patience: Annotated[int, arg(help="Stop after this many epochs without a better validation loss.")] = 5,
+    vocabulary: Annotated[int, arg(help="Maximum size of the vocabulary; 256 of the tokens are the bytes.")] = 2048,
+    caption_length: Annotated[int, arg(help="Maximum number of tokens in a caption.")] = 32,
     dim: Annotated[int, arg(help="Size of the features.")] = 128,
     channels: Annotated[tuple[int, ...], arg(help="Channels of each level of the image encoder.")] = (32, 64, 128),
     overwrite: Overwrite = False,
@@ -48,7 +48,7 @@ def train_contrastive(
     device: Device = "auto",
     json: FlagCreatePairsOff[Json] = False,
 ) -> None:
-    """A judge that finds the caption of a picture: it ranks samples, `tightbound sample RUN --rank FILE`.
+    """Train an encoder that matches images with captions, to rank samples: `tightbound sample RUN --rank FILE`.
 
     Example: tightbound train-contrastive --data emoji.tar --image-size 32 --color rgb --out judge.safetensors
     """
@@ -59,7 +59,9 @@ def train_contrastive(
     from ..training.notes import said_of_data
 
     if out.suffix != ".safetensors" or out.is_dir():
-        raise UsageError("A judge is written as tensors.", got=out, expected="a file whose name ends in .safetensors")
+        raise UsageError(
+            "A judge must be written as safetensors.", got=out, expected="a file whose name ends in .safetensors"
+        )
     require_writable(out, overwrite, data.data)
     loaded = load_data(data)
     for line in said_of_data(loaded):
@@ -73,7 +75,7 @@ def train_contrastive(
 
 
 def _retrieval(judge: Contrastive, data: Data) -> dict[str, Any]:
-    """How often the judge finds the caption of a held-out picture among a hundred, or as many as there are."""
+    """Retrieval accuracy: how often the judge finds the caption of a held-out image among 100, or all if fewer."""
     import torch
 
     from ..evaluation.samples.retrieval import retrieval_accuracy
@@ -91,24 +93,24 @@ def _print_retrieval(found: dict[str, Any]) -> None:
 
     told, among = found["accuracy"], found["among"]
     if told is None:
-        print(f"{found['out']}: there are no two captions in the test split, to find one among")
+        print(f"{found['out']}: the test split has fewer than two captions, so retrieval is not tested")
     else:
         share = Estimate(**{name: value and 100 * value for name, value in told.items()}).text(1)
-        print(f"{found['out']}: finds the caption of a held-out picture among {among} in {share} % of", end=" ")
+        print(f"{found['out']}: finds the caption of a held-out image among {among} in {share} % of", end=" ")
         print(f"{found['captions']} cases; chance: {100 / among:.1f} %")
     print(f"next: tightbound sample RUN --condition WORDS -n 8 --rank {found['out']} --among 32")
 
 
 def find_judge(path: Path, spec: DataSpec | None, device: str) -> TextImageEncoder:
-    """The judge in a file that `tightbound train-contrastive` wrote, or the CLIP in a folder.
+    """Loads a judge from a file of `tightbound train-contrastive`, or a CLIP from a folder.
 
     Args:
         path: The file or folder.
-        spec: What it shall see.
-        device: Where it shall be.
+        spec: The data spec of its images.
+        device: The device to load it on.
 
     Raises:
-        UsageError: If it is no judge, or one of other pictures.
+        UsageError: If it is not a judge, or for images of another shape.
     """
     from ..encoders.contrastive import Contrastive, load_clip
 
@@ -116,26 +118,26 @@ def find_judge(path: Path, spec: DataSpec | None, device: str) -> TextImageEncod
         judge = load_clip(path) if path.is_dir() else Contrastive.load(path)
     except CheckpointError as error:
         raise UsageError(
-            f"{path} is no judge. {error.message}",
+            f"{path} is not a judge. {error.message}",
             got=error.got,
             expected="a file of `tightbound train-contrastive`, or a folder of a CLIP",
             remedy="Train one: tightbound train-contrastive --data DATA --out judge.safetensors",
         ) from None
     if isinstance(judge, Contrastive) and spec is not None and judge.config.shape != tuple(spec.shape):
         raise UsageError(
-            "The judge has learned from pictures of another shape.",
+            "The judge was trained on images of another shape.",
             got=judge.config.shape,
-            expected=f"{tuple(spec.shape)}, as the run draws them",
+            expected=f"{tuple(spec.shape)}, the shape of the run's images",
             remedy="Train one on the run's data with the same --image-size and --color.",
         )
     return judge.to(device)
 
 
 def captions_to_rank(model: Model, words: Sequence[str], file: Path | None) -> Given:
-    """What was asked for, in words or by a file with one on each line, each caption once, of shape ``(n,)``.
+    """The distinct captions given as text or in a file with one per line, ``(n,)``.
 
     Raises:
-        UsageError: If the model is given no text, or there is none.
+        UsageError: If the model has no text condition, or no caption is given.
         DataError: If the file cannot be read.
     """
     from .conditions import read_conditions
@@ -143,54 +145,54 @@ def captions_to_rank(model: Model, words: Sequence[str], file: Path | None) -> G
     given = () if model.condition is None else model.condition.parts
     if "text" not in given:
         raise UsageError(
-            "A judge compares samples with a text, and this model is given none.",
-            got=f"a model that is given: {', '.join(given) or 'nothing'}",
-            expected="a model that is given a text",
+            "A judge compares samples with a text, but this model has no text condition.",
+            got=f"a model conditioned on: {', '.join(given) or 'nothing'}",
+            expected="a model conditioned on a text",
             remedy="Leave --rank out, or train one: tightbound fit-prior RUN --prior transformer --condition text.",
         )
     if (c := read_conditions(model.condition, words, file, 1 if file is None else None)) is None:
         raise UsageError(
-            "With what shall the judge compare?",
+            "The judge needs a caption.",
             got="--rank without a caption",
             expected="--condition WORDS or --condition-file FILE",
-            remedy='Say what shall be drawn: --condition "face with tears of joy".',
+            remedy='Describe the image: --condition "face with tears of joy".',
         )
     first = {tuple(tokens): i for i, tokens in reversed(list(enumerate(c["text"].tolist())))}
     chosen = [i for i in sorted(first.values()) if not c.is_missing("text")[i]]
     if not chosen:
-        raise UsageError("With what shall the judge compare?", got="conditions without a text", expected="a caption")
+        raise UsageError("The judge needs a caption.", got="conditions without a text", expected="a caption")
     return c[chosen]
 
 
 def rank_samples(
     model: Model, judge: TextImageEncoder, c: Given, n: int, among: int, how: Sampling
 ) -> tuple[list[str], Tensor, Tensor]:
-    """The captions, for each the n best of its samples ``(m, n, *shape)``, and how well they fit, ``(m, n)``.
+    """The captions, the n best samples of each ``(m, n, *shape)``, and their scores, ``(m, n)``.
 
     Args:
-        model: What draws.
-        judge: What chooses.
-        c: Conditions of shape ``(m,)``, a text among them.
-        n: How many of each are wanted.
-        among: How many of each are drawn.
-        how: How they are drawn.
+        model: The model to sample.
+        judge: The encoder that ranks the samples.
+        c: Conditions of shape ``(m,)``, including a text.
+        n: Samples to keep for each caption.
+        among: Samples to draw for each caption.
+        how: Sampling options.
 
     Raises:
-        UsageError: If fewer are drawn than are wanted, or a caption is too long for the judge.
+        UsageError: If ``among`` is below n, or a caption is too long for the judge.
     """
     from ..evaluation.samples.retrieval import fits
     from ..views.samples import candidates
 
     if among < n:
         raise UsageError(
-            "The best are chosen among more.",
+            "--among must be at least -n.",
             got=f"--among {among}",
-            expected=f"at least {n}, which is -n",
+            expected=f"at least {n}",
             remedy=f"Try --among {4 * n}.",
         )
     captions = model.condition.captions(c)  # pyright: ignore[reportOptionalMemberAccess]
     device = next(judge.parameters()).device
-    tokens = judge.tokens(captions)  # a caption that is too long for the judge is told before any work
+    tokens = judge.tokens(captions)  # raises early if a caption is too long
     drawn = candidates(model, c.to(model.device), among, how)
     scores, chosen = fits(judge, drawn.to(device), tokens).cpu().topk(n, dim=0)
     columns = chosen.new_tensor(range(len(captions)))
@@ -198,7 +200,7 @@ def rank_samples(
 
 
 def write_ranked(captions: list[str], images: Tensor, scores: Tensor, path: Path, among: int) -> None:
-    """The chosen samples, the best first, under their caption and above their score; or arrays of them."""
+    """The best samples, in order, with caption and scores; or arrays."""
     from ..views import samples as pictures
 
     if path.suffix == ".npz":

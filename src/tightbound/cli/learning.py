@@ -1,4 +1,4 @@
-"""The commands that train: a model, and a prior for one. Nothing heavy is imported until one runs."""
+"""The commands that train: a model, and a prior for one. Heavy imports are deferred until one runs."""
 
 from __future__ import annotations
 

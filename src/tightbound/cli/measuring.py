@@ -1,4 +1,4 @@
-"""The commands that measure runs: numbers, latents, a page, a comparison. Nothing heavy is imported until one runs."""
+"""The commands that measure runs: numbers, latents, a page, a comparison. Heavy imports are deferred until one runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["compare", "diagnose", "encode", "evaluate", "report"]
 Method = Annotated[
     Literal["auto", "importance", "prior", "annealed"],
     arg(
-        help="What each example needs; or, for all: samples of the posterior, of the prior (naive), or annealed "
+        help="Source of the samples: auto (adapted to each example), the posterior, the prior (naive), or annealed "
         "from prior to posterior (gold standard)."
     ),
 ]
@@ -43,16 +43,20 @@ Samples = Annotated[
     int | None,
     arg(
         aliases=("-k",),
-        help="Samples for each example, and no more; they cost time, not memory. Default: what each example "
-        "needs; for a method given, 1000, annealed 16.",
+        help="Fixed number of samples per example; more cost time, not memory. Default: adapted to each example; "
+        "with a given method 1000, annealed 16.",
     ),
 ]
 Budget = Annotated[
-    float, arg(metavar="SECONDS", help="Method auto begins nothing new after so long; the first samples are taken.")
+    float,
+    arg(
+        metavar="SECONDS",
+        help="Time after which method auto starts no further step; its first samples are always drawn.",
+    ),
 ]
 Quality = Annotated[
     FlagCreatePairsOff[bool],
-    arg(help="Also the Fréchet distance of samples from the data, in features trained on its labels."),
+    arg(help="Also compute the Fréchet distance between samples and data, in features trained on its labels."),
 ]
 
 
@@ -64,16 +68,16 @@ def evaluate(
     method: Method = "auto",
     k: Samples = None,
     budget: Budget = 120.0,
-    temperatures: Annotated[int, arg(help="Steps of annealing.")] = 500,
-    limit: Annotated[int | None, arg(help="Only so many examples, at even distances.")] = None,
-    precision: Annotated[Literal["float32", "bf16"], arg(help="Arithmetic of the networks.")] = "float32",
-    compile: Annotated[bool, arg(help="Compile the density behind the decoder.")] = False,
+    temperatures: Annotated[int, arg(help="Number of annealing temperatures.")] = 500,
+    limit: Annotated[int | None, arg(help="Evaluate at most N evenly spaced examples.")] = None,
+    precision: Annotated[Literal["float32", "bf16"], arg(help="Precision of the networks.")] = "float32",
+    compile: Annotated[bool, arg(help="Compile the density after the decoder.")] = False,
     sample_quality: Quality = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """ELBO and its parts, the likelihood with its standard error and doubts, bits per dimension.
+    """Evaluate a run: ELBO and its terms, likelihood with standard error and reliability, bits per dimension.
 
     Example: tightbound evaluate runs/demo --budget 300 --json
     """
@@ -103,14 +107,16 @@ def diagnose(
     /,
     data: Source = None,
     split: SplitName = None,
-    limit: Annotated[int, arg(help="Examples at most, evenly spread; they bound the mutual information.")] = 2000,
-    gap_examples: Annotated[int, arg(help="Examples at most whose posterior is optimised.")] = 100,
-    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each of these.")] = 1000,
+    limit: Annotated[
+        int, arg(help="Use at most N evenly spaced examples; ln N limits the mutual information that can be found.")
+    ] = 2000,
+    gap_examples: Annotated[int, arg(help="Optimise the posterior of at most N examples.")] = 100,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples for each of these.")] = 1000,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """What is wrong with a model and which option to change: the ELBO taken apart, its gap, the use of the latents.
+    """Diagnose a model and suggest options to change: parts of the ELBO, its gap, use of the latents.
 
     Example: tightbound diagnose runs/demo
     """
@@ -128,11 +134,11 @@ def diagnose(
 
 
 def _keep(write: Callable[[], None]) -> None:
-    """Stores in the run folder what has been printed, or says why not."""
+    """Stores the printed result in the run folder, or prints why not."""
     try:
         write()
     except CheckpointError as error:
-        print(f"note: what was found is not stored. {error}", file=sys.stderr)
+        print(f"note: the result is not stored. {error}", file=sys.stderr)
 
 
 def encode(
@@ -141,12 +147,11 @@ def encode(
     out: Annotated[Path, arg(metavar="FILE", help="The .npz to write.")],
     overwrite: Overwrite = False,
     data: Source = None,
-    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Which part of the data.")] = "all",
+    split: Annotated[Literal["train", "valid", "test", "all"], arg(help="Split of the data.")] = "all",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """The latents of a whole data set: posterior mean, standard deviation, a sample, codes, and the labels; of every
-    row its file or number, and the split that it came from.
+    """Encode a data set: posterior means, standard deviations, samples, codes, labels and sources of all rows.
 
     Example: tightbound encode runs/demo --data photographs/ --out latents.npz
     """
@@ -156,7 +161,7 @@ def encode(
     from ..views.latents import encode as encoded
 
     if out.suffix != ".npz":
-        raise UsageError("Latents are written as arrays.", got=out, expected="a name that ends in .npz")
+        raise UsageError("Latents can only be written as arrays.", got=out, expected="a name that ends in .npz")
     require_writable(out, overwrite, run, data)
     _, model, loaded = open_run(run, data, device)
     model = with_latents(model)
@@ -169,7 +174,7 @@ def encode(
 
 
 def _common(found: list[dict[str, Any]]) -> list[str]:
-    """What was found of every part: labels are left out where a part has none."""
+    """The results of all parts, concatenated; labels are left out if a part has none."""
     return [name for name in found[0] if all(name in each for each in found)]
 
 
@@ -179,21 +184,19 @@ def report(
     data: Source = None,
     k: Annotated[
         int | None,
-        arg(
-            aliases=("-k",), help="Importance samples, where they are not those of the stored evaluation; see --quick."
-        ),
+        arg(aliases=("-k",), help="Importance samples, if there is no stored evaluation; see --quick."),
     ] = None,
     quick: Annotated[
         float,
         arg(
             metavar="SECONDS",
-            help="Time to measure, on a few examples, what `evaluate` and `diagnose` have not stored; 0: nothing is.",
+            help="Time to measure, on a few examples, results not stored by `evaluate` and `diagnose`; 0: skip these.",
         ),
     ] = 6.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """One self-contained page: pictures, latent map, what was measured, curves, how to reproduce it.
+    """Write a self-contained HTML page: images, latent map, results, curves, and how to reproduce them.
 
     Example: tightbound report runs/demo
     """
@@ -203,19 +206,19 @@ def report(
 
 
 def compare(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two run folders or more.")],
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Two or more run folders.")],
     /,
     data: Source = None,
     split: SplitName = None,
-    k: Annotated[int, arg(aliases=("-k",), help="Importance samples of each example.")] = 200,
-    limit: Annotated[int | None, arg(help="Examples at most, evenly spread.")] = None,
-    out: Annotated[Path | None, arg(metavar="FILE", help="A .png or an .html to draw them in.")] = None,
+    k: Annotated[int, arg(aliases=("-k",), help="Importance samples per example.")] = 200,
+    limit: Annotated[int | None, arg(help="Use at most N evenly spaced examples.")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE", help="File to write, .png or .html.")] = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Runs side by side: options that differ, numbers on the same examples, differences with paired errors, pictures.
+    """Compare runs: options that differ, results on the same examples, paired differences with errors, images.
 
     Example: tightbound compare runs/demo runs/other --out comparison.png
     """

@@ -1,4 +1,4 @@
-"""The commands that draw: functions whose arguments are their options. Nothing heavy is imported until one runs."""
+"""The commands that draw: functions whose arguments are their options. Heavy imports are deferred until one runs."""
 
 from __future__ import annotations
 
@@ -46,22 +46,26 @@ __all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
 
 
 SAMPLES = 64
-"""What is drawn unless another number is asked for, or a file has more conditions."""
+"""Default number of samples, unless a file has more conditions."""
 
 
 Count = Annotated[
     int | None,
     arg(
         aliases=("-n",),
-        help="How many; default: 64, every condition of a file, or with --rank the best 8 of each condition.",
+        help="Number of samples; default: 64, one per condition of a file, or with --rank the best 8 of each.",
     ),
 ]
 Temperature = Annotated[
-    float, arg(help="Factor on the distance of z from the prior's mean; of codes, what divides their logits.")
+    float,
+    arg(help="Sampling temperature: scales the distance of z from the prior mean; for codes, divides the logits."),
 ]
 Judge = Annotated[
     Path | None,
-    arg(metavar="JUDGE", help="Only those that fit their text best, as a file of train-contrastive or a CLIP finds."),
+    arg(
+        metavar="JUDGE",
+        help="Keep the samples that match their text best, judged by a file of train-contrastive or a CLIP folder.",
+    ),
 ]
 
 
@@ -72,17 +76,21 @@ def sample(
     condition: Words = (),
     condition_file: WordsFile = None,
     temperature: Temperature = 1.0,
-    top_k: Annotated[int | None, arg(help="Of codes, only so many of the most probable.")] = None,
-    top_p: Annotated[float | None, arg(help="Of codes, only the most probable that add up to this.")] = None,
-    guidance: Annotated[float, arg(help="Of codes given a condition: above 1 they follow it more.")] = 1.0,
+    top_k: Annotated[int | None, arg(help="For codes: sample from the k most probable only.")] = None,
+    top_p: Annotated[
+        float | None, arg(help="For codes: sample from the most probable with this total probability.")
+    ] = None,
+    guidance: Annotated[
+        float, arg(help="Classifier-free guidance for codes: values above 1 follow the condition more closely.")
+    ] = 1.0,
     rank: Judge = None,
-    among: Annotated[int | None, arg(help="With --rank, how many are drawn for each text; default: 4 n.")] = None,
+    among: Annotated[int | None, arg(help="With --rank, number of samples drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """New examples from the prior: the mean of p(x|z) and a draw from it, side by side; or the best of many.
+    """Sample from the prior: the mean of p(x|z) and a sample of it, side by side; or the best of many.
 
     Examples: tightbound sample runs/demo -n 64 --out samples.png
     tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
@@ -92,7 +100,7 @@ def sample(
     from ..views import samples as pictures
 
     if not 0 <= temperature < float("inf"):
-        raise UsageError("A temperature is at least 0.", got=temperature, remedy="Try --temperature 0.7.")
+        raise UsageError("A temperature must be at least 0.", got=temperature, remedy="Try --temperature 0.7.")
     model, path = shown(run, "samples.png", out, overwrite, device, condition_file, rank, n=n)
     how = _drawing(model, temperature, top_k, top_p, guidance)
     if rank is None:
@@ -115,7 +123,7 @@ def sample(
 
 def _no_judge(among: int) -> UsageError:
     return UsageError(
-        "Among several, a judge chooses.",
+        "--among needs --rank.",
         got=f"--among {among} alone",
         expected="--rank JUDGE",
         remedy="Train a judge: tightbound train-contrastive.",
@@ -125,7 +133,7 @@ def _no_judge(among: int) -> UsageError:
 def _conditions(
     run: Path, model: Model, words: Sequence[str], file: Path | None, n: int | None
 ) -> tuple[Given | None, int]:
-    """What was asked for, every condition of a file unless fewer samples were, or some of each; and how many."""
+    """The requested conditions, or a selection, and the number of samples."""
     import torch
 
     from ..runs import load_run_data
@@ -136,7 +144,7 @@ def _conditions(
     there = 0 if asked is None else asked.shape[0]
     n = max(SAMPLES, there) if n is None else n
     if n < there:
-        print(f"note: the first {n} of {there} conditions; all of them: -n {there}", file=sys.stderr)
+        print(f"note: using the first {n} of {there} conditions; for all use -n {there}", file=sys.stderr)
     c = None if asked is None else asked[torch.arange(n) % there]
     if model.condition is not None and c is None:
         c = pictures.conditions_to_show(model, load_run_data(run, None).test, n)
@@ -144,7 +152,7 @@ def _conditions(
 
 
 def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec: DataSpec | None) -> None:
-    """Samples under their titles, and what they were asked to be, where that can be said in words."""
+    """Samples under their titles, with their conditions as captions if these are text."""
     from ..pictures import sheets
     from ..views.samples import save_picture
 
@@ -160,7 +168,7 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
 
 
 def _drawing(model: Model, temperature: float, top_k: int | None, top_p: float | None, guidance: float) -> Sampling:
-    """How samples are drawn."""
+    """The sampling options."""
     from ..distributions import Sampling
 
     if guidance != 1:
@@ -169,19 +177,19 @@ def _drawing(model: Model, temperature: float, top_k: int | None, top_p: float |
 
 
 def _check_guidance(model: Model, guidance: float) -> None:
-    """Refuses guidance where there is nothing to be guided by, or nothing to compare it with."""
+    """Refuses guidance without a condition, or for a model never trained without one."""
     if model.condition is None:
         raise UsageError(
-            "Guidance is towards a condition, and this model is given none.",
+            "Guidance needs a condition, but this model is unconditional.",
             got=f"--guidance {guidance:g}",
-            expected="a model that is given a text or a class",
-            remedy="Leave it out, or fit a prior that is given one: tightbound fit-prior RUN --condition text.",
+            expected="a model conditioned on a text or a class",
+            remedy="Leave it out, or fit a conditional prior: tightbound fit-prior RUN --condition text.",
         )
     if not model.condition.droppable:
         raise UsageError(
-            "Guidance compares what is drawn with and without the condition, and this model never learned without.",
+            "Guidance needs a model that was trained to work without its condition too.",
             got=f"--guidance {guidance:g} of a model trained with --drop-condition 0",
-            expected="a model that saw some examples without their condition",
+            expected="a model trained with --drop-condition above 0",
             remedy="Leave it out, or train with --drop-condition 0.1.",
         )
 
@@ -191,16 +199,16 @@ def reconstruct(
     /,
     data: Source = None,
     split: SplitName = None,
-    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 16, or as many as there are.")] = None,
+    n: Annotated[int | None, arg(aliases=("-n",), help="Number of examples; default: 16, or all if fewer.")] = None,
     samples: Annotated[
-        int | None, arg(help="Also decode so many samples of q(z|x), and show one of them beside their average.")
+        int | None, arg(help="Also decode this many samples of q(z|x), and show one of them beside their average.")
     ] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Examples beside what the model makes of them: the mean of p(x|z) and a draw from it.
+    """Reconstruct examples: the mean of p(x|z) and a sample of it, beside the data.
 
     Examples: tightbound reconstruct runs/demo -n 16 --out reconstructions.png
     tightbound reconstruct runs/demo --samples 100 --out averaged.png
@@ -229,14 +237,14 @@ def interpolate(
     /,
     data: Source = None,
     split: SplitName = None,
-    n: Annotated[int | None, arg(aliases=("-n",), help="How many pairs; default: 8, or as many as there are.")] = None,
-    steps: Annotated[int, arg(help="Pictures from one example to the next.")] = 10,
+    n: Annotated[int | None, arg(aliases=("-n",), help="Number of pairs; default: 8, or all if fewer.")] = None,
+    steps: Annotated[int, arg(help="Images from one example to the other.")] = 10,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Pairs of examples and the way from one to the other through the latent space.
+    """Interpolate between pairs of examples in latent space.
 
     Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
     """
@@ -257,7 +265,7 @@ def interpolate(
         x, c = seen(model, some)
         c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
         walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
-    title = "mean of p(x|z) on the way from one example to another"
+    title = "mean of p(x|z), interpolated from one example to another"
     title += "" if not model.decodes_conditions else ", given the condition of the nearer one"
     title += f"; {model.space.between}" if model.space.between else ""
     write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
@@ -268,17 +276,15 @@ def traverse(
     /,
     data: Source = None,
     split: SplitName = None,
-    n: Annotated[int, arg(aliases=("-n",), help="How many latent dimensions, the most active first.")] = 10,
-    steps: Annotated[int, arg(help="Pictures along each dimension.")] = 10,
-    example: Annotated[
-        int | None, arg(help="Where to start: an example by its place, from 0; default: of class 0.")
-    ] = None,
+    n: Annotated[int, arg(aliases=("-n",), help="Number of latent dimensions, the most active first.")] = 10,
+    steps: Annotated[int, arg(help="Images along each dimension.")] = 10,
+    example: Annotated[int | None, arg(help="Index of the starting example, from 0; default: one of class 0.")] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """One example with one latent dimension after the other moved through the quantiles of the prior.
+    """Vary one latent dimension of an example at a time, through the quantiles of the prior.
 
     Example: tightbound traverse runs/demo -n 10 --out traversals.png
     """
@@ -299,7 +305,7 @@ def traverse(
     example = _start(part, example)
     if len(part) < 2:
         _check_quantiles(model)
-        print("note: one example does not tell which dimensions are active: the first of them", file=sys.stderr)
+        print("note: active dimensions are unknown from one example: using the first ones", file=sys.stderr)
     means, _ = posterior_means(model, part)
     dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
@@ -315,18 +321,20 @@ def traverse(
 
 
 def _start(part: Split, example: int | None) -> int:
-    """The place of the example that was asked for, or of the first of class 0."""
+    """The index of the starting example; by default the first of class 0."""
     example = int(part.representative(min(1, len(part))).sum()) if example is None else example
     if not 0 <= example < len(part):
-        raise UsageError(f"The {part.name} split has no such example.", got=example, expected=f"0 to {len(part) - 1}")
+        raise UsageError(
+            f"The {part.name} split has no example with that index.", got=example, expected=f"0 to {len(part) - 1}"
+        )
     return example
 
 
 def _check_quantiles(model: LatentVariableModel) -> None:
-    """Refuses to move through the quantiles of the codes of one example."""
+    """Refuses quantiles of the codes of a single example."""
     if not model.can_sample:
         raise UsageError(
-            "Without a prior, how far to move is learned from the codes of several examples.",
+            "Without a prior, the range of a traversal needs the codes of several examples.",
             got="1 example",
             expected="at least 2",
             remedy="Leave --data out, or give more.",
@@ -338,14 +346,14 @@ def complete(
     /,
     data: Source = None,
     split: SplitName = None,
-    n: Annotated[int | None, arg(aliases=("-n",), help="How many; default: 8, or as many as there are.")] = None,
-    samples: Annotated[int, arg(help="Completions of each.")] = 6,
+    n: Annotated[int | None, arg(aliases=("-n",), help="Number of examples; default: 8, or all if fewer.")] = None,
+    samples: Annotated[int, arg(help="Completions per example.")] = 6,
     out: Picture = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Pictures of which a part is seen, several completions of each, and the truth, side by side.
+    """Complete images from an observed part: the part, several completions, and the original, side by side.
 
     Example: tightbound complete runs/quadrant -n 8 --samples 6 --out completions.png
     """

@@ -1,4 +1,4 @@
-"""The commands that tell what there is: runs, recipes, data. Nothing heavy is imported until one runs."""
+"""The commands that describe runs, recipes and data. Heavy imports are deferred until one runs."""
 
 from __future__ import annotations
 

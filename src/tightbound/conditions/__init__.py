@@ -1,4 +1,4 @@
-"""What a model is given: classes, numbers, a part of a picture, or a text, by their names."""
+"""Conditions of a model: classes, numbers, parts of images, or texts, each with a name."""
 
 from .base import Condition, Conditions, Examples, NamedCondition
 from .captions import TextCondition

@@ -1,4 +1,4 @@
-"""Where conditions come from: the examples of a batch, or words."""
+"""Conditions of a model, made from the examples of a batch or from text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .given import Given, absent
 __all__ = ["Condition", "Conditions", "Examples", "NamedCondition"]
 
 NONE = "none"
-"""The word for no condition."""
+"""The word for a missing condition."""
 
 
 class Examples(Protocol):
-    """Abstract: what a condition is made from, a batch of data."""
+    """Abstract: a batch of data, from which conditions are made."""
 
     @property
     def x(self) -> Tensor: ...
@@ -31,25 +31,25 @@ class Examples(Protocol):
 
 
 class Condition(nn.Module):
-    """Abstract: what a model is given of every example, one named condition or several."""
+    """Abstract: the condition of a model, made of one or several named conditions of each example."""
 
     @property
     def parts(self) -> Mapping[str, NamedCondition]:
-        """Its conditions by their names."""
+        """Its named conditions, by name."""
         raise NotImplementedError
 
     def forward(self, batch: Examples) -> Given:
-        """The conditions of a batch, of shape ``(n,)``; in training some are missing."""
+        """The conditions of a batch, of shape ``(n,)``; in training some are dropped."""
         return Given({name: part.entry(batch) for name, part in self.parts.items()})
 
     def read(self, *words: str) -> Given:
-        """The conditions of one example in words, of shape ``()``; "none" is what is missing.
+        """Reads the conditions of one example from text, of shape ``()``; "none" means a missing condition.
 
         Args:
-            *words: A single condition as it is; several as ``name=words``, and those that are left out are missing.
+            *words: The text of a single condition, or ``name=words`` for each of several; those left out are missing.
 
         Raises:
-            UsageError: If they name none.
+            UsageError: If a condition is invalid.
         """
         if len(self.parts) == 1:
             return Given({name: part.in_words(_one(words)) for name, part in self.parts.items()})
@@ -60,32 +60,32 @@ class Condition(nn.Module):
         name, equals, rest = words.partition("=")
         if not equals or name not in self.parts:
             raise UsageError(
-                "This model is given several conditions, and that does not tell which is meant.",
+                "This model has several conditions, and the text does not name one of them.",
                 got=words,
                 expected=" ".join(f"{each}=..." for each in self.parts),
-                remedy="Write the name in front of each; what is left out is missing.",
+                remedy="Write the name in front of each; conditions left out are missing.",
             )
         return name, rest
 
     def require_learned(self, c: Given) -> None:
-        """Refuses conditions ``(n,)`` that training never showed, and their absence where it always showed one.
+        """Refuses conditions ``(n,)`` without training examples, and missing ones if training dropped none.
 
         Raises:
-            UsageError: If there are some.
+            UsageError: If there are any.
         """
         for name, part in self.parts.items():
             part.check_learned(c[name], c.is_missing(name))
 
     def describe(self, c: Given) -> str:
-        """Conditions of shape ``()`` in words."""
+        """Conditions of shape ``()`` as text."""
         return ", ".join(part.describe_entry(c[name]) for name, part in self.parts.items())
 
     def captions(self, c: Given) -> list[str]:
-        """The texts among conditions of shape ``(n,)``, where there are texts."""
+        """The texts of conditions of shape ``(n,)``, which must include a text condition."""
         return [self.parts["text"].describe_entry(tokens) for tokens in c["text"]]
 
     def to_show(self) -> Given | None:
-        """All that can be shown in turn, of shape ``(m,)``; None where only examples tell."""
+        """All values of the condition, to show in turn, ``(m,)``; None if they cannot be listed."""
         if len(self.parts) > 1:
             return None
         listed = {name: entry for name, part in self.parts.items() if (entry := part.listed()) is not None}
@@ -93,52 +93,50 @@ class Condition(nn.Module):
 
     @property
     def in_few_words(self) -> bool:
-        """Whether a few words describe it, as they do a class or a text."""
+        """Whether it can be described in a few words, like a class or a text."""
         return all(part.verbal for part in self.parts.values())
 
     @property
     def to_complete(self) -> bool:
-        """Whether it is the part of a picture that is seen, whose rest a model completes."""
+        """Whether it is the observed part of an image that the model completes."""
         return any(part.partial for part in self.parts.values())
 
     @property
     def droppable(self) -> bool:
-        """Whether a model learns to go without all of it."""
+        """Whether training sometimes drops all of it, so that the model also learns p(x)."""
         return all(part.drop > 0 for part in self.parts.values())
 
 
 def _one(words: Sequence[str]) -> str:
     if len(words) != 1:
-        raise UsageError(
-            "This model is given one condition.", got=" and ".join(words) or "none", expected="one of them"
-        )
+        raise UsageError("This model has one condition.", got=" and ".join(words) or "none", expected="exactly one")
     return words[0]
 
 
 class NamedCondition(Condition):
-    """Abstract: one condition of every example of a batch, dropped now and then while a model learns.
+    """Abstract: one condition of each example, dropped at random in training.
 
     Args:
-        size: Entries of one condition.
-        drop: Probability with which training sees none.
+        size: Number of values of one condition.
+        drop: Probability of dropping the condition in training.
 
     Raises:
-        UsageError: If that is no probability.
+        UsageError: If ``drop`` is not a probability.
     """
 
     name: str
-    """Its name among what a model is given."""
+    """Its name among the conditions of a model."""
     whole: bool = False
-    """Whether its entries are integers."""
+    """Whether its values are integers."""
     verbal: bool = False
-    """Whether a few words describe it."""
+    """Whether it can be described in a few words."""
     partial: bool = False
-    """Whether it is the part of a picture that is seen."""
+    """Whether it is the observed part of an image."""
 
     def __init__(self, size: int, drop: float = 0.0) -> None:
         super().__init__()
         if not 0 <= drop <= 1:
-            raise UsageError("The share of dropped conditions is a probability.", got=drop, expected="0 to 1")
+            raise UsageError("The probability of dropping a condition is out of range.", got=drop, expected="0 to 1")
         self.size, self.drop = size, drop
 
     @property
@@ -147,20 +145,20 @@ class NamedCondition(Condition):
 
     @property
     def limit(self) -> int | None:
-        """How many values a whole entry has, from 0 on; None for numbers."""
+        """Number of values of an integer, which start from 0; None for real numbers."""
         return None
 
     @property
     def picture(self) -> tuple[int, ...] | None:
-        """Shape ``(channels, height, width)`` of the picture that it is; None if it is none."""
+        """Shape ``(channels, height, width)`` if it is an image, else None."""
         return None
 
     def of_picture(self, picture: Tensor) -> Tensor:
-        """The entry ``(size,)`` that a picture is, or that is seen of it."""
+        """The entry ``(size,)`` for an image, or for its observed part."""
         return picture.flatten()
 
     def entry(self, batch: Examples) -> Tensor:
-        """The entry ``(n, size)`` of a batch; in training some are missing."""
+        """The entry ``(n, size)`` of a batch; in training some are dropped."""
         entry = self.of(batch)
         if not (self.training and self.drop):
             return entry
@@ -172,10 +170,10 @@ class NamedCondition(Condition):
         raise NotImplementedError
 
     def in_words(self, words: str) -> Tensor:
-        """The entry that words name, ``(size,)``; "none", where that names none of its own, is what is missing.
+        """The entry for a text, ``(size,)``; "none" means missing, unless it is one of its own values.
 
         Raises:
-            UsageError: If they name none.
+            UsageError: If the text is not a valid condition.
         """
         if words != NONE or self.has(NONE):
             return self.parse(words)
@@ -183,56 +181,56 @@ class NamedCondition(Condition):
         return torch.full_like(blank, absent(blank))
 
     def parse(self, words: str) -> Tensor:
-        """The entry that words name, ``(size,)``.
+        """The entry for a text, ``(size,)``.
 
         Raises:
-            UsageError: If they name none.
+            UsageError: If the text is not a valid condition.
         """
         raise UsageError(
-            "This model's condition cannot be said in words.",
+            "This model's condition cannot be given as text.",
             got=words,
-            remedy="Give a picture or an .npy: --condition-file FILE.",
+            remedy="Give an image or an .npy: --condition-file FILE.",
         )
 
     def has(self, name: str) -> bool:
-        """Whether such a name is one of its values."""
+        """Whether a name is one of its values."""
         return False
 
     def describe_entry(self, entry: Tensor) -> str:
-        """An entry ``(size,)`` in words."""
+        """An entry ``(size,)`` as text."""
         raise NotImplementedError
 
     def listed(self) -> Tensor | None:
-        """Its values that can be shown in turn, ``(m, size)``; None where only examples tell."""
+        """All its values, to show in turn, ``(m, size)``; None if they cannot be listed."""
         return None
 
     def check_shown(self, entry: Tensor) -> None:
-        """Refuses entries ``(n, size)`` of which training sees no example.
+        """Refuses entries ``(n, size)`` without training examples.
 
         Raises:
-            UsageError: If there are some.
+            UsageError: If there are any.
         """
 
     def check_learned(self, entry: Tensor, gone: Tensor) -> None:
-        """Refuses entries ``(n, size)`` that training never showed, and those that are gone where it dropped none.
+        """Refuses entries ``(n, size)`` without training examples, and missing ones if training dropped none.
 
         Raises:
-            UsageError: If there are some.
+            UsageError: If there are any.
         """
         self.check_shown(entry)
         if self.drop == 0 and gone.any():
             raise UsageError(
-                "This model has not learned to go without its condition.",
+                "This model was never trained without a condition.",
                 got=f"no {self.name} for {int(gone.sum())} of {len(gone)} samples",
                 remedy="Train with --drop-condition 0.1, or give a condition.",
             )
 
 
 class Conditions(Condition):
-    """Several conditions of every example, each dropped by itself.
+    """Several conditions of each example, dropped independently.
 
     Args:
-        *parts: The conditions, each of another name.
+        *parts: The conditions, with unique names.
 
     Raises:
         UsageError: If two have the same name.

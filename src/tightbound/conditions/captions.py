@@ -17,18 +17,18 @@ __all__ = ["TextCondition"]
 
 
 class TextCondition(NamedCondition, LearnsFromCaptions):
-    """The caption of an example, as tokens with -1 behind its end.
+    """The caption of an example as tokens, padded with -1.
 
-    Its tokenizer is learned from the captions that a new model starts from, and kept among the model's tensors, whose
-    shapes are known before.
+    Its tokenizer is learned from the training captions when a new model is initialised, and stored with the weights, in
+    tensors of fixed shape.
 
     Args:
-        vocabulary: Most tokens that there shall be, the 256 bytes among them.
-        length: Most tokens of a caption.
-        drop: Probability with which training sees none.
+        vocabulary: Maximum size of the vocabulary, including the 256 bytes.
+        length: Maximum number of tokens in a caption.
+        drop: Probability of dropping the condition in training.
 
     Raises:
-        UsageError: If the vocabulary is smaller than the bytes, or a caption could have no token.
+        UsageError: If the vocabulary is below 256, or the length below 1.
 
     Example:
         >>> condition = TextCondition(vocabulary=300, length=12)
@@ -46,31 +46,33 @@ class TextCondition(NamedCondition, LearnsFromCaptions):
         super().__init__(length, drop)
         if vocabulary < 256 or length < 1:
             got = f"{vocabulary} tokens, captions of {length}"
-            raise UsageError("Every byte is a token, and a caption has one.", got=got, expected="at least 256, and 1")
+            raise UsageError(
+                "The vocabulary or the caption length is too small.", got=got, expected="at least 256, and 1"
+            )
         self.vocabulary, self._tokenizer = vocabulary, None
         self.register_buffer("joins", torch.full((vocabulary - 256, 2), -1, dtype=torch.int32))
         self.register_buffer("learned", torch.tensor(False))
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What turns captions into tokens.
+        """Converts captions to tokens.
 
         Raises:
-            UsageError: If it has not been learned yet.
+            UsageError: If it has not been trained yet.
         """
         if self._tokenizer is None:
             if not self.learned:
                 raise UsageError(
-                    "The model has not learned a tokenizer yet.",
+                    "The model's tokenizer is not trained yet.",
                     remedy="Train it, or call `condition.initialise_captions(captions)`.",
                 )
             there = (self.joins >= 0).any(1)
             if (there[1:] & ~there[:-1]).any():
                 raise UsageError(
-                    "The tokenizer is damaged: it lost a join.",
-                    got=f"none at {int((~there).nonzero()[0])}, and others behind it",
-                    expected="all of them in a row",
-                    remedy="Use the run's file as it was written, or train again.",
+                    "The tokenizer is damaged: a merge is missing.",
+                    got=f"no merge at {int((~there).nonzero()[0])}, but later ones",
+                    expected="merges without gaps",
+                    remedy="Restore the original file of the run, or train again.",
                 )
             self._tokenizer = Tokenizer(self.joins[there].tolist(), self.size)
         return self._tokenizer
@@ -79,7 +81,7 @@ class TextCondition(NamedCondition, LearnsFromCaptions):
         """Learns the tokenizer from captions.
 
         Raises:
-            DataError: If there is no caption, or one is empty.
+            DataError: If there are no captions, or one is empty.
             UsageError: If one is too long.
         """
         self._tokenizer = Tokenizer.train(captions, self.vocabulary, self.size)
@@ -94,7 +96,7 @@ class TextCondition(NamedCondition, LearnsFromCaptions):
     def of(self, batch: Examples) -> Tensor:
         if batch.captions is None:
             raise DataError(
-                "The model is given the caption of an example, and this data has none.",
+                "The model is conditioned on captions, but this data has none.",
                 remedy="Use a folder of images with a metadata.jsonl of captions.",
             )
         return self.tokenizer.encode_all(batch.captions).to(batch.x.device)

@@ -17,9 +17,9 @@ class ClassCondition(NamedCondition):
     """The class of an example.
 
     Args:
-        classes: Names of the classes in the order of their numbers.
-        drop: Probability with which training sees none.
-        absent: Numbers of the classes of which training sees no example.
+        classes: Names of the classes, ordered by index.
+        drop: Probability of dropping the condition in training.
+        absent: Indices of classes without training examples.
 
     Example:
         >>> ClassCondition(("cat", "dog")).read("dog")["class"]
@@ -35,7 +35,7 @@ class ClassCondition(NamedCondition):
 
     @property
     def learned(self) -> tuple[int, ...]:
-        """Numbers of the classes of which training sees an example."""
+        """Indices of the classes with training examples."""
         return tuple(number for number in range(len(self.classes)) if number not in self.absent)
 
     @property
@@ -45,16 +45,16 @@ class ClassCondition(NamedCondition):
     def of(self, batch: Examples) -> Tensor:
         if batch.labels is None:
             raise DataError(
-                "The model is given the class of an example, and this data has none.",
+                "The model is conditioned on classes, but this data has none.",
                 expected=f"labels 0...{len(self.classes) - 1}",
                 remedy="Use data with labels: class sub-folders, or an .npz with 'y'.",
             )
         if not self.training and len(batch.labels) and (top := int(batch.labels.max())) >= len(self.classes):
             raise DataError(
-                "The model is given the class of an example, and has not learned all classes of this data.",
+                "This data has classes that the model was not trained on.",
                 got=f"class number {top}",
                 expected=f"0 to {len(self.classes) - 1}: {_few(self.classes)}",
-                remedy="Leave the examples of other classes out, or name their folders as the model's classes.",
+                remedy="Leave out the examples of other classes, or rename their folders to the model's classes.",
             )
         return batch.labels.unsqueeze(-1)
 
@@ -65,7 +65,7 @@ class ClassCondition(NamedCondition):
             raise UnknownName("class", words, self.classes)
         if not 0 <= int(words) < len(self.classes):
             raise UsageError(
-                "There is no such class.", got=words, expected=f"0 to {len(self.classes) - 1}: {_few(self.classes)}"
+                "Unknown class.", got=words, expected=f"0 to {len(self.classes) - 1}: {_few(self.classes)}"
             )
         return torch.tensor([int(words)])
 
@@ -78,10 +78,10 @@ class ClassCondition(NamedCondition):
     def check_shown(self, entry: Tensor) -> None:
         if asked := {*entry.flatten().tolist()} & {*self.absent}:
             raise UsageError(
-                "This model has seen no example of that class.",
+                "This model was trained without examples of that class.",
                 got=", ".join(self.classes[number] for number in sorted(asked)),
                 expected="one of: " + ", ".join(self.classes[number] for number in self.learned),
-                remedy="Ask for another class, or train with examples of this one.",
+                remedy="Choose another class, or train with examples of this one.",
             )
 
     def describe_entry(self, entry: Tensor) -> str:

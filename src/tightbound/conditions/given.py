@@ -1,8 +1,8 @@
-"""What a model is given: named conditions of the same examples, held together.
+"""Named conditions of a batch of examples.
 
-Convention: an entry has shape ``(*batch, size)``. A class is one integer, a text its tokens; a vector or an image
-is its numbers. What is missing is -1 among integers and NaN among numbers, so a part of a condition can be missing too:
-the unobserved pixels of a picture, or all of it, which is how a condition is dropped.
+Convention: an entry has shape ``(*batch, size)``. A class is one integer, a text its tokens; a vector or an image is
+its numbers. Missing values are -1 for integers and NaN for floats. A condition may be missing in part, like the
+unobserved pixels of an image, or completely, which is how it is dropped.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ..errors import ShapeError, UnknownName, UsageError
 __all__ = ["Given", "Index", "absent"]
 
 Index = int | slice | Tensor | list[int] | tuple[int | slice | Tensor | None, ...] | None
-"""What takes some of a batch, as of a tensor."""
+"""An index of the batch, as for a tensor."""
 
 
 @final
 class Given(Mapping[str, Tensor]):
-    """Named conditions of a batch of examples, which are indexed, expanded and moved together; it never changes.
+    """Named conditions of a batch of examples, indexed, expanded and moved together; immutable.
 
-    A string is the name of an entry; anything else indexes the batch of every entry.
+    A string selects an entry by name; anything else indexes the batch of all entries.
 
     Args:
-        entries: Tensors ``(*batch, size)`` by their names; -1 among integers and NaN among numbers is what is missing.
+        entries: Tensors ``(*batch, size)`` by name; missing values are -1 for integers and NaN for floats.
 
     Raises:
-        ShapeError: If there is no entry, or they are not of the same batch.
+        ShapeError: If there is no entry, or their batch shapes differ.
 
     Example:
         >>> c = Given({"class": torch.tensor([[7], [3]]), "vector": torch.tensor([[0.5, 1.0], [0.0, 2.0]])})
@@ -47,10 +47,10 @@ class Given(Mapping[str, Tensor]):
         shapes = {entry.shape[:-1] for entry in self._entries.values()}
         if len(shapes) != 1 or not all(entry.dim() for entry in self._entries.values()):
             raise ShapeError(
-                "The conditions are not of the same examples.",
+                "The conditions do not have the same batch shape.",
                 got={name: tuple(entry.shape) for name, entry in self._entries.items()} or "none",
                 expected="at least one, each (*batch, size) with the same batch",
-                remedy="Give each example one entry of each; what is missing is -1 among integers, NaN among numbers.",
+                remedy="Give every example one entry of each; use -1 (integers) or NaN (floats) if missing.",
             )
         self._shape = shapes.pop()
 
@@ -61,16 +61,16 @@ class Given(Mapping[str, Tensor]):
 
     @property
     def only(self) -> Tensor:
-        """The one entry that there is.
+        """The only entry.
 
         Raises:
             UsageError: If there are several.
         """
         if len(self._entries) > 1:
             raise UsageError(
-                "One condition is looked for, and there are several.",
+                "This needs a single condition, but there are several.",
                 got=", ".join(self),
-                remedy="Embed each by its name: tightbound.distributions.Embeddings.",
+                remedy="Embed each by name: tightbound.distributions.Embeddings.",
             )
         return next(iter(self._entries.values()))
 
@@ -90,7 +90,7 @@ class Given(Mapping[str, Tensor]):
         return iter(self._entries)
 
     def __len__(self) -> int:
-        """How many names there are, as of any mapping; ``shape`` tells how many examples."""
+        """Number of entries, as for any mapping; ``shape`` is that of the examples."""
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
@@ -103,7 +103,7 @@ class Given(Mapping[str, Tensor]):
         return f"Given({', '.join(f'{name}: {tuple(entry.shape)}' for name, entry in self.items())})"
 
     def expand(self, *batch: int) -> Given:
-        """The same conditions for every element of a larger batch.
+        """The conditions, broadcast to a larger batch.
 
         Raises:
             ShapeError: If they do not fit.
@@ -123,7 +123,7 @@ class Given(Mapping[str, Tensor]):
             ) from None
 
     def flatten(self) -> Given:
-        """All dimensions of the batch as one, ``(n,)``.
+        """The conditions with all batch dimensions flattened, ``(n,)``.
 
         Example:
             >>> Given({"vector": torch.zeros(3, 5, 2)}).flatten()
@@ -132,11 +132,11 @@ class Given(Mapping[str, Tensor]):
         return self._each(lambda entry: entry.reshape(-1, entry.shape[-1]))
 
     def split(self, n: int) -> list[Given]:
-        """At most so many examples of a batch ``(N,)`` at a time."""
+        """Splits a batch ``(N,)`` into parts of at most n examples."""
         return [self[start : start + n] for start in range(0, self.shape[0], n)]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Given:
-        """The same on a device, its numbers in a type; integers stay integers.
+        """The conditions on another device, or with floats of another type; integers stay integers.
 
         Example:
             >>> c = Given({"class": torch.tensor([[7]]), "vector": torch.zeros(1, 2)}).to(dtype=torch.float64)
@@ -146,10 +146,10 @@ class Given(Mapping[str, Tensor]):
         return self._each(lambda entry: entry.to(device=device, dtype=dtype if entry.is_floating_point() else None))
 
     def missing(self, *names: str) -> Given:
-        """The same with these entries missing; with all of them where none is named.
+        """The conditions with these entries set to missing; without names, all of them.
 
         Raises:
-            UnknownName: If there is no such entry.
+            UnknownName: If an entry does not exist.
 
         Example:
             >>> Given({"class": torch.tensor([[7], [3]])}).missing()["class"]
@@ -160,7 +160,7 @@ class Given(Mapping[str, Tensor]):
         return Given({**self._entries, **gone})
 
     def is_missing(self, name: str) -> Tensor:
-        """Where all of an entry is missing, ``(*batch)``.
+        """Whether an entry is completely missing, ``(*batch)``.
 
         Example:
             >>> Given({"vector": torch.tensor([[0.5, torch.nan], [torch.nan, torch.nan]])}).is_missing("vector")
@@ -171,16 +171,16 @@ class Given(Mapping[str, Tensor]):
 
     @staticmethod
     def cat(parts: Sequence[Given]) -> Given:
-        """Several batches one after the other, along the first dimension."""
+        """Concatenates batches along the first dimension."""
         return _joined(parts, lambda entries: torch.cat(entries))
 
     @staticmethod
     def stack(parts: Sequence[Given], dim: int = 0) -> Given:
-        """Several batches of the same shape side by side, along a new dimension of the batch.
+        """Stacks batches of the same shape along a new batch dimension.
 
         Args:
             parts: The batches.
-            dim: Where the new dimension stands, from the left.
+            dim: Index of the new dimension.
 
         Example:
             >>> Given.stack([Given({"class": torch.tensor([[7], [3]])})] * 5, dim=1)
@@ -193,7 +193,7 @@ class Given(Mapping[str, Tensor]):
 
 
 def absent(entry: Tensor) -> float:
-    """What stands for a missing value among those of an entry."""
+    """The value that marks a missing one in an entry."""
     return math.nan if entry.is_floating_point() else -1
 
 
@@ -201,6 +201,7 @@ def _joined(parts: Sequence[Given], join: Callable[[list[Tensor]], Tensor]) -> G
     names = {tuple(sorted(part)) for part in parts}
     if len(names) != 1:
         raise UsageError(
-            "Only the same conditions can be joined.", got="; ".join(", ".join(each) for each in names) or "none"
+            "Only conditions with the same names can be joined.",
+            got="; ".join(", ".join(each) for each in names) or "none",
         )
     return Given({name: join([part[name] for part in parts]) for name in parts[0]})

@@ -18,8 +18,8 @@ class VectorCondition(NamedCondition):
     """Numbers that come with an example: a vector or an image.
 
     Args:
-        shape: Shape of one of them.
-        drop: Probability with which training sees none.
+        shape: Shape of the numbers of one example.
+        drop: Probability of dropping the condition in training.
 
     Example:
         >>> VectorCondition((3,)).read("0.5, 1, -2")["vector"]
@@ -34,7 +34,7 @@ class VectorCondition(NamedCondition):
     def of(self, batch: Examples) -> Tensor:
         if batch.conditions is None or tuple(batch.conditions.shape[1:]) != self.shape:
             raise DataError(
-                "The model is given numbers with each example, and this data has none of that shape.",
+                "The model is conditioned on numbers, but this data has none of that shape.",
                 got="none" if batch.conditions is None else f"shape {tuple(batch.conditions.shape[1:])}",
                 expected=f"shape {self.shape}",
                 remedy="Use an .npz with 'c', one entry for each example.",
@@ -47,7 +47,7 @@ class VectorCondition(NamedCondition):
         except ValueError:
             values = torch.empty(0)
         if len(values) != self.size or values.isinf().any():
-            raise UsageError("That is not such a vector.", got=words, expected=f"{self.size} finite numbers")
+            raise UsageError("Not a valid vector.", got=words, expected=f"{self.size} finite numbers")
         return values
 
     @property

@@ -1,4 +1,4 @@
-"""A part of a picture as a condition."""
+"""The observed part of an image as a condition."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ __all__ = ["PartCondition", "observed_part"]
 
 
 def observed_part(quadrants: int, height: int, width: int) -> Tensor:
-    """Which pixels are seen: the bottom left quadrant, the left half, or all but the bottom right quadrant.
+    """Mask of the observed pixels: the bottom left quadrant, the left half, or all but the bottom right quadrant.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee and Yan, 2015).
 
     Args:
         quadrants: 1, 2 or 3.
-        height: Rows of a picture.
-        width: Columns of a picture.
+        height: Rows of an image.
+        width: Columns of an image.
 
     Returns:
-        ``(height, width)``, True where a pixel is seen.
+        ``(height, width)``, True for observed pixels.
 
     Raises:
-        UsageError: If there are not so many quadrants.
+        UsageError: If ``quadrants`` is not 1, 2 or 3.
 
     Example:
         >>> observed_part(1, 2, 2).int().tolist()
         [[0, 0], [1, 0]]
     """
     if quadrants not in (1, 2, 3):
-        raise UsageError("One to three quadrants are observed.", got=quadrants, expected="1, 2 or 3")
+        raise UsageError("quadrants must be 1, 2 or 3.", got=quadrants, expected="1, 2 or 3")
     bottom, left = torch.arange(height) >= height // 2, torch.arange(width) < width // 2
     bottom, left = bottom.unsqueeze(1).expand(height, width), left.expand(height, width)
     return {1: bottom & left, 2: left, 3: ~(bottom & ~left)}[quadrants]
 
 
 class PartCondition(NamedCondition):
-    """The part of a picture that is observed; the rest is to be completed.
+    """The observed part of an image; the model completes the rest.
 
     Args:
-        shape: Shape ``(channels, height, width)`` of a picture.
-        quadrants: How much of it, as :func:`observed_part` says.
-        drop: Probability with which training sees none.
+        shape: Shape ``(channels, height, width)`` of an image.
+        quadrants: Number of observed quadrants, as for :func:`observed_part`.
+        drop: Probability of dropping the condition in training.
 
     Example:
         >>> condition = PartCondition((1, 2, 2), quadrants=1)
@@ -76,8 +76,8 @@ class PartCondition(NamedCondition):
         return self.seen(picture.unsqueeze(0))[0]
 
     def seen(self, x: Tensor) -> Tensor:
-        """What is seen of pictures ``(n, *shape)``, ``(n, size)``."""
+        """The observed part of images ``(n, *shape)``, ``(n, size)``; other pixels are NaN."""
         return torch.where(self.observed, x, math.nan).flatten(1)
 
     def describe_entry(self, entry: Tensor) -> str:
-        return f"{float((~entry.isnan()).double().mean()):.0%} of the picture"
+        return f"{float((~entry.isnan()).double().mean()):.0%} of the image"

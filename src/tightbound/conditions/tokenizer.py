@@ -1,8 +1,8 @@
-"""Texts to tokens and back: byte pairs learned from captions.
+"""Byte-pair encoding of texts, learned from captions.
 
-Convention: tokens are int64 of shape ``(length,)``, numbered from 0, with -1 behind the end of the text. The first 256
-are the bytes of UTF-8, so that no character is unknown; each other joins two before it. A text is composed (Unicode
-NFC), in lower case, with single spaces: captions are few, and what they share shall look the same.
+Convention: tokens are int64 of shape ``(length,)``, numbered from 0 and padded with -1. The first 256 are the bytes of
+UTF-8, so that no character is unknown; every other token merges two earlier ones. A text is normalised: composed
+(Unicode NFC), in lower case, with single spaces, so that the few captions share more of their tokens.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = ["Tokenizer", "normalise"]
 
 BYTES = 256
 MOST_LENGTH = 1 << 16
-"""Tokens that a caption may be long: a row of that length is kept for each."""
+"""Maximum caption length in tokens: a row of that length is stored for each caption."""
 MOST_BYTES = 1 << 24
-"""What all tokens together may stand for: each join can double the longest of them."""
+"""Maximum total bytes of all tokens: each merge can double the longest one."""
 REMEMBERED = 1 << 16
-"""Captions of which the tokens are kept: they come again in every epoch."""
+"""Maximum number of captions with cached tokens: they are needed again in every epoch."""
 
 
 def normalise(caption: str) -> str:
-    """A caption as its tokens tell it: composed, in lower case, with single spaces.
+    """A caption as it is tokenised: composed, in lower case, with single spaces.
 
     Raises:
-        DataError: If it holds half a character, which no file could.
+        DataError: If it holds half a character (a lone surrogate).
 
     Example:
         >>> normalise("  Smiling  CAT ")
@@ -57,20 +57,20 @@ def normalise(caption: str) -> str:
 
 
 class Tokenizer:
-    """Byte pairs: a text's bytes, the most common neighbours joined, and of those again the most common.
+    """Byte-pair encoding: starts from the bytes of a text, and repeatedly merges the most frequent pair of tokens.
 
-    It is told whole by its joins, so that it can be kept as numbers, and no two of them read a text differently.
+    Its merges determine it completely, so that it can be stored as integers.
 
     References:
         Neural Machine Translation of Rare Words with Subword Units (Sennrich, Haddow and Birch, 2016).
-        Language Models are Unsupervised Multitask Learners (Radford et al., 2019), section 2.2: of bytes.
+        Language Models are Unsupervised Multitask Learners (Radford et al., 2019), section 2.2 (on bytes).
 
     Args:
-        joins: Pairs of tokens that become one, in the order in which they are joined.
-        length: Most tokens of a text.
+        joins: Merges: pairs of tokens that become one, in order.
+        length: Maximum number of tokens in a text.
 
     Raises:
-        UsageError: If a join is of tokens that there are not yet, or a text could have no token.
+        UsageError: If a merge refers to a later token, or the length is out of range.
 
     Example:
         >>> tokenizer = Tokenizer([(99, 97), (256, 116)], length=6)
@@ -82,7 +82,7 @@ class Tokenizer:
 
     def __init__(self, joins: Iterable[Sequence[int]] = (), length: int = 32) -> None:
         if not 1 <= length <= MOST_LENGTH:
-            raise UsageError("A text has a token.", got=f"length {length}", expected=f"1 to {MOST_LENGTH}")
+            raise UsageError("The text length is out of range.", got=f"length {length}", expected=f"1 to {MOST_LENGTH}")
         self.length = length
         self.joins = tuple((int(left), int(right)) for left, right in joins)
         self.pieces = _pieces(self.joins)
@@ -90,16 +90,16 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int = 2048, length: int = 32) -> Tokenizer:
-        """Learns the joins from captions; the same captions in the same order give the same joins.
+        """Learns the merges from captions; the same captions in the same order result in the same merges.
 
         Args:
             captions: The texts.
-            vocabulary: Most tokens that there shall be, the 256 bytes among them.
-            length: Most tokens of a text.
+            vocabulary: Maximum size of the vocabulary, including the 256 bytes.
+            length: Maximum number of tokens in a text.
 
         Raises:
-            DataError: If there is no caption, or one is empty.
-            UsageError: If a caption is too long, or the vocabulary is smaller than the bytes.
+            DataError: If there are no captions, or one is empty.
+            UsageError: If a caption is too long, or the vocabulary is below 256.
 
         Example:
             >>> tokenizer = Tokenizer.train(["a red circle", "a red square"], vocabulary=300)
@@ -107,16 +107,18 @@ class Tokenizer:
             True
         """
         if vocabulary < BYTES:
-            raise UsageError("Every byte is a token.", got=f"{vocabulary} tokens", expected=f"{BYTES} or more")
+            raise UsageError("The vocabulary is too small.", got=f"{vocabulary} tokens", expected=f"{BYTES} or more")
         every = list(captions)
         if not every:
-            raise DataError("A tokenizer learns from captions, and there are none.", remedy="Use data with captions.")
+            raise DataError(
+                "A tokenizer is learned from captions, but there are none.", remedy="Use data with captions."
+            )
         if blank := sum(not text.strip() for text in every):
             raise DataError(
                 "A caption is empty.",
                 got=f"{blank} of {len(every)} captions",
-                expected="words for each",
-                remedy="Say in the data what is to be seen there, or leave these examples out.",
+                expected="a text for each",
+                remedy="Add the missing captions to the data, or leave these examples out.",
             )
         texts = list(dict.fromkeys(every))
         tokenizer = cls(_learned([_full(text) for text in texts], vocabulary)[: vocabulary - BYTES], length)
@@ -125,20 +127,20 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return len(self.pieces)
 
     def count(self, caption: str) -> int:
-        """How many tokens a caption has, were it too long or not."""
+        """Number of tokens of a caption, even if it is too long."""
         return len(self._engine.encode(normalise(caption)).ids)
 
     def encode(self, caption: str) -> Tensor:
-        """The tokens of a caption, int64 ``(length,)``, -1 behind its end.
+        """The tokens of a caption, int64 ``(length,)``, padded with -1.
 
         Raises:
             DataError: If it is empty, or holds half a character.
             UsageError: If it is too long.
-            CheckpointError: If the tokens do not tell it.
+            CheckpointError: If the tokens do not decode to it.
         """
         if caption not in self._known:
             if len(self._known) >= REMEMBERED:
@@ -161,38 +163,38 @@ class Tokenizer:
                 "A caption is too long.",
                 got=f"{len(tokens)} tokens: {_short(text)!r}",
                 expected=f"at most {self.length}",
-                remedy=f"Say it in fewer words, or train with --caption-length {len(tokens)}.",
+                remedy=f"Use fewer words, or train with --caption-length {len(tokens)}.",
             )
         return torch.tensor(tokens + [-1] * (self.length - len(tokens)))
 
     def decode(self, tokens: Tensor | Sequence[int]) -> str:
-        """The text up to the first -1; what is no UTF-8, as a model may write, becomes the replacement character.
+        """The text up to the first -1; invalid UTF-8, which a model may generate, becomes the replacement character.
 
         Raises:
-            UsageError: If there is no such token.
+            UsageError: If a token is out of range.
         """
         numbers: list[int] = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
         there = list(takewhile(lambda token: token != -1, numbers))
         if there and not 0 <= min(there) <= max(there) < self.vocabulary:
-            raise UsageError("There is no such token.", got=there, expected=f"0 to {self.vocabulary - 1}, -1 for none")
+            raise UsageError("Unknown token.", got=there, expected=f"0 to {self.vocabulary - 1}, or -1 for padding")
         return self._told(there).decode("utf8", errors="replace")
 
     def json(self) -> str:
-        """It as the ``tokenizer.json`` that Hugging Face's libraries read."""
+        """The tokenizer as a ``tokenizer.json`` of Hugging Face's libraries."""
         return self._engine.to_str()
 
     @classmethod
     def from_json(cls, text: str, length: int = 32) -> Tokenizer:
-        """What :meth:`json` wrote, or the joins of another tokenizer of bytes, its tokens numbered as here.
+        """Reads the output of :meth:`json`, or the merges of another byte-level tokenizer, renumbering its tokens.
 
         Args:
             text: Content of a ``tokenizer.json``.
-            length: Most tokens of a text, which such a file does not tell.
+            length: Maximum number of tokens in a text, which such a file does not hold.
 
         Raises:
-            CheckpointError: If it is no such file, or it has lost a character.
+            CheckpointError: If it is not such a file, or lacks a byte.
         """
-        with reading("That is no tokenizer of byte pairs: it", CheckpointError, expected=_WRITTEN):
+        with reading("Not a byte-pair tokenizer: it", CheckpointError, expected=_WRITTEN):
             model = json.loads(text)["model"]
             kind, known, written = model["type"], set(model["vocab"]), _pairs(model["merges"])
             written = [(str(left), str(right)) for left, right in written]
@@ -203,7 +205,7 @@ class Tokenizer:
                 "The tokenizer lost a character.",
                 got=f"no token for {len(lost)} bytes: {bytes(lost[:8])!r}",
                 expected="one for each of the 256",
-                remedy="Use the file as it was written, or train a tokenizer of bytes.",
+                remedy="Restore the original file, or train a byte-level tokenizer.",
             )
         return cls(_numbered(written), length)
 
@@ -220,24 +222,24 @@ class Tokenizer:
 
 
 def _pieces(joins: Sequence[tuple[int, int]]) -> list[bytes]:
-    """The bytes of every token; two joins to the same bytes are one token."""
+    """The bytes of every token; merges that result in the same bytes share a token."""
     pieces = [bytes([byte]) for byte in range(BYTES)]
     known, size = set(pieces), BYTES
     for left, right in joins:
         if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
             raise UsageError(
-                "The tokenizer is damaged: a join is of tokens before it.",
+                "The tokenizer is damaged: a merge must be of two earlier tokens.",
                 got=(left, right),
                 expected=f"two of 0 to {len(pieces) - 1}",
-                remedy="Use it as it was written, or train again.",
+                remedy="Restore the original file, or train again.",
             )
         size += len(pieces[left]) + len(pieces[right])
         if size > MOST_BYTES:
             raise UsageError(
-                "The tokenizer is damaged: its joins grow without end.",
-                got=f"tokens of {size:,} bytes together",
+                "The tokenizer is damaged: its tokens are too long.",
+                got=f"{size:,} bytes in total",
                 expected=f"at most {MOST_BYTES:,}",
-                remedy="Use it as it was written, or train again.",
+                remedy="Restore the original file, or train again.",
             )
         if (joined := pieces[left] + pieces[right]) not in known:
             pieces.append(joined)
@@ -264,7 +266,7 @@ def _of_bytes(library: ModuleType, model: tokenizers.models.Model) -> tokenizers
 
 
 def _pairs(written: Sequence[str | Sequence[str]]) -> list[tuple[str, str]]:
-    """Joins as a file has them: a pair, or, in old ones, two words with a space between."""
+    """Merges of a file: pairs, or in older files two words separated by a space."""
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in written]
     return [(left, right) for left, right in pairs]
 
@@ -274,7 +276,7 @@ def _numbered(written: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
     joins: list[tuple[int, int]] = []
     for left, right in written:
         if left not in numbers or right not in numbers:
-            raise _no_tokenizer(f"a join of {left!r} and {right!r}, which are no tokens")
+            raise _no_tokenizer(f"a merge of {left!r} and {right!r}, which are not tokens")
         joins.append((numbers[left], numbers[right]))
         numbers.setdefault(left + right, len(numbers))
     return joins
@@ -283,9 +285,7 @@ def _numbered(written: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
 def _full(caption: str) -> str:
     if text := normalise(caption):
         return text
-    raise DataError(
-        "A caption is empty.", got=repr(caption), expected="a word", remedy="Say something, or leave the text out."
-    )
+    raise DataError("A caption is empty.", got=repr(caption), expected="a word", remedy="Give a text, or leave it out.")
 
 
 def _short(text: str) -> str:
@@ -293,7 +293,7 @@ def _short(text: str) -> str:
 
 
 def _no_tokenizer(got: str) -> CheckpointError:
-    return CheckpointError("That is no tokenizer of byte pairs.", got=got, expected=_WRITTEN)
+    return CheckpointError("Not a byte-pair tokenizer.", got=got, expected=_WRITTEN)
 
 
 _WRITTEN = "the JSON that Tokenizer.json or tokenizers wrote"
@@ -313,7 +313,7 @@ def _library() -> ModuleType:
 
 
 def _letters() -> list[str]:
-    """For each byte its letter in a ``tokenizer.json``: itself where visible, else the next free one from 256 on."""
+    """The letter of each byte in a ``tokenizer.json``: itself if visible, else the next free one from 256."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(BYTES) if byte not in visible]
     return [chr(byte) if byte in visible else chr(BYTES + hidden.index(byte)) for byte in range(BYTES)]

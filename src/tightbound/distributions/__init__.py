@@ -1,4 +1,4 @@
-"""Distributions that torch lacks, and the contract that all of them keep."""
+"""Distributions that torch lacks, and their common contract."""
 
 from .bernoulli import Bernoulli, BernoulliVector
 from .codes import CodeDistribution, CodePoint, UniformCodes

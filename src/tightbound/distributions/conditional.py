@@ -1,9 +1,9 @@
 r"""Conditional distributions :math:`p(y \mid x, c)`: modules whose call returns a distribution.
 
-Convention: an input has shape ``(*leading, *input_shape)`` and a
-condition ``c`` is a :class:`~tightbound.conditions.Given` of shape ``(*batch)``.
-The network sees one flat batch; the distribution has ``batch_shape == leading`` and the event as its ``event_shape``.
-Any module that keeps this contract can stand wherever one is asked for; log-densities are in nats.
+Convention: an input has shape ``(*leading, *input_shape)`` and a condition ``c`` is a
+:class:`~tightbound.conditions.Given` of shape ``(*batch)``. The network sees one flat batch; the distribution has
+``batch_shape == leading`` and the event as its ``event_shape``. Any module that follows this
+contract can be used in its place; log-densities are in nats.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
 
 
 class Conditional(nn.Module):
-    r"""Abstract :math:`p(y \mid x, c)`: a network gives features, :meth:`distribution` turns them into a distribution.
+    r"""Abstract :math:`p(y \mid x, c)`: a network outputs features, :meth:`distribution` the distribution.
 
-    Its attribute ``embedding`` turns a condition into the features that the network is shown: a module of the one entry
-    that there is, or :class:`Embeddings` of several; None shows it the entry itself. This is the one place where sample
-    and batch dimensions are flattened before a network and restored behind it, where a condition is broadcast to them,
-    and where reduced precision ends: densities are at least float32.
+    Its attribute ``embedding`` maps a condition to features for the network: a module for a single entry, or
+    :class:`Embeddings` for several; None passes the entry itself. Only here are sample and batch dimensions flattened
+    before a network and restored after it, conditions broadcast to them, and outputs of reduced precision converted:
+    densities are at least float32.
 
     Args:
-        network: Maps ``(n, *input_shape)``, and ``(n, condition_dim)`` where there is a condition, to ``(n, ...)``.
+        network: Maps ``(n, *input_shape)``, and ``(n, condition_dim)`` if there is a condition, to ``(n, ...)``.
         input_shape: Shape of one input.
 
     Raises:
@@ -72,10 +72,10 @@ class Conditional(nn.Module):
 
 
 class Unconditional(nn.Module):
-    """In the place of an embedding: its part is given no condition, whatever the model is given.
+    """Used as an embedding: this part ignores the condition of the model.
 
-    Such are the parts of a first stage, behind a prior that is given a text, and a posterior that sees the whole of a
-    picture of which the condition is a part.
+    Used for the parts of a first stage whose prior is conditioned on a text, and for a posterior that sees the complete
+    image of which the condition is a part.
 
     Example:
         >>> part = nn.Linear(3, 2)
@@ -85,14 +85,15 @@ class Unconditional(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Features of several conditions, each with an embedding of its own: their sum.
+    """Features of several conditions: the sum of an embedding of each.
 
-    Added, they have one size, whatever a model is given, and what a missing condition adds is learned too. A vector is
-    added to each of several that stand in a row, such as those of a text's tokens. It is shown the conditions that it
-    names, and no others.
+    The sum has the same size for any number of conditions, and the contribution of a missing condition is learned too.
+    If one embedding is a sequence, such as that of a text's tokens, vectors are added to each of its positions. Entries
+    without an embedding are ignored.
 
     Args:
-        each: By name, a module from an entry ``(n, size)`` to features ``(n, dim)``, or ``(n, length, dim)`` in a row.
+        each: For each name a module that maps an entry ``(n, size)`` to features ``(n, dim)``, or to a sequence ``(n,
+            length, dim)``.
 
     Example:
         >>> c = Given({"class": torch.zeros(5, 1), "vector": torch.zeros(5, 3)})
@@ -135,15 +136,15 @@ def leading_shape(inputs: Tensor, input_shape: Sequence[int]) -> tuple[int, ...]
 
 
 def embedded(embedding: nn.Module | None, c: Given | None) -> Tensor | None:
-    """Features ``(*batch, dim)`` of conditions of shape ``(*batch)``; None for a part that is given none.
+    """Features ``(*batch, dim)`` of conditions of shape ``(*batch)``; None for an unconditional part.
 
     Args:
-        embedding: Of the one entry that there is, or :class:`Embeddings` of several; None for the entry itself.
+        embedding: A module for a single entry, or :class:`Embeddings` for several; None for the entry itself.
         c: The conditions.
 
     Raises:
-        ObjectiveError: If there is no condition where the part is given one.
-        UsageError: If that is no :class:`~tightbound.conditions.Given`, or has several entries for one embedding.
+        ObjectiveError: If the part needs a condition and none is given.
+        UsageError: If ``c`` is not a :class:`~tightbound.conditions.Given`, or has several entries for one embedding.
 
     Example:
         >>> embedded(nn.Linear(3, 2), Given({"vector": torch.zeros(4, 5, 3)})).shape
@@ -155,8 +156,8 @@ def embedded(embedding: nn.Module | None, c: Given | None) -> Tensor | None:
         return _features(embedding, c)
     if embedding is not None:
         raise ObjectiveError(
-            "The model is given a condition, and there is none.",
-            remedy="Call model(c): x, c = model.see(batch); c.missing() is what stands for none.",
+            "This model needs a condition, and none was given.",
+            remedy="Call model(c), with x, c = model.see(batch); c.missing() stands for a missing condition.",
         )
     return None
 
@@ -164,10 +165,10 @@ def embedded(embedding: nn.Module | None, c: Given | None) -> Tensor | None:
 def _features(embedding: nn.Module | None, c: Given) -> Tensor:
     if not isinstance(c, Given):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
-            "A model is given named conditions.",
+            "A condition must be a Given.",
             got=type(c).__name__,
             expected="a Given, such as tightbound.conditions.Given({'class': torch.tensor([[7]])})",
-            remedy="x, c = model.see(batch) makes it of data, model.condition.read(words) of words.",
+            remedy="Use x, c = model.see(batch) for data, or model.condition.read(words) for text.",
         )
     if embedding is None:
         return c.only
@@ -177,7 +178,7 @@ def _features(embedding: nn.Module | None, c: Given) -> Tensor:
 
 
 def broadcast(features: Tensor, leading: tuple[int, ...]) -> Tensor:
-    """Features of conditions, ``(*batch, dim)``, for all of the leading dimensions, flat.
+    """Features of conditions, ``(*batch, dim)``, broadcast to the leading dimensions and flattened.
 
     Raises:
         ShapeError: If they do not fit.
@@ -209,7 +210,7 @@ def independent(base: Distribution, event_dims: int) -> Independent:
 
 
 def require_event_shape(distribution: Distribution, event_shape: Sequence[int], name: str) -> None:
-    """Refuses a distribution over values of another shape: a forgotten ``Independent`` would sum nothing.
+    """Refuses a distribution over values of another shape: without ``Independent`` nothing would be summed.
 
     Raises:
         ShapeError: If its events have another shape.
@@ -221,8 +222,8 @@ def require_event_shape(distribution: Distribution, event_shape: Sequence[int], 
     if tuple(distribution.event_shape) == tuple(event_shape):
         return
     raise ShapeError(
-        f"The {name} is not a distribution over such values.",
+        f"The {name} has the wrong event shape.",
         got=f"a batch of {tuple(distribution.batch_shape)} and events of shape {tuple(distribution.event_shape)}",
         expected=f"events of shape {tuple(event_shape)}",
-        remedy="Wrap it: torch.distributions.Independent(distribution, number_of_event_dimensions).",
+        remedy="Wrap it: torch.distributions.Independent(distribution, event_dims).",
     )

@@ -118,7 +118,7 @@ class How:
     def __post_init__(self) -> None:
         if not self.budget >= 0:
             got, remedy = self.budget, "Try 120."
-            raise UsageError("A budget is a number of seconds.", got=got, expected="0 or more", remedy=remedy)
+            raise UsageError("The budget must be at least 0 seconds.", got=got, expected="0 or more", remedy=remedy)
 
 
 def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation, dict[str, Tensor]]:

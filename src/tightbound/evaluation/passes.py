@@ -52,7 +52,7 @@ class Finding:
     Args:
         k: Samples per example; more samples make smaller chunks.
         find: The function to compute.
-        precision: Arithmetic of the networks; densities and sums are at least float32.
+        precision: Precision of the networks; densities and sums are at least float32.
         compile: Whether log p(x | z) behind the decoder is compiled.
     """
 
@@ -87,7 +87,7 @@ def over(
         k: Samples per example.
         found: The function to compute.
         seed: Seed of all noise.
-        precision: Arithmetic of the networks.
+        precision: Precision of the networks.
         compile: Whether log p(x | z) behind the decoder is compiled.
 
     Raises:

@@ -70,10 +70,10 @@ class Evaluation:
         Number("with uniform codes", "codes", "before a prior was fitted to them", unit="bits per dimension", digits=4),
     ] = None
     relaxation_gap: Annotated[
-        Estimate | None, Number("relaxation gap", "codes", "that relaxed latents add to the ELBO", unit="nats")
+        Estimate | None, Number("relaxation gap", "codes", "added to the ELBO by relaxed latents", unit="nats")
     ] = None
     codebook_usage: Annotated[
-        float | None, Number("codes used", "codes", "of all codes, by this split", digits=1, percent=True)
+        float | None, Number("codes used", "codes", "of all codes, in this split", digits=1, percent=True)
     ] = None
     perplexity: Annotated[
         float | None, Number("perplexity", "codes", "equally used codes with the same entropy", digits=1)

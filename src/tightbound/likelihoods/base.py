@@ -79,14 +79,14 @@ class Likelihood(nn.Module):
 
 
 class _Undeclared(Likelihood):
-    """What holds of a module that says nothing of itself."""
+    """The declarations assumed for any other module."""
 
     def measure(self, data: DataSpec) -> Measure:
         return undeclared(data)
 
 
 def declared(likelihood: nn.Module) -> Likelihood:
-    """A likelihood as far as it says what it is: itself, or what holds of any other module.
+    """The declarations of a likelihood: the module itself, or defaults if it is not a :class:`Likelihood`.
 
     Example:
         >>> declared(nn.Identity()).parameters_per_entry
@@ -99,8 +99,8 @@ _UNDECLARED = _Undeclared()
 
 
 def undeclared(data: DataSpec) -> Measure:
-    """What the number of a model is that does not say what it measures."""
-    return Measure("density", "the model does not say what it measures: read as a density", data.log_volume)
+    """The measure of a model that does not state what it measures."""
+    return Measure("density", "the model does not state what it measures: read as a density", data.log_volume)
 
 
 def mass_of(levels: int, data: DataSpec, how: str = "") -> Measure:

@@ -92,7 +92,7 @@ class Filled(nn.Module):
     """An image with missing pixels filled by a prediction, and their mask: input of a prior network.
 
     Args:
-        prediction: From what is given to the distribution of the image; it is not trained here.
+        prediction: Maps the condition to the distribution of the image; it is not trained here.
 
     Example:
         >>> from tightbound.likelihoods import Bernoulli

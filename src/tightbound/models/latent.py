@@ -133,7 +133,7 @@ def with_latents(model: Model) -> LatentVariableModel:
     """
     if not isinstance(model, LatentVariableModel):
         raise UsageError(
-            "This model has no latent: it can be sampled and evaluated.",
+            "This model has no latent: it can only be sampled and evaluated.",
             got=type(model.recipe).__name__,
             remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
         )

@@ -96,7 +96,7 @@ class Model(nn.Module):
 
     @property
     def completes(self) -> bool:
-        """Whether it completes pictures: whether it is given the part of one that is seen."""
+        """Whether it completes images: whether its condition is the observed part of one."""
         return self.condition is not None and self.condition.to_complete
 
     @property

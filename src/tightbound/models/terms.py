@@ -1,4 +1,4 @@
-r"""What every objective is made of: the likelihood of x, and an entry for each latent.
+r"""The terms of every objective: the likelihood of x, and an entry for each latent.
 
 Convention: ``z`` has shape ``(k, *batch, *latent)`` for k samples of :math:`q(z \mid x, c)`; every log-density is in
 nats, summed over its event, one number per sample and example; a divergence is a mean over the k samples.
@@ -28,20 +28,20 @@ __all__ = ["Entry", "Estimated", "Latent", "Terms", "stacked"]
 
 @dataclass(frozen=True)
 class Latent:
-    r"""One latent and the two distributions that meet at it.
+    r"""One latent, with its posterior and prior.
 
-    A closed form of the KL is right only where both are given the same variables. Below the top of a hierarchy they
-    are not: :math:`q(z_1 \mid x)` meets :math:`p(z_1 \mid z_2)` at a :math:`z_2` that was drawn from this very
-    :math:`z_1`, and only the mean of :math:`\log q - \log p` over the samples estimates
+    The closed form of the KL is valid only if both depend on the same variables. Below the top of a hierarchy they do
+    not: in :math:`p(z_1 \mid z_2)`, :math:`z_2` was sampled given this :math:`z_1`, so only the mean of :math:`\log q -
+    \log p` over the samples estimates
 
     .. math:: \mathbb{E}_{q(z_1 \mid x)\, q(z_2 \mid z_1)} \log q(z_1 \mid x) - \log p(z_1 \mid z_2)
 
     Args:
         z: Samples of the posterior, of shape ``(k, *batch, *latent)``.
-        posterior: :math:`q(z | x, c)`, with batch shape ``batch``, or ``(k, *batch)`` where it is given samples.
-        prior: :math:`p(z | c)`, or None where a model has none.
-        name: Tells the layers of a hierarchy apart.
-        paired: Whether posterior and prior are given the same variables.
+        posterior: :math:`q(z | x, c)`, with batch shape ``batch``, or ``(k, *batch)`` if it depends on samples.
+        prior: :math:`p(z | c)`, or None if the model has none.
+        name: Name of the layer in a hierarchy.
+        paired: Whether posterior and prior depend on the same variables.
 
     Example:
         >>> from tightbound.distributions import independent
@@ -61,7 +61,7 @@ class Latent:
 
     @property
     def log_prior(self) -> Tensor:
-        """Log p(z), or a bound on it where the prior has no density; ``(k, *batch)``."""
+        """Log p(z), or a bound on it if the prior has no density; ``(k, *batch)``."""
         prior = self._prior()
         return self._remembered("log_prior", lambda: lower_bound(prior, self.z))
 
@@ -72,31 +72,31 @@ class Latent:
 
     @property
     def bounded(self) -> bool:
-        """Whether it has a divergence: there is a prior, and a density of the posterior."""
+        """Whether it has a KL: there is a prior, and the posterior has a density."""
         return self.prior is not None and has_density(self.posterior)
 
     @property
     def exact(self) -> bool:
-        """Whether both densities are exact, as an importance weight needs."""
+        """Whether both densities are exact, as importance weights need."""
         return self.prior is not None and has_density(self.posterior) and has_density(self.prior)
 
     @property
     def analytic(self) -> bool:
-        """Whether the closed form of the KL is used where no choice is made."""
+        """Whether the closed form of the KL is used by default."""
         return self.paired and self.prior is not None and self._closed_kl is not None
 
     def kl(self, analytic: bool | None = None) -> Tensor:
-        """KL(q ‖ p) in nats, per dimension ``(*batch, *latent)`` where it can be told apart, else ``(*batch, 1)``.
+        """KL(q ‖ p) in nats, per dimension ``(*batch, *latent)`` if it factorises, else ``(*batch, 1)``.
 
         Args:
-            analytic: True asks for the closed form, False for the mean of log q − log p over the samples, None for
-                the closed form where there is one; in a hierarchy that is its top alone.
+            analytic: True for the closed form, False for the mean of log q − log p over the samples, None for the
+                closed form if there is one; in a hierarchy only the top has one.
 
         Raises:
-            ObjectiveError: If a closed form is asked for and there is none, or the posterior has no density.
+            ObjectiveError: If a closed form is requested and there is none, or the posterior has no density.
         """
         if not has_density(self.posterior):
-            self.posterior.log_prob(self.z)  # says why
+            self.posterior.log_prob(self.z)  # raises with the reason
         if not self.paired:
             return self._log_ratio(analytic)
         closed = None if analytic is False else self._closed_kl
@@ -124,7 +124,7 @@ class Latent:
 
     @property
     def _of_each_sample(self) -> bool:
-        """Whether the closed form has a dimension for the samples: that of a latent given those of another."""
+        """Whether the closed form has a sample dimension: the latent depends on samples of another."""
         leading = self.z.dim() - len(self.posterior.event_shape)
         return max(len(d.batch_shape) for d in (self.posterior, self._prior())) == leading
 
@@ -133,11 +133,11 @@ class Latent:
         return self._remembered("kl", lambda: kl_per_dimension(self.posterior, self._prior()))
 
     def _remembered(self, name: str, compute: Callable[[], V]) -> V:
-        """A value that objectives and readings share: computed once, with its gradient."""
-        if name in self._memo:  # functools.cached_property takes a lock, at which torch.compile stops
+        """A value shared by objectives and metrics: computed once, with its gradient."""
+        if name in self._memo:  # functools.cached_property takes a lock, which breaks torch.compile
             return self._memo[name]
         value = compute()
-        if torch.is_grad_enabled():  # without gradients it must not serve an objective later
+        if torch.is_grad_enabled():  # a value without gradients must not be reused by an objective
             self._memo[name] = value
         return value
 
@@ -152,11 +152,11 @@ class Latent:
 
 @dataclass(frozen=True)
 class Estimated:
-    """A divergence that is known only as an unbiased number, such as that of a diffusion model's levels.
+    """A divergence known only through an unbiased estimate, such as that of a diffusion model's levels.
 
     Args:
-        name: Of what.
-        nats: Estimates, ``(*batch, ...)``: the mean over samples is taken, the rest is summed.
+        name: Name of the latent.
+        nats: Estimates, ``(*batch, ...)``: averaged over samples, summed over the rest.
 
     Example:
         >>> Estimated("diffusion", torch.ones(5, 3)).kl().shape, Estimated("diffusion", torch.ones(5, 3)).exact
@@ -174,25 +174,25 @@ class Estimated:
         """The estimates, ``(*batch, ...)`` nats.
 
         Raises:
-            ObjectiveError: If a closed form is asked for.
+            ObjectiveError: If a closed form is requested.
         """
         if analytic:
-            raise ObjectiveError(f"The divergence {self.name} is an estimate.", remedy="Leave `analytic` out.")
+            raise ObjectiveError(f"The divergence {self.name} is only an estimate.", remedy="Leave `analytic` out.")
         return self.nats
 
 
 Entry = Latent | Estimated
-"""What one latent costs: known with its samples and densities, or as a number alone."""
+"""An entry of the terms: a latent with samples and densities, or only an estimate of its divergence."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What every objective is made of: the likelihood of x, and an entry for each latent.
+    """The terms of every objective: the likelihood of x, and an entry for each latent.
 
     Args:
         log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
         entries: One for each latent, from the one next to the data up, with unique names.
-        exact_likelihood: Whether ``log_likelihood`` is one, rather than a bound on it.
+        exact_likelihood: Whether ``log_likelihood`` is exact, not a bound.
 
     Raises:
         UsageError: If two entries have the same name.
@@ -214,7 +214,7 @@ class Terms:
         names = [entry.name for entry in self.entries]
         if len(set(names)) < len(names):
             raise UsageError(
-                "Two latents of a model have the same name, so what is reported of one would hide the other.",
+                "Two latents of a model have the same name, so one would hide the other in reports.",
                 got=", ".join(names),
                 remedy="Name them: LatentVariableModel(..., name='top').",
             )
@@ -224,12 +224,12 @@ class Terms:
         """The latents with their samples and distributions.
 
         Raises:
-            ObjectiveError: If an entry has none.
+            ObjectiveError: If an entry is only estimated.
         """
         found = tuple(entry for entry in self.entries if isinstance(entry, Latent))
         if len(found) < len(self.entries):
             raise ObjectiveError(
-                "This needs the samples and densities of every latent, and some are only estimated.",
+                "This needs samples and densities of every latent, but some are only estimated.",
                 got=", ".join(entry.name for entry in self.entries if not isinstance(entry, Latent)),
                 expected="a model whose entries are all Latent",
                 remedy="Use objectives.elbo.",
@@ -238,16 +238,16 @@ class Terms:
 
     @property
     def latent(self) -> Latent:
-        """The one latent.
+        """The only latent.
 
         Raises:
             ObjectiveError: If there are several.
         """
         if len(self.entries) != 1:
             raise ObjectiveError(
-                "This is of models with one latent.",
+                "This needs a model with one latent.",
                 got=f"a hierarchy of {', '.join(entry.name for entry in self.entries)}",
-                remedy="Use objectives.elbo or objectives.iwae; tightbound.evaluate tells the KL of each layer.",
+                remedy="Use objectives.elbo or objectives.iwae; tightbound.evaluate reports the KL of each layer.",
             )
         return self.latents[0]
 
@@ -273,17 +273,17 @@ class Terms:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is an ELBO: a prior everywhere, and a density of every posterior."""
+        """Whether there is an ELBO: every latent has a prior and a posterior with a density."""
         return all(entry.bounded for entry in self.entries)
 
     @property
     def exact(self) -> bool:
-        """Whether every density in it is exact, as an importance weight needs."""
+        """Whether all densities are exact, as importance weights need."""
         return self.exact_likelihood and all(entry.exact for entry in self.entries)
 
 
 def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:
-    """The entries of a latent and of those above it, numbered from the data up where they were given no names.
+    """The entries of a latent and of those above it, with unnamed ones numbered from the data up.
 
     Args:
         layer: The latent next to the data, whose prior is a likelihood given the latents above.

@@ -71,7 +71,7 @@ class PixelDecoder(nn.Module):
         kernel: Odd side of their kernels.
         maps: Channels of the map of z.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        condition_dim: Size of the condition that is joined to the latent; 0 for none.
+        condition_dim: Size of the condition, concatenated to the latent; 0 for none.
 
     Example:
         >>> network = PixelDecoder(2, (1, 8, 8))

@@ -177,7 +177,7 @@ class GridDecoder(EndsInLayer):
         >>> decoder = GridDecoder(10, (1, 28, 28), parameters=2)
         >>> decoder(torch.zeros(5, 10, 7, 7)).shape
         torch.Size([5, 2, 28, 28])
-        >>> decoder(torch.zeros(5, 7 * 7, 10)).shape  # positions in a row, as a categorical latent has them
+        >>> decoder(torch.zeros(5, 7 * 7, 10)).shape  # flattened positions, as in a categorical latent
         torch.Size([5, 2, 28, 28])
     """
 

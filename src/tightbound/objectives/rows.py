@@ -35,7 +35,7 @@ class OfTerms(values.Objective):
     """A function of the terms, used instead of a named objective.
 
     Args:
-        samples: Samples of the posterior in a training step.
+        samples: Posterior samples per training step.
         function: ``(terms, beta) -> (n,)`` nats, to be maximised; beta rises from 0 to 1 during warm-up.
 
     Example:

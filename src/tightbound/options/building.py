@@ -1,4 +1,4 @@
-"""The place of the function that builds the model of a recipe: filled from above, so that recipes name no model."""
+"""Registry of the function that builds models: set by the package, so that recipes import no models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _place: list[Callable[..., Model]] = []
 
 
 def build_with(build: Callable[..., Model]) -> None:
-    """Sets what builds models: the package does so when it is imported, with :func:`tightbound.assembly.build`.
+    """Sets the function that builds models; importing the package sets :func:`tightbound.assembly.build`.
 
     Args:
-        build: From a recipe and the kind of data to a new model.
+        build: Maps a recipe and a data spec to a new model.
     """
     _place[:] = [build]
 
 
 def builder() -> Callable[..., Model]:
-    """What builds models."""
+    """The function that builds models."""
     return _place[0]

@@ -89,7 +89,7 @@ class Moments(Encoded):
 
 @dataclass(frozen=True, eq=False)
 class EncodedCodes(Encoded):
-    """The codes of all levels in a row, integers ``(n, positions)``, in the smallest sufficient type.
+    """The codes of all levels, flattened, integers ``(n, positions)``, in the smallest sufficient type.
 
     Args:
         values: The codes.

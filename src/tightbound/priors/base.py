@@ -1,6 +1,6 @@
-"""Priors by name: what each name makes of the options of a recipe, its data and its posterior.
+"""Priors by name: each is built from the options of a recipe, its data and its posterior.
 
-A module of this room that registers a function is found by being here; the name is offered by the recipes that list it.
+Modules of this package that register a function are found automatically; a recipe offers the names that it lists.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["PRIORS", "Maker", "Setting", "named"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a prior is made from.
+    """The arguments that a prior is built from.
 
     Args:
         latent_dim: Size of one latent vector.
-        components: Components of a mixture.
-        transforms: Transformations of a flow.
+        components: Number of components of a mixture.
+        transforms: Number of transformations of a flow.
         data: Shape and range of one example.
         posterior: q(z | x) of the same model.
     """
@@ -36,16 +36,16 @@ class Setting:
 
 
 Maker = Callable[[Setting], nn.Module]
-"""From a setting to the prior."""
+"""Builds a prior from a setting."""
 PRIORS: dict[str, Maker] = {}
-"""Every maker by its name."""
+"""All makers by name."""
 
 
 def named(name: str) -> Callable[[Maker], Maker]:
-    """Registers the function that makes a prior.
+    """Registers the function that builds a prior.
 
     Args:
-        name: As an option names it.
+        name: Its name as the value of an option.
 
     Raises:
         UsageError: If the name is taken.
@@ -59,7 +59,7 @@ def named(name: str) -> Callable[[Maker], Maker]:
 
     def add(make: Maker) -> Maker:
         if name in PRIORS and PRIORS[name].__qualname__ != make.__qualname__:
-            raise UsageError(f"There is a prior of the name {name!r}.", got=make, expected="a new name")
+            raise UsageError(f"A prior named {name!r} already exists.", got=make, expected="a new name")
         PRIORS[name] = make
         return make
 

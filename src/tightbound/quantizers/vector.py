@@ -170,7 +170,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
         """The vectors ``(n, d, *grid)`` of codes ``(n, *grid)``.
 
         Raises:
-            UsageError: If there is no such code.
+            UsageError: If a code is out of range.
         """
         require_codes(codes, self.codes)
         with torch.autocast(codes.device.type, enabled=False):
@@ -184,21 +184,23 @@ class VectorQuantizer(Quantizer, LearnsByItself):
 
         Raises:
             ShapeError: If it has another width.
-            DataError: If there is nothing, a NaN or an infinite entry.
+            DataError: If there are no vectors, or an entry is not finite.
         """
         require_finite(z)
         if not z.numel():
-            raise DataError("There is nothing to start a codebook from.", got=tuple(z.shape), expected="some vectors")
+            raise DataError(
+                "There are no vectors to initialise a codebook from.", got=tuple(z.shape), expected="some vectors"
+            )
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             self._start(self._rows(z))
 
     @contextmanager
     def part_of_batch(self, *, more: bool, empty: bool) -> Iterator[None]:
-        """Within it, what passes is a part of a batch, so that codes learn from the parts together as from the whole.
+        """Inside the block, inputs are a part of a batch, so that the codebook is updated as by the complete batch.
 
         Args:
             more: Whether another part follows: the codes wait for it.
-            empty: Whether the part has no examples of its own: what passes counts for nothing.
+            empty: Whether the part has no examples of its own; its inputs are then ignored.
 
         Example:
             >>> quantizer, z = VectorQuantizer(2, 1, start="data"), torch.tensor([[0.0], [1.0]])

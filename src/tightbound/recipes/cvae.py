@@ -16,8 +16,9 @@ __all__ = ["CVAE"]
 @register_version_3("cvae")
 @dataclass(frozen=True)
 class CVAE(ConditionOptions, ContinuousRecipe):
-    r"""Conditional variational autoencoder: prior, posterior and likelihood conditioned on a class, vector, image or
-    text.
+    r"""Conditional variational autoencoder: conditioned on classes, vectors, images or texts.
+
+    Prior, posterior and likelihood depend on the condition.
 
     .. math:: \log p(x \mid c) \ge \mathbb{E}_{q(z \mid x, c)} \log p(x \mid z, c) -
         \mathrm{KL}(q(z \mid x, c) \,\|\, p(z \mid c))

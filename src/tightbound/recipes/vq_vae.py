@@ -133,8 +133,9 @@ class VQVAE(QuantizedRecipe):
 @register_version_2("vq-vae-2")
 @dataclass(frozen=True)
 class VQVAE2(QuantizedRecipe):
-    r"""VQ-VAE-2: several grids of codes, the finer ones given the coarser: the top encodes global structure, the bottom
-    details.
+    r"""VQ-VAE-2: several grids of codes, each given the coarser ones.
+
+    The top encodes global structure, the bottom details.
 
     .. math:: \log p(x) \ge \log p(x \mid z_{\text{top}}, z_{\text{bottom}}) - \sum_i \ln K
 

@@ -16,7 +16,7 @@ __all__ = ["hero"]
 COLUMNS = 10
 """Images per row."""
 LOSSLESS = 32
-"""Colour pictures above this side are JPEG."""
+"""Colour images above this side are JPEG."""
 
 
 def hero(m: Material) -> str:

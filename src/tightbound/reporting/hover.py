@@ -137,7 +137,7 @@ def picture_in(frame: Frame, kind: str, data: bytes, tiles: int) -> str:
 
 
 def _between(frame: Frame, tiles: int) -> str:
-    """Lines between the tiles of a picture."""
+    """Lines between the tiles of an image."""
     steps = [SIDE * i / tiles for i in range(1, tiles)]
     lines = "".join(
         f"M{_short(frame.left + s)} {EDGE:g}v{SIDE:g}M{frame.left:g} {_short(EDGE + s)}h{SIDE:g}" for s in steps

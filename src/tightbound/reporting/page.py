@@ -130,7 +130,7 @@ def _shown(text: str) -> str:
 
 
 def _pieces(command: str) -> str:
-    """A command of which each option is in one piece with its values: a line ends between them."""
+    """A command whose lines break only between options, not within one."""
     return " ".join(tag("span", part) for part in re.split(r" (?=--)", command))
 
 
@@ -163,7 +163,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 
     Args:
         head: Titles of the columns; that of the first, which names the rows, may be empty.
         rows: Texts of the cells.
-        numbers: How many columns after the first hold numbers.
+        numbers: Number of columns with numbers after the first.
         model: A row that stands out.
     """
     kinds = ["number" if 1 <= i <= numbers else None for i in range(len(head))]
@@ -187,7 +187,7 @@ def code(text: str) -> str:
 
 
 def plot(svg: str, alt: str) -> str:
-    """A figure of :mod:`~tightbound.reporting.figures`, a part of the page, and the same in words."""
+    """A figure of :mod:`~tightbound.reporting.figures`, a part of the page, and the same as text."""
     return inline.title(svg, alt)
 
 
@@ -196,7 +196,7 @@ def picture(image: Image.Image, alt: str, *, lossy: bool = False) -> str:
 
     Args:
         image: What to show, with transparency.
-        alt: The same in words.
+        alt: The same as text.
         lossy: Whether it is of photographs, which need not be exact.
     """
     buffer, kind = io.BytesIO(), ("webp" if features.check("webp") else "jpeg") if lossy else "png"

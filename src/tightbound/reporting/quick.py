@@ -68,7 +68,7 @@ class Plan:
     """A plan for a time limit.
 
     Args:
-        examples: How many.
+        examples: Number of examples.
         seconds: About how long it takes, at most.
         k: Samples of each; None: what each needs.
         optimised: Examples whose posterior is optimised.
@@ -94,7 +94,7 @@ def rounded(count: float) -> int:
 
 
 def measure_pace(model: LatentVariableModel, split: Split, rows: int = 160) -> Pace:
-    """The pace of a model, from small calls and calls of so many rows: the fastest, as others may use the machine."""
+    """The pace of a model, from small calls and calls of that many rows: the fastest, as others may use the machine."""
     few = split.evenly_spaced(8)
     k = 1 if model.space is None else max(2, rows // len(few))
     with torch.no_grad(), fixed_noise(), evaluating(model):
@@ -149,7 +149,7 @@ def _within(count: float, there: int) -> int:
 
 
 def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pace: Pace) -> Plan | None:
-    """How many examples a diagnosis has time for, and how many optimised posteriors; None: for too few of these.
+    """Numbers of examples and of optimised posteriors that a diagnosis has time for; None if too few.
 
     Args:
         model: The model.

@@ -44,7 +44,7 @@ def write_report(
         k: Importance samples; default: as in ``evaluation.json``, or adaptive.
         quick: Seconds for quick measurements; 0 for none.
         device: Where to compute: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        seed: Seed of all noise, of the pictures and of what it measures.
+        seed: Seed of all noise, of the images and the results.
 
     Returns:
         The page.
@@ -53,7 +53,7 @@ def write_report(
         CheckpointError: If the folder holds no complete run, or the page cannot be written.
         DataError: If the run's data cannot be loaded.
         UsageError: If the data is not known, has changed since the run was trained, or does not fit the model, or
-            there is no such device, or k is given and no second to draw samples.
+            the device does not exist, or k is given without time to draw samples.
 
     Example:
         >>> import tempfile, tightbound as tb
@@ -74,7 +74,7 @@ def write_report(
 
 
 def _head(m: Material, rows: list[Baseline]) -> str:
-    """The title, the verdict, the picture and the numbers that come first, as HTML."""
+    """The title, the verdict, the image and the numbers that come first, as HTML."""
     head = page.tag("h1", page.escape(title(m))) + page.paragraph(verdict(m, rows), "verdict")
     return head + hero(m) + cards(m) + warnings(m)
 

@@ -30,7 +30,7 @@ def configuration(m: Material) -> str:
 
 
 def differing(m: Material) -> str:
-    """How many options are not at their defaults, text."""
+    """The number of options that are not at their defaults, as text."""
     count = sum(len(changed(options)) for options in _parts(m).values())
     if not count:
         return "all options are at their defaults"

@@ -1,6 +1,6 @@
-"""Many small pictures on one sheet that lies on light or dark paper alike.
+"""Many small images on one sheet, for light and dark backgrounds.
 
-Unlike :func:`tightbound.views.samples.grid`, which is for files, it is transparent between pictures, because a page
+Unlike :func:`tightbound.views.samples.grid`, which is for files, it is transparent between images, because a page
 may be dark, and reduces large ones, because a page holds them all.
 """
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 __all__ = ["opaque", "sheet", "to_bytes"]
 
 GAP, LEAST, MOST = 4, 48, 96
-"""Pixels between pictures, and of their longer side: small ones are magnified, large ones reduced."""
+"""Pixels between images, and of their longer side: small ones are enlarged, large ones reduced."""
 
 
 def sheet(images: Tensor, columns: int) -> Image.Image:
@@ -24,7 +24,7 @@ def sheet(images: Tensor, columns: int) -> Image.Image:
 
     Args:
         images: ``(n, 1 or 3, height, width)`` in [0, 1]; what lies outside is cut off.
-        columns: Pictures in a row.
+        columns: Images per row.
 
     Example:
         >>> sheet(torch.rand(3, 1, 8, 8), columns=2).size

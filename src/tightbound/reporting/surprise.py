@@ -21,9 +21,9 @@ __all__ = ["Told", "examples", "per_example_numbers"]
 SHOWN = 6
 """Examples of either end."""
 VALUES = 6
-"""Columns of a table that an example is told by."""
+"""Number of table columns that describe an example."""
 MANY = 1000
-"""Dimensions of which nats say nothing, as there are thousands."""
+"""Number of dimensions above which nats per dimension are not shown."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Told:
         values: ``(n,)``, lower is better.
         name: What they are.
         unit: Their unit.
-        mean: Their mean, in words.
+        mean: Their mean, as text.
         other: Another unit and its factor.
     """
 
@@ -45,7 +45,7 @@ class Told:
     other: tuple[str, float] | None = None
 
     def of(self, index: int) -> str:
-        """The number of one example, in words."""
+        """The number of one example, as text."""
         digits = 3 if self.unit == "bits per dimension" else 2
         unit = "bits/dim" if digits == 3 else self.unit
         return f"{self.values[index].item():.{digits}f} {unit}".replace("-", "−").strip()

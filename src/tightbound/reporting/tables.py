@@ -20,7 +20,7 @@ from .words import cell, signed
 __all__ = ["comparison", "comparison_table", "evaluation"]
 
 ENTRIES = 10**7
-"""Baselines are fitted on training examples with at most so many entries."""
+"""Maximum number of entries of the training examples that baselines are fitted on."""
 _NO_BASELINES = "without baselines, because the training data is not available to fit them"
 
 
@@ -78,12 +78,12 @@ def comparison(m: Material) -> list[Baseline]:
 
 
 def _positions(model: Model) -> int:
-    """How many positions of codes, where the latents are codes; else 0."""
+    """Number of positions if the latents are codes, else 0."""
     return 0 if model.codes is None else sum(math.prod(grid) for grid in model.codes.grids)
 
 
 def _told(row: Baseline, positions: int) -> Baseline:
-    """A row of PCA or LDA says how many components it has, and beside codes that each stands for a position."""
+    """The label of a row of PCA or LDA: its number of components, and for codes that each stands for a position."""
     note = re.sub(r"^k = (\d+)", r"\1 components", row.note)
     note = re.sub("^1 components", "1 component", note)
     if positions and "PCA" in row.name:

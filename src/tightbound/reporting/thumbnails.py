@@ -33,7 +33,7 @@ class Thumbnails:
         kind: Which.
         width: Pixels of each.
         height: The same.
-        columns: Pictures in a row.
+        columns: Images per row.
     """
 
     data: bytes
@@ -44,7 +44,7 @@ class Thumbnails:
 
 
 def thumbnails(images: Tensor) -> Thumbnails:
-    """The smaller of PNG and JPEG, of the largest pictures that keep it small.
+    """The smaller of PNG and JPEG, with the largest images that keep it small.
 
     Args:
         images: ``(n, 1 or 3, height, width)`` in [0, 1]; what lies outside is cut off.
@@ -88,7 +88,7 @@ def _saved(sheet: Image.Image, kind: str) -> bytes:
 
 
 def reduced(images: Tensor, side: int) -> Tensor:
-    """Pictures whose longer side is at most so many pixels."""
+    """Images reduced to a maximum longer side in pixels."""
     longest = max(images.shape[-2:])
     if longest <= side:
         return images

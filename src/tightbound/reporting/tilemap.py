@@ -18,13 +18,13 @@ from .thumbnails import encoded, reduced
 __all__ = ["tile_map"]
 
 TILES, SIDE = 12, 48
-"""Tiles in a row, and pixels of each at most."""
+"""Tiles per row, and maximum pixels of each."""
 AT_ONCE = 36
 """Tiles that are decoded at once."""
 
 
 def tile_map(m: Material, view: View, frame: Frame) -> str:
-    """A figure of what is decoded at the middle of every tile, on the axes of a map; empty where there is none.
+    """A figure of what is decoded at the middle of every tile, on the axes of a map; empty if there is none.
 
     Args:
         m: The run.
@@ -56,7 +56,7 @@ def _places(frame: Frame) -> np.ndarray:
 
 @torch.no_grad()
 def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
-    """Pictures of latents, and under which condition, in words."""
+    """Images of latents, and their condition as text."""
     _, c = m.examples(m.representative(1))
     z = z.to(m.model.device, m.model.dtype)
     with fixed_noise(m.seed):
@@ -70,7 +70,7 @@ def _decoded(m: Material, z: Tensor) -> tuple[Tensor, str]:
 
 
 def _mosaic(images: Tensor) -> np.ndarray:
-    """The tiles as one picture without gaps, ``(height, width, 1 or 3)`` bytes."""
+    """The tiles as one image without gaps, ``(height, width, 1 or 3)`` bytes."""
     _, channels, height, width = images.shape
     whole = images.reshape(TILES, TILES, channels, height, width).permute(0, 3, 1, 4, 2)
     return to_bytes(whole.reshape(TILES * height, TILES * width, channels))

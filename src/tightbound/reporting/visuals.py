@@ -26,7 +26,7 @@ from .sheet import sheet
 __all__ = ["activity", "curves", "interpolations", "photographic", "reconstructions", "samples", "traversals"]
 
 LOSSLESS = 32
-"""Colour pictures above this side are embedded as JPEG."""
+"""Colour images above this side are embedded as JPEG."""
 
 
 def reconstructions(m: Material, count: int = 10) -> str:

@@ -4,10 +4,13 @@ config.json            recipe, data, training: everything needed to rebuild
 model.safetensors      the selected weights
 metrics.jsonl          one line per reading
 checkpoints/           last and best, both resumable
-lock                   held by the training that writes to the folder samples/               pictures made while
-training evaluation.json        results of `tightbound evaluate` evaluation.safetensors the negative log-likelihood of
-each example, whose mean is in evaluation.json diagnosis.json results of `tightbound diagnose` latents.safetensors the
-encoded latents that a second stage learns from report.html the page of `tightbound report`
+lock                   held by the training that writes to the folder
+samples/               images made while training
+evaluation.json        results of `tightbound evaluate`
+evaluation.safetensors the negative log-likelihood of each example, whose mean is in evaluation.json
+diagnosis.json         results of `tightbound diagnose`
+latents.safetensors    the encoded latents that a second stage is trained on
+report.html            the page of `tightbound report`
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class RunConfig:
 
     Args:
         data_spec: The data the model was built for.
-        training: How it was trained.
+        training: Its training options.
         recipe: The recipe it was built from; None for a model built by hand.
         data: Where the data came from; None for arrays passed in Python.
         tightbound: Version of the package that wrote it.

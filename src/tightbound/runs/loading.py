@@ -1,4 +1,4 @@
-"""The model and the data of a run, read again."""
+"""Loading the model and the data of a run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["load", "load_run_data"]
 
 
 def load(run: str | Path, model: Model | None = None) -> Any:
-    """The model of a run, ready to use.
+    """Loads the model of a run.
 
     Args:
         run: The run folder.
-        model: For a model put together by hand: one of the same parts, which gets the weights.
+        model: For a model built by hand: the same model, to load the weights into.
 
     Returns:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the folder holds no complete run, or a weight is not a number.
+        CheckpointError: If the folder holds no complete run, or a weight is not finite.
 
     Example:
         >>> load("no/such/run")
@@ -44,14 +44,14 @@ def load(run: str | Path, model: Model | None = None) -> Any:
     config = folder.config()
     if not folder.weights.is_file():
         raise CheckpointError(
-            f"{folder.path} has no model.safetensors: its training has not got that far.",
-            remedy=f"Go on with: {folder.way_on()}. Should that fail, train anew in another --out.",
+            f"{folder.path} has no model.safetensors: its training has not finished an evaluation yet.",
+            remedy=f"Resume with: {folder.way_on()}. If that fails, train again with another --out.",
         )
     found = model
     if found is None:
         if config.recipe is None:
             raise CheckpointError(
-                "This run's model was put together by hand, so its parts are not in the folder.",
+                "This run's model was built by hand, so its parts are not in the folder.",
                 remedy="Build the same model and call load(run, model).",
             )
         found = _built(folder, config.recipe, config.data_spec)
@@ -67,20 +67,20 @@ def _built(folder: RunFolder, recipe: Recipe, spec: DataSpec) -> Model:
 
 
 def load_run_data(run: str | Path, source: Data | str | Path | None = None, *, divide: bool = False) -> Data:
-    """The data of a run, or other data seen through the same options, checked to fit its model.
+    """The data of a run, or other data loaded with the same options, checked against its model.
 
     Args:
         run: The run folder.
-        source: Other data: a name, folder, archive, picture or array, or what was loaded already; default: the run's
-            own, which must be what the run was trained on.
-        divide: Whether splits are held out of other data too, to learn from it; else all of it is one split, or those
-            that it comes in, unless it is what the run was trained on, in another place.
+        source: Other data: a name, folder, archive, image or array, or loaded data; default: the run's own, which must
+            not have changed.
+        divide: Whether other data is divided into splits too, for training; else it is one split, or its official
+            splits, unless it is the run's own data in another place.
 
     Raises:
         CheckpointError: If there is no run in the folder.
         DataError: If the data cannot be loaded.
-        UsageError: If the run was trained on arrays handed over in Python and no source is given, the run's own data
-            has changed since, or the source does not fit the model.
+        UsageError: If the run was trained on arrays passed in Python and no source is given, the run's own data has
+            changed since, or the data does not fit the model.
     """
     from ..data import Data
 
@@ -99,7 +99,7 @@ def _own_data(config: RunConfig) -> Data:
 
     if config.data is None or not config.data.data:
         raise UsageError(
-            "This run was trained on arrays that were handed over in Python.",
+            "This run was trained on arrays that were passed in Python.",
             got="no data",
             remedy="Name the data: --data DATA at the command line; in Python: data=Data.from_arrays(...).",
         )
@@ -110,7 +110,7 @@ def _own_data(config: RunConfig) -> Data:
             f"The data of this run cannot be loaded. {error.message}",
             got=config.data.data,
             expected="the data that the run was trained on",
-            remedy="Say where it is now: --data DATA at the command line, data= in Python.",
+            remedy="Give its current location: --data DATA at the command line, data= in Python.",
         ) from error
     if config.fingerprint and config.fingerprint != data.fingerprint:
         raise _changed(config, data)
@@ -120,10 +120,10 @@ def _own_data(config: RunConfig) -> Data:
 def _changed(config: RunConfig, data: Data) -> UsageError:
     now, then = _counts(data.fingerprint), _counts(config.fingerprint)
     return UsageError(
-        "The data of this run has changed since it was trained, and its test examples with it.",
-        got=f"{now}, {'of other values' if now == then else 'divided anew'}, in {data.options.data!r}",
+        "The data of this run has changed since it was trained, including its test examples.",
+        got=f"{now}, {'with other values' if now == then else 'divided differently'}, in {data.options.data!r}",
         expected=then,
-        remedy=f"Put back what was there, or name it to use what is there now: --data {data.options.data}",
+        remedy=f"Restore the original data, or use the current data explicitly: --data {data.options.data}",
     )
 
 
@@ -137,7 +137,7 @@ def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
     from ..data.sources.tables import TABLES
 
     options = config.data or DataOptions()
-    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may be no table
+    label = options.label if Path(source).suffix.lower() in TABLES else ""  # other data may not be a table
     options = dataclasses.replace(options, data=source, label=label, standardize="none")
     if divide:
         asked = config.data.standardize if config.data else "auto"
@@ -145,7 +145,7 @@ def _other_data(config: RunConfig, source: str, divide: bool) -> Data:
         return dataclasses.replace(found, options=dataclasses.replace(found.options, standardize=asked))
     found = load_for_learned(options, config.data_spec, config.fingerprint)
     if found.new and config.data is not None and found.options.data == config.data.data:
-        said = "this is where the run's own data was, which has changed: what the model was trained on may be in it"
+        said = "this is the run's own data, which has changed: it may contain training examples"
         return dataclasses.replace(found, said=(*found.said, said))
     return found
 
@@ -165,11 +165,11 @@ def _check_fits(model: DataSpec, data: DataSpec) -> None:
 
 
 def _fitting(model: DataSpec, data: DataSpec) -> str:
-    """What to do with data that does not fit."""
+    """The remedy for data that does not fit."""
     if model.image and data.image and model.shape[0] == data.shape[0] and model.shape != data.shape:
         height, width = model.shape[1:]
-        return f"Resize the pictures to {width} x {height} (width x height) first, or train a model on this data."
+        return f"Resize the images to {width} x {height} (width x height) first, or train a model on this data."
     if model.shape == data.shape and None in (model.levels, data.levels):
-        kind = "floats" if model.levels is None else f"whole numbers 0 ... {model.levels - 1} (uint8)"
+        kind = "floats" if model.levels is None else f"integers 0 ... {model.levels - 1} (uint8)"
         return f"Save it as {kind}, in the range of the run's own data, or train a model on this data."
     return "Give data of the same kind with the same options, or train a model on this data."

@@ -47,7 +47,7 @@ def launch(options: TrainingOptions) -> Fabric:
 
 
 def reduced(fabric: Fabric, tensor: Tensor, how: Literal["sum", "max"]) -> Tensor:
-    """A tensor of every process made one, the same in all of them: their sum or their maximum."""
+    """The sum or the maximum of a tensor over all processes, the same in each."""
     return cast(Tensor, fabric.all_reduce(tensor, reduce_op=how))
 
 

@@ -4,7 +4,7 @@ Convention: every example has views, ``(N, views, ...)``: the encodings that dif
 example has a flipped view if flips are on, and several views if binarisation, dequantisation or the latent is random; a
 validation or test example has one view, as in evaluation. A view is
 
-- the codes of all levels in a row, ``(positions,)``;
+- the codes of all levels, flattened, ``(positions,)``;
 - the means and standard deviations of a diagonal Gaussian posterior, ``(2, d)``, sampled at every visit; or
 - a sample of any other posterior over vectors, ``(d,)``.
 """

@@ -37,7 +37,7 @@ class Engine:
         options: The training options.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device is not available.
     """
 
     def __init__(self, step: Step, train: Split, options: TrainingOptions) -> None:

@@ -41,11 +41,11 @@ def stage_of(run: str | Path) -> Stage:
 
 
 def first_stage(run: str | Path, device: str) -> tuple[Stage, LatentVariableModel]:
-    """A run as a stage of another, and its model on a device, to whose latents a prior can be fitted.
+    """A run as a first stage, and its model on a device, for fitting a prior to its latents.
 
     Raises:
-        UsageError: If its model was put together by hand, or has no latent.
-        CheckpointError: If there is no complete run.
+        UsageError: If its model was built by hand, or has no latent.
+        CheckpointError: If the folder holds no complete run.
     """
     return stage_of(run), with_latents(load(run)).to(find_device(device))
 

@@ -68,7 +68,7 @@ class TrainingResult:
     Args:
         out: The run folder.
         step: Steps done.
-        steps: Steps of the whole run.
+        steps: Steps of the run.
         best_bound: Best validation bound (of a prior's fit: log p(z)), nats per example; None without a validation
             split.
         stopped: ``"done"``, ``"early"`` for early stopping, or the name of the signal that interrupted it.
@@ -222,7 +222,7 @@ def require_same_run(old: RunConfig, new: RunConfig) -> None:
     """A resumed run must be the same run; only options that cannot change the result may differ.
 
     Raises:
-        UsageError: If it is another, with what differs.
+        UsageError: If it differs, with the differences.
     """
     free = {name: getattr(old.training, name) for name in _FREE}
     new = dataclasses.replace(new, training=dataclasses.replace(new.training, **free), tightbound=old.tightbound)

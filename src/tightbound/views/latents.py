@@ -2,7 +2,7 @@ r"""Views of latents: the codes of a data set, interpolations and traversals.
 
 Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`,
 or the most probable codes for discrete latents. A walk has one row for each pair or dimension and one column for each
-step: latents ``(rows, steps, *latent)``, pictures ``(rows, steps, *shape)``.
+step: latents ``(rows, steps, *latent)``, images ``(rows, steps, *shape)``.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def interpolation(
 
 def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
     if steps < 2:
-        raise UsageError("An interpolation needs both ends.", got=f"steps = {steps}", expected="at least 2")
+        raise UsageError("An interpolation needs at least two steps.", got=f"steps = {steps}", expected="at least 2")
     if x0.shape != x1.shape:
         raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
 

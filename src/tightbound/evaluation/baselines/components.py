@@ -33,7 +33,7 @@ class PrincipalComponents:
         components: Orthonormal eigenvectors of the biased covariance, ``(D, k)``.
         variances: Their eigenvalues :math:`\lambda_i`, falling, ``(k,)``.
         noise: :math:`\sigma^2`, the mean of the other D - k eigenvalues; 0 if there are none.
-        examples: How many examples it was fitted on.
+        examples: Number of examples it was fitted on.
     """
 
     mean: Tensor
@@ -58,7 +58,7 @@ def fit_pca(train: Split, k: int) -> PrincipalComponents:
 
     Args:
         train: The examples.
-        k: How many components, at most D.
+        k: Number of components, at most D.
 
     Raises:
         UsageError: If k is less than 1.

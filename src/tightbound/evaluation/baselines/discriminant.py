@@ -36,7 +36,7 @@ class LinearDiscriminant:
         centres: Codes of the class means, ``(C, k)``.
         log_priors: Log shares of the classes, ``(C,)``.
         classes: Their labels, rising, ``(C,)`` int64.
-        examples: How many examples it was fitted on.
+        examples: Number of examples it was fitted on.
     """
 
     mean: Tensor
@@ -63,7 +63,7 @@ def fit_lda(train: Split, k: int | None = None, *, shrinkage: float = 1e-3) -> L
 
     Args:
         train: Examples with labels of at least two classes.
-        k: How many directions, at most C - 1 for C classes; default: all.
+        k: Number of directions, at most C - 1 for C classes; default: all.
         shrinkage: :math:`\gamma`, which ignores directions without variance, such as constant pixels.
 
     Raises:

@@ -1,7 +1,7 @@
-r"""What is wrong with a model, what points to it, and which option to change.
+r"""Diagnosis of a model: problem, cause, and the option to change.
 
-The three goals of a latent-variable model are each a number: it fits the data (its nll), it is consistent with itself
-(the codes of all data together are like the prior), and its bound is tight (the gap).
+The three goals of a latent-variable model, each measured by a number: it fits the data (nll), it is self-consistent
+(the aggregate posterior matches the prior), and its bound is tight (the gap).
 """
 
 from __future__ import annotations
@@ -43,26 +43,25 @@ __all__ = ["Diagnosis", "diagnose"]
 @register("diagnosis", version=2, record=True)
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What :func:`diagnose` found; values are nats per example, None where a model does not define them.
+    """The result of :func:`diagnose`; values are nats per example, None if not defined.
 
     Args:
         verdict: ``"healthy"``, ``"partial collapse"``, ``"collapsed"``, ``"over-regularised"``,
             ``"under-regularised"`` or ``"constant data"``.
-        cause: What the numbers point to, in words.
-        remedy: The option to change, in words.
+        cause: The likely cause, as text.
+        remedy: The option to change, as text.
         dimensions: All latent dimensions, or positions.
-        kl_per_dimension: Of each latent by its name the KL of each dimension; None where it is one number for several.
+        kl_per_dimension: Of each latent by its name the KL of each dimension; None if it does not factorise.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
-        information_per_position: I(x; z_i) of each position, the coarsest grid first, where latents are codes.
-        n: Examples.
-        fit_n: Examples that ``fit`` and the gap and its parts are of, at even distances among these; 0 where there is
-            no fit and no gap.
+        information_per_position: I(x; z_i) of each position, the coarsest grid first, for discrete latents.
+        n: Number of examples.
+        fit_n: Number of evenly spaced examples used for ``fit`` and the gap; 0 if there is neither.
         k: Samples of each of them for log p(x).
         split: Which split they are of.
         measure: What the likelihood is for this data.
-        notes: What a reader must know of these numbers.
+        notes: Notes on these numbers.
 
-    All other fields are numbers that say what they are: see :mod:`tightbound.evaluation.numbers`.
+    All other fields are reported numbers: see :mod:`tightbound.evaluation.numbers`.
 
     Example:
         >>> import tightbound as tb
@@ -78,7 +77,7 @@ class Diagnosis:
     fit: Annotated[Estimate | None, Number("negative log-likelihood", "goals", "the fit: the first goal{fewer}")] = None
     aggregate_kl_at_least: Annotated[
         Estimate | None,
-        Number("KL of all codes together from the prior, at least", "goals", "self-consistency: the second goal"),
+        Number("KL of the aggregate posterior from the prior, at least", "goals", "self-consistency: the second goal"),
     ] = None
     aggregate_kl: Annotated[Estimate | None, Number("  and at most", "goals", "its other bound")] = None
     gap: Annotated[
@@ -86,22 +85,22 @@ class Diagnosis:
     ] = None
     approximation_gap: Annotated[
         Estimate | None,
-        Number("  of it the posterior family's", "goals", "what no encoder could close with these posteriors"),
+        Number("  due to the posterior family", "goals", "approximation gap: remains with the best encoder"),
     ] = None
     amortisation_gap: Annotated[
-        Estimate | None, Number("  of it the encoder's", "goals", "what a better encoder would close")
+        Estimate | None, Number("  due to the encoder", "goals", "amortisation gap: a better encoder would close it")
     ] = None
     reconstruction: Annotated[
         Estimate, Number("reconstruction", "parts", "expected log-likelihood under the posterior")
     ]
-    kl: Annotated[Estimate, Number("KL of posterior and prior", "parts", "what the code carries")]
+    kl: Annotated[Estimate, Number("KL of posterior and prior", "parts", "information in the code, in nats")]
     mutual_information: Annotated[Estimate, Number("mutual information I(x; z), at least", "parts", "{ceiling}")]
     mutual_information_at_most: Annotated[Estimate, Number("  and at most", "parts", "its other bound")]
     total_correlation: Annotated[
         Estimate | None, Number("total correlation of the codes", "parts", "dependence of the latent dimensions")
     ] = None
     decoder_use: Annotated[
-        Estimate, Number("decoder's use of z", "parts", "what the likelihood loses with the latents exchanged")
+        Estimate, Number("decoder's use of z", "parts", "loss of likelihood when latents are shuffled")
     ]
     carrying: Annotated[
         tuple[int, ...] | None, Number("{what} that carry 99 %", "latent", "{carried}", of="dimensions")
@@ -120,22 +119,22 @@ class Diagnosis:
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """What the words of the numbers are filled with."""
+        """Values for the labels of the numbers."""
         codes = self.information_per_position is not None
-        told = "of what they tell" if codes else "of the KL, or where that is one number of what each tells"
+        told = "of their information" if codes else "of the KL, or of each one's information if the KL is one number"
         return {
             "dimensions": self.dimensions,
             "fewer": f"; of {self.fit_n} examples" if self.fit_n != self.n else "",
             "ceiling": f"never above ln {self.n} = {math.log(max(1, self.n)):.2f} here",
             "what": "positions of codes" if codes else "latent dimensions",
             "carried": told,
-            "activity": f"that tell more than {NOTHING:g} nats" if codes else "by Burda's convention",
+            "activity": f"with more than {NOTHING:g} nats of information" if codes else "by Burda's convention",
         }
 
 
 @upgrade("diagnosis", version=1)
 def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
-    """Before version 2 there was one latent, and its KL a list."""
+    """Before version 2 there was one latent, with its KL as a list."""
     return fields | by_latent(fields)
 
 
@@ -149,7 +148,7 @@ def diagnose(
     seed: int = 0,
     training: TrainingOptions | None = None,
 ) -> Diagnosis:
-    """Measures what a model's latents do, and says what is wrong and what to change.
+    """Measures how a model uses its latents, and reports problems and remedies.
 
     References:
         Understanding Posterior Collapse in Generative Latent Variable Models (Lucas, Tucker, Grosse and Norouzi, 2019).
@@ -159,11 +158,11 @@ def diagnose(
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        limit: Examples at most, evenly spread over the split.
-        gap_examples: Examples at most whose posterior is optimised.
+        limit: Use at most this many evenly spaced examples.
+        gap_examples: Optimise the posteriors of at most this many examples.
         k: Samples of each of these for log p(x).
         seed: Seed of all noise.
-        training: How the model was trained, if that is known: the remedy then proposes only what differs.
+        training: The training options, if known: remedies then propose only changes.
 
     Raises:
         UsageError: If the split is empty or a number out of range.
@@ -192,7 +191,7 @@ def diagnose(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was measured of a model's latents; the gap, and with it the fit, of fewer examples than the rest."""
+    """Measurements of a model's latents; the gap and the fit use fewer examples than the rest."""
 
     terms: Terms
     found: Evaluation
@@ -207,14 +206,14 @@ class _Measured:
 
     @property
     def wise(self) -> dict[str, tuple[float, ...]] | None:
-        """The KL of each dimension, or position of codes; None if it is one number for several."""
+        """The KL of each dimension, or position of codes; None if it does not factorise."""
         wise, sizes = self.found.kl_per_dimension, [q.posterior.event_shape.numel() for q in self.terms.latents]
         apart = wise is not None and all(len(nats) > 1 or d == 1 for nats, d in zip(wise.values(), sizes, strict=True))
         return wise if apart else None
 
     @property
     def carrying(self) -> tuple[int, ...] | None:
-        """The dimensions that carry the KL, or, of codes and where that is one number, what each tells of the data."""
+        """The dimensions that carry the KL, or the information about x, for codes and a KL that is one number."""
         wise, told = self.wise, self.parts.information_per_dimension
         nats = told if wise is None or self.found.codebook_usage is not None else _flat(wise)
         return None if nats is None else carrying(nats)
@@ -255,17 +254,17 @@ def _told(m: _Measured, symptoms: Symptoms, k: int, split: str) -> Diagnosis:
 
 
 def _checked(model: Model, split: Split, limit: int) -> LatentVariableModel:
-    """The model, if it has latents and there are examples to tell them apart by."""
+    """The model, if it has latents and there are at least two examples."""
     if len(split) < 2 or limit < 2:
         raise UsageError(
-            "Latents can only be told apart on several examples.",
+            "A diagnosis needs several examples.",
             got=f"{min(len(split), limit)} examples",
-            expected="at least 2, and some hundreds for a verdict that means something",
-            remedy="Give more examples, or look at one by `tightbound reconstruct`.",
+            expected="at least 2, and several hundred for a reliable verdict",
+            remedy="Use more examples, or inspect one with `tightbound reconstruct`.",
         )
     if not isinstance(model, LatentVariableModel):
         raise ObjectiveError(
-            "Only latents can be diagnosed, and this model has none.",
+            "This model has no latents to diagnose.",
             got=type(model).__name__,
             remedy="Evaluate it: tightbound evaluate RUN.",
         )
@@ -278,13 +277,13 @@ def _check(model: LatentVariableModel, terms: Terms) -> None:
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",
-            got="no prior, or a posterior that is a point",
+            got="no prior, or a point-mass posterior",
             remedy="Train a VAE; an autoencoder has no KL, and its codes cannot collapse into a prior.",
         )
     if untrained(model):
         raise ObjectiveError(
-            "Nothing trained the posterior of this model, so its latents tell nothing of the data.",
-            remedy="What it predicts with its prior: tightbound evaluate RUN --method prior.",
+            "The posterior of this model was not trained, so its latents carry no information about the data.",
+            remedy="Evaluate its predictions with the prior: tightbound evaluate RUN --method prior.",
         )
 
 
@@ -292,7 +291,7 @@ def _symptoms(model: LatentVariableModel, m: _Measured) -> Symptoms:
     terms, parts, gap, kl, carried = m.terms, m.parts, m.gap, m.kl, m.carrying
     told = parts.information_per_dimension if model.codes is not None else None
     change = gap.kl_change if gap else None
-    scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict is of the same examples
+    scale = kl.value / gap.kl.value if gap and gap.kl.value else 1.0  # so that the verdict uses the same examples
     return Symptoms(
         kl=kl.value,
         mutual_information=parts.mutual_information.value,
@@ -314,18 +313,18 @@ def _symptoms(model: LatentVariableModel, m: _Measured) -> Symptoms:
 
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
-    """Whether training had a KL of each dimension: a mean over samples is one number for all."""
+    """Whether training used a KL per dimension, not one sampled number for all."""
     latent, sampled = terms.latent, _divergence(model) == "monte-carlo"
     return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
 
 
 def _divergence(model: Model) -> str:
-    """How the objective of its training has the KL."""
+    """The divergence option of its training objective."""
     return "auto" if model.recipe is None else flat(model.recipe.training_objective).get("divergence", "auto")
 
 
 def _flat(wise: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
-    """Of all latents in turn."""
+    """Values of all latents, concatenated."""
     return tuple(nats for each in wise.values() for nats in each)
 
 
@@ -340,31 +339,31 @@ def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
 def _why_unmeasured(terms: Terms) -> str:
     prior = terms.latent.prior
     if prior is not None and prior.batch_shape:
-        return "each condition has a prior of its own"
+        return "each condition has its own prior"
     return "the prior has no exact density"
 
 
 def _notes(s: Symptoms, m: _Measured) -> Iterator[str]:
     n, gap, wise, carried = m.found.n, m.gap, m.wise, m.carrying
     if s.codes:
-        yield f"latents are codes: a dimension is a position, active if it tells more than {NOTHING} nats of the data"
-    yield f"{n} examples bound what all data would give; the mutual information that they show is at most ln {n}"
+        yield f"latents are codes: a dimension is a position, active if its information is above {NOTHING} nats"
+    yield f"{n} examples give bounds for all data; they can show a mutual information of at most ln {n}"
     if mismatch_matters(s) is None and s.mismatch is not None:
-        yield "whether all codes together agree with the prior stays open: the bounds lie on both sides of what matters"
+        yield "whether the aggregate posterior matches the prior is undecided: the threshold is between its bounds"
     if carried is not None and len(carried) < s.dimensions:
         yield _unused(s, carried, wise)
     if wise is None:
-        yield "the KL of this posterior and prior is one number, which cannot be told apart by dimension"
+        yield "the KL of this posterior and prior does not factorise by dimension"
     if s.codes == "chosen":
-        yield "the posterior is one code: the fit is the bound itself, and how far log p(x) lies above is not measured"
+        yield "the posterior is one code: the fit is the bound itself, and its gap to log p(x) is not measured"
     elif gap is None:
-        yield "the prior has no exact density: there is no likelihood, and no gap to measure"
+        yield "the prior has no exact density: there is no likelihood and no gap"
     else:
         yield from gap.notes
 
 
 def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, ...]] | None, most: int = 8) -> str:
-    """Which dimensions are not used, what of the KL they hold, and how many would do."""
+    """The unused dimensions, their share of the KL, and how many dimensions would suffice."""
     rest = [i for i in range(s.dimensions) if i not in carried]
     named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
     held = "" if wise is None or s.codes else f" and hold {sum(_flat(wise)[i] for i in rest):.2f} nats of the KL"
@@ -373,10 +372,10 @@ def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, 
 
 
 def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:
-    """What the likelihood loses when every example is decoded from the latent of another."""
+    """The loss of likelihood when every example is decoded from the latent of another."""
     losses: list[torch.Tensor] = []
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        chunks = -(-len(split) // 500)  # of about one size, so that none holds a lone example
+        chunks = -(-len(split) // 500)  # of similar size, so that none has a single example
         for indices in torch.randperm(len(split)).chunk(chunks):  # neighbours in a split may be of one class
             x, c = model.see(split.batch(indices, model.device))
             px = model(c)

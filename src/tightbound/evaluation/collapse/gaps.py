@@ -131,7 +131,7 @@ def _check_numbers(limit: int, k: int, steps: int, lr: float) -> None:
 
 
 def _of_all(model: LatentVariableModel, split: Split, k: int, steps: int, lr: float) -> dict[str, Tensor]:
-    """What is found of every example, some at a time."""
+    """The results for every example, computed in batches."""
     parts: list[dict[str, Tensor]] = []
     x, c = model.see(split.batch(torch.arange(len(split)), model.device))
     with progress("posterior gap", len(x)) as advance:

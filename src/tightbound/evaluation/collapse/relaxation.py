@@ -39,7 +39,7 @@ class RelaxationGap:
         temperature: :math:`\tau`.
         samples: Of each example.
         n: Examples.
-        split: Which split they are.
+        split: Name of the split.
 
     Example:
         >>> import tightbound as tb

@@ -1,4 +1,4 @@
-r"""How much of its codebooks a model uses, over a whole split.
+r"""How much of its codebooks a model uses, over a split.
 
 Convention: a share of the codes is between 0 and 1; a perplexity is the exponential of an entropy in nats.
 """
@@ -24,7 +24,7 @@ from ..passes import over
 __all__ = ["CodeCounter", "CodeUsage", "LevelUsage", "code_usage"]
 
 LOW = 0.5
-"""Usage below which a reader is told what to do."""
+"""Usage below which a remedy is shown."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class LevelUsage:
 
     Args:
         grid: Shape of the level's grid.
-        codes: How many codes there are.
+        codes: Number of codes.
         codebook_usage: Share of them that were seen at least once.
-        perplexity: How many codes, equally used, would have the same entropy.
+        perplexity: Number of equally used codes that would have the same entropy.
         largest: Share of the positions that hold the most frequent code.
     """
 
@@ -55,7 +55,7 @@ class CodeUsage:
         perplexity: Exponential of the entropy of a code, the mean over the positions of all levels: one level's own.
         levels: Each level, the top first.
         n: Examples.
-        split: Which split they are.
+        split: Name of the split.
         notes: What a reader must know of these numbers, with the remedy.
     """
 

@@ -57,7 +57,7 @@ def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
     Args:
         codes: ``(n, d)``.
         factors: ``(n, m)``, with few values each.
-        bins: How many for each latent.
+        bins: Number of bins for each latent.
 
     Raises:
         ShapeError: If codes and factors do not belong together.
@@ -209,7 +209,7 @@ def factor_vae_score(
         codes: ``(n, d)``.
         factors: ``(n, m)``, with few values each.
         size: Examples of a group.
-        votes: How many groups to learn from, and to score.
+        votes: Number of groups to train and to score.
         inactive: Variance up to which a latent is left out.
         seed: Seed of the groups.
 
@@ -247,9 +247,9 @@ def factor_vae_score_of(
 
     Args:
         held: Draws codes with a factor held fixed.
-        factors: How many factors there are.
+        factors: Number of factors.
         size: Examples of a group.
-        votes: How many groups to learn from, and to score; divided evenly over the factors.
+        votes: Number of groups to train and to score; divided evenly over the factors.
         inactive: Variance up to which a latent is left out: the codes are in the unit of a standard normal prior.
         seed: Seed of the groups.
 
@@ -297,7 +297,7 @@ def _binned(codes: Tensor, bins: int) -> Tensor:
 
 
 def _joint(a: Tensor, b: Tensor) -> Tensor:
-    """Shares of the pairs of two columns of whole numbers."""
+    """Joint frequencies of two columns of integers."""
     rows, columns = int(a.max()) + 1, int(b.max()) + 1
     return torch.bincount(a * columns + b, minlength=rows * columns).view(rows, columns).double() / len(a)
 
@@ -342,7 +342,7 @@ def _predictor(name: str, categorical: bool, seed: int) -> Lasso | Trees:
         kind = ensemble.GradientBoostingClassifier if categorical else ensemble.GradientBoostingRegressor
         return kind(random_state=seed)
     raise UsageError(
-        "There is no such predictor of factors.",
+        "Unknown predictor of factors.",
         got=f"{name!r} for a {'categorical' if categorical else 'ordered'} factor",
         expected="forest or boosting, or lasso for ordered factors",
     )

@@ -49,7 +49,7 @@ def constant(table: Tensor) -> Tensor:
 def require_columns(categorical: Sequence[int], factors: Tensor) -> None:
     """Refuses columns that are not there."""
     if unknown := [k for k in categorical if not 0 <= k < factors.shape[1]]:
-        raise UsageError("There is no such factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")
+        raise UsageError("Unknown factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")
 
 
 def numbered(factors: Tensor, first: int = 0) -> Tensor:

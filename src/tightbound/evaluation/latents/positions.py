@@ -80,7 +80,7 @@ class Positions:
 
 
 def active_units(space: Space | None, means: Tensor) -> tuple[int, int]:
-    """How many latent dimensions vary with the data, or positions of codes tell something of it, and of how many.
+    """Numbers of latent dimensions that vary with the data, or of positions whose codes depend on it, and in total.
 
     Args:
         space: Of the model's latents.

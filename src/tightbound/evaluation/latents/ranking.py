@@ -54,7 +54,7 @@ def udr(
         True
     """
     if similarity not in ("spearman", "lasso"):
-        raise UsageError("There is no such similarity.", got=repr(similarity), expected="spearman or lasso")
+        raise UsageError("Unknown similarity.", got=repr(similarity), expected="spearman or lasso")
     used = [standard(part) for part in _informative(codes, kl, informative)]
     compare = _rank_similarity if similarity == "spearman" else _lasso_similarity
     models = range(len(used))

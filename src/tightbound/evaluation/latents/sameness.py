@@ -25,13 +25,13 @@ ROWS = 500
 
 
 def sameness(split: Split) -> str:
-    r"""How all examples are alike, in words; empty where they differ.
+    r"""How all examples are the same, as text; empty if they differ.
 
     They are alike if a fraction of a nat tells which one it is, :math:`\mathrm{H}(x) < 0.1`, or if no entry varies by
     more than can be seen.
 
     Args:
-        split: The data, of which the stored values are compared, not what is drawn from them.
+        split: The data; stored values are compared, not samples of them.
 
     Example:
         >>> import numpy as np

@@ -75,7 +75,7 @@ def first_rung(terms: Terms, precision: Precision = "float32", compile: bool = F
 
     Args:
         terms: Those of any example.
-        precision: Arithmetic of the networks.
+        precision: Precision of the networks.
         compile: Whether the density behind the decoder is compiled.
     """
     return Finding(SAMPLES, partial(_first, small=_is_small(terms)), precision, compile)
@@ -104,7 +104,7 @@ def climb(
         annealing: Of the last rung.
         budget: Seconds; the first rung is not ended by it, and no part of a rung begins that would not fit in.
         seed: Seed of all noise.
-        precision: Arithmetic of the networks.
+        precision: Precision of the networks.
     """
     pace = (time.monotonic() - begun) / (SAMPLES * (len(split) + int(values["sound"].sum())))
     rungs = _rungs(terms, annealing or Annealing())

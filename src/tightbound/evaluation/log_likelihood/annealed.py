@@ -176,7 +176,7 @@ def annealed(
 
 
 def _chains(marginal: Marginal, x: Tensor, at_once: int, k: int, annealing: Annealing) -> dict[str, Tensor]:
-    """What k chains of each of some examples find, so many at once."""
+    """The results of k chains per example, computed in batches."""
     path, betas = _Path(marginal, x, annealing), temperatures(annealing).tolist()
     sizes = _step_sizes(path, betas, min(PILOTS, at_once))
     parts = [_forward(path, path.sample(chains), betas, sizes) for chains in _parts(k, at_once)]
@@ -207,7 +207,7 @@ def bidirectional(
 
     Args:
         model: The model.
-        n: How many examples are simulated.
+        n: Number of simulated examples.
         k: Chains of each, in each direction.
         annealing: As for :func:`annealed`.
         c: Conditions of shape ``(n,)``.

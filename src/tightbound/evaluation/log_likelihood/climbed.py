@@ -67,7 +67,7 @@ class Climb:
         )
 
     def take(self, indices: Tensor, rung: int, values: dict[str, Tensor]) -> None:
-        """What a rung found of some examples; an estimate that is no number leaves the one before."""
+        """Records the results of a rung; an estimate that is not finite leaves the one before."""
         there = values["log_marginal"].isfinite().cpu()
         self.rung[indices], kept = rung, indices[there]
         for name in (*ESTIMATED, "sound"):
@@ -89,7 +89,7 @@ class Climb:
 
     @property
     def proposals(self) -> dict[str, int]:
-        """How many examples each rung gave its estimate, and how many it should have been another for."""
+        """Numbers of examples with an estimate from each rung, and of those that needed a further rung."""
         counts = {name: int(((self.rung == i) & ~self.unreached).sum()) for i, name in enumerate(self.names)}
         return {name: count for name, count in (counts | {"unreached": int(self.unreached.sum())}).items() if count}
 

@@ -60,9 +60,9 @@ class LikelihoodEstimate:
         method: How it was made.
         k: Samples, or chains, of each example.
         n: Examples.
-        split: Which split they are.
+        split: Name of the split.
         measure: ``"mass"``, ``"bound"`` or ``"density"``.
-        notes: What a reader must know of these numbers.
+        notes: Notes on these numbers.
         log_marginal: Log p(x) of each example as the model sees it, ``(n,)``, nats, without the offset.
 
     Example:
@@ -164,13 +164,13 @@ def likelihood(
         method: How the samples are drawn.
         k: Samples (for ``"annealed"``, chains; 16 are many) of each example; they cost time, not memory.
         annealing: Temperatures and trajectories of ``"annealed"``.
-        precision: Arithmetic of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
-        compile: Whether log p(x | z) behind the decoder is compiled: worth it for many samples.
+        precision: Precision of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
+        compile: Whether to compile log p(x | z) after the decoder: worth it for many samples.
         seed: Seed of all noise.
 
     Raises:
-        UsageError: If the split is empty, k less than 1, or there is no such method.
-        CheckpointError: If a weight of the model is not a number.
+        UsageError: If the split is empty, k less than 1, or the method is unknown.
+        CheckpointError: If a weight of the model is not finite.
         ObjectiveError: If the model has no likelihood of this data or a density is missing, with the reason.
 
     Example:
@@ -227,11 +227,11 @@ def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:
     """A method by its name, for :func:`~tightbound.evaluation.passes.over`.
 
     Raises:
-        UsageError: If there is no such method.
+        UsageError: If the method is unknown.
     """
     methods = {"importance": per_example, "prior": from_prior, "annealed": partial(annealed, annealing=annealing)}
     if method not in methods:
-        raise UsageError("There is no such method.", got=repr(method), expected=f"one of: {', '.join(methods)}")
+        raise UsageError("Unknown method.", got=repr(method), expected=f"one of: {', '.join(methods)}")
     return lambda model, x, c: methods[method](model, x, k, c)
 
 

@@ -25,7 +25,7 @@ LEAST = 1e-30
 
 
 def tail_length(k: int) -> int:
-    r"""How many of k weights make up the tail, :math:`\min(k / 5, 3 \sqrt{k})`; 0 if too few to be fitted.
+    r"""Number of the k weights in the tail, :math:`\min(k / 5, 3 \sqrt{k})`; 0 if too few to be fitted.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).

@@ -54,12 +54,12 @@ class Mixture(Value):
         super().__init__(parts[0].batch_shape, parts[0].event_shape, validate_args=False)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Samples ``(k, *batch, *event)``; which part each comes from is drawn once for the whole batch."""
+        """Samples ``(k, *batch, *event)``; the part that each comes from is sampled once for the batch."""
         (k,) = sample_shape
         chosen = torch.multinomial(torch.tensor(self.shares), k, replacement=True)
         counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
         drawn = [self._drawn(part, count) for part, count in zip(self.parts, counts, strict=True) if count]
-        return torch.cat(drawn)  # a part of which none are drawn is left out: not every flow can draw none
+        return torch.cat(drawn)  # a part without samples is left out: not every flow can draw zero samples
 
     def _drawn(self, part: Distribution, count: int) -> Tensor:
         missing = self.batch_shape[: len(self.batch_shape) - len(part.batch_shape)]

@@ -105,8 +105,8 @@ class SampleQuality:
         data: Of as many training examples: what remains of the distance where nothing differs but chance.
         accuracy: Share of the examples whose label the features tell; None for features of other making.
         n: Examples, and samples.
-        split: Which split they are.
-        notes: What a reader must know of these numbers.
+        split: Name of the split.
+        notes: Notes on these numbers.
 
     Example:
         >>> one = Estimate(1.0, 0.1)
@@ -148,7 +148,7 @@ def sample_quality(
 ) -> SampleQuality:
     """How far samples of a model are from the data, as Fréchet distance in the features of a classifier.
 
-    A sample is the mean of p(x | z) at a draw of z, as the pictures show it; a draw, where there is no latent.
+    A sample is the mean of p(x | z) for a sample of z, as in the images; without a latent a sample of p(x).
 
     References:
         GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017).

@@ -1,4 +1,4 @@
-r"""Asking an encoder of pictures and captions: which picture fits a caption, which caption a picture.
+r"""Retrieval with an encoder of images and captions: the image for a caption, the caption for an image.
 
 Convention: images are ``(n, channels, height, width)`` as a model sees them, captions tokens ``(n, length)`` with -1
 behind their end.
@@ -104,7 +104,7 @@ def retrieval_accuracy(
 
     Raises:
         ShapeError: If there are not as many images as captions.
-        UsageError: If there are not so many captions.
+        UsageError: If there are fewer captions.
 
     Example:
         >>> from tightbound.encoders.contrastive import Contrastive, ContrastiveConfig
@@ -122,7 +122,7 @@ def retrieval_accuracy(
     rivals = others.sum(1).double()
     if among < 2 or len(rivals) == 0 or rivals.min() < among - 1:
         got = f"{among} of {len(drawn)} different captions"
-        raise UsageError("There are not so many captions to find one among.", got=got)
+        raise UsageError("Too few captions for retrieval.", got=got)
     with evaluating(encoder):
         u, v = _features(encoder.image_features, images), _features(encoder.text_features, captions)
     cosines = u.double() @ v.double().T
@@ -131,6 +131,6 @@ def retrieval_accuracy(
 
 
 def _log_choices(n: Tensor, k: int) -> Tensor:
-    """Logarithm of how many ways there are to choose k of n, but for k!; minus infinity where there is none."""
+    """Logarithm of the number of ways to choose k of n, times k!; minus infinity if there are none."""
     left = (n - k).clamp(min=0)
     return torch.where(n < k, -math.inf, (n + 1).lgamma() - (left + 1).lgamma())

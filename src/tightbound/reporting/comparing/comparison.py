@@ -147,8 +147,8 @@ def compare(
     Args:
         runs: At least two run folders.
         data: Other data than the runs' own.
-        split: Which part of the data; default: the test split, or all of other data.
-        k: Importance samples of each example.
+        split: Split of the data; default: the test split, or all of other data.
+        k: Importance samples per example.
         limit: Use at most this many evenly spaced examples; default: all.
         device: Where to compute.
         seed: Seed of all noise.

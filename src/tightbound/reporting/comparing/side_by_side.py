@@ -32,7 +32,7 @@ from .table import about, differences, numbers
 __all__ = ["check_drawing", "draw_comparison"]
 
 COLUMNS = 8
-"""Pictures in a row of each run."""
+"""Images per row of each run."""
 PAIRS = 3
 """Interpolations of each run."""
 
@@ -76,7 +76,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> Path:
 
 
 def _pictures(found: Comparison) -> list[Row]:
-    """Title and one picture, or a sentence, of each run, row by row."""
+    """Title and one image, or a sentence, of each run, row by row."""
     rows: list[Row] = [("Latent map: posterior means, by label", [_map(run) for run in found.runs])]
     if any(run.codes.shape[1] > 2 for run in found.runs):
         title = "t-SNE of the posterior means: preserves neighbours, not distances"
@@ -89,7 +89,7 @@ def _pictures(found: Comparison) -> list[Row]:
 
 @torch.no_grad()
 def _seen(run: ComparedRun, seed: int) -> dict[str, Image.Image | str]:
-    """Sheets of pictures, or sentences, under their titles."""
+    """Sheets of images, or sentences, under their titles."""
     if run.model.space is None:
         c = conditions_to_show(run.model, run.test, 4 * COLUMNS)
         with fixed_noise(seed):
