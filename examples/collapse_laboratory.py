@@ -32,6 +32,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data, DataSpec
 from tightbound.evaluation import decompose
 from tightbound.likelihoods import Gaussian
@@ -123,7 +124,7 @@ class Chain(nn.Module):
         distance = (torch.arange(latents) - torch.arange(latents).unsqueeze(1)).abs()
         self.register_buffer("factor", torch.linalg.cholesky(correlation ** distance.float()))
 
-    def forward(self, c: torch.Tensor | None = None) -> MultivariateNormal:
+    def forward(self, c: Given | None = None) -> MultivariateNormal:
         return MultivariateNormal(self.factor.new_zeros(len(self.factor)), scale_tril=self.factor, validate_args=False)
 
 

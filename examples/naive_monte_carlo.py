@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.distributions import independent
 from tightbound.evaluation import Annealing, Estimate, from_prior, likelihood, per_example
@@ -53,7 +54,7 @@ class WidePosterior(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+    def forward(self, x: Tensor, c: Given | None = None) -> Distribution:
         mean = x @ self.weight / (1 + GAIN)
         return independent(Normal(mean, torch.full_like(mean, WIDE / math.sqrt(1 + GAIN))), 1)
 

@@ -65,7 +65,7 @@ class Likelihood(nn.Module):
         """Source and value of the standard deviation of an entry, without the network's part; None without one."""
         return None
 
-    embedding: nn.Module | None = None
+    embedding: nn.Module | None
     """Maps a condition to features for its network; None passes the condition itself."""
 
     @property
@@ -80,6 +80,10 @@ class Likelihood(nn.Module):
 
 class _Undeclared(Likelihood):
     """The declarations assumed for any other module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = None
 
     def measure(self, data: DataSpec) -> Measure:
         return undeclared(data)
@@ -99,7 +103,12 @@ _UNDECLARED = _Undeclared()
 
 
 def undeclared(data: DataSpec) -> Measure:
-    """The measure of a model that does not state what it measures."""
+    """The measure of a model that does not state what it measures.
+
+    Example:
+        >>> undeclared(DataSpec("vectors", shape=(3,), levels=None)).kind
+        'density'
+    """
     return Measure("density", "the model does not state what it measures: read as a density", data.log_volume)
 
 

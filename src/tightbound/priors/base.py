@@ -26,6 +26,11 @@ class Setting:
         transforms: Number of transformations of a flow.
         data: Shape and range of one example.
         posterior: q(z | x) of the same model.
+
+    Example:
+        >>> setting = Setting(3, 10, 2, DataSpec("digits", (1, 8, 8), levels=17), nn.Identity())
+        >>> PRIORS["coupling"](setting)().event_shape
+        torch.Size([3])
     """
 
     latent_dim: int
@@ -51,10 +56,11 @@ def named(name: str) -> Callable[[Maker], Maker]:
         UsageError: If the name is taken.
 
     Example:
-        >>> import torch
-        >>> setting = Setting(3, 10, 2, DataSpec("digits", (1, 8, 8), levels=17), torch.nn.Identity())
-        >>> PRIORS["mixture"](setting)().sample((5,)).shape
-        torch.Size([5, 3])
+        >>> @named("identity")
+        ... def make(setting: Setting) -> nn.Module:
+        ...     return nn.Identity()
+        >>> PRIORS.pop("identity") is make
+        True
     """
 
     def add(make: Maker) -> Maker:
