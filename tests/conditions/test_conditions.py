@@ -115,9 +115,9 @@ def test_conditions_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n", encoding="utf8")
     with pytest.raises(UsageError, match="no condition"):
         read_conditions(ClassCondition(NAMES), (), tmp_path / "empty.txt", 2)
-    with pytest.raises(UsageError, match="no condition"):
+    with pytest.raises(UsageError, match="unconditional"):
         read_conditions(None, ["a"], None, 2)
-    with pytest.raises(UsageError, match="one of them"):
+    with pytest.raises(UsageError, match="either as text or in a file"):
         read_conditions(ClassCondition(NAMES), ["a"], tmp_path / "c.txt", 2)
 
 
@@ -205,7 +205,7 @@ def test_a_learned_prior_of_the_class_tells_the_classes_apart() -> None:
 @pytest.mark.parametrize(
     ("spec", "condition", "says"),
     [
-        (DataSpec("x", (1, 6, 6), 6), "auto", "it has none"),
+        (DataSpec("x", (1, 6, 6), 6), "auto", "has none"),
         (DataSpec("x", (1, 6, 6), 6, classes=NAMES), "vector", "class"),
         (DataSpec("x", (1, 6, 6), 6, condition_shape=(3,)), "image", "vector"),
     ],
@@ -265,7 +265,7 @@ def test_a_picture_is_a_condition_where_the_model_is_given_one(tmp_path: Path) -
     color = read_conditions(VectorCondition((3, 4, 6)), (), tmp_path / "a.png", 1)
     assert color is not None
     torch.testing.assert_close(color["image"].view(3, -1), expected.expand(3, -1))
-    with pytest.raises(UsageError, match="another size"):
+    with pytest.raises(UsageError, match="does not have the size"):
         read_conditions(VectorCondition((1, 6, 4)), (), tmp_path / "a.png", 1)
     with pytest.raises(UsageError, match="not an image"):
         read_conditions(ClassCondition(NAMES), (), tmp_path / "a.png", 1)
@@ -293,7 +293,7 @@ def test_no_condition_can_be_asked_for_where_it_was_learned(tmp_path: Path) -> N
     [
         (np.zeros((0, 1), int), "holds no condition"),
         (np.array([[1.5]]), "do not fit"),
-        (np.array([[9]]), "outside"),
+        (np.array([[9]]), "out of range"),
         (np.array([["a"]]), "do not fit"),
         (np.array([[np.inf]]), "do not fit"),
         (np.array(3.5), "do not fit"),
@@ -333,7 +333,7 @@ def test_a_class_without_an_example_is_told_and_not_sampled(tmp_path: Path) -> N
     """As class 0 where labels count from 1."""
     loaded = Data.from_arrays(data().train.values[:, 0], labels=1 + np.arange(len(data().train)) % 2, levels=6)
     assert (loaded.spec.classes, loaded.spec.absent) == (("0", "1", "2"), (0,))
-    assert "Without a training example: class 0." in loaded.notes
+    assert "Classes without training examples: 0." in loaded.notes
     model = CVAE(latent_dim=2).build(loaded.spec)
     shown = conditions_to_show(model, loaded.test, 5)
     assert shown is not None

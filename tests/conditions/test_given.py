@@ -180,7 +180,7 @@ def test_the_border_says_what_it_wants() -> None:
         embedded(embeddings, vector)
     with pytest.raises(UsageError, match="a Given, such as"):
         embedded(embeddings, c["vector"])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ObjectiveError, match="given a condition"):
+    with pytest.raises(ObjectiveError, match="needs a condition"):
         embedded(embeddings, None)
 
 

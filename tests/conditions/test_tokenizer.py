@@ -147,7 +147,7 @@ def test_bad_tokens_are_refused_and_halves_of_characters_shown_as_such() -> None
     assert known.decode([97, 0xE2, 0x82]) == "a\ufffd"
     assert known.decode([]) == ""
     for wrong in ([(256, 97)], [(97, 98), (97, 257)], [(-1, 3)]):
-        with pytest.raises(UsageError, match="before it"):
+        with pytest.raises(UsageError, match="two earlier tokens"):
             Tokenizer(wrong)
 
 
@@ -277,7 +277,7 @@ def test_bad_use_says_what_to_do() -> None:
     with pytest.raises(DataError, match="has none") as caught:
         learned()(Batch(torch.zeros(2, 1), None))
     assert "metadata.jsonl" in str(caught.value.remedy)
-    with pytest.raises(UsageError, match="not learned"):
+    with pytest.raises(UsageError, match="not trained"):
         TextCondition()(batch("a"))
     wrong: list[tuple[Any, ...]] = [(255, 4), (300, 0), (300, 4, 1.5)]
     for options in wrong:

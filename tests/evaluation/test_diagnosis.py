@@ -18,7 +18,7 @@ import torch
 
 import tightbound as tb
 from instances import objective_of, training_terms
-from tightbound.cli import commands
+from tightbound.cli import learning
 from tightbound.cli import main as cli
 from tightbound.cli.output import print_diagnosis
 from tightbound.errors import ObjectiveError, UsageError
@@ -78,14 +78,14 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
 @pytest.mark.parametrize(
     ("changes", "recipe", "verdict", "option"),
     [
-        ({}, VAE(), "healthy", "nothing"),
+        ({}, VAE(), "healthy", "no change needed"),
         ({}, VAE(), "healthy", "--hidden 512 512"),
         ({}, VAE(network="convolutional"), "healthy", "--channels 64 128 256"),
         ({"amortisation": 0.5}, VAE(), "healthy", "--posterior cholesky"),
         ({"amortisation": 0.5}, VAE(posterior="cholesky"), "healthy", "--posterior iaf"),
-        ({"gap": 0.001, "amortisation": 0.001}, LinearVAE(), "healthy", "nothing"),
+        ({"gap": 0.001, "amortisation": 0.001}, LinearVAE(), "healthy", "no change needed"),
         ({}, LinearVAE(posterior="gaussian"), "healthy", "--posterior exact"),
-        ({"gap": None, "amortisation": None, "best_kl": None, "mismatch": None}, VAE(), "healthy", "nothing"),
+        ({"gap": None, "amortisation": None, "best_kl": None, "mismatch": None}, VAE(), "healthy", "no change needed"),
         (DEAD, VAE(), "collapsed", "--beta-warmup"),
         (DEAD, VAE(), "collapsed", "--free-bits 0.1"),
         (DEAD, VAE(objective=Elbo(free_bits=0.1)), "collapsed", "--free-bits 0.25"),
@@ -117,13 +117,18 @@ UNMEASURED = {"best_kl": None, "amortisation": None}
         (UNMEASURED, VAE(objective=Capacity(capacity=14.0, beta=20.0)), "healthy", ""),
         ({}, VAE(objective=Elbo(free_bits=0.5)), "healthy", ""),
         ({"best_kl": 9.0}, VAE(objective=Elbo(beta=0.1)), "under-regularised", "--beta 1"),
-        ({"best_kl": 9.0}, VAE(objective=Elbo(free_bits=0.5)), "healthy", "nothing"),  # no more than is proposed
+        (
+            {"best_kl": 9.0},
+            VAE(objective=Elbo(free_bits=0.5)),
+            "healthy",
+            "no change needed",
+        ),  # no more than is proposed
         ({"best_kl": 9.0}, VAE(objective=Elbo(free_bits=0.6)), "under-regularised", "--free-bits 0"),
         ({"best_kl": 9.0}, VAE(objective=Elbo(free_bits=0.5, beta=0.5)), "under-regularised", "--beta 1 --free-bits 0"),
         ({"mismatch": (0.5, 9.0)}, VAE(), "healthy", ""),  # the bounds do not agree
         ({"sameness": "all examples are equal"}, VAE(), "constant data", "use data that varies"),
         ({"carrying": 15, "active": 3}, VAE(), "healthy", ""),
-        ({"carrying": 10, "active": 15}, VAE(), "healthy", "12 dimensions would do: --latent-dim 12"),
+        ({"carrying": 10, "active": 15}, VAE(), "healthy", "12 dimensions would suffice: --latent-dim 12"),
         ({"carrying": 3, "active": 15}, VAE(), "partial collapse", "--latent-dim 4"),
         (
             {"best_kl": 9.0},
@@ -329,7 +334,7 @@ def test_every_remedy_can_be_followed(recipe: Recipe) -> None:
             if options := options_of(way, recipe):
                 followed.add(changed(recipe, options))
             assert (
-                flags or verdict in ("healthy", "constant data") or "training split" in way or "a recipe whose" in way
+                flags or verdict in ("healthy", "constant data") or "training split" in way or "a recipe with" in way
             ), (verdict, way)
     assert followed
     for other in followed:
@@ -389,9 +394,9 @@ def test_every_remedy_is_a_command_line_that_is_accepted(
 ) -> None:
     """Of every recipe and symptom: parsed by the command itself, and built for the data, but not trained."""
     parsed: list[Any] = []
-    monkeypatch.setattr(commands, "train", parsed.append)
+    monkeypatch.setattr(cli, "train", parsed.append)
     monkeypatch.setattr("tightbound.training.second_stage.fit_prior", lambda run, **given: parsed.append(given))
-    monkeypatch.setattr(commands, "_conclude", lambda *_: None)
+    monkeypatch.setattr(learning, "_conclude", lambda *_: None)
     training = TrainingOptions(epochs=10)
     remedies = {judge(known(s, recipe, training, digits.spec))[2] for s in ILL}
     again = "train the first stage again"
@@ -485,13 +490,13 @@ def test_no_warm_up_is_proposed_where_the_objective_has_none(objective: Any) -> 
     ("recipe", "free"),
     [
         (VAE(latent_dim=64), "--free-bits 0.1"),
-        (VAE(latent_dim=64, objective=Elbo(free_bits_group=4)), "of each 4 dimensions free: --free-bits 0.4"),
-        (VAE(latent_dim=64, objective=Elbo(free_bits_group=0)), "in total free: --free-bits 6"),
-        (VAE(latent_dim=64, prior="vamp"), "in total free: --free-bits 6"),
-        (VAE(latent_dim=64, posterior="iaf"), "in total free: --free-bits 6"),
-        (VAE(latent_dim=64, objective=Elbo(divergence="monte-carlo")), "in total free: --free-bits 6"),
-        (VAE(latent_dim=4, posterior="cholesky"), "in total free: --free-bits 2"),
-        (VAE(latent_dim=64, prior="vamp", objective=Elbo(free_bits=6.0)), "in total free: --free-bits 16"),
+        (VAE(latent_dim=64, objective=Elbo(free_bits_group=4)), "of each 4 dimensions as free bits: --free-bits 0.4"),
+        (VAE(latent_dim=64, objective=Elbo(free_bits_group=0)), "in total as free bits: --free-bits 6"),
+        (VAE(latent_dim=64, prior="vamp"), "in total as free bits: --free-bits 6"),
+        (VAE(latent_dim=64, posterior="iaf"), "in total as free bits: --free-bits 6"),
+        (VAE(latent_dim=64, objective=Elbo(divergence="monte-carlo")), "in total as free bits: --free-bits 6"),
+        (VAE(latent_dim=4, posterior="cholesky"), "in total as free bits: --free-bits 2"),
+        (VAE(latent_dim=64, prior="vamp", objective=Elbo(free_bits=6.0)), "in total as free bits: --free-bits 16"),
     ],
     ids=str,
 )

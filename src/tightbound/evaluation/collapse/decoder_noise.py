@@ -110,6 +110,13 @@ def reconstruction_errors(
     Returns:
         The summed squared error of each example, float64 ``(n,)`` in squared units of the data, comparable with PCA's
         error. And the decoder's noise, if it has a scale.
+
+    Example:
+        >>> from tightbound.data import load_data
+        >>> from tightbound.recipes import VAE
+        >>> data = load_data("digits")
+        >>> reconstruction_errors(VAE(latent_dim=2).build(data.spec), data.test.subset(10))[0].shape
+        torch.Size([10])
     """
     sigma = declared(model.likelihood).sigma
     errors, parts = list[Tensor](), list[Tensor]()
