@@ -714,7 +714,7 @@ def test_agreement_is_not_claimed_where_each_condition_has_its_own_prior(digits:
         s = Symptoms(**used, codes=codes, recipe=recipe, unmeasured="each condition has its own prior")  # pyright: ignore
         what, why, _ = judge(s)
         assert what == "healthy"
-        assert "agree with the prior is not known: each condition" in why
+        assert "matches the prior is unknown: each condition" in why
 
 
 def test_bounds_are_called_so(digits: tb.data.Data, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

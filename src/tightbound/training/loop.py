@@ -89,10 +89,10 @@ def train(
 
 
 def with_changes(options: TrainingOptions, changes: Mapping[str, Option]) -> TrainingOptions:
-    """The same options but for some, by their names.
+    """Training options with some changed, by name.
 
     Raises:
-        UnknownName: If there is none of that name.
+        UnknownName: If an option does not exist.
     """
     known = field_names(TrainingOptions)
     if unknown := [name for name in changes if name not in known]:

@@ -75,7 +75,7 @@ def fit_prior(
 
 
 def _step(first: LatentVariableModel, stage: Stage, prior: SecondPrior, data: Data, seed: int) -> PriorStep:
-    """What fits the prior of a new model that has taken over its first stage."""
+    """The training step of a new prior, whose model has the weights of its first stage."""
     model = build_seeded(TwoStage(stage, prior), data.spec, seed)
     start_second_stage(model, data.train)
     return PriorStep(model, kept_as(first, data.spec))

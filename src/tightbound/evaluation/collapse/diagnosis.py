@@ -77,7 +77,7 @@ class Diagnosis:
     fit: Annotated[Estimate | None, Number("negative log-likelihood", "goals", "the fit: the first goal{fewer}")] = None
     aggregate_kl_at_least: Annotated[
         Estimate | None,
-        Number("KL of the aggregate posterior from the prior, at least", "goals", "self-consistency: the second goal"),
+        Number("KL of aggregate posterior from prior, at least", "goals", "self-consistency: the second goal"),
     ] = None
     aggregate_kl: Annotated[Estimate | None, Number("  and at most", "goals", "its other bound")] = None
     gap: Annotated[
