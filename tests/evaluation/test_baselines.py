@@ -256,7 +256,7 @@ def test_a_discriminant_needs_classes_that_vary() -> None:
 def test_the_row_of_the_discriminant_says_what_it_is_not(digits: Data) -> None:
     row = baselines(digits, 2)[-1]
     assert (row.name, row.nll, row.squared_error, row.measure) == ("LDA", None, None, "none")
-    assert "finds the class of 9" in row.note
+    assert "classifies 9" in row.note
     assert "no reconstruction, no likelihood" in row.note
 
 

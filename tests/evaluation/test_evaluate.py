@@ -184,7 +184,7 @@ def test_a_bernoulli_of_grey_values_is_marked() -> None:
     found = evaluate(VAE(**SMALL, likelihood="bernoulli").build(GREY.spec), GREY.test, k=5)
     assert found.measure == "none"
     assert found.bits_per_dim is None
-    assert any("no likelihood" in note for note in found.notes)
+    assert any("not a likelihood" in note for note in found.notes)
     assert evaluate(VAE(**SMALL, likelihood="bernoulli").build(BINARY.spec), BINARY.test, k=5).measure == "mass"
 
 

@@ -12,6 +12,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data
 from tightbound.errors import DataError, ObjectiveError, ShapeError, UsageError
 from tightbound.evaluation import frechet_distance, sample_quality
@@ -138,13 +139,13 @@ def test_samples_are_given_the_conditions_of_the_examples() -> None:
     data = tb.load_data("digits")
     recipe = tb.recipes.CVAE(latent_dim=1, hidden=(4,), condition="class")
     model = recipe.build(data.spec)
-    of_class: list[Tensor] = []
+    of_class: list[Given] = []
     model.likelihood.register_forward_pre_hook(lambda module, given: of_class.append(given[1]))
     part = data.test.subset(20)
     sample_quality(model, data, part, features=flat)
     labels = part.batch(torch.arange(20)).labels
     assert labels is not None
-    assert torch.equal(of_class[0].flatten(), labels)
+    assert torch.equal(of_class[0]["class"].flatten(), labels)
 
 
 def test_a_better_model_is_nearer_and_the_command_says_so(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_an_average_of_decoded_samples_is_nearer_than_one_of_them() -> None:
 
 
 def test_the_samples_of_a_point_are_not_averaged() -> None:
-    with pytest.raises(UsageError, match=r"all alike(?s:.*)Leave --samples out"):
+    with pytest.raises(UsageError, match=r"all its samples are the same(?s:.*)Leave --samples out"):
         averaged(Autoencoder(latent_dim=2, hidden=(8,)).build(GREY)(), examples(GREY, 4).float(), 10)
 
 

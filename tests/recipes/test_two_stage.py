@@ -290,7 +290,7 @@ def test_a_prior_is_fitted_to_data_that_differs_from_visit_to_visit(
     prior = small(kind)
     fit_prior(tmp_path / "first", out=tmp_path / "second", prior=prior, data=data, **{**QUICK, "pictures": True})
     assert evaluate(tb.load(tmp_path / "second"), data.test, k=5).nll is not None
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         fit_prior(tmp_path / "first", out=tmp_path / "third", latents=tmp_path / "typo", data=data, **QUICK)
 
 

@@ -197,8 +197,8 @@ def misshapen(found: dict[str, Any]) -> None:
         (shifted, "checksum"),
         (cut, "10 examples"),
         (lacking, "no latents of split 'valid'"),
-        (outside, "no codes"),
-        (misshapen, "no codes"),
+        (outside, "not codes"),
+        (misshapen, "not codes"),
     ],
 )
 def test_a_damaged_file_is_refused_and_an_own_one_made_anew(damage: Any, says: str, data: Data, tmp_path: Path) -> None:
@@ -216,6 +216,6 @@ def test_a_damaged_file_is_refused_and_an_own_one_made_anew(damage: Any, says: s
 
 
 def test_a_file_that_is_not_there_is_refused_not_made(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         encoded_data(vq(data), data, tmp_path / "typo.safetensors", own=False)
     assert not list(tmp_path.iterdir())
