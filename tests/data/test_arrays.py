@@ -98,7 +98,7 @@ def test_tensors_are_arrays_too() -> None:
         (np.full((5, 2), -1), {}, ["-1 at index (0, 0)"]),
         (np.full((5, 2), 256), {}, ["more than 256 levels", "256 ... 256", "--levels 257", "stretch"]),
         (np.full((5, 2), 70_000), {}, ["invalid number of levels", "70001", "floats"]),
-        (np.full((5, 2), 0.5), {"levels": 17}, ["0.5 at index (0, 0)", "whole numbers"]),
+        (np.full((5, 2), 0.5), {"levels": 17}, ["0.5 at index (0, 0)", "integers 0 ... 16"]),
         (np.zeros((5, 2), np.uint8), {"levels": 1}, ["invalid number of levels"]),
         (np.zeros((5, 2), np.uint8), {"levels": 65537}, ["65536"]),
         (np.zeros((5, 2), np.complex64), {}, ["complex64"]),

@@ -81,7 +81,7 @@ def test_what_is_chosen_among_captions_is_told(tmp_path: Path) -> None:
     data = load_data(write_files(tmp_path / "f", files))
     assert told(data)
     assert data.said == (
-        "metadata.jsonl has both text and caption: text is taken where it is there.",
+        "metadata.jsonl has both text and caption: text is preferred.",
         "metadata.jsonl has several captions for some images; the last is used: 1.png.",
     )
 
@@ -116,7 +116,13 @@ def test_all_broken_files_are_named_at_once(kind: str, options: dict[str, Any], 
     files = pictures() | {"h.jpg": b"<!DOCTYPE html><html>404</html>", "e.jpg": b"", "t.jpg": broken("jpeg")}
     files |= {"p.png": broken("png"), "b.gif": b"\x00\x01\x02", "c.png": grey(1).replace(b"IDAT", b"IDXT")}
     make = {"folder": write_files, "tar": make_tar, "zip": make_zip}[kind]
-    names = ["b.gif: ", "e.jpg: an empty file", "h.jpg: no image: it begins with <!DOCTYPE html>", "p.png: ", "t.jpg: "]
+    names = [
+        "b.gif: ",
+        "e.jpg: an empty file",
+        "h.jpg: not an image: it begins with <!DOCTYPE html>",
+        "p.png: ",
+        "t.jpg: ",
+    ]
     with refused(DataError, "6 of 18 images cannot be read", *names, "Remove these files") as caught:
         load_data(make(tmp_path / f"f.{kind}", files), **options)
     for python in ("<_io", "object at", "0x", "\\x", "b'", "Syntax", "struct"):

@@ -70,7 +70,7 @@ def test_vehicles_are_classes_and_that_is_said(others: tuple[str, ...]) -> None:
     found = layout_of([f"{name}/{i}.png" for name in ("train", *others) for i in range(5)])
     assert sorted(found.splits) == ["train"]
     assert found.classes == tuple(sorted(("train", *others)))
-    assert found.notes == (f"Not read as splits: train, because {min(others)}/0.png lies beside.",)
+    assert found.notes == (f"Not read as splits: train, because {min(others)}/0.png is beside them.",)
 
 
 def test_the_class_may_come_first() -> None:
@@ -93,7 +93,7 @@ def test_a_folder_deep_in_a_class_makes_no_split_of_all() -> None:
     assert {name: len(images) for name, images in found.splits.items()} == {"train": 42}
     assert found.classes == ("cat", "dog")
     assert any(
-        "Not read as splits: cat/test, cat/train, because cat/0.png lies beside." in note for note in found.notes
+        "Not read as splits: cat/test, cat/train, because cat/0.png is beside them." in note for note in found.notes
     )
 
 
@@ -221,7 +221,7 @@ def test_kinds_of_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
 def test_examples_of_both_splits_are_told(suffix: str, tmp_path: Path) -> None:
     content = files([f"train/{i}.png" for i in range(9)]) | {f"test/{i}.png": grey(i) for i in (3, 4, 40)}
     notes = load_data(write_files(tmp_path / suffix, content)).notes
-    assert "Of 3 test examples, value for value also in the training split: 2." in notes
+    assert "Of 3 test examples, 2 are exact duplicates of training examples." in notes
 
 
 def test_training_says_once_what_it_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

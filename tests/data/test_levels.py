@@ -87,7 +87,7 @@ def test_what_is_stretched_is_kept_in_the_options(tmp_path: Path) -> None:
     assert data.options.levels == "95:4095"
     other = load_data(folder(tmp_path / "b", discs(8000)), levels=data.options.levels)
     assert same_values(other, np.rint((discs(8000) - 95.0).clip(0, 4000) / 4000 * 255).astype(np.uint8))
-    assert any("values beyond 95 ... 4095 were cut off there" in note for note in other.notes)
+    assert any("values outside 95 ... 4095 were clipped" in note for note in other.notes)
 
 
 def test_more_levels_than_declared_are_refused(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_more_levels_than_declared_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint32"])
 def test_whole_numbers_of_no_known_range_are_refused_with_the_option(dtype: str) -> None:
-    with refused(DataError, "more than 256 levels", "whole numbers 0 ... 999", "--levels 1000", "floats"):
+    with refused(DataError, "more than 256 levels", "integers 0 ... 999", "--levels 1000", "floats"):
         Data.from_arrays(discs(999, dtype=dtype))
     assert same_values(Data.from_arrays(discs(255, dtype=dtype)), discs(255, dtype="uint8"))
     data = Data.from_arrays(discs(999, dtype=dtype), levels=1000)
@@ -108,7 +108,7 @@ def test_whole_numbers_of_no_known_range_are_refused_with_the_option(dtype: str)
 
 @pytest.mark.parametrize("levels", ["0", "x", "5:5", "9:1", "nan:1", "0:inf", "1:2:3", 1, 65537, -2])
 def test_levels_that_are_none_are_refused(levels: Any) -> None:
-    with refused(UsageError, "no levels", "stretch", "LOW:HIGH"):
+    with refused(UsageError, "levels are invalid", "stretch", "LOW:HIGH"):
         DataOptions(levels=levels)
 
 
@@ -172,7 +172,7 @@ def test_floats_are_continuous_unless_levels_are_made_of_them(tmp_path: Path) ->
     data = load_data(source)
     assert data.spec.levels is None
     assert same_values(data, pixels)
-    assert "continuous values" in data.notes[0]
+    assert "these are continuous" in data.notes[0]
     levels = load_data(source, levels="stretch")
     assert levels.spec.levels == 256
     assert same_values(levels, np.rint(pixels.astype(np.float64) / 3.5 * 255).astype(np.uint8))

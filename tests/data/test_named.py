@@ -160,7 +160,7 @@ def test_images_and_labels_that_do_not_belong_together(
     }
     for name, content in wrong.items():
         write_files(tmp_path / "mnist", mnist_files() | {name: content}, packed=True)
-        with refused(DataError, "do not belong together"):
+        with refused(DataError, "do not match"):
             load_data("mnist")
 
 

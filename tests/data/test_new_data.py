@@ -292,7 +292,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Resize the images to 6 x 8"):
         load_run_data(run, noise(tmp_path / "new", 1, (9, 9)))
     np.save(tmp_path / "floats.npy", np.zeros((2, 8, 6), np.float32))
-    with pytest.raises(UsageError, match=r"whole numbers 0 \.\.\. 255"):
+    with pytest.raises(UsageError, match=r"integers 0 \.\.\. 255"):
         load_run_data(run, tmp_path / "floats.npy")
 
 
@@ -304,7 +304,7 @@ def test_bytes_hold_the_levels_that_the_model_knows(tmp_path: Path) -> None:
     np.save(tmp_path / "new.npy", values[:3])
     found = load_run_data(run, tmp_path / "new.npy")
     assert found.split("all").batch(torch.arange(1)).x.max() == 1
-    assert "levels of the 17" in found.said[0]
+    assert "the 17 levels of the model" in found.said[0]
     np.save(tmp_path / "bright.npy", values[:3] * 15)
     with pytest.raises(DataError, match="more levels"):
         load_run_data(run, tmp_path / "bright.npy")
@@ -351,7 +351,9 @@ def test_a_class_that_was_never_learned_is_no_condition(tmp_path: Path) -> None:
     run = config_only(tmp_path / "run", data)
     model = CVAE(latent_dim=2, hidden=(8,)).build(data.spec).eval()
     known = load_run_data(run, classes(tmp_path / "known", "cat")).split("all")
-    assert set(model.conditions(known.batch(torch.arange(10))).flatten().tolist()) == {1}  # pyright: ignore
+    given = model.conditions(known.batch(torch.arange(10)))
+    assert given is not None
+    assert set(given["class"].flatten().tolist()) == {1}
     strange = load_run_data(run, classes(tmp_path / "new", "ant", "bird")).split("all")
     with pytest.raises(DataError, match="was not trained on"):
         model.conditions(strange.batch(torch.arange(20)))

@@ -153,7 +153,7 @@ def test_a_folder_of_all_sizes_is_resized_and_then_cropped(
     folder = write_files(tmp_path / "f", files)
     with refused(DataError, "different sizes", "--image-size 72"):
         load_data(folder, crop=64)
-    with refused(UsageError, "crop 6 x 9 of pictures of 8 x 8", "--image-size 7 10"):
+    with refused(UsageError, "crop 6 x 9 of images of 8 x 8", "--image-size 7 10"):
         load_data(folder, image_size=8, crop=(6, 9))
     data = load_data(folder, image_size=(12, 10), crop=(6, 9))
     assert data.spec.shape == every(data.train).shape[1:] == (3, 6, 9)

@@ -206,7 +206,7 @@ def test_options_go_through_json() -> None:
         ({"binarise": "dynamic"}, UnknownName, ["'binarise'", "Did you mean 'binarize'"]),
         ({"binarize": "dynamc"}, UnknownName, ["'dynamc'", "Did you mean 'dynamic'"]),
         ({"color": "gray"}, UnknownName, ["'gray'", "grey"]),
-        ({"binarize": "dynamic", "dequantize": True}, UsageError, ["binarized or dequantized"]),
+        ({"binarize": "dynamic", "dequantize": True}, UsageError, ["both binarized and dequantized"]),
         ({"image_size": 0}, UsageError, ["image_size=0"]),
         ({"validation": 1.0}, UsageError, ["validation=1.0"]),
         ({"validation": -0.1}, UsageError, ["0 <= validation < 1"]),

@@ -107,7 +107,7 @@ def test_other_bad_input_is_refused() -> None:
         sprites(torch.zeros(5))
     with pytest.raises(UsageError, match="floats"):
         sprites(torch.zeros(1, 5, dtype=torch.int64))
-    with pytest.raises(UsageError, match="side"):
+    with pytest.raises(UsageError, match="size of an image"):
         sprites(factors()[:1], size=0)
     with pytest.raises(UsageError, match="Only sprites"):
         split_factors(DataOptions("digits"))

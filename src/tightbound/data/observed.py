@@ -62,7 +62,7 @@ def dark_note(low: int, high: int, levels: int) -> str:
 
     Example:
         >>> dark_note(0, 4095, 65536)
-        'Of values 0 ... 65535 only 0 ... 4095 are in use: --levels 4096 declares that there are no more, ...'
+        'Of values 0 ... 65535 only 0 ... 4095 are in use: --levels 4096 declares these, ...'
     """
     return (
         f"Of values 0 ... {levels - 1} only {low} ... {high} are in use: --levels {high + 1} declares these, "
