@@ -44,7 +44,7 @@ def test_three_lines_come_first_and_once(tmp_path: Path, capsys: pytest.CaptureF
     size = sum(p.numel() for p in tb.load(tmp_path).parameters())
     assert f"{size:,} parameters" in begun[1]
     assert "20 steps of 128 examples" in begun[2]
-    assert "evaluated every 10 steps, never stops early" in begun[2]
+    assert "evaluated every 10 steps, no early stopping" in begun[2]
 
 
 def test_readings_are_in_bits_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
