@@ -536,6 +536,13 @@ def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
     told = " ".join(capsys.readouterr().err.split())
     assert "--layers is an option of --prior pixelcnn or --prior transformer. got: --prior flow" in told
     assert "expected: its options: --transforms" in told
+    assert told.endswith("remedy: Leave --layers out.")  # a pixelcnn does not suit vectors
+    assert main(["fit-prior", str(first), "--width", "64", "--out", "out"]) == 2
+    assert "or add --prior transformer" in capsys.readouterr().err
+    assert main(["fit-prior", str(vectors), "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "RUN" in told.splitlines()[0]
+    assert " prior options " in told
 
 
 @dataclass(frozen=True)
