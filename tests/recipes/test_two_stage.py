@@ -348,7 +348,7 @@ def test_what_does_not_suit_is_refused(data: Data, tmp_path: Path) -> None:
         (vq(), "flow", "latents are codes"),
         (vae, "pixelcnn", "latents are real-valued"),
         (CVAE(latent_dim=2, hidden=(8,)), "flow", "do not depend on a condition"),
-        (PixelCNNRecipe(channels=8, layers=2), "flow", "has none"),
+        (PixelCNNRecipe(channels=8, layers=2), "flow", "no latents to fit"),
     ):
         with pytest.raises(UsageError, match=says):
             TwoStage(Stage(first), small(second)).build(data.spec)
