@@ -216,6 +216,9 @@ def test_several_conditions_are_read_by_their_names_and_what_is_left_out_is_miss
     assert alone.is_missing("vector")
     assert not alone.is_missing("class")
     assert condition.read("vector=none").is_missing("vector")
+    assert condition.read("vector=0.5 1").is_missing("class")  # though a class is named "none"
+    with pytest.raises(UsageError, match="given twice"):
+        condition.read("class=cat", "class=none")
     for wrong in ("cat", "clas=cat", "=cat"):
         with pytest.raises(UsageError, match="does not name one of them") as caught:
             condition.read(wrong)

@@ -53,8 +53,16 @@ class Condition(nn.Module):
         """
         if len(self.parts) == 1:
             return Given({name: part.in_words(_one(words)) for name, part in self.parts.items()})
-        said = dict(self._named(each) for each in words)
-        return Given({name: part.in_words(said.get(name, NONE)) for name, part in self.parts.items()})
+        said: dict[str, str] = {}
+        for name, rest in map(self._named, words):
+            if name in said:
+                raise UsageError(
+                    "A condition was given twice.", got=f"{name}={said[name]} and {name}={rest}", remedy="Give it once."
+                )
+            said[name] = rest
+        return Given(
+            {name: part.in_words(said[name]) if name in said else part.blank() for name, part in self.parts.items()}
+        )
 
     def _named(self, words: str) -> tuple[str, str]:
         name, equals, rest = words.partition("=")
@@ -175,8 +183,10 @@ class NamedCondition(Condition):
         Raises:
             UsageError: If the text is not a valid condition.
         """
-        if words != NONE or self.has(NONE):
-            return self.parse(words)
+        return self.blank() if words == NONE and not self.has(NONE) else self.parse(words)
+
+    def blank(self) -> Tensor:
+        """The entry ``(size,)`` that stands for a missing condition."""
         blank = torch.zeros(self.size, dtype=torch.int64 if self.whole else torch.float32)
         return torch.full_like(blank, absent(blank))
 
