@@ -334,7 +334,7 @@ def require_file(path: Path, most: float = math.inf, kind: type[TightboundError]
     Raises:
         CheckpointError: Or ``kind``, if it is missing, not a file, or larger.
     """
-    with reading(path, kind, remedy="Check the path; is this a complete run folder?"):
+    with reading(path, kind, remedy="Check the path."):
         found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         what = next((name for name, told in _OTHERS.items() if told(found.st_mode)), "not a file")

@@ -15,9 +15,9 @@ from tightbound.cli.main import main
 from tightbound.conditions import Conditions, Given
 from tightbound.data import DataSpec
 from tightbound.distributions import Embeddings, Sampling
-from tightbound.errors import UnknownName, UsageError
+from tightbound.errors import ShapeError, UnknownName, UsageError
 from tightbound.options.priors import PixelCNNPrior, TransformerPrior
-from tightbound.recipes import CVAE, VQVAE, TransformerRecipe
+from tightbound.recipes import CVAE, VAE, VQVAE, TransformerRecipe
 from tightbound.recipes.base import Stage
 from tightbound.recipes.two_stage import TwoStage
 
@@ -142,3 +142,18 @@ def test_a_model_of_pixels_is_given_both() -> None:
 def test_conditions_that_there_are_not_are_refused(condition: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         CVAE(condition=condition).build(SPEC)
+
+
+def test_conditions_of_other_names_or_sizes_are_refused() -> None:
+    model = CVAE(latent_dim=2, hidden=(4,), condition=("class", "vector")).build(SPEC)
+    classes, vector = torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 2)
+    with pytest.raises(UsageError, match="not the conditions of this model") as caught:
+        model(Given({"class": classes, "vektor": vector}))
+    assert caught.value.expected == "class, vector"
+    with pytest.raises(ShapeError, match="vector has the wrong size"):
+        model(Given({"class": classes, "vector": torch.zeros(3, 9)}))
+    with pytest.raises(UsageError, match="must be a Given"):
+        model(classes)
+    with pytest.raises(UsageError, match="not the conditions") as caught:
+        VAE(latent_dim=2, hidden=(4,)).build(SPEC)(Given({"class": classes}))
+    assert "unconditional" in str(caught.value.expected)

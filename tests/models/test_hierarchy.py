@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+import tightbound as tb
 from tightbound import objectives
 from tightbound.conditions import Given
-from tightbound.distributions import Bounded
+from tightbound.distributions import Bounded, Sampling, independent
 from tightbound.errors import ObjectiveError, UsageError
+from tightbound.evaluation import evaluate
+from tightbound.likelihoods import Gaussian
 from tightbound.models import Estimated, Latent, LatentVariableModel, Marginal, Terms
-from tightbound.posteriors import Layers
+from tightbound.objectives import elbo, iwae, naive_monte_carlo
+from tightbound.posteriors import DiagonalGaussian, Layers
 from tightbound.priors import StandardNormal
 
 CHAINS = {
@@ -191,6 +195,10 @@ class Noisy(Bounded):
     def __init__(self, z: Tensor) -> None:
         super().__init__(z.shape[:-1], torch.Size((1,)), validate_args=False)
 
+    @property
+    def mean(self) -> Tensor:
+        return torch.zeros(self.batch_shape + self.event_shape)
+
     def lower_bound(self, x: Tensor) -> Tensor:
         return -10 + torch.randn(self.batch_shape, dtype=x.dtype)
 
@@ -251,3 +259,58 @@ def test_a_models_own_distribution_offers_what_its_type_says() -> None:
     assert px.lower_bound(X).shape == (3,)
     with pytest.raises(ObjectiveError, match="lower_bound"):
         px.log_prob(X)
+
+
+class NoisyBound(Bounded):
+    """A likelihood that is only a bound: −10 with noise."""
+
+    def __init__(self, batch: torch.Size) -> None:
+        super().__init__(batch, torch.Size((2,)), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.zeros(self.batch_shape + self.event_shape)
+
+    def lower_bound(self, x: Tensor) -> Tensor:
+        return -10 + torch.randn(torch.broadcast_shapes(self.batch_shape, x.shape[:-1]))
+
+
+class BoundLikelihood(nn.Module):
+    def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
+        return NoisyBound(z.shape[:-1])
+
+
+def test_a_likelihood_that_is_a_bound_is_never_averaged_inside_a_logarithm() -> None:
+    model = LatentVariableModel(StandardNormal(2), BoundLikelihood(), DiagonalGaussian(nn.Linear(2, 4), (2,)))
+    x = torch.zeros(5, 2)
+    elbo(model().terms(x))
+    for refused in (lambda: iwae(model().terms(x, 5)), lambda: naive_monte_carlo(model().generated(x, 5))):
+        with pytest.raises(ObjectiveError, match="only a bound"):
+            refused()
+    data = tb.data.Data.from_arrays(torch.randn(20, 2), test=torch.randn(10, 2))
+    found = evaluate(model, data.test, k=5)
+    assert found.nll is None
+    assert found.elbo is not None
+    assert any("itself a bound" in note for note in found.notes)
+
+
+def test_a_likelihood_of_a_users_own_is_predicted_from_latents_of_the_prior() -> None:
+    class Own(nn.Module):
+        def forward(self, z: Tensor, c: Given | None = None) -> Distribution:
+            return independent(Normal(z, torch.ones(())), 1)
+
+    model = LatentVariableModel(StandardNormal(2), Own(), DiagonalGaussian(nn.Linear(2, 4), (2,)))
+    assert model().generated(torch.zeros(5, 2), 3).log_likelihood.shape == (3, 5)
+
+
+def test_a_temperature_steers_every_layer() -> None:
+    top = LatentVariableModel(
+        StandardNormal(1), Gaussian(nn.Linear(1, 2), (1,), (2,), "shared"), DiagonalGaussian(nn.Linear(2, 2), (2,))
+    )
+    model = LatentVariableModel(
+        top, Gaussian(nn.Linear(2, 2), (2,), (2,), "shared"), DiagonalGaussian(nn.Linear(2, 4), (2,))
+    )
+    z = model().sample_latent((50,), Sampling(temperature=0.0))
+    assert torch.equal(z, z[:1].expand_as(z))
+    terms, px = model().terms(torch.zeros(4, 2), 3), model()
+    assert px.generated(torch.zeros(4, 2), 3).log_likelihood.shape == terms.log_likelihood.shape

@@ -175,7 +175,7 @@ def posterior(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0) 
 
 
 def prior(recipe: ContinuousRecipe, data: DataSpec, q: nn.Module) -> nn.Module:
-    """The prior named by the recipe; a prior of pseudo-inputs sends them uses its posterior."""
+    """The prior named by the recipe; a vamp prior uses its posterior."""
     return PRIORS[recipe.prior](Setting(recipe.latent_dim, recipe.components, recipe.transforms, data, q))
 
 

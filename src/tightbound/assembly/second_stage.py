@@ -15,6 +15,7 @@ from ..conditions import Condition
 from ..distributions import Unconditional
 from ..errors import UsageError
 from ..models import LatentVariableModel
+from ..models.latent import require_unconditional
 from ..options.data_spec import DataSpec
 from ..options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
 from ..posteriors import CodePosterior
@@ -40,12 +41,7 @@ def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
             "The first stage has no latents to fit a prior to.",
             remedy="Train one with latents: recipe 'vae'.",
         )
-    if first.condition is not None:
-        raise UsageError(
-            "A prior can be fitted only to latents that do not depend on a condition.",
-            got=f"a first stage conditioned on {', '.join(first.condition.parts)}",
-            remedy="Train the first stage without one; the prior can have one: --condition class.",
-        )
+    require_unconditional(first)
     prior, condition = new_prior(recipe.prior, first, data)
     for part in (first.posterior, first.likelihood):
         part.requires_grad_(False)

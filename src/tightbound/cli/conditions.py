@@ -75,7 +75,7 @@ def _from_file(condition: Condition, path: Path) -> Given:
         raise UsageError(
             "A file holds one kind of condition, but this model has several conditions.",
             got=path,
-            expected=f"--condition {' '.join(f'{name}=...' for name in condition.parts)}",
+            expected=" ".join(f"--condition {name}=..." for name in condition.parts),
             remedy="Give them by name instead.",
         )
     return Given({name: torch.stack(_entries(part, path)) for name, part in condition.parts.items()})

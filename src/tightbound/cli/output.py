@@ -75,7 +75,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     from ..evaluation.numbers import rows
 
     fewer = f"; likelihood and gap: {found.fit_n}" if found.fit_n not in (0, found.n) else ""
-    table = _table(f"{examples_of(found.n, found.split)}{fewer}, nats of each", rows(found))
+    table = _table(f"{examples_of(found.n, found.split)}{fewer}, nats per example", rows(found))
     console = Console(highlight=False)
     console.print(f"[bold]{found.verdict}[/bold]: {found.cause}.", f"Remedy: {found.remedy}.", sep="\n")
     console.print(table)

@@ -3,7 +3,7 @@
 from .base import Condition, Conditions, Examples, NamedCondition
 from .captions import TextCondition
 from .classes import ClassCondition
-from .given import Given
+from .given import Given, require_given
 from .numbers import VectorCondition
 from .part import PartCondition, observed_part
 from .tokenizer import Tokenizer
@@ -20,4 +20,5 @@ __all__ = [
     "Tokenizer",
     "VectorCondition",
     "observed_part",
+    "require_given",
 ]

@@ -71,7 +71,7 @@ class Condition(nn.Module):
                 "This model has several conditions, and the text does not name one of them.",
                 got=words,
                 expected=" ".join(f"{each}=..." for each in self.parts),
-                remedy="Write the name in front of each; conditions left out are missing.",
+                remedy="Write the name in front of each, and NAME=none for a missing one; those left out are missing.",
             )
         return name, rest
 
@@ -232,7 +232,7 @@ class NamedCondition(Condition):
             raise UsageError(
                 "This model was never trained without a condition.",
                 got=f"no {self.name} for {int(gone.sum())} of {len(gone)} samples",
-                remedy="Train with --drop-condition 0.1, or give a condition.",
+                remedy=f"Give a {self.name} too, or train with --drop-condition 0.1.",
             )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import ShapeError, UnknownName, UsageError
 
-__all__ = ["Given", "Index", "absent"]
+__all__ = ["Given", "Index", "absent", "require_given"]
 
 Index = int | slice | Tensor | list[int] | tuple[int | slice | Tensor | None, ...] | None
 """An index of the batch, as for a tensor."""
@@ -190,6 +190,24 @@ class Given(Mapping[str, Tensor]):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Given:
         return Given({name: change(entry) for name, entry in self._entries.items()})
+
+
+def require_given(c: object) -> None:
+    """Refuses a bare tensor where conditions are expected.
+
+    Raises:
+        UsageError: If it is not a :class:`Given`.
+
+    Example:
+        >>> require_given(Given({"class": torch.tensor([[7]])}))
+    """
+    if not isinstance(c, Given):
+        raise UsageError(
+            "A condition must be a Given.",
+            got=type(c).__name__,
+            expected="a Given, such as tightbound.conditions.Given({'class': torch.tensor([[7]])})",
+            remedy="Use x, c = model.see(batch) for data, or model.condition.read(words) for text.",
+        )
 
 
 def absent(entry: Tensor) -> float:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from ..conditions import Given
-from ..errors import ObjectiveError, ShapeError, UsageError
+from ..conditions import Given, require_given
+from ..errors import ObjectiveError, ShapeError
 
 __all__ = [
     "Conditional",
@@ -163,13 +163,7 @@ def embedded(embedding: nn.Module | None, c: Given | None) -> Tensor | None:
 
 
 def _features(embedding: nn.Module | None, c: Given) -> Tensor:
-    if not isinstance(c, Given):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(
-            "A condition must be a Given.",
-            got=type(c).__name__,
-            expected="a Given, such as tightbound.conditions.Given({'class': torch.tensor([[7]])})",
-            remedy="Use x, c = model.see(batch) for data, or model.condition.read(words) for text.",
-        )
+    require_given(c)
     if embedding is None:
         return c.only
     flat = c.flatten()

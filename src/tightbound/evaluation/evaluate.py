@@ -245,7 +245,7 @@ def _fields(task: _Task, measured: _Measured) -> dict[str, Any]:
         "dimensions": dimensions,
         "kl_per_dimension": {name: tuple(kl.double().mean(0).tolist()) for name, kl in kls.items() if kl.numel()}
         or None,
-        "kl_is_analytic": all(latent.analytic for latent in terms.latents) if terms.bounded else None,
+        "kl_is_analytic": all(entry.analytic for entry in terms.entries) if terms.bounded else None,
         "measure": "none" if not kls and estimate is None else measure.kind,
         "proposals": measured.proposals,
         "bidirectional_gap": measured.gap,

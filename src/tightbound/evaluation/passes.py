@@ -192,7 +192,7 @@ def terms_of_the_first(model: Model, split: Split) -> Terms:
 
 def certain(terms: Terms) -> bool:
     """Whether all samples of every posterior are the same."""
-    return all(is_certain(latent.posterior) for latent in terms.latents)
+    return not terms.estimated and all(is_certain(latent.posterior) for latent in terms.latents)
 
 
 def reduced(model: Model, precision: Precision) -> AbstractContextManager[object]:

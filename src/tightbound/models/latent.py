@@ -21,6 +21,7 @@ from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
+from ..spec import kind_of
 from .model import Model
 from .terms import Entry, Latent, Terms, stacked
 
@@ -61,9 +62,10 @@ class LatentVariableModel(Model):
         """The distribution of x given c.
 
         Raises:
-            UsageError: If it still has to load weights of another run.
+            UsageError: If it still has to load weights of another run, or these are not its conditions.
         """
         self.require_weights()
+        self.require_conditions(c)
         return Marginal(self, c)
 
     @property
@@ -134,10 +136,24 @@ def with_latents(model: Model) -> LatentVariableModel:
     if not isinstance(model, LatentVariableModel):
         raise UsageError(
             "This model has no latent: it can only be sampled and evaluated.",
-            got=type(model.recipe).__name__,
+            got="a model built by hand" if model.recipe is None else f"recipe {kind_of(model.recipe)}",
             remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
         )
     return model
+
+
+def require_unconditional(model: LatentVariableModel) -> None:
+    """Refuses a first stage whose latents depend on a condition.
+
+    Raises:
+        UsageError: If they do.
+    """
+    if model.condition is not None:
+        raise UsageError(
+            "A prior can be fitted only to latents that do not depend on a condition.",
+            got=f"a first stage conditioned on {', '.join(model.condition.parts)}",
+            remedy="Train the first stage without one; the prior can have one: --condition class.",
+        )
 
 
 class Marginal(Bounded, Steered):
@@ -244,7 +260,8 @@ class Marginal(Bounded, Steered):
             ObjectiveError: If there is no prior.
         """
         prior = self.prior() if prior is None else prior
-        batch = x.shape[: x.dim() - len(self.event_shape)]
+        event = self.event_shape  # empty if the likelihood does not declare it
+        batch = x.shape[: x.dim() - len(event)] if event else self.posterior(x).batch_shape
         drawn = _expanded(prior, batch)
         z = _drawn(drawn, (*_sample_shape(k), *batch[: len(batch) - len(drawn.batch_shape)]), pathwise)
         entry = Latent(z, drawn, prior, self.model.name)
@@ -260,21 +277,25 @@ class Marginal(Bounded, Steered):
 
     def lower_bound(self, x: Tensor) -> Tensor:
         """A one-sample estimate of the ELBO of x, ``(*batch)``, nats."""
-        return self.terms(x).log_weights.squeeze(0)
+        terms = self.terms(x)
+        return terms.log_likelihood.mean(0) - terms.kl() if terms.estimated else terms.log_weights.squeeze(0)
 
     def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
         """Draws z from the prior and x from the likelihood, ``(*sample_shape, *batch, *event)``.
 
         Args:
             sample_shape: Number of samples for each condition.
-            how: How z is drawn.
+            how: How z is drawn, in a hierarchy in every layer.
         """
         with torch.no_grad():
             return self.likelihood(self.sample_latent(sample_shape, how)).sample()
 
     def sample_latent(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
-        return drawn(self.prior(), sample_shape, how)
+        prior = self.prior()
+        if isinstance(prior, Marginal):  # its likelihood is a distribution of latents, which `how` steers too
+            return drawn(prior.likelihood(prior.sample_latent(sample_shape, how)), (), how)
+        return drawn(prior, sample_shape, how)
 
 
 def _sample_shape(k: int | None) -> tuple[int, ...]:

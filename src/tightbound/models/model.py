@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import _IncompatibleKeys
 
-from ..conditions import Condition, Examples, Given
-from ..errors import UsageError
+from ..conditions import Condition, Examples, Given, require_given
+from ..errors import ShapeError, UsageError
 from ..likelihoods import Measure, undeclared
 from ..options.data_spec import DataSpec
 from ..posteriors import Codes, Space
@@ -101,13 +101,13 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of its parameters."""
-        return next(self.parameters()).device
+        """The device of its parameters; the CPU without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of its parameters."""
-        return next(self.parameters()).dtype
+        """The dtype of its parameters; torch's default without any."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
     def require_weights(self) -> None:
         """Refuses a model that still needs the weights of another run.
@@ -121,6 +121,35 @@ class Model(nn.Module):
                 got=f"a new model, without those of {self.lacks}",
                 remedy="Call tightbound.training.start_model(model, data.train) first, as tightbound.train does.",
             )
+
+    def require_conditions(self, c: Given | None) -> None:
+        """Refuses conditions with other names or sizes than the model's.
+
+        Args:
+            c: What the model is called with; None is refused where a part needs a condition.
+
+        Raises:
+            UsageError: If they have other names, or the model was built without conditions.
+            ShapeError: If they have other sizes.
+        """
+        if c is None or (self.condition is None and self.recipe is None):
+            return
+        require_given(c)
+        parts = {} if self.condition is None else self.condition.parts
+        if set(c) != set(parts):
+            raise UsageError(
+                "These are not the conditions of this model.",
+                got=", ".join(c) or "none",
+                expected=", ".join(parts) or "none: the model is unconditional",
+                remedy="Use x, c = model.see(batch) for data, or model.condition.read(words) for text.",
+            )
+        for name, part in parts.items():
+            if c[name].shape[-1] != part.size:
+                raise ShapeError(
+                    f"The condition {name} has the wrong size.",
+                    got=tuple(c[name].shape),
+                    expected=f"(*batch, {part.size})",
+                )
 
     def see(self, batch: Examples) -> tuple[Tensor, Given | None]:
         """A batch of data as the model sees it: examples ``(n, *shape)`` in its own dtype, and their conditions.

@@ -33,7 +33,12 @@ class PixelModel(Model):
         self.likelihood = likelihood
 
     def forward(self, c: Given | None = None) -> Distribution:
-        """The distribution of x given c."""
+        """The distribution of x given c.
+
+        Raises:
+            UsageError: If these are not its conditions.
+        """
+        self.require_conditions(c)
         return self.likelihood(c)
 
     @property

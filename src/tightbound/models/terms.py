@@ -220,6 +220,11 @@ class Terms:
             )
 
     @property
+    def estimated(self) -> tuple[str, ...]:
+        """Names of the latents whose divergence is only estimated."""
+        return tuple(entry.name for entry in self.entries if not isinstance(entry, Latent))
+
+    @property
     def latents(self) -> tuple[Latent, ...]:
         """The latents with their samples and distributions.
 
@@ -227,10 +232,10 @@ class Terms:
             ObjectiveError: If an entry is only estimated.
         """
         found = tuple(entry for entry in self.entries if isinstance(entry, Latent))
-        if len(found) < len(self.entries):
+        if self.estimated:
             raise ObjectiveError(
                 "This needs samples and densities of every latent, but some are only estimated.",
-                got=", ".join(entry.name for entry in self.entries if not isinstance(entry, Latent)),
+                got=", ".join(self.estimated),
                 expected="a model whose entries are all Latent",
                 remedy="Use objectives.elbo.",
             )
@@ -279,7 +284,13 @@ class Terms:
     @property
     def exact(self) -> bool:
         """Whether all densities are exact, as importance weights need."""
-        return self.exact_likelihood and all(entry.exact for entry in self.entries)
+        return not self.inexact
+
+    @property
+    def inexact(self) -> str:
+        """What has no exact density, as text; empty if all densities are exact."""
+        likelihood = () if self.exact_likelihood else ("a likelihood that is only a bound",)
+        return ", ".join((*likelihood, *(f"the divergence of {e.name}" for e in self.entries if not e.exact)))
 
 
 def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:

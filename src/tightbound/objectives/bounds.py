@@ -92,8 +92,8 @@ def iwae(terms: Terms) -> Tensor:
     """
     if not terms.exact:
         raise ObjectiveError(
-            "An importance-weighted bound needs exact densities of prior and posterior.",
-            got=", ".join(f"{type(t.posterior).__name__} and {type(t.prior).__name__}" for t in terms.latents),
+            "An importance-weighted bound needs exact densities.",
+            got=f"no exact density of {terms.inexact}",
             expected="distributions with an exact log_prob",
             remedy="Use the ELBO, or objectives.reconstruction for an autoencoder.",
         )

@@ -80,7 +80,8 @@ def dreg(terms: Terms) -> Tensor:
     """
     if not terms.exact:
         raise ObjectiveError(
-            "An importance-weighted bound needs exact densities of prior and posterior.",
+            "An importance-weighted bound needs exact densities.",
+            got=f"no exact density of {terms.inexact}",
             remedy="Use the ELBO, or objectives.reconstruction for an autoencoder.",
         )
     log_weights = terms.log_likelihood + terms.log_prior - _log_posterior_by_path(terms)

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import ObjectiveError, UsageError
 from ..models.latent import Terms
 from .bounds import elbo, reconstruction
 
@@ -59,6 +59,9 @@ def naive_monte_carlo(generated: Terms) -> Tensor:
     Returns:
         ``(*batch)``, nats.
 
+    Raises:
+        ObjectiveError: If the likelihood is only a bound.
+
     Example:
         >>> import torch
         >>> from tightbound.data import DataSpec
@@ -67,6 +70,12 @@ def naive_monte_carlo(generated: Terms) -> Tensor:
         >>> naive_monte_carlo(px.generated(torch.zeros(5, 1, 8, 8), k=100)).shape
         torch.Size([5])
     """
+    if not generated.exact_likelihood:
+        raise ObjectiveError(
+            "Naive Monte Carlo needs an exact likelihood: a bound inside the logarithm would raise the result.",
+            got="a likelihood that is only a bound",
+            remedy="Use the ELBO.",
+        )
     log_likelihood = generated.log_likelihood
     return log_likelihood.logsumexp(0) - math.log(len(log_likelihood))
 

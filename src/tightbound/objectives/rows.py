@@ -184,4 +184,5 @@ def _elbo_if_any(terms: Terms, analytic: bool | None = None) -> Tensor:
 def _both(px: Marginal, x: Tensor, k: int) -> tuple[Terms, Terms]:
     """The terms with latents of the posterior, and those with latents of the prior."""
     terms = px.terms(x, k)
-    return terms, px.generated(x, k, terms.latents[0].prior)
+    alone = terms.latents[0].prior if len(terms.entries) == 1 else None  # in a hierarchy it is given a sample above
+    return terms, px.generated(x, k, alone)

@@ -32,9 +32,9 @@ def natural_prior(recipe: Recipe) -> SecondPrior:
     """
     if recipe.latent_space not in NATURAL:
         raise UsageError(
-            "The kind of latents of this model is unknown, so there is no default prior.",
+            "This recipe declares no latents to fit a prior to.",
             got=f"a first stage of recipe {kind_of(recipe)}",
-            remedy="Train one with latents, such as recipe 'vae', or name the prior: --prior flow.",
+            remedy="Train one with latents, such as recipe 'vae'.",
         )
     return NATURAL[recipe.latent_space]
 

@@ -10,7 +10,7 @@ from torch import nn
 from .. import checkpoint
 from ..errors import UsageError
 from ..models import LatentVariableModel, Model
-from ..models.latent import with_latents
+from ..models.latent import require_unconditional, with_latents
 from ..options.choices import flat
 from ..options.data_spec import DataSpec
 from ..recipes import Recipe, Stage, TwoStage
@@ -47,7 +47,10 @@ def first_stage(run: str | Path, device: str) -> tuple[Stage, LatentVariableMode
         UsageError: If its model was built by hand, or has no latent.
         CheckpointError: If the folder holds no complete run.
     """
-    return stage_of(run), with_latents(load(run)).to(find_device(device))
+    stage, model = stage_of(run), with_latents(load(run)).to(find_device(device))
+    if not isinstance(model.recipe, TwoStage):  # the latents of a second stage are those of its first
+        require_unconditional(model)
+    return stage, model
 
 
 def take_over(model: Model, *, any_data: bool = False) -> None:

@@ -252,7 +252,7 @@ def samples(
     Args:
         model: The model.
         n: Number of samples, unless given by the conditions.
-        c: Conditions of shape ``()``, or one per are drawn, ``(n,)``.
+        c: Conditions of shape ``()``, or one per sample, ``(n,)``.
         how: How z, or x without a latent, is sampled.
 
     Raises:

@@ -368,7 +368,9 @@ def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, 
     named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
     held = "" if wise is None or s.codes else f" and hold {sum(_flat(wise)[i] for i in rest):.2f} nats of the KL"
     fewer = open_to(s, fewer_dimensions(s))
-    return "; ".join([f"{shares(s)}: {named} are hardly used{held}", *fewer])
+    what = "position" if s.codes else "dimension"
+    some = f"{what} {named} is" if len(rest) == 1 else f"{what}s {named} are"
+    return "; ".join([f"{shares(s)}: {some} hardly used{held}", *fewer])
 
 
 def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:

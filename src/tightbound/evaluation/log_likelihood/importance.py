@@ -227,8 +227,8 @@ def _chunk(terms: Terms) -> _Chunk:
     """Sums over the samples of one chunk; log-weights in float64, because they differ by little from large."""
     sums, size = {"reconstruction": terms.log_likelihood.sum(0)}, len(terms.log_likelihood)
     if terms.bounded:
-        for latent in terms.latents:
-            sums[f"kl/{latent.name}"] = size * latent.kl().flatten(1)
+        for entry in terms.entries:
+            sums[f"kl/{entry.name}"] = size * entry.kl().flatten(1)
     if not terms.exact:
         return _Chunk(sums, None)
     log_weights = terms.log_weights.double()

@@ -243,10 +243,17 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
         measure: What its log-likelihood is for this data.
         method: How it would be estimated.
     """
+    if terms.estimated:
+        return f"the divergence of {', '.join(terms.estimated)} is only estimated", "Use the ELBO."
     if any(latent.prior is None for latent in terms.latents):
         return "the model has no prior", "Train a model with one: recipe 'vae'."
     if measure.kind == "none":
         return measure.note, "Binarise the data (--binarize dynamic), or choose --likelihood for its levels."
+    if not terms.exact_likelihood:
+        return (
+            "the likelihood is itself a bound, whose noise inside a logarithm would raise the result",
+            "Use the ELBO.",
+        )
     if method == "importance" and not terms.bounded:
         return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
     if method == "annealed" and len(terms.entries) > 1:
