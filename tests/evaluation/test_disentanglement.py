@@ -181,7 +181,7 @@ def test_bad_options_are_refused(factors: Tensor) -> None:
         mig(factors, noise(*factors.shape))
     with pytest.raises(UsageError, match="bins"):
         mig(factors, factors, bins=1)
-    with pytest.raises(UsageError, match="no such factor"):
+    with pytest.raises(UsageError, match="Unknown factor"):
         sap(factors, factors, categorical=(4,))
     with pytest.raises(UsageError, match="Nothing is left"):
         sap(factors, factors, test_share=1.0)
