@@ -85,7 +85,7 @@ def __dir__() -> list[str]:
 
 
 def _build(recipe: Recipe, data: DataSpec) -> Model:
-    """The model of a recipe: here what imports torch is put behind what is read without."""
+    """Builds the model of a recipe; imports torch only when called."""
     from .assembly import build
 
     return build(recipe, data)

@@ -476,7 +476,7 @@ def test_a_bound_is_marked_once_and_says_what_follows(copy: RunFolder) -> None:
 
 
 def test_the_evidence_for_trust_is_in_the_table(copy: RunFolder) -> None:
-    said = "where the samples of log p(x) come from, by examples that needed it: posterior 3, optimised 357"
+    said = "number of examples by proposal: posterior 3, optimised 357"
     proposals = {"posterior": 3, "optimised": 357}
     shape = {"pareto_k": 0.166, "unreliable": 0.0, "k": 500, "method": "auto", "proposals": proposals}
     _change_evaluation(copy, **shape, trusted=True, notes=["probability", said])

@@ -53,7 +53,7 @@ class Number:
 
 
 Value = Estimate | float | tuple[float, ...]
-"""What is written: of a tuple how many it has."""
+"""The printed value; of a tuple, its length."""
 
 
 class Result(Protocol):
@@ -105,7 +105,8 @@ def rows(result: Result, **facts: Fact) -> Iterator[Row]:
     """The numbers of a result and of nested results, in the order of the fields.
 
     Args:
-        result: The result. ***facts: Further or overriding values for labels.
+        result: The result.
+        **facts: Further or overriding values for labels.
 
     Example:
         >>> from tightbound.evaluation import DecoderNoise

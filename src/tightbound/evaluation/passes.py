@@ -42,7 +42,7 @@ Found = Callable[[Any, Tensor, Given | None], dict[str, Tensor]]
 PART = 500
 """Number of examples per noise seed of the data."""
 ROWS = 100_000
-"""Points times samples between two updates of the progress bar."""
+"""Points times samples per update of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Finding:
         k: Samples per example; more samples make smaller chunks.
         find: The function to compute.
         precision: Precision of the networks; densities and sums are at least float32.
-        compile: Whether log p(x | z) behind the decoder is compiled.
+        compile: Whether log p(x | z) after the decoder is compiled.
     """
 
     k: int
@@ -88,7 +88,7 @@ def over(
         found: The function to compute.
         seed: Seed of all noise.
         precision: Precision of the networks.
-        compile: Whether log p(x | z) behind the decoder is compiled.
+        compile: Whether log p(x | z) after the decoder is compiled.
 
     Raises:
         UsageError: If the split is empty or k less than 1.
@@ -99,7 +99,7 @@ def over(
 
 
 def together(model: Model, split: Split, findings: Sequence[Finding], *, seed: int = 0) -> list[dict[str, Tensor]]:
-    """Several findings in one pass over a split, each bit-identical to :func:`over` alone.
+    """Computes several findings in one pass over a split, each bit-identical to :func:`over`.
 
     Args:
         model: The model, on the device to compute on.
@@ -146,7 +146,7 @@ class _Taker:
 
 
 def _parts(model: Model, split: Split, seed: int) -> Iterator[tuple[Tensor, Given | None]]:
-    """Examples and their conditions in parts, with the same noise for any k and model."""
+    """Examples and their conditions in parts, with noise independent of k and model."""
     for part, indices in enumerate(torch.arange(len(split)).split(PART)):
         with fixed_noise(seed, part):
             x, c = model.see(split.batch(indices, model.device))
@@ -174,7 +174,7 @@ def examples(model: Model, split: Split, indices: Tensor, seed: int = 0) -> tupl
 
 
 def terms_of_the_first(model: Model, split: Split) -> Terms:
-    """The terms of one example, which show the kinds of distributions in the model.
+    """The terms of one example, which determine the kinds of distributions in the model.
 
     Raises:
         ObjectiveError: If the model has no latent, and so no terms.
@@ -210,7 +210,7 @@ def require_split(split: Split, model: Model) -> None:
     """Refuses anything but a non-empty split that is standardised like the model's data.
 
     Raises:
-        UsageError: If it is.
+        UsageError: If it is empty, not a split, or standardised differently.
     """
     if not isinstance(split, Split):
         raise UsageError("A model must be evaluated on a split.", got=type(split).__name__, remedy="Try data.test.")
@@ -244,8 +244,8 @@ def _check_finite(values: dict[str, Tensor]) -> None:
     if not lost:
         return
     raise ObjectiveError(
-        "The model gives values that are not finite.",
+        "The model returns values that are not finite.",
         got=f"{', '.join(lost)} of {int((~values[lost[0]].isfinite()).sum())} entries",
         expected="finite numbers",
-        remedy="Its weights, or this data, are out of range: train again with a lower --lr, or look at the data.",
+        remedy="Its weights, or this data, are out of range: train again with a lower --lr, or check the data.",
     )

@@ -1,4 +1,4 @@
-"""What a network has beside its output: a last layer, which may start where the data lies."""
+"""Networks with a last layer that may be initialised from data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["EndsInLayer", "last_layer"]
 class EndsInLayer(nn.Module):
     """Abstract: a network whose last layer, with ``weight`` and ``bias``, may start from data.
 
-    Any other module can stand in the place of one; its last layer then starts as it was drawn.
+    Any other module can be used instead; its last layer is then not initialised from data.
     """
 
     @property

@@ -1,4 +1,4 @@
-r"""Priors :math:`p(z \mid c)`. Every module here is imported with the room, so that its names are known."""
+r"""Priors :math:`p(z \mid c)`. All modules here are imported with the package, to register their names."""
 
 import importlib
 import pkgutil

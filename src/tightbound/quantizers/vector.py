@@ -302,7 +302,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
 
 
 def _read_anew(quantizer: VectorQuantizer, keys: NamedTuple) -> None:
-    """Whether it has started is not known any more, once it has taken over weights."""
+    """Forgets whether it has started, after it has loaded weights."""
     quantizer._known_started = False
 
 

@@ -257,8 +257,8 @@ def notes(e: Evaluation) -> str:
 def _worded(e: Evaluation) -> list[str]:
     """The notes in the page's wording; the sources of samples are in a table instead."""
     told = [note for note in e.notes if not note.startswith(_SAMPLED)]
-    return [note.replace("the nll", "the NLL").replace("needs: --budget", _MORE_TIME) for note in told]
+    return [note.replace("the nll", "the NLL").replace("increase --budget", _MORE_TIME) for note in told]
 
 
-_SAMPLED = "where the samples of log p(x) come from"
-_MORE_TIME = "needs: tightbound evaluate RUN --budget SECONDS"
+_SAMPLED = "number of examples by proposal"
+_MORE_TIME = "run tightbound evaluate RUN --budget SECONDS"

@@ -68,7 +68,7 @@ class Material:
 
     @property
     def latent(self) -> LatentVariableModel:
-        """Its model, for the sections on latents, which are written of no other."""
+        """Its model, which must have latents, for the sections on latents."""
         return with_latents(self.model)
 
     @property

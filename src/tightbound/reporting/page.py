@@ -113,7 +113,7 @@ def instructive(text: str, class_: str | None = None, command: str | None = None
     Args:
         text: The text.
         class_: Its class.
-        command: A command in it that cannot be told by its form, as it names a path.
+        command: A command in it that its form does not identify, since it names a path.
 
     Example:
         >>> instructive("Train longer: --steps 300.")

@@ -87,7 +87,7 @@ def gaps(
     log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are lower bounds
     too, up to noise. The proposal is the encoder's posterior, or, if that gives more over all examples, the best
     posteriors widened by :data:`WIDER` for heavier tails. Gaussian families, diagonal and full, are optimised by Adam,
-    starting from the encoder puts output.
+    starting from the encoder's output.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).

@@ -1,1 +1,1 @@
-"""What latents tell: codes, positions, factors."""
+"""Analysis of latents: codes, positions, factors."""

@@ -1,4 +1,4 @@
-r"""How much of its codebooks a model uses, over a split.
+r"""Codebook usage of a model over a split.
 
 Convention: a share of the codes is between 0 and 1; a perplexity is the exponential of an entropy in nats.
 """
@@ -24,19 +24,19 @@ from ..passes import over
 __all__ = ["CodeCounter", "CodeUsage", "LevelUsage", "code_usage"]
 
 LOW = 0.5
-"""Usage below which a remedy is shown."""
+"""Minimum usage without a remedy."""
 
 
 @dataclass(frozen=True)
 class LevelUsage:
-    """How much of one level's codebook is used.
+    """Usage of one level's codebook.
 
     Args:
         grid: Shape of the level's grid.
         codes: Number of codes.
-        codebook_usage: Share of them that were seen at least once.
-        perplexity: Number of equally used codes that would have the same entropy.
-        largest: Share of the positions that hold the most frequent code.
+        codebook_usage: Share of codes used at least once.
+        perplexity: Number of equally frequent codes with the same entropy.
+        largest: Share of the positions with the most frequent code.
     """
 
     grid: tuple[int, ...]
@@ -48,15 +48,15 @@ class LevelUsage:
 
 @dataclass(frozen=True)
 class CodeUsage:
-    r"""What :func:`code_usage` found, of all levels together and of each.
+    r"""Results of :func:`code_usage`, in total and per level.
 
     Args:
-        codebook_usage: Share of all codes of all codebooks that were seen at least once.
-        perplexity: Exponential of the entropy of a code, the mean over the positions of all levels: one level's own.
+        codebook_usage: Share of the codes of all codebooks used at least once.
+        perplexity: Exponential of the mean entropy over the positions of all levels.
         levels: Each level, the top first.
-        n: Examples.
+        n: Number of examples.
         split: Name of the split.
-        notes: What a reader must know of these numbers, with the remedy.
+        notes: Notes on these numbers, with remedies.
     """
 
     codebook_usage: float
@@ -68,7 +68,7 @@ class CodeUsage:
 
 
 def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> CodeUsage:
-    r"""Which codes the examples of a split are encoded to: all of them, since one batch understates the usage.
+    r"""Counts the codes of all examples of a split, since one batch understates the usage.
 
     .. math:: \mathrm{perplexity} = \exp\Big(-\sum_k p_k \ln p_k\Big), \qquad p_k = \text{share of code } k
 
@@ -95,7 +95,7 @@ def code_usage(model: LatentVariableModel, split: Split, *, seed: int = 0) -> Co
 
 
 class CodeCounter:
-    """Counts the codes of the examples that a pass over a split shows it.
+    """Counts the codes of examples in a pass over a split.
 
     Args:
         model: A model whose posterior has codes.
@@ -104,7 +104,7 @@ class CodeCounter:
     def __init__(self, model: LatentVariableModel) -> None:
         if model.codes is None:
             raise ObjectiveError(
-                "The model has no codes that could be counted.",
+                "The model has no codes.",
                 got=type(model.posterior).__name__,
                 expected="a posterior over codes",
                 remedy="Use recipe 'vq-vae', 'vq-vae-2', 'dvae' or 'gumbel-vae'.",
@@ -113,13 +113,13 @@ class CodeCounter:
         self._usages = [Usage(k) for k in model.codes.levels]
 
     def count(self, model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
-        """Counts those of some examples; there is nothing to tell of a single one."""
+        """Counts the codes of some examples; the result only satisfies :func:`over`."""
         for usage, codes in zip(self._usages, self._codes.posterior.codes(x, c), strict=True):
             usage.update(codes)
         return {"counted": torch.ones(len(x))}
 
     def usage(self, split: Split) -> CodeUsage:
-        """What was counted, of all examples of a split."""
+        """The usage over all counted examples of a split."""
         levels = tuple(_level(*pair) for pair in zip(self._codes.grids, self._usages, strict=True))
         notes = tuple(_notes(levels, len(split), _remedy(self._model, split)))
         return CodeUsage(*_overall(levels), levels, len(split), split.name, notes)
@@ -150,6 +150,6 @@ def _notes(levels: tuple[LevelUsage, ...], n: int, remedy: str) -> Iterator[str]
 
 
 def _remedy(model: LatentVariableModel, split: Split) -> str:
-    """What the model's recipe offers against codes that are not used."""
+    """The remedy of the model's recipe for unused codes."""
     run = Run(recipe=model.recipe, data=split.spec)
     return offer(run, *against(run, "codes unused"))

@@ -1,9 +1,9 @@
-r"""How well single latents tell single factors: scores of codes against the known factors of a data set.
+r"""Disentanglement: scores of codes against the known factors of a data set.
 
-Convention: codes are ``(n, d)``, one row for each example (the means of its posterior), factors ``(n, m)`` their known
-causes. A score is a number near 1 for codes that are the factors up to order, sign and scale, and near 0 (the FactorVAE
-score: 1 / m) for codes that tell nothing. Factors are ordered numbers except where ``categorical`` names their columns;
-MIG and the FactorVAE score read every factor as categories. Everything is float64 on the CPU.
+Convention: codes are ``(n, d)``, the posterior means of n examples, and factors ``(n, m)`` their known causes. A score
+is near 1 if the codes are the factors up to order, sign and scale, and near 0 (the FactorVAE score: 1 / m) if they are
+uninformative. Factors are ordered numbers except in the columns ``categorical``; MIG and the FactorVAE score treat
+every factor as categorical. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 __all__ = ["DCI", "Held", "dci", "factor_vae_score", "factor_vae_score_of", "mig", "sap"]
 
 Held = Callable[[int, int, int, Generator], Tensor]
-"""From a factor, a number of groups, their size and a generator to codes ``(groups, size, d)``: the examples of one
-group agree in that factor and are independent in all else; the value on which they agree is drawn for each group."""
+"""Maps a factor, a number of groups, their size and a generator to codes ``(groups, size, d)``: the examples of a group
+share the value of that factor, sampled per group, and are independent otherwise."""
 INACTIVE = 0.05
-"""Variance below which a latent with a standard normal prior is taken for unused."""
+"""Maximum variance of a latent with a standard normal prior to count as unused."""
 
 
 def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
-    r"""Mutual information gap: how much more the best latent tells of a factor than the next.
+    r"""Mutual information gap between the most informative latent and the next, averaged over factors.
 
     .. math:: \frac{1}{m} \sum_k \frac{I(z_{j_k}; v_k) - \max_{j \ne j_k} I(z_j; v_k)}{H(v_k)}, \qquad
         j_k = \arg\max_j I(z_j; v_k)
 
-    Each latent is cut into ``bins`` of equal width between its extremes, and the information is that of the table of
-    counts: it is biased upward by about (bins - 1)(values - 1) / 2n nats, for every latent alike.
+    Each latent is divided into ``bins`` of equal width between its extremes. The information is estimated from counts,
+    and biased upward by about (bins - 1)(values - 1) / 2n nats for every latent.
 
     References:
         Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018); the bins are those of
@@ -57,7 +57,7 @@ def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
     Args:
         codes: ``(n, d)``.
         factors: ``(n, m)``, with few values each.
-        bins: Number of bins for each latent.
+        bins: Number of bins per latent.
 
     Raises:
         ShapeError: If codes and factors do not belong together.
@@ -79,11 +79,11 @@ def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
 def sap(
     codes: Tensor, factors: Tensor, *, categorical: Sequence[int] = (), test_share: float = 0.5, seed: int = 0
 ) -> float:
-    r"""Separated attribute predictability: how much better the best latent predicts a factor than the next.
+    r"""Separated attribute predictability: the gap between the best and the next latent as predictor of a factor.
 
-    An ordered factor is predicted by a line, :math:`R^2`; a categorical one by thresholds on the latent that minimise
-    the balanced error, scored on examples held out, with the accuracy of guessing mapped to 0 (the paper leaves it in:
-    its gap is this one times 1 - 1 / categories).
+    An ordered factor is predicted by linear regression, scored by :math:`R^2`; a categorical one by thresholds on the
+    latent that minimise the balanced error, scored on held-out examples, with chance accuracy mapped to 0 (unlike in
+    the paper, whose gap is this one times 1 - 1 / categories).
 
     References:
         Variational Inference of Disentangled Latent Concepts from Unlabeled Observations (Kumar, Sattigeri and
@@ -93,8 +93,8 @@ def sap(
         codes: ``(n, d)``.
         factors: ``(n, m)``.
         categorical: Columns of the factors whose values have no order.
-        test_share: Share of the examples that is held out to score categories.
-        seed: Seed of that choice.
+        test_share: Share of the examples held out to score categories.
+        seed: Seed of the held-out examples.
 
     Raises:
         ShapeError: If codes and factors do not belong together.
@@ -117,13 +117,13 @@ def sap(
 
 @dataclass(frozen=True)
 class DCI:
-    """What :func:`dci` finds.
+    """Results of :func:`dci`.
 
     Args:
-        disentanglement: Whether a latent is of use for one factor only, 0 to 1.
-        completeness: Whether a factor needs one latent only, 0 to 1.
-        informativeness: How well all latents predict the factors of examples held out, 0 to 1.
-        importance: Share of each latent in the prediction of each factor, ``(d, m)``; columns sum to 1, or are 0 where
+        disentanglement: Whether each latent predicts only one factor, 0 to 1.
+        completeness: Whether each factor needs only one latent, 0 to 1.
+        informativeness: How well all latents predict the factors of held-out examples, 0 to 1.
+        importance: Share of each latent in the prediction of each factor, ``(d, m)``; columns sum to 1, or are 0 if
             nothing was learned.
     """
 
@@ -142,15 +142,15 @@ def dci(
     test_share: float = 0.5,
     seed: int = 0,
 ) -> DCI:
-    r"""Disentanglement, completeness and informativeness, from what a predictor of the factors makes use of.
+    r"""Disentanglement, completeness and informativeness, from the feature importances of a predictor of the factors.
 
     .. math:: D = \sum_j \rho_j \bigl(1 - H_m(P_{j \cdot})\bigr), \qquad
         C = \frac{1}{m} \sum_k \bigl(1 - H_d(\tilde P_{\cdot k})\bigr)
 
     with the importances :math:`R_{jk}` normalised over factors (:math:`P`) or over latents (:math:`\tilde P`),
     entropies to the base of their number of outcomes, and :math:`\rho_j` the share of latent j in all importances.
-    Informativeness is :math:`R^2`, or the balanced accuracy with guessing mapped to 0, of examples held out; what is
-    worse than guessing counts as 0.
+    Informativeness is :math:`R^2`, or the balanced accuracy with chance mapped to 0, on held-out examples; negative
+    values count as 0.
 
     References:
         A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood and Williams, 2018), where
@@ -160,9 +160,9 @@ def dci(
         codes: ``(n, d)``.
         factors: ``(n, m)``.
         categorical: Columns of the factors whose values have no order.
-        predictor: A random forest, gradient boosting (slow), or the lasso, which knows no categories.
-        test_share: Share of the examples that is held out.
-        seed: Seed of that choice and of the predictors.
+        predictor: A random forest, gradient boosting (slow), or the lasso (no categories).
+        test_share: Share of the examples held out.
+        seed: Seed of the held-out examples and the predictors.
 
     Raises:
         ShapeError: If codes and factors do not belong together.
@@ -200,7 +200,7 @@ def factor_vae_score(
     inactive: float = INACTIVE,
     seed: int = 0,
 ) -> float:
-    """The FactorVAE score of a table of codes; groups are drawn from its rows, with replacement.
+    """The FactorVAE score of a table of codes; groups are sampled from its rows, with replacement.
 
     References:
         Disentangling by Factorising (Kim and Mnih, 2018).
@@ -208,9 +208,9 @@ def factor_vae_score(
     Args:
         codes: ``(n, d)``.
         factors: ``(n, m)``, with few values each.
-        size: Examples of a group.
+        size: Examples per group.
         votes: Number of groups to train and to score.
-        inactive: Variance up to which a latent is left out.
+        inactive: Maximum variance of a latent to be ignored.
         seed: Seed of the groups.
 
     Raises:
@@ -236,25 +236,25 @@ def factor_vae_score_of(
     inactive: float = INACTIVE,
     seed: int = 0,
 ) -> float:
-    r"""How often the latent that varies least tells which factor was held fixed.
+    r"""FactorVAE score: how often the latent with least variance identifies the fixed factor.
 
-    In a group of examples that agree in factor k, the latent :math:`\arg\min_j \mathrm{Var}_\text{group}(z_j) /
-    \mathrm{Var}(z_j)` casts a vote for k. Each latent is taken for the factor it voted for most; the score is the share
-    of new votes that are right. Codes that tell nothing get about 1 / factors.
+    In a group of examples with equal factor k, the latent :math:`\arg\min_j \mathrm{Var}_\text{group}(z_j) /
+    \mathrm{Var}(z_j)` votes for k. Each latent is assigned the factor it voted for most; the score is the share of new
+    votes that are correct. Uninformative codes score about 1 / factors.
 
     References:
         Disentangling by Factorising (Kim and Mnih, 2018).
 
     Args:
-        held: Draws codes with a factor held fixed.
+        held: Samples codes with one factor fixed.
         factors: Number of factors.
-        size: Examples of a group.
+        size: Examples per group.
         votes: Number of groups to train and to score; divided evenly over the factors.
-        inactive: Variance up to which a latent is left out: the codes are in the unit of a standard normal prior.
+        inactive: Maximum variance of a latent to be ignored, in units of a standard normal prior.
         seed: Seed of the groups.
 
     Raises:
-        UsageError: If no latent is active, or there is nothing to choose from.
+        UsageError: If no latent is active, or a number is too small.
 
     Example:
         >>> def held(factor, groups, size, generator):
@@ -266,7 +266,9 @@ def factor_vae_score_of(
     """
     if factors < 1 or size < 2 or min(votes) < factors:
         got = f"{factors} factors, groups of {size}, votes {votes}"
-        raise UsageError("There is nothing to vote on.", got=got, expected="groups of 2, and a vote for each factor")
+        raise UsageError(
+            "Too few factors, examples or votes.", got=got, expected="groups of 2, and a vote for each factor"
+        )
     generator = torch.Generator().manual_seed(seed)
     spread = held(0, max(votes), 1, generator)[:, 0].double().var(0)
     active = _active(spread, inactive)
@@ -283,14 +285,14 @@ def _active(spread: Tensor, inactive: float) -> Tensor:
             "No latent is active.",
             got=f"variances up to {spread.max().item():.3g}",
             expected=f"one above {inactive:g}",
-            remedy="Give standardised codes or a lower threshold, if the model does use its latents.",
+            remedy="Pass standardised codes or a lower threshold, if the model uses its latents.",
         )
     return active
 
 
 def _binned(codes: Tensor, bins: int) -> Tensor:
     if bins < 2:
-        raise UsageError("A latent is cut into bins.", got=f"bins={bins}", expected="2 or more")
+        raise UsageError("Too few bins.", got=f"bins={bins}", expected="2 or more")
     low, high = codes.aminmax(dim=0)
     width = torch.where(high > low, high - low, 1.0)
     return ((codes - low) / width * bins).long().clamp(max=bins - 1)
@@ -303,13 +305,13 @@ def _joint(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gap(scores: Tensor) -> float:
-    """Mean over the factors (rows) of what the best latent is ahead of the next."""
+    """Mean gap between the best latent and the next over the factors (rows)."""
     best = torch.cat([scores, torch.zeros(len(scores), 1, dtype=scores.dtype)], dim=1).topk(2, dim=1).values
     return (best[:, 0] - best[:, 1]).mean().item()
 
 
 def _thresholds(latent: Tensor, values: Tensor, train: Tensor, test: Tensor, seed: int) -> Tensor:
-    """How well cuts of one latent, as many as tell all values apart, tell them apart: beyond guessing."""
+    """Held-out accuracy beyond chance of thresholds on one latent, one fewer than values."""
     from sklearn.tree import DecisionTreeClassifier
 
     leaves = int(values.max()) + 1
@@ -320,7 +322,7 @@ def _thresholds(latent: Tensor, values: Tensor, train: Tensor, test: Tensor, see
 
 
 def _beyond_chance(guess: Tensor, truth: Tensor) -> float:
-    """Mean accuracy over the values that occur, with that of guessing mapped to 0."""
+    """Mean accuracy over the values that occur, with chance mapped to 0."""
     hits = torch.stack([(guess[truth == value] == value).double().mean() for value in truth.unique()])
     chance = 1 / len(hits)
     return ((hits.mean().item() - chance) / (1 - chance)) if len(hits) > 1 else 0.0
@@ -335,7 +337,7 @@ def _predictor(name: str, categorical: bool, seed: int) -> Lasso | Trees:
 
     if name == "lasso" and not categorical:
         return linear_model.Lasso(alpha=0.01)
-    if name == "forest":  # every latent at every cut: else those without use are given some
+    if name == "forest":  # all latents at each split: else useless ones get importance
         kind = ensemble.RandomForestClassifier if categorical else ensemble.RandomForestRegressor
         return kind(n_estimators=10, min_samples_leaf=5, random_state=seed).set_params(max_features=None)
     if name == "boosting":
@@ -349,13 +351,13 @@ def _predictor(name: str, categorical: bool, seed: int) -> Lasso | Trees:
 
 
 def _guessed(model: Lasso | Trees, codes: Tensor, target: Tensor, train: Tensor, test: Tensor) -> Tensor:
-    """What a predictor makes of the examples held out."""
+    """Predictions for the held-out examples."""
     model.fit(codes[train].numpy(), target[train].numpy())
     return torch.from_numpy(model.predict(codes[test].numpy()))
 
 
 def _importance(model: Lasso | Trees) -> Tensor:
-    """The weight of each latent, ``(d,)``: a coefficient's size, or its share in the cuts."""
+    """The importance of each latent, ``(d,)``: of a coefficient, its magnitude; of trees, the feature importance."""
     from sklearn.linear_model import Lasso
 
     weights = model.coef_ if isinstance(model, Lasso) else model.feature_importances_
@@ -367,7 +369,7 @@ def _shares(table: Tensor, dim: int) -> Tensor:
 
 
 def _concentration(shares: Tensor, dim: int) -> Tensor:
-    """1 where all is in one place, 0 where it is spread evenly, or nowhere."""
+    """1 if concentrated in one entry, 0 if uniform or all zero."""
     if shares.shape[dim] == 1:
         return shares.sum(dim)
     spread = -torch.xlogy(shares, shares).sum(dim) / math.log(shares.shape[dim])
@@ -375,7 +377,7 @@ def _concentration(shares: Tensor, dim: int) -> Tensor:
 
 
 def _rows_that_agree(codes: Tensor, values: Tensor) -> Held:
-    """Draws rows of a table that share a value; the value is that of a random row."""
+    """Samples rows of a table that share a value, which is that of a random row."""
 
     def held(factor: int, groups: int, size: int, generator: Generator) -> Tensor:
         value = values[:, factor]
@@ -390,7 +392,7 @@ def _rows_that_agree(codes: Tensor, values: Tensor) -> Held:
 def _votes(
     held: Held, factors: int, size: int, total: int, spread: Tensor, active: Tensor, generator: Generator
 ) -> Tensor:
-    """How often each latent varied least while each factor was held, ``(d, factors)``."""
+    """How often each latent varied least with each factor fixed, ``(d, factors)``."""
     counts = []
     for factor in range(factors):
         codes = held(factor, total // factors, size, generator).double()

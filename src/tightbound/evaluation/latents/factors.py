@@ -1,6 +1,6 @@
-"""Tables of codes and of factors: what the scores of disentanglement ask of them, and make of them first.
+"""Checks and preprocessing of codes and factors for disentanglement scores.
 
-Convention: codes are ``(n, d)`` and factors ``(n, m)``, of the same examples in the same order.
+Convention: codes are ``(n, d)`` and factors ``(n, m)`` of the same examples in the same order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["checked", "constant", "halves", "numbered", "require_columns", "squa
 
 
 def checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64 on the CPU.
+    """Validates both, and converts them to float64 on the CPU.
 
     Raises:
         ShapeError: If they do not belong together.
@@ -27,7 +27,7 @@ def checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
             "Codes and factors do not belong together.",
             got=f"codes {tuple(codes.shape)}, factors {tuple(factors.shape)}",
             expected="(n, d) and (n, m)",
-            remedy="Flatten each code, and give the factors of the same examples in the same order.",
+            remedy="Flatten each code, and pass the factors of the same examples in the same order.",
         )
     codes, factors = codes.detach().cpu().double(), factors.detach().cpu().double()
     for name, table in (("codes", codes), ("factors", factors)):
@@ -42,18 +42,18 @@ def checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def constant(table: Tensor) -> Tensor:
-    """Which columns are, ``(d,)``."""
+    """Which columns are constant, ``(d,)``."""
     return (table == table[0]).all(0)
 
 
 def require_columns(categorical: Sequence[int], factors: Tensor) -> None:
-    """Refuses columns that are not there."""
+    """Refuses columns that do not exist."""
     if unknown := [k for k in categorical if not 0 <= k < factors.shape[1]]:
         raise UsageError("Unknown factor.", got=unknown, expected=f"0 ... {factors.shape[1] - 1}")
 
 
 def numbered(factors: Tensor, first: int = 0) -> Tensor:
-    """The number of each value among those of its factor, ``(n, m)``."""
+    """The index of each value among the distinct values of its factor, ``(n, m)``."""
     numbers = torch.stack([column.unique(return_inverse=True)[1] for column in factors.T], dim=1)
     for column, most in enumerate(numbers.amax(0).tolist(), start=first):
         if 2 * (most + 1) > len(factors):
@@ -61,27 +61,27 @@ def numbered(factors: Tensor, first: int = 0) -> Tensor:
                 "A factor is continuous, or there are too few examples.",
                 got=f"column {column}: {most + 1} values in {len(factors)} examples",
                 expected="every value more than once",
-                remedy="Cut the factor into intervals.",
+                remedy="Divide the factor into intervals.",
             )
     return numbers
 
 
 def standard(table: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of every column; a constant one is 0."""
+    """Every column with mean 0 and variance 1; constant columns become 0."""
     centred = table - table.mean(0)
     return torch.where(constant(table), 0.0, centred / centred.square().mean(0).sqrt().clamp(min=1e-300))
 
 
 def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Of each column of the one with each of the other, ``(d, m)``."""
+    """Squared correlation of each column of a with each of b, ``(d, m)``."""
     return (standard(a).T @ standard(b) / len(a)).square()
 
 
 def halves(n: int, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows to learn from and those held out, at random."""
+    """Random training rows and held-out rows."""
     held = round(n * test_share)
     if not 0 < held < n:
         got = f"{n} examples, test_share={test_share}"
-        raise UsageError("Nothing is left to learn from or to score.", got=got, expected="0 < test_share < 1")
+        raise UsageError("Nothing is left to train on or to score.", got=got, expected="0 < test_share < 1")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return order[held:], order[:held]

@@ -1,6 +1,6 @@
-r"""What each position of discrete latents tells of the data, and how far its codes are from the prior.
+r"""Information of each position of discrete latents about the data, and divergence of its codes from the prior.
 
-Convention: z holds one of K codes at each of P positions, drawn for N examples, ``(N, P)``; the aggregate of a position
+Convention: z is one of K codes at each of P positions, sampled for N examples, ``(N, P)``; the aggregate of a position
 is :math:`q(z_i) = \frac{1}{N} \sum_n q(z_i \mid x_n)`. Values are in nats.
 """
 
@@ -25,20 +25,20 @@ Discrete = OneHot | Bits
 ACTIVE = 1e-2
 """A latent dimension is active if the posterior's mean varies more than this over the data (variance)."""
 NOTHING = 0.1
-"""Nats below which a code tells nothing, or a decoder makes no use of it: less than a seventh of a bit."""
+"""Nats below which a code is uninformative, or unused by the decoder: about a seventh of a bit."""
 CARRIED = 0.99
-"""Dimensions carry the code if together they have this share of its KL, or of what its parts tell."""
+"""Share of the total KL, or information, of the dimensions that carry the code."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    r"""Log-probabilities of a sample of every example, position by position.
+    r"""Log-probabilities of one sample per example, at each position.
 
     Args:
         log_posterior: :math:`\log q(z_i \mid x)`, ``(N, P)``, float64.
         log_aggregate: :math:`\log q(z_i)`, likewise.
-        log_prior: :math:`\log p(z_i)`, likewise; None where the prior's positions depend on each other.
-        codes: K of each position, ``(P,)``.
+        log_prior: :math:`\log p(z_i)`, likewise; None if the prior's positions are dependent.
+        codes: Number K of codes at each position, ``(P,)``.
 
     Example:
         >>> told = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).unsqueeze(1)  # two examples, one position, two codes
@@ -62,16 +62,16 @@ class Positions:
         return (self.log_posterior - self.log_aggregate).mean(0)
 
     def kl(self) -> Tensor | None:
-        """KL(q(z_i) ‖ p(z_i)) of each position, ``(P,)``; None where the prior has no such factors."""
+        """KL(q(z_i) ‖ p(z_i)) of each position, ``(P,)``; None if the prior does not factorise."""
         return None if self.log_prior is None else (self.log_aggregate - self.log_prior).mean(0)
 
     def held_out(self, weight: float) -> Tensor:
-        r"""Log-probabilities of each sample under the shares that the other examples give, ``(N, P)``.
+        r"""Log-probabilities of each sample under the aggregate of the other examples, ``(N, P)``.
 
         .. math:: r(z_i) = \frac{\sum_{m \ne n} q(z_i \mid x_m) + w \, p(z_i)}{N - 1 + w}
 
         Args:
-            weight: Examples that the prior counts as, w; where its positions depend on each other, uniform codes do.
+            weight: Weight w of the prior in examples; uniform codes replace a prior with dependent positions.
         """
         n = len(self.log_aggregate)
         others = (n * self.log_aggregate.exp() - self.log_posterior.exp()).clamp(min=0)
@@ -80,11 +80,11 @@ class Positions:
 
 
 def active_units(space: Space | None, means: Tensor) -> tuple[int, int]:
-    """Numbers of latent dimensions that vary with the data, or of positions whose codes depend on it, and in total.
+    """Number of active latent dimensions, or of positions whose codes depend on the data, and the total number.
 
     Args:
-        space: Of the model's latents.
-        means: Its means for N examples, flattened, ``(N, d)``.
+        space: The space of the model's latents.
+        means: The posterior means of N examples, flattened, ``(N, d)``.
 
     Example:
         >>> active_units(None, torch.tensor([[0.0, 1.0], [0.0, -1.0]]))
@@ -97,10 +97,10 @@ def active_units(space: Space | None, means: Tensor) -> tuple[int, int]:
 
 
 def carrying(nats: Sequence[float]) -> tuple[int, ...]:
-    """The fewest dimensions that carry :data:`CARRIED` of all nats, from the first.
+    """The fewest dimensions that carry :data:`CARRIED` of all nats, in ascending order.
 
     Args:
-        nats: What each dimension carries.
+        nats: Nats of each dimension.
 
     Example:
         >>> carrying([0.01, 3.0, 0.0, 2.0])
@@ -116,14 +116,14 @@ def carrying(nats: Sequence[float]) -> tuple[int, ...]:
 
 
 def information_of(space: Space | None, means: Tensor) -> Tensor | None:
-    r"""I(x; z_i) of each position of codes, the coarsest grid first, ``(P,)`` float64; None of other latents.
+    r"""I(x; z_i) of each position of codes, the coarsest grid first, ``(P,)`` float64; None for other latents.
 
     .. math:: I(x; z_i) = \mathrm{H}\Big(\frac{1}{N} \sum_n q(z_i \mid x_n)\Big)
         - \frac{1}{N} \sum_n \mathrm{H}(q(z_i \mid x_n))
 
     Args:
-        space: Of the model's latents.
-        means: Its means for N examples, flattened, ``(N, d)``.
+        space: The space of the model's latents.
+        means: The posterior means of N examples, flattened, ``(N, d)``.
 
     Example:
         >>> information_of(None, torch.zeros(5, 2)) is None
@@ -142,12 +142,12 @@ def information_of(space: Space | None, means: Tensor) -> Tensor | None:
 
 
 def positions_of(q: Distribution, p: Distribution | None, z: Tensor) -> Positions | None:
-    """The positions of discrete latents; None of others.
+    """The positions of discrete latents; None for others.
 
     Args:
         q: The posterior of N examples.
-        p: The prior, without a condition.
-        z: A sample of each, ``(N, *latent)``.
+        p: The unconditional prior.
+        z: A sample per example, ``(N, *latent)``.
     """
     if isinstance(q, CodePoint):
         return _of_points(q, p) if isinstance(p, CodeDistribution) else None
@@ -160,7 +160,7 @@ def positions_of(q: Distribution, p: Distribution | None, z: Tensor) -> Position
 
 
 def _of_points(q: CodePoint, p: CodeDistribution) -> Positions:
-    """Of codes that are certain: the aggregate is their shares."""
+    """For deterministic codes, whose aggregate is their frequencies."""
     parts = [_log_shares(codes.flatten(1), k) for codes, k in zip(q.codes, p.space.levels, strict=True)]
     aggregate = torch.cat(parts, dim=1)
     counts = [torch.full((part.shape[1],), k) for part, k in zip(parts, p.space.levels, strict=True)]
@@ -169,20 +169,20 @@ def _of_points(q: CodePoint, p: CodeDistribution) -> Positions:
 
 
 def _log_shares(codes: Tensor, k: int) -> Tensor:
-    """Log of the share of the examples with the same code, ``(N, P)``."""
+    """Log of the share of examples with the same code, ``(N, P)``."""
     counts = torch.zeros(codes.shape[1], k, dtype=torch.float64, device=codes.device)
     counts.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.float64))
     return counts.gather(1, codes.T).T.log() - math.log(len(codes))
 
 
 def _aggregate(q: Discrete) -> Tensor:
-    """Logits of the mean of all posteriors."""
+    """Logits of the aggregate posterior."""
     mean = q.mean.double().mean(0)
     return mean.log() if isinstance(q, OneHot) else mean.logit()
 
 
 def _log_mass(logits: Tensor, z: Tensor) -> Tensor:
-    """Of one-hot vectors ``(N, P, K)`` under log-probabilities, or of bits ``(N, P)`` under logits."""
+    """Log-mass of one-hot vectors ``(N, P, K)`` given log-probabilities, or of bits ``(N, P)`` given logits."""
     if z.dim() == 3:
         return logits.double().expand(z.shape).gather(-1, z.argmax(-1, keepdim=True)).squeeze(-1)
     return torch.nn.functional.logsigmoid(torch.where(z > 0.5, logits, -logits).double())

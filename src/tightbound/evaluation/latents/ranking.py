@@ -1,6 +1,6 @@
-"""Which of several models of one kind is disentangled, by how alike their latents are, without any factors.
+"""Unsupervised ranking of models by disentanglement: by the similarity of their latents, without factors.
 
-Convention: codes are ``(n, d)`` of the same examples, one table for each model.
+Convention: codes are ``(n, d)`` of the same examples, one table per model.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def udr(
         + \sum_a \frac{\max_b R_{ab}^2}{\sum_b R_{ab}} \Bigr]
 
     with :math:`R_{ab}` the similarity of latent a of model i and b of model j, over informative latents only. A model's
-    score is its median over the others: models that disentangle are alike, those that do not each differ in their way.
+    score is its median over the others: disentangled models are similar, others differ from each other.
 
     References:
         Unsupervised Model Selection for Variational Disentangled Representation Learning (Duan et al., 2020).
 
     Args:
-        codes: Of two or more models, ``(n, d_i)`` of the same n examples.
+        codes: Codes of two or more models, ``(n, d_i)`` of the same n examples.
         kl: Mean KL of each latent of each model, ``(d_i,)``, nats; without it a latent is informative unless constant.
         similarity: Absolute rank correlation, or absolute weights of a lasso between standardised codes.
-        informative: KL above which a latent counts, nats.
+        informative: Minimum KL of an informative latent, nats.
 
     Returns:
         ``(models,)``, from 0 to 1.
@@ -65,9 +65,9 @@ def udr(
 def _informative(codes: Sequence[Tensor], kl: Sequence[Tensor] | None, least: float) -> list[Tensor]:
     shapes = [tuple(part.shape) for part in codes]
     if len(codes) < 2 or any(part.dim() != 2 or len(part) != len(codes[0]) or not part.numel() for part in codes):
-        raise ShapeError("These are not codes of the same examples.", got=shapes, expected="two or more (n, d)")
+        raise ShapeError("Codes must be of the same examples.", got=shapes, expected="two or more (n, d)")
     if kl is not None and [tuple(part.shape) for part in kl] != [shape[1:] for shape in shapes]:
-        raise ShapeError("There is one KL for each latent.", got=[tuple(part.shape) for part in kl], expected="(d,)")
+        raise ShapeError("The KLs must be one per latent.", got=[tuple(part.shape) for part in kl], expected="(d,)")
     used = []
     for i, part in enumerate(codes):
         part = part.detach().cpu().double()
@@ -81,7 +81,7 @@ def _informative(codes: Sequence[Tensor], kl: Sequence[Tensor] | None, least: fl
 
 
 def _ranks(table: Tensor) -> Tensor:
-    """The place of each entry in its column; equal ones share the mean of theirs."""
+    """The rank of each entry in its column; ties share their mean rank."""
     columns = []
     for column in table.T:
         _, place, counts = column.unique(return_inverse=True, return_counts=True)
@@ -100,6 +100,6 @@ def _lasso_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _likeness(similarity: Tensor) -> float:
-    """Of two models: 1 where every latent of each has one of the other, and nothing else in common with it."""
+    """Similarity of two models: 1 if their latents match one to one."""
     one_way, other = ((similarity.amax(i).square() / similarity.sum(i).clamp(min=1e-300)).sum() for i in (0, 1))
     return ((one_way + other) / sum(similarity.shape)).item()

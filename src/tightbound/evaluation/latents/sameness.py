@@ -1,4 +1,4 @@
-"""Whether the examples of a split are all alike, so that there is nothing to learn of them."""
+"""Whether all examples of a split are nearly the same, so that there is nothing to learn."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from .positions import NOTHING
 __all__ = ["sameness"]
 
 VISIBLE = 0.01
-"""A share of the range of levels within which examples look alike."""
+"""Maximum visible difference of equal-looking examples, as a share of the range of levels."""
 ROUNDING = 1e-6
-"""A share of their size within which numbers are alike."""
+"""Maximum relative difference of equal numbers."""
 ROWS = 500
-"""Examples that are looked at together."""
+"""Number of examples per chunk."""
 
 
 def sameness(split: Split) -> str:
-    r"""How all examples are the same, as text; empty if they differ.
+    r"""Describes how all examples are the same, as text; empty if they differ.
 
-    They are alike if a fraction of a nat tells which one it is, :math:`\mathrm{H}(x) < 0.1`, or if no entry varies by
-    more than can be seen.
+    They are the same if their entropy is small, :math:`\mathrm{H}(x) < 0.1` nats, or if no entry varies visibly.
 
     Args:
-        split: The data; stored values are compared, not samples of them.
+        split: The data; its stored values are compared, before random transforms.
 
     Example:
         >>> import numpy as np

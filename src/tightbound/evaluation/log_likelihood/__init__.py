@@ -1,1 +1,1 @@
-"""How likely data is, estimated, with what tells whether the estimate can be trusted."""
+"""Estimates of log p(x), and whether they can be trusted."""

@@ -1,9 +1,9 @@
-r"""A likelihood that goes on to better proposals for the examples that need them.
+r"""An adaptive estimate of log p(x), with better proposals for the examples that need them.
 
-Convention: every rung is a fixed amount of work for an example, and draws twice: k samples that judge its proposal by
-their effective number and the shape :math:`\hat k` of their tail, and k others for the estimate. Were an example judged
-by the samples that its estimate is made of alone, those without the rare large weight would be too low and look good.
-An example whose estimate shows such a weight after all goes on to the next rung too.
+Convention: every rung does a fixed amount of work per example, with two sets of k samples. The first assesses the
+proposal, by its effective sample size and the shape :math:`\hat k` of the tail; the second estimates. With only one
+set, examples that miss a rare large weight would look good, and their estimates would be too low. An example whose
+second set fails the test also moves to the next rung.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from .proposals import Mixture, frozen, optimised, wide_family, widened
 __all__ = ["climb", "first_rung"]
 
 STRICT = 0.5
-"""Tails that judge must be lighter than this, as their shape is known to about 0.15 only."""
+"""Maximum tail shape of the samples that assess a proposal; stricter, as its error is about 0.15."""
 LR, WIDER = 0.1, 1.2
-"""Of the optimisation, in units of the encoder's posterior; and the factor on the best standard deviations."""
+"""Learning rate, in units of the encoder's posterior, and factor on the optimised standard deviations."""
 SHARES = (0.85, 0.1, 0.05)
-"""Of the optimised posterior, the encoder's and the prior in a proposal: the last two find what the first misses."""
+"""Shares of the optimised posterior, the encoder's and the prior in a proposal; the last two add coverage."""
 SMALL, HALF = 4, (0.5, 0.1, 0.4)
-"""In so few dimensions samples of the prior find a mode that q lacks, which no weights of q's samples can show."""
+"""Maximum dimensions, and shares, for samples of the prior to find modes that q misses."""
 EQUAL = 1 - 1e-6
-"""Share of the samples that count where q is exact, whose weights are all the same."""
+"""Minimum effective share of the samples if q is exact, with equal weights."""
 MORE = 8
-"""How many times as many samples where the optimised posterior is not yet enough."""
+"""Factor on the number of samples if the optimised posterior is not sufficient."""
 NEGLIGIBLE = 0.02
-"""Annealing is left out for a smaller share of the examples."""
+"""Minimum share of the examples for annealing."""
 GRADIENT = 3
-"""Decoder passes that one with a gradient is worth."""
+"""Cost of a decoder pass with gradient, in passes without."""
 NUMBERS = 1 << 20
-"""Numbers of the noise of each rung."""
+"""Number of noise seeds per rung."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A way to estimate log p(x) of a few examples.
+    """A method that estimates log p(x) of a few examples.
 
     Args:
-        name: Where the samples come from.
-        find: What it finds of them; ``sound`` is whether the samples that judge speak for it.
-        rows: Decoder passes for each example, one with a gradient counted three times.
-        chunk: Examples at once.
-        least: Share of the examples below which it is not worth its time.
+        name: Name of the proposal.
+        find: Computes the estimates; ``sound`` is whether an example needs no further rung.
+        rows: Decoder passes per example; one with a gradient counts three times.
+        chunk: Number of examples at a time.
+        least: Share of the examples below which it is skipped.
     """
 
     name: str
@@ -71,12 +71,12 @@ class Rung:
 
 
 def first_rung(terms: Terms, precision: Precision = "float32", compile: bool = False) -> Finding:
-    """Samples of the encoder's posterior for all examples: what :func:`climb` starts from.
+    """The first rung: samples of the encoder's posterior for all examples, which :func:`climb` takes.
 
     Args:
-        terms: Those of any example.
+        terms: Terms of any example.
         precision: Precision of the networks.
-        compile: Whether the density behind the decoder is compiled.
+        compile: Whether log p(x | z) after the decoder is compiled.
     """
     return Finding(SAMPLES, partial(_first, small=_is_small(terms)), precision, compile)
 
@@ -93,16 +93,16 @@ def climb(
     seed: int = 0,
     precision: Precision = "float32",
 ) -> Climb:
-    """Climbs, rung by rung, with the examples that need more than samples of the encoder's posterior.
+    """Applies the other rungs in order to the examples that need more than samples of the encoder's posterior.
 
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        terms: Those of any example, which tell what rungs there are.
-        values: What :func:`first_rung` found of every example.
-        begun: When it began, in seconds of ``time.monotonic()``.
-        annealing: Of the last rung.
-        budget: Seconds; the first rung is not ended by it, and no part of a rung begins that would not fit in.
+        terms: Terms of any example, which determine the rungs.
+        values: Results of :func:`first_rung` for every example.
+        begun: Start of the first rung, in seconds of ``time.monotonic()``.
+        annealing: Annealing of the last rung.
+        budget: Seconds; the first rung always completes, and no chunk of another starts that would exceed it.
         seed: Seed of all noise.
         precision: Precision of the networks.
     """
@@ -118,7 +118,7 @@ def climb(
 
 
 class _Clock:
-    """Whether there is time for some more examples, by what the last ones took."""
+    """Whether there is time for more examples, judging by the last ones."""
 
     def __init__(self, end: float, seconds: float) -> None:
         self.end, self.seconds, self.last = end, seconds, time.monotonic()
@@ -141,7 +141,7 @@ def _climb_one(
     clock: _Clock,
     seed: int,
 ) -> None:
-    """As many of the examples that need a rung as time allows, in the order given."""
+    """Applies a rung to the examples that need it, in the order given, while time allows."""
     with progress(f"{rung.name} proposals", len(needing)) as advance:
         for i, part in enumerate(needing.split(rung.chunk)):
             if not clock.allows(len(part)):
@@ -159,7 +159,7 @@ def _climb_one(
 
 
 def _rungs(terms: Terms, annealing: Annealing) -> list[Rung]:
-    """What can be climbed: posteriors are optimised, and annealed, over vectors of real numbers alone."""
+    """The rungs after the first; only posteriors over real vectors are optimised and annealed."""
     shares = HALF if _is_small(terms) else SHARES
     if not _over_vectors(terms):
         return [Rung("more_samples", _more_samples, 2 * MORE * SAMPLES)]
@@ -183,7 +183,7 @@ def _over_vectors(terms: Terms) -> bool:
 
 
 def _first(model: LatentVariableModel, x: Tensor, c: Given | None, small: bool = False) -> dict[str, Tensor]:
-    """Samples of the posterior that judge; and others that estimate, where they speak for it."""
+    """Assesses the posterior with one set of samples, and if it suffices estimates with another."""
     found = per_example(model, x, SAMPLES, c)
     exact = found["effective_samples"] > EQUAL * SAMPLES
     draw = _with_prior if small else lambda model, x, c: per_example(model, x, SAMPLES, c)
@@ -208,7 +208,7 @@ def _more_samples(model: LatentVariableModel, x: Tensor, c: Given | None) -> dic
 
 
 def _optimised(name: str, shares: tuple[float, ...], steps: int, draws: int, k: int, chunk: int) -> Rung:
-    """Importance samples of the best Gaussian of each example, widened, with a share of what it may have missed."""
+    """Importance samples of each example's optimised Gaussian, widened, mixed with q and the prior."""
 
     def find(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
         marginal = model(c)
@@ -229,7 +229,7 @@ def _annealed(model: LatentVariableModel, x: Tensor, c: Given | None, annealing:
 
 
 def _twice(draw: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Samples that judge, and others that estimate."""
+    """Assesses with one set of samples, and estimates with another."""
     judged, found = draw(), draw()
     return found | {"sound": _judged(judged) & enough(found["effective_samples"], found["pareto_k"])}
 

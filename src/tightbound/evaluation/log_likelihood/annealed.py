@@ -1,4 +1,4 @@
-r"""Annealed importance sampling: from a distribution that can be sampled to the posterior in many small steps.
+r"""Annealed importance sampling: from a distribution that can be sampled to the posterior, in many small steps.
 
 Convention: :math:`\pi_\beta(z) \propto p_0(z) \, r(z)^\beta` with the start :math:`p_0`, the ratio
 :math:`r(z) = p(x, z) / p_0(z)` and temperatures :math:`0 = \beta_0 < \dots < \beta_T = 1`; ``z`` has shape
@@ -29,27 +29,27 @@ from .importance import chunks, is_unbounded, prior_samples, weigh
 __all__ = ["Annealing", "Bidirectional", "annealed", "bidirectional", "temperatures"]
 
 ACCEPTANCE = 0.65
-"""Share of accepted proposals that step sizes are adapted to."""
+"""Target acceptance rate of the step sizes."""
 ADAPTATION = 0.1
-"""How much the logarithm of a step size follows the acceptance at each temperature."""
+"""Gain from the acceptance rate to the logarithm of the step size, per temperature."""
 PILOTS = 4
-"""Chains of each example in the run that finds the step sizes."""
+"""Chains per example in the run that determines the step sizes."""
 STEEPNESS = 4.0
-"""Of the sigmoid schedule: the most temperatures are near its ends."""
+"""Steepness of the sigmoid schedule, whose temperatures are dense near both ends."""
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """How chains go from the start to the posterior.
+    """Settings of the chains from the start to the posterior.
 
     Args:
-        steps: Temperatures T, each with one transition.
-        leapfrog: Steps of each Hamiltonian trajectory.
+        steps: Number T of temperatures, each with one transition.
+        leapfrog: Steps per Hamiltonian trajectory.
         schedule: ``"sigmoid"``, with small steps near both ends, or ``"linear"``.
-        start: Chains start from the ``"prior"`` or from the ``"posterior"`` q(z | x), which is nearer if it is good.
+        start: ``"prior"``, or ``"posterior"`` q(z | x), which is closer if it is good.
 
     Raises:
-        UsageError: If a number is less than 1, or a name is none of those.
+        UsageError: If a number is less than 1, or a name is unknown.
 
     Example:
         >>> Annealing(steps=100).schedule
@@ -70,21 +70,23 @@ class Annealing:
             )
         for value, names in [(self.schedule, ("sigmoid", "linear")), (self.start, ("prior", "posterior"))]:
             if value not in names:
-                raise UsageError("Annealing knows no such name.", got=repr(value), expected=" or ".join(names))
+                raise UsageError(
+                    "Unknown schedule or start of annealing.", got=repr(value), expected=" or ".join(names)
+                )
 
 
 @dataclass(frozen=True)
 class Bidirectional:
-    """Bounds on log p(x) of simulated data, from below and from above.
+    """Lower and upper bounds on log p(x) of simulated data.
 
     Args:
         lower: Mean of the lower bounds over the examples, nats.
         upper: Mean of the upper bounds, nats.
-        gap: Mean of their differences, nats: how far annealing can be off on data like the model's own.
-        lower_bounds: Of each example, ``(n,)``, nats.
-        upper_bounds: Of each example, ``(n,)``, nats.
+        gap: Mean of their differences, nats: a bound on the error of annealing on simulated data.
+        lower_bounds: Lower bound per example, ``(n,)``, nats.
+        upper_bounds: Upper bound per example, ``(n,)``, nats.
         x: The simulated examples, ``(n, *shape)``.
-        k: Chains of each example.
+        k: Chains per example.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -105,7 +107,7 @@ class Bidirectional:
 
 
 def temperatures(annealing: Annealing) -> Tensor:
-    r"""The temperatures :math:`\beta_0 = 0, \dots, \beta_T = 1`, evenly or by a sigmoid rescaled to end there.
+    r"""The temperatures :math:`\beta_0 = 0, \dots, \beta_T = 1`, evenly spaced or on a rescaled sigmoid.
 
     References:
         Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani and Adams, 2015).
@@ -136,33 +138,32 @@ def annealed(
     *,
     annealing: Annealing | None = None,
 ) -> dict[str, Tensor]:
-    r"""Annealed importance sampling with Hamiltonian transitions, k independent chains for each example.
+    r"""Annealed importance sampling with Hamiltonian transitions, k independent chains per example.
 
     .. math:: \log w = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log r(z_{t-1}), \qquad
               \log p(x) \approx \log \frac{1}{k} \sum_j w_j
 
-    The weights are unbiased for p(x). Step sizes, one for each example and temperature, are found in a preliminary
-    run of a few chains with other noise, and then held fixed, because sizes that follow the very chains that they move
-    would bias them.
+    The weights are unbiased for p(x). Step sizes, one per example and temperature, are determined in a preliminary
+    run of a few chains with other noise, and then fixed: adapting them to the same chains would bias the weights.
 
     References:
         Annealed Importance Sampling (Neal, 2001).
         On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov and Grosse, 2017).
 
     Args:
-        model: The model; its latent is a vector of real numbers, and its densities have gradients.
+        model: The model; its latent must be a real vector, and its densities differentiable.
         x: Examples, ``(n, *shape)``.
-        k: Chains of each example.
+        k: Chains per example.
         c: Conditions of shape ``(n,)``.
-        annealing: Temperatures, trajectories and the start; default: :class:`Annealing`.
+        annealing: Settings of the chains; default: :class:`Annealing`.
 
     Returns:
         ``log_marginal``, ``effective_samples`` and, for k of at least 25, ``pareto_k``, as
-        :func:`~tightbound.evaluation.per_example`; ``acceptance``, the mean share of accepted proposals; each ``(n,)``.
+        :func:`~tightbound.evaluation.per_example`; ``acceptance``, the mean acceptance rate; each ``(n,)``.
 
     Raises:
         UsageError: If k is less than 1.
-        ObjectiveError: If prior or start have no exact density, or a support with a border.
+        ObjectiveError: If prior or start have no exact density, or bounded support.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -194,13 +195,13 @@ def bidirectional(
     c: Given | None = None,
     seed: int = 0,
 ) -> Bidirectional:
-    r"""Brackets log p(x) of data that the model simulates, whose latent is then an exact sample of the posterior.
+    r"""Brackets log p(x) of simulated data, whose latent is an exact sample of the posterior.
 
     .. math:: \mathbb{E} \log \frac{1}{k} \sum_j w_j \le \log p(x) \le
               \mathbb{E} \left[ -\log \frac{1}{k} \sum_j \frac{1}{w'_j} \right]
 
-    with w from chains that go up in temperature and w' from chains that go down, from that sample. Both meet where
-    annealing is good enough.
+    with w from chains from the start to the posterior, and w' from reverse chains that start at that sample. Both
+    bounds meet if annealing is good enough.
 
     References:
         Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani and Adams, 2015).
@@ -208,8 +209,8 @@ def bidirectional(
     Args:
         model: The model.
         n: Number of simulated examples.
-        k: Chains of each, in each direction.
-        annealing: As for :func:`annealed`.
+        k: Chains per example and direction.
+        annealing: As in :func:`annealed`.
         c: Conditions of shape ``(n,)``.
         seed: Seed of all noise.
 
@@ -269,7 +270,7 @@ def _parts(k: int, at_once: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where chains are: z, log p_0(z) and log r(z), ``(chains, n)``, and the gradients of both by z."""
+    """State of the chains: z, log p_0(z) and log r(z), ``(chains, n)``, and the gradients of both with respect to z."""
 
     z: Tensor
     log_start: Tensor
@@ -284,7 +285,7 @@ class _Point:
         return self.start_slope + beta * self.ratio_slope
 
     def where(self, chosen: Tensor, other: _Point) -> _Point:
-        """These chains where chosen, and others elsewhere."""
+        """These chains where chosen, else the others."""
         wide = _as_wide_as(self.z, chosen)
         return _Point(
             torch.where(wide, self.z, other.z),
@@ -296,7 +297,7 @@ class _Point:
 
 
 class _Path:
-    """The distributions between the start and the posterior of a few examples."""
+    """The distributions from the start to the posterior, for a few examples."""
 
     def __init__(self, marginal: Marginal, x: Tensor, annealing: Annealing) -> None:
         self.marginal, self.x, self.leapfrog = marginal, x, annealing.leapfrog
@@ -329,17 +330,17 @@ def _slope(log_density: Tensor, z: Tensor) -> Tensor:
 def _check_continuous(distribution: Distribution) -> None:
     if has_density(distribution) and is_unbounded(distribution):
         return
-    lacks = "values everywhere" if has_density(distribution) else "an exact density"
+    lacks = "unbounded support" if has_density(distribution) else "an exact density"
     raise ObjectiveError(
         f"Annealed importance sampling needs a prior and a start with {lacks}.",
         got=type(distribution).__name__,
         expected="an exact, differentiable density over all real vectors",
-        remedy="Use method='importance', or method='prior', which needs samples of the prior alone.",
+        remedy="Use method='importance', or method='prior', which only samples the prior.",
     )
 
 
 def _forward(path: _Path, point: _Point, betas: list[float], sizes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-weights of chains that go up, ``(chains, n)``, and the share of their proposals that was accepted."""
+    """Log-weights of chains to the posterior, ``(chains, n)``, and their acceptance rate."""
     total, accepted = torch.zeros_like(point.log_ratio, dtype=torch.float64), torch.zeros(())
     for before, beta, size in zip(betas, betas[1:], sizes, strict=False):
         total += (beta - before) * point.log_ratio.double()
@@ -349,7 +350,7 @@ def _forward(path: _Path, point: _Point, betas: list[float], sizes: list[Tensor]
 
 
 def _backward(path: _Path, point: _Point, betas: list[float], sizes: list[Tensor]) -> Tensor:
-    """Log-weights of chains that go down from samples of the posterior: every transition is its own reversal."""
+    """Log-weights of reverse chains from samples of the posterior: every transition is reversible."""
     total = torch.zeros_like(point.log_ratio, dtype=torch.float64)
     for before, beta, size in reversed(list(zip(betas, betas[1:], sizes, strict=False))):
         point, _ = _transition(path, point, beta, size)
@@ -358,7 +359,7 @@ def _backward(path: _Path, point: _Point, betas: list[float], sizes: list[Tensor
 
 
 def _step_sizes(path: _Path, betas: list[float], chains: int) -> list[Tensor]:
-    """A step size for each temperature, each ``(n,)``, from a preliminary run."""
+    """Step sizes for each temperature, ``(n,)``, from a preliminary run."""
     point = path.sample(chains)
     dimensions = point.z[0, 0].numel()
     log_size = torch.full_like(point.log_ratio[0], math.log(0.5) - 0.25 * math.log(dimensions))
@@ -371,11 +372,11 @@ def _step_sizes(path: _Path, betas: list[float], chains: int) -> list[Tensor]:
 
 
 def _transition(path: _Path, point: _Point, beta: float, size: Tensor) -> tuple[_Point, Tensor]:
-    """One Hamiltonian trajectory that leaves a temperature's distribution as it is, and the chance to accept it."""
+    """One Hamiltonian transition, which leaves the distribution invariant, and its acceptance probability."""
     momentum = torch.randn_like(point.z)
     proposal, end = _leapfrog(path, point, momentum, beta, _as_wide_as(point.z, size.expand_as(point.log_ratio)))
     gain = proposal.log_density(beta) - point.log_density(beta) + _kinetic(momentum) - _kinetic(end)
-    acceptance = gain.clamp(max=0).exp().nan_to_num(0.0)  # a trajectory that diverged
+    acceptance = gain.clamp(max=0).exp().nan_to_num(0.0)  # diverged
     return proposal.where(torch.rand_like(acceptance) < acceptance, point), acceptance
 
 
@@ -393,5 +394,5 @@ def _kinetic(momentum: Tensor) -> Tensor:
 
 
 def _as_wide_as(z: Tensor, values: Tensor) -> Tensor:
-    """Values ``(chains, n)`` with as many dimensions as z."""
+    """Values ``(chains, n)`` with the number of dimensions of z."""
     return values.view(*values.shape, *[1] * (z.dim() - values.dim()))

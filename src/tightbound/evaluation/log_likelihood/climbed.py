@@ -1,4 +1,4 @@
-r"""What a climb to better proposals has found so far, and the likelihood that follows."""
+r"""Results of the adaptive estimate, and the likelihood computed from them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from .pareto import UNRELIABLE
 __all__ = ["AGREEING", "CHAINS", "ESTIMATED", "FEWEST", "SAMPLES", "Climb", "enough", "estimate_of", "mean_of"]
 
 SAMPLES = 500
-"""Importance samples of each example, to judge and again to estimate."""
+"""Importance samples per example in each of two sets: to assess and to estimate."""
 ENOUGH = 25.0
-"""Effective samples that an example needs: the logarithm of their mean is about 1 / 50 nats too low."""
+"""Minimum effective samples per example: the bias of the logarithm is then about -1 / 50 nats."""
 CHAINS = 16
-"""Annealed chains of each example."""
+"""Annealed chains per example."""
 AGREEING = 0.25
-"""Share of the chains that must count."""
+"""Minimum effective share of the chains."""
 FEWEST = 50
-"""So many examples at least tell what better proposals are worth to the others."""
+"""Minimum number of examples from which the mean gain of better proposals is estimated."""
 ESTIMATED = ("log_marginal", "effective_samples", "pareto_k")
-"""What a rung says of each example."""
+"""Results of a rung per example."""
 
 
 @dataclass
 class Climb:
-    """What was found so far of every example, ``(n,)``, and how.
+    """Results so far for every example, ``(n,)``, and their sources.
 
     Args:
-        values: What :func:`~tightbound.evaluation.per_example` tells of the encoder's posterior.
-        first: Log p(x) by the encoder's posterior, nats.
-        log_marginal: The same by the last rung of each example.
-        effective_samples: Of that rung.
-        pareto_k: Of that rung; not a number where it was annealed.
-        sound: Whether the example needs no other rung.
+        values: Results of :func:`~tightbound.evaluation.per_example` for the encoder's posterior.
+        first: Log p(x) from the encoder's posterior, nats.
+        log_marginal: Log p(x) from the last rung of each example, nats.
+        effective_samples: Effective samples of that rung.
+        pareto_k: Tail shape of that rung; NaN if annealed.
+        sound: Whether the example needs no further rung.
         rung: Number of the rung, 0 for the encoder's posterior.
-        names: Of the rungs, from that on.
-        ended: Whether the budget ended it, with examples that need more.
+        names: Names of the rungs, by number.
+        ended: Whether the budget ended before all examples were sound.
     """
 
     values: dict[str, Tensor]
@@ -59,7 +59,7 @@ class Climb:
 
     @classmethod
     def begun(cls, values: dict[str, Tensor], names: tuple[str, ...]) -> Climb:
-        """From what the first rung found."""
+        """From the results of the first rung."""
         first, effective, shape = (values[name].double() for name in ESTIMATED)
         sound = values["sound"]
         return cls(
@@ -67,7 +67,7 @@ class Climb:
         )
 
     def take(self, indices: Tensor, rung: int, values: dict[str, Tensor]) -> None:
-        """Records the results of a rung; an estimate that is not finite leaves the one before."""
+        """Records the results of a rung; an estimate that is not finite keeps the previous one."""
         there = values["log_marginal"].isfinite().cpu()
         self.rung[indices], kept = rung, indices[there]
         for name in (*ESTIMATED, "sound"):
@@ -76,12 +76,12 @@ class Climb:
 
     @property
     def unreached(self) -> Tensor:
-        """Which examples would need a better proposal and got none."""
+        """Which examples need a better proposal but were not reached."""
         return ~self.sound & (self.rung == 0)
 
     @property
     def told(self) -> Tensor:
-        """Log p(x) of each example, nats, whose mean is :func:`mean_of`: an unreached one has the others' mean gain."""
+        """Log p(x) per example, nats, with mean :func:`mean_of`; unreached ones get the others' mean gain."""
         gain = (self.log_marginal - self.first)[self.rung > 0]
         if not self.unreached.any() or len(gain) < FEWEST:
             return self.log_marginal
@@ -89,29 +89,28 @@ class Climb:
 
     @property
     def proposals(self) -> dict[str, int]:
-        """Numbers of examples with an estimate from each rung, and of those that needed a further rung."""
+        """Number of examples estimated by each rung, and of unreached ones."""
         counts = {name: int(((self.rung == i) & ~self.unreached).sum()) for i, name in enumerate(self.names)}
         return {name: count for name, count in (counts | {"unreached": int(self.unreached.sum())}).items() if count}
 
     @property
     def unreliable(self) -> float:
-        """Share of the examples whose estimate is not sound; unreached ones are like those that were drawn."""
+        """Share of unreliable estimates; for unreached examples, the share among the others is used."""
         bad, drawn, left = (~self.reliable & ~self.unreached).sum(), (self.rung > 0).sum(), self.unreached.sum()
         of_the_drawn = (~self.reliable & (self.rung > 0)).sum() / drawn if drawn >= FEWEST else 1.0
         return float((bad + left * of_the_drawn) / len(self.sound))
 
     @property
     def reliable(self) -> Tensor:
-        """Whether the samples of the estimate itself speak for it."""
+        """Whether the samples of the estimate itself suffice."""
         by_chains = self.effective_samples >= AGREEING * CHAINS
         return torch.where(self.pareto_k.isnan(), by_chains, enough(self.effective_samples, self.pareto_k))
 
 
 def mean_of(found: Climb) -> Estimate:
-    r"""Mean log p(x), whose error counts what the budget left open.
+    r"""Mean log p(x), with an error that accounts for unreached examples.
 
-    The m examples that better proposals reached are drawn at random from the M that need them; the others count with
-    the mean gain d of these:
+    Of the M examples that need better proposals, a random m get them; the others are assigned the mean gain d:
 
     .. math:: s^2 = \frac{1}{n} \left( s_y^2 + \frac{M - m}{n} s_d^2 \right)
         + \left( \frac{M}{n} \right)^2 \left( \frac{1}{m} - \frac{1}{M} \right) s_d^2
@@ -120,7 +119,7 @@ def mean_of(found: Climb) -> Estimate:
         Sampling Techniques (Cochran, 1977), chapter 12: double sampling with difference estimation.
 
     Args:
-        found: What was found of each of n examples.
+        found: Results for each of n examples.
     """
     left, gain = found.unreached, (found.log_marginal - found.first)[found.rung > 0]
     if not left.any() or len(gain) < FEWEST:
@@ -138,11 +137,11 @@ def estimate_of(
     """The likelihood, and whether it can be trusted.
 
     Args:
-        found: What was found of every example.
-        measure: What the model's log-likelihood is for this data.
+        found: Results for every example.
+        measure: Meaning of the model's log-likelihood for this data.
         split: The data.
-        gap: That of annealing on simulated examples, where some were annealed.
-        budget: Seconds that there were.
+        gap: Gap of annealing on simulated examples, if any were annealed.
+        budget: Time limit in seconds.
     """
     mean, bits = mean_of(found), 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
     annealed_share = (found.rung == len(found.names) - 1).double().mean().item()
@@ -171,27 +170,27 @@ def _how(found: Climb, budget: float) -> Iterator[str]:
     counts = found.proposals
     if counts != {"posterior": len(found.rung)}:
         told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        yield f"where the samples of log p(x) come from, by examples that needed it: {told}"
+        yield f"number of examples by proposal: {told}"
     if found.ended:
-        yield f"the budget of {budget:g} seconds ended it before every example had what it needs: --budget"
+        yield f"the budget of {budget:g} seconds ended before every estimate was reliable: increase --budget"
     unreached, drawn = int(found.unreached.sum()), int((found.rung > 0).sum())
     if unreached and drawn >= FEWEST:
         yield (
-            f"better proposals reached {drawn:,} of {drawn + unreached:,} examples that need them, drawn at random; "
-            "the others count with their mean gain, and the error with what that leaves open"
+            f"better proposals were used for a random {drawn:,} of {drawn + unreached:,} examples that need them; "
+            "the others are assigned the mean gain, and the error accounts for that"
         )
 
 
 def _doubts(found: Climb) -> Iterator[str]:
     unknown = bool(found.unreached.any()) and int((found.rung > 0).sum()) < FEWEST
     if found.unreliable > MOST or unknown:
-        left = "what was tried" if not found.ended else "what there was time for"
+        left = "all proposals are" if not found.ended else "the proposals within the budget are"
         yield (
-            f"for {found.unreliable:.0%} of the examples {left} is not enough (Pareto k above {UNRELIABLE}, or few "
+            f"for {found.unreliable:.0%} of the examples {left} insufficient (Pareto k above {UNRELIABLE}, or few "
             "effective samples): the nll is an upper bound and cannot be trusted"
         )
 
 
 def enough(effective: Tensor, shape: Tensor, most: float = UNRELIABLE) -> Tensor:
-    """Which examples have effective samples enough, and tails light enough."""
+    """Which examples have enough effective samples and a light tail."""
     return (effective >= ENOUGH) & (shape <= most)

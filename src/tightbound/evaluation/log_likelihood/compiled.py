@@ -1,4 +1,4 @@
-"""A model whose likelihood's density is compiled, for evaluation."""
+"""Compiled likelihoods for evaluation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["with_compiled_density"]
 
 
 def with_compiled_density(model: LatentVariableModel) -> LatentVariableModel:
-    """The same model, sharing its parameters, with ``log p(x | z)`` behind the decoder in one compiled loop.
+    """The same model, sharing its parameters, with ``log p(x | z)`` after the decoder compiled to one loop.
 
-    The networks run as they are: their matrix products are the libraries' work. Likelihoods that are not of this
-    package's kind are left alone.
+    The networks are not compiled, since libraries compute their matrix products. Likelihoods of other kinds are
+    unchanged.
 
     Args:
         model: The model.

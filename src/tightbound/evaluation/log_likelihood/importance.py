@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 ENTRIES = 1 << 21
-"""How many numbers the decoder gives at once for all samples together: about what a processor's cache holds."""
+"""Maximum number of decoder outputs at a time: about the size of a processor's cache."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What some samples tell of a few examples.
+    """Results of some samples for a few examples.
 
     Args:
-        sums: Over the samples, ``(points, ...)``.
-        log_weights: Of each sample, ``(samples, points)``, nats, float64; None where there are no weights.
+        sums: Sums over the samples, ``(points, ...)``.
+        log_weights: Log-weight of each sample, ``(samples, points)``, nats, float64; None without weights.
     """
 
     sums: dict[str, Tensor]
@@ -49,7 +49,7 @@ class _Chunk:
 
 @torch.no_grad()
 def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = None) -> dict[str, Tensor]:
-    r"""What k samples of the posterior tell of each example: points times samples at once, the samples in a stream.
+    r"""Estimates for each example from k samples of the posterior, computed in chunks.
 
     .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j, \qquad \text{ESS} = \frac{(\sum_j w_j)^2}{\sum_j w_j^2}
 
@@ -59,16 +59,16 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Given | None =
     Args:
         model: The model.
         x: Examples, ``(n, *shape)``.
-        k: Samples for each; their number costs time, not memory.
+        k: Samples per example; more take time, not memory.
         c: Conditions of shape ``(n,)``.
 
     Returns:
-        ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats. Where the model has a prior and its posterior a
-        density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats (one column if it does not factorise). Where
-        both densities are exact: ``log_marginal``, ``(n,)`` nats; ``log_weight``, the mean of log w;
-        ``effective_samples``, between 1 and k (0 if every weight is zero); ``pareto_k``, the shape of the weights'
-        tail, if k is at least 25; ``outside``, the share of samples outside the prior's support, where that has a
-        border. Always ``posterior_mean``, ``(n, latent entries)``.
+        ``reconstruction``, the mean of log p(x | z), ``(n,)`` nats, and ``posterior_mean``, ``(n, latent entries)``.
+        If the model has a prior and its posterior a density: ``kl/NAME`` for each latent, ``(n, dimensions)`` nats
+        (one column if it does not factorise). If both densities are exact: ``log_marginal``, ``(n,)`` nats;
+        ``log_weight``, the mean of log w; ``effective_samples``, between 1 and k (0 if every weight is zero);
+        ``pareto_k``, the shape of the weights' tail, if k is at least 25; ``outside``, the share of samples outside
+        the prior's support, if that is bounded.
 
     Raises:
         UsageError: If k is less than 1.
@@ -91,12 +91,12 @@ def per_example(model: LatentVariableModel, x: Tensor, k: int, c: Given | None =
 
 @torch.no_grad()
 def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = None) -> dict[str, Tensor]:
-    r"""Naive Monte Carlo: the likelihood averaged over samples of the prior, as the integral says.
+    r"""Naive Monte Carlo: the mean likelihood over samples of the prior.
 
     .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j p(x \mid z_j), \qquad z_j \sim p(z)
 
-    It is unbiased, and hopeless where few samples of the prior explain x: what the posterior is there for. The prior
-    is only sampled, so it needs no density.
+    The estimate of p(x) is unbiased, but its variance is high if few samples of the prior explain x. The prior is only
+    sampled, so it needs no density.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014).
@@ -104,7 +104,7 @@ def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = 
     Args:
         model: The model.
         x: Examples, ``(n, *shape)``.
-        k: Samples for each.
+        k: Samples per example.
         c: Conditions of shape ``(n,)``.
 
     Returns:
@@ -134,13 +134,13 @@ def from_prior(model: LatentVariableModel, x: Tensor, k: int, c: Given | None = 
 
 @torch.no_grad()
 def from_proposal(marginal: Marginal, x: Tensor, proposal: Distribution, k: int) -> dict[str, Tensor]:
-    r"""Importance samples of any proposal with a density, :math:`w_j = p(x, z_j) / r(z_j), z_j \sim r`.
+    r"""Importance sampling from any proposal with a density, :math:`w_j = p(x, z_j) / r(z_j), z_j \sim r`.
 
     Args:
-        marginal: The model, given the examples' conditions.
+        marginal: The model, conditioned on the examples' conditions.
         x: Examples, ``(n, *shape)``.
-        proposal: r, with batch shape ``(n,)``, wherever p(z | x) is.
-        k: Samples for each.
+        proposal: r, with batch shape ``(n,)``, whose support contains that of p(z | x).
+        k: Samples per example.
 
     Returns:
         ``log_marginal``, ``effective_samples`` and, for k of at least 25, ``pareto_k``, as :func:`per_example`.
@@ -169,14 +169,14 @@ def chunks(
     k: int,
     c: Given | None,
 ) -> dict[str, Tensor]:
-    """What ``found`` finds of a few points with so many samples at once, over all points, within :data:`ENTRIES`."""
+    """Evaluates ``found`` on all examples, in chunks of points and samples within :data:`ENTRIES`."""
     if k < 1:
         raise UsageError("At least one sample is needed.", got=f"k = {k}", expected="k >= 1", remedy="Try -k 1000.")
     keep_freed_memory()
     rows = _rows(model, x)
     points = max(1, rows // k)
     parts: list[dict[str, Tensor]] = []
-    whole = model() if c is None else None  # which makes its prior once
+    whole = model() if c is None else None  # makes its prior only once
     for i in range(0, len(x), points):
         marginal = model(None if c is None else c[i : i + points]) if whole is None else whole
         parts.append(found(marginal, x[i : i + points], min(k, rows)))
@@ -184,18 +184,18 @@ def chunks(
 
 
 def _rows(model: LatentVariableModel, x: Tensor) -> int:
-    """Points times samples that are decoded at once."""
+    """Points times samples decoded at a time."""
     return max(1, ENTRIES // (x[0].numel() * model.numbers_per_entry))
 
 
 def weigh(log_weights: Tensor) -> dict[str, Tensor]:
-    """What the weights of k samples that are all there, ``(k, n)``, say of n examples."""
+    """The estimates from all log-weights of k samples of n examples, ``(k, n)``."""
     drawn = iter([log_weights])
     return _stream(lambda _: _Chunk({}, next(drawn)), len(log_weights), len(log_weights), log_weights.dtype)
 
 
 def _stream(draw: Callable[[int], _Chunk], k: int, at_once: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """K samples for a few examples, so many at once; sums and the largest weights are all that is kept of a chunk."""
+    """Estimates from k samples in chunks, of which only sums and the largest weights are kept."""
     sums, length = dict[str, Tensor](), tail_length(k)
     tail: Tensor | None = None
     for done in range(0, k, at_once):
@@ -218,13 +218,13 @@ def _added(name: str, old: Tensor, new: Tensor) -> Tensor:
 
 
 def _largest(tail: Tensor | None, log_weights: Tensor, length: int) -> Tensor:
-    """The largest of the old and the new, falling."""
+    """The largest of the old and new weights, in descending order."""
     both = log_weights if tail is None else torch.cat([tail, log_weights])
     return both.topk(min(length, len(both)), dim=0).values
 
 
 def _chunk(terms: Terms) -> _Chunk:
-    """Sums over the samples of one chunk; log-weights in float64, because they differ by little from large."""
+    """Sums over one chunk of samples; log-weights in float64, as they are large with small differences."""
     sums, size = {"reconstruction": terms.log_likelihood.sum(0)}, len(terms.log_likelihood)
     if terms.bounded:
         for entry in terms.entries:
@@ -246,7 +246,7 @@ def _log_sums(log_weights: Tensor | None) -> dict[str, Tensor]:
 
 
 def outside_support(latent: Latent) -> Tensor | None:
-    """Which samples lie outside the prior's support, ``(k, *batch)``: an unvalidated density would not say so."""
+    """Which samples lie outside the prior's support, ``(k, *batch)``; an unvalidated density does not check."""
     if latent.prior is None or is_unbounded(latent.prior) or (support := latent.prior.support) is None:
         return None
     inside = support.check(latent.z)
@@ -255,7 +255,7 @@ def outside_support(latent: Latent) -> Tensor | None:
 
 
 def is_unbounded(distribution: Distribution) -> bool:
-    """Whether every real number is in its support, or it does not say what is.
+    """Whether the support is all real numbers, or unknown.
 
     Example:
         >>> from torch.distributions import Exponential, Normal

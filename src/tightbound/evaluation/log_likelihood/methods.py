@@ -1,7 +1,7 @@
-r"""Estimates of :math:`\log p(x)` by three methods, each with what tells whether it can be trusted.
+r"""Estimates of :math:`\log p(x)` by three methods, and whether they can be trusted.
 
 Convention: every method averages k weights whose mean is :math:`p(x)`; by Jensen's inequality the logarithm of the
-average is then too low on average, so that ``nll`` is an upper bound that falls towards the truth as k grows.
+average is too low on average, so ``nll`` is an upper bound that converges to the true value as k grows.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ __all__ = ["LikelihoodEstimate", "Method", "annealing_gap", "gap_warning", "like
 
 Method = Literal["importance", "prior", "annealed"]
 FEW = 10.0
-"""Fewer effective samples than these leave the estimate to a handful of lucky ones."""
+"""Minimum effective samples; with fewer, a few large weights dominate the estimate."""
 MOST = 0.1
-"""The share of examples with heavy tails above which an estimate is not trusted."""
+"""Maximum share of examples with heavy tails for an estimate to be trusted."""
 CHAINS = 8
-"""Fewer annealed chains than these do not tell whether they agree."""
+"""Minimum annealed chains to assess an estimate."""
 SIMULATED = 4
-"""Simulated examples on which annealing is bracketed from both sides."""
+"""Number of simulated examples to bracket annealing."""
 GAP = 0.5
-"""Nats between the two sides above which annealing is not trusted."""
+"""Maximum nats between both bounds for annealing to be trusted."""
 ONE_CODE = "the posterior of an example is a single code: the nll is the negative ELBO, an upper bound"
-UNJUDGED = "with less than 25 samples nothing tells whether they are enough: more of them, -k 1000"
-FEW_CHAINS = f"fewer than {CHAINS} chains do not tell whether they agree: more of them, -k 16"
+UNJUDGED = "the estimate cannot be assessed from less than 25 samples: use more, such as -k 1000"
+FEW_CHAINS = f"the estimate cannot be assessed from fewer than {CHAINS} chains: use more, such as -k 16"
 
 
 @dataclass(frozen=True)
 class LikelihoodEstimate:
-    r"""What :func:`likelihood` found.
+    r"""Results of :func:`likelihood`.
 
     Args:
-        nll: Negative log-likelihood of the data, nats: its standard error is that over the examples.
-        bits_per_dim: The same in bits per dimension, where the data is discrete and the model gives its probability.
+        nll: Negative log-likelihood of the data, nats, with its standard error over the examples.
+        bits_per_dim: The same in bits per dimension, if the data is discrete and the model outputs its probability.
         offset: Nats in both that come from dequantisation, :math:`D \ln L` for L levels.
         effective_sample_size: Mean over the examples, between 1 and k.
         pareto_k: Mean shape of the weights' tails; None for fewer than 25 samples.
-        unreliable: Share of examples whose shape is above 0.7.
-        trusted: Whether neither the effective samples nor the tails speak against the estimate.
-        method: How it was made.
-        k: Samples, or chains, of each example.
-        n: Examples.
+        unreliable: Share of examples with a shape above 0.7.
+        trusted: Whether no warning applies; None if the estimate cannot be assessed.
+        method: Method of the estimate.
+        k: Samples, or chains, per example.
+        n: Number of examples.
         split: Name of the split.
         measure: ``"mass"``, ``"bound"`` or ``"density"``.
         notes: Notes on these numbers.
-        log_marginal: Log p(x) of each example as the model sees it, ``(n,)``, nats, without the offset.
+        log_marginal: Log p(x) of each example as model input, ``(n,)``, nats, without the offset.
 
     Example:
         >>> import tightbound as tb
@@ -101,10 +101,10 @@ class LikelihoodEstimate:
         annealable: bool = True,
         one_code: bool = False,
     ) -> LikelihoodEstimate:
-        """From what a method found of every example; ``sure`` where all samples of an example are the same.
+        """From the results of a method for every example; ``sure`` if all samples of an example are the same.
 
-        ``gap`` is that of :func:`annealing_gap`, where it was measured; ``annealable`` where method annealed takes the
-        model; ``one_code`` where the posterior of an example is a single code.
+        ``gap`` is from :func:`annealing_gap`, if measured; ``annealable`` is whether method annealed supports the
+        model; ``one_code`` is whether the posterior of an example is a single code.
         """
         marginal, bits = values["log_marginal"], 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
         effective = values["effective_samples"].double().mean().item()
@@ -112,7 +112,7 @@ class LikelihoodEstimate:
         unreliable = None if tails is None else (tails > UNRELIABLE).double().mean().item()
         warnings = (*_warnings(k, effective, unreliable, method, annealable), *gap_warning(gap))
         warnings += (ONE_CODE,) if one_code and method == "importance" else ()
-        equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample would do
+        equal = sure or (k > 1 and effective > k - 1e-6)  # an exact posterior: one sample suffices
         unjudged = tails is None and method != "annealed" and not equal
         few = method == "annealed" and k < CHAINS
         return cls(
@@ -144,14 +144,13 @@ def likelihood(
     compile: bool = False,
     seed: int = 0,
 ) -> LikelihoodEstimate:
-    r"""The likelihood of data under a model, estimated by samples, with its error and its own doubts.
+    r"""Estimates the likelihood of data under a model by sampling, with its error and reliability.
 
     .. math:: \log p(x) \approx \log \frac{1}{k} \sum_j w_j
 
-    ``"importance"`` draws from the posterior, :math:`w_j = p(x, z_j) / q(z_j \mid x)`. ``"prior"`` draws from the
-    prior, :math:`w_j = p(x \mid z_j)`: the first thing that one would try, which fails as soon as few latents explain
-    an example. ``"annealed"`` walks from the prior to the posterior and is the reference that the others can be held
-    against, at a hundred times their price.
+    ``"importance"`` samples the posterior, :math:`w_j = p(x, z_j) / q(z_j \mid x)`. ``"prior"`` samples the prior,
+    :math:`w_j = p(x \mid z_j)`, which fails if few latents explain an example. ``"annealed"`` moves from the prior to
+    the posterior; it is a reference for the others, at about 100 times the cost.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse and Salakhutdinov, 2016).
@@ -161,17 +160,17 @@ def likelihood(
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        method: How the samples are drawn.
-        k: Samples (for ``"annealed"``, chains; 16 are many) of each example; they cost time, not memory.
-        annealing: Temperatures and trajectories of ``"annealed"``.
+        method: Sampling method.
+        k: Samples per example (for ``"annealed"``, chains; 16 are many); more take time, not memory.
+        annealing: Settings of ``"annealed"``.
         precision: Precision of the networks, ``"float32"`` or ``"bf16"``; densities are at least float32.
-        compile: Whether to compile log p(x | z) after the decoder: worth it for many samples.
+        compile: Whether to compile log p(x | z) after the decoder; useful with many samples.
         seed: Seed of all noise.
 
     Raises:
         UsageError: If the split is empty, k less than 1, or the method is unknown.
         CheckpointError: If a weight of the model is not finite.
-        ObjectiveError: If the model has no likelihood of this data or a density is missing, with the reason.
+        ObjectiveError: If the likelihood cannot be estimated, with the reason.
 
     Example:
         >>> import tightbound as tb
@@ -193,20 +192,20 @@ def likelihood(
 def _require(terms: Terms, measure: Measure, method: str) -> None:
     if (reason := refusal(terms, measure, method)) is not None:
         raise ObjectiveError(
-            "This model has no likelihood of this data that could be estimated.", got=reason[0], remedy=reason[1]
+            "The likelihood of this data cannot be estimated for this model.", got=reason[0], remedy=reason[1]
         )
 
 
 def annealing_gap(
     model: LatentVariableModel, split: Split, k: int, annealing: Annealing | None = None, seed: int = 0
 ) -> Estimate:
-    """How far annealing can be off on data like the model's own: a few simulated examples, bracketed from both sides.
+    """Bounds the error of annealing on data sampled from the model: the gap of bounds for a few examples.
 
     Args:
         model: The model.
-        split: The data, whose first examples lend their conditions.
-        k: Chains.
-        annealing: Temperatures and trajectories.
+        split: The data; the conditions are those of its first examples.
+        k: Number of chains.
+        annealing: Settings of the chains.
         seed: Seed of all noise.
     """
     few = min(SIMULATED, len(split))
@@ -215,7 +214,7 @@ def annealing_gap(
 
 
 def gap_warning(gap: Estimate | None, share: float = 1.0) -> Iterator[str]:
-    """What a reader must know where annealing is not good enough for the share of the examples that it measured."""
+    """A warning if annealing is not accurate enough, given the share of examples annealed."""
     if gap is not None and share * gap.value > GAP:
         yield (
             f"on {SIMULATED} simulated examples annealing leaves {gap.value:.2f} nats between its lower and its upper "
@@ -224,7 +223,7 @@ def gap_warning(gap: Estimate | None, share: float = 1.0) -> Iterator[str]:
 
 
 def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:
-    """A method by its name, for :func:`~tightbound.evaluation.passes.over`.
+    """The method with this name, for :func:`~tightbound.evaluation.passes.over`.
 
     Raises:
         UsageError: If the method is unknown.
@@ -236,12 +235,12 @@ def sampler(method: str, k: int, annealing: Annealing | None = None) -> Found:
 
 
 def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | None:
-    """Why a model has no likelihood of this data, and the remedy; None if it has one.
+    """Why the likelihood cannot be estimated, and a remedy; None if it can.
 
     Args:
-        terms: Its terms for any example.
-        measure: What its log-likelihood is for this data.
-        method: How it would be estimated.
+        terms: The model's terms for any example.
+        measure: Meaning of its log-likelihood for this data.
+        method: Name of the method.
     """
     if terms.estimated:
         return f"the divergence of {', '.join(terms.estimated)} is only estimated", "Use the ELBO."
@@ -255,14 +254,14 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
             "Use the ELBO.",
         )
     if method == "importance" and not terms.bounded:
-        return "the posterior is a point and has no density", "Use method 'prior', or a posterior with a density."
+        return "the posterior is a point mass without a density", "Use method 'prior', or a posterior with a density."
     if method == "annealed" and len(terms.entries) > 1:
-        return "annealing moves through one latent, and this is a hierarchy", "Use method 'importance'."
+        return "annealing supports only one latent, and this is a hierarchy", "Use method 'importance'."
     if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
-        return "the latents are codes, and annealing moves through real vectors", "Use method 'importance'."
+        return "the latents are codes, and annealing needs real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):
         kinds = ", ".join(type(latent.prior).__name__ for latent in terms.latents)
-        return f"the prior has a bound, no exact density ({kinds})", "Use method 'prior', which only samples it."
+        return f"the prior has only a bound, no exact density ({kinds})", "Use method 'prior', which only samples it."
     return None
 
 
@@ -274,7 +273,7 @@ def _warnings(k: int, effective: float, unreliable: float | None, method: str, a
     better = "more samples" + (", --method annealed" if annealable and method != "annealed" else "")
     better += ", or a better posterior would lower it" if method == "importance" else " would lower it"
     if k >= FEW and effective < min(FEW, k / 2):
-        yield f"about {effective:.1f} of {k} samples count: the nll is an upper bound and cannot be trusted; {better}"
+        yield f"{effective:.1f} effective samples of {k}: the nll is an upper bound and cannot be trusted; {better}"
     if unreliable is not None and unreliable > MOST:
-        heavy = f"for {unreliable:.0%} of the examples a few samples carry the weight (Pareto k above {UNRELIABLE})"
+        heavy = f"for {unreliable:.0%} of the examples a few samples dominate (Pareto k above {UNRELIABLE})"
         yield f"{heavy}: the nll and its error cannot be trusted; {better}"

@@ -1,8 +1,8 @@
-r"""How heavy the tail of importance weights is: the shape of a generalised Pareto distribution fitted to the largest.
+r"""The tail shape of importance weights: that of a generalised Pareto distribution fitted to the largest.
 
 Convention: excesses over a threshold have density :math:`\frac{1}{\sigma} (1 + k x / \sigma)^{-1/k - 1}`; weights
-whose tail has shape k have finite moments up to 1/k only. Above 0.7 no number of samples that one can afford makes a
-mean of such weights reliable.
+with tail shape k have finite moments only up to 1/k. Above 0.7 no practical number of samples makes their mean
+reliable.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 __all__ = ["UNRELIABLE", "pareto_k", "pareto_shape", "tail_length"]
 
 UNRELIABLE = 0.7
-"""Shapes above it mean that an estimate cannot be trusted."""
+"""Maximum shape for an estimate to be trusted."""
 SHORTEST = 5
-"""A tail of fewer weights is not fitted."""
+"""Minimum number of weights in a tail to be fitted."""
 FLAT = 1e-2
-"""A tail that spans fewer nats is one of equal weights and rounding errors."""
+"""A tail that spans fewer nats is treated as equal weights with rounding errors."""
 LEAST = 1e-30
 """Smallest excess, relative to the largest."""
 
 
 def tail_length(k: int) -> int:
-    r"""Number of the k weights in the tail, :math:`\min(k / 5, 3 \sqrt{k})`; 0 if too few to be fitted.
+    r"""Number of the k weights in the tail, :math:`\min(k / 5, 3 \sqrt{k})`; 0 if too few to fit.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).
@@ -44,14 +44,14 @@ def tail_length(k: int) -> int:
 def pareto_k(log_tail: Tensor) -> Tensor:
     r"""The shape :math:`\hat k` of the tail of importance weights.
 
-    The fit is drawn towards 0.5 with the weight of ten observations, as published. Weights that are all equal count
-    as bounded, with a shape of -1 before that.
+    The fit is regularised towards 0.5 with the weight of ten observations, as published. Equal weights count as
+    bounded, with shape -1 before regularisation.
 
     References:
         Pareto Smoothed Importance Sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024).
 
     Args:
-        log_tail: The logarithms of the M + 1 largest weights, falling, ``(M + 1, *batch)``; the last is the threshold.
+        log_tail: Logarithms of the M + 1 largest weights, descending, ``(M + 1, *batch)``; the last is the threshold.
 
     Returns:
         ``(*batch)``, float64.
@@ -70,7 +70,7 @@ def pareto_k(log_tail: Tensor) -> Tensor:
 
 
 def pareto_shape(excess: Tensor) -> Tensor:
-    r"""Shape of the generalised Pareto distribution of excesses, by a quasi-Bayesian mean over its profile likelihood.
+    r"""Shape of the generalised Pareto distribution of excesses: a quasi-Bayesian mean over the profile likelihood.
 
     .. math:: \hat k = \frac{1}{M} \sum_i \log(1 - \hat\theta x_i), \qquad
               \hat\theta = \frac{\sum_j \theta_j L(\theta_j)}{\sum_j L(\theta_j)}
@@ -82,7 +82,7 @@ def pareto_shape(excess: Tensor) -> Tensor:
         excess: Positive numbers in any unit, ``(M, *batch)``.
 
     Returns:
-        ``(*batch)``, float64, without any prior on the shape.
+        ``(*batch)``, float64, without regularisation.
 
     Example:
         >>> u = (torch.arange(1000) + 0.5) / 1000

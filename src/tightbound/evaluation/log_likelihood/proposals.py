@@ -1,7 +1,7 @@
-r"""Where importance samples of one example come from, when its encoder's posterior is not good enough.
+r"""Proposals for importance sampling per example, for when the encoder's posterior is not good enough.
 
-Convention: a proposal has one batch dimension, the examples, ``(n,)``; a family is its free parameters, one row for
-each example, and what they make.
+Convention: a proposal has one batch dimension, the examples, ``(n,)``; a family is its initial free parameters, one
+row per example, and a function from them to a distribution.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_
 
 Family = tuple[list[Tensor], Callable[[list[Tensor]], Distribution]]
 FULL = 64
-"""Largest latent that gets a full covariance: the factor has half the square of it entries, for each example."""
+"""Maximum dimensions d for a full covariance: its factor has about d² / 2 entries per example."""
 MOMENTS = 100
-"""Samples that tell where a posterior lies."""
+"""Samples to estimate the mean and deviation of a posterior."""
 
 
 class Mixture(Value):
-    r"""A few distributions, each with its share: :math:`\sum_j \pi_j q_j(z)`, to sample and to evaluate.
+    r"""A mixture of distributions, :math:`\sum_j \pi_j q_j(z)`.
 
-    As a proposal its weights are :math:`p(x, z) / \sum_j \pi_j q_j(z)` whatever part z came from, at most
-    :math:`1 / \pi_j` of those of any part.
+    As a proposal its weights are :math:`p(x, z) / \sum_j \pi_j q_j(z)` for samples of every part, at most
+    :math:`1 / \pi_j` times those of part j.
 
     References:
         Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg, 1995).
         Safe and Effective Importance Sampling (Owen and Zhou, 2000).
 
     Args:
-        parts: The distributions; the first has the whole batch shape, the others may lack it.
+        parts: The distributions; the first must have the full batch shape.
         shares: :math:`\pi_j`, which sum to one.
 
     Example:
@@ -54,12 +54,12 @@ class Mixture(Value):
         super().__init__(parts[0].batch_shape, parts[0].event_shape, validate_args=False)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Samples ``(k, *batch, *event)``; the part that each comes from is sampled once for the batch."""
+        """Samples ``(k, *batch, *event)``; the part of each is sampled once for the batch."""
         (k,) = sample_shape
         chosen = torch.multinomial(torch.tensor(self.shares), k, replacement=True)
         counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
         drawn = [self._drawn(part, count) for part, count in zip(self.parts, counts, strict=True) if count]
-        return torch.cat(drawn)  # a part without samples is left out: not every flow can draw zero samples
+        return torch.cat(drawn)  # without empty parts: not every flow can draw zero samples
 
     def _drawn(self, part: Distribution, count: int) -> Tensor:
         missing = self.batch_shape[: len(self.batch_shape) - len(part.batch_shape)]
@@ -71,7 +71,7 @@ class Mixture(Value):
 
 
 def gaussian_family(q: Distribution) -> Family | None:
-    """Free parameters of a Gaussian for each example, from where it is, and what they make; None for other families.
+    """The family of a Gaussian posterior, with its own parameters as initial values; None for other posteriors.
 
     Example:
         >>> free, make = gaussian_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
@@ -92,9 +92,9 @@ def gaussian_family(q: Distribution) -> Family | None:
 
 
 def wide_family(q: Distribution) -> Family:
-    r"""Gaussians about where any posterior over vectors lies, in its units: :math:`\mu + \sigma (u + A \epsilon)`.
+    r"""Gaussians in units of any posterior over vectors: :math:`\mu + \sigma (u + A \epsilon)`.
 
-    A is triangular, or diagonal for more than :data:`FULL` dimensions; it starts as the identity, and u as zero.
+    A is triangular, or diagonal for more than :data:`FULL` dimensions; initially A is the identity, and u zero.
 
     Example:
         >>> free, make = wide_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
@@ -115,7 +115,7 @@ def wide_family(q: Distribution) -> Family:
 
 
 def widened(q: Distribution, factor: float) -> Distribution:
-    """The same Gaussian with its standard deviations times a factor.
+    """The same Gaussian with standard deviations scaled by a factor.
 
     Example:
         >>> q = widened(independent(Normal(torch.zeros(2), torch.ones(2)), 1), 1.5)
@@ -128,18 +128,18 @@ def widened(q: Distribution, factor: float) -> Distribution:
 
 
 def optimised(marginal: Marginal, x: Tensor, family: Family, steps: int, lr: float, draws: int) -> list[Tensor]:
-    """The free parameters of the best ELBO of each example, by Adam; the model's own get gradients unless frozen.
+    """Maximises the ELBO of each example with Adam; the model's parameters get gradients unless frozen.
 
     Args:
-        marginal: The model, given the examples' conditions.
+        marginal: The model, conditioned on the examples' conditions.
         x: Examples, ``(n, *shape)``.
-        family: Where to start, and what the parameters make.
-        steps: Steps of Adam.
-        lr: Its first learning rate; it falls to zero along a cosine.
-        draws: Samples of each example for a gradient.
+        family: Initial parameters, and the function from them to a distribution.
+        steps: Number of steps.
+        lr: Initial learning rate of a cosine schedule to zero.
+        draws: Samples per example for a gradient.
 
     Returns:
-        The parameters from which the family makes its best members.
+        The optimised parameters of the family.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -167,7 +167,7 @@ def optimised(marginal: Marginal, x: Tensor, family: Family, steps: int, lr: flo
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it no parameter wants a gradient; behind it those do that did.
+    """Freezes all parameters inside the block.
 
     Example:
         >>> layer = nn.Linear(1, 1)

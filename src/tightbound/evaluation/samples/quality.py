@@ -95,15 +95,15 @@ def _root(covariance: Tensor) -> Tensor:
 @register("sample-quality", record=True)
 @dataclass(frozen=True, kw_only=True)
 class SampleQuality:
-    """What :func:`sample_quality` found: Fréchet distances from the examples of a split, the less the better.
+    """Results of :func:`sample_quality`: Fréchet distances from the examples of a split; lower is better.
 
     Args:
         samples: Of samples of the model, one for each example and given its condition.
         reconstructions: Of the examples' reconstructions (of codes, of the most probable ones): what the
             likelihood leaves to a perfect prior.
         uniform: Of samples with uniform codes, where a prior was fitted to codes.
-        data: Of as many training examples: what remains of the distance where nothing differs but chance.
-        accuracy: Share of the examples whose label the features tell; None for features of other making.
+        data: Of as many training examples: the distance that remains by chance.
+        accuracy: Share of the examples whose label the features tell; None for other features.
         n: Examples, and samples.
         split: Name of the split.
         notes: Notes on these numbers.
@@ -134,7 +134,7 @@ class SampleQuality:
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """Nothing: the words of its numbers stand as they are."""
+        """No values: the labels of its numbers are fixed."""
         return {}
 
 

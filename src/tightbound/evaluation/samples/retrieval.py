@@ -1,7 +1,7 @@
 r"""Retrieval with an encoder of images and captions: the image for a caption, the caption for an image.
 
 Convention: images are ``(n, channels, height, width)`` as a model sees them, captions tokens ``(n, length)`` with -1
-behind their end.
+after their end.
 """
 
 from __future__ import annotations

@@ -248,9 +248,9 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Of each run the options that are not alike in all: one that a recipe lacks counts where another changed it.
+    """The options of each run that differ between runs; one that a recipe lacks counts if another run changed it.
 
-    Those of a first stage go by the names that they have in a run of their own, unless the second has such names.
+    Options of a first stage have the names of a run of its own, unless the second stage has the same names.
     """
     values, chosen = [], []
     for config in configs:

@@ -45,7 +45,7 @@ def _title(words: str, unit: str) -> str:
 
 
 def differences(found: Comparison) -> list[list[str]]:
-    """A head, and of the first run from each other a line of paired differences and what to know of them."""
+    """A header, and a line of paired differences of the first run from each other run, with notes."""
     lines = [_line(found, place) for place in range(1, len(found.runs))]
     return [["", *COMPARED, "notes"], *lines]
 
