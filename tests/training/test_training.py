@@ -526,7 +526,7 @@ def test_several_processes_stop_together(tmp_path: Path) -> None:
     out, errors = process.communicate(timeout=90)
     assert process.returncode != 0
     assert out.count("saved on SIGTERM") == 1, errors
-    assert "go on: tightbound train --resume" in out
+    assert "resume: tightbound train --resume" in out
     assert not (tmp_path / "run" / "lock").exists()
 
 
