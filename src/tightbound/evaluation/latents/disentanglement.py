@@ -1,8 +1,8 @@
 r"""Disentanglement: scores of codes against the known factors of a data set.
 
 Convention: codes are ``(n, d)``, posterior means of n examples, and factors ``(n, m)`` their known causes. A score is
-near 1 if codes are factors up to order, sign and scale, near 0 (FactorVAE: 1 / m) if they are uninformative. Factors are
-ordered except in ``categorical`` columns; MIG and FactorVAE treat all as categorical. All in float64 on the CPU.
+near 1 if codes are factors up to order, sign and scale, near 0 (FactorVAE: 1 / m) if uninformative. Factors are ordered
+except in ``categorical`` columns; MIG and FactorVAE treat all as categorical. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations
