@@ -5,6 +5,7 @@ A chain :math:`z_L \to \dots \to z_1 \to x` of numbers, :math:`z_i \mid z_{i+1} 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import product
 
@@ -18,10 +19,12 @@ from tightbound import objectives
 from tightbound.conditions import Given
 from tightbound.distributions import Bounded, Sampling, independent
 from tightbound.errors import ObjectiveError, UsageError
-from tightbound.evaluation import evaluate
+from tightbound.evaluation import evaluate, numbers
 from tightbound.likelihoods import Gaussian
 from tightbound.models import Estimated, Latent, LatentVariableModel, Marginal, Terms
 from tightbound.objectives import elbo, iwae, naive_monte_carlo
+from tightbound.objectives.rows import rows
+from tightbound.options.objectives import Gsnn, Hybrid, NaiveMonteCarlo, Objective
 from tightbound.posteriors import DiagonalGaussian, Layers
 from tightbound.priors import StandardNormal
 
@@ -303,14 +306,62 @@ def test_a_likelihood_of_a_users_own_is_predicted_from_latents_of_the_prior() ->
     assert model().generated(torch.zeros(5, 2), 3).log_likelihood.shape == (3, 5)
 
 
+def two_layers() -> LatentVariableModel:
+    above, below = DiagonalGaussian(nn.Linear(2, 2), (2,)), DiagonalGaussian(nn.Linear(2, 4), (2,))
+    top = LatentVariableModel(StandardNormal(1), Gaussian(nn.Linear(1, 2), (1,), (2,), "shared"), above)
+    return LatentVariableModel(top, Gaussian(nn.Linear(2, 2), (2,), (2,), "shared"), below)
+
+
 def test_a_temperature_steers_every_layer() -> None:
-    top = LatentVariableModel(
-        StandardNormal(1), Gaussian(nn.Linear(1, 2), (1,), (2,), "shared"), DiagonalGaussian(nn.Linear(2, 2), (2,))
-    )
-    model = LatentVariableModel(
-        top, Gaussian(nn.Linear(2, 2), (2,), (2,), "shared"), DiagonalGaussian(nn.Linear(2, 4), (2,))
-    )
-    z = model().sample_latent((50,), Sampling(temperature=0.0))
+    z = two_layers()().sample_latent((50,), Sampling(temperature=0.0))
     assert torch.equal(z, z[:1].expand_as(z))
-    terms, px = model().terms(torch.zeros(4, 2), 3), model()
-    assert px.generated(torch.zeros(4, 2), 3).log_likelihood.shape == terms.log_likelihood.shape
+
+
+@pytest.mark.parametrize("objective", [Hybrid(share=0.5), Gsnn(), NaiveMonteCarlo(samples=3)])
+def test_a_hierarchy_predicts_from_latents_of_its_prior(objective: Objective) -> None:
+    found = rows(objective, two_layers()(), torch.zeros(4, 2), torch.ones(()), 4)
+    assert found.shape[-1] == 4
+    assert found.isfinite().all()
+
+
+def test_each_layer_has_its_kl_in_tables_and_notes_say_whose_the_activity_is() -> None:
+    data = tb.data.Data.from_arrays(torch.randn(20, 2), test=torch.randn(10, 2))
+    found = evaluate(two_layers(), data.test, k=5)
+    assert found.kl is not None
+    assert found.kl_per_dimension is not None
+    shown = {row.name: row.text for row in numbers.rows(found)}
+    assert shown["kl_per_dimension"] == ", ".join(f"{n} {sum(d):.2f}" for n, d in found.kl_per_dimension.items())
+    assert math.isclose(sum(map(sum, found.kl_per_dimension.values())), found.kl.value, rel_tol=1e-4)
+    assert any("active units are those of z1" in note for note in found.notes)
+
+
+class WithEstimate(Marginal):
+    """A model whose prior's term is only estimated."""
+
+    def terms(
+        self, x: Tensor, k: int | None = 1, posterior: Distribution | None = None, *, pathwise: bool = True
+    ) -> Terms:
+        found = super().terms(x, k, posterior, pathwise=pathwise)
+        return dataclasses.replace(found, entries=(*found.entries, Estimated("prior", torch.full((len(x), 1), 2.0))))
+
+
+class Estimating(LatentVariableModel):
+    def forward(self, c: Given | None = None) -> Marginal:
+        return WithEstimate(self, c)
+
+
+def test_a_divergence_that_is_estimated_has_an_elbo_and_no_likelihood() -> None:
+    parts = StandardNormal(2), Gaussian(nn.Linear(2, 2), (2,), (2,), "shared"), DiagonalGaussian(nn.Linear(2, 4), (2,))
+    data = tb.data.Data.from_arrays(torch.randn(20, 2), test=torch.randn(10, 2))
+    model, plain = Estimating(*parts), LatentVariableModel(*parts)
+    found, without = evaluate(model, data.test, k=5), evaluate(plain, data.test, k=5)
+    assert found.nll is None
+    assert found.elbo is not None
+    assert without.elbo is not None
+    assert found.kl_per_dimension is not None
+    assert found.kl_per_dimension["prior"] == (2.0,)
+    assert math.isclose(found.elbo.value, without.elbo.value - 2, rel_tol=1e-5)
+    assert any("only estimated" in note for note in found.notes)
+    assert model().lower_bound(torch.zeros(4, 2)).shape == (4,)
+    with pytest.raises(ObjectiveError, match="no exact density: prior"):
+        iwae(model().terms(torch.zeros(4, 2), 3))

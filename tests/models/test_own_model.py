@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Distribution, Independent, Normal
 from torch.types import _size
 
 import tightbound as tb
@@ -70,7 +71,7 @@ def test_it_is_trained_evaluated_and_reported_on(data: Data, tmp_path: Path) -> 
 
 def test_it_is_told_what_it_cannot_have(data: Data) -> None:
     model = Blob()
-    with pytest.raises(ObjectiveError, match="no latents"):
+    with pytest.raises(UsageError, match="no latent"):
         diagnose(model, data.test)
     with pytest.raises(UsageError, match="needs no sampling"):
         tb.evaluate(model, data.test, method="annealed")
@@ -88,3 +89,15 @@ def test_it_stands_beside_others(data: Data, tmp_path: Path) -> None:
     assert [run.found.method for run in found.runs] == ["exact", "importance"]
     for name in ("c.png", "c.html"):
         assert draw_comparison(found, tmp_path / name).stat().st_size > 10_000
+
+
+def test_a_model_without_parameters_is_evaluated() -> None:
+    class Fixed(Model):
+        def forward(self, c: Given | None = None) -> Distribution:
+            return Independent(Normal(torch.zeros(2), 1.0), 1)
+
+    data = tb.data.Data.from_arrays(torch.randn(20, 2), test=torch.randn(10, 2))
+    x = data.test.batch(torch.arange(10)).x
+    found = tb.evaluate(Fixed(), data.test)
+    assert found.nll is not None
+    assert math.isclose(found.nll.value, -Fixed()().log_prob(x).mean().item(), rel_tol=1e-5)

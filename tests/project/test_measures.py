@@ -68,8 +68,6 @@ CLASSES_ASKED_FOR: dict[str, tuple[str, set[str]]] = {
     "LatentVariableModel": (
         "a kind of model: what a model offers is declared by its type",
         {
-            "assembly/second_stage.py",
-            "evaluation/collapse/diagnosis.py",
             "evaluation/evaluate.py",
             "evaluation/passes.py",
             "models/latent.py",
@@ -80,7 +78,6 @@ CLASSES_ASKED_FOR: dict[str, tuple[str, set[str]]] = {
     "Marginal": (
         "a kind of distribution: what it offers, such as terms, is declared by its type",
         {
-            "evaluation/passes.py",
             "evaluation/samples/quality.py",
             "models/latent.py",
             "pictures/sheets.py",

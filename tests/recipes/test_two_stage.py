@@ -342,13 +342,22 @@ def test_a_fitted_prior_can_be_fitted_anew(data: Data, first: Path, tmp_path: Pa
     assert isinstance(tb.load(tmp_path / "b").prior, AutoregressivePrior)
 
 
+def test_a_first_stage_that_is_given_a_condition_is_refused_before_it_encodes(data: Data, tmp_path: Path) -> None:
+    model = CVAE(latent_dim=2, hidden=(8,)).build(data.spec)
+    tb.train(model, data, out=tmp_path / "first", steps=1, pictures=False)
+    with pytest.raises(UsageError, match="do not depend on a condition") as caught:
+        fit_prior(tmp_path / "first", out=tmp_path / "second", data=data, **QUICK)
+    assert caught.value.got == "a first stage conditioned on class"
+    assert not (tmp_path / "first" / "latents.safetensors").exists()
+
+
 def test_what_does_not_suit_is_refused(data: Data, tmp_path: Path) -> None:
     vae = VAE(latent_dim=2, hidden=(8,))
     for first, second, says in (
         (vq(), "flow", "latents are codes"),
         (vae, "pixelcnn", "latents are real-valued"),
         (CVAE(latent_dim=2, hidden=(8,)), "flow", "do not depend on a condition"),
-        (PixelCNNRecipe(channels=8, layers=2), "flow", "no latents to fit"),
+        (PixelCNNRecipe(channels=8, layers=2), "flow", "has no latent"),
     ):
         with pytest.raises(UsageError, match=says):
             TwoStage(Stage(first), small(second)).build(data.spec)

@@ -15,7 +15,7 @@ from ..conditions import Condition
 from ..distributions import Unconditional
 from ..errors import UsageError
 from ..models import LatentVariableModel
-from ..models.latent import require_unconditional
+from ..models.latent import require_unconditional, with_latents
 from ..options.data_spec import DataSpec
 from ..options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
 from ..posteriors import CodePosterior
@@ -35,12 +35,7 @@ Made = tuple[nn.Module, Condition | None]
 @assemble.register(TwoStage)
 def two_stage(recipe: TwoStage, data: DataSpec) -> LatentVariableModel:
     """A frozen posterior and likelihood, and a new prior over their latents."""
-    first = build(recipe.first.recipe, data)
-    if not isinstance(first, LatentVariableModel):
-        raise UsageError(
-            "The first stage has no latents to fit a prior to.",
-            remedy="Train one with latents: recipe 'vae'.",
-        )
+    first = with_latents(build(recipe.first.recipe, data))
     require_unconditional(first)
     prior, condition = new_prior(recipe.prior, first, data)
     for part in (first.posterior, first.likelihood):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class TextCondition(NamedCondition, LearnsFromCaptions):
         self.vocabulary, self._tokenizer = vocabulary, None
         self.register_buffer("joins", torch.full((vocabulary - 256, 2), -1, dtype=torch.int32))
         self.register_buffer("learned", torch.tensor(False))
+        self.register_load_state_dict_post_hook(_read_anew)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -113,6 +114,7 @@ class TextCondition(NamedCondition, LearnsFromCaptions):
     def describe_entry(self, entry: Tensor) -> str:
         return "no text" if entry[0] < 0 else self.tokenizer.decode(entry)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._tokenizer = None
+
+def _read_anew(condition: TextCondition, keys: NamedTuple) -> None:
+    """Forgets the tokenizer, after other joins were loaded."""
+    condition._tokenizer = None

@@ -346,6 +346,13 @@ def _predicted(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[s
 
 
 def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None) -> Iterator[str]:
+    yield from _about(task, estimate, reason)
+    if len(task.terms.entries) > 1:
+        yield f"active units are those of {task.terms.entries[0].name}, the latent next to the data"
+
+
+def _about(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None) -> Iterator[str]:
+    """What the likelihood is, or why there is none."""
     if estimate is not None:
         yield from estimate.notes
         return

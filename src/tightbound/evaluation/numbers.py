@@ -52,7 +52,7 @@ class Number:
     shown: str = ""
 
 
-Value = Estimate | float | tuple[float, ...]
+Value = Estimate | float | str | tuple[float, ...]
 """The printed value; of a tuple, its length."""
 
 
@@ -137,6 +137,8 @@ def _texts(value: Value, reported: Number) -> tuple[str, str]:
         if reported.percent:
             return f"{value.value:.{reported.digits}%}", ""
         return value.texts(reported.digits)
+    if isinstance(value, str):
+        return value, ""
     if isinstance(value, float):
         return f"{value:.{reported.digits}{'%' if reported.percent else 'f'}}", ""
     return f"{len(value) if isinstance(value, tuple) else value:,}", ""

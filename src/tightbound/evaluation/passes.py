@@ -18,7 +18,8 @@ from ..conditions import Given
 from ..data import Split
 from ..distributions import is_certain
 from ..errors import ObjectiveError, UsageError
-from ..models import LatentVariableModel, Marginal, Model, Terms
+from ..models import LatentVariableModel, Model, Terms
+from ..models.latent import with_latents
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import Stream, fixed_noise
@@ -177,17 +178,11 @@ def terms_of_the_first(model: Model, split: Split) -> Terms:
     """The terms of one example, which determine the kinds of distributions in the model.
 
     Raises:
-        ObjectiveError: If the model has no latent, and so no terms.
+        UsageError: If the model has no latent, and so no terms.
     """
     with torch.no_grad(), fixed_noise(), evaluating(model):
         x, c = model.see(split.batch(torch.arange(1), model.device))
-        if not isinstance(px := model(c), Marginal):
-            raise ObjectiveError(
-                "This model has no latent, so it has no ELBO.",
-                got=type(model).__name__,
-                remedy="It can be evaluated, sampled and reported on: tightbound.evaluate(model, split).",
-            )
-        return px.terms(x)
+        return with_latents(model)(c).terms(x)
 
 
 def certain(terms: Terms) -> bool:

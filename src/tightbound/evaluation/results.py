@@ -61,6 +61,10 @@ class Evaluation:
         Estimate | None, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
     ] = None
     kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; information in the code, in nats", unit="nats")] = None
+    kl_per_dimension: Annotated[
+        dict[str, tuple[float, ...]] | None,
+        Number("KL of each latent", "bound", "from the one next to the data up", unit="nats", shown="_kl_of_each"),
+    ] = None
     prediction: Annotated[
         Estimate | None,
         Number("prediction", "bound", "with latents of the prior given the condition, as it predicts", unit="{nats}"),
@@ -116,7 +120,6 @@ class Evaluation:
     split: str
     trusted: bool | None = None
     dimensions: int | None = None
-    kl_per_dimension: dict[str, tuple[float, ...]] | None = None
     kl_is_analytic: bool | None = None
     measure: Measured
     notes: tuple[str, ...]
@@ -130,6 +133,13 @@ class Evaluation:
             return f"no likelihood of this data{rest}"
         value = self.nll.bare if self.doubtful else self.nll
         return f"{_SCORE[self.measure]} {'≤ ' if self.bounded else ''}{value} nats"
+
+    @property
+    def _kl_of_each(self) -> str | None:
+        """In a hierarchy the KL of each latent, by name."""
+        if self.kl_per_dimension is None or len(self.kl_per_dimension) == 1:
+            return None
+        return ", ".join(f"{name} {sum(nats):.2f}" for name, nats in self.kl_per_dimension.items())
 
     @property
     def doubtful(self) -> bool:

@@ -21,7 +21,6 @@ from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
-from ..spec import kind_of
 from .model import Model
 from .terms import Entry, Latent, Terms, stacked
 
@@ -136,7 +135,7 @@ def with_latents(model: Model) -> LatentVariableModel:
     if not isinstance(model, LatentVariableModel):
         raise UsageError(
             "This model has no latent: it can only be sampled and evaluated.",
-            got="a model built by hand" if model.recipe is None else f"recipe {kind_of(model.recipe)}",
+            got=model.origin,
             remedy="Try tightbound sample, evaluate or report; or train a recipe with a latent, such as vae.",
         )
     return model

@@ -18,6 +18,7 @@ from ..errors import ShapeError, UsageError
 from ..likelihoods import Measure, undeclared
 from ..options.data_spec import DataSpec
 from ..posteriors import Codes, Space
+from ..spec import kind_of
 
 __all__ = ["Model", "Taken"]
 
@@ -98,6 +99,11 @@ class Model(nn.Module):
     def completes(self) -> bool:
         """Whether it completes images: whether its condition is the observed part of one."""
         return self.condition is not None and self.condition.to_complete
+
+    @property
+    def origin(self) -> str:
+        """Its recipe by name, for messages; or that it was built by hand."""
+        return "a model built by hand" if self.recipe is None else f"recipe {kind_of(self.recipe)}"
 
     @property
     def device(self) -> torch.device:

@@ -284,13 +284,13 @@ class Terms:
     @property
     def exact(self) -> bool:
         """Whether all densities are exact, as importance weights need."""
-        return not self.inexact
+        return self.exact_likelihood and all(entry.exact for entry in self.entries)
 
     @property
     def inexact(self) -> str:
-        """What has no exact density, as text; empty if all densities are exact."""
-        likelihood = () if self.exact_likelihood else ("a likelihood that is only a bound",)
-        return ", ".join((*likelihood, *(f"the divergence of {e.name}" for e in self.entries if not e.exact)))
+        """The likelihood and the latents without an exact density, as text."""
+        likelihood = () if self.exact_likelihood else ("the likelihood, which is only a bound",)
+        return ", ".join((*likelihood, *(entry.name for entry in self.entries if not entry.exact)))
 
 
 def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:

@@ -93,7 +93,7 @@ def iwae(terms: Terms) -> Tensor:
     if not terms.exact:
         raise ObjectiveError(
             "An importance-weighted bound needs exact densities.",
-            got=f"no exact density of {terms.inexact}",
+            got=f"no exact density: {terms.inexact}",
             expected="distributions with an exact log_prob",
             remedy="Use the ELBO, or objectives.reconstruction for an autoencoder.",
         )

@@ -81,7 +81,7 @@ def dreg(terms: Terms) -> Tensor:
     if not terms.exact:
         raise ObjectiveError(
             "An importance-weighted bound needs exact densities.",
-            got=f"no exact density of {terms.inexact}",
+            got=f"no exact density: {terms.inexact}",
             remedy="Use the ELBO, or objectives.reconstruction for an autoencoder.",
         )
     log_weights = terms.log_likelihood + terms.log_prior - _log_posterior_by_path(terms)

@@ -25,12 +25,8 @@ DRAWS = 10
 
 def section(m: Material) -> str:
     """The verdict, the decomposed ELBO, and the codes compared with the prior, as HTML."""
-    if not m.bounded:
-        return page.paragraph("The model has no KL between a posterior and a prior, so there is nothing to diagnose.")
-    if m.model.space is not None and len(m.model.space.layers) > 1:
-        return page.paragraph("Only models with one latent can be diagnosed, and this is a hierarchy.")
-    if untrained(m.model):
-        return page.paragraph("The posterior of this model was not trained, so there is nothing to diagnose.")
+    if reason := _why_not(m):
+        return page.paragraph(reason)
     if (found := m.diagnosis) is None:
         return _missing(m)
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
@@ -42,13 +38,20 @@ def section(m: Material) -> str:
 
 def summary(m: Material) -> str:
     """The verdict in a few words, as text."""
-    if not _is_possible(m):
+    if _why_not(m):
         return "there is nothing to diagnose"
     return "not diagnosed yet" if m.diagnosis is None else m.diagnosis.verdict
 
 
-def _is_possible(m: Material) -> bool:
-    return m.bounded and not untrained(m.model) and m.model.space is not None and len(m.model.space.layers) == 1
+def _why_not(m: Material) -> str:
+    """Why there is nothing to diagnose; empty if there is."""
+    if not m.bounded:
+        return "The model has no KL between a posterior and a prior, so there is nothing to diagnose."
+    if len(m.latent.space.layers) > 1:
+        return "Only models with one latent can be diagnosed, and this is a hierarchy."
+    if untrained(m.model):
+        return "The posterior of this model was not trained, so there is nothing to diagnose."
+    return ""
 
 
 def _command(m: Material) -> str:

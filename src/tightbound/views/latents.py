@@ -261,7 +261,7 @@ def require_dimensions(model: LatentVariableModel) -> None:
     if model.codes is not None:
         raise UsageError(
             "The latents are codes, which have no separate dimensions to traverse.",
-            got=type(model.recipe).__name__ if model.recipe else type(model.posterior).__name__,
+            got=model.origin,
             expected="a model whose latent is a vector",
             remedy="Try tightbound reconstruct, interpolate or sample; or train a recipe such as vae.",
         )

@@ -17,6 +17,7 @@ import torch
 from ...data import Split
 from ...errors import ObjectiveError, UsageError
 from ...models import LatentVariableModel, Model, Terms
+from ...models.latent import with_latents
 from ...options.choices import flat
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
@@ -262,13 +263,7 @@ def _checked(model: Model, split: Split, limit: int) -> LatentVariableModel:
             expected="at least 2, and several hundred for a reliable verdict",
             remedy="Use more examples, or inspect one with `tightbound reconstruct`.",
         )
-    if not isinstance(model, LatentVariableModel):
-        raise ObjectiveError(
-            "This model has no latents to diagnose.",
-            got=type(model).__name__,
-            remedy="Evaluate it: tightbound evaluate RUN.",
-        )
-    return model
+    return with_latents(model)
 
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:

@@ -169,7 +169,7 @@ def estimate_of(
 def _how(found: Climb, budget: float) -> Iterator[str]:
     counts = found.proposals
     if counts != {"posterior": len(found.rung)}:
-        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        told = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
         yield f"number of examples by proposal: {told}"
     if found.ended:
         yield f"the budget of {budget:g} seconds ended before every estimate was reliable: increase --budget"
