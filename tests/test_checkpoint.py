@@ -28,12 +28,13 @@ from tightbound.checkpoint import (
     read_with_digest,
     tensors_of,
     write,
-    write_atomically,
     write_json,
 )
 from tightbound.errors import CheckpointError
 from tightbound.recipes import VAE
 from tightbound.runs import RunConfig, RunFolder, load
+from tightbound.runtime import files
+from tightbound.runtime.files import write_atomically
 from tightbound.training import TrainingOptions
 
 RECIPE = VAE(latent_dim=2, hidden=(4,))
@@ -425,3 +426,41 @@ def test_the_line_that_was_being_written_is_left_out(run: RunFolder) -> None:
     run.metrics.write_text('{"step": 1, "split": "train"}\n{"step": 2, "split": "train"}\n{"st')
     assert [record["step"] for record in run.records()] == [1, 2]
     assert json.loads(run.config_file.read_text())["kind"] == "run"
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a training that saves: safetensors opens a file twice, and the two may be different files."""
+    checkpoint.write(path, {"step": 1, "w": torch.zeros(3)})
+    sound, replaced = checkpoint._check_digest, list[int]()
+
+    def once_late(path: Path, kept: str | None, found: str) -> None:
+        if not replaced:
+            replaced.append(1)
+            checkpoint.write(path, {"step": 2, "w": torch.ones(3)})
+            found = "of another file"
+        sound(path, kept, found)
+
+    monkeypatch.setattr(checkpoint, "_check_digest", once_late)
+    assert checkpoint.read(path)["step"] == 2
+    monkeypatch.setattr(checkpoint, "_check_digest", lambda path, kept, found: sound(path, kept, "damaged"))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_temporary_file_that_another_process_took_for_a_leftover_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    lock, taken = files.try_lock, list[Path]()
+
+    def taken_once(handle: int) -> bool | None:
+        if taken:
+            return lock(handle)
+        taken.append(next(path.parent.glob(f".{path.name}.*")))
+        taken[0].unlink()  # as clear_leftovers does, between the file's making and its lock
+        return False if held else lock(handle)
+
+    monkeypatch.setattr(files, "try_lock", taken_once)
+    write_atomically(path, lambda temporary: Path(temporary).write_text("whole", encoding="utf8"))
+    assert path.read_text(encoding="utf8") == "whole"
+    assert not list(path.parent.glob(f".{path.name}.*"))

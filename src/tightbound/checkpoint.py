@@ -11,24 +11,19 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn, uint8
 
 from .errors import CheckpointError, TightboundError, reading
-from .runtime.lock import try_lock
+from .runtime.files import write_atomically
 
 __all__ = [
-    "clear_leftovers",
     "digest",
     "load_into",
     "misfits",
@@ -40,16 +35,11 @@ __all__ = [
     "stored_shapes",
     "tensors_of",
     "write",
-    "write_again",
-    "write_atomically",
     "write_json",
-    "writing",
 ]
 
 _HEADER, _FORMAT = "tightbound", 1
 ANOTHER = "Use another checkpoint of the run (checkpoints/last or best), or train again."
-_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names of the temporary files of :func:`write_atomically`."""
 MOST_JSON = 2**26
 """A larger file of JSON is refused: parsed JSON takes many times its size in memory."""
 
@@ -65,7 +55,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         CheckpointError: If it cannot be written; ``path`` is then unchanged.
 
     Example:
-        >>> import torch
+        >>> import tempfile, torch
         >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
         >>> write(path, {"step": 3, "weights": {"w": torch.ones(2)}})
         >>> read(path)
@@ -108,9 +98,34 @@ def read(path: Path) -> dict[str, Any]:
 def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
     """Reads what :func:`write` wrote, and returns the digest of that content.
 
+    A file that is replaced meanwhile, as by a training, is read again: safetensors opens it twice, for its header and its
+    content.
+
     Raises:
         CheckpointError: As :func:`read`.
     """
+    for _ in range(REPLACED):
+        before = _identity(path)
+        try:
+            return _read(path)
+        except CheckpointError:
+            if _identity(path) == before:
+                raise
+    return _read(path)
+
+
+REPLACED = 10
+"""Number of times that a file may be replaced while it is read."""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
     with _opened(path) as file:
         header = (file.metadata() or {}).get(_HEADER)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -251,76 +266,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} does not hold a JSON object.", got=type(value).__name__)
     return value
-
-
-def write_atomically(path: Path, save: Callable[[str], object]) -> None:
-    """Calls ``save`` on a temporary file beside ``path``, then renames it once it is synced to disk.
-
-    Raises:
-        CheckpointError: If that fails (no space, no permission); ``path`` is then unchanged.
-    """
-    temporary = handle = None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            try_lock(handle)  # distinguishes a file being written from one left by a dead process
-            save(temporary)
-            with open(temporary, "rb") as file:  # noqa: PTH123
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # noqa: PTH101
-            os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        if temporary is not None and handle is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
-            os.close(handle)
-
-
-def write_again(path: Path, source: Path) -> None:
-    """Copies a file that was just written, which is faster than writing its content again.
-
-    A copy, not a link: if one file is damaged on disk, the other survives.
-
-    Args:
-        path: The copy.
-        source: What to copy.
-
-    Raises:
-        CheckpointError: As :func:`write_atomically`.
-    """
-    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns errors while writing a file into one error.
-
-    Raises:
-        CheckpointError: If there is no space or no permission.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} could not be written.",
-            got=error,
-            expected="a writable disk with space left",
-            remedy="Free some space, or choose another place.",
-        ) from None
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Removes temporary files that killed processes left in a folder; files being written now stay."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                handle = os.open(path, os.O_RDWR)
-                try:
-                    if try_lock(handle):
-                        path.unlink()
-                finally:
-                    os.close(handle)
 
 
 def require_file(path: Path, most: float = math.inf, kind: type[TightboundError] = CheckpointError) -> None:

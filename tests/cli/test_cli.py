@@ -477,4 +477,4 @@ def test_a_model_without_a_latent_says_so(tmp_path: Path, capsys: pytest.Capture
     for command in ("reconstruct", "interpolate", "traverse"):
         refused(capsys, command, run, code=2, says="no latent")
     refused(capsys, "encode", run, "--out", tmp_path / "z.npz", code=2, says="no latent")
-    refused(capsys, "diagnose", run, code=1, says="no latents")
+    refused(capsys, "diagnose", run, code=2, says="no latent")

@@ -19,8 +19,8 @@ PACKAGE = "tightbound"
 
 ORDER = [
     *("errors", "spec", "options", "annealing", "information"),
-    *("runtime.progress", "runtime.memory", "runtime.processor", "runtime.lock", "runtime.randomness", "runtime.modes"),
-    *("checkpoint", "runtime.budget", "runtime"),
+    *("runtime.progress", "runtime.memory", "runtime.processor", "runtime.lock", "runtime.files", "runtime.randomness"),
+    *("runtime.modes", "checkpoint", "runtime.budget", "runtime"),
     *("conditions", "distributions", "networks", "quantizers", "likelihoods", "posteriors", "priors"),
     *("encoders", "models", "objectives", "autoregressive"),
     *("recipes", "assembly"),

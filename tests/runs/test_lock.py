@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_helpers import refused
-from tightbound.checkpoint import clear_leftovers, write_atomically
 from tightbound.errors import CheckpointError, TrainingError
+from tightbound.runtime.files import clear_leftovers, write_atomically
 from tightbound.runtime.lock import Lock, locked, try_lock
 
 HOLD = (

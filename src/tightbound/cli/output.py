@@ -200,7 +200,7 @@ def write_arrays(arrays: dict[str, Any], path: Path, told: str = "") -> None:
     """Writes arrays to an .npz file atomically; ``told`` is a description."""
     import numpy as np
 
-    from ..checkpoint import write_atomically
+    from ..runtime.files import write_atomically
 
     def save(temporary: str) -> None:
         with Path(temporary).open("wb") as file:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..errors import CheckpointError, UnknownName, reading
 from ..runs import RunFolder
+from ..runtime.files import writing
 from ..spec import from_json, registered, to_json
 from .collapse.diagnosis import Diagnosis
 from .results import Evaluation
@@ -51,7 +52,7 @@ def write_evaluation(folder: RunFolder, found: Evaluation, weights: str) -> None
     if nlls is not None:
         checkpoint.write(folder.examples, {"nll": nlls, "weights": weights})
         return
-    with checkpoint.writing(folder.examples):
+    with writing(folder.examples):
         folder.examples.unlink(missing_ok=True)
 
 

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..checkpoint import write_atomically
 from ..data import Data
 from ..evaluation.baselines.baselines import Baseline
 from ..models import Model
+from ..runtime.files import write_atomically
 from ..runtime.progress import progress
 from . import diagnosis, page, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings

@@ -29,6 +29,7 @@ from ..errors import CheckpointError, TightboundError, UsageError, reading
 from ..options.choices import flat
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
+from ..runtime.files import clear_leftovers
 from ..spec import Dataclass, from_json, register, to_json
 from .readings import recorded
 
@@ -155,7 +156,7 @@ class RunFolder:
     def clear_leftovers(self) -> None:
         """Removes temporary files left by killed processes."""
         for folder in (self.path, self.path / "checkpoints", self.samples):
-            checkpoint.clear_leftovers(folder)
+            clear_leftovers(folder)
 
     def way_on(self) -> str:
         """The command that resumes the training of this run."""

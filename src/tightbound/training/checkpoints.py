@@ -9,6 +9,7 @@ import torch
 
 from .. import checkpoint
 from ..runs import RunConfig
+from ..runtime.files import write_again
 from .engine import Engine
 from .metrics import Readings
 from .place import Place, saying_way_on
@@ -52,7 +53,7 @@ class Checkpoints:
         same = [name for name, saved in self.saved.items() if saved == step]
         self.saved[which] = step
         if same and which not in same:
-            checkpoint.write_again(path, self.place.folder.checkpoint(same[0]))
+            write_again(path, self.place.folder.checkpoint(same[0]))
         elif not same:
             self._write(path)
         self.saved_at = time.monotonic()

@@ -25,6 +25,7 @@ from ..data.transform import Transform
 from ..errors import CheckpointError, UsageError, reading
 from ..models import LatentVariableModel
 from ..posteriors import Codes, Encoded
+from ..runtime.files import clear_leftovers
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
@@ -68,7 +69,7 @@ def encoded_data(model: LatentVariableModel, data: Data, path: Path, *, own: boo
     key = key_of(model, data)
     found = _own(path, key, model, data) if own else _given(path, key, model, data)
     if found is None:
-        checkpoint.clear_leftovers(path.parent)
+        clear_leftovers(path.parent)
         found = {name: _encode(model, data.split(name)) for name in SPLITS}
         checkpoint.write(path, {"key": key, "digest": checkpoint.digest(found), **found})
     spec = DataSpec(f"latents of {data.spec.name}", tuple(found["train"].shape[2:]), None, classes=data.spec.classes)

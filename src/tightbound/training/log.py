@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ..checkpoint import write_atomically, writing
 from ..errors import UsageError
 from ..runs.readings import recorded
+from ..runtime.files import write_atomically, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter

@@ -15,13 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..checkpoint import write_atomically
 from ..conditions import Given
 from ..data import DataSpec, Split
 from ..data.transform import in_data_units
 from ..distributions import CodePoint, Dirac, Sampling, drawn
 from ..errors import UsageError
 from ..models import Marginal, Model
+from ..runtime.files import write_atomically
 from ..runtime.progress import progress
 
 __all__ = [

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...checkpoint import write_atomically
 from ...conditions import Given
 from ...data.spacing import evenly_spaced
 from ...errors import UsageError
 from ...models import Marginal
 from ...runs import number
+from ...runtime.files import write_atomically
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
 from ...views.latents import interpolation
