@@ -98,8 +98,8 @@ def read(path: Path) -> dict[str, Any]:
 def read_with_digest(path: Path) -> tuple[dict[str, Any], str]:
     """Reads what :func:`write` wrote, and returns the digest of that content.
 
-    A file that is replaced meanwhile, as by a training, is read again: safetensors opens it twice, for its header and its
-    content.
+    A file that is replaced meanwhile, as by a training, is read again: safetensors opens it twice, for its header and
+    for its content.
 
     Raises:
         CheckpointError: As :func:`read`.
