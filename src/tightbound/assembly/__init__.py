@@ -1,6 +1,6 @@
 """From the options of a recipe to the parts of a model."""
 
-from . import completion, conditional, continuous, discrete, pixels, quantized, second_stage
+from . import completion, conditional, continuous, discrete, hierarchies, pixels, quantized, second_stage
 from .base import assemble, build
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "conditional",
     "continuous",
     "discrete",
+    "hierarchies",
     "pixels",
     "quantized",
     "second_stage",

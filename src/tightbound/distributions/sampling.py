@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ class Sampling:
         top_k: Sample from the k most probable only; ties go to the first.
         top_p: Sample from the smallest set of most probable choices with this total probability.
         guidance: s; 1 means no guidance.
+        layers: In a hierarchy, a temperature for each layer from the data up; empty: the same for all.
 
     Raises:
         UsageError: If a number is out of range.
@@ -64,16 +66,39 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     guidance: float = 1.0
+    layers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError("A temperature must be at least 0.", got=self.temperature, remedy="Try --temperature 1.")
+        for temperature in (self.temperature, *self.layers):
+            if not 0 <= temperature < math.inf:
+                raise UsageError("A temperature must be at least 0.", got=temperature, remedy="Try --temperature 1.")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError("top-k must keep at least one choice.", got=f"top-k {self.top_k}", expected="1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError("top-p must be a probability.", got=self.top_p, expected="0 < top-p <= 1")
         if not 0 <= self.guidance < math.inf:
             raise UsageError("Guidance must be at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
+
+    def of_layers(self, n: int) -> list[Sampling]:
+        """How each of n layers is drawn, from the data up, each with one temperature.
+
+        Raises:
+            UsageError: If there are several temperatures, but not one for each layer.
+
+        Example:
+            >>> [how.temperature for how in Sampling(layers=(0.5, 1.0)).of_layers(2)]
+            [0.5, 1.0]
+        """
+        if not self.layers:
+            return [self] * n
+        if len(self.layers) != n:
+            raise UsageError(
+                "There must be one temperature, or one for each layer of latents.",
+                got=f"{len(self.layers)} temperatures",
+                expected="1" if n == 1 else f"1, or {n}: from the layer next to the data up",
+                remedy="Try --temperature 0.7.",
+            )
+        return [dataclasses.replace(self, temperature=each, layers=()) for each in self.layers]
 
     def choose(self, logits: Tensor, null: Tensor | None = None) -> Tensor:
         """One index for each row.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ..distributions import Unconditional
 from ..options.data_spec import DataSpec
@@ -75,6 +76,14 @@ class Likelihood(nn.Module):
 
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood means for that data."""
+        raise NotImplementedError
+
+    def given(self, output: Tensor) -> Distribution:
+        """The distribution of x from what its network outputs, ``(*leading, ...)``: the end of a call.
+
+        Raises:
+            ShapeError: If the output does not fit.
+        """
         raise NotImplementedError
 
 

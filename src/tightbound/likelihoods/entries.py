@@ -64,7 +64,13 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
 
     def features(self, inputs: Tensor, c: Given | None = None) -> Tensor:
         out = super().features(inputs, c)
-        leading = inputs.shape[: inputs.dim() - len(self.input_shape)]
+        return self._fitted(out, inputs.shape[: inputs.dim() - len(self.input_shape)])
+
+    def given(self, output: Tensor) -> Distribution:
+        return self.distribution(self._fitted(output, output.shape[: output.dim() - len(self.shape)]))
+
+    def _fitted(self, out: Tensor, leading: Sequence[int]) -> Tensor:
+        """The network's output with a dimension for the parameters of an entry."""
         parameters, entries = self.parameters_per_entry, math.prod(self.shape)
         if out.shape[len(leading) :].numel() != parameters * entries:
             raise ShapeError(

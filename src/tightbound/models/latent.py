@@ -9,20 +9,31 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 from torch.types import _size
 
 from ..conditions import Given
-from ..distributions import Bounded, Sampling, Steered, drawn, has_density, lower_bound, require_event_shape
+from ..distributions import (
+    Bounded,
+    Sampling,
+    Steered,
+    drawn,
+    has_density,
+    independent,
+    lower_bound,
+    require_event_shape,
+)
+from ..distributions.packed import Packed, Visit, layer_slices
 from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
 from .model import Model
-from .terms import Entry, Latent, Terms, stacked
+from .terms import Entry, Latent, Terms, layer_names, stacked
 
 __all__ = ["LatentVariableModel", "Marginal", "replaced", "with_latents"]
 
@@ -73,7 +84,8 @@ class LatentVariableModel(Model):
         own = self.posterior.space if isinstance(self.posterior, Posterior) else Reals(self.posterior)
         if not isinstance(self.prior, LatentVariableModel):
             return own
-        return Layers([own, *self.prior.space.layers])
+        above = self.prior.space
+        return Layers([own, *above.layers], layer_names([self.name, *above.names]))
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -228,10 +240,27 @@ class Marginal(Bounded, Steered):
             UsageError: If k is less than 1.
         """
         posterior = self.posterior(x) if posterior is None else posterior
+        if isinstance(posterior, Packed):
+            return self._terms_in_one_pass(x, posterior, posterior.visit(_sample_shape(k), pathwise=pathwise))
         z = _drawn(posterior, _sample_shape(k), pathwise)
         likelihood = self._likelihood_of(x, z, len(posterior.batch_shape))
         entries = self._entries(z, posterior, pathwise)
         return self._terms(x, likelihood, z.shape[: z.dim() - len(posterior.event_shape)], entries)
+
+    def _terms_in_one_pass(self, x: Tensor, posterior: Packed, visit: Visit) -> Terms:
+        """The terms of a top-down hierarchy, with an entry for each layer if the prior is a product of Gaussians."""
+        likelihood, prior = declared(self.model.likelihood).given(visit.output), self.prior()
+        require_event_shape(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
+        require_event_shape(prior, posterior.event_shape, "prior")
+        shape = visit.z.shape[:-1]
+        base = prior.base_dist if isinstance(prior, Independent) else None
+        if not isinstance(base, Normal):
+            return self._terms(x, likelihood, shape, (Latent(visit.z, posterior, prior, self.model.name),))
+        places = layer_slices({name: q.event_shape.numel() for name, q in visit.posteriors.items()})
+        entries = [
+            Latent(visit.z[..., at], visit.posteriors[name], _part(base, at), name) for name, at in places.items()
+        ]
+        return self._terms(x, likelihood, shape, tuple(entries))
 
     def _entries(self, z: Tensor, posterior: Distribution, pathwise: bool) -> tuple[Entry, ...]:
         """The entry of this latent, and those of the latents of its prior."""
@@ -290,11 +319,55 @@ class Marginal(Bounded, Steered):
             return self.likelihood(self.sample_latent(sample_shape, how)).sample()
 
     def sample_latent(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
-        """Draws z from the prior, ``(*sample_shape, *batch, *latent)``."""
-        prior = self.prior()
-        if isinstance(prior, Marginal):  # its likelihood is a distribution of latents, which `how` steers too
-            return drawn(prior.likelihood(prior.sample_latent(sample_shape, how)), (), how)
-        return drawn(prior, sample_shape, how)
+        """Draws z from the prior, ``(*sample_shape, *batch, *latent)``, as the likelihood takes it."""
+        return self.model.space.joined(self.sample_layers(sample_shape, how))
+
+    def sample_layers(
+        self,
+        sample_shape: _size = (),
+        how: Sampling = Sampling(),  # noqa: B008 - frozen
+        above: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Draws the latent of each layer from the prior, from the top down; returned from the data up.
+
+        Args:
+            sample_shape: Number of samples.
+            how: How they are drawn: one temperature, or one for each layer from the data up.
+            above: Layers that are given: all above one of them are too.
+        """
+        return self._drawn_layers(sample_shape, how.of_layers(len(self.model.space.names)), above or {})
+
+    def _drawn_layers(
+        self, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        space, prior = self.model.space, self.prior()
+        if isinstance(prior, Marginal):
+            return self._drawn_chain(prior, shape, hows, above)
+        if len(hows) == 1:
+            return space.split(drawn(prior, shape, hows[0])) | above
+        found, means = space.split(prior.sample(shape)), space.split(prior.mean)
+        for name, how in zip(space.names, hows, strict=True):
+            how.require_temperature_alone()
+            found[name] = torch.lerp(means[name].expand_as(found[name]), found[name], how.temperature)
+        return found | above
+
+    def _drawn_chain(
+        self, prior: Marginal, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        first, *others = self.model.space.names
+        inner = dict(zip(prior.model.space.names, others, strict=True))  # each model numbers its own latents
+        given = {name: above[outer] for name, outer in inner.items() if outer in above}
+        upper = prior._drawn_layers(shape, hows[1:], given)
+        if first in above:
+            own = above[first]
+        else:  # its likelihood is a distribution of latents, which `how` steers too
+            own = drawn(prior.likelihood(prior.model.space.joined(upper)), (), hows[0])
+        return {first: own} | {outer: upper[name] for name, outer in inner.items()}
+
+
+def _part(factors: Normal, at: slice) -> Distribution:
+    """Some dimensions of a product of Gaussians."""
+    return independent(Normal(factors.loc[..., at], factors.scale[..., at], validate_args=False), 1)
 
 
 def _sample_shape(k: int | None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from ..errors import ObjectiveError, UsageError
 
 V = TypeVar("V")
 
-__all__ = ["Entry", "Estimated", "Latent", "Terms", "stacked"]
+__all__ = ["Entry", "Estimated", "Latent", "Terms", "layer_names", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -293,6 +293,16 @@ class Terms:
         return ", ".join((*likelihood, *(entry.name for entry in self.entries if not entry.exact)))
 
 
+def layer_names(names: Sequence[str]) -> list[str]:
+    """Names of the latents of a hierarchy from the data up, with unnamed ones numbered.
+
+    Example:
+        >>> layer_names(["z", "z", "style"])
+        ['z1', 'z2', 'style']
+    """
+    return [f"z{i}" if re.fullmatch(r"z\d*", name) else name for i, name in enumerate(names, start=1)]
+
+
 def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:
     """The entries of a latent and of those above it, with unnamed ones numbered from the data up.
 
@@ -300,11 +310,8 @@ def stacked(layer: Latent, above: Terms) -> tuple[Entry, ...]:
         layer: The latent next to the data, whose prior is a likelihood given the latents above.
         above: The terms of that latent's samples under the model that is its prior.
     """
-    names = [
-        f"z{i}" if re.fullmatch(r"z\d*", entry.name) else entry.name
-        for i, entry in enumerate((layer, *above.entries), start=1)
-    ]
     entries = (layer, *above.entries)
+    names = layer_names([entry.name for entry in entries])
     return tuple(dataclasses.replace(entry, name=name) for entry, name in zip(entries, names, strict=True))
 
 

@@ -78,6 +78,11 @@ class Objective:
         """Whether the posterior must have a density, as every KL needs."""
         return True
 
+    @property
+    def one_latent(self) -> bool:
+        """Whether it is defined only for a model with one latent, not for a hierarchy."""
+        return False
+
 
 @dataclass(frozen=True)
 class LatentObjective(Objective):
@@ -136,6 +141,10 @@ class Iwae(LatentObjective):
     gradient: Literal["pathwise", "dreg"] = "pathwise"
     """Estimator of the gradient: pathwise (reparameterised) or dreg (doubly reparameterised)."""
 
+    @property
+    def one_latent(self) -> bool:
+        return self.gradient == "dreg"
+
 
 @register("capacity")
 @dataclass(frozen=True)
@@ -179,6 +188,10 @@ class TotalCorrelation(LatentObjective):
         "the total correlation's weight"
     """
 
+    @property
+    def one_latent(self) -> bool:
+        return True
+
     beta: float = 1.0
     """Weight of the total correlation in training; the rest of the KL keeps weight 1."""
     divergence: Divergence = "auto"
@@ -202,6 +215,10 @@ class Mmd(LatentObjective):
         >>> Mmd(beta=0.0).needs_density
         False
     """
+
+    @property
+    def one_latent(self) -> bool:
+        return True
 
     beta: float = 1.0
     """Weight of the KL in training; at 0 the posterior may be a point mass."""
@@ -237,6 +254,10 @@ class StickingTheLanding(LatentObjective):
         >>> StickingTheLanding(samples=2).warming
         ''
     """
+
+    @property
+    def one_latent(self) -> bool:
+        return True
 
 
 @register("score")

@@ -6,7 +6,7 @@ each level, the top first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from torch.distributions import Distribution, Independent, Normal
 from ..conditions import Given
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
+from ..distributions.packed import layer_slices
 from ..errors import UsageError
 from .encoded import Draws, Encoded, EncodedCodes, Moments
 
-__all__ = ["CodePosterior", "Codes", "Layers", "Posterior", "Reals", "Space"]
+__all__ = ["CodePosterior", "Codes", "Layers", "PackedLayers", "Posterior", "Reals", "Space"]
 
 
 class Posterior(nn.Module):
@@ -74,9 +75,26 @@ class Space:
         """The space of each latent, from the one next to the data up: of a hierarchy several."""
         return (self,)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers, from the one next to the data up."""
+        return ("z",)
+
     def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
-        """The representative latent of examples ``(n, *shape)``."""
+        """The representative latent of examples ``(n, *shape)``, as the likelihood takes it."""
         raise NotImplementedError
+
+    def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
+        """The representative latent of each layer, given those inferred before it."""
+        return self.split(self.representative(x, c))
+
+    def split(self, z: Tensor) -> dict[str, Tensor]:
+        """The layers in a latent as the likelihood takes it: of a chain only the first."""
+        return {self.names[0]: z}
+
+    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """The latent as the likelihood takes it, from the layers."""
+        return latents[self.names[0]]
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         """Examples ``(n, *shape)`` encoded for the training of a second stage."""
@@ -162,30 +180,42 @@ class Codes(Space):
 
 
 class Layers(Space):
-    """Latents of a hierarchy, from the data up; methods use the first unless stated.
+    """Latents of a chain, from the data up: each is inferred from the one below it, and the likelihood takes the first.
 
     Args:
         layers: The space of each latent.
+        names: Their names.
 
     Example:
         >>> import torch
         >>> from tightbound.networks import MLP
         >>> from tightbound.posteriors import DiagonalGaussian
         >>> q = [DiagonalGaussian(MLP(4, 2 * 3), (4,)), DiagonalGaussian(MLP(3, 2 * 2), (3,))]
-        >>> {name: tuple(z.shape) for name, z in Layers([each.space for each in q]).latents(torch.zeros(5, 4)).items()}
+        >>> space = Layers([each.space for each in q], ("z1", "z2"))
+        >>> {name: tuple(z.shape) for name, z in space.latents(torch.zeros(5, 4)).items()}
         {'z1': (5, 3), 'z2': (5, 2)}
     """
 
-    def __init__(self, layers: Sequence[Space]) -> None:
+    def __init__(self, layers: Sequence[Space], names: Sequence[str]) -> None:
         super().__init__(layers[0].posterior)
-        self._layers = tuple(layers)
+        self._layers, self._names = tuple(layers), tuple(names)
 
     @property
     def layers(self) -> tuple[Space, ...]:
         return self._layers
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
     def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         return self.layers[0].representative(x, c)
+
+    def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
+        found = dict[str, Tensor]()
+        for name, layer in zip(self.names, self.layers, strict=True):
+            x = found[name] = layer.representative(x, c)
+        return found
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
         raise UsageError(
@@ -194,9 +224,33 @@ class Layers(Space):
             remedy="Fit it to the top latent in your own loop.",
         )
 
-    def latents(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
-        """The representative latent of each layer, given that of the layer below it."""
-        found = dict[str, Tensor]()
-        for i, layer in enumerate(self.layers, start=1):
-            x = found[f"z{i}"] = layer.representative(x, c)
-        return found
+
+class PackedLayers(Reals):
+    """Latents of a top-down hierarchy: all layers in one vector, which the likelihood takes.
+
+    Args:
+        posterior: The posterior over the packed vector.
+        sizes: Size of each layer by its name, from the data up; the vector has the top first.
+
+    Example:
+        >>> import torch
+        >>> space = PackedLayers(nn.Identity(), {"z1": 3, "z2": 2})
+        >>> {name: z.tolist() for name, z in space.split(torch.arange(5)).items()}
+        {'z1': [2, 3, 4], 'z2': [0, 1]}
+        >>> space.joined(space.split(torch.arange(5))).tolist()
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, posterior: nn.Module, sizes: Mapping[str, int]) -> None:
+        super().__init__(posterior)
+        self.places = layer_slices(sizes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.places)
+
+    def split(self, z: Tensor) -> dict[str, Tensor]:
+        return {name: z[..., place] for name, place in self.places.items()}
+
+    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([latents[name] for name in reversed(self.names)], dim=-1)

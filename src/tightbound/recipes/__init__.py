@@ -6,6 +6,8 @@ from .completion import Completion, CompletionBaseline
 from .cvae import CVAE
 from .dvae import DVAE
 from .gumbel_vae import GumbelVAE
+from .hvae import HVAE
+from .ladder import VDVAE, Ladder
 from .linear_vae import LinearVAE
 from .pixels import PixelCNNRecipe, TransformerRecipe
 from .two_stage import TwoStage
@@ -15,13 +17,16 @@ from .vq_vae import VQVAE, VQVAE2
 __all__ = [
     "CVAE",
     "DVAE",
+    "HVAE",
     "VAE",
+    "VDVAE",
     "VQVAE",
     "VQVAE2",
     "Autoencoder",
     "Completion",
     "CompletionBaseline",
     "GumbelVAE",
+    "Ladder",
     "LinearVAE",
     "PixelCNNRecipe",
     "Recipe",

@@ -1,0 +1,84 @@
+"""Models with several layers of latents."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from torch import nn
+
+from ..likelihoods import Gaussian
+from ..models.latent import LatentVariableModel
+from ..networks import MLP
+from ..networks.ladder import BottomUp, ConvolutionalGroup, LadderDecoder, PreactivationBlock
+from ..options.data_spec import DataSpec
+from ..options.parts import Networks
+from ..posteriors import DiagonalGaussian
+from ..posteriors.top_down import ARMS, Residual, TopDownPosterior
+from ..priors import PRIORS, Setting, StandardNormal
+from ..recipes.hvae import HVAE
+from ..recipes.ladder import TopDownRecipe
+from . import parts
+from .base import assemble
+
+__all__ = ["hvae"]
+
+
+@assemble.register(HVAE)
+def hvae(recipe: HVAE, data: DataSpec) -> LatentVariableModel:
+    """A chain: the prior of each latent is the model of the latents above it."""
+    first, *sizes = recipe.layers
+    width, *widths = recipe.widths
+    networks = Networks(
+        network=recipe.network,
+        hidden=(width,) * recipe.hidden_layers,
+        channels=recipe.channels,
+        upsampling=recipe.upsampling,
+        activation=recipe.activation,
+    )
+    q = DiagonalGaussian(parts.encoder(networks, data, 2 * first), data.shape)
+    make = lambda parameters: parts.decoder(networks, data, first, parameters)
+    likelihood = parts.entry_likelihood(recipe, make, (first,), data)
+    above = list(zip(pairwise(recipe.layers), widths, strict=True))
+    prior: nn.Module = PRIORS[recipe.prior](Setting(recipe.layers[-1], recipe.components, recipe.transforms, data, q))
+    for (below, size), hidden in reversed(above):
+        prior = _layer(recipe, below, size, hidden, prior)
+    return LatentVariableModel(prior, likelihood, q)
+
+
+def _layer(recipe: HVAE, below: int, size: int, width: int, prior: nn.Module) -> LatentVariableModel:
+    """The model of a latent: p(z_below | z) and q(z | z_below), with networks of the same hidden layers."""
+    hidden = (width,) * recipe.hidden_layers
+    decoder = MLP(size, 2 * below, hidden, recipe.activation)
+    encoder = MLP(below, 2 * size, hidden, recipe.activation)
+    likelihood = Gaussian(decoder, (size,), (below,), "network", variance=1.0)
+    return LatentVariableModel(prior, likelihood, DiagonalGaussian(encoder, (below,)))
+
+
+@assemble.register(TopDownRecipe)
+def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
+    """Groups of latents on several grids, packed into one vector."""
+    channels, height, width = data.shape
+    rows = recipe.grids or (1, height // 4)
+    grids = [(r, max(1, round(r * width / height))) for r in rows]
+    each = recipe.groups * len(grids) if len(recipe.groups) == 1 else recipe.groups
+    levels = [level for level, number in enumerate(each) for _ in range(number)]
+    scale = len(levels) ** -0.5 if recipe.scale_last else 1.0
+    c, z, phi = recipe.channels, recipe.latent_channels, recipe.activation
+    groups = [
+        ConvolutionalGroup(
+            c, z, grids[level], first=i == 0 or levels[i - 1] != level, activation=phi, zero=recipe.zero_last, scale=scale
+        )
+        for i, level in enumerate(levels)
+    ]
+    total = sum(math.prod(group.size) for group in groups)
+    make = lambda parameters: LadderDecoder(groups, c, data.shape, parameters, phi, recipe.recompute)
+    likelihood = parts.entry_likelihood(recipe, make, (total,), data)
+    arm = ARMS[recipe.posterior]
+    arms = [
+        arm(PreactivationBlock((2 if arm.sees_state else 1) * c, 2 * z, c, grids[level], phi, 0.0 if recipe.zero_last and arm is Residual else 1.0))
+        for level in levels
+    ]
+    bottom_up = BottomUp(data.shape, c, grids, recipe.blocks, phi, scale)
+    q = TopDownPosterior(bottom_up, arms, levels, likelihood.network, data.shape)
+    return LatentVariableModel(StandardNormal(total), likelihood, q)

@@ -1,0 +1,272 @@
+r"""Networks of top-down hierarchies: from an image up to features at several resolutions, and from latents down to it.
+
+Convention: ``h`` is the state of the path down, ``(n, channels, rows, columns)``; a group's latent and noise are ``(n,
+latent_channels, rows, columns)``, and the path takes the noise of all groups packed into ``(n, total)``, the top first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .mlp import ACTIVATIONS
+from .output import EndsInLayer
+
+__all__ = ["BottomUp", "ConvolutionalGroup", "Group", "LadderDecoder", "PreactivationBlock", "recomputed"]
+
+Grid = tuple[int, int]
+
+
+class PreactivationBlock(nn.Module):
+    r"""Two convolutions, each after a nonlinearity, :math:`W_{1 \times 1} \phi(W_{k \times k} \phi(x))`.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        hidden: Channels between the two convolutions.
+        grid: Rows and columns; grids of at most two have kernels of one position.
+        activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
+        scale: Factor on the initial weights of the last layer; at 0 the output starts at zero.
+
+    Example:
+        >>> PreactivationBlock(8, 4, 8, (7, 7), scale=0.0)(torch.ones(5, 8, 7, 7)).abs().max()
+        tensor(0., grad_fn=<MaxBackward1>)
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int, grid: Grid, activation: str = "silu", scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        phi, kernel = ACTIVATIONS[activation], 1 if min(grid) < 3 else 3
+        self.layers = nn.Sequential(
+            phi(),
+            nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2),
+            phi(),
+            nn.Conv2d(hidden, outputs, 1),
+        )
+        with torch.no_grad():
+            last = self.layers[-1]
+            last.get_parameter("weight").mul_(scale)
+            last.get_parameter("bias").zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Group(nn.Module):
+    r"""Abstract: one group of latents of the path down, :math:`z_l = \mu_l(h) + \sigma_l(h) \, u_l`.
+
+    Args:
+        size: Shape of its latent, ``(latent_channels, rows, columns)``.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+
+    def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Mean and log standard deviation of :math:`p(z_l \mid z_{>l})`, and the state to which z is added."""
+        raise NotImplementedError
+
+    def absorb(self, h: Tensor, z: Tensor) -> Tensor:
+        """The state after the latent."""
+        raise NotImplementedError
+
+    def forward(self, h: Tensor, u: Tensor) -> Tensor:
+        """The state after a group whose noise is ``u``."""
+        mean, log_std, h = self.prior(h)
+        return self.absorb(h, mean + log_std.exp() * u)
+
+
+class ConvolutionalGroup(Group):
+    """A group on a grid, with residual blocks.
+
+    References:
+        Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images (Child, 2021).
+
+    Args:
+        channels: Of the state.
+        latent_channels: Of the latent.
+        grid: Rows and columns.
+        first: Whether it is the first on its grid: the state is then enlarged, and a learned map is added.
+        activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
+        zero: Whether the prior's last layer starts at zero.
+        scale: Factor on the initial weights of the last layers that add to the state.
+
+    Example:
+        >>> group = ConvolutionalGroup(8, 2, (7, 7), first=True)
+        >>> group(torch.zeros(5, 8, 1, 1), torch.zeros(5, 2, 7, 7)).shape
+        torch.Size([5, 8, 7, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        latent_channels: int,
+        grid: Grid,
+        *,
+        first: bool = False,
+        activation: str = "silu",
+        zero: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__((latent_channels, *grid))
+        self.grid = grid
+        self.start = nn.Parameter(0.1 * torch.randn(channels, *grid)) if first else None
+        self.moments = PreactivationBlock(channels, 2 * latent_channels, channels, grid, activation, 0.0 if zero else 1)
+        self.enter = nn.Conv2d(latent_channels, channels, 1)
+        self.block = PreactivationBlock(channels, channels, channels, grid, activation, scale)
+        with torch.no_grad():
+            self.enter.weight.mul_(scale)
+
+    def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.start is not None:
+            h = F.interpolate(h, self.grid) + self.start
+        mean, log_std = _exact(self.moments(h)).chunk(2, dim=1)
+        return mean, log_std, h
+
+    def absorb(self, h: Tensor, z: Tensor) -> Tensor:
+        h = h + self.enter(z)
+        return h + self.block(h)
+
+
+class LadderDecoder(EndsInLayer):
+    r"""The path down: from packed noise, group by group, to the parameters of an image.
+
+    Args:
+        groups: The groups, the top first.
+        channels: Channels of the state.
+        shape: Shape ``(channels, H, W)`` of one image; the last group's rows and columns divide H and W.
+        parameters: Parameters for each entry of an image.
+        activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
+        recompute: Whether the backward pass recomputes the activations of a group, to save memory.
+
+    Example:
+        >>> groups = [ConvolutionalGroup(8, 2, (1, 1), first=True), ConvolutionalGroup(8, 2, (7, 7), first=True)]
+        >>> decoder = LadderDecoder(groups, 8, (1, 28, 28), parameters=1)
+        >>> decoder(torch.zeros(5, 2 + 2 * 49)).shape
+        torch.Size([5, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        channels: int,
+        shape: Sequence[int],
+        parameters: int,
+        activation: str = "silu",
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        phi, (rows, columns) = ACTIVATIONS[activation], groups[-1].size[1:]
+        patch = shape[1] // rows, shape[2] // columns
+        width = max(16, channels // max(patch))
+        self.groups, self.channels, self.recompute = nn.ModuleList(groups), channels, recompute
+        self.unpatch = nn.Sequential(phi(), nn.Conv2d(channels, width * math.prod(patch), 1))
+        self.patch = patch
+        self.last = nn.Sequential(phi(), nn.Conv2d(width, parameters * shape[0], 3, padding=1))
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.last[-1]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Size of each group's noise, the top first."""
+        return [math.prod(group.size) for group in self._each]
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Size of each group's noise by its name, from the data up: z1, z2, ..."""
+        return {f"z{i}": size for i, size in enumerate(reversed(self.sizes), start=1)}
+
+    @property
+    def _each(self) -> list[Group]:
+        return [group for group in self.groups if isinstance(group, Group)]
+
+    def begin(self, like: Tensor, n: int) -> Tensor:
+        """The state above the top group: zeros, ``(n, channels, rows, columns)``."""
+        return like.new_zeros(n, self.channels, *self._each[0].size[1:])
+
+    def forward(self, u: Tensor) -> Tensor:
+        h = self.begin(u, len(u))
+        for group, own in zip(self._each, u.split(self.sizes, dim=1), strict=True):
+            h = recomputed(self.recompute, group, h, own.unflatten(1, group.size))
+        return self.output(h)
+
+    def output(self, h: Tensor) -> Tensor:
+        """Parameters ``(n, parameters * channels, H, W)`` from the state below the last group."""
+        return self.last(_unpatched(self.unpatch(h), self.patch))
+
+
+class BottomUp(nn.Module):
+    """From an image up: features on each grid, the coarsest first.
+
+    Args:
+        shape: Shape ``(channels, H, W)`` of one image.
+        channels: Channels of the features.
+        grids: Rows and columns of each grid, the coarsest first; the last divides H and W.
+        blocks: Residual blocks on each grid.
+        activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
+        scale: Factor on the initial weights of the blocks' last layers.
+
+    Example:
+        >>> [tuple(e.shape) for e in BottomUp((1, 28, 28), 8, [(1, 1), (7, 7)])(torch.zeros(5, 1, 28, 28))]
+        [(5, 8, 1, 1), (5, 8, 7, 7)]
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int,
+        grids: Sequence[Grid],
+        blocks: int = 2,
+        activation: str = "silu",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        phi, (rows, columns) = ACTIVATIONS[activation], grids[-1]
+        patch = shape[1] // rows, shape[2] // columns
+        width = max(16, channels // max(patch))
+        self.stem = nn.Sequential(
+            nn.Conv2d(shape[0], width, 3, padding=1), phi(), nn.Conv2d(width, channels, patch, stride=patch)
+        )
+        self.grids = list(grids)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(blocks))
+            for grid in grids
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        h, found = self.stem(2 * x - 1), list[Tensor]()
+        for grid, blocks in zip(reversed(self.grids), reversed(self.levels), strict=True):
+            h = h if h.shape[2:] == grid else F.adaptive_avg_pool2d(h, grid)
+            for block in blocks:
+                h = h + block(h)
+            found.insert(0, h)
+        return found
+
+
+def recomputed(active: bool, function: Callable[..., Any], *inputs: Any) -> Any:
+    """The function of the inputs, whose activations the backward pass recomputes if active."""
+    if not active or not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """At least float32, as densities need."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _unpatched(x: Tensor, patch: Grid) -> Tensor:
+    """``(n, c * rows * columns, h, w)`` to ``(n, c, h * rows, w * columns)``."""
+    n, _, h, w = x.shape
+    rows, columns = patch
+    return x.view(n, -1, rows, columns, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, -1, h * rows, w * columns)
