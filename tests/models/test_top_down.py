@@ -16,7 +16,7 @@ from tightbound.distributions import Sampling
 from tightbound.errors import UsageError
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
-from tightbound.networks.ladder import Group, LadderDecoder
+from tightbound.networks.ladder import LEAST, Group, LadderDecoder
 from tightbound.posteriors.top_down import ARMS, Arm, Direct, Merge, Residual, TopDownPosterior, merge
 from tightbound.priors import StandardNormal
 from tightbound.recipes import VDVAE, Ladder
@@ -72,7 +72,7 @@ class Exact(nn.Module):
 
 def raw(std: float) -> float:
     """What an arm turns into that standard deviation."""
-    return math.log(math.expm1(std)) - math.log(math.expm1(1.0))
+    return math.log(math.expm1((std - LEAST) / (1 - LEAST))) - math.log(math.expm1(1.0))
 
 
 class Same(nn.Module):
@@ -173,7 +173,7 @@ def _trained_like(model: LatentVariableModel) -> LatentVariableModel:
     """With last layers that are no longer zero."""
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(0.1 * torch.randn_like(p))
+            p.add_(0.03 * torch.randn_like(p))
     return model
 
 
