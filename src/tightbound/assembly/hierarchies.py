@@ -66,7 +66,8 @@ def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     groups = list[ConvolutionalGroup]()
     for i, level in enumerate(level_of):
         above = None if level in level_of[:i] else grids[max(0, level - 1)]
-        groups.append(ConvolutionalGroup(c, z, grids[level], above=above, activation=phi, zero=zero, scale=scale))
+        more = {"above": above, "blocks": recipe.blocks, "activation": phi, "zero": zero, "scale": scale}
+        groups.append(ConvolutionalGroup(c, z, grids[level], **more))
     total = sum(math.prod(group.size) for group in groups)
     make = lambda parameters: LadderDecoder(groups, c, data.shape, parameters, phi, recipe.recompute)
     likelihood = parts.entry_likelihood(recipe, make, (total,), data)

@@ -7,7 +7,7 @@ latent_channels, rows, columns)``, and the path takes the noise of all groups pa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -54,6 +54,19 @@ class PreactivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+def residual(blocks: Iterable[nn.Module], h: Tensor) -> Tensor:
+    """A state after some blocks, each added to it."""
+    for block in blocks:
+        h = h + block(h)
+    return h
+
+
+def _blocks(number: int, channels: int, grid: Grid, activation: str, scale: float) -> nn.ModuleList:
+    return nn.ModuleList(
+        PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(number)
+    )
 
 
 def coarser(channels: int, fine: Grid, coarse: Grid) -> nn.Module:
@@ -134,6 +147,7 @@ class ConvolutionalGroup(Group):
         latent_channels: Of the latent.
         grid: Rows and columns.
         above: The grid of the group above, if it is another: the state is then enlarged, and a learned map is added.
+        blocks: Residual blocks after the latent.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
         zero: Factor on the initial weights of the prior's last layer.
         scale: Factor on the initial weights of the last layers that add to the state.
@@ -151,6 +165,7 @@ class ConvolutionalGroup(Group):
         grid: Grid,
         *,
         above: Grid | None = None,
+        blocks: int = 1,
         activation: str = "silu",
         zero: float = 0.0,
         scale: float = 1.0,
@@ -160,7 +175,7 @@ class ConvolutionalGroup(Group):
         self.enlarge = nn.Identity() if above in (None, grid) else finer(channels, above, grid)
         self.moments = PreactivationBlock(channels, 2 * latent_channels, channels, grid, activation, zero)
         self.enter = _started(nn.Conv2d(latent_channels, channels, 1), scale)
-        self.block = PreactivationBlock(channels, channels, channels, grid, activation, scale)
+        self.blocks = _blocks(blocks, channels, grid, activation, scale)
 
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.begin is not None:
@@ -169,8 +184,7 @@ class ConvolutionalGroup(Group):
         return mean, log_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
-        h = h + self.enter(z)
-        return h + self.block(h)
+        return residual(self.blocks, h + self.enter(z))
 
 
 class LadderDecoder(EndsInLayer):
@@ -278,17 +292,12 @@ class BottomUp(nn.Module):
         )
         steps = [coarser(channels, fine, coarse) for coarse, fine in pairwise(grids)]
         self.steps = nn.ModuleList([*steps, nn.Identity()])
-        self.levels = nn.ModuleList(
-            nn.ModuleList(PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(blocks))
-            for grid in grids
-        )
+        self.levels = nn.ModuleList(_blocks(blocks, channels, grid, activation, scale) for grid in grids)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         h, found = self.stem(2 * x - 1), list[Tensor]()
         for step, blocks in zip(reversed(self.steps), reversed(self.levels), strict=True):
-            h = step(h)
-            for block in blocks:
-                h = h + block(h)
+            h = residual(blocks, step(h))
             found.insert(0, h)
         return found
 

@@ -71,7 +71,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
     """q(z) of a group given those above it, and x: residual (changes the prior's mean and deviation), direct, or merge
     (multiplies the prior by a message from x alone)."""
     blocks: int = 2
-    """Residual blocks of the encoder on each grid."""
+    """Residual blocks of the encoder on each grid, and of the decoder after each group."""
     activation: Activation = "silu"
     """Nonlinearity between layers."""
     zero_last: bool = True
