@@ -13,7 +13,14 @@ from torch.distributions import Distribution
 
 from tightbound.conditions import Given
 from tightbound.data import DataSpec
-from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
+from tightbound.likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    Gaussian,
+    Scale,
+)
 from tightbound.likelihoods.correlated import FullGaussianLikelihood, Noise
 from tightbound.models import LatentVariableModel, Marginal, Terms
 from tightbound.networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
@@ -104,6 +111,13 @@ def _discretized_logistic(spec: DataSpec, scale: Scale) -> Part:
     return Part(f"discretized logistic, {scale} scale, {spec.name}", spec, make)
 
 
+def _discretized_logistic_mixture(spec: DataSpec) -> Part:
+    parameters, levels = DiscretizedLogisticMixtureLikelihood.parameters_for(spec.shape, 3), spec.levels or 0
+    decoder = lambda c: _decoder(spec, parameters, c)
+    make = lambda c: DiscretizedLogisticMixtureLikelihood(decoder(c), (LATENT,), spec.shape, levels, components=3)
+    return Part(f"mixture of discretized logistics, {spec.name}", spec, make)
+
+
 def _categorical(spec: DataSpec) -> Part:
     levels = spec.levels or 0
     make = lambda c: Categorical(_decoder(spec, levels, c), (LATENT,), spec.shape, levels)
@@ -124,6 +138,7 @@ LIKELIHOODS = [
     *[_gaussian(spec, scale) for spec in (CONTINUOUS, ODD, DEQUANTIZED) for scale in SCALES],
     *[_full_gaussian(noise) for noise in get_args(Noise)],
     *[_discretized_logistic(spec, scale) for spec in (GREY, RGB, LEVELS) for scale in SCALES],
+    *[_discretized_logistic_mixture(spec) for spec in (GREY, RGB)],
     *[_categorical(spec) for spec in (GREY, LEVELS)],
     *[_convolutional(spec) for spec in (RGB, ODD)],
 ]
@@ -224,6 +239,7 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     *[(VAE(**_small, likelihood="gaussian", scale=scale), ODD) for scale in SCALES],
     *[(VAE(**_small, likelihood="full-gaussian", scale=scale), CONTINUOUS) for scale in ("auto", "network")],
     *[(VAE(**_small, likelihood="discretized-logistic", scale=scale), LEVELS) for scale in SCALES],
+    (VAE(**_small, likelihood="discretized-logistic-mixture", likelihood_components=2), RGB),
     *[(VAE(**_small, likelihood="categorical"), spec) for spec in (GREY, LEVELS)],
     (VAE(**_small, likelihood="categorical", network="convolutional"), ODD),
     (VAE(**_small, objective=Elbo(samples=3)), GREY),

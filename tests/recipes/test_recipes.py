@@ -184,6 +184,7 @@ COMPILED = [
     (VAE(latent_dim=2, hidden=(4,)), GREY),
     (VAE(latent_dim=2, hidden=(4,)), BINARY),
     (VAE(latent_dim=2, hidden=(4,), likelihood="categorical"), LEVELS),
+    (VAE(latent_dim=2, hidden=(4,), likelihood="discretized-logistic-mixture"), RGB),
     (VAE(latent_dim=2, network="convolutional", channels=(2,), objective=Iwae(samples=3)), ODD),
     (Autoencoder(latent_dim=2, hidden=(4,)), GREY),
     (LinearVAE(latent_dim=2), CONTINUOUS),
