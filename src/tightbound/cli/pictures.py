@@ -110,40 +110,41 @@ def sample(
     tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
     """
     from ..runtime.randomness import fixed_noise
-    from ..training.device import find_device
     from ..views import samples as pictures
 
+    _check_ranking(rank, among, by_layer)
     name = "layers.png" if by_layer else "samples.png"
     model, path = shown(run, name, out, overwrite, device, condition_file, rank, n=n)
     how = _drawing(model, temperature, top_k, top_p, guidance)
     if by_layer:
-        _check_alone(rank, among)
         _sample_by_layer(run, model, condition, condition_file, n, how, path, seed)
     elif rank is None:
-        if among is not None:
-            raise _no_judge(among)
         c, n = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
             drawn = pictures.samples(model, n, c, how)
         _write_samples(drawn, [] if c is None else pictures.described(model, c), path, model.data_spec)
     else:
-        n = 8 if n is None else n
-        among = 4 * n if among is None else among
+        among = 4 * (n or 8) if among is None else among
         affordable("--among", among, model)
         c = captions_to_rank(model, condition, condition_file)
-        judge = find_judge(rank, model.data_spec, find_device(device))
         with fixed_noise(seed):
-            ranked = rank_samples(model, judge, c, n, among, how)
+            ranked = rank_samples(model, find_judge(rank, model.data_spec, str(model.device)), c, n or 8, among, how)
         write_ranked(*ranked, path, among)
 
 
-def _check_alone(rank: Path | None, among: int | None) -> None:
-    """Refuses a ranking of samples by layer."""
-    if rank is not None or among is not None:
+def _check_ranking(rank: Path | None, among: int | None, by_layer: bool) -> None:
+    if by_layer and (rank is not None or among is not None):
         raise UsageError(
             "--by-layer shows samples in the order in which they are drawn.",
             got="--rank or --among with --by-layer",
             remedy="Leave out one of them.",
+        )
+    if rank is None and among is not None:
+        raise UsageError(
+            "--among needs --rank.",
+            got=f"--among {among} alone",
+            expected="--rank JUDGE",
+            remedy="Train a judge: tightbound train-contrastive.",
         )
 
 
@@ -167,15 +168,6 @@ def _sample_by_layer(
     with fixed_noise(seed):
         views = redrawn(model, n, None if c is None else c[0], how)
     write_layers(views, path, model.data_spec)
-
-
-def _no_judge(among: int) -> UsageError:
-    return UsageError(
-        "--among needs --rank.",
-        got=f"--among {among} alone",
-        expected="--rank JUDGE",
-        remedy="Train a judge: tightbound train-contrastive.",
-    )
 
 
 def _conditions(

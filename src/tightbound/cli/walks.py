@@ -37,6 +37,16 @@ if TYPE_CHECKING:
 __all__ = ["interpolate", "traverse"]
 
 
+LayerName = Annotated[
+    str | None,
+    arg(
+        metavar="NAME",
+        help="In a hierarchy, the layer whose dimensions vary, such as z2; default: z1 of a chain, all layers of a "
+        "top-down hierarchy. The layers below it follow in a chain, and stay as they are in a top-down hierarchy.",
+    ),
+]
+
+
 def interpolate(
     run: Run,
     /,
@@ -84,13 +94,7 @@ def traverse(
     split: SplitName = None,
     n: Annotated[int, arg(aliases=("-n",), help="Number of latent dimensions, the most active first.")] = 10,
     steps: Annotated[int, arg(help="Images along each dimension.")] = 10,
-    layer: Annotated[
-        str | None,
-        arg(
-            help="In a hierarchy, the layer whose dimensions vary, such as z2; default: z1 of a chain, all layers of a "
-            "top-down hierarchy. The layers below it follow in a chain, and stay as they are in a top-down hierarchy."
-        ),
-    ] = None,
+    layer: LayerName = None,
     example: Annotated[int | None, arg(help="Index of the starting example, from 0; default: one of class 0.")] = None,
     out: Picture = None,
     overwrite: Overwrite = False,
@@ -117,9 +121,6 @@ def traverse(
     affordable("--steps", steps, model)
     part = part_of(loaded, split)
     example = _start(part, example)
-    if len(part) < 2:
-        _check_quantiles(model)
-        print("note: active dimensions are unknown from one example: using the first ones", file=sys.stderr)
     means = _means(model, part, layer)
     dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
     levels = torch.linspace(0.02, 0.98, steps)
@@ -128,9 +129,8 @@ def traverse(
         given = None if c is None else c[0]
         values = means.quantile(levels, dim=0) if not model.can_sample else quantiles(model, levels, given, layer).cpu()
         walk = traversal(model, x[0], dimensions.tolist(), values[:, dimensions].T, given, layer=layer)
-    what = "codes" if not model.can_sample else "prior"
     which = _dimensions(model, dimensions, means.shape[1], layer)
-    title = f"mean of p(x|z), {which} through the quantiles of the {what}"
+    title = f"mean of p(x|z), {which} through the quantiles of the {'prior' if model.can_sample else 'codes'}"
     told = f"from {part.names[example]}, of {counted([part])}"
     write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
 
@@ -139,6 +139,9 @@ def _means(model: LatentVariableModel, part: Split, layer: str | None) -> Tensor
     """The posterior means of a layer, or of the latent that the likelihood takes."""
     from ..views.latents import layer_means, posterior_means
 
+    if len(part) < 2:
+        _check_quantiles(model)
+        print("note: active dimensions are unknown from one example: using the first ones", file=sys.stderr)
     return posterior_means(model, part)[0] if layer is None else layer_means(model, part)[layer]
 
 

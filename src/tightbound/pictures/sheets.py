@@ -133,7 +133,7 @@ def layer_rows(views: LayerViews, spec: DataSpec | None) -> tuple[str, list[tupl
         rows.append((title, [sample, images, torch.cat(ends)]))
     n = len(next(iter(views.redrawn.values())))
     some = f"; {views.omitted}" if views.omitted else ""
-    return f"from the left: a sample; {n} redrawn; their mean; their standard deviation (white: {most:.2f}){some}", rows
+    return f"From the left: a sample; {n} redrawn; their mean; their standard deviation (white: {most:.2f}){some}", rows
 
 
 def _deviation(images: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def held(m: Material, n: int = 7) -> str:
     head, rows = layer_rows(views, m.spec)
     lossy = m.spec.shape[0] == 3 and max(m.spec.shape[-2:]) > LOSSLESS
     strips = [(title, _strip(parts, title, lossy)) for title, parts in rows]
-    return page.paragraph(f"{_HELD} {head[0].upper()}{head[1:]}.") + page.strips(strips)
+    return page.paragraph(f"{_HELD} {head}.") + page.strips(strips)
 
 
 def _strip(parts: list[Tensor], alt: str, lossy: bool) -> str:

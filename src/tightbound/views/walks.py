@@ -61,13 +61,11 @@ def interpolation(
 
     .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
 
-    In a chain of latents z1 moves, from which both ends are reconstructed; in a top-down hierarchy all layers move.
-
     References:
         Sampling Generative Networks (White, 2016).
 
     Args:
-        model: The model.
+        model: The model; in a chain of latents z1 moves, which alone is decoded, in a top-down hierarchy all layers.
         x0: First examples of the rows, ``(rows, *shape)``.
         x1: Last examples, the same shape.
         steps: Points per row, including both ends.
@@ -93,10 +91,12 @@ def interpolation(
     with evaluating(model), fixed_noise(seed):
         z0, z1 = model(c).representative(x0), model(c1).representative(x1)
         t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
-        nearer = None
-        if c is not None and c1 is not None:
-            nearer = Given.stack([c if at < 0.5 else c1 for at in t.tolist()], dim=1)
-        return _seen(model, _between(z0, z1, t, path), nearer)
+        return _seen(model, _between(z0, z1, t, path), _nearer(c, c1, t))
+
+
+def _nearer(c: Given | None, c1: Given | None, t: Tensor) -> Given | None:
+    """The condition of the nearer end of each point, ``(rows, steps)``."""
+    return None if c is None or c1 is None else Given.stack([c if at < 0.5 else c1 for at in t.tolist()], dim=1)
 
 
 def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
@@ -165,15 +165,20 @@ def traversal(
         _check_dims(code, dims)
         if values is None:
             values = quantiles(model, torch.linspace(0.02, 0.98, 9), c, layer)[:, list(dims)].T
-        values = values.to(code).expand(len(dims), -1)
-        z = code.repeat(len(dims), values.shape[1], 1)
-        for row, dim in enumerate(dims):
-            z[row, :, dim] = values[row]
+        z = _varied(code, dims, values.to(code).expand(len(dims), -1))
         if layer is not None:
             rows = z.shape[:2]
             kept = {name: codes[name].expand(*rows, *codes[name].shape) for name in model.space.unmoved(layer)}
             z = completed_below(model(c), rows, {layer: z, **kept})
         return _seen(model, z, c)
+
+
+def _varied(code: Tensor, dims: Sequence[int], values: Tensor) -> Tensor:
+    """``(rows, steps, d)``, in each row with the values of one dimension."""
+    z = code.repeat(len(dims), values.shape[1], 1)
+    for row, dim in enumerate(dims):
+        z[row, :, dim] = values[row]
+    return z
 
 
 def _codes(model: LatentVariableModel, x: Tensor, c: Given | None, layer: str | None) -> dict[str | None, Tensor]:
