@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from tightbound.errors import UsageError
 from tightbound.objectives import elbo, iwae
 from tightbound.options.objectives import Iwae, LatentObjective, TotalCorrelation
 from tightbound.recipes import HVAE, VDVAE, Ladder
-from tightbound.recipes.ladder import TopDownRecipe
+from tightbound.recipes.ladder import SizeName, TopDownRecipe
 
 MNIST = DataSpec("mnist", shape=(1, 28, 28), levels=2)
 VECTORS = DataSpec("vectors", shape=(6,), levels=None)
@@ -101,7 +103,7 @@ def test_every_size_has_grids_that_the_image_can_have() -> None:
     for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 16, 32), (3, 30, 30)):
         data = DataSpec("some", shape=shape, levels=256)
         for recipe in (Ladder, VDVAE):
-            for size in recipe.sizes:
+            for size in get_args(SizeName):
                 grids = [grid for grid, _ in recipe(size=size).levels(data)]
                 assert shape[1] % grids[-1][0] == 0
                 assert grids == sorted(set(grids))

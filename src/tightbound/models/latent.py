@@ -337,19 +337,17 @@ class Marginal(Bounded, Steered):
         """
         return self._drawn_layers(sample_shape, how.of_layers(len(self.model.space.names)), above or {})
 
-    def _drawn_layers(
-        self, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _drawn_layers(self, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]) -> dict[str, Tensor]:
         space, prior = self.model.space, self.prior()
         if isinstance(prior, Marginal):
             return self._drawn_chain(prior, shape, hows, above)
         if len(hows) == 1:
-            return space.split(drawn(prior, shape, hows[0])) | above
+            return {**space.split(drawn(prior, shape, hows[0])), **above}
         found, means = space.split(prior.sample(shape)), space.split(prior.mean)
         for name, how in zip(space.names, hows, strict=True):
             how.require_temperature_alone()
             found[name] = torch.lerp(means[name].expand_as(found[name]), found[name], how.temperature)
-        return found | above
+        return {**found, **above}
 
     def _drawn_chain(
         self, prior: Marginal, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]

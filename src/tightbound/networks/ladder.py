@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from .mlp import ACTIVATIONS
 from .output import EndsInLayer
 
-__all__ = ["BottomUp", "ConvolutionalGroup", "Group", "LadderDecoder", "PreactivationBlock", "coarser", "finer", "recomputed"]
+__all__ = [
+    "BottomUp",
+    "ConvolutionalGroup",
+    "Group",
+    "LadderDecoder",
+    "PreactivationBlock",
+    "coarser",
+    "finer",
+    "recomputed",
+]
 
 Grid = tuple[int, int]
 
@@ -239,7 +248,7 @@ class LadderDecoder(EndsInLayer):
 
     @property
     def _each(self) -> list[Group]:
-        return [group for group in self.groups if isinstance(group, Group)]
+        return cast(list[Group], list(self.groups))
 
     def begin(self, like: Tensor, n: int) -> Tensor:
         """The state above the top group: zeros, ``(n, channels, rows, columns)``."""
@@ -296,7 +305,8 @@ class BottomUp(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         h, found = self.stem(2 * x - 1), list[Tensor]()
-        for step, blocks in zip(reversed(self.steps), reversed(self.levels), strict=True):
+        levels = cast(list[nn.ModuleList], list(self.levels))
+        for step, blocks in zip(reversed(self.steps), reversed(levels), strict=True):
             h = residual(blocks, step(h))
             found.insert(0, h)
         return found

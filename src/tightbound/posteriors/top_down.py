@@ -226,7 +226,9 @@ class PackedNormal(Packed):
         leading = value.shape[:-1]
         parts = self._split(value.reshape(-1, value.shape[-1]))
         _, moments, _ = self._down(leading.numel(), lambda i, mean, std: parts[i])
-        total = [Normal(*m, validate_args=False).log_prob(u).flatten(1).sum(1) for m, u in zip(moments, parts, strict=True)]
+        total = [
+            Normal(*m, validate_args=False).log_prob(u).flatten(1).sum(1) for m, u in zip(moments, parts, strict=True)
+        ]
         return torch.stack(total).sum(0).reshape(leading)
 
     @property

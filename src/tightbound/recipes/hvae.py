@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 from ..errors import UsageError
@@ -43,7 +42,7 @@ class HVAE(EntryLikelihood, Recipe):
         ['z1', 'z2', 'z3']
     """
 
-    first_options: ClassVar[tuple[str, ...]] = ("layers", "hidden", "hidden_layers")
+    first_options: ClassVar[tuple[str, ...]] = ("layers", "hidden")
     latent_space: ClassVar[LatentSpace] = "vector"
 
     layers: tuple[int, ...] = (32, 16)
@@ -80,7 +79,7 @@ class HVAE(EntryLikelihood, Recipe):
             )
         names = ("layers", "hidden", "hidden_layers", "channels", "components", "transforms")
         require_sizes(**{name: getattr(self, name) for name in names})
-        if any(above > below for below, above in pairwise(self.layers)):
+        if any(above > below for below, above in zip(self.layers, self.layers[1:], strict=False)):
             raise UsageError(
                 "The latents of a hierarchy must not grow from the data up.",
                 got=f"layers {' '.join(map(str, self.layers))}",
