@@ -135,9 +135,9 @@ class TrainingOptions:
             raise UsageError("Milestones must be at least 1, and the factor positive.", got=self.lr_milestones)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError("The gradient norm must be positive.", got=self.clip_norm, remedy="Try --clip-norm 1.")
-        if self.skip_norm is not None and not 0 < self.skip_norm < math.inf:
+        if self.skip_norm is not None and not self.skip_norm > 0:
             raise UsageError(
-                "The gradient norm above which a step is skipped must be positive and finite.",
+                "The gradient norm above which a step is skipped must be positive.",
                 got=f"skip_norm = {self.skip_norm:g}",
                 expected="several times the usual norm",
                 remedy="Try --skip-norm 1000, and see gradient_norm in metrics.jsonl; or leave it out.",
