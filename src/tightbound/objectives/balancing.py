@@ -45,7 +45,8 @@ def kl_weights(kl: Tensor, sizes: Sequence[int]) -> Tensor:
         >>> kl_weights(torch.tensor([3.0, 1.0]), sizes=[10, 10])
         tensor([1.4975, 0.5025])
     """
-    rates = kl.detach().clamp(min=0) / kl.new_tensor(sizes) + LEAST
+    own = kl.detach().clamp(min=0)
+    rates = torch.stack([nats / size for nats, size in zip(own, sizes, strict=True)]) + LEAST
     return rates / rates.mean()
 
 
