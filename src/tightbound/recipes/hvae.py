@@ -99,6 +99,13 @@ class HVAE(EntryLikelihood, Recipe):
                 got="a hierarchy of latents",
                 remedy="Use --objective elbo or iwae, or recipe vae.",
             )
+        if self.objective.weighs_layers and len(self.layers) > 1:
+            raise UsageError(
+                "Balancing needs a KL of each layer, which is never negative.",
+                got="a chain, whose lower layers have log ratios: weighing them differently rewards copies of a latent",
+                expected="a top-down hierarchy",
+                remedy="Use recipe ladder or vdvae; or --free-bits 1 --free-bits-group 0, which a chain can have.",
+            )
         if self.prior != "normal" and not self.objective.teaches_prior:
             remedy = "Use --prior normal, or a beta above 0."
             raise UsageError("With a KL weight of 0 the prior is not trained.", remedy=remedy)
