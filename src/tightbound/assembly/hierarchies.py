@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast
 
 from torch import nn
 
@@ -27,7 +28,7 @@ __all__ = ["hvae"]
 @assemble.register(HVAE)
 def hvae(recipe: HVAE, data: DataSpec) -> LatentVariableModel:
     """A chain: the prior of each latent is the model of the latents above it."""
-    first, *sizes = recipe.layers
+    first = recipe.layers[0]
     width, *widths = recipe.widths
     networks = Networks(
         network=recipe.network,
@@ -75,5 +76,5 @@ def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     inputs, start = (2 * c if arm.sees_state else c), (zero if arm is Residual else 1.0)
     arms = [arm(PreactivationBlock(inputs, 2 * z, c, grids[level], phi, start)) for level in level_of]
     bottom_up = BottomUp(data.shape, c, grids, recipe.blocks, phi, scale)
-    q = TopDownPosterior(bottom_up, arms, level_of, likelihood.network, data.shape)
+    q = TopDownPosterior(bottom_up, arms, level_of, cast(LadderDecoder, likelihood.network), data.shape)
     return LatentVariableModel(StandardNormal(total), likelihood, q)

@@ -356,9 +356,7 @@ class Marginal(Bounded, Steered):
         inner = dict(zip(prior.model.space.names, others, strict=True))  # each model numbers its own latents
         given = {name: above[outer] for name, outer in inner.items() if outer in above}
         upper = prior._drawn_layers(shape, hows[1:], given)
-        if first in above:
-            own = above[first]
-        else:  # its likelihood is a distribution of latents, which `how` steers too
+        if (own := above.get(first)) is None:  # its likelihood is a distribution of latents, which `how` steers too
             own = drawn(prior.likelihood(prior.model.space.joined(upper)), (), hows[0])
         return {first: own} | {outer: upper[name] for name, outer in inner.items()}
 

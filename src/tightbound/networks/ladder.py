@@ -304,7 +304,8 @@ class BottomUp(nn.Module):
         self.levels = nn.ModuleList(_blocks(blocks, channels, grid, activation, scale) for grid in grids)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        h, found = self.stem(2 * x - 1), list[Tensor]()
+        h: Tensor = self.stem(2 * x - 1)
+        found: list[Tensor] = []
         levels = cast(list[nn.ModuleList], list(self.levels))
         for step, blocks in zip(reversed(self.steps), reversed(levels), strict=True):
             h = residual(blocks, step(h))

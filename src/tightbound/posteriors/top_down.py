@@ -1,7 +1,7 @@
 r"""Posteriors of top-down hierarchies, :math:`q(u \mid x) = \prod_l q(u_l \mid u_{>l}, x)`, over packed noise.
 
-Convention: a group maps its noise to :math:`z_l = \mu_p + \sigma_p u_l`, so :math:`p(u) = \mathcal{N}(0, I)` exactly, and
-a Gaussian of z with mean m and deviation s is one of u with mean :math:`(m - \mu_p) / \sigma_p` and deviation
+Convention: a group maps its noise to :math:`z_l = \mu_p + \sigma_p u_l`, so :math:`p(u) = \mathcal{N}(0, I)` exactly,
+and a Gaussian of z with mean m and deviation s is one of u with mean :math:`(m - \mu_p) / \sigma_p` and deviation
 :math:`s / \sigma_p`: the KL is the same.
 """
 
@@ -260,7 +260,7 @@ class PackedNormal(Packed):
     def _down(self, n: int, chosen: Chosen) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         """One pass: the packed noise ``(n, total)``, each group's mean and deviation, and the state at the bottom."""
         decoder, repeats = self.source.decoder, n // self.batch_shape.numel()
-        h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor, Tensor]]()
+        h, found = decoder.begin(self._like, n), []
         for i, (group, arm, e) in enumerate(zip(decoder.groups, self.source.arms, self.features, strict=True)):
             e = e if repeats == 1 else e.expand(repeats, *e.shape).flatten(0, 1)
             h, *own = recomputed(decoder.recompute, _one, group, arm, h, e, partial(chosen, i))
