@@ -34,7 +34,7 @@ from tightbound.posteriors import (
     FlowPosterior,
 )
 from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
-from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe
+from tightbound.recipes import HVAE, VAE, VDVAE, Autoencoder, Ladder, LinearVAE, Recipe
 from tightbound.recipes.continuous import PosteriorName
 from tightbound.recipes.vae import PriorName
 
@@ -272,6 +272,23 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
         for scale in ("shared", "per-dimension")
     ],
 ]
+
+_grids: dict[str, Any] = {"channels": 4, "latent_channels": 2, "blocks": 1, "zero_last": False}
+
+HIERARCHIES: list[tuple[Recipe, DataSpec]] = [
+    (HVAE(layers=(4, 3, 2), hidden=(7,)), GREY),
+    (HVAE(layers=(4, 2), hidden=(7, 6), prior="mixture", components=3, objective=Iwae(samples=3)), BINARY),
+    (HVAE(layers=(4, 2), hidden=(7,), network="convolutional", channels=(4, 6)), RGB),
+    (HVAE(layers=(4, 4), hidden=(7,), prior="coupling", transforms=1), CONTINUOUS),
+    (HVAE(layers=(4, 2), hidden=(7,), objective=Elbo(free_bits=0.1, free_bits_group=0)), LEVELS),
+    (Ladder(**_grids, grids=(1, 4), groups=(1, 2)), GREY),
+    (Ladder(**_grids, grids=(1, 2, 4), groups=(1,), posterior="merge"), BINARY),
+    (Ladder(**_grids, grids=(1, 7), groups=(1, 2), posterior="direct", objective=Iwae(samples=2)), ODD),
+    (VDVAE(**_grids, grids=(1, 3), groups=(1, 2), likelihood="discretized-logistic-mixture"), RGB),
+    (VDVAE(**_grids, grids=(1, 2, 4), groups=(1, 1, 2), objective=Elbo(free_bits=0.1, balance=True)), GREY),
+    (VDVAE(**_grids, grids=(1, 4), groups=(2,), recompute=True, likelihood="gaussian", scale="network"), GREY),
+]
+"""Models of several latents, with every kind of group and posterior."""
 
 
 def system_name(system: tuple[Recipe, DataSpec]) -> str:

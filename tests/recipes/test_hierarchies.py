@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from instances import HIERARCHIES, examples, system_id
 from tightbound import objectives
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
 from tightbound.objectives import elbo, iwae
 from tightbound.options.objectives import Iwae, LatentObjective, TotalCorrelation
-from tightbound.recipes import HVAE, VDVAE, Ladder
+from tightbound.posteriors import PackedLayers
+from tightbound.recipes import HVAE, VDVAE, Ladder, Recipe
 from tightbound.recipes.ladder import SizeName, TopDownRecipe
 
 MNIST = DataSpec("mnist", shape=(1, 28, 28), levels=2)
@@ -139,3 +141,24 @@ def test_objectives_say_whether_they_need_one_latent() -> None:
         "Mmd",
         "StickingTheLanding",
     }
+
+
+@pytest.mark.parametrize("system", HIERARCHIES, ids=system_id)
+def test_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    model, x = recipe.build(spec).double(), examples(spec, 6)
+    q, z = model().posterior(x), model().terms(x, k=2).latents[0].z
+    z = q.sample((2,)) if isinstance(model.space, PackedLayers) else z
+    density, likelihood = q.log_prob(z), model().likelihood(z).log_prob(x)
+    for part in ([0], [4], [5, 3, 0]):
+        torch.testing.assert_close(model().posterior(x[part]).log_prob(z[:, part]), density[:, part])
+        torch.testing.assert_close(model().likelihood(z[:, part]).log_prob(x[part]), likelihood[:, part])
+
+
+@pytest.mark.parametrize("system", HIERARCHIES, ids=system_id)
+def test_kls_sum_layer_by_layer(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    terms = recipe.build(spec).double()().terms(examples(spec, 5), k=3)
+    by_layer = torch.stack([entry.kl().flatten(1).sum(1) for entry in terms.entries])
+    torch.testing.assert_close(terms.kl(), by_layer.sum(0))
+    torch.testing.assert_close(elbo(terms), terms.log_likelihood.mean(0) - by_layer.sum(0))

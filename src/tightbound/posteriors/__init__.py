@@ -1,6 +1,6 @@
 r"""Posteriors :math:`q(z \mid x, c)`."""
 
-from .base import CodePosterior, Codes, Layers, Posterior, Reals, Space
+from .base import CodePosterior, Codes, Layers, PackedLayers, Posterior, Reals, Space
 from .categorical import BernoulliPosterior, CategoricalPosterior, RelaxedPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
@@ -8,8 +8,11 @@ from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
+from .top_down import ARMS, Arm, Direct, Merge, PackedNormal, Residual, TopDownPosterior, merge
 
 __all__ = [
+    "ARMS",
+    "Arm",
     "BernoulliPosterior",
     "CategoricalPosterior",
     "CholeskyGaussian",
@@ -17,18 +20,25 @@ __all__ = [
     "Codes",
     "DiagonalGaussian",
     "DiracPosterior",
+    "Direct",
     "Draws",
     "Encoded",
     "EncodedCodes",
     "ExactLinearGaussian",
     "FlowPosterior",
     "Layers",
+    "Merge",
     "Moments",
+    "PackedLayers",
+    "PackedNormal",
     "Posterior",
     "PyramidDecoder",
     "PyramidPosterior",
     "QuantizedPosterior",
     "Reals",
     "RelaxedPosterior",
+    "Residual",
     "Space",
+    "TopDownPosterior",
+    "merge",
 ]

@@ -67,6 +67,11 @@ class Residual(Arm):
 
     References:
         NVAE: A Deep Hierarchical Variational Autoencoder (Vahdat and Kautz, 2020).
+
+    Example:
+        >>> m = torch.tensor([0.5]), torch.tensor([-1.0])
+        >>> [u.item() for u in Residual(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.ones(1))]
+        [0.5, 0.3678794503211975]
     """
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +83,11 @@ class Direct(Arm):
 
     References:
         Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images (Child, 2021).
+
+    Example:
+        >>> m = torch.tensor([3.0]), torch.tensor([0.0])
+        >>> Direct(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.zeros(1))
+        (tensor([2.]), tensor([1.]))
     """
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +99,11 @@ class Merge(Arm):
 
     References:
         Ladder Variational Autoencoders (Sønderby et al., 2016).
+
+    Example:
+        >>> m = torch.tensor([3.0]), torch.tensor([0.0])
+        >>> Merge(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.zeros(1))[0]
+        tensor([1.])
     """
 
     sees_state = False
@@ -195,6 +210,14 @@ class PackedNormal(Packed):
         features: Of x, for each group, ``(n, channels, rows, columns)``.
         batch: The batch shape of x, n in total.
         like: A tensor of the dtype and device of samples.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import Ladder
+        >>> model = Ladder(channels=8, grids=(1, 4), groups=(1,)).build(DataSpec("digits", (1, 8, 8), levels=17))
+        >>> q = model.posterior(torch.zeros(5, 1, 8, 8))
+        >>> q.log_prob(q.sample((3,))).shape, list(q.visit().posteriors)
+        (torch.Size([3, 5]), ['z1', 'z2'])
     """
 
     has_rsample = True
