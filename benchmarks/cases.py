@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cases_codes import pixelcnn_sampling, quantizer, transformer_sampling
+from cases_hierarchies import ladder
 from process import PYTHON, Result, alternate, contender, median_of, seconds
 from rows import Plan, Row, at_least
 
@@ -174,5 +175,6 @@ CASES: dict[str, Callable[[Plan], list[Row]]] = {
     "quantizer": quantizer,
     "pixelcnn-sampling": pixelcnn_sampling,
     "transformer-sampling": transformer_sampling,
+    "ladder": ladder,
     "startup": startup,
 }

@@ -17,7 +17,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PYTHON: dict[str, str] = dict.fromkeys(("ours", "bare", "products", "startup", "pixelcnn", "linear"), sys.executable)
+PYTHON: dict[str, str] = dict.fromkeys(
+    ("ours", "bare", "products", "startup", "pixelcnn", "linear", "ladder"), sys.executable
+)
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 BESIDE_PEERS = ("quantizer", "transformer")
 """Contenders with tightbound and peers in one process: the peers' Python, which finds this package's source."""

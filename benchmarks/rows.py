@@ -16,6 +16,7 @@ UNITS = {
     "points_times_k_per_second": "points·k/s",
     "vectors_per_second": "vectors/s",
     "codes_per_second": "codes/s",
+    "steps_per_second": "steps/s",
 }
 """The rates that contenders report, and what the table calls them."""
 
