@@ -1,6 +1,6 @@
 r"""Posteriors :math:`q(z \mid x, c)`."""
 
-from .base import CodePosterior, Codes, Layers, Posterior, Reals, Space
+from .base import CodePosterior, Codes, Compared, Layers, PackedLayers, Posterior, Reals, Space
 from .categorical import BernoulliPosterior, CategoricalPosterior, RelaxedPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
@@ -15,6 +15,7 @@ __all__ = [
     "CholeskyGaussian",
     "CodePosterior",
     "Codes",
+    "Compared",
     "DiagonalGaussian",
     "DiracPosterior",
     "Draws",
@@ -24,6 +25,7 @@ __all__ = [
     "FlowPosterior",
     "Layers",
     "Moments",
+    "PackedLayers",
     "Posterior",
     "PyramidDecoder",
     "PyramidPosterior",

@@ -7,6 +7,7 @@ from it. For a model built by hand it names parts instead.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -76,6 +77,9 @@ class Symptoms(Run):
             not part of training, and constant for a uniform prior.
         per_dimension: Whether training used the KL per dimension, or as one number.
         sameness: How all examples are the same, as text; empty if they differ.
+        layers: Names of the layers of a hierarchy in the order of inference; empty for a single latent.
+        dead: Of each dead layer why it is called dead, in the same order.
+        adds_up: Whether each layer is inferred from x and those before it, not only from the layer below.
     """
 
     kl: float
@@ -94,6 +98,9 @@ class Symptoms(Run):
     codes: Literal["drawn", "chosen"] | None = None
     per_dimension: bool = True
     sameness: str = ""
+    layers: tuple[str, ...] = ()
+    dead: Mapping[str, str] = field(default_factory=dict)
+    adds_up: bool = False
 
     @property
     def used(self) -> int:

@@ -16,6 +16,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.types import _size
 
 from ...distributions import FullGaussian, Value, independent
+from ...distributions.packed import Packed
 from ...models.latent import Marginal
 
 __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_family", "widened"]
@@ -94,13 +95,17 @@ def gaussian_family(q: Distribution) -> Family | None:
 def wide_family(q: Distribution) -> Family:
     r"""Gaussians in units of any posterior over vectors: :math:`\mu + \sigma (u + A \epsilon)`.
 
-    A is triangular, or diagonal for more than :data:`FULL` dimensions; initially A is the identity, and u zero.
+    A is triangular, or diagonal for more than :data:`FULL` dimensions; initially A is the identity, and u zero. For a
+    packed posterior of more dimensions :math:`\mu` and :math:`\sigma` stay those of each layer given the layers above.
 
     Example:
         >>> free, make = wide_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
         >>> make(free).batch_shape
         torch.Size([5])
     """
+    if isinstance(q, Packed) and q.event_shape.numel() > FULL:
+        start = torch.zeros(*q.batch_shape, *q.event_shape, dtype=q.mean.dtype, device=q.mean.device)
+        return [start, start], lambda p: q.corrected(*p)
     some = q.sample((MOMENTS,))
     mean, std = some.mean(0), some.std(0).clamp(min=1e-6)
     free = [torch.zeros_like(mean), torch.zeros_like(mean)]
@@ -122,6 +127,8 @@ def widened(q: Distribution, factor: float) -> Distribution:
         >>> q.stddev
         tensor([1.5000, 1.5000])
     """
+    if isinstance(q, Packed):
+        return q.corrected(torch.zeros_like(q.mean), torch.full_like(q.mean, math.log(factor)))
     if isinstance(q, MultivariateNormal):
         return FullGaussian(q.loc, scale_tril=factor * q.scale_tril, validate_args=False)
     return independent(Normal(q.mean, factor * q.stddev, validate_args=False), 1)
