@@ -52,7 +52,7 @@ class Packed(Value):
         raise NotImplementedError
 
     def corrected(self, shift: Tensor, log_scale: Tensor) -> Packed:
-        r"""The same with other noise in every dimension, :math:`\epsilon \mapsto s + e^r \epsilon`.
+        r"""The same with other noise in every dimension, :math:`\epsilon \mapsto s + e^r \epsilon`; x is held fixed.
 
         Args:
             shift: s, ``(*batch, total)``.

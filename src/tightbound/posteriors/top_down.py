@@ -227,13 +227,15 @@ class PackedNormal(Packed):
         if self._noise is not None:
             before, scale = self._noise
             shift, log_scale = before + scale.exp() * shift, scale + log_scale
-        return PackedNormal(self.source, self.features, self.batch_shape, self._like, (shift, log_scale))
+        fixed = [e.detach() for e in self.features]  # what is optimised is the noise, step by step
+        return PackedNormal(self.source, fixed, self.batch_shape, self._like, (shift, log_scale))
 
     @torch.no_grad()
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         (n,), decoder = self.batch_shape, self.source.decoder
+        arms = [arm for arm in self.source.arms if isinstance(arm, Arm)]
         h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor]]()
-        for i, (group, arm, e) in enumerate(zip(decoder.groups, self.source.arms, self.features, strict=True)):
+        for i, (group, arm, e) in enumerate(zip(decoder._each, arms, self.features, strict=True)):
             mean, log_std, h = group.prior(h)
             own, std = self._corrected(i, *arm(h, e, mean, log_std))
             u = own + std * torch.randn_like(own)

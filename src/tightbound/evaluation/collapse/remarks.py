@@ -74,14 +74,14 @@ def _on_layers(s: Symptoms) -> Iterator[str]:
         return
     if s.adds_up:
         yield (
-            "information of a layer: I(x; z_l | the layers above), at least; all layers together can show no more than that "
-            "limit, so below informative layers little is left to show"
+            "information of a layer: I(x; z_l | the layers above), at least; all layers together can show no more than "
+            "that limit, so below informative layers little is left to show"
         )
         yield "alone: how well a layer tells the examples apart, given the state of the layers above it"
         yield "used: loss of the likelihood when the noise of this layer alone is that of another example"
         return
     yield (
-        "information of a layer: I(z_{l-1}; z_l) with the layer below it, at least; z_0 is the data. Its information about "
-        "the data is at most that of every layer below"
+        "information of a layer: I(z_{l-1}; z_l) with the layer below it, at least; z_0 is the data. Its information "
+        "about the data is at most that of every layer below"
     )
     yield "used: loss of the likelihood of what is generated from a layer, x or the layer below, when it is exchanged"

@@ -122,7 +122,7 @@ def activity(space: Space, means: Tensor, above: Mapping[str, Tensor] | None = N
         {'active_units': 1, 'dimensions': 2}
     """
     layers = dict(zip(space.names, space.layers, strict=False))  # a packed latent is one space of several layers
-    each = space.split(means) | (above or {})
+    each = {**space.split(means), **(above or {})}
     found = {name: active_units(layers.get(name), z.flatten(1)) for name, z in each.items()}
     active, dimensions = ({name: both[i] for name, both in found.items()} for i in (0, 1))
     total = {"active_units": sum(active.values()), "dimensions": sum(dimensions.values())}

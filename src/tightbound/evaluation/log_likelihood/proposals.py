@@ -24,6 +24,8 @@ __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_
 Family = tuple[list[Tensor], Callable[[list[Tensor]], Distribution]]
 FULL = 64
 """Maximum dimensions d for a full covariance: its factor has about d² / 2 entries per example."""
+AS_MANY = 3
+"""Dimensions whose widening costs as much as that of a packed posterior."""
 MOMENTS = 100
 """Samples to estimate the mean and deviation of a posterior."""
 
@@ -120,7 +122,10 @@ def wide_family(q: Distribution) -> Family:
 
 
 def widened(q: Distribution, factor: float) -> Distribution:
-    """The same Gaussian with standard deviations scaled by a factor.
+    """The same Gaussian with standard deviations scaled by a factor, of a packed one by less the more dimensions.
+
+    Widening d dimensions costs about d times the KL of widening one. In 264 dimensions a factor of 1.2 in each left a
+    tenth of the effective samples; the same KL as :data:`AS_MANY` dimensions at 1.2 gave the most.
 
     Example:
         >>> q = widened(independent(Normal(torch.zeros(2), torch.ones(2)), 1), 1.5)
@@ -128,7 +133,8 @@ def widened(q: Distribution, factor: float) -> Distribution:
         tensor([1.5000, 1.5000])
     """
     if isinstance(q, Packed):
-        return q.corrected(torch.zeros_like(q.mean), torch.full_like(q.mean, math.log(factor)))
+        wider = math.log(factor) * (AS_MANY / q.event_shape.numel()) ** 0.5
+        return q.corrected(torch.zeros_like(q.mean), torch.full_like(q.mean, wider))
     if isinstance(q, MultivariateNormal):
         return FullGaussian(q.loc, scale_tril=factor * q.scale_tril, validate_args=False)
     return independent(Normal(q.mean, factor * q.stddev, validate_args=False), 1)
