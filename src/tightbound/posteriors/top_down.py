@@ -233,9 +233,8 @@ class PackedNormal(Packed):
     @torch.no_grad()
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         (n,), decoder = self.batch_shape, self.source.decoder
-        arms = [arm for arm in self.source.arms if isinstance(arm, Arm)]
         h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor]]()
-        for i, (group, arm, e) in enumerate(zip(decoder._each, arms, self.features, strict=True)):
+        for i, (group, arm, e) in enumerate(zip(decoder._each, self.source.arms, self.features, strict=True)):
             mean, log_std, h = group.prior(h)
             own, std = self._corrected(i, *arm(h, e, mean, log_std))
             u = own + std * torch.randn_like(own)
@@ -244,7 +243,7 @@ class PackedNormal(Packed):
             h = group.absorb(h, mean + log_std.exp() * u)
         return dict(zip(reversed(decoder.layers), found, strict=True))
 
-    def _under_all(self, i: int, arm: Arm, u: Tensor, given: Sequence[Tensor]) -> Tensor:
+    def _under_all(self, i: int, arm: nn.Module, u: Tensor, given: Sequence[Tensor]) -> Tensor:
         """The log-density of one sample of a group, given its own state, for the features of every example."""
         h, mean, log_std = (each.expand(*self.batch_shape, *each.shape) for each in given)
         moments = self._corrected(i, *arm(h, self.features[i], mean, log_std))
