@@ -61,13 +61,18 @@ class Exact(nn.Module):
         x = seen[:, -1:]
         message, spread = x / self.a, self.v / self.a**2
         if self.arm is Merge:
-            return torch.cat([message, torch.full_like(x, 0.5 * math.log(spread))], dim=1)
+            return torch.cat([message, torch.full_like(x, raw(math.sqrt(spread)))], dim=1)
         prior, variance = self.weight * seen[:, :1], self.std**2
         std = (1 / (1 / variance + 1 / spread)) ** 0.5
         mean = std**2 * (prior / variance + message / spread)
         if self.arm is Direct:
-            return torch.cat([mean, torch.full_like(x, math.log(std))], dim=1)
-        return torch.cat([(mean - prior) / self.std, torch.full_like(x, math.log(std / self.std))], dim=1)
+            return torch.cat([mean, torch.full_like(x, raw(std))], dim=1)
+        return torch.cat([(mean - prior) / self.std, torch.full_like(x, raw(std / self.std))], dim=1)
+
+
+def raw(std: float) -> float:
+    """What an arm turns into that standard deviation."""
+    return math.log(math.expm1(std)) - math.log(math.expm1(1.0))
 
 
 class Same(nn.Module):

@@ -58,27 +58,21 @@ def _layer(recipe: HVAE, below: int, size: int, width: int, prior: nn.Module) ->
 @assemble.register(TopDownRecipe)
 def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     """Groups of latents on several grids, packed into one vector."""
-    channels, height, width = data.shape
-    rows = recipe.grids or (1, height // 4)
-    grids = [(r, max(1, round(r * width / height))) for r in rows]
-    each = recipe.groups * len(grids) if len(recipe.groups) == 1 else recipe.groups
-    levels = [level for level, number in enumerate(each) for _ in range(number)]
-    scale = len(levels) ** -0.5 if recipe.scale_last else 1.0
-    c, z, phi = recipe.channels, recipe.latent_channels, recipe.activation
-    groups = [
-        ConvolutionalGroup(
-            c, z, grids[level], first=i == 0 or levels[i - 1] != level, activation=phi, zero=recipe.zero_last, scale=scale
-        )
-        for i, level in enumerate(levels)
-    ]
+    per_grid, c, z, phi = recipe.levels(data), recipe.width, recipe.latent_channels, recipe.activation
+    grids = [grid for grid, _ in per_grid]
+    level_of = [level for level, (_, number) in enumerate(per_grid) for _ in range(number)]
+    scale = len(level_of) ** -0.5 if recipe.scale_last else 1.0
+    zero = 0.0 if recipe.zero_last else 1.0
+    groups = list[ConvolutionalGroup]()
+    for i, level in enumerate(level_of):
+        above = None if level in level_of[:i] else grids[max(0, level - 1)]
+        groups.append(ConvolutionalGroup(c, z, grids[level], above=above, activation=phi, zero=zero, scale=scale))
     total = sum(math.prod(group.size) for group in groups)
     make = lambda parameters: LadderDecoder(groups, c, data.shape, parameters, phi, recipe.recompute)
     likelihood = parts.entry_likelihood(recipe, make, (total,), data)
     arm = ARMS[recipe.posterior]
-    arms = [
-        arm(PreactivationBlock((2 if arm.sees_state else 1) * c, 2 * z, c, grids[level], phi, 0.0 if recipe.zero_last and arm is Residual else 1.0))
-        for level in levels
-    ]
+    inputs, start = (2 * c if arm.sees_state else c), (zero if arm is Residual else 1.0)
+    arms = [arm(PreactivationBlock(inputs, 2 * z, c, grids[level], phi, start)) for level in level_of]
     bottom_up = BottomUp(data.shape, c, grids, recipe.blocks, phi, scale)
-    q = TopDownPosterior(bottom_up, arms, levels, likelihood.network, data.shape)
+    q = TopDownPosterior(bottom_up, arms, level_of, likelihood.network, data.shape)
     return LatentVariableModel(StandardNormal(total), likelihood, q)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .mlp import ACTIVATIONS
 from .output import EndsInLayer
 
-__all__ = ["BottomUp", "ConvolutionalGroup", "Group", "LadderDecoder", "PreactivationBlock", "recomputed"]
+__all__ = ["BottomUp", "ConvolutionalGroup", "Group", "LadderDecoder", "PreactivationBlock", "coarser", "finer", "recomputed"]
 
 Grid = tuple[int, int]
 
@@ -59,6 +59,44 @@ class PreactivationBlock(nn.Module):
         return self.layers(x)
 
 
+def coarser(channels: int, fine: Grid, coarse: Grid) -> nn.Module:
+    """From a grid to a coarser one: a convolution over the positions of each, or a mean where they do not divide.
+
+    Args:
+        channels: Channels of both.
+        fine: Rows and columns.
+        coarse: Rows and columns.
+
+    Example:
+        >>> coarser(8, (7, 7), (1, 1))(torch.zeros(5, 8, 7, 7)).shape
+        torch.Size([5, 8, 1, 1])
+    """
+    ratio = _ratio(fine, coarse)
+    return nn.AdaptiveAvgPool2d(coarse) if ratio is None else nn.Conv2d(channels, channels, ratio, stride=ratio)
+
+
+def finer(channels: int, coarse: Grid, fine: Grid) -> nn.Module:
+    """From a grid to a finer one: a transposed convolution to the positions of each, or the nearest.
+
+    Args:
+        channels: Channels of both.
+        coarse: Rows and columns.
+        fine: Rows and columns.
+
+    Example:
+        >>> finer(8, (4, 4), (7, 7))(torch.zeros(5, 8, 4, 4)).shape
+        torch.Size([5, 8, 7, 7])
+    """
+    ratio = _ratio(fine, coarse)
+    return nn.Upsample(fine) if ratio is None else nn.ConvTranspose2d(channels, channels, ratio, stride=ratio)
+
+
+def _ratio(fine: Grid, coarse: Grid) -> Grid | None:
+    """Rows and columns of a coarse position in the fine grid, if they divide."""
+    (rows, columns), (r, c) = fine, coarse
+    return None if rows % r or columns % c else (rows // r, columns // c)
+
+
 class Group(nn.Module):
     r"""Abstract: one group of latents of the path down, :math:`z_l = \mu_l(h) + \sigma_l(h) \, u_l`.
 
@@ -94,13 +132,13 @@ class ConvolutionalGroup(Group):
         channels: Of the state.
         latent_channels: Of the latent.
         grid: Rows and columns.
-        first: Whether it is the first on its grid: the state is then enlarged, and a learned map is added.
+        above: The grid of the group above, if it is another: the state is then enlarged, and a learned map is added.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
-        zero: Whether the prior's last layer starts at zero.
+        zero: Factor on the initial weights of the prior's last layer.
         scale: Factor on the initial weights of the last layers that add to the state.
 
     Example:
-        >>> group = ConvolutionalGroup(8, 2, (7, 7), first=True)
+        >>> group = ConvolutionalGroup(8, 2, (7, 7), above=(1, 1))
         >>> group(torch.zeros(5, 8, 1, 1), torch.zeros(5, 2, 7, 7)).shape
         torch.Size([5, 8, 7, 7])
     """
@@ -111,25 +149,25 @@ class ConvolutionalGroup(Group):
         latent_channels: int,
         grid: Grid,
         *,
-        first: bool = False,
+        above: Grid | None = None,
         activation: str = "silu",
-        zero: bool = True,
+        zero: float = 0.0,
         scale: float = 1.0,
     ) -> None:
         super().__init__((latent_channels, *grid))
-        self.grid = grid
-        self.start = nn.Parameter(0.1 * torch.randn(channels, *grid)) if first else None
-        self.moments = PreactivationBlock(channels, 2 * latent_channels, channels, grid, activation, 0.0 if zero else 1)
+        self.begin = None if above is None else nn.Parameter(0.1 * torch.randn(channels, *grid))
+        self.enlarge = nn.Identity() if above in (None, grid) else finer(channels, above, grid)
+        self.moments = PreactivationBlock(channels, 2 * latent_channels, channels, grid, activation, zero)
         self.enter = nn.Conv2d(latent_channels, channels, 1)
         self.block = PreactivationBlock(channels, channels, channels, grid, activation, scale)
         with torch.no_grad():
             self.enter.weight.mul_(scale)
 
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.start is not None:
-            h = F.interpolate(h, self.grid) + self.start
-        mean, log_std = _exact(self.moments(h)).chunk(2, dim=1)
-        return mean, log_std, h
+        if self.begin is not None:
+            h = self.enlarge(h) + self.begin
+        mean, raw = exact(self.moments(h)).chunk(2, dim=1)
+        return mean, log_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
         h = h + self.enter(z)
@@ -148,7 +186,7 @@ class LadderDecoder(EndsInLayer):
         recompute: Whether the backward pass recomputes the activations of a group, to save memory.
 
     Example:
-        >>> groups = [ConvolutionalGroup(8, 2, (1, 1), first=True), ConvolutionalGroup(8, 2, (7, 7), first=True)]
+        >>> groups = [ConvolutionalGroup(8, 2, grid, above=(1, 1)) for grid in ((1, 1), (7, 7))]
         >>> decoder = LadderDecoder(groups, 8, (1, 28, 28), parameters=1)
         >>> decoder(torch.zeros(5, 2 + 2 * 49)).shape
         torch.Size([5, 1, 28, 28])
@@ -237,7 +275,8 @@ class BottomUp(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(shape[0], width, 3, padding=1), phi(), nn.Conv2d(width, channels, patch, stride=patch)
         )
-        self.grids = list(grids)
+        steps = [coarser(channels, fine, coarse) for coarse, fine in pairwise(grids)]
+        self.steps = nn.ModuleList([*steps, nn.Identity()])
         self.levels = nn.ModuleList(
             nn.ModuleList(PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(blocks))
             for grid in grids
@@ -245,8 +284,8 @@ class BottomUp(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         h, found = self.stem(2 * x - 1), list[Tensor]()
-        for grid, blocks in zip(reversed(self.grids), reversed(self.levels), strict=True):
-            h = h if h.shape[2:] == grid else F.adaptive_avg_pool2d(h, grid)
+        for step, blocks in zip(reversed(self.steps), reversed(self.levels), strict=True):
+            h = step(h)
             for block in blocks:
                 h = h + block(h)
             found.insert(0, h)
@@ -260,9 +299,22 @@ def recomputed(active: bool, function: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-def _exact(x: Tensor) -> Tensor:
+def exact(x: Tensor) -> Tensor:
     """At least float32, as densities need."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def log_deviation(raw: Tensor) -> Tensor:
+    r"""A log standard deviation, :math:`\ln \ln (1 + (e - 1) e^r)`: 0 at 0, linear below and logarithmic above.
+
+    Example:
+        >>> log_deviation(torch.tensor([-5.0, 0.0, 5.0]))
+        tensor([-4.4644,  0.0000,  1.7129])
+    """
+    return nn.functional.softplus(raw + _ZERO).log()
+
+
+_ZERO = math.log(math.expm1(1.0))
 
 
 def _unpatched(x: Tensor, patch: Grid) -> Tensor:

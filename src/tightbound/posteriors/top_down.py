@@ -21,7 +21,7 @@ from ..conditions import Given
 from ..distributions import independent, leading_shape
 from ..distributions.packed import Packed, Visit
 from ..errors import UsageError
-from ..networks.ladder import BottomUp, Group, LadderDecoder, recomputed
+from ..networks.ladder import Group, LadderDecoder, exact, log_deviation, recomputed
 from .base import PackedLayers, Posterior
 
 __all__ = ["ARMS", "Arm", "Direct", "Merge", "PackedNormal", "Residual", "TopDownPosterior", "merge"]
@@ -54,11 +54,11 @@ class Arm(nn.Module):
             log_std: :math:`\\log \\sigma_p`.
         """
         out = self.network(torch.cat([h, e], dim=1) if self.sees_state else e)
-        a, b = (out.float() if out.dtype in (torch.bfloat16, torch.float16) else out).chunk(2, dim=1)
-        return self.moments(a, b, mean, log_std)
+        a, raw = exact(out).chunk(2, dim=1)
+        return self.moments(a, log_deviation(raw), mean, log_std)
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of u from the network's output."""
+        """Mean and standard deviation of u from the network's location and log deviation."""
         raise NotImplementedError
 
 
@@ -150,9 +150,9 @@ class TopDownPosterior(Posterior):
         shape: Shape of one example.
 
     Example:
-        >>> from tightbound.networks.ladder import ConvolutionalGroup, PreactivationBlock
+        >>> from tightbound.networks.ladder import BottomUp, ConvolutionalGroup, PreactivationBlock
         >>> grids = [(1, 1), (7, 7)]
-        >>> decoder = LadderDecoder([ConvolutionalGroup(8, 2, g, first=True) for g in grids], 8, (1, 28, 28), 1)
+        >>> decoder = LadderDecoder([ConvolutionalGroup(8, 2, g, above=(1, 1)) for g in grids], 8, (1, 28, 28), 1)
         >>> arms = [Residual(PreactivationBlock(16, 4, 8, g)) for g in grids]
         >>> q = TopDownPosterior(BottomUp((1, 28, 28), 8, grids), arms, [0, 1], decoder, (1, 28, 28))
         >>> q(torch.zeros(5, 1, 28, 28)).rsample((3,)).shape
@@ -214,8 +214,7 @@ class PackedNormal(Packed):
     def visit(self, sample_shape: _size = (), *, pathwise: bool = True) -> Visit:
         u, moments, h = self._sampled(torch.Size(sample_shape), pathwise)
         leading = (*sample_shape, *self.batch_shape)
-        output = self.source.decoder.output(h)
-        output = output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+        output = exact(self.source.decoder.output(h))
         flat = [[m.flatten(1).reshape(*leading, -1) for m in each] for each in reversed(moments)]
         posteriors = {
             name: independent(Normal(mean, std, validate_args=False), 1)
