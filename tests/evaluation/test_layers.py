@@ -277,10 +277,11 @@ def symptoms(recipe: object, names: str, dead: str, adds_up: bool) -> Symptoms:
     ("recipe", "names", "dead", "remedy"),
     [
         (HVAE(layers=(16, 8, 4)), "z1 z2 z3", "z3", "--layers 16 8"),
-        (HVAE(layers=(16, 8, 4)), "z1 z2 z3", "z2 z3", "--layers 16"),
+        (HVAE(layers=(16, 8, 4), hidden=(32, 16, 16)), "z1 z2 z3", "z2 z3", "--layers 16 --hidden 32"),
         (Ladder(grids=(1, 4), groups=(2, 3)), "z5 z4 z3 z2 z1", "z5 z3", "--groups 1 2"),
         (Ladder(grids=(1, 4), groups=(2, 3)), "z5 z4 z3 z2 z1", "z5 z4 z1", "--grids 4 --groups 2"),
         (Ladder(grids=(1, 4), groups=(2,)), "z4 z3 z2 z1", "z4", "--groups 1 2"),
+        (Ladder(), "z6 z5 z4 z3 z2 z1", "z6", "--groups 1 4"),
     ],
 )
 def test_fewer_layers_are_suggested_with_a_value(recipe: object, names: str, dead: str, remedy: str) -> None:
@@ -300,6 +301,8 @@ def test_a_heavy_kl_is_blamed_first() -> None:
 
 def test_no_layer_is_left_out_of_a_model_that_has_one() -> None:
     assert fewer_layers(symptoms(HVAE(layers=(8,)), "z1", "z1", adds_up=False)) is None
+    assert fewer_layers(symptoms(Ladder(grids=(2, 4), groups=(1,)), "z2 z1", "z1", adds_up=True)) is None
+    assert why_layers_died(symptoms(None, "z1 z2", "z2", adds_up=False))[1].endswith("use fewer layers")
 
 
 # -- reported -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ A remedy gives a way out for a run, or None if it does not apply.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import Any, Literal
 
 from ...options.priors import PixelCNNPrior
@@ -160,21 +159,11 @@ def fewer_dimensions(s: Symptoms) -> Way | None:
 
 
 def fewer_layers(s: Symptoms) -> Way | None:
-    """Without the dead layers: of a chain those that still depend on the data, of groups on grids as many as live."""
-    alive = [name not in s.dead for name in s.layers]
-    if not s.adds_up:
-        kept = option(s, "layers", ())[: alive.index(False)]
-        return Way("use fewer layers", {"layers": kept}) if kept else None
-    groups, grids = option(s, "groups", ()), option(s, "grids", ())
-    each = groups if len(groups) > 1 else groups * (len(alive) // max(1, sum(groups)))
-    if sum(each) != len(alive) or not any(alive):
-        return None
-    ends = list(accumulate(each))
-    living = [sum(alive[end - n : end]) for end, n in zip(ends, each, strict=True)]
-    if len(grids) == len(living):
-        used, numbers = zip(*((grid, n) for grid, n in zip(grids, living, strict=True) if n), strict=True)
-        return Way("use fewer groups", {"grids": used, "groups": numbers})
-    return Way("use fewer groups", {"groups": tuple(max(1, n) for n in living)})
+    """The same hierarchy without its dead layers."""
+    if s.recipe is None or s.data is None:
+        return Way("use fewer layers")
+    fewer = s.recipe.without_dead([name not in s.dead for name in s.layers], s.data)
+    return Way("use fewer layers", fewer) if fewer else None
 
 
 def balanced_layers(s: Symptoms) -> Way | None:
