@@ -109,7 +109,7 @@ def _layers(layers: Sequence[Layer]) -> str:
     title = (
         "Each layer: its KL, what it alone tells of an example, and the likelihood that is lost when it is exchanged"
     )
-    bars = page.plot(figures.svg(figures.layer_bars(names, measures, dead)), alt=title)
+    bars = page.plot(figures.svg(figures.layer_panels(names, measures, dead)), alt=title)
     rows = [[signed(cell) for cell in row] for row in cells(layers)]
     return page.figure(bars, title) + page.table(COLUMNS, rows, numbers=5)
 

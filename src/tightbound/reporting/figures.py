@@ -30,6 +30,7 @@ __all__ = [
     "density",
     "dimension_bars",
     "histogram",
+    "layer_panels",
     "png",
     "scatter",
     "settled_limits",
@@ -152,7 +153,7 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
     return figure
 
 
-def layer_bars(names: Sequence[str], measures: Mapping[str, Sequence[float]], dead: Sequence[bool]) -> Figure:
+def layer_panels(names: Sequence[str], measures: Mapping[str, Sequence[float]], dead: Sequence[bool]) -> Figure:
     """Panels of horizontal bars, one bar for each layer, the top layer above; dead ones are named so.
 
     Args:
@@ -161,7 +162,7 @@ def layer_bars(names: Sequence[str], measures: Mapping[str, Sequence[float]], de
         dead: Whether a layer is dead.
 
     Example:
-        >>> [axes.get_xlabel() for axes in layer_bars(["z1", "z2"], {"KL [nats]": [3.0, 0.0]}, [False, True]).axes]
+        >>> [axes.get_xlabel() for axes in layer_panels(["z1", "z2"], {"KL [nats]": [3.0, 0.0]}, [False, True]).axes]
         ['KL [nats]']
     """
     figure, places = _figure(WIDTH, 0.9 + 0.26 * len(names)), np.arange(len(names))
