@@ -38,7 +38,8 @@ from tightbound.evaluation.baselines.components import fit_pca, pca_error
 from tightbound.objectives import Elbo
 from tightbound.reporting.colors import CLASS_COLORS
 from tightbound.reporting.maps import tsne
-from tightbound.views.latents import interpolation, posterior_means
+from tightbound.views.latents import posterior_means
+from tightbound.views.walks import interpolation
 
 HIDDEN = (256, 128)
 LIKELIHOOD = "discretized-logistic"

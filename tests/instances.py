@@ -13,7 +13,14 @@ from torch.distributions import Distribution
 
 from tightbound.conditions import Given
 from tightbound.data import DataSpec
-from tightbound.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Gaussian, Scale
+from tightbound.likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    Gaussian,
+    Scale,
+)
 from tightbound.likelihoods.correlated import FullGaussianLikelihood, Noise
 from tightbound.models import LatentVariableModel, Marginal, Terms
 from tightbound.networks import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LinearWithConstant
@@ -27,7 +34,7 @@ from tightbound.posteriors import (
     FlowPosterior,
 )
 from tightbound.priors import DiagonalNormal, FlowPrior, GaussianMixture, StandardNormal, VampPrior
-from tightbound.recipes import VAE, Autoencoder, LinearVAE, Recipe
+from tightbound.recipes import HVAE, VAE, VDVAE, Autoencoder, Ladder, LinearVAE, Recipe
 from tightbound.recipes.continuous import PosteriorName
 from tightbound.recipes.vae import PriorName
 
@@ -104,6 +111,13 @@ def _discretized_logistic(spec: DataSpec, scale: Scale) -> Part:
     return Part(f"discretized logistic, {scale} scale, {spec.name}", spec, make)
 
 
+def _discretized_logistic_mixture(spec: DataSpec) -> Part:
+    parameters, levels = DiscretizedLogisticMixtureLikelihood.parameters_for(spec.shape, 3), spec.levels or 0
+    decoder = lambda c: _decoder(spec, parameters, c)
+    make = lambda c: DiscretizedLogisticMixtureLikelihood(decoder(c), (LATENT,), spec.shape, levels, components=3)
+    return Part(f"mixture of discretized logistics, {spec.name}", spec, make)
+
+
 def _categorical(spec: DataSpec) -> Part:
     levels = spec.levels or 0
     make = lambda c: Categorical(_decoder(spec, levels, c), (LATENT,), spec.shape, levels)
@@ -124,6 +138,7 @@ LIKELIHOODS = [
     *[_gaussian(spec, scale) for spec in (CONTINUOUS, ODD, DEQUANTIZED) for scale in SCALES],
     *[_full_gaussian(noise) for noise in get_args(Noise)],
     *[_discretized_logistic(spec, scale) for spec in (GREY, RGB, LEVELS) for scale in SCALES],
+    *[_discretized_logistic_mixture(spec) for spec in (GREY, RGB)],
     *[_categorical(spec) for spec in (GREY, LEVELS)],
     *[_convolutional(spec) for spec in (RGB, ODD)],
 ]
@@ -224,6 +239,7 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
     *[(VAE(**_small, likelihood="gaussian", scale=scale), ODD) for scale in SCALES],
     *[(VAE(**_small, likelihood="full-gaussian", scale=scale), CONTINUOUS) for scale in ("auto", "network")],
     *[(VAE(**_small, likelihood="discretized-logistic", scale=scale), LEVELS) for scale in SCALES],
+    (VAE(**_small, likelihood="discretized-logistic-mixture", likelihood_components=2), RGB),
     *[(VAE(**_small, likelihood="categorical"), spec) for spec in (GREY, LEVELS)],
     (VAE(**_small, likelihood="categorical", network="convolutional"), ODD),
     (VAE(**_small, objective=Elbo(samples=3)), GREY),
@@ -256,6 +272,23 @@ SYSTEMS: list[tuple[Recipe, DataSpec]] = [
         for scale in ("shared", "per-dimension")
     ],
 ]
+
+_grids: dict[str, Any] = {"channels": 4, "latent_channels": 2, "blocks": 1, "zero_last": False}
+
+HIERARCHIES: list[tuple[Recipe, DataSpec]] = [
+    (HVAE(layers=(4, 3, 2), hidden=(7,)), GREY),
+    (HVAE(layers=(4, 2), hidden=(7, 6), prior="mixture", components=3, objective=Iwae(samples=3)), BINARY),
+    (HVAE(layers=(4, 2), hidden=(7,), network="convolutional", channels=(4, 6)), RGB),
+    (HVAE(layers=(4, 4), hidden=(7,), prior="coupling", transforms=1), CONTINUOUS),
+    (HVAE(layers=(4, 2), hidden=(7,), objective=Elbo(free_bits=0.1, free_bits_group=0)), LEVELS),
+    (Ladder(**_grids, grids=(1, 4), groups=(1, 2)), GREY),
+    (Ladder(**_grids, grids=(1, 2, 4), groups=(1,), posterior="merge"), BINARY),
+    (Ladder(**_grids, grids=(1, 7), groups=(1, 2), posterior="direct", objective=Iwae(samples=2)), ODD),
+    (VDVAE(**_grids, grids=(1, 3), groups=(1, 2), likelihood="discretized-logistic-mixture"), RGB),
+    (VDVAE(**_grids, grids=(1, 2, 4), groups=(1, 1, 2), objective=Elbo(free_bits=0.1, balance=True)), GREY),
+    (VDVAE(**_grids, grids=(1, 4), groups=(2,), recompute=True, likelihood="gaussian", scale="network"), GREY),
+]
+"""Models of several latents, with every kind of group and posterior."""
 
 
 def system_name(system: tuple[Recipe, DataSpec]) -> str:

@@ -31,6 +31,8 @@ DISKS = (500, 20_000, 100_000)
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.chmod")
 _SHORT = ["--data", "digits", "--steps", "12", "--evaluate-every", "5", "--log-every", "4", "--batch-size", "32"]
 _SHORT += ["--device", "cpu", "--precision", "32-true"]
+_SKIPPING = [*_SHORT, "--lr", "1e-5", "--skip-nonfinite", "--skip-norm"]
+_LADDER = ["train", "ladder", "--grids", "1", "4", "--groups", "1", "--channels", "4", "--latent-channels", "2"]
 _VQ = ["train", "vq-vae", "--codes", "16", "--code-dim", "8", "--channels", "8", "--blocks", "1", *_SHORT]
 
 
@@ -58,6 +60,8 @@ SYSTEMS = {
         ("fit-prior", "PLACE/first", "--prior", "pixelcnn", "--channels", "16", "--layers", "2", *_SHORT),
         (*_VQ, "--no-pictures"),
     ),
+    "hvae": System(("train", "hvae", "--layers", "4", "2", "--hidden", "16", *_SKIPPING, "41")),
+    "ladder": System((*_LADDER, "--ema", "0.9", *_SKIPPING, "170")),  # about half of the steps are skipped
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from instances import SPECS, SYSTEMS, system_id
+from instances import HIERARCHIES, SPECS, SYSTEMS, system_id
 from tightbound import spec
 from tightbound.data import DataOptions, DataSpec
 from tightbound.encoders.contrastive import ContrastiveConfig
@@ -156,14 +156,14 @@ def test_round_trip(value: Any) -> None:
     assert type(through_json(value)) is type(value)
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=system_id)
+@pytest.mark.parametrize("system", [*SYSTEMS, *HIERARCHIES], ids=system_id)
 def test_round_trip_of_recipes(system: tuple[Recipe, DataSpec]) -> None:
     config = RunConfig(system[1], TrainingOptions(), system[0])
     assert through_json(config, RunConfig) == config
 
 
 def test_every_registered_kind_is_tested() -> None:
-    tested = {type(value) for value in OPTIONS} | {type(recipe) for recipe, _ in SYSTEMS}
+    tested = {type(value) for value in OPTIONS} | {type(recipe) for recipe, _ in (*SYSTEMS, *HIERARCHIES)}
     ours = {cls for cls in registered(object).values() if cls.__module__.startswith("tightbound.")}
     assert ours == tested
 

@@ -24,7 +24,8 @@ from tightbound.evaluation.baselines.components import (
     ppca_log_density,
 )
 from tightbound.evaluation.baselines.discriminant import fit_lda, lda_classes, lda_codes
-from tightbound.views.latents import encode, interpolation, posterior_means, quantiles, traversal
+from tightbound.views.latents import encode, posterior_means
+from tightbound.views.walks import interpolation, quantiles, traversal
 
 
 def _levels(n: int, features: int, levels: int, seed: int = 0) -> np.ndarray:
@@ -327,7 +328,7 @@ def test_an_interpolation_ends_at_the_codes(vae: tb.LatentVariableModel, digits:
 
 
 def test_a_spherical_interpolation_keeps_length_and_rate() -> None:
-    from tightbound.views.latents import _between
+    from tightbound.views.walks import _between
 
     a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     z = _between(a, b, torch.linspace(0, 1, 5), "spherical")[0]

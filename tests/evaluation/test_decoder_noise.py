@@ -18,7 +18,10 @@ from tightbound.data import Data
 from tightbound.evaluation import DecoderNoise, decoder_noise, evaluate, learned_sigma
 from tightbound.recipes import VAE, LinearVAE
 
+MIXTURES = [part for part in LIKELIHOODS if part.name.startswith("mixture")]
 NOISY = [part for part in LIKELIHOODS if "gaussian" in part.name or "logistic" in part.name]
+EXACT = [part for part in NOISY if part not in MIXTURES or part.spec.shape[0] == 1]
+"""Those whose variance has a closed form: clipped channels of a mixture that depend on others have none."""
 SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (8,)}
 
 
@@ -27,7 +30,10 @@ def vectors(scale: tuple[float, ...] = (1.0, 2.0, 4.0)) -> Data:
     return Data.from_arrays(x.astype(np.float32), name="vectors")
 
 
-@pytest.mark.parametrize("part", [part for part in NOISY if part.spec in (GREY, LEVELS)], ids=named)
+LISTED = [part for part in NOISY if part.spec in (GREY, LEVELS) and part not in MIXTURES]
+
+
+@pytest.mark.parametrize("part", LISTED, ids=named)
 def test_the_variance_of_levels_is_that_of_their_probabilities(part: Part) -> None:
     torch.manual_seed(0)
     px = part.build()(double(3, LATENT))
@@ -40,7 +46,7 @@ def test_the_variance_of_levels_is_that_of_their_probabilities(part: Part) -> No
     torch.testing.assert_close(px.mean, mean, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("part", NOISY, ids=named)
+@pytest.mark.parametrize("part", EXACT, ids=named)
 def test_the_variance_is_that_of_draws(part: Part) -> None:
     torch.manual_seed(0)
     px = part.build()(double(1, LATENT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -27,6 +28,7 @@ from tightbound.evaluation.log_likelihood.proposals import wide_family, widened
 from tightbound.evaluation.numbers import by_layer, rows
 from tightbound.models import LatentVariableModel
 from tightbound.options.objectives import Elbo
+from tightbound.options.training import TrainingOptions
 from tightbound.posteriors.base import PackedLayers
 from tightbound.posteriors.top_down import ARMS, Merge, Residual
 from tightbound.recipes import HVAE, VAE, Ladder
@@ -290,6 +292,16 @@ def test_fewer_layers_are_suggested_with_a_value(recipe: object, names: str, dea
     assert dead.split()[0] in cause
     assert remedy in ways
     assert "--free-bits 0.5 --free-bits-group 0" in ways
+
+
+def test_layers_of_a_ladder_can_be_balanced_and_those_of_a_chain_cannot() -> None:
+    for recipe, names, adds_up in (
+        (Ladder(grids=(1, 4), groups=(1,)), "z2 z1", True),
+        (HVAE(layers=(8, 4)), "z1 z2", False),
+    ):
+        s = symptoms(recipe, names, names.split()[adds_up ^ 1], adds_up)
+        known = dataclasses.replace(s, training=TrainingOptions(beta_warmup=1.0))
+        assert why_layers_died(known)[1].endswith("in warm-up: --balance") is adds_up
 
 
 def test_a_heavy_kl_is_blamed_first() -> None:

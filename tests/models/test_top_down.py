@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from tightbound import objectives
-from tightbound.conditions import Given
 from tightbound.data import DataSpec
 from tightbound.distributions import Sampling
 from tightbound.errors import UsageError
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
-from tightbound.networks.ladder import Group, LadderDecoder
+from tightbound.networks.ladder import LEAST, Group, LadderDecoder
 from tightbound.posteriors.top_down import ARMS, Arm, Direct, Merge, Residual, TopDownPosterior, merge
 from tightbound.priors import StandardNormal
 from tightbound.recipes import VDVAE, Ladder
+from tightbound.recipes.ladder import ArmName
 
 CHAINS = {
     "one layer": [(0.7, 0.6)],
@@ -72,7 +72,7 @@ class Exact(nn.Module):
 
 def raw(std: float) -> float:
     """What an arm turns into that standard deviation."""
-    return math.log(math.expm1(std)) - math.log(math.expm1(1.0))
+    return math.log(math.expm1((std - LEAST) / (1 - LEAST))) - math.log(math.expm1(1.0))
 
 
 class Same(nn.Module):
@@ -152,7 +152,7 @@ def test_all_arms_give_the_same_bound_when_they_express_the_same_posterior(chain
 
 
 @pytest.mark.parametrize("name", [*ARMS])
-def test_one_pass_equals_the_three_modules(name: str) -> None:
+def test_one_pass_equals_the_three_modules(name: ArmName) -> None:
     torch.manual_seed(0)
     model = _trained_like(Ladder(channels=8, posterior=name, grids=(1, 4, 7), groups=(1, 2, 1)).build(MNIST)).double()
     x = torch.rand(3, 1, 28, 28, dtype=torch.float64).round()
@@ -173,7 +173,7 @@ def _trained_like(model: LatentVariableModel) -> LatentVariableModel:
     """With last layers that are no longer zero."""
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(0.1 * torch.randn_like(p))
+            p.add_(0.03 * torch.randn_like(p))
     return model
 
 
@@ -220,8 +220,10 @@ def test_layers_can_be_given_and_the_rest_redrawn() -> None:
     drawn = px.sample_layers((5,))
     assert {name: tuple(z.shape) for name, z in drawn.items()} == {"z1": (5, 392), "z2": (5, 392), "z3": (5, 8)}
     again = px.sample_layers((5,), above={"z3": drawn["z3"]})
-    assert (again["z3"] == drawn["z3"]).all() and (again["z2"] != drawn["z2"]).any()
+    assert (again["z3"] == drawn["z3"]).all()
+    assert (again["z2"] != drawn["z2"]).any()
     cold = px.sample_layers((5,), Sampling(layers=(0.0, 1.0, 0.5)))
-    assert (cold["z1"] == 0).all() and (cold["z2"] != 0).all()
+    assert (cold["z1"] == 0).all()
+    assert (cold["z2"] != 0).all()
     with pytest.raises(UsageError, match="one for each layer"):
         px.sample_layers((5,), Sampling(layers=(0.0, 1.0)))

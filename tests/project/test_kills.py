@@ -18,8 +18,13 @@ SCRIPT = Path(__file__).parents[1] / "kills.py"
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each training is a fork of one process")
 @pytest.mark.parametrize(
     ("system", "events", "disks"),
-    [("vae", (2, 3, 7, 14), (500, 100_000)), ("fit-prior", (1, 6, 11), (20_000,))],
-    ids=["vae", "fit-prior"],
+    [
+        ("vae", (2, 3, 7, 14), (500, 100_000)),
+        ("fit-prior", (1, 6, 11), (20_000,)),
+        ("hvae", (9,), ()),
+        ("ladder", (16,), ()),
+    ],
+    ids=["vae", "fit-prior", "hvae", "ladder"],
 )
 def test_a_killed_training_starts_again(
     system: str, events: tuple[int, ...], disks: tuple[int, ...], tmp_path: Path

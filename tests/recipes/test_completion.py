@@ -14,7 +14,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import tightbound as tb
 from instances import double, within_error
-from tightbound.cli import pictures as picture_commands
+from tightbound.cli import walks as walk_commands
 from tightbound.data import Batch, Data, DataSpec
 from tightbound.distributions import Partial, independent
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
@@ -389,10 +389,8 @@ def test_a_walk_between_conditions_has_each_end_given_its_own(
     recipe = CVAE(latent_dim=2, hidden=(8,)) if kind == "class" else Completion(latent_dim=2, hidden=(8,))
     tb.train(recipe.build(digits.spec), digits, out=tmp_path, **QUICK)
     written: dict[str, Any] = {}
-    monkeypatch.setattr(
-        picture_commands, "write", lambda parts, path, spec, **more: written.update(parts=parts, **more)
-    )
-    picture_commands.interpolate(tmp_path, n=3, steps=4, device="cpu")
+    monkeypatch.setattr(walk_commands, "write", lambda parts, path, spec, **more: written.update(parts=parts, **more))
+    walk_commands.interpolate(tmp_path, n=3, steps=4, device="cpu")
     model, batch = tb.load(tmp_path), digits.test.batch(digits.test.representative(6))
     with torch.no_grad():
         c: Any = model.conditions(batch)
@@ -407,4 +405,4 @@ def test_a_walk_between_conditions_has_each_end_given_its_own(
     torch.testing.assert_close(mean[:, [0, -1]].flatten(0, 1), ends)
     torch.testing.assert_close(mean[:, 1:3], torch.stack(middle, dim=1))
     with pytest.raises(UsageError, match="at least two steps"):
-        picture_commands.interpolate(tmp_path, n=3, steps=1, device="cpu")
+        walk_commands.interpolate(tmp_path, n=3, steps=1, device="cpu")

@@ -30,8 +30,8 @@ from tightbound.priors import BernoulliPrior
 from tightbound.recipes import VAE, GumbelVAE, Stage, TwoStage
 from tightbound.spec import from_json, to_json
 from tightbound.training import train
-from tightbound.views.latents import interpolation
 from tightbound.views.samples import reconstructions
+from tightbound.views.walks import interpolation
 
 P, K = 3, 4
 RECIPES = {

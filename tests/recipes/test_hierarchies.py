@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
+from instances import HIERARCHIES, examples, system_id
 from tightbound import objectives
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
 from tightbound.objectives import elbo, iwae
 from tightbound.options.objectives import Iwae, LatentObjective, TotalCorrelation
-from tightbound.recipes import HVAE, VDVAE, Ladder
-from tightbound.recipes.ladder import TopDownRecipe
+from tightbound.posteriors import PackedLayers
+from tightbound.recipes import HVAE, VDVAE, Ladder, Recipe
+from tightbound.recipes.ladder import SizeName, TopDownRecipe
 
 MNIST = DataSpec("mnist", shape=(1, 28, 28), levels=2)
 VECTORS = DataSpec("vectors", shape=(6,), levels=None)
@@ -101,7 +105,7 @@ def test_every_size_has_grids_that_the_image_can_have() -> None:
     for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 16, 32), (3, 30, 30)):
         data = DataSpec("some", shape=shape, levels=256)
         for recipe in (Ladder, VDVAE):
-            for size in recipe.sizes:
+            for size in get_args(SizeName):
                 grids = [grid for grid, _ in recipe(size=size).levels(data)]
                 assert shape[1] % grids[-1][0] == 0
                 assert grids == sorted(set(grids))
@@ -137,3 +141,24 @@ def test_objectives_say_whether_they_need_one_latent() -> None:
         "Mmd",
         "StickingTheLanding",
     }
+
+
+@pytest.mark.parametrize("system", HIERARCHIES, ids=system_id)
+def test_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    model, x = recipe.build(spec).double(), examples(spec, 6)
+    q, z = model().posterior(x), model().terms(x, k=2).latents[0].z
+    z = q.sample((2,)) if isinstance(model.space, PackedLayers) else z
+    density, likelihood = q.log_prob(z), model().likelihood(z).log_prob(x)
+    for part in ([0], [4], [5, 3, 0]):
+        torch.testing.assert_close(model().posterior(x[part]).log_prob(z[:, part]), density[:, part])
+        torch.testing.assert_close(model().likelihood(z[:, part]).log_prob(x[part]), likelihood[:, part])
+
+
+@pytest.mark.parametrize("system", HIERARCHIES, ids=system_id)
+def test_kls_sum_layer_by_layer(system: tuple[Recipe, DataSpec]) -> None:
+    recipe, spec = system
+    terms = recipe.build(spec).double()().terms(examples(spec, 5), k=3)
+    by_layer = torch.stack([entry.kl().flatten(1).sum(1) for entry in terms.entries])
+    torch.testing.assert_close(terms.kl(), by_layer.sum(0))
+    torch.testing.assert_close(elbo(terms), terms.log_likelihood.mean(0) - by_layer.sum(0))

@@ -16,6 +16,7 @@ from instances import (
     CONTINUOUS_IMAGE,
     DEQUANTIZED,
     GREY,
+    HIERARCHIES,
     LATENT,
     LEVELS,
     ODD,
@@ -54,7 +55,7 @@ from tightbound.spec import from_json, to_json
 from tightbound.training.steps.bound import BoundStep
 
 
-@pytest.fixture(params=SYSTEMS, ids=system_id)
+@pytest.fixture(params=[*SYSTEMS, *HIERARCHIES], ids=system_id)
 def system(request: pytest.FixtureRequest) -> tuple[Recipe, DataSpec]:
     return request.param
 
@@ -111,6 +112,8 @@ def test_gradient_reaches_every_parameter(system: tuple[Recipe, DataSpec]) -> No
 
 
 def test_the_loss_of_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
+    if system in HIERARCHIES:
+        pytest.skip("several latents: tests/recipes/test_hierarchies.py")
     if of_the_batch(system[0]):
         assert bound_of(system[0], build(system)().terms(examples(system[1], 6))).shape == (6,)
         return
@@ -184,6 +187,7 @@ COMPILED = [
     (VAE(latent_dim=2, hidden=(4,)), GREY),
     (VAE(latent_dim=2, hidden=(4,)), BINARY),
     (VAE(latent_dim=2, hidden=(4,), likelihood="categorical"), LEVELS),
+    (VAE(latent_dim=2, hidden=(4,), likelihood="discretized-logistic-mixture"), RGB),
     (VAE(latent_dim=2, network="convolutional", channels=(2,), objective=Iwae(samples=3)), ODD),
     (Autoencoder(latent_dim=2, hidden=(4,)), GREY),
     (LinearVAE(latent_dim=2), CONTINUOUS),

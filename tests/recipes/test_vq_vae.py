@@ -35,7 +35,8 @@ from tightbound.recipes import DVAE, VAE, VQVAE, VQVAE2, GumbelVAE, Recipe
 from tightbound.training import TrainingOptions
 from tightbound.training.loop import train
 from tightbound.training.start import build_seeded, start_model
-from tightbound.views.latents import encode, traversal
+from tightbound.views.latents import encode
+from tightbound.views.walks import traversal
 
 SMALL: dict[str, Any] = {"codes": 12, "code_dim": 6, "channels": (8,), "blocks": 1}
 QUICK = TrainingOptions(steps=12, batch_size=32, evaluate_every=5, log_every=4, pictures=False, device="cpu")

@@ -699,7 +699,7 @@ def test_words_of_a_figure_are_ink_and_marks_are_coloured() -> None:
 
 
 def test_a_few_bars_stand_in_the_middle_and_say_what_they_are() -> None:
-    axes = figures.dimension_bars([2.0, 1.0], [True, True], "nats", "position", "").axes[0]
+    axes = figures.dimension_bars([2.0, 1.0], [True, True], "nats", "position", ["0", "1"]).axes[0]
     assert sum(axes.get_xlim()) == pytest.approx(1.0)
     assert axes.get_xlabel() == "position, sorted"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast
 
 from torch import nn
 
@@ -27,7 +28,7 @@ __all__ = ["hvae"]
 @assemble.register(HVAE)
 def hvae(recipe: HVAE, data: DataSpec) -> LatentVariableModel:
     """A chain: the prior of each latent is the model of the latents above it."""
-    first, *sizes = recipe.layers
+    first = recipe.layers[0]
     width, *widths = recipe.widths
     networks = Networks(
         network=recipe.network,
@@ -66,7 +67,8 @@ def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     groups = list[ConvolutionalGroup]()
     for i, level in enumerate(level_of):
         above = None if level in level_of[:i] else grids[max(0, level - 1)]
-        groups.append(ConvolutionalGroup(c, z, grids[level], above=above, activation=phi, zero=zero, scale=scale))
+        more = {"above": above, "blocks": recipe.blocks, "activation": phi, "zero": zero, "scale": scale}
+        groups.append(ConvolutionalGroup(c, z, grids[level], **more))
     total = sum(math.prod(group.size) for group in groups)
     make = lambda parameters: LadderDecoder(groups, c, data.shape, parameters, phi, recipe.recompute)
     likelihood = parts.entry_likelihood(recipe, make, (total,), data)
@@ -74,5 +76,5 @@ def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     inputs, start = (2 * c if arm.sees_state else c), (zero if arm is Residual else 1.0)
     arms = [arm(PreactivationBlock(inputs, 2 * z, c, grids[level], phi, start)) for level in level_of]
     bottom_up = BottomUp(data.shape, c, grids, recipe.blocks, phi, scale)
-    q = TopDownPosterior(bottom_up, arms, level_of, likelihood.network, data.shape)
+    q = TopDownPosterior(bottom_up, arms, level_of, cast(LadderDecoder, likelihood.network), data.shape)
     return LatentVariableModel(StandardNormal(total), likelihood, q)

@@ -12,6 +12,7 @@ from ..likelihoods import (
     Bernoulli,
     Categorical,
     DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
     Gaussian,
     Likelihood,
     LogitLaplaceLikelihood,
@@ -70,7 +71,8 @@ def likelihood(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int = 0)
         _check_no_scale(recipe.likelihood, recipe.scale)
         return _autoregressive(recipe, data, condition_dim)
     make = lambda parameters: decoder(recipe, data, recipe.latent_dim, parameters, condition_dim)
-    return likelihood_on(make, (recipe.latent_dim,), data, recipe.likelihood, recipe.scale, recipe.variance)
+    options = (recipe.likelihood, recipe.scale, recipe.variance, recipe.likelihood_components)
+    return likelihood_on(make, (recipe.latent_dim,), data, *options)
 
 
 def entry_likelihood(
@@ -79,7 +81,7 @@ def entry_likelihood(
     """The likelihood named by the options, with independent entries given the latent, on any decoder.
 
     Args:
-        options: Its name, scale and variance.
+        options: Its name, scale, variance and components.
         make: Builds the decoder for a number of parameters per entry.
         latent: Shape of one latent.
         data: The data spec.
@@ -87,7 +89,8 @@ def entry_likelihood(
     Raises:
         UsageError: If it cannot model that data.
     """
-    return likelihood_on(make, latent, data, options.likelihood, options.scale, options.variance)
+    given = (options.likelihood, options.scale, options.variance, options.likelihood_components)
+    return likelihood_on(make, latent, data, *given)
 
 
 def likelihood_on(
@@ -97,6 +100,7 @@ def likelihood_on(
     name: LikelihoodName,
     scale: ScaleName = "auto",
     variance: float = 0.5,
+    components: int = 5,
 ) -> Likelihood:
     """The likelihood of that name, with independent entries given the latent, on any decoder.
 
@@ -107,6 +111,7 @@ def likelihood_on(
         name: Name of the likelihood.
         scale: Of gaussian and discretized-logistic; of full-gaussian, auto or network.
         variance: Fixed or initial, of gaussian and full-gaussian.
+        components: Of discretized-logistic-mixture.
 
     Raises:
         UsageError: If it cannot model that data.
@@ -114,7 +119,7 @@ def likelihood_on(
     if name == "full-gaussian":
         return _full_gaussian(make, latent, data, scale, variance)
     kind, own = _resolved(name, scale, data)
-    if kind in ("bernoulli", "categorical", "logit-laplace"):
+    if kind in ("bernoulli", "categorical", "logit-laplace", "discretized-logistic-mixture"):
         _check_no_scale(kind, scale)
     per_entry = 2 if own == "network" else 1
     if kind == "bernoulli":
@@ -128,7 +133,22 @@ def likelihood_on(
     levels = _levels(kind, data)
     if kind == "categorical":
         return Categorical(make(levels), latent, data.shape, levels)
+    if kind == "discretized-logistic-mixture":
+        return _mixture(make, latent, data, levels, components)
     return DiscretizedLogisticLikelihood(make(per_entry), latent, data.shape, levels, own)
+
+
+def _mixture(
+    make: Callable[[int], nn.Module], latent: Sequence[int], data: DataSpec, levels: int, components: int
+) -> Likelihood:
+    if levels == 2:
+        raise UsageError(
+            "A mixture of logistics has nothing to add where there are two levels.",
+            got="binary data",
+            remedy="Use --likelihood bernoulli.",
+        )
+    parameters = DiscretizedLogisticMixtureLikelihood.parameters_for(data.shape, components)
+    return DiscretizedLogisticMixtureLikelihood(make(parameters), latent, data.shape, levels, components)
 
 
 def _full_gaussian(

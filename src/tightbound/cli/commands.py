@@ -5,8 +5,9 @@ from __future__ import annotations
 from .contrastive import train_contrastive
 from .learning import fit_prior, train
 from .measuring import compare, diagnose, encode, evaluate, report
-from .pictures import complete, interpolate, reconstruct, sample, traverse
+from .pictures import complete, reconstruct, sample
 from .telling import data, info, recipes
+from .walks import interpolate, traverse
 
 __all__ = ["COMMANDS"]
 

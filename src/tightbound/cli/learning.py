@@ -138,4 +138,6 @@ def _print_result(result: TrainingResult, json: bool, following: str, go_on: str
     if result.best_bound is not None:
         when = f" at step {result.best_step:,}" if result.best_step else ""
         print(f"best validation {result.best_in_words}{when}")
+    if result.skipped:
+        print(f"{result.skipped:,} of {result.step:,} steps skipped: gradients above --skip-norm, or not finite")
     print(following if result.stopped in ("done", "early") else f"resume: {go_on}")

@@ -153,6 +153,10 @@ def encode(
 ) -> None:
     """Encode a data set: posterior means, standard deviations, samples, codes, labels and sources of all rows.
 
+    In a chain of latents the arrays mean, standard_deviation and sample are of z1, and z2_mean, z2_standard_deviation,
+    z2_sample and so on of the layers above. In a top-down hierarchy they are vectors of all layers, and the array
+    layers names the layer of each of their dimensions: mean[:, layers == "z2"].
+
     Example: tightbound encode runs/demo --data photographs/ --out latents.npz
     """
     import torch
@@ -170,6 +174,8 @@ def encode(
     arrays: dict[str, Any] = {name: torch.cat([each[name] for each in found]).numpy() for name in _common(found)}
     arrays["names"] = as_names([name for part in parts for name in part.names])
     arrays["split"] = as_names([part.name for part in parts for _ in range(len(part))])
+    if len(model.space.split(found[0]["mean"])) > 1:
+        arrays["layers"] = as_names(model.space.layer_of_each(arrays["mean"].shape[1]))
     write_arrays(arrays, out, counted(parts))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, arg
 
 from ..errors import UsageError
 from .arguments import (
@@ -22,7 +22,6 @@ from .arguments import (
     Words,
     WordsFile,
     affordable,
-    counted,
     data_of,
     named,
     part_of,
@@ -32,17 +31,18 @@ from .arguments import (
     shown,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
+from .layers import write_layers
 from .output import print_written, write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..conditions import Given
-    from ..data import DataSpec, Split
+    from ..data import DataSpec
     from ..distributions import Sampling
-    from ..models import LatentVariableModel, Model
+    from ..models import Model
 
-__all__ = ["complete", "interpolate", "reconstruct", "sample", "traverse"]
+__all__ = ["complete", "reconstruct", "sample"]
 
 
 SAMPLES = 64
@@ -53,12 +53,24 @@ Count = Annotated[
     int | None,
     arg(
         aliases=("-n",),
-        help="Number of samples; default: 64, one per condition of a file, or with --rank the best 8 of each.",
+        help="Number of samples; default: 64, one per condition of a file, with --rank the best 8 of each, or with "
+        "--by-layer 8 for each layer.",
     ),
 ]
 Temperature = Annotated[
-    float,
-    arg(help="Sampling temperature: scales the distance of z from the prior mean; for codes, divides the logits."),
+    tuple[float, ...],
+    arg(
+        metavar="T",
+        help="Sampling temperature: scales the distance of z from the prior mean; for codes, divides the logits. In a "
+        "hierarchy one for all layers, or one for each, z1 (next to the data) first.",
+    ),
+]
+ByLayer = Annotated[
+    FlagCreatePairsOff[bool],
+    arg(
+        help="Show what each layer of a hierarchy holds: for each layer, samples with the layers above it fixed, and "
+        "it and those below redrawn."
+    ),
 ]
 Judge = Annotated[
     Path | None,
@@ -75,7 +87,7 @@ def sample(
     n: Count = None,
     condition: Words = (),
     condition_file: WordsFile = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = (1.0,),
     top_k: Annotated[int | None, arg(help="For codes: sample from the k most probable only.")] = None,
     top_p: Annotated[
         float | None, arg(help="For codes: sample from the most probable with this total probability.")
@@ -83,6 +95,7 @@ def sample(
     guidance: Annotated[
         float, arg(help="Classifier-free guidance for codes: values above 1 follow the condition more closely.")
     ] = 1.0,
+    by_layer: ByLayer = False,
     rank: Judge = None,
     among: Annotated[int | None, arg(help="With --rank, number of samples drawn for each text; default: 4 n.")] = None,
     out: Picture = None,
@@ -93,41 +106,68 @@ def sample(
     """Sample from the prior: the mean of p(x|z) and a sample of it, side by side; or the best of many.
 
     Examples: tightbound sample runs/demo -n 64 --out samples.png
+    tightbound sample runs/ladder --by-layer --temperature 0.7
     tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
     """
     from ..runtime.randomness import fixed_noise
-    from ..training.device import find_device
     from ..views import samples as pictures
 
-    if not 0 <= temperature < float("inf"):
-        raise UsageError("A temperature must be at least 0.", got=temperature, remedy="Try --temperature 0.7.")
-    model, path = shown(run, "samples.png", out, overwrite, device, condition_file, rank, n=n)
+    _check_ranking(rank, among, by_layer)
+    name = "layers.png" if by_layer else "samples.png"
+    model, path = shown(run, name, out, overwrite, device, condition_file, rank, n=n)
     how = _drawing(model, temperature, top_k, top_p, guidance)
-    if rank is None:
-        if among is not None:
-            raise _no_judge(among)
+    if by_layer:
+        _sample_by_layer(run, model, condition, condition_file, n, how, path, seed)
+    elif rank is None:
         c, n = _conditions(run, model, condition, condition_file, n)
         with fixed_noise(seed):
             drawn = pictures.samples(model, n, c, how)
         _write_samples(drawn, [] if c is None else pictures.described(model, c), path, model.data_spec)
     else:
-        n = 8 if n is None else n
-        among = 4 * n if among is None else among
+        among = 4 * (n or 8) if among is None else among
         affordable("--among", among, model)
         c = captions_to_rank(model, condition, condition_file)
-        judge = find_judge(rank, model.data_spec, find_device(device))
         with fixed_noise(seed):
-            ranked = rank_samples(model, judge, c, n, among, how)
+            ranked = rank_samples(model, find_judge(rank, model.data_spec, str(model.device)), c, n or 8, among, how)
         write_ranked(*ranked, path, among)
 
 
-def _no_judge(among: int) -> UsageError:
-    return UsageError(
-        "--among needs --rank.",
-        got=f"--among {among} alone",
-        expected="--rank JUDGE",
-        remedy="Train a judge: tightbound train-contrastive.",
-    )
+def _check_ranking(rank: Path | None, among: int | None, by_layer: bool) -> None:
+    if by_layer and (rank is not None or among is not None):
+        raise UsageError(
+            "--by-layer shows samples in the order in which they are drawn.",
+            got="--rank or --among with --by-layer",
+            remedy="Leave out one of them.",
+        )
+    if rank is None and among is not None:
+        raise UsageError(
+            "--among needs --rank.",
+            got=f"--among {among} alone",
+            expected="--rank JUDGE",
+            remedy="Train a judge: tightbound train-contrastive.",
+        )
+
+
+def _sample_by_layer(
+    run: Path,
+    model: Model,
+    condition: Sequence[str],
+    file: Path | None,
+    n: int | None,
+    how: Sampling,
+    path: Path,
+    seed: int,
+) -> None:
+    from ..runtime.randomness import fixed_noise
+    from ..views.layers import MOST, redrawn, require_layers
+
+    require_layers(model)
+    n = 8 if n is None else n
+    affordable("-n", n * MOST, model)
+    c, _ = _conditions(run, model, condition, file, 1)
+    with fixed_noise(seed):
+        views = redrawn(model, n, None if c is None else c[0], how)
+    write_layers(views, path, model.data_spec)
 
 
 def _conditions(
@@ -167,13 +207,21 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
     print_written(path, told)
 
 
-def _drawing(model: Model, temperature: float, top_k: int | None, top_p: float | None, guidance: float) -> Sampling:
+def _drawing(
+    model: Model, temperature: tuple[float, ...], top_k: int | None, top_p: float | None, guidance: float
+) -> Sampling:
     """The sampling options."""
     from ..distributions import Sampling
 
     if guidance != 1:
         _check_guidance(model, guidance)
-    return Sampling(temperature, top_k, top_p, guidance)
+    if not temperature:
+        raise UsageError("--temperature needs a number.", got="none", remedy="Try --temperature 0.7.")
+    if len(temperature) == 1:
+        return Sampling(temperature[0], top_k, top_p, guidance)
+    how = Sampling(top_k=top_k, top_p=top_p, guidance=guidance, layers=temperature)
+    how.require_layers(1 if model.space is None else len(model.space.names))
+    return how
 
 
 def _check_guidance(model: Model, guidance: float) -> None:
@@ -230,115 +278,6 @@ def reconstruct(
         parts = pictures.reconstructions(model(c), x)
         parts |= {} if samples is None else pictures.averaged(model(c), x, samples)
     write(parts, path, model.data_spec, across=True, told=named(some, part), names=some.names)
-
-
-def interpolate(
-    run: Run,
-    /,
-    data: Source = None,
-    split: SplitName = None,
-    n: Annotated[int | None, arg(aliases=("-n",), help="Number of pairs; default: 8, or all if fewer.")] = None,
-    steps: Annotated[int, arg(help="Images from one example to the other.")] = 10,
-    out: Picture = None,
-    overwrite: Overwrite = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Interpolate between pairs of examples in latent space.
-
-    Example: tightbound interpolate runs/demo -n 8 --steps 10 --out interpolations.png
-    """
-    from ..models.latent import with_latents
-    from ..runtime.randomness import fixed_noise
-    from ..views.latents import interpolation
-
-    model, path = shown(run, "interpolations.png", out, overwrite, device, data)
-    loaded = data_of(run, data)
-    model = with_latents(model)
-    part = part_of(loaded, split)
-    n = max(1, min(8, len(part) // 2)) if n is None else n
-    affordable("--steps", n * steps, model)
-    if 2 * n > len(part):
-        raise UsageError(f"{n} pair{'s need' if n > 1 else ' needs'} {2 * n} examples.", got=counted([part]))
-    some = representative(part, 2 * n)
-    with fixed_noise(seed):
-        x, c = seen(model, some)
-        c0, c1 = (None, None) if c is None else (c[::2], c[1::2])
-        walk = interpolation(model, x[::2], x[1::2], steps, c=c0, c1=c1)
-    title = "mean of p(x|z), interpolated from one example to another"
-    title += "" if not model.decodes_conditions else ", given the condition of the nearer one"
-    title += f"; {model.space.between}" if model.space.between else ""
-    write({title: walk.mean}, path, model.data_spec, told=named(some, part), names=some.names, latents=walk.z)
-
-
-def traverse(
-    run: Run,
-    /,
-    data: Source = None,
-    split: SplitName = None,
-    n: Annotated[int, arg(aliases=("-n",), help="Number of latent dimensions, the most active first.")] = 10,
-    steps: Annotated[int, arg(help="Images along each dimension.")] = 10,
-    example: Annotated[int | None, arg(help="Index of the starting example, from 0; default: one of class 0.")] = None,
-    out: Picture = None,
-    overwrite: Overwrite = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Vary one latent dimension of an example at a time, through the quantiles of the prior.
-
-    Example: tightbound traverse runs/demo -n 10 --out traversals.png
-    """
-    import torch
-
-    from ..models.latent import with_latents
-    from ..runtime.randomness import fixed_noise
-    from ..views.latents import posterior_means, quantiles, require_dimensions, traversal
-
-    require_positive("-n", n)
-    require_positive("--steps", steps)
-    model, path = shown(run, "traversals.png", out, overwrite, device, data)
-    loaded = data_of(run, data)
-    model = with_latents(model)
-    require_dimensions(model)
-    affordable("--steps", steps, model)
-    part = part_of(loaded, split)
-    example = _start(part, example)
-    if len(part) < 2:
-        _check_quantiles(model)
-        print("note: active dimensions are unknown from one example: using the first ones", file=sys.stderr)
-    means, _ = posterior_means(model, part)
-    dimensions = means.var(0, correction=0).argsort(descending=True, stable=True)[:n]
-    levels = torch.linspace(0.02, 0.98, steps)
-    with fixed_noise(seed):
-        x, c = seen(model, part.subset(torch.tensor([example])))
-        given = None if c is None else c[0]
-        values = means.quantile(levels, dim=0) if not model.can_sample else quantiles(model, levels, given).cpu()
-        walk = traversal(model, x[0], dimensions.tolist(), values[:, dimensions].T, given)
-    what = "codes" if not model.can_sample else "prior"
-    title = f"mean of p(x|z), dimensions {str(dimensions.tolist())[1:-1]} of z through the quantiles of the {what}"
-    told = f"from {part.names[example]}, of {counted([part])}"
-    write({title: walk.mean}, path, model.data_spec, told=told, latents=walk.z, dimensions=dimensions)
-
-
-def _start(part: Split, example: int | None) -> int:
-    """The index of the starting example; by default the first of class 0."""
-    example = int(part.representative(min(1, len(part))).sum()) if example is None else example
-    if not 0 <= example < len(part):
-        raise UsageError(
-            f"The {part.name} split has no example with that index.", got=example, expected=f"0 to {len(part) - 1}"
-        )
-    return example
-
-
-def _check_quantiles(model: LatentVariableModel) -> None:
-    """Refuses quantiles of the codes of a single example."""
-    if not model.can_sample:
-        raise UsageError(
-            "Without a prior, the range of a traversal needs the codes of several examples.",
-            got="1 example",
-            expected="at least 2",
-            remedy="Leave --data out, or give more.",
-        )
 
 
 def complete(

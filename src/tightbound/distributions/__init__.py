@@ -19,6 +19,7 @@ from .divergence import kl_per_dimension
 from .flows import FlowLayers, Pushed
 from .full_gaussian import FullGaussian
 from .levels import CategoricalLevels
+from .logistic_mixture import DiscretizedLogisticMixture
 from .logit_laplace import LogitLaplace
 from .mixture import MixtureOfGaussians
 from .one_hot import Bits, OneHot
@@ -38,6 +39,7 @@ __all__ = [
     "Conditional",
     "Dirac",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Embeddings",
     "FlowLayers",
     "FullGaussian",

@@ -80,8 +80,9 @@ def layer_slices(sizes: Mapping[str, int]) -> dict[str, slice]:
         >>> layer_slices({"z1": 3, "z2": 2})
         {'z1': slice(2, 5, None), 'z2': slice(0, 2, None)}
     """
-    found, begin = dict[str, slice](), 0
-    for name, size in reversed(sizes.items()):
+    found: dict[str, slice] = {}
+    begin = 0
+    for name, size in reversed(list(sizes.items())):
         found[name] = slice(begin, begin + size)
         begin += size
     return {name: found[name] for name in sizes}

@@ -89,15 +89,9 @@ class Sampling:
             >>> [how.temperature for how in Sampling(layers=(0.5, 1.0)).of_layers(2)]
             [0.5, 1.0]
         """
+        self.require_layers(n)
         if not self.layers:
             return [self] * n
-        if len(self.layers) != n:
-            raise UsageError(
-                "There must be one temperature, or one for each layer of latents.",
-                got=f"{len(self.layers)} temperatures",
-                expected="1" if n == 1 else f"1, or {n}: from the layer next to the data up",
-                remedy="Try --temperature 0.7.",
-            )
         return [dataclasses.replace(self, temperature=each, layers=()) for each in self.layers]
 
     def choose(self, logits: Tensor, null: Tensor | None = None) -> Tensor:
@@ -107,6 +101,7 @@ class Sampling:
             logits: Given the condition, ``(n, K)``.
             null: Without it, ``(n, K)``, for guidance.
         """
+        self.require_one_temperature()
         if null is not None:
             logits = null + self.guidance * (logits - null)
         if self.temperature == 0:
@@ -120,6 +115,37 @@ class Sampling:
             left = left.masked_fill(left.cumsum(-1) - left >= self.top_p, 0)
         return places.gather(-1, torch.multinomial(left, 1)).squeeze(-1)
 
+    def require_layers(self, n: int) -> None:
+        """Refuses temperatures of another number of layers; one for all is always right.
+
+        Raises:
+            UsageError: If there are some, but not n.
+        """
+        if len(self.layers) in (0, n):
+            return
+        if n == 1:
+            self.require_one_temperature()
+        raise UsageError(
+            "There must be one temperature, or one for each layer of latents.",
+            got=f"{len(self.layers)} temperatures for {n} layers",
+            expected=f"1, or {n}: from the layer next to the data up",
+            remedy="Try --temperature 0.7.",
+        )
+
+    def require_one_temperature(self) -> None:
+        """Refuses temperatures of layers where there are none.
+
+        Raises:
+            UsageError: If there are some.
+        """
+        if self.layers:
+            raise UsageError(
+                "Only a hierarchy of latents has a temperature for each layer.",
+                got=f"temperatures {', '.join(f'{each:g}' for each in self.layers)}",
+                expected="one temperature",
+                remedy="Try --temperature 0.7, or a model of recipe hvae, ladder or vdvae.",
+            )
+
     @property
     def plain(self) -> bool:
         """Whether all options have their defaults."""
@@ -129,8 +155,9 @@ class Sampling:
         """Refuses options that need sequential sampling of codes.
 
         Raises:
-            UsageError: If one of them is set.
+            UsageError: If one of them is set, or temperatures of layers are.
         """
+        self.require_one_temperature()
         if (self.top_k, self.top_p, self.guidance) != (None, None, 1.0):
             raise UsageError(
                 "This model does not draw its codes sequentially.",

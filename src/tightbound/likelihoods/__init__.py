@@ -12,6 +12,7 @@ from .entries import (
     LogitLaplaceLikelihood,
     Scale,
 )
+from .logistic_mixture import DiscretizedLogisticMixtureLikelihood
 from .pixel_decoder import AutoregressiveLikelihood
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Categorical",
     "CompletionLikelihood",
     "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixtureLikelihood",
     "EntryLikelihood",
     "FullGaussianLikelihood",
     "Gaussian",

@@ -343,12 +343,12 @@ class Marginal(Bounded, Steered):
         if isinstance(prior, Marginal):
             return self._drawn_chain(prior, shape, hows, above)
         if len(hows) == 1:
-            return space.split(drawn(prior, shape, hows[0])) | above
+            return {**space.split(drawn(prior, shape, hows[0])), **above}
         found, means = space.split(prior.sample(shape)), space.split(prior.mean)
         for name, how in zip(space.names, hows, strict=True):
             how.require_temperature_alone()
             found[name] = torch.lerp(means[name].expand_as(found[name]), found[name], how.temperature)
-        return found | above
+        return {**found, **above}
 
     def _drawn_chain(
         self, prior: Marginal, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]
@@ -357,9 +357,7 @@ class Marginal(Bounded, Steered):
         inner = dict(zip(prior.model.space.names, others, strict=True))  # each model numbers its own latents
         given = {name: above[outer] for name, outer in inner.items() if outer in above}
         upper = prior._drawn_layers(shape, hows[1:], given)
-        if first in above:
-            own = above[first]
-        else:  # its likelihood is a distribution of latents, which `how` steers too
+        if (own := above.get(first)) is None:  # its likelihood is a distribution of latents, which `how` steers too
             own = drawn(prior.likelihood(prior.model.space.joined(upper)), (), hows[0])
         return {first: own} | {outer: upper[name] for name, outer in inner.items()}
 

@@ -7,9 +7,9 @@ latent_channels, rows, columns)``, and the path takes the noise of all groups pa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,29 @@ from torch.utils.checkpoint import checkpoint
 from .mlp import ACTIVATIONS
 from .output import EndsInLayer
 
-__all__ = ["BottomUp", "ConvolutionalGroup", "Group", "LadderDecoder", "PreactivationBlock", "coarser", "finer", "recomputed"]
+__all__ = [
+    "BottomUp",
+    "ConvolutionalGroup",
+    "Group",
+    "LadderDecoder",
+    "PreactivationBlock",
+    "coarser",
+    "finer",
+    "recomputed",
+]
 
 Grid = tuple[int, int]
 
 
 class PreactivationBlock(nn.Module):
-    r"""Two convolutions, each after a nonlinearity, :math:`W_{1 \times 1} \phi(W_{k \times k} \phi(x))`.
+    r"""Two convolutions, each after a nonlinearity, :math:`W_2 \phi(W_1 \phi(x))`.
 
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
         hidden: Channels between the two convolutions.
-        grid: Rows and columns; grids of at most two have kernels of one position.
+        grid: Rows and columns; grids of fewer than three have kernels of one position, and four times as
+            many channels between.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
         scale: Factor on the initial weights of the last layer; at 0 the output starts at zero.
 
@@ -43,20 +53,29 @@ class PreactivationBlock(nn.Module):
         self, inputs: int, outputs: int, hidden: int, grid: Grid, activation: str = "silu", scale: float = 1.0
     ) -> None:
         super().__init__()
-        phi, kernel = ACTIVATIONS[activation], 1 if min(grid) < 3 else 3
+        phi, kernel, hidden = ACTIVATIONS[activation], *((3, hidden) if min(grid) > 2 else (1, 4 * hidden))
         self.layers = nn.Sequential(
             phi(),
-            nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2),
+            _started(nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)),
             phi(),
-            nn.Conv2d(hidden, outputs, 1),
+            _started(nn.Conv2d(hidden, outputs, kernel, padding=kernel // 2), scale),
         )
-        with torch.no_grad():
-            last = self.layers[-1]
-            last.get_parameter("weight").mul_(scale)
-            last.get_parameter("bias").zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+def residual(blocks: Iterable[nn.Module], h: Tensor) -> Tensor:
+    """A state after some blocks, each added to it."""
+    for block in blocks:
+        h = h + block(h)
+    return h
+
+
+def _blocks(number: int, channels: int, grid: Grid, activation: str, scale: float) -> nn.ModuleList:
+    return nn.ModuleList(
+        PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(number)
+    )
 
 
 def coarser(channels: int, fine: Grid, coarse: Grid) -> nn.Module:
@@ -72,7 +91,7 @@ def coarser(channels: int, fine: Grid, coarse: Grid) -> nn.Module:
         torch.Size([5, 8, 1, 1])
     """
     ratio = _ratio(fine, coarse)
-    return nn.AdaptiveAvgPool2d(coarse) if ratio is None else nn.Conv2d(channels, channels, ratio, stride=ratio)
+    return nn.AdaptiveAvgPool2d(coarse) if ratio is None else _started(nn.Conv2d(channels, channels, ratio, ratio))
 
 
 def finer(channels: int, coarse: Grid, fine: Grid) -> nn.Module:
@@ -88,7 +107,11 @@ def finer(channels: int, coarse: Grid, fine: Grid) -> nn.Module:
         torch.Size([5, 8, 7, 7])
     """
     ratio = _ratio(fine, coarse)
-    return nn.Upsample(fine) if ratio is None else nn.ConvTranspose2d(channels, channels, ratio, stride=ratio)
+    if ratio is None:
+        return nn.Upsample(fine)
+    layer = nn.ConvTranspose2d(channels, channels, ratio, stride=ratio)
+    nn.init.normal_(layer.weight, std=channels**-0.5)  # each position has one input per channel
+    return layer
 
 
 def _ratio(fine: Grid, coarse: Grid) -> Grid | None:
@@ -133,6 +156,7 @@ class ConvolutionalGroup(Group):
         latent_channels: Of the latent.
         grid: Rows and columns.
         above: The grid of the group above, if it is another: the state is then enlarged, and a learned map is added.
+        blocks: Residual blocks after the latent.
         activation: A name in :data:`~tightbound.networks.ACTIVATIONS`.
         zero: Factor on the initial weights of the prior's last layer.
         scale: Factor on the initial weights of the last layers that add to the state.
@@ -150,6 +174,7 @@ class ConvolutionalGroup(Group):
         grid: Grid,
         *,
         above: Grid | None = None,
+        blocks: int = 1,
         activation: str = "silu",
         zero: float = 0.0,
         scale: float = 1.0,
@@ -158,10 +183,8 @@ class ConvolutionalGroup(Group):
         self.begin = None if above is None else nn.Parameter(0.1 * torch.randn(channels, *grid))
         self.enlarge = nn.Identity() if above in (None, grid) else finer(channels, above, grid)
         self.moments = PreactivationBlock(channels, 2 * latent_channels, channels, grid, activation, zero)
-        self.enter = nn.Conv2d(latent_channels, channels, 1)
-        self.block = PreactivationBlock(channels, channels, channels, grid, activation, scale)
-        with torch.no_grad():
-            self.enter.weight.mul_(scale)
+        self.enter = _started(nn.Conv2d(latent_channels, channels, 1), scale)
+        self.blocks = _blocks(blocks, channels, grid, activation, scale)
 
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.begin is not None:
@@ -170,8 +193,7 @@ class ConvolutionalGroup(Group):
         return mean, log_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
-        h = h + self.enter(z)
-        return h + self.block(h)
+        return residual(self.blocks, h + self.enter(z))
 
 
 class LadderDecoder(EndsInLayer):
@@ -206,7 +228,7 @@ class LadderDecoder(EndsInLayer):
         patch = shape[1] // rows, shape[2] // columns
         width = max(16, channels // max(patch))
         self.groups, self.channels, self.recompute = nn.ModuleList(groups), channels, recompute
-        self.unpatch = nn.Sequential(phi(), nn.Conv2d(channels, width * math.prod(patch), 1))
+        self.unpatch = nn.Sequential(phi(), _started(nn.Conv2d(channels, width * math.prod(patch), 1)))
         self.patch = patch
         self.last = nn.Sequential(phi(), nn.Conv2d(width, parameters * shape[0], 3, padding=1))
 
@@ -226,7 +248,7 @@ class LadderDecoder(EndsInLayer):
 
     @property
     def _each(self) -> list[Group]:
-        return [group for group in self.groups if isinstance(group, Group)]
+        return cast(list[Group], list(self.groups))
 
     def begin(self, like: Tensor, n: int) -> Tensor:
         """The state above the top group: zeros, ``(n, channels, rows, columns)``."""
@@ -273,21 +295,20 @@ class BottomUp(nn.Module):
         patch = shape[1] // rows, shape[2] // columns
         width = max(16, channels // max(patch))
         self.stem = nn.Sequential(
-            nn.Conv2d(shape[0], width, 3, padding=1), phi(), nn.Conv2d(width, channels, patch, stride=patch)
+            _started(nn.Conv2d(shape[0], width, 3, padding=1)),
+            phi(),
+            _started(nn.Conv2d(width, channels, patch, stride=patch)),
         )
         steps = [coarser(channels, fine, coarse) for coarse, fine in pairwise(grids)]
         self.steps = nn.ModuleList([*steps, nn.Identity()])
-        self.levels = nn.ModuleList(
-            nn.ModuleList(PreactivationBlock(channels, channels, channels, grid, activation, scale) for _ in range(blocks))
-            for grid in grids
-        )
+        self.levels = nn.ModuleList(_blocks(blocks, channels, grid, activation, scale) for grid in grids)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        h, found = self.stem(2 * x - 1), list[Tensor]()
-        for step, blocks in zip(reversed(self.steps), reversed(self.levels), strict=True):
-            h = step(h)
-            for block in blocks:
-                h = h + block(h)
+        h: Tensor = self.stem(2 * x - 1)
+        found: list[Tensor] = []
+        levels = cast(list[nn.ModuleList], list(self.levels))
+        for step, blocks in zip(reversed(self.steps), reversed(levels), strict=True):
+            h = residual(blocks, step(h))
             found.insert(0, h)
         return found
 
@@ -299,21 +320,38 @@ def recomputed(active: bool, function: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
+def _started(layer: nn.Conv2d, scale: float = 1.0) -> nn.Conv2d:
+    """The layer with weights that keep the size of a signal through a rectifier, times a scale, and no bias.
+
+    References:
+        Delving Deep into Rectifiers (He, Zhang, Ren and Sun, 2015).
+    """
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+    nn.init.zeros_(layer.get_parameter("bias"))
+    return layer
+
+
 def exact(x: Tensor) -> Tensor:
     """At least float32, as densities need."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def log_deviation(raw: Tensor) -> Tensor:
-    r"""A log standard deviation, :math:`\ln \ln (1 + (e - 1) e^r)`: 0 at 0, linear below and logarithmic above.
+    r"""A log standard deviation from a network's output r: 0 at 0, logarithmic above, and never below ln 0.001.
+
+    .. math:: \ln \left( \epsilon + (1 - \epsilon) \ln(1 + (e - 1) e^r) \right), \qquad \epsilon = 10^{-3}
 
     Example:
-        >>> log_deviation(torch.tensor([-5.0, 0.0, 5.0]))
-        tensor([-4.4644,  0.0000,  1.7129])
+        >>> log_deviation(torch.tensor([-50.0, 0.0, 5.0]))
+        tensor([-6.9078,  0.0000,  1.7121])
     """
-    return nn.functional.softplus(raw + _ZERO).log()
+    return (LEAST + (1 - LEAST) * nn.functional.softplus(raw + _ZERO)).log()
 
 
+LEAST = 1e-3
+"""The smallest standard deviation, so that a network's first steps cannot make a density explode."""
 _ZERO = math.log(math.expm1(1.0))
 
 

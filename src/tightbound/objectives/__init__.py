@@ -20,6 +20,7 @@ from ..options.objectives import (
     StickingTheLanding,
     TotalCorrelation,
 )
+from .balancing import balanced, kl_weights
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae, mmd, total_correlation
@@ -41,6 +42,7 @@ __all__ = [
     "Score",
     "StickingTheLanding",
     "TotalCorrelation",
+    "balanced",
     "beta_tcvae",
     "capacity",
     "dreg",
@@ -50,6 +52,7 @@ __all__ = [
     "hybrid",
     "info_vae",
     "iwae",
+    "kl_weights",
     "mmd",
     "naive_monte_carlo",
     "reconstruction",

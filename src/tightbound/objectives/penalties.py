@@ -16,7 +16,7 @@ from ..errors import ObjectiveError
 from ..models.latent import Latent, Terms
 from .bounds import reconstruction
 
-__all__ = ["beta_tcvae", "capacity", "free_bits", "info_vae", "mmd", "total_correlation"]
+__all__ = ["beta_tcvae", "capacity", "free_bits", "info_vae", "layer_costs", "mmd", "total_correlation"]
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Widths of the kernels of the maximum mean discrepancy, in units of the squared distance of two prior samples."""
@@ -35,7 +35,8 @@ def free_bits(
     .. math:: \mathbb{E}_q \log p(x \mid z) - \beta \sum_i \max(\lambda, \overline{\mathrm{KL}}_i)
 
     Per example it is :math:`\mathrm{KL}_i` where the batch mean is above :math:`\lambda`, else the constant, so that
-    the batch mean is the formula above.
+    the batch mean is the formula above, and never above the ELBO's. Below the top of a chain :math:`\mathrm{KL}_i` is a
+    log ratio of samples, and may be negative: then it costs :math:`\lambda` too.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016).
@@ -44,7 +45,7 @@ def free_bits(
         terms: The terms of a batch.
         nats: :math:`\lambda`.
         beta: Weight of the KL.
-        group: Number of adjacent dimensions sharing :math:`\lambda`; 0: all of a latent. A KL that does not factorise
+        group: Number of adjacent dimensions sharing :math:`\lambda`; 0: all of a layer. A KL that does not factorise
             by dimension is one group.
         analytic: As for :func:`~tightbound.objectives.elbo`.
 
@@ -61,14 +62,39 @@ def free_bits(
         >>> free_bits(px.terms(torch.zeros(5, 1, 8, 8)), nats=0.5).shape
         torch.Size([5])
     """
+    costs = layer_costs(terms, nats, group=group, analytic=analytic)
+    return reconstruction(terms) - beta * functools.reduce(torch.add, costs)
+
+
+def layer_costs(terms: Terms, nats: float = 0.0, *, group: int = 1, analytic: bool | None = None) -> list[Tensor]:
+    """The KL of each layer, ``(*batch)`` nats, from the data up, with free bits if ``nats`` is not 0.
+
+    Args:
+        terms: The terms of a batch.
+        nats: As for :func:`free_bits`.
+        group: The same.
+        analytic: The same.
+
+    Raises:
+        ObjectiveError: If the model has no ELBO.
+
+    Example:
+        >>> from tightbound.models.terms import Estimated
+        >>> terms = Terms(torch.zeros(1, 2), (Estimated("z", torch.tensor([[0.5, 3.0], [1.5, 3.0]])),))
+        >>> layer_costs(terms), layer_costs(terms, 2.0)
+        ([tensor([3.5000, 4.5000])], [tensor([5., 5.])])
+    """
     leading = terms.log_likelihood.dim() - 1
-    cost = torch.zeros((), device=terms.log_likelihood.device, dtype=terms.log_likelihood.dtype)
-    for entry in terms.entries:
-        kl = entry.kl(analytic).flatten(leading)
-        groups = torch.stack([part.sum(-1) for part in kl.split(group or kl.shape[-1], dim=-1)], dim=-1)
-        free = groups.detach().flatten(0, leading - 1).mean(0) < nats
-        cost = cost + torch.where(free, nats, groups).sum(-1)
-    return reconstruction(terms) - beta * cost
+    each = [entry.kl(analytic).flatten(leading) for entry in terms.entries]
+    if not nats:
+        return [kl.sum(-1) for kl in each]
+    return [_with_free_bits(kl, nats, group or kl.shape[-1]) for kl in each]
+
+
+def _with_free_bits(kl: Tensor, nats: float, group: int) -> Tensor:
+    groups = torch.stack([part.sum(-1) for part in kl.split(group, dim=-1)], dim=-1)
+    free = groups.detach().flatten(0, -2).mean(0) < nats
+    return torch.where(free, nats, groups).sum(-1)
 
 
 def capacity(

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from ..distributions import lower_bound
 from ..models import Marginal, Terms
 from ..options import objectives as values
+from .balancing import balanced
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae
@@ -82,7 +83,10 @@ def _read(terms: Terms, objective: Tensor, bound: Callable[[], Tensor]) -> Tenso
 @rows.register
 def _(o: values.Elbo, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
     terms, weight, analytic = px.terms(x, o.samples), o.beta * beta, _CLOSED[o.divergence]
-    if o.free_bits:
+    if o.balance:
+        free = (o.free_bits, o.free_bits_group)
+        objective = balanced(terms, weight, warming=beta < 1, free=free, analytic=analytic)
+    elif o.free_bits:
         objective = free_bits(terms, o.free_bits, weight, group=o.free_bits_group, analytic=analytic)
     else:
         objective = elbo(terms, weight, analytic=analytic)

@@ -53,14 +53,10 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        if self.samples < 1:
-            raise UsageError(
-                "A training step needs at least one sample.", got=f"samples = {self.samples}", expected="at least 1"
-            )
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and not 0 <= value < math.inf:
-                expected = f"0 <= {field.name} < infinity"
+            value, least = getattr(self, field.name), int(field.name == "samples")
+            if isinstance(value, int | float) and not least <= value < math.inf:
+                expected = f"{least} <= {field.name} < infinity"
                 raise UsageError(f"The option {field.name} is out of range.", got=value, expected=expected)
 
     @property
@@ -81,6 +77,11 @@ class Objective:
     @property
     def one_latent(self) -> bool:
         """Whether it is defined only for a model with one latent, not for a hierarchy."""
+        return False
+
+    @property
+    def weighs_layers(self) -> bool:
+        """Whether each layer's KL has its own weight, for which the log ratios of a chain will not do."""
         return False
 
 
@@ -107,10 +108,12 @@ class Elbo(LatentObjective):
     beta: float = 1.0
     """Weight of the KL in training; reports always use 1."""
     free_bits: float = 0.0
-    """Nats of KL per group of dimensions that cost nothing in training (0: none); one group for the whole latent if its
-    KL does not factorise (a mixture, vamp or flow prior; a cholesky or flow posterior)."""
+    """Nats of KL that cost nothing in training (0: none), by the mean over a batch, or its part in a process."""
     free_bits_group: int = 1
-    """Dimensions per group of free bits; 0: the whole latent."""
+    """What has that many nats free: every dimension (1), every n adjacent dimensions (n), or every layer (0: all of the
+    latent if there is one). A KL that does not factorise (mixture, vamp, flow, cholesky) counts as a layer."""
+    balance: bool = False
+    """In warm-up, weigh each layer's KL by its nats per dimension: unused layers cost little (for ladder and vdvae)."""
     divergence: Divergence = "auto"
     """KL in closed form (analytic, SGVB's form B), estimated from samples (monte-carlo, form A), or auto: in closed
     form if there is one."""
@@ -122,6 +125,10 @@ class Elbo(LatentObjective):
     @property
     def teaches_prior(self) -> bool:
         return self.beta > 0
+
+    @property
+    def weighs_layers(self) -> bool:
+        return self.balance
 
 
 @register("iwae")
@@ -195,8 +202,7 @@ class TotalCorrelation(LatentObjective):
     beta: float = 1.0
     """Weight of the total correlation in training; the rest of the KL keeps weight 1."""
     divergence: Divergence = "auto"
-    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto: in closed form if there
-    is one."""
+    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto, as for elbo."""
 
     @property
     def warming(self) -> str:
@@ -225,8 +231,7 @@ class Mmd(LatentObjective):
     mmd: float = 100.0
     """Weight of the maximum mean discrepancy."""
     divergence: Divergence = "auto"
-    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto: in closed form if there
-    is one."""
+    """KL of the reported bound: in closed form (analytic), from samples (monte-carlo), or auto, as for elbo."""
 
     @property
     def warming(self) -> str:
@@ -314,11 +319,8 @@ class Hybrid(LatentObjective):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.share < 1:
-            raise UsageError(
-                "The share must lie strictly between 0 and 1.",
-                got=f"share {self.share}",
-                remedy="Use --objective elbo for all of it, --objective gsnn for none.",
-            )
+            remedy = "Use --objective elbo for all of it, --objective gsnn for none."
+            raise UsageError("The share must lie strictly between 0 and 1.", got=f"share {self.share}", remedy=remedy)
 
     @property
     def warming(self) -> str:

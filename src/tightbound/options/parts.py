@@ -29,7 +29,14 @@ NetworkName = Literal["mlp", "convolutional"]
 UpsamplingName = Literal["resize", "transposed"]
 Activation = Literal["relu", "tanh", "silu", "gelu", "softplus"]
 LikelihoodName = Literal[
-    "auto", "bernoulli", "gaussian", "full-gaussian", "discretized-logistic", "categorical", "logit-laplace"
+    "auto",
+    "bernoulli",
+    "gaussian",
+    "full-gaussian",
+    "discretized-logistic",
+    "discretized-logistic-mixture",
+    "categorical",
+    "logit-laplace",
 ]
 DecoderName = Literal[LikelihoodName, "autoregressive"]
 ScaleName = Literal["auto", "fixed", "shared", "per-dimension", "network"]
@@ -90,7 +97,10 @@ class EntryLikelihood(Scale):
 
     likelihood: LikelihoodName = "auto"
     """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, else gaussian (scale shared);
-    full-gaussian: small vectors with entries correlated given z."""
+    full-gaussian: small vectors with entries correlated given z; discretized-logistic-mixture: images whose channels
+    depend on each other given z."""
+    likelihood_components: int = 5
+    """Components of each pixel, for discretized-logistic-mixture."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,11 @@ class TrainingOptions:
     """Weight decay: decoupled for adam (AdamW), added to the gradient for the others."""
     clip_norm: float | None = None
     """Maximum gradient norm; larger gradients are clipped to it."""
+    skip_norm: float | None = None
+    """Skip a step whose gradient, of all parameters and before clipping, has a larger norm. metrics.jsonl then has the
+    largest norm since the last record, so a first run with a huge value shows what is usual."""
+    skip_nonfinite: bool = False
+    """Skip a step whose loss or gradient is not finite, instead of ending the run; 100 of them in a row end it."""
     accumulate: int = 1
     """Number of parts a batch is split into (gradient accumulation), to save memory."""
     ema: float = 0.0
@@ -130,6 +135,13 @@ class TrainingOptions:
             raise UsageError("Milestones must be at least 1, and the factor positive.", got=self.lr_milestones)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError("The gradient norm must be positive.", got=self.clip_norm, remedy="Try --clip-norm 1.")
+        if self.skip_norm is not None and not self.skip_norm > 0:
+            raise UsageError(
+                "The gradient norm above which a step is skipped must be positive.",
+                got=f"skip_norm = {self.skip_norm:g}",
+                expected="several times the usual norm",
+                remedy="Try --skip-norm 1000, and see gradient_norm in metrics.jsonl; or leave it out.",
+            )
 
     def total_steps(self, examples: int) -> int:
         """Optimiser steps of the run for that many training examples.

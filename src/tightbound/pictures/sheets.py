@@ -9,15 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..conditions import Given
 from ..data import DataSpec
 from ..models import Marginal, Model
+from ..views.layers import LayerViews
 from ..views.samples import captioned, completions, drawable, grid, panels, reconstructions, samples, save_picture
 
-__all__ = ["WHY_SMALL", "photographic", "sheet", "training_picture", "with_captions"]
+__all__ = [
+    "WHY_SMALL",
+    "beside",
+    "layer_rows",
+    "layer_sheet",
+    "photographic",
+    "sheet",
+    "training_picture",
+    "with_captions",
+]
 
 WHY_SMALL = "a draw adds the noise that cannot be predicted from z"
 MANY_LEVELS, DIGIT = 64, 32
@@ -82,6 +93,62 @@ def with_captions(parts: Parts, texts: Sequence[str], spec: DataSpec | None = No
     columns = different if different < len(texts) and different <= 10 else None
     cells = [(title, captioned(drawable(x, spec), texts, columns)) for title, x in means.items()]
     return _above(panels(cells, across=columns is None or columns <= 5), draws, spec, columns)
+
+
+def layer_sheet(views: LayerViews, spec: DataSpec | None) -> Image.Image:
+    """What each layer of a hierarchy holds: a row for each layer, the top first.
+
+    Args:
+        views: One sample, and others that share its upper layers.
+        spec: Of the data.
+
+    Example:
+        >>> import torch
+        >>> views = LayerViews(("z1", "z2"), torch.rand(1, 8, 8), {"z1": torch.rand(5, 1, 8, 8)})
+        >>> layer_sheet(views, None).size[0] > 400
+        True
+    """
+    head, rows = layer_rows(views, spec)
+    side = LARGE if photographic(spec) else 48
+    strips = [(title, beside([grid(each, len(each), side) for each in parts])) for title, parts in rows]
+    return panels([(head, panels(strips))])
+
+
+def layer_rows(views: LayerViews, spec: DataSpec | None) -> tuple[str, list[tuple[str, list[Tensor]]]]:
+    """What the columns show, and for each layer a title and images in [0, 1]: the sample; the redrawn ones; two more.
+
+    These two are the mean and the standard deviation of the redrawn ones, in units of the largest of all layers.
+
+    Args:
+        views: One sample, and others that share its upper layers.
+        spec: Of the data.
+    """
+    sample, rows = drawable(views.sample[None], spec), list[tuple[str, list[Tensor]]]()
+    spread = {name: _deviation(drawable(x, spec)) for name, x in views.redrawn.items()}
+    most = max(float(each.max()) for each in spread.values())
+    for name, x in views.redrawn.items():
+        images, deviation = drawable(x, spec), spread[name]
+        ends = [images.mean(0, keepdim=True), (deviation / (most or 1.0)).expand_as(sample)]
+        title = f"{views.title(name)}; pixels deviate by {deviation.square().mean().sqrt():.3f}"
+        rows.append((title, [sample, images, torch.cat(ends)]))
+    n = len(next(iter(views.redrawn.values())))
+    some = f"; {views.omitted}" if views.omitted else ""
+    return f"From the left: a sample; {n} redrawn; their mean; their standard deviation (white: {most:.2f}){some}", rows
+
+
+def _deviation(images: Tensor) -> Tensor:
+    """Over samples and colours, ``(1, 1, height, width)``."""
+    return images.float().var(0, correction=0).mean(0, keepdim=True).sqrt().unsqueeze(0)
+
+
+def beside(parts: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Images of one height side by side, on white, or transparent if they are."""
+    width, mode = sum(each.width for each in parts) + gap * (len(parts) - 1), parts[0].mode
+    both, left = Image.new(mode, (width, parts[0].height), (255, 255, 255, 0)[: len(mode)]), 0
+    for each in parts:
+        both.paste(each, (left, 0))
+        left += each.width + gap
+    return both
 
 
 def training_picture(model: Model, x: Tensor, c: Given | None, path: Path, spec: DataSpec | None = None) -> None:

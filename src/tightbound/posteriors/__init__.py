@@ -8,8 +8,11 @@ from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
+from .top_down import ARMS, Arm, Direct, Merge, PackedNormal, Residual, TopDownPosterior, merge
 
 __all__ = [
+    "ARMS",
+    "Arm",
     "BernoulliPosterior",
     "CategoricalPosterior",
     "CholeskyGaussian",
@@ -18,19 +21,25 @@ __all__ = [
     "Compared",
     "DiagonalGaussian",
     "DiracPosterior",
+    "Direct",
     "Draws",
     "Encoded",
     "EncodedCodes",
     "ExactLinearGaussian",
     "FlowPosterior",
     "Layers",
+    "Merge",
     "Moments",
     "PackedLayers",
+    "PackedNormal",
     "Posterior",
     "PyramidDecoder",
     "PyramidPosterior",
     "QuantizedPosterior",
     "Reals",
     "RelaxedPosterior",
+    "Residual",
     "Space",
+    "TopDownPosterior",
+    "merge",
 ]

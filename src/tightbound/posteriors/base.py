@@ -74,6 +74,8 @@ class Space:
 
     between: str = ""
     """A note on points between two latents; empty if they are valid latents too."""
+    taken: str = ""
+    """Which layers of a hierarchy the likelihood takes, as text; empty for one latent."""
     adds_up: bool = False
     """Whether every layer is inferred from x and the layers before it, so that their information about x adds up."""
     most_compared: int = 1000
@@ -137,10 +139,31 @@ class Space:
         """Latents ``(n, *latent)`` without details, the coarsest first; often an empty list."""
         return []
 
-    def described(self, q: Distribution) -> dict[str, Tensor]:
-        """A posterior as named arrays: ``mean``, ``sample``, ``standard_deviation`` if it has one, ``codes``."""
-        values = {"mean": q.mean, "sample": q.sample()}
-        return values | ({"standard_deviation": q.stddev} if has_density(q) else {})
+    def unmoved(self, name: str) -> tuple[str, ...]:
+        """Layers that stay the same when one of them moves."""
+        return tuple(other for other in self.names if other != name)
+
+    def layer_of_each(self, n: int) -> list[str]:
+        """The layer of each of the n dimensions of a flattened latent, as the likelihood takes it."""
+        return [layer for layer, _ in self._places(n)]
+
+    def dimension_names(self, n: int) -> list[str]:
+        """Names of these dimensions: z0, z1, ... of one latent, in a hierarchy z1[0], z1[1], ..., z2[0], ..."""
+        places = self._places(n)
+        return [f"{layer}{at}" if len(self.names) == 1 else f"{layer}[{at}]" for layer, at in places]
+
+    def _places(self, n: int) -> list[tuple[str, int]]:
+        """The layer of each dimension, and its index there."""
+        found = dict[int, tuple[str, int]]()
+        for name, places in self.split(torch.arange(n)).items():
+            found |= {place: (name, at) for at, place in enumerate(places.tolist())}
+        return [found[place] for place in range(n)]
+
+    def described(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
+        """The posterior of examples as named arrays: ``mean``, ``sample``, ``standard_deviation`` if it has one,
+        ``codes``; in a chain those of upper layers too, with the layer's name in front.
+        """
+        return _described(self.posterior(x, c))
 
 
 class Reals(Space):
@@ -206,10 +229,11 @@ class Codes(Space):
     def coarser(self, z: Tensor) -> list[Tensor]:
         return [self.posterior.without_details(z, kept) for kept in range(1, len(self.grids))]
 
-    def described(self, q: Distribution) -> dict[str, Tensor]:
+    def described(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
+        q = self.posterior(x, c)
         codes = q.codes if isinstance(q, CodePoint) else self.posterior.codes_of(q.mode)
         names = ["codes"] if len(codes) == 1 else [f"codes_{level}" for level in range(len(codes))]
-        return super().described(q) | {name: level.int() for name, level in zip(names, codes, strict=True)}
+        return _described(q) | {name: level.int() for name, level in zip(names, codes, strict=True)}
 
 
 class Layers(Space):
@@ -231,7 +255,7 @@ class Layers(Space):
 
     def __init__(self, layers: Sequence[Space], names: Sequence[str]) -> None:
         super().__init__(layers[0].posterior)
-        self._layers, self._names = tuple(layers), tuple(names)
+        self._layers, self._names, self.taken = tuple(layers), tuple(names), names[0]
 
     @property
     def layers(self) -> tuple[Space, ...]:
@@ -255,6 +279,20 @@ class Layers(Space):
         for name, layer in zip(self.names, self.layers, strict=True):
             (found[name],) = layer.compared(x, c).values()
             x = found[name][0]
+        return found
+
+    def unmoved(self, name: str) -> tuple[str, ...]:
+        return self.names[self.names.index(name) + 1 :]
+
+    def described(self, x: Tensor, c: Given | None = None) -> dict[str, Tensor]:
+        first, *others = self.layers
+        found = first.described(x, c)
+        sample = found["sample"]
+        below = [*self.latents(x, c).values()]
+        for name, layer, mean in zip(self.names[1:], others, below, strict=False):
+            sample = layer.posterior(sample, c).sample()
+            own = layer.described(mean, c) | {"sample": sample}
+            found |= {f"{name}_{key}": value for key, value in own.items()}
         return found
 
     def encoded(self, x: Tensor, c: Given | None = None) -> Encoded:
@@ -281,6 +319,7 @@ class PackedLayers(Reals):
         [0, 1, 2, 3, 4]
     """
 
+    taken = "all layers"
     adds_up = True
     most_compared = 128  # as many passes through every group's network, of that many examples each
 
@@ -305,3 +344,8 @@ class PackedLayers(Reals):
 
     def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([latents[name] for name in reversed(self.names)], dim=-1)
+
+
+def _described(q: Distribution) -> dict[str, Tensor]:
+    values = {"mean": q.mean, "sample": q.sample()}
+    return values | ({"standard_deviation": q.stddev} if has_density(q) else {})

@@ -1,7 +1,7 @@
 r"""Posteriors of top-down hierarchies, :math:`q(u \mid x) = \prod_l q(u_l \mid u_{>l}, x)`, over packed noise.
 
-Convention: a group maps its noise to :math:`z_l = \mu_p + \sigma_p u_l`, so :math:`p(u) = \mathcal{N}(0, I)` exactly, and
-a Gaussian of z with mean m and deviation s is one of u with mean :math:`(m - \mu_p) / \sigma_p` and deviation
+Convention: a group maps its noise to :math:`z_l = \mu_p + \sigma_p u_l`, so :math:`p(u) = \mathcal{N}(0, I)` exactly,
+and a Gaussian of z with mean m and deviation s is one of u with mean :math:`(m - \mu_p) / \sigma_p` and deviation
 :math:`s / \sigma_p`: the KL is the same.
 """
 
@@ -67,6 +67,11 @@ class Residual(Arm):
 
     References:
         NVAE: A Deep Hierarchical Variational Autoencoder (Vahdat and Kautz, 2020).
+
+    Example:
+        >>> m = torch.tensor([0.5]), torch.tensor([-1.0])
+        >>> [u.item() for u in Residual(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.ones(1))]
+        [0.5, 0.3678794503211975]
     """
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +83,11 @@ class Direct(Arm):
 
     References:
         Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images (Child, 2021).
+
+    Example:
+        >>> m = torch.tensor([3.0]), torch.tensor([0.0])
+        >>> Direct(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.zeros(1))
+        (tensor([2.]), tensor([1.]))
     """
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +99,11 @@ class Merge(Arm):
 
     References:
         Ladder Variational Autoencoders (Sønderby et al., 2016).
+
+    Example:
+        >>> m = torch.tensor([3.0]), torch.tensor([0.0])
+        >>> Merge(nn.Identity()).moments(*m, mean=torch.ones(1), log_std=torch.zeros(1))[0]
+        tensor([1.])
     """
 
     sees_state = False
@@ -196,6 +211,14 @@ class PackedNormal(Packed):
         batch: The batch shape of x, n in total.
         like: A tensor of the dtype and device of samples.
         noise: Shift and log scale of the noise of each example, ``(*batch, total)``; None for standard noise.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import Ladder
+        >>> model = Ladder(channels=8, grids=(1, 4), groups=(1,)).build(DataSpec("digits", (1, 8, 8), levels=17))
+        >>> q = model.posterior(torch.zeros(5, 1, 8, 8))
+        >>> q.log_prob(q.sample((3,))).shape, list(q.visit().posteriors)
+        (torch.Size([3, 5]), ['z1', 'z2'])
     """
 
     has_rsample = True
@@ -304,7 +327,7 @@ class PackedNormal(Packed):
     def _down(self, n: int, chosen: Chosen) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         """One pass: the packed noise ``(n, total)``, each group's mean and deviation, and the state at the bottom."""
         decoder, repeats = self.source.decoder, n // self.batch_shape.numel()
-        h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor, Tensor]]()
+        h, found = decoder.begin(self._like, n), []
         for i, (group, arm, e) in enumerate(zip(decoder.groups, self.source.arms, self.features, strict=True)):
             e = e if repeats == 1 else e.expand(repeats, *e.shape).flatten(0, 1)
             h, *own = recomputed(

@@ -238,6 +238,10 @@ class VectorQuantizer(Quantizer, LearnsByItself):
                 remembered.masked_fill_(self.anew, 0)
         self.anew.zero_()
 
+    def forget(self) -> None:
+        """Forgets whether the codebook is initialised, which is read again."""
+        self._known_started = False
+
     def _rows(self, z: Tensor) -> Tensor:
         rows = self.inward(rows_of(z, self.dim).to(self.codebook.dtype))
         return direction(rows) if self.cosine else rows
@@ -303,7 +307,7 @@ class VectorQuantizer(Quantizer, LearnsByItself):
 
 def _read_anew(quantizer: VectorQuantizer, keys: NamedTuple) -> None:
     """Forgets whether it has started, after it has loaded weights."""
-    quantizer._known_started = False
+    quantizer.forget()
 
 
 def direction(vectors: Tensor) -> Tensor:

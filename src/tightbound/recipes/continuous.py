@@ -27,8 +27,8 @@ class ContinuousRecipe(Scale, Networks, Recipe):
     """Size of the latent vector z."""
     likelihood: DecoderName = "auto"
     """p(x given z); auto: bernoulli for binary data, discretized-logistic for levels, else gaussian (scale shared);
-    full-gaussian: small vectors with entries correlated given z; autoregressive: each pixel also depends on those
-    before it (masked convolutions)."""
+    full-gaussian: small vectors with entries correlated given z; discretized-logistic-mixture: images whose channels
+    depend on each other given z; autoregressive: each pixel also depends on those before it (masked convolutions)."""
     posterior: PosteriorName = "gaussian"
     """q(z given x): gaussian (diagonal), cholesky (full covariance), iaf or spline (flows); dirac (for mmd)."""
     prior: str = "normal"
@@ -43,6 +43,8 @@ class ContinuousRecipe(Scale, Networks, Recipe):
     """Layers of likelihood autoregressive, each of which sees two pixels further; fewer layers leave more to z."""
     pixel_channels: int = 32
     """Channels of these layers."""
+    likelihood_components: int = 5
+    """Components of each pixel, for discretized-logistic-mixture."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
@@ -45,7 +44,7 @@ class HVAE(EntryLikelihood, Recipe):
         ['z1', 'z2', 'z3']
     """
 
-    first_options: ClassVar[tuple[str, ...]] = ("layers", "hidden", "hidden_layers")
+    first_options: ClassVar[tuple[str, ...]] = ("layers", "hidden")
     latent_space: ClassVar[LatentSpace] = "vector"
 
     layers: tuple[int, ...] = (32, 16)
@@ -82,7 +81,7 @@ class HVAE(EntryLikelihood, Recipe):
             )
         names = ("layers", "hidden", "hidden_layers", "channels", "components", "transforms")
         require_sizes(**{name: getattr(self, name) for name in names})
-        if any(above > below for below, above in pairwise(self.layers)):
+        if any(above > below for below, above in zip(self.layers, self.layers[1:], strict=False)):
             raise UsageError(
                 "The latents of a hierarchy must not grow from the data up.",
                 got=f"layers {' '.join(map(str, self.layers))}",
@@ -101,6 +100,13 @@ class HVAE(EntryLikelihood, Recipe):
                 "This objective is defined for one latent.",
                 got="a hierarchy of latents",
                 remedy="Use --objective elbo or iwae, or recipe vae.",
+            )
+        if self.objective.weighs_layers and len(self.layers) > 1:
+            raise UsageError(
+                "Balancing needs a KL of each layer, which is never negative.",
+                got="a chain, whose lower layers have log ratios: weighing them differently rewards copies of a latent",
+                expected="a top-down hierarchy",
+                remedy="Use recipe ladder or vdvae; or --free-bits 1 --free-bits-group 0, which a chain can have.",
             )
         if self.prior != "normal" and not self.objective.teaches_prior:
             remedy = "Use --prior normal, or a beta above 0."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
@@ -52,7 +51,7 @@ class Size:
 class TopDownRecipe(EntryLikelihood, Recipe):
     """Abstract: groups of latents on grids of rising resolution, inferred from the top down."""
 
-    first_options: ClassVar[tuple[str, ...]] = ("size", "grids", "groups", "channels")
+    first_options: ClassVar[tuple[str, ...]] = ("size", "groups")
     latent_space: ClassVar[LatentSpace] = "vector"
     sizes: ClassVar[dict[str, Size]]
     """Default channels, and for every grid its share of the image's height and its number of groups, by size."""
@@ -71,7 +70,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
     """q(z) of a group given those above it, and x: residual (changes the prior's mean and deviation), direct, or merge
     (multiplies the prior by a message from x alone)."""
     blocks: int = 2
-    """Residual blocks of the encoder on each grid."""
+    """Residual blocks of the encoder on each grid, and of the decoder after each group."""
     activation: Activation = "silu"
     """Nonlinearity between layers."""
     zero_last: bool = True
@@ -95,7 +94,9 @@ class TopDownRecipe(EntryLikelihood, Recipe):
                 remedy="Try --grids 1 7 --groups 2 4.",
             )
         require_sizes(**given)
-        if isinstance(self.grids, tuple) and any(finer <= coarser for coarser, finer in pairwise(self.grids)):
+        if isinstance(self.grids, tuple) and any(
+            finer <= coarser for coarser, finer in zip(self.grids, self.grids[1:], strict=False)
+        ):
             raise UsageError(
                 "The grids must rise from the top down.",
                 got=f"grids {' '.join(map(str, self.grids))}",

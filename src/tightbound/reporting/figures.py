@@ -30,6 +30,7 @@ __all__ = [
     "density",
     "dimension_bars",
     "histogram",
+    "layer_bars",
     "layer_panels",
     "png",
     "scatter",
@@ -45,6 +46,8 @@ _INK, _GREY, _PALE = "#333333", "#808080", "#b8b8b8"
 BLUE, ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"
 WIDTH = 5.4
 """Size in inches of a figure of one column, readable on phones and desktops."""
+MOST_BARS = 500
+"""Maximum number of bars in a figure."""
 _LINES = {"train": (BLUE, "-", 1.4), "validation": (ORANGE, "-", 1.8), "objective": (_GREEN, ":", 1.4)}
 
 
@@ -99,7 +102,11 @@ def settled_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
 
 
 def dimension_bars(
-    values: Sequence[float], active: Sequence[bool], ylabel: str, what: str = "latent dimension", letter: str = "z"
+    values: Sequence[float],
+    active: Sequence[bool],
+    ylabel: str,
+    what: str = "latent dimension",
+    names: Sequence[str] = (),
 ) -> Figure:
     """One bar for each latent dimension, the highest first; active ones stand out.
 
@@ -108,23 +115,53 @@ def dimension_bars(
         active: Whether a dimension is used.
         ylabel: Label of the values, with unit.
         what: Name of a bar.
-        letter: Prefix of the index of each bar.
+        names: Of each bar; default: z0, z1, ...
     """
-    order = np.argsort(-np.asarray(values), kind="stable")
+    names = names or [f"z{i}" for i in range(len(values))]
+    order = np.argsort(-np.asarray(values), kind="stable")[:MOST_BARS]
     figure, axes = _empty(WIDTH, 2.9)
     places = np.arange(len(order))
     used = np.asarray(active)[order]
     heights = np.asarray(values)[order]
-    for mask, color, name in ((used, BLUE, "active"), (~used, _PALE, "not active")):
+    total = sum(active)
+    for mask, color, name in ((used, BLUE, f"active ({total})"), (~used, _PALE, f"not active ({len(active) - total})")):
         if mask.any():
-            axes.bar(places[mask], heights[mask], width=0.8, color=color, label=f"{name} ({mask.sum()})")
+            axes.bar(places[mask], heights[mask], width=0.8, color=color, label=name)
     margin = 0.8 + max(0, 4 - len(order)) / 2  # few bars are centred and not too wide
     axes.set_xlim(-margin, len(order) - 1 + margin)
     axes.set_ylabel(ylabel)
-    axes.set_xlabel(f"{what}, sorted")
+    rest = f", the first {len(order)} of {len(values):,}" if len(values) > len(order) else ""
+    axes.set_xlabel(f"{what}, sorted{rest}")
     if len(order) <= 40:
-        axes.set_xticks(places, [f"{letter}{d}" for d in order], rotation=0 if len(order) <= 12 else 90)
+        upright = len(order) > 12 or max(map(len, names)) > 4
+        axes.set_xticks(places, [names[int(d)] for d in order], rotation=90 if upright else 0)
     axes.legend(frameon=False, fontsize=9.5, labelcolor=_INK)
+    return figure
+
+
+def layer_bars(rows: Sequence[tuple[str, float, str]], xlabel: str) -> Figure:
+    """One horizontal bar for each layer, from the top of the figure down.
+
+    Args:
+        rows: Name of each, its value, and the text beside it.
+        xlabel: Label of the values, with unit.
+
+    Example:
+        >>> layer_bars([("z2", 1.5, "1.50 nats"), ("z1", 4.0, "4.00 nats")], "KL [nats]").axes[0].get_xlabel()
+        'KL [nats]'
+    """
+    figure, axes = _empty(WIDTH, 0.75 + 0.3 * len(rows))
+    values = [value for _, value, _ in rows]
+    axes.barh(range(len(rows)), values, height=0.65, color=BLUE)
+    for place, (_, value, told) in enumerate(rows):
+        axes.annotate(
+            told, (max(value, 0.0), place), (4, 0), textcoords="offset points", va="center", fontsize=9.5, color=_INK
+        )
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(min(0.0, *values), 1.6 * max(0.001, *values))  # room for the text beside the longest bar
+    axes.grid(False, axis="y")
+    axes.set_xlabel(xlabel)
     return figure
 
 

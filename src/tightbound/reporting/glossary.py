@@ -43,6 +43,7 @@ TERMS = {
     "perplexity": "The number of equally used codes with the same entropy.",
     "codebook": "The finite list of vectors from which codes are chosen.",
     "latent": "The code z: the few hidden numbers from which the model makes an example.",
+    "layers of latents": "Those of a hierarchy: z1 is next to the data, and each is generated from those above it.",
     "dequantised": "With uniform noise added to integer values, so that a density can be fitted to them.",
 }
 """Terms with their explanations, in one or two sentences."""

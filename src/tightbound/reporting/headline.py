@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..evaluation import Estimate, Evaluation
 from ..evaluation.baselines.baselines import Baseline
-from ..evaluation.latents.positions import active_units
 from ..spec import to_json
 from . import page
 from .command import command_on
@@ -88,7 +87,7 @@ def _error(m: Material, rows: list[Baseline]) -> str:
 
 def latents(m: Material) -> str:
     """How much of the latent is used, as text."""
-    active, there = active_units(m.model.space, m.codes)
+    active, there = m.active_units
     return f"{active} of {there} {_parts(m)} are active" if there else "it has no latent"
 
 
@@ -201,7 +200,7 @@ def _is_elbo(e: Evaluation) -> bool:
 
 
 def _unused(m: Material) -> _Card | None:
-    active, there = active_units(m.model.space, m.codes)
+    active, there = m.active_units
     if not there:
         return None
     return _Card(f"Unused {_parts(m)}", f"{there - active} of {there}", "", None, _IDLE)
@@ -255,10 +254,10 @@ def notes(e: Evaluation) -> str:
 
 
 def _worded(e: Evaluation) -> list[str]:
-    """The notes in the page's wording; the sources of samples are in a table instead."""
-    told = [note for note in e.notes if not note.startswith(_SAMPLED)]
+    """The notes in the page's wording, without those on what the page counts or lists itself."""
+    told = [note for note in e.notes if not note.startswith(_ELSEWHERE)]
     return [note.replace("the nll", "the NLL").replace("increase --budget", _MORE_TIME) for note in told]
 
 
-_SAMPLED = "number of examples by proposal"
+_ELSEWHERE = ("number of examples by proposal", "active units are those of")
 _MORE_TIME = "run tightbound evaluate RUN --budget SECONDS"

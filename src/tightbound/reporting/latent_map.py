@@ -31,7 +31,8 @@ def latent_map(m: Material, told: Told | None) -> str:
         told: The values of single examples.
     """
     indices = m.spread(SHOWN)
-    views, why_not = flat_views(m.codes[indices].double().numpy())
+    dimensions = m.latent.space.dimension_names(m.codes.shape[1])
+    views, why_not = flat_views(m.codes[indices].double().numpy(), tuple(dimensions[:2]))
     if not views:
         return page.paragraph(why_not)
     labels, names, entries = _classes(m, indices)
@@ -62,7 +63,8 @@ def _text(m: Material, n: int, targets: int, why_not: str) -> str:
     which = "any point" if targets == n else f"one of the {targets:,} evenly spaced interactive points"
     what = "its picture, name" if m.spec.image else "its name"
     how = f"Point at {which}, tap it, or move from point to point by the arrow keys, to see {what} and number."
-    return f"The posterior's means of {n:,} {m.test.name} examples, {colored}. {how} {why_not}".strip()
+    mapped = f" in {m.latent.space.taken}" if m.hierarchy else ""
+    return f"The posterior's means{mapped} of {n:,} {m.test.name} examples, {colored}. {how} {why_not}".strip()
 
 
 def _classes(m: Material, indices: Tensor, most: int = 40) -> tuple[Any, list[str], list[tuple[str, str, str]]]:

@@ -30,11 +30,12 @@ class View:
     plane: tuple[Array, Array] | None = None
 
 
-def flat_views(codes: Array) -> tuple[list[View], str]:
+def flat_views(codes: Array, names: tuple[str, ...] = ("z0", "z1")) -> tuple[list[View], str]:
     """Views of codes, and the reason if some are missing.
 
     Args:
         codes: ``(n, d)``.
+        names: Of their first two dimensions.
 
     Example:
         >>> views, why_not = flat_views(np.random.default_rng(0).normal(size=(50, 3)))
@@ -45,17 +46,17 @@ def flat_views(codes: Array) -> tuple[list[View], str]:
         return [], "The latent has one dimension; a map needs two."
     if len(codes) < 3 or not np.isfinite(codes).all() or codes.var(0).max() < 1e-12:
         return [], "All posterior means are the same: there is nothing to map."
-    views = [_plane(codes)]
+    views = [_plane(codes, names)]
     if len(codes) < 10:
         return views, "t-SNE needs ten examples."
     title = "t-SNE: preserves neighbours, not distances"
     return [*views, View(title, tsne(codes), None)], ""
 
 
-def _plane(codes: Array) -> View:
+def _plane(codes: Array, names: tuple[str, ...]) -> View:
     if codes.shape[1] == 2:
         plane = np.zeros(2), np.eye(2)
-        return View("the latent space itself, which has two dimensions", codes, ("z0", "z1"), plane)
+        return View("the latent space itself, which has two dimensions", codes, (names[0], names[1]), plane)
     centred = codes - codes.mean(0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     share = (singular[:2] ** 2).sum() / (singular**2).sum()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .. import runs
@@ -17,13 +20,14 @@ from ..data.spacing import evenly_spaced
 from ..errors import DataError, UsageError
 from ..evaluation import Diagnosis, Evaluation
 from ..evaluation.kept import damaged, read_diagnosis, read_evaluation
+from ..evaluation.latents.positions import active_units
 from ..evaluation.passes import terms_of_the_first
 from ..models import LatentVariableModel, Model
 from ..models.latent import with_latents
 from ..runs import RunConfig, RunFolder
 from ..runtime.randomness import fixed_noise
 from ..training.device import find_device
-from ..views.latents import posterior_means
+from ..views.latents import layer_means
 from .quick import Plan, measure_pace, plan_diagnosis, plan_evaluation, quick_diagnosis, quick_evaluation
 
 __all__ = ["SHOWN", "Material", "gather"]
@@ -45,7 +49,8 @@ class Material:
         test: The examples shown, of the test split or of other data.
         measured: The examples of ``evaluation``.
         evaluation: The evaluation; None if there is none and none may be run.
-        codes: Posterior means of ``test``, ``(n, d)``.
+        codes: Posterior means of ``test``, ``(n, d)``; of a chain of latents those of z1.
+        layers: The same of each layer of latents by its name, from the data up.
         seed: Seed of all noise.
         stored: Whether ``evaluation`` was stored in the run folder; else it is a quick one.
         diagnosed: A diagnosis that was stored there.
@@ -61,6 +66,7 @@ class Material:
     measured: Split
     evaluation: Evaluation | None
     codes: Tensor
+    layers: dict[str, Tensor]
     seed: int = 0
     stored: bool = True
     diagnosed: Diagnosis | None = None
@@ -97,10 +103,37 @@ class Material:
 
     @property
     def kl_per_dimension(self) -> tuple[float, ...] | None:
-        """The KL of each latent dimension, if measured and if it factorises."""
-        layers = (self.evaluation and self.evaluation.kl_per_dimension) or {}
-        wise = tuple(nats for each in layers.values() for nats in each)
-        return wise if wise and len(wise) == self.codes.shape[1] else None
+        """The KL of each latent dimension of all layers, from the data up, if measured and if it factorises."""
+        wise = tuple(nats for each in self._kl.values() for nats in each)
+        there = sum(means.shape[1] for means in self.layers.values())
+        return wise if wise and len(wise) == there else None
+
+    @property
+    def kl_per_layer(self) -> dict[str, float]:
+        """The KL of each layer of a hierarchy, if measured."""
+        return {name: sum(nats) for name, nats in self._kl.items()} if len(self._kl) > 1 else {}
+
+    @property
+    def _kl(self) -> Mapping[str, tuple[float, ...]]:
+        return (self.evaluation and self.evaluation.kl_per_dimension) or {}
+
+    @property
+    def hierarchy(self) -> bool:
+        """Whether the model has several layers of latents."""
+        return len(self.layers) > 1
+
+    @cached_property
+    def activity(self) -> dict[str, tuple[int, int]]:
+        """For each layer the number of active dimensions, or positions of codes, and of all."""
+        if self.model.space is None:
+            return {}
+        spaces = cycle(self.model.space.layers)  # the layers of one vector share a space
+        return {name: active_units(space, means) for space, (name, means) in zip(spaces, self.layers.items())}  # noqa: B905
+
+    @property
+    def active_units(self) -> tuple[int, int]:
+        """The same for all layers together."""
+        return sum(active for active, _ in self.activity.values()), sum(there for _, there in self.activity.values())
 
     @property
     def labels(self) -> Tensor | None:
@@ -184,9 +217,10 @@ def gather(
         _say(plan, whole, _samples(plan), "evaluate", folder)
         measured, left = whole.evenly_spaced(plan.examples).to(place), quick - plan.seconds
         evaluation = quick_evaluation(loaded, measured, plan, seed)
-    codes = posterior_means(loaded, test, seed=seed)[0]
+    layers = layer_means(loaded, test, seed=seed)
+    codes = torch.zeros(len(test), 0) if loaded.space is None else loaded.space.joined(layers)
     learned = _learned(run) if found.new else found
-    parts = (folder, config, loaded, found, learned, test, measured, evaluation, codes)
+    parts = (folder, config, loaded, found, learned, test, measured, evaluation, codes, layers)
     return Material(*parts, seed=seed, stored=stored, diagnosed=diagnosed, seconds=left)
 
 

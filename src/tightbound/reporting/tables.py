@@ -9,7 +9,6 @@ from typing import Any
 
 from ..evaluation import Evaluation
 from ..evaluation.baselines.baselines import Baseline, baselines
-from ..evaluation.latents.positions import active_units
 from ..evaluation.numbers import rows as rows_of
 from ..models import Model
 from . import page
@@ -46,7 +45,7 @@ _BARE = ("data", "noise", "quality")
 
 def _as_shown(m: Material, e: Evaluation) -> Evaluation:
     """With the active units of the examples that the page shows."""
-    active, dimensions = active_units(m.model.space, m.codes)
+    active, dimensions = m.active_units
     return dataclasses.replace(e, active_units=active, dimensions=dimensions)
 
 

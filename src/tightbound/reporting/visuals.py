@@ -18,8 +18,8 @@ from ..evaluation.latents.positions import ACTIVE, NOTHING, information_of
 from ..runs import number
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
-from ..views.latents import interpolation, natural_path, traversal
-from . import figures, page
+from ..views.walks import interpolation, natural_path, traversal
+from . import figures, layers, page
 from .material import Material
 from .sheet import sheet
 
@@ -115,8 +115,9 @@ def interpolations(m: Material, rows: int = 5) -> str:
     mixed = "" if not m.model.decodes_conditions else ", given the condition of the nearer end"
     mixed += f"; {m.latent.space.between}" if m.model.codes is not None else ""
     how = "by spherical interpolation, as the prior is Gaussian" if turning else "by linear interpolation"
+    moving = f" ({m.latent.space.taken})" if m.hierarchy else ""
     text = (
-        f"Each row goes from the code of its first picture to that of its last, {how}. The two ends are data, "
+        f"Each row goes from the code{moving} of its first picture to that of its last, {how}. The two ends are data, "
         f"everything between is the mean of p(x|z){mixed}."
     )
     return page.paragraph(text) + _wide(_grid(m, whole.flatten(0, 1), f"{len(ends)} interpolations", whole.shape[1]))
@@ -128,6 +129,8 @@ def traversals(m: Material, rows: int = 8) -> str:
         return ""
     if m.model.codes is not None:
         return ""
+    if m.hierarchy:
+        return _layer_traversals(m)
     x, c = m.examples(m.representative(1))
     if m.model(c).posterior(x).mean.dim() != 2:
         return ""
@@ -151,6 +154,17 @@ def traversals(m: Material, rows: int = 8) -> str:
     return page.paragraph(text) + page.strips(strips)
 
 
+def _layer_traversals(m: Material) -> str:
+    strips = [(title, _grid(m, x, f"traversal of {title}", len(x))) for title, x in layers.traversals(m)]
+    chain = len(m.latent.space.layers) > 1
+    below = "each layer below is the mean of its distribution given the one above" if chain else "all others stay"
+    text = (
+        "The code of one example, varying one dimension of a layer at a time from the 2 % to the 98 % quantile of the "
+        f"prior; {below}. The top layer comes first, and in each layer the dimensions whose posterior mean varies most."
+    )
+    return page.paragraph(text) + page.strips(strips)
+
+
 def activity(m: Material) -> str:
     """How much each latent dimension, or each position of codes, is used, as HTML."""
     if (told := information_of(m.model.space, m.codes)) is not None:
@@ -163,15 +177,24 @@ def activity(m: Material) -> str:
         why = " There is no KL to a prior, so the bars are the variance of the posterior's mean."
     elif unit != "nats":
         why = " The KL does not factorise by dimension here, so the bars are the variance of the posterior's mean."
-    bars = figures.dimension_bars(size.tolist(), active, f"{what} [{unit}]" if unit else what)
-    return page.paragraph(used + why) + page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
+    names = [name for layer in m.layers for name in _names(m, layer)]
+    bars = figures.dimension_bars(size.tolist(), active, f"{what} [{unit}]" if unit else what, names=names)
+    drawn = page.figure(page.plot(figures.svg(bars), f"{what} per latent dimension"), "")
+    return page.paragraph(used + why) + layers.bars(m) + drawn
+
+
+def _names(m: Material, layer: str) -> list[str]:
+    """Of the dimensions of a layer."""
+    indices = range(m.layers[layer].shape[1])
+    return [f"{layer}[{i}]" if m.hierarchy else f"z{i}" for i in indices]
 
 
 def _positions(told: list[float]) -> str:
     """The entries of a vector that stands for a code say nothing by themselves."""
     active = [nats > NOTHING for nats in told]
     used = f"{sum(active)} of {len(active)} positions of codes are active: their information is above {NOTHING} nats."
-    bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]", "position", ""))
+    names = [str(i) for i in range(len(told))]
+    bars = figures.svg(figures.dimension_bars(told, active, "I(x; position) [nats]", "position", names))
     title = "Information of each position of the codes about the data, the coarsest grid first, row by row"
     return page.paragraph(used) + page.figure(page.plot(bars, alt=title), title)
 
@@ -184,7 +207,8 @@ def _activity(m: Material) -> tuple[Tensor, str, str]:
 
 
 def _variance(m: Material) -> Tensor:
-    return m.codes.double().var(0) if len(m.codes) > 1 else torch.zeros(m.codes.shape[1])
+    means = torch.cat([*m.layers.values()], dim=1).double()
+    return means.var(0) if len(means) > 1 else torch.zeros(means.shape[1])
 
 
 def curves(m: Material) -> str:

@@ -51,3 +51,7 @@ class LearnsByItself(ABC):
     @abstractmethod
     def before_step(self, optimizer: Optimizer) -> None:
         """Adjusts gradients and optimiser state before each optimiser step."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forgets what it knows of its tensors beside them, after they were set from outside: a step was taken back."""

@@ -6,6 +6,7 @@ nats, averaged over the batch's examples, however they are distributed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from ..data import Split
 from ..errors import CheckpointError, reading
 from ..options.training import TrainingOptions
-from ..runtime.parts import LearnsByItself
 from ..runtime.randomness import epoch_order, reseed
 from .clock import Clock
 from .device import launch
 from .ema import MovingAverage
 from .optimizer import memory_layout, optimizer_of
+from .skipping import Outcome, Skipping
 from .state import Progress, restore_state, save_state
 from .steps.base import Step
 
@@ -51,7 +52,8 @@ class Engine:
         self.groups = step.groups(options)
         module = cast(nn.Module, torch.compile(step)) if options.compile else step
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(self.groups, options, self.device))
-        self.learning = [part for part in self.model.modules() if isinstance(part, LearnsByItself)]
+        self.skipping = Skipping(self.fabric, step, self.groups, options)
+        self.learning = self.skipping.learning
         self.average = MovingAverage(self.model, options.ema)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -76,9 +78,15 @@ class Engine:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
-    def advance(self, clock: Clock) -> Tensor:
-        """Runs one step; returns, for this process's parts, the sums of the rows and the number of examples."""
+    def advance(self, clock: Clock) -> tuple[Tensor, Outcome]:
+        """Runs one step, unless it is to be skipped.
+
+        Returns:
+            For this process's parts, the sums of the rows and the number of examples, all 0 if the step was skipped for
+            a loss that is not finite; and what became of the step.
+        """
         self._set(clock)
+        self.skipping.remember()
         beta = torch.full((), clock.beta, device=self.device)
         batch, accumulate = self.batch_of(clock), self.options.accumulate
         sums = torch.zeros(len(self.step.rows) + 1, device=self.device)
@@ -86,9 +94,12 @@ class Engine:
             part = i * self.fabric.world_size + self.fabric.global_rank
             reseed(self.device, self.options.seed, clock.step, part)
             sums += self._part(batch, batch[part :: self.parts], beta, more=i < accumulate - 1)
-        self._move()
-        self.average.update(clock.step)
-        return sums
+        outcome = self._move(sums)
+        if outcome.skipped:
+            self.skipping.take_back()
+        else:
+            self.average.update(clock.step)
+        return (torch.zeros_like(sums) if outcome.lost else sums), outcome
 
     def batch_of(self, clock: Clock) -> Tensor:
         """The examples of a step."""
@@ -117,17 +128,25 @@ class Engine:
             self.fabric.backward(loss)
         return torch.cat([rows.detach().sum(1), rows.new_tensor([rows.shape[1]])]) * weight
 
-    def _move(self) -> None:
-        """The optimiser step with the gradients of all parts."""
+    def _move(self, sums: Tensor) -> Outcome:
+        """The optimiser step with the gradients of all parts, or none if it is skipped."""
         limited = [(group.parameters, norm) for group in self.groups if (norm := group.clip_norm) is not None]
-        if limited:
+        if limited or self.skipping.active:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        outcome = self.skipping.decide(sums)
+        if outcome.skipped:
+            self.optimizer.zero_grad()  # without gradients nothing moves but the scale of 16-bit losses
+        else:
+            self._prepare(limited)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return outcome
+
+    def _prepare(self, limited: Sequence[tuple[Sequence[nn.Parameter], float]]) -> None:
         for parameters, norm in limited:
             nn.utils.clip_grad_norm_(parameters, norm, error_if_nonfinite=False)
         for part in self.learning:
             part.before_step(self.optimizer)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
     # -- state ------------------------------------------------------------------------------------------------------
 

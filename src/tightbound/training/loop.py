@@ -26,7 +26,14 @@ from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
 from .metrics import Readings
-from .notes import require_float32_range, require_trainable, said_of_data, warmup_outlasts_run, warnings_before_training
+from .notes import (
+    idle_balance,
+    require_float32_range,
+    require_trainable,
+    said_of_data,
+    warmup_outlasts_run,
+    warnings_before_training,
+)
 from .opening import say, told_latents, told_model, told_plan
 from .picture import draw_progress
 from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
@@ -188,6 +195,8 @@ class _Run:
         slow = slow_arithmetic(self.options.precision, engine.device.type)
         lines = [of_data, told_model(self.model, engine.precision), plan, *notes, *slow]
         lines += warnings_before_training(self.model, self.config.data_spec, examples)
+        if self.model.recipe and self.model.space:
+            lines += idle_balance(self.model.recipe.training_objective, len(self.model.space.names), clock.warmup)
         warming = self.model.recipe.training_objective.warming if self.model.recipe else "the KL's weight"
         if warming and clock.warmup > clock.steps:
             lines.append(warmup_outlasts_run(warming, clock.warmup, clock.steps, clock.at(clock.steps - 1).beta))
@@ -211,9 +220,9 @@ class _Run:
     def _steps(self, stop: Stop) -> str:
         progress, clock = self.progress, self.clock
         while not (reason := self._ended(stop)):
-            sums = self.engine.advance(clock.at(progress.step))
-            progress.step += 1
-            self.readings.take(sums)
+            sums, outcome = self.engine.advance(clock.at(progress.step))
+            progress.count(outcome)
+            self.readings.take(sums, outcome)
             evaluate = progress.step % self.evaluate_every == 0 or progress.step == clock.steps
             if evaluate or progress.step % self.options.log_every == 0:
                 self.readings.read()
@@ -270,7 +279,8 @@ class _Run:
 
     def _result(self, reason: str) -> TrainingResult:
         progress, unit = self.progress, self.unit
-        ended = TrainingResult(self.folder.path, progress.step, self.clock.steps, None, reason)
+        steps, skipped = (progress.step, self.clock.steps), progress.skipped
+        ended = TrainingResult(self.folder.path, *steps, None, reason, skipped=skipped)
         if progress.best is None:
             return ended
         bits, words = unit.bits_per_dim(progress.best), unit.told(progress.best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -18,6 +19,7 @@ from .engine import Engine
 from .log import MetricsLog, ProgressBar
 from .notes import steadier, values_too_large
 from .place import Place
+from .skipping import IN_A_ROW, Outcome
 from .state import Progress
 from .units import Unit
 from .validation import mean_rows, mean_squared_error
@@ -63,12 +65,32 @@ class Readings:
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def take(self, sums: Tensor) -> None:
-        """Records a step: the sums of its rows and its number of examples, which stay on the device."""
+    def take(self, sums: Tensor, outcome: Outcome) -> None:
+        """Records a step: the sums of its rows and its number of examples, which stay on the device.
+
+        Raises:
+            TrainingError: If it is the last of many skipped in a row.
+        """
         self.progress.window.append(sums)
         self.bar.advance(self.progress.step)
+        if self.progress.in_a_row >= IN_A_ROW:
+            raise self._stuck(outcome)
         if self.bar.due:
             self._tell_lately()
+
+    def _stuck(self, outcome: Outcome) -> TrainingError:
+        size, limit, clock = outcome.norm, self.engine.options.skip_norm, self._clock(-1)
+        large = limit is not None and size > limit
+        return TrainingError(
+            f"{self.progress.in_a_row} steps in a row were skipped, up to step {clock.step} (epoch {clock.epoch}).",
+            got=f"a gradient of norm {size:.4g}" if large else "a loss or a gradient that is not finite",
+            expected=f"a norm of at most {limit:g}" if large else "finite numbers",
+            remedy=self._larger(size) if large else self._how_to_go_on(self._clock(-IN_A_ROW)),
+        )
+
+    def _larger(self, norm: float) -> str:
+        last = self.place.folder.checkpoint("last")
+        return f"Start a new run with --skip-norm well above {norm:.4g}, or without; the last good state is in {last}."
 
     def read(self) -> None:
         """Writes the means since the last record from the device to the log."""
@@ -79,10 +101,12 @@ class Readings:
         last = self._clock(-1)
         rates = {"beta": last.beta} if "kl" in self.rows else {}
         rates |= {"lr": last.lr, "examples_per_second": examples / seconds}
-        self._write("train", [total / examples for total in sums], rates)
+        if self.engine.skipping.active:
+            rates |= {"skipped": self.progress.skipped, "gradient_norm": self.progress.norm}
+        self._write("train", [total / examples if examples else math.nan for total in sums], rates)
         most = self.engine.options.log_every
         self.per_second = self.engine.fabric.broadcast(max(1, min(most, int(len(window) / seconds))))
-        self.progress.window, self.read_at = [], time.monotonic()
+        self.progress.window, self.progress.norm, self.read_at = [], 0.0, time.monotonic()
 
     def require_finite(self, window: Tensor) -> None:
         """Raises if training has diverged.
@@ -152,18 +176,26 @@ class Readings:
     def _tell(self, split: Literal["train", "valid"], bound: float, also: str = "") -> None:
         full, brief = self.unit.told(bound), self.unit.told(bound, brief=True)
         last = self.progress.step == self.engine.clock.steps
-        self.bar.reading(split, full + also, brief + also, brief, last=last)
+        self.bar.reading(split, full + also + self._skipped, brief + also, brief + self._skipped, brief, last=last)
+
+    @property
+    def _skipped(self) -> str:
+        """The number of skipped steps, as text; empty if there are none."""
+        skipped = self.progress.skipped
+        return f", {skipped:,} step{'s' * (skipped > 1)} skipped" if skipped else ""
 
     def _tell_lately(self) -> None:
         """The training bound since the last record, of this process's share."""
         sums = torch.stack(self.progress.window).double().sum(0)
+        if not sums[-1]:  # all were skipped
+            return
         means = dict(zip(self.rows, (sums[:-1] / sums[-1]).tolist(), strict=True))
         if not (warming := self._warming):
             self._tell("train", means[self.rows[self.selects]])
         else:  # the bound has the full KL, which warm-up does not penalise yet
             unit = dataclasses.replace(self.unit, what="reconstruction")
             told = [unit.told(means["reconstruction"], brief=brief) for brief in (False, True)]
-            self.bar.reading("train", *(f"{each}, {warming}" for each in told), told[1])
+            self.bar.reading("train", *(f"{each}, {warming}{self._skipped}" for each in told), told[1])
 
     @property
     def _warming(self) -> str:

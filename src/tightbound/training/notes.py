@@ -8,9 +8,11 @@ from ..data import Batch, Data, DataSpec
 from ..data.observed import one_binary_value
 from ..errors import UsageError
 from ..models import Model
+from ..options.objectives import Objective
 from ..options.training import TrainingOptions
 
 __all__ = [
+    "idle_balance",
     "require_float32_range",
     "require_trainable",
     "said_of_data",
@@ -97,16 +99,36 @@ def warmup_outlasts_run(what: str, warmup: int, steps: int, last: float) -> str:
     )
 
 
+def idle_balance(objective: Objective, layers: int, warmup: int) -> Iterator[str]:
+    """The warning that balancing the layers has no effect.
+
+    Args:
+        objective: The objective.
+        layers: Number of latents.
+        warmup: Steps over which the weight of the KL rises.
+
+    Example:
+        >>> from tightbound.objectives import Elbo
+        >>> list(idle_balance(Elbo(balance=True), layers=6, warmup=0))
+        ['warning: --balance has no effect: it acts during warm-up, and --beta-warmup is 0']
+    """
+    if objective.weighs_layers and (layers < 2 or not warmup):
+        why = "the model has one latent" if layers < 2 else "it acts during warm-up, and --beta-warmup is 0"
+        yield f"warning: --balance has no effect: {why}"
+
+
 def steadier(options: TrainingOptions) -> str:
     """Options against divergence that the run did not use.
 
     Example:
         >>> steadier(TrainingOptions(clip_norm=1.0, precision="32-true"))
-        'a lower --lr (it was 0.001)'
+        'a lower --lr (it was 0.001), or --skip-nonfinite if only few steps are to blame'
     """
     ways = [f"a lower --lr (it was {options.lr:g})"]
     if options.clip_norm is None or options.clip_norm > 1:
         ways.append("--clip-norm 1")
     if options.precision not in ("32-true", "64-true"):
         ways.append("--precision 32-true")
+    if not options.skip_nonfinite:
+        ways.append("--skip-nonfinite if only few steps are to blame")
     return ", or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, TrainingError, UsageError, reading
 from ..runs import RunConfig
 from ..spec import Json, to_json
 from .ema import MovingAverage
+from .skipping import Outcome
 from .steps.base import Step
 
 __all__ = ["Progress", "TrainingResult", "require_same_run", "restore_state", "save_state"]
@@ -37,6 +38,9 @@ class Progress:
         stale: Evaluations since then, not counting warm-up.
         window: Sums of the rows and number of examples of each step since the last record.
         best_step: The step of the best bound; None before, or in a run of an old version.
+        skipped: Steps skipped.
+        in_a_row: Of them, those since the last that was made.
+        norm: Largest finite norm of a gradient since the last record; 0 unless steps may be skipped.
 
     Example:
         >>> progress = Progress(parts=1)
@@ -50,6 +54,16 @@ class Progress:
     stale: int = 0
     window: list[Tensor] = field(default_factory=list)
     best_step: int | None = None
+    skipped: int = 0
+    in_a_row: int = 0
+    norm: float = 0.0
+
+    def count(self, outcome: Outcome) -> None:
+        """Counts a step that is done, or skipped."""
+        self.step += 1
+        self.skipped += outcome.skipped
+        self.in_a_row = self.in_a_row + 1 if outcome.skipped else 0
+        self.norm = max(self.norm, outcome.norm)
 
     def judge(self, bound: float, warm: bool) -> bool:
         """Records a validation bound, and returns whether it is the best; ``warm`` is whether warm-up is over."""
@@ -75,6 +89,7 @@ class TrainingResult:
         best_bits_per_dim: The same in bits per dimension, if it is a probability of discrete data or a bound on it.
         best_step: The step at which it was reached.
         best_in_words: The best bound as text, in the unit printed in training.
+        skipped: Steps that were skipped.
     """
 
     out: Path
@@ -85,6 +100,7 @@ class TrainingResult:
     best_bits_per_dim: float | None = None
     best_step: int | None = None
     best_in_words: str = ""
+    skipped: int = 0
 
 
 def save_state(
@@ -155,9 +171,11 @@ def _progress(path: Path, found: dict[str, Any]) -> Progress:
     """The progress of the run, with checked types."""
     with reading(path, CheckpointError, expected="how far the run has got", remedy=_REMEDY):
         kept = Progress(**found)
-        counts, best = (kept.parts, kept.step, kept.stale, kept.best_step or 0), kept.best
+        counts = (kept.parts, kept.step, kept.stale, kept.best_step or 0, kept.skipped, kept.in_a_row)
+        best, norm = kept.best, kept.norm
         sound = all(type(count) is int and 0 <= count < 2**53 for count in counts)
         sound &= best is None or (isinstance(best, float) and math.isfinite(best))
+        sound &= isinstance(norm, float) and math.isfinite(norm)
         sound &= isinstance(kept.window, list) and all(isinstance(t, Tensor) and t.dim() == 1 for t in kept.window)
         _check(path, "progress", "" if sound else "fields of other types")
         return kept

@@ -1,58 +1,26 @@
-r"""Views of latents: the codes of a data set, interpolations and traversals.
+r"""Latents of a data set: the codes of its examples, and what their images lack.
 
-Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`,
-or the most probable codes for discrete latents. A walk has one row for each pair or dimension and one column for each
-step: latents ``(rows, steps, *latent)``, images ``(rows, steps, *shape)``.
+Convention: ``x`` is ``(n, *shape)``; a code is the mean of :math:`q(z \mid x)`, or the most probable codes for discrete
+latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
 
-from ..conditions import Given
 from ..data import Batch, Split
-from ..errors import ShapeError, UsageError
+from ..errors import UsageError
 from ..models import LatentVariableModel, Model
+from ..models.latent import with_latents
 from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from ..runtime.randomness import fixed_noise
 
-__all__ = [
-    "Walk",
-    "encode",
-    "interpolation",
-    "natural_path",
-    "posterior_means",
-    "quantiles",
-    "residual",
-    "traversal",
-]
-
-Path = Literal["auto", "linear", "spherical"]
+__all__ = ["encode", "layer_means", "posterior_means", "residual"]
 
 CHUNK = 500
 """Batch size for encoding."""
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Points in latent space and the model's outputs there.
-
-    Args:
-        z: Latents, ``(rows, steps, *latent)``.
-        mean: Mean of p(x | z), ``(rows, steps, *shape)``.
-        draw: One sample of p(x | z) each, ``(rows, steps, *shape)``.
-    """
-
-    z: Tensor
-    mean: Tensor
-    draw: Tensor
 
 
 def posterior_means(model: Model, split: Split, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -82,6 +50,30 @@ def posterior_means(model: Model, split: Split, *, seed: int = 0) -> tuple[Tenso
     return arrays["mean"].flatten(1), arrays.get("labels")
 
 
+def layer_means(model: Model, split: Split, *, seed: int = 0) -> dict[str, Tensor]:
+    """The posterior means of each layer by its name, from the data up, ``(n, d)`` each, as :func:`encode` has them.
+
+    A model without latents has none.
+
+    Args:
+        model: The model, on the device to compute on.
+        split: The data.
+        seed: Seed of binarisation and dequantisation.
+
+    Example:
+        >>> import tightbound as tb
+        >>> data = tb.load_data("digits")
+        >>> model = tb.recipes.HVAE(layers=(4, 2), hidden=(8,)).build(data.spec)
+        >>> {name: tuple(means.shape) for name, means in layer_means(model, data.test).items()}
+        {'z1': (360, 4), 'z2': (360, 2)}
+    """
+    if model.space is None:
+        return {}
+    arrays, space = encode(with_latents(model), split, seed=seed), model.space
+    own = space.split(arrays["mean"].flatten(1))
+    return {name: own[name] if name in own else arrays[f"{name}_mean"].flatten(1) for name in space.names}
+
+
 @torch.no_grad()
 def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[str, Tensor]:
     r"""The latents of a split.
@@ -97,6 +89,11 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
         latents: with several levels ``codes_0`` (the top), ``codes_1`` and so on; ``labels``, ``(n,)`` int64, if the
         data has them.
 
+        Of a chain of latents these are of z1, and ``z2_mean``, ``z2_standard_deviation``, ``z2_sample``, ``z3_mean``
+        and so on follow: mean and deviation of :math:`q(z_l \mid z_{l-1})` at the mean of the layer below, and a sample
+        at its sample, so that the samples are one of all layers. A top-down hierarchy has one vector of all layers,
+        which ``model.space.split`` takes apart; each layer's mean and deviation are given the means of those above.
+
     Raises:
         UsageError: If the split is empty.
 
@@ -108,11 +105,12 @@ def encode(model: LatentVariableModel, split: Split, *, seed: int = 0) -> dict[s
     """
     if len(split) == 0:
         raise UsageError(f"The {split.name} split is empty.", remedy="Encode another, or all: --split all.")
+    model.require_weights()
     parts = list[dict[str, Tensor]]()
     with evaluating(model), fixed_noise(seed), progress("encoding", len(split)) as advance:
         for batch in split.batches(CHUNK, model.device):
             x, c = model.see(batch)
-            part = model.space.described(model(c).posterior(x))
+            part = model.space.described(x, c)
             if batch.labels is not None:
                 part["labels"] = batch.labels
             parts.append({name: value.cpu() for name, value in part.items()})
@@ -130,210 +128,3 @@ def residual(model: LatentVariableModel, batch: Batch) -> Tensor:
     x, c = model.see(batch)
     px = model(c)
     return x - px.likelihood(px.representative(x)).mean
-
-
-@torch.no_grad()
-def interpolation(
-    model: LatentVariableModel,
-    x0: Tensor,
-    x1: Tensor,
-    steps: int = 9,
-    path: Path = "auto",
-    c: Given | None = None,
-    c1: Given | None = None,
-    *,
-    seed: int = 0,
-) -> Walk:
-    r"""Interpolates from the code of one example to that of another.
-
-    Linear, :math:`z_t = (1 - t) z_0 + t z_1`; or spherical, which rotates at a constant rate and keeps the norm typical
-    of a high-dimensional Gaussian prior,
-
-    .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
-
-    References:
-        Sampling Generative Networks (White, 2016).
-
-    Args:
-        model: The model.
-        x0: First examples of the rows, ``(rows, *shape)``.
-        x1: Last examples, the same shape.
-        steps: Points per row, including both ends.
-        path: ``"auto"``: spherical where the prior is a product of Gaussians, else linear.
-        c: Conditions of the first examples, of shape ``(rows,)``.
-        c1: Conditions of the last examples; default: the same. Each point uses the condition of the nearer end.
-        seed: Seed of the draws.
-
-    Raises:
-        UsageError: If there are fewer than two steps.
-        ShapeError: If the two ends differ in shape.
-
-    Example:
-        >>> import tightbound as tb
-        >>> data = tb.load_data("digits")
-        >>> x = data.test.batch(torch.arange(6)).x
-        >>> interpolation(tb.recipes.VAE().build(data.spec), x[:3], x[3:], steps=5).mean.shape
-        torch.Size([3, 5, 1, 8, 8])
-    """
-    _check_ends(x0, x1, steps)
-    c1 = c if c1 is None else c1
-    path = natural_path(model, c) if path == "auto" else path
-    with evaluating(model), fixed_noise(seed):
-        z0, z1 = model(c).representative(x0), model(c1).representative(x1)
-        t = torch.linspace(0, 1, steps, dtype=z0.dtype, device=z0.device)
-        nearer = None
-        if c is not None and c1 is not None:
-            nearer = Given.stack([c if at < 0.5 else c1 for at in t.tolist()], dim=1)
-        return _seen(model, _between(z0, z1, t, path), nearer)
-
-
-def _check_ends(x0: Tensor, x1: Tensor, steps: int) -> None:
-    if steps < 2:
-        raise UsageError("An interpolation needs at least two steps.", got=f"steps = {steps}", expected="at least 2")
-    if x0.shape != x1.shape:
-        raise ShapeError("The two ends differ in shape.", got=f"{tuple(x0.shape)} and {tuple(x1.shape)}")
-
-
-def _between(z0: Tensor, z1: Tensor, t: Tensor, path: Path) -> Tensor:
-    """``(rows, steps, *latent)``; rows whose ends are (anti)parallel or zero are linear."""
-    shape = (len(z0), len(t), *z0.shape[1:])
-    a, b = z0.flatten(1).unsqueeze(1), z1.flatten(1).unsqueeze(1)
-    t = t.unsqueeze(-1)
-    straight = torch.lerp(a, b, t)
-    if path == "linear":
-        return straight.reshape(shape)
-    cosine = torch.cosine_similarity(a, b, dim=-1).unsqueeze(-1).clamp(-1, 1)
-    angle = torch.acos(cosine)
-    turned = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-    return torch.where(cosine.abs() < 1 - 1e-4, turned, straight).reshape(shape)
-
-
-@torch.no_grad()
-def traversal(
-    model: LatentVariableModel,
-    x: Tensor,
-    dims: Sequence[int],
-    values: Tensor | None = None,
-    c: Given | None = None,
-    *,
-    seed: int = 0,
-) -> Walk:
-    r"""The code of one example, varying one dimension at a time.
-
-    Args:
-        model: The model; its latent is a vector.
-        x: The example, ``(*shape)``.
-        dims: Which latent dimensions, one row each.
-        values: Values of each dimension, ``(steps,)`` or ``(len(dims), steps)``; default: nine quantiles of the prior.
-        c: The example's conditions, of shape ``()``.
-        seed: Seed of the draws.
-
-    Raises:
-        UsageError: If a dimension does not exist, latents are codes or not vectors, or the model has no prior for the
-            default values.
-
-    Example:
-        >>> import tightbound as tb
-        >>> data = tb.load_data("digits")
-        >>> model = tb.recipes.VAE(latent_dim=4).build(data.spec)
-        >>> traversal(model, data.test.batch(torch.arange(1)).x[0], dims=[2, 0]).mean.shape
-        torch.Size([2, 9, 1, 8, 8])
-    """
-    require_dimensions(model)
-    with evaluating(model), fixed_noise(seed):
-        code = model(None if c is None else c[None]).posterior(x.unsqueeze(0)).mean[0]
-        _check_dims(code, dims)
-        if values is None:
-            values = quantiles(model, torch.linspace(0.02, 0.98, 9), c)[:, list(dims)].T
-        values = values.to(code).expand(len(dims), -1)
-        z = code.repeat(len(dims), values.shape[1], 1)
-        for row, dim in enumerate(dims):
-            z[row, :, dim] = values[row]
-        return _seen(model, z, c)
-
-
-def require_dimensions(model: LatentVariableModel) -> None:
-    """Refuses latents that are codes: single entries of a code vector have no meaning.
-
-    Raises:
-        UsageError: If they are.
-    """
-    if model.codes is not None:
-        raise UsageError(
-            "The latents are codes, which have no separate dimensions to traverse.",
-            got=model.origin,
-            expected="a model whose latent is a vector",
-            remedy="Try tightbound reconstruct, interpolate or sample; or train a recipe such as vae.",
-        )
-
-
-def _check_dims(code: Tensor, dims: Sequence[int]) -> None:
-    if code.dim() != 1:
-        got, remedy = f"latents of shape {tuple(code.shape)}", "Try an interpolation, or a recipe such as vae."
-        raise UsageError("Only the dimensions of a vector can be traversed.", got=got, remedy=remedy)
-    if wrong := [d for d in dims if not 0 <= d < len(code)]:
-        raise UsageError("The latent dimension is out of range.", got=wrong[0], expected=f"0 ... {len(code) - 1}")
-
-
-@torch.no_grad()
-def quantiles(model: LatentVariableModel, levels: Tensor, c: Given | None = None) -> Tensor:
-    """Quantiles of each dimension of the prior: exact for Gaussians, else from 10,000 samples.
-
-    Args:
-        model: A model with a prior over vectors.
-        levels: Quantile levels between 0 and 1, ``(steps,)``.
-        c: Conditions of shape ``()``.
-
-    Returns:
-        ``(steps, d)``.
-
-    Raises:
-        UsageError: If the model has no prior.
-
-    Example:
-        >>> from tightbound.data import DataSpec
-        >>> from tightbound.recipes import VAE
-        >>> model = VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17))
-        >>> quantiles(model, torch.tensor([0.5])).abs()
-        tensor([[0., 0.]])
-    """
-    if not model.can_sample:
-        raise UsageError(
-            "The model has no prior, so it has no prior quantiles.",
-            remedy="Pass the values, for example quantiles of the codes of some data.",
-        )
-    gaussian = _gaussian(model, c)
-    if gaussian is not None:
-        return gaussian.icdf(levels.to(gaussian.loc).unsqueeze(-1))
-    with fixed_noise():
-        z = model(c).sample_latent((10_000,)).flatten(1)
-    return z.quantile(levels.to(z), dim=0)
-
-
-def natural_path(model: LatentVariableModel, c: Given | None = None) -> Literal["spherical", "linear"]:
-    """The default path of an interpolation: spherical under a zero-mean Gaussian prior, else linear.
-
-    Args:
-        model: The model.
-        c: Conditions of shape ``(rows,)``.
-
-    Example:
-        >>> from tightbound.data import DataSpec
-        >>> from tightbound.recipes import VAE
-        >>> natural_path(VAE(latent_dim=2).build(DataSpec("digits", shape=(1, 8, 8), levels=17)))
-        'spherical'
-    """
-    prior = _gaussian(model, None if c is None else c[0])
-    return "linear" if prior is None or prior.loc.any() else "spherical"
-
-
-def _gaussian(model: LatentVariableModel, c: Given | None = None) -> Normal | None:
-    """The factors of the prior, if they are Gaussian."""
-    prior = None if model.prior is None else model.prior(c)
-    base = prior.base_dist if isinstance(prior, Independent) else None
-    return base if isinstance(base, Normal) and base.loc.dim() == 1 else None
-
-
-def _seen(model: LatentVariableModel, z: Tensor, c: Given | None = None) -> Walk:
-    px = model(c).likelihood(z)
-    return Walk(z, px.mean, px.sample())

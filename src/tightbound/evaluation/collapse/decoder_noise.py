@@ -75,8 +75,8 @@ class DecoderNoise:
 
 
 def decoder_noise(model: LatentVariableModel, split: Split, *, seed: int = 0) -> DecoderNoise | None:
-    """The noise of a decoder that has a scale: gaussian, full-gaussian or discretized-logistic; None for other
-    likelihoods.
+    """The noise of a decoder that has a scale: gaussian, full-gaussian or (a mixture of) discretized logistics; None
+    for other likelihoods.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis and Levine, 2021).

@@ -188,7 +188,11 @@ def _can_be_built(run: Run, options: Options, training: Options, second: SecondP
 
 def _typed(options: Options) -> str:
     """As typed on the command line: ``--objective elbo and leave --capacity out``."""
-    given = [f"{_flag(name)} {typed(value)}" for name, value in options.items() if value is not None]
+    given = [
+        _flag(name) if value is True else f"{_flag(name)} {typed(value)}"
+        for name, value in options.items()
+        if value is not None
+    ]
     left_out = [f"leave {_flag(name)} out" for name, value in options.items() if value is None]
     return " and ".join(filter(None, (" ".join(given), *left_out)))
 

@@ -19,8 +19,8 @@ from ...runs import number
 from ...runtime.files import write_atomically
 from ...runtime.progress import progress
 from ...runtime.randomness import fixed_noise
-from ...views.latents import interpolation
 from ...views.samples import conditions_to_show, drawable, samples
+from ...views.walks import interpolation
 from .. import figures, page
 from ..maps import flat_views
 from ..sheet import sheet
