@@ -1,7 +1,8 @@
-"""A laboratory of posterior collapse: two ways to make the latents of a VAE die, and what brings them back.
+"""A laboratory of posterior collapse: three ways to make latents die, and what brings them back.
 
-The first patient has an autoregressive decoder that explains pixels by pixels, the second a KL weight of 30. Each
-remedy changes one thing, and the weights of the last step are measured.
+The first patient has an autoregressive decoder that explains pixels by pixels, the second a KL weight of 30, the third
+is a chain of two latents, of which the upper one dies. Each remedy changes one thing, and the weights of the last step
+are measured.
 
 Why the latents die at the start: as long as the codes' means are small, a nat of mutual information costs a nat of KL
 to a standard normal prior, and the decoder, which has pixels to learn from, earns less than a nat with it. Annealing,
@@ -9,10 +10,13 @@ a small weight and free bits lower the price; a decoder of independent pixels ea
 posterior can take lowers it too: the factors of q are as narrow as its narrowest directions, and along the wide ones
 means move almost for free. A prior that merely learns, like the VampPrior, shrinks around the dead codes instead.
 
+In a chain the upper latent sees only a sample of the lower one, which at the start is noise. Top-down, every layer sees
+the data itself.
+
     python examples/collapse_laboratory.py --out collapse
 
 prints a table of NLL, active units and mutual information, and writes it as collapse/collapse.md, .json and .png. It
-takes about a quarter of an hour on one core; ``--quick`` does it on 8 x 8 digits in a minute, too short to show more
+takes about half an hour on one core; ``--quick`` does it on 8 x 8 digits in a minute, too short to show more
 than that it runs; ``--only`` runs some cells, ``--join`` puts the tables of several folders together.
 """
 
@@ -25,7 +29,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -34,13 +38,14 @@ from torch.distributions import MultivariateNormal
 import tightbound as tb
 from tightbound.conditions import Given
 from tightbound.data import Data, DataSpec
-from tightbound.evaluation import decompose
+from tightbound.evaluation import decompose, diagnose
 from tightbound.likelihoods import Gaussian
 from tightbound.networks import MLP
 from tightbound.options.choices import changed
 from tightbound.posteriors import DiagonalGaussian
 from tightbound.priors import StandardNormal
-from tightbound.recipes import VAE
+from tightbound.recipes import HVAE, VAE, Ladder
+from tightbound.recipes.base import Recipe
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,12 @@ class Plan:
     hidden: tuple[int, ...]
     test: int
     k: int
+    grids: tuple[int, ...]
     lr: float = 4e-3
 
 
-FULL = Plan("mnist", 14, 20_000, 3, 16, 32, 5, (256,), 500, 100)
-QUICK = Plan("digits", None, 1_000, 4, 8, 8, 2, (32,), 100, 20)
+FULL = Plan("mnist", 14, 20_000, 3, 16, 32, 5, (256,), 500, 100, (1, 7))
+QUICK = Plan("digits", None, 1_000, 4, 8, 8, 2, (32,), 100, 20, (1, 4))
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,11 @@ class Cell:
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     prior: str = ""
+    recipe: Literal["vae", "hvae", "ladder"] = "vae"
 
 
+SLOW = {"lr": 1e-3}
+"""At four times this rate both latents of the chain die."""
 STRONG = {"likelihood": "autoregressive"}
 CELLS = [
     Cell("autoregressive decoder", "decoder", STRONG),
@@ -90,6 +99,11 @@ CELLS = [
     Cell("+ beta = 1", "weight"),
     Cell("+ annealing from 0 to 1 in place of 30", "weight", {}, {"beta_warmup": 0.75}),
     Cell("+ free bits, 0.5 nats per dimension", "weight", {"beta": 30.0, "free_bits": 0.5}),
+    Cell("chain of 16 and 8 latents", "hierarchy", {}, SLOW, recipe="hvae"),
+    Cell("+ annealing over three quarters of the run", "hierarchy", {}, {**SLOW, "beta_warmup": 0.75}, recipe="hvae"),
+    Cell("+ free bits, 1 nat per layer", "hierarchy", {"free_bits": 1.0, "free_bits_group": 0}, SLOW, recipe="hvae"),
+    Cell("+ top-down: a ladder of two groups", "hierarchy", {}, SLOW, recipe="ladder"),
+    Cell("+ one layer: 16 latents", "hierarchy", {"layers": (16,)}, SLOW, recipe="hvae"),
 ]
 
 
@@ -103,14 +117,22 @@ def load(plan: Plan) -> Data:
 def build(cell: Cell, plan: Plan, data: Data) -> tb.LatentVariableModel:
     """The model of a cell, from the same seed."""
     torch.manual_seed(0)
-    decoder = {"pixel_channels": plan.channels, "pixel_layers": plan.layers}
-    recipe = changed(VAE(latent_dim=plan.latents, hidden=plan.hidden), {**decoder, **cell.options})
-    model = recipe.build(data.spec)
+    model = changed(recipe_of(cell, plan), cell.options).build(data.spec)
     if cell.prior == "chain":
         model.prior = Chain(plan.latents)
     if cell.prior == "hierarchical":
         model.prior = hierarchical_prior(plan.latents)
     return model
+
+
+def recipe_of(cell: Cell, plan: Plan) -> Recipe:
+    """The recipe of a cell, before its own options."""
+    if cell.recipe == "hvae":
+        return HVAE(layers=(plan.latents, plan.latents // 2), hidden=plan.hidden)
+    if cell.recipe == "ladder":
+        return Ladder(grids=plan.grids, groups=(1,), channels=plan.channels // 2)
+    decoder = {"pixel_channels": plan.channels, "pixel_layers": plan.layers}
+    return changed(VAE(latent_dim=plan.latents, hidden=plan.hidden), decoder)
 
 
 class Chain(nn.Module):
@@ -162,6 +184,18 @@ def run(cell: Cell, plan: Plan, data: Data, out: Path) -> dict[str, Any]:
         "active_units": found.active_units,
         "mutual_information": parts.mutual_information.value,
         "kl": None if found.kl is None else found.kl.value,
+        **(layers_of(model, data, plan) if cell.patient == "hierarchy" else {}),
+    }
+
+
+def layers_of(model: tb.LatentVariableModel, data: Data, plan: Plan) -> dict[str, Any]:
+    """What a diagnosis says of each layer."""
+    found = diagnose(model, data.test.evenly_spaced(1000), gap_examples=20, k=plan.k)
+    layers = [(each.name, each.kl, each.alone.value, each.decoder_use.value) for each in found.layers or ()]
+    return {
+        "verdict": found.verdict,
+        "first_dead": found.first_dead,
+        "layers": {name: {"kl": kl, "alone": alone, "used": used} for name, kl, alone, used in layers},
     }
 
 
@@ -176,6 +210,21 @@ def table(rows: list[dict[str, Any]]) -> str:
         nll = f"{'≤ ' if r['bound'] else ''}{r['nll']:.2f} ± {r['nll_error']:.2f}"
         lines.append(f"| {name} | {nll} | {r['active_units']} | {r['mutual_information']:.2f} | {r['kl']:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+def layer_table(rows: list[dict[str, Any]]) -> str:
+    """What the diagnosis says of the layers of hierarchies, as Markdown; empty if there are none."""
+    lines = list[str]()
+    for r in rows:
+        if layers := r.get("layers"):
+            told = [", ".join(f"{name} {each[what]:.2f}" for name, each in layers.items()) for what in MEASURED]
+            name = r["cell"] if r["cell"].startswith("+") else f"**{r['cell']}**"
+            lines.append(f"| {name} | {' | '.join(told)} | {r['verdict']} | {r['first_dead'] or '–'} |")
+    head = "| | KL [nats] | alone [nats] | used [nats] | diagnosis | first dead layer |\n|---|---|---|---|---|---|\n"
+    return "\n" + head + "\n".join(lines) + "\n" if lines else ""
+
+
+MEASURED = ("kl", "alone", "used")
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
@@ -212,9 +261,10 @@ def main(arguments: list[str] | None = None) -> int:
     rows.sort(key=lambda row: row["number"])
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "collapse.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
-    (chosen.out / "collapse.md").write_text(table(rows), encoding="utf8")
+    written = table(rows) + layer_table(rows)
+    (chosen.out / "collapse.md").write_text(written, encoding="utf8")
     picture(rows, chosen.out / "collapse.png")
-    print(table(rows))
+    print(written)
     return 0
 
 

@@ -17,6 +17,7 @@ from tightbound.data import DataOptions, DataSpec
 from tightbound.encoders.contrastive import ContrastiveConfig
 from tightbound.errors import CheckpointError, UnknownName, UsageError
 from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
+from tightbound.evaluation.collapse.layer import Layer
 from tightbound.options.objectives import (
     Capacity,
     Elbo,
@@ -94,9 +95,11 @@ DIAGNOSIS = Diagnosis(
     gap=ALONE,
     kl_per_dimension={"z": (1.0, 0.0, 0.5)},
 )
+LAYER = Layer(name="z2", kl=0.5, information=ONE, alone=ONE, decoder_use=ONE, active_units=1, dimensions=4, dead=False)
 
 OPTIONS: list[Any] = [
     *SPECS,
+    LAYER,
     *(
         Capacity(capacity=5.0),
         Elbo(beta=2),

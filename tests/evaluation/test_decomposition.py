@@ -211,10 +211,16 @@ def test_what_cannot_be_measured_is_refused() -> None:
     model, _, _ = correlated()
     with pytest.raises(UsageError, match="out of range"):
         gaps(model, FLOATS.test, k=0)
+
+
+def test_the_gap_of_a_hierarchy_is_not_split() -> None:
+    model, _, _ = correlated()
     top = linear_gaussian(FLOATS.spec, "shared", latent_dim=4)
     nested = LatentVariableModel(model, top, Codes(4, 1.0, 1.0)).double()
-    with pytest.raises(ObjectiveError, match="a hierarchy"):
-        gaps(nested, FLOATS.test, limit=5, k=5)
+    found = gaps(nested, FLOATS.test, limit=5, k=5)
+    assert found.total.value > 0
+    assert (found.approximation, found.amortisation) == (None, None)
+    assert "the gap is not split" in found.notes[-1]
 
 
 class Uniformly(torch.nn.Module):

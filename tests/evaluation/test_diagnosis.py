@@ -594,14 +594,16 @@ def test_an_autoencoder_is_refused(digits: tb.data.Data) -> None:
         diagnose(Autoencoder(latent_dim=2, hidden=(4,)).build(digits.spec), digits.test)
 
 
-def test_a_hierarchy_is_not_diagnosed(digits: tb.data.Data) -> None:
+def test_a_model_whose_prior_is_a_model_is_diagnosed_by_layer(digits: tb.data.Data) -> None:
     from tightbound.data import DataSpec
     from tightbound.models import LatentVariableModel
 
     model = VAE(latent_dim=4, hidden=(16,)).build(digits.spec)
     prior = VAE(latent_dim=2, hidden=(8,)).build(DataSpec("z", (4,), levels=None))
-    with pytest.raises(ObjectiveError, match="one latent"):
-        diagnose(LatentVariableModel(prior, model.likelihood, model.posterior), digits.test, k=5)
+    stack = LatentVariableModel(prior, model.likelihood, model.posterior)
+    found = diagnose(stack, digits.test.subset(50), gap_examples=5, k=5)
+    assert found.layers is not None
+    assert [(layer.name, layer.dimensions) for layer in found.layers] == [("z1", 4), ("z2", 2)]
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_a_hierarchy_predicts_from_latents_of_its_prior(objective: Objective) ->
     assert found.isfinite().all()
 
 
-def test_each_layer_has_its_kl_in_tables_and_notes_say_whose_the_activity_is() -> None:
+def test_each_layer_has_its_kl_and_active_units_in_tables() -> None:
     data = tb.data.Data.from_arrays(torch.randn(20, 2), test=torch.randn(10, 2))
     found = evaluate(two_layers(), data.test, k=5)
     assert found.kl is not None
@@ -332,7 +332,10 @@ def test_each_layer_has_its_kl_in_tables_and_notes_say_whose_the_activity_is() -
     shown = {row.name: row.text for row in numbers.rows(found)}
     assert shown["kl_per_dimension"] == ", ".join(f"{n} {sum(d):.2f}" for n, d in found.kl_per_dimension.items())
     assert math.isclose(sum(map(sum, found.kl_per_dimension.values())), found.kl.value, rel_tol=1e-4)
-    assert any("active units are those of z1" in note for note in found.notes)
+    assert found.active_per_layer is not None
+    assert found.dimensions_per_layer == {"z1": 2, "z2": 1}
+    assert (sum(found.active_per_layer.values()), found.dimensions) == (found.active_units, 3)
+    assert shown["active_per_layer"] == f"z1 {found.active_per_layer['z1']}/2, z2 {found.active_per_layer['z2']}/1"
 
 
 class WithEstimate(Marginal):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..data import DataSpec
     from ..evaluation import Diagnosis, Evaluation
+    from ..evaluation.collapse.layer import Layer
     from ..evaluation.numbers import Row
     from ..reporting.comparing.comparison import Comparison
 
@@ -79,7 +80,23 @@ def print_diagnosis(found: Diagnosis) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{found.verdict}[/bold]: {found.cause}.", f"Remedy: {found.remedy}.", sep="\n")
     console.print(table)
+    if found.layers:
+        console.print(_layers(found.layers))
     _print_notes(console, found.notes)
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    """What each layer of a hierarchy carries, from the data up."""
+    from rich.table import Table
+
+    from ..evaluation.collapse.layer import COLUMNS, cells
+
+    table = Table(title="each layer, from the data up; nats per example")
+    for title in COLUMNS:
+        table.add_column(title, justify="right" if title not in ("layer", "") else "left", no_wrap=True)
+    for row in cells(layers):
+        table.add_row(*row)
+    return table
 
 
 def _table(title: str, rows: Iterable[Row]) -> Table:

@@ -51,6 +51,24 @@ class Packed(Value):
         """
         raise NotImplementedError
 
+    def corrected(self, shift: Tensor, log_scale: Tensor) -> Packed:
+        r"""The same with other noise in every dimension, :math:`\epsilon \mapsto s + e^r \epsilon`; x is held fixed.
+
+        Args:
+            shift: s, ``(*batch, total)``.
+            log_scale: r, likewise.
+        """
+        raise NotImplementedError
+
+    def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        r"""A sample of each of n posteriors, and its log-density under all of them, with one path down for each sample.
+
+        Returns:
+            For each layer, the top first: :math:`u_l^i`, ``(n, size)``, and :math:`\log q(u_l^i \mid u_{>l}^i, x_j)`,
+            ``(n, n)``, float64.
+        """
+        raise NotImplementedError
+
 
 def layer_slices(sizes: Mapping[str, int]) -> dict[str, slice]:
     """Where each layer lies in the packed vector, the top first.

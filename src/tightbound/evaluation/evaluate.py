@@ -28,7 +28,7 @@ from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
-from .latents.positions import active_units
+from .latents.positions import activity
 from .log_likelihood.adaptive import climb, first_rung
 from .log_likelihood.annealed import Annealing
 from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
@@ -138,7 +138,7 @@ def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation,
     climbs = how.method == "auto" and how.k is None and reason is None and terms.exact and not task.sure
     samples = samples if pinned != "importance" or (terms.bounded and not task.sure) else min(samples, 1)
     likelihood = first_rung(terms, how.precision, how.compile) if climbs else task.sampled(pinned, samples, reason)
-    others = [extra for make in (_codes, _relaxation, _prediction) if (extra := make(task)) is not None]
+    others = [extra for make in (_chain, _codes, _relaxation, _prediction) if (extra := make(task)) is not None]
     values, *found = together(model, split, [likelihood, *(extra.finding for extra in others)], seed=how.seed)
     measured = _climbed(task, values, begun) if climbs else _judged(task, values, pinned, samples, reason)
     errors, noise = reconstruction_errors(model, split, seed=how.seed)
@@ -231,7 +231,6 @@ def _fields(task: _Task, measured: _Measured) -> dict[str, Any]:
     values, measure, estimate, terms = measured.values, task.measure, measured.estimate, task.terms
     kls, reconstruction = _kls(values), values["reconstruction"]
     kl = torch.cat(list(kls.values()), dim=1).sum(1) if kls else None
-    active, dimensions = active_units(task.model.space, values["posterior_mean"])
     return {
         "elbo": None if kl is None else Estimate.of(reconstruction - kl, offset=-measure.offset),
         "reconstruction": Estimate.of(reconstruction, offset=-measure.offset),
@@ -241,8 +240,7 @@ def _fields(task: _Task, measured: _Measured) -> dict[str, Any]:
         "k": measured.k,
         "n": len(task.split),
         "split": task.split.name,
-        "active_units": active,
-        "dimensions": dimensions,
+        **activity(task.model.space, values["posterior_mean"]),
         "kl_per_dimension": {name: tuple(kl.double().mean(0).tolist()) for name, kl in kls.items() if kl.numel()}
         or None,
         "kl_is_analytic": all(entry.analytic for entry in terms.entries) if terms.bounded else None,
@@ -286,6 +284,21 @@ class _Extra:
 
     finding: Finding
     tell: Callable[[dict[str, Tensor], dict[str, Tensor], Fields], Fields]
+
+
+def _chain(task: _Task) -> _Extra | None:
+    """The active units of every layer of a chain: those above the first need encoders of their own."""
+    space = task.model.space
+    if len(space.layers) == 1:
+        return None
+
+    def found(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[str, Tensor]:
+        return {name: z.flatten(1) for name, z in model.space.latents(x, c).items() if name != space.names[0]}
+
+    def tell(own: dict[str, Tensor], values: dict[str, Tensor], fields: Fields) -> Fields:
+        return activity(space, values["posterior_mean"], own)
+
+    return _Extra(Finding(1, found), tell)
 
 
 def _codes(task: _Task) -> _Extra | None:
@@ -346,12 +359,6 @@ def _predicted(model: LatentVariableModel, x: Tensor, c: Given | None) -> dict[s
 
 
 def _notes(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None) -> Iterator[str]:
-    yield from _about(task, estimate, reason)
-    if len(task.terms.entries) > 1:
-        yield f"active units are those of {task.terms.entries[0].name}, the latent next to the data"
-
-
-def _about(task: _Task, estimate: LikelihoodEstimate | None, reason: tuple[str, str] | None) -> Iterator[str]:
     """What the likelihood is, or why there is none."""
     if estimate is not None:
         yield from estimate.notes

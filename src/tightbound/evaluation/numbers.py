@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from .estimate import Estimate
 
-__all__ = ["Fact", "Number", "Row", "listed", "numbers_of", "rows"]
+__all__ = ["Fact", "Number", "Row", "by_layer", "listed", "numbers_of", "rows"]
 
 
 Fact = str | int | None
@@ -142,6 +142,28 @@ def _texts(value: Value, reported: Number) -> tuple[str, str]:
     if isinstance(value, float):
         return f"{value:.{reported.digits}{'%' if reported.percent else 'f'}}", ""
     return f"{len(value) if isinstance(value, tuple) else value:,}", ""
+
+
+def by_layer(values: Mapping[str, str], line: int = 5) -> str:
+    """A value of each layer by its name, as text: of many layers a few to a line.
+
+    Args:
+        values: The values as text, from the data up.
+        line: Number of layers in a line.
+
+    Example:
+        >>> by_layer({"z1": "3.21", "z2": "0.10"})
+        'z1 3.21, z2 0.10'
+        >>> print(by_layer({f"z{i}": f"{i}" for i in range(1, 8)}))
+        z1-z5: 1 2 3 4 5
+        z6-z7: 6 7
+    """
+    if len(values) <= line:
+        return ", ".join(f"{name} {value}" for name, value in values.items())
+    names = list(values)
+    parts = [names[i : i + line] for i in range(0, len(names), line)]
+    ends = [part[0] if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts]
+    return "\n".join(f"{end}: {' '.join(values[name] for name in part)}" for end, part in zip(ends, parts, strict=True))
 
 
 def listed(result: type[Any], facts: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from .collapse.decoder_noise import DecoderNoise
 from .estimate import Estimate
 from .latents.positions import ACTIVE, NOTHING
 from .log_likelihood.pareto import UNRELIABLE
-from .numbers import Fact, Number
+from .numbers import Fact, Number, by_layer
 from .samples.quality import SampleQuality
 
 __all__ = ["Evaluation", "Measured"]
@@ -22,7 +22,7 @@ Measured = Literal["mass", "bound", "density", "none"]
 """What a likelihood means for the data: see :class:`~tightbound.likelihoods.Measure`."""
 
 
-@register("evaluation", version=2, record=True)
+@register("evaluation", version=3, record=True)
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The result of :func:`evaluate`; a value is None if the model does not define it, and ``notes`` gives the reason.
@@ -33,7 +33,9 @@ class Evaluation:
         n: Number of examples.
         split: Name of the split.
         trusted: Whether the estimate ``nll`` passed all checks.
-        dimensions: All latent dimensions, or positions of codes.
+        dimensions: All latent dimensions, or positions of codes, of all layers.
+        active_per_layer: In a hierarchy the active units of each layer by its name, from the data up.
+        dimensions_per_layer: And the number of its dimensions.
         kl_per_dimension: Mean KL of each dimension, by name of the latent, nats; one entry, the total, if it does not
             factorise.
         kl_is_analytic: Whether the KL is a closed form or a Monte Carlo estimate.
@@ -113,6 +115,11 @@ class Evaluation:
         Number("bidirectional gap", "samples", "between annealing's two bounds, on simulated examples", unit="nats"),
     ] = None
     active_units: Annotated[int, Number("active units", "latent", "{activity}", of="dimensions", shown="_active")]
+    active_per_layer: Annotated[
+        dict[str, int] | None,
+        Number("active units of each latent", "latent", "from the one next to the data up", shown="_active_of_each"),
+    ] = None
+    dimensions_per_layer: dict[str, int] | None = None
     decoder_noise: DecoderNoise | None = None
     sample_quality: SampleQuality | None = None
     method: Literal["auto", "importance", "prior", "annealed", "exact", "bound"]
@@ -139,7 +146,13 @@ class Evaluation:
         """In a hierarchy the KL of each latent, by name."""
         if self.kl_per_dimension is None or len(self.kl_per_dimension) == 1:
             return None
-        return ", ".join(f"{name} {sum(nats):.2f}" for name, nats in self.kl_per_dimension.items())
+        return by_layer({name: f"{sum(nats):.2f}" for name, nats in self.kl_per_dimension.items()})
+
+    @property
+    def _active_of_each(self) -> str | None:
+        """In a hierarchy the active units of each latent, by name."""
+        active, of = self.active_per_layer or {}, self.dimensions_per_layer or {}
+        return by_layer({name: f"{n}/{of[name]}" for name, n in active.items() if name in of}) or None
 
     @property
     def doubtful(self) -> bool:
@@ -208,6 +221,16 @@ _PROPOSALS = {
 def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
     """Before version 2 there was one latent, with its KL as a list."""
     return fields | by_latent(fields)
+
+
+@upgrade("evaluation", version=2)
+def _of_the_first(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 3 the active units of a chain were those of its first latent."""
+    wise = fields.get("kl_per_dimension")
+    if not isinstance(wise, dict) or len(names := list[str](wise)) < 2:
+        return fields
+    first = {"active_per_layer": "active_units", "dimensions_per_layer": "dimensions"}
+    return fields | {name: {names[0]: fields[of]} for name, of in first.items() if of in fields}
 
 
 def by_latent(fields: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Convention: ``x`` has shape ``(*batch, *event)`` and ``z`` has shape ``(k, *batc
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -252,15 +253,15 @@ class Marginal(Bounded, Steered):
         likelihood, prior = declared(self.model.likelihood).given(visit.output), self.prior()
         require_event_shape(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
         require_event_shape(prior, posterior.event_shape, "prior")
-        shape = visit.z.shape[:-1]
+        shape, joint = visit.z.shape[:-1], Latent(visit.z, posterior, prior, self.model.name)
         base = prior.base_dist if isinstance(prior, Independent) else None
         if not isinstance(base, Normal):
-            return self._terms(x, likelihood, shape, (Latent(visit.z, posterior, prior, self.model.name),))
+            return self._terms(x, likelihood, shape, (joint,))
         places = layer_slices({name: q.event_shape.numel() for name, q in visit.posteriors.items()})
         entries = [
             Latent(visit.z[..., at], visit.posteriors[name], _part(base, at), name) for name, at in places.items()
         ]
-        return self._terms(x, likelihood, shape, tuple(entries))
+        return dataclasses.replace(self._terms(x, likelihood, shape, tuple(entries)), packed=joint)
 
     def _entries(self, z: Tensor, posterior: Distribution, pathwise: bool) -> tuple[Entry, ...]:
         """The entry of this latent, and those of the latents of its prior."""

@@ -193,6 +193,7 @@ class Terms:
         log_likelihood: log p(x | z, c), ``(k, *batch)``, nats.
         entries: One for each latent, from the one next to the data up, with unique names.
         exact_likelihood: Whether ``log_likelihood`` is exact, not a bound.
+        packed: All latents in one vector, if the likelihood takes them so.
 
     Raises:
         UsageError: If two entries have the same name.
@@ -209,6 +210,7 @@ class Terms:
     log_likelihood: Tensor
     entries: tuple[Entry, ...]
     exact_likelihood: bool = True
+    packed: Latent | None = None
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -255,6 +257,13 @@ class Terms:
                 remedy="Use objectives.elbo or objectives.iwae; tightbound.evaluate reports the KL of each layer.",
             )
         return self.latents[0]
+
+    @property
+    def joint(self) -> Latent | None:
+        """All latents as one variable with a prior of its own; None for a chain, or if an entry is only estimated."""
+        if self.packed is not None or self.estimated:
+            return self.packed
+        return self.latents[0] if len(self.entries) == 1 else None
 
     @property
     def log_prior(self) -> Tensor:

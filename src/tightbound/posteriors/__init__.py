@@ -1,6 +1,6 @@
 r"""Posteriors :math:`q(z \mid x, c)`."""
 
-from .base import CodePosterior, Codes, Layers, PackedLayers, Posterior, Reals, Space
+from .base import CodePosterior, Codes, Compared, Layers, PackedLayers, Posterior, Reals, Space
 from .categorical import BernoulliPosterior, CategoricalPosterior, RelaxedPosterior
 from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
@@ -18,6 +18,7 @@ __all__ = [
     "CholeskyGaussian",
     "CodePosterior",
     "Codes",
+    "Compared",
     "DiagonalGaussian",
     "DiracPosterior",
     "Direct",

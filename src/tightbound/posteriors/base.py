@@ -15,11 +15,19 @@ from torch.distributions import Distribution, Independent, Normal
 from ..conditions import Given
 from ..distributions import has_density
 from ..distributions.codes import CodePoint, CodeSpace
-from ..distributions.packed import layer_slices
+from ..distributions.packed import Packed, layer_slices
 from ..errors import UsageError
 from .encoded import Draws, Encoded, EncodedCodes, Moments
 
-__all__ = ["CodePosterior", "Codes", "Layers", "PackedLayers", "Posterior", "Reals", "Space"]
+__all__ = ["CodePosterior", "Codes", "Compared", "Layers", "PackedLayers", "Posterior", "Reals", "Space"]
+
+Compared = dict[str, tuple[Tensor, Tensor]]
+"""For each layer, in the order of inference: a sample for each of n examples, ``(n, *latent)``, and its log-density
+given the example of the column, ``(n, n)`` nats in float64."""
+
+
+ENTRIES = 1 << 24
+"""Number of densities of entries held at once."""
 
 
 class Posterior(nn.Module):
@@ -68,6 +76,10 @@ class Space:
     """A note on points between two latents; empty if they are valid latents too."""
     taken: str = ""
     """Which layers of a hierarchy the likelihood takes, as text; empty for one latent."""
+    adds_up: bool = False
+    """Whether every layer is inferred from x and the layers before it, so that their information about x adds up."""
+    most_compared: int = 1000
+    """Number of examples that :meth:`compared` takes in reasonable time."""
 
     def __init__(self, posterior: nn.Module) -> None:
         self.posterior = posterior
@@ -81,6 +93,27 @@ class Space:
     def names(self) -> tuple[str, ...]:
         """Names of the layers, from the one next to the data up."""
         return ("z",)
+
+    @property
+    def inferred(self) -> tuple[str, ...]:
+        """Names of the layers in the order in which the posterior infers them."""
+        return self.names
+
+    def compared(self, x: Tensor, c: Given | None = None) -> Compared:
+        r"""Samples of n examples, compared with the posteriors of all.
+
+        The log-density of layer l of example i under example j is :math:`\log q(z_l^i \mid z_{l-1}^j)` in a chain, with
+        :math:`z_0 = x`, and :math:`\log q(z_l^i \mid z_{>l}^i, x_j)` of a top-down hierarchy.
+
+        Args:
+            x: Examples, ``(n, *shape)``.
+            c: Conditions of shape ``(n,)``.
+        """
+        q = self.posterior(x, c)
+        z = q.sample()
+        rows = max(1, ENTRIES // z.numel())
+        log_q = torch.cat([q.log_prob(part.unsqueeze(1)).double() for part in z.split(rows)])
+        return {self.names[0]: (z, log_q)}
 
     def representative(self, x: Tensor, c: Given | None = None) -> Tensor:
         """The representative latent of examples ``(n, *shape)``, as the likelihood takes it."""
@@ -241,6 +274,13 @@ class Layers(Space):
             x = found[name] = layer.representative(x, c)
         return found
 
+    def compared(self, x: Tensor, c: Given | None = None) -> Compared:
+        found = Compared()
+        for name, layer in zip(self.names, self.layers, strict=True):
+            (found[name],) = layer.compared(x, c).values()
+            x = found[name][0]
+        return found
+
     def unmoved(self, name: str) -> tuple[str, ...]:
         return self.names[self.names.index(name) + 1 :]
 
@@ -280,6 +320,8 @@ class PackedLayers(Reals):
     """
 
     taken = "all layers"
+    adds_up = True
+    most_compared = 128  # as many passes through every group's network, of that many examples each
 
     def __init__(self, posterior: nn.Module, sizes: Mapping[str, int]) -> None:
         super().__init__(posterior)
@@ -288,6 +330,14 @@ class PackedLayers(Reals):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.places)
+
+    @property
+    def inferred(self) -> tuple[str, ...]:
+        return tuple(reversed(self.places))
+
+    def compared(self, x: Tensor, c: Given | None = None) -> Compared:
+        q: Packed = self.posterior(x, c)
+        return q.pairs()
 
     def split(self, z: Tensor) -> dict[str, Tensor]:
         return {name: z[..., place] for name, place in self.places.items()}

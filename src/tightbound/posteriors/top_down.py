@@ -210,6 +210,7 @@ class PackedNormal(Packed):
         features: Of x, for each group, ``(n, channels, rows, columns)``.
         batch: The batch shape of x, n in total.
         like: A tensor of the dtype and device of samples.
+        noise: Shift and log scale of the noise of each example, ``(*batch, total)``; None for standard noise.
 
     Example:
         >>> from tightbound.data import DataSpec
@@ -222,8 +223,15 @@ class PackedNormal(Packed):
 
     has_rsample = True
 
-    def __init__(self, source: TopDownPosterior, features: Sequence[Tensor], batch: _size, like: Tensor) -> None:
-        self.source, self.features, self._like = source, list(features), like
+    def __init__(
+        self,
+        source: TopDownPosterior,
+        features: Sequence[Tensor],
+        batch: _size,
+        like: Tensor,
+        noise: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.source, self.features, self._like, self._noise = source, list(features), like, noise
         super().__init__(torch.Size(batch), torch.Size((sum(source.decoder.sizes),)), validate_args=False)
 
     def visit(self, sample_shape: _size = (), *, pathwise: bool = True) -> Visit:
@@ -236,6 +244,42 @@ class PackedNormal(Packed):
             for name, (mean, std) in zip(self.source.decoder.layers, flat, strict=True)
         }
         return Visit(u.reshape(*leading, -1), posteriors, output.reshape(*leading, *output.shape[1:]))
+
+    def corrected(self, shift: Tensor, log_scale: Tensor) -> PackedNormal:
+        if self._noise is not None:
+            before, scale = self._noise
+            shift, log_scale = before + scale.exp() * shift, scale + log_scale
+        fixed = [e.detach() for e in self.features]  # what is optimised is the noise, step by step
+        return PackedNormal(self.source, fixed, self.batch_shape, self._like, (shift, log_scale))
+
+    @torch.no_grad()
+    def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        (n,), decoder = self.batch_shape, self.source.decoder
+        h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor]]()
+        for i, (group, arm, e) in enumerate(zip(decoder._each, self.source.arms, self.features, strict=True)):
+            mean, log_std, h = group.prior(h)
+            own, std = self._corrected(i, *arm(h, e, mean, log_std))
+            u = own + std * torch.randn_like(own)
+            rows = [self._under_all(i, arm, u[j], (h[j], mean[j], log_std[j])) for j in range(n)]
+            found.append((u.flatten(1), torch.stack(rows)))
+            h = group.absorb(h, mean + log_std.exp() * u)
+        return dict(zip(reversed(decoder.layers), found, strict=True))
+
+    def _under_all(self, i: int, arm: nn.Module, u: Tensor, given: Sequence[Tensor]) -> Tensor:
+        """The log-density of one sample of a group, given its own state, for the features of every example."""
+        h, mean, log_std = (each.expand(*self.batch_shape, *each.shape) for each in given)
+        moments = self._corrected(i, *arm(h, self.features[i], mean, log_std))
+        return Normal(*moments, validate_args=False).log_prob(u).double().flatten(1).sum(1)
+
+    def _corrected(self, i: int, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a group with the noise of each example."""
+        if self._noise is None:
+            return mean, std
+        repeats = len(mean) // self.batch_shape.numel()
+        shift, log_scale = (
+            self._split(each.reshape(-1, each.shape[-1]))[i].repeat(repeats, 1, 1, 1) for each in self._noise
+        )
+        return mean + std * shift, std * log_scale.exp()
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         u, _, _ = self._sampled(torch.Size(sample_shape), pathwise=True)
@@ -286,7 +330,9 @@ class PackedNormal(Packed):
         h, found = decoder.begin(self._like, n), []
         for i, (group, arm, e) in enumerate(zip(decoder.groups, self.source.arms, self.features, strict=True)):
             e = e if repeats == 1 else e.expand(repeats, *e.shape).flatten(0, 1)
-            h, *own = recomputed(decoder.recompute, _one, group, arm, h, e, partial(chosen, i))
+            h, *own = recomputed(
+                decoder.recompute, _one, group, arm, h, e, partial(self._corrected, i), partial(chosen, i)
+            )
             found.append(tuple(own))
         u = torch.cat([each[0].flatten(1) for each in found], dim=1)
         return u, [(mean, std) for _, mean, std in found], h
@@ -298,10 +344,15 @@ class PackedNormal(Packed):
 
 
 def _one(
-    group: Group, arm: Arm, h: Tensor, e: Tensor, chosen: Callable[[Tensor, Tensor], Tensor]
+    group: Group,
+    arm: Arm,
+    h: Tensor,
+    e: Tensor,
+    corrected: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    chosen: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One group: the state below it, its noise, and the mean and deviation of its posterior."""
     mean, log_std, h = group.prior(h)
-    location, std = arm(h, e, mean, log_std)
+    location, std = corrected(*arm(h, e, mean, log_std))
     u = chosen(location, std)
     return group.absorb(h, mean + log_std.exp() * u), u, location, std

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,6 +46,15 @@ class Recipe:
     @property
     def stages(self) -> dict[str, Stage]:
         """The parts its model takes from other runs, by name."""
+        return {}
+
+    def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
+        """The options of the same hierarchy without its dead layers; empty if there is nothing to leave out.
+
+        Args:
+            alive: Whether each layer is used, in the order of inference.
+            data: Shape and range of one example.
+        """
         return {}
 
     def cautions(self, model: Model, examples: int) -> list[str]:

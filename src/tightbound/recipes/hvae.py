@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.choices import CHOICE
+from ..options.data_spec import DataSpec
 from ..options.objectives import Elbo, LatentObjective
 from ..options.parts import Activation, EntryLikelihood, NetworkName, UpsamplingName, require_sizes
 from ..options.priors import LatentSpace
@@ -113,6 +115,12 @@ class HVAE(EntryLikelihood, Recipe):
     @property
     def training_objective(self) -> LatentObjective:
         return self.objective
+
+    def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
+        """The layers below the first dead one, which cuts off all above it."""
+        kept = [*alive, False].index(False)
+        hidden = {} if len(self.hidden) == 1 else {"hidden": self.hidden[:kept]}
+        return {"layers": self.layers[:kept], **hidden} if kept else {}
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.choices import CHOICE
@@ -144,6 +144,21 @@ class TopDownRecipe(EntryLikelihood, Recipe):
             )
         each = given * len(grids) if len(given) == 1 else given
         return list(zip(grids, each, strict=True))
+
+    def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
+        """As many groups of each grid as are used; the finest grid keeps one, since the image needs it.
+
+        Example:
+            >>> digits = DataSpec("digits", shape=(1, 8, 8), levels=17)
+            >>> Ladder(grids=(1, 4), groups=(2, 2)).without_dead([False, False, True, False], digits)
+            {'grids': (4,), 'groups': (1,)}
+        """
+        left, kept = iter(alive), list[tuple[int, int]]()
+        for (rows, _), count in self.levels(data):
+            kept.append((rows, sum(next(left) for _ in range(count))))
+        finest, used = kept.pop(), [(rows, n) for rows, n in kept if n]
+        grids, groups = zip(*used, (finest[0], max(1, finest[1])), strict=True)
+        return {"grids": grids, "groups": groups} if sum(groups) < len(alive) else {}
 
     def _grids(self, data: DataSpec) -> list[tuple[int, int]]:
         if len(data.shape) != 3:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from ..data import Split
 from ..evaluation import Diagnosis
+from ..evaluation.collapse.layer import COLUMNS, Layer, cells
 from ..evaluation.evaluate import untrained
 from ..evaluation.numbers import rows
 from ..runtime.randomness import fixed_noise
@@ -32,7 +35,8 @@ def section(m: Material) -> str:
     words = f"{found.verdict[0].upper()}{found.verdict[1:]}: {found.cause}. Remedy: {found.remedy}."
     quick = "" if m.diagnosed else page.instructive(_quick(m, found), "quick", _command(m))
     test = m.test.evenly_spaced(EXAMPLES)
-    parts = [page.instructive(words, "verdict"), quick, _bars(found), _table(found), _codes(m, found, test)]
+    parts = [page.instructive(words, "verdict"), quick, _bars(found), _table(found)]
+    parts.append(_layers(found.layers) if found.layers else _codes(m, found, test))
     return "".join([*parts, page.box("How to read this.", found.notes, "note") if found.notes else ""])
 
 
@@ -47,8 +51,6 @@ def _why_not(m: Material) -> str:
     """Why there is nothing to diagnose; empty if there is."""
     if not m.bounded:
         return "The model has no KL between a posterior and a prior, so there is nothing to diagnose."
-    if len(m.latent.space.layers) > 1:
-        return "Only models with one latent can be diagnosed, and this is a hierarchy."
     if untrained(m.model):
         return "The posterior of this model was not trained, so there is nothing to diagnose."
     return ""
@@ -76,7 +78,7 @@ def _quick(m: Material, found: Diagnosis) -> str:
 def _bars(found: Diagnosis) -> str:
     said, mismatch = found.mutual_information.value, found.aggregate_kl
     bars = []
-    if mismatch is not None:
+    if mismatch is not None and not found.layers:  # which are compared on too few examples for this
         parts = [
             ("mutual information, at least", said),
             ("aggregate posterior against the prior, at most", mismatch.value),
@@ -94,6 +96,22 @@ def _bars(found: Diagnosis) -> str:
 def _table(found: Diagnosis) -> str:
     shown = [[row.words, signed(row.text), row.meaning] for row in rows(found)]
     return page.table(["nats per example", "value ± error", "what it is"], shown, numbers=1)
+
+
+def _layers(layers: Sequence[Layer]) -> str:
+    """What each layer of a hierarchy carries, as bars and as a table."""
+    names, dead = [layer.name for layer in layers], [layer.dead for layer in layers]
+    measures = {
+        "KL [nats]": [layer.kl for layer in layers],
+        "alone [nats]": [layer.alone.value for layer in layers],
+        "used [nats]": [layer.decoder_use.value for layer in layers],
+    }
+    title = (
+        "Each layer: its KL, what it alone tells of an example, and the likelihood that is lost when it is exchanged"
+    )
+    bars = page.plot(figures.svg(figures.layer_panels(names, measures, dead)), alt=title)
+    rows = [[signed(cell) for cell in row] for row in cells(layers)]
+    return page.figure(bars, title) + page.table(COLUMNS, rows, numbers=5)
 
 
 def _codes(m: Material, found: Diagnosis, test: Split, most: int = 6) -> str:

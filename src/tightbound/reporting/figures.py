@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import matplotlib
@@ -31,6 +31,7 @@ __all__ = [
     "dimension_bars",
     "histogram",
     "layer_bars",
+    "layer_panels",
     "png",
     "scatter",
     "settled_limits",
@@ -189,6 +190,30 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
     return figure
 
 
+def layer_panels(names: Sequence[str], measures: Mapping[str, Sequence[float]], dead: Sequence[bool]) -> Figure:
+    """Panels of horizontal bars, one bar for each layer, the top layer above; dead ones are named so.
+
+    Args:
+        names: Of the layers, from the data up.
+        measures: Values of every layer by their label, with unit.
+        dead: Whether a layer is dead.
+
+    Example:
+        >>> [axes.get_xlabel() for axes in layer_panels(["z1", "z2"], {"KL [nats]": [3.0, 0.0]}, [False, True]).axes]
+        ['KL [nats]']
+    """
+    figure, places = _figure(WIDTH, 0.9 + 0.26 * len(names)), np.arange(len(names))
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, (label, values) in zip(panels, measures.items(), strict=True):
+        _style(axes, 9.5, _INK)
+        axes.barh(places, np.maximum(values, 0.0), height=0.7, color=BLUE)
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel(label)
+    panels[0].set_yticks(places, [f"{name} (dead)" if each else name for name, each in zip(names, dead, strict=True)])
+    return figure
+
+
 def density(values: Array, reference: Array, limits: tuple[float, float]) -> Figure:
     """The values of one dimension as a histogram over the outline of its reference.
 
@@ -275,12 +300,21 @@ def _name(axes: Axes, place: Array, name: str) -> None:
 
 
 def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    axes = figure.add_subplot()
+    _style(axes, 9.5 if width == WIDTH else 8, ink)
+    return figure, axes
+
+
+def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
+    return figure
+
+
+def _style(axes: Axes, small: float, ink: str) -> None:
     axes.patch.set_alpha(0)
-    small = 9.5 if width == WIDTH else 8
     axes.tick_params(labelsize=small, colors=ink)
     axes.xaxis.label.set(fontsize=small + 1, color=ink)
     axes.yaxis.label.set(fontsize=small + 1, color=ink)
@@ -290,7 +324,6 @@ def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
         axes.spines[side].set_color(_PALE if ink == _INK else ink)
     axes.grid(True, color="#80808038", lw=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def svg(figure: Figure) -> str:

@@ -155,7 +155,7 @@ class Material:
 
     @cached_property
     def bounded(self) -> bool:
-        """Whether there is an ELBO and one latent to diagnose."""
+        """Whether there is an ELBO to diagnose."""
         return self.model.space is not None and terms_of_the_first(self.model, self.test).bounded
 
     @cached_property
@@ -168,7 +168,8 @@ class Material:
             command = f"tightbound diagnose {self.folder.path} takes the time it needs"
             print(f"no time for a quick diagnosis: {command}; --quick SECONDS gives more", file=sys.stderr)
             return None
-        optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised else ""
+        single = len(self.latent.space.names) == 1
+        optimised = f", the posteriors of {plan.optimised} optimised" if plan.optimised and single else ""
         _say(plan, self.test, f"a quick diagnosis{optimised}", "diagnose", self.folder)
         return quick_diagnosis(self.latent, self.test, plan, self.seed, self.config.training)
 

@@ -162,12 +162,27 @@ def plan_diagnosis(model: LatentVariableModel, split: Split, seconds: float, pac
     terms = terms_of_the_first(model, split)
     if not terms.exact or certain(terms):  # then no posterior is optimised
         return _diagnosed(split, seconds, pace, 0.0, 0)
+    if len(model.space.names) > 1:
+        return _layers_diagnosed(model, split, int(seconds / pace.row), pace)
     fixed, each = GRADIENT * STEPS * pace.call, (GRADIENT * STEPS * DRAWS + 3 * SAMPLES) * pace.row
     most = min(MOST_OPTIMISED, len(split))
     optimised = min(most, rounded((seconds - fixed) / each))
     if optimised < min(LEAST_OPTIMISED, most):
         return None
     return _diagnosed(split, seconds, pace, fixed + optimised * each, optimised)
+
+
+def _layers_diagnosed(model: LatentVariableModel, split: Split, rows: int, pace: Pace) -> Plan | None:
+    """Of a hierarchy no posterior is optimised, but the layers of all examples are compared, each with each."""
+    space, most = model.space, min(MOST_OPTIMISED, len(split))
+    weighed = min(most, rounded(rows / 2 / SAMPLES))
+    if weighed < min(LEAST_OPTIMISED, most):
+        return None
+    each, square = DIAGNOSED + len(space.names), space.most_compared**2 if space.adds_up else 0
+    count = max((rows / 2 - square) / each, min(space.most_compared, (rows / 4) ** 0.5))
+    examples = min(MOST, _within(max(weighed, count), len(split)))
+    spent = weighed * SAMPLES + each * examples + min(square, examples**2)
+    return Plan(examples, spent * pace.row, optimised=weighed)
 
 
 def _diagnosed(split: Split, seconds: float, pace: Pace, spent: float, optimised: int) -> Plan:

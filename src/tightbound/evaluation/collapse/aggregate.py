@@ -28,7 +28,7 @@ from ...distributions import MixtureOfGaussians
 from ...runtime.progress import progress
 from ..latents.positions import Positions
 
-__all__ = ["held_out", "log_aggregate", "log_marginals", "normal_factors"]
+__all__ = ["held_out", "log_aggregate", "log_marginals", "normal_factors", "of_the_others"]
 
 ENTRIES = 1 << 24
 """Number of densities held at once."""
@@ -81,7 +81,7 @@ def held_out(
         positions: The positions of codes.
         known: Log-densities under densities independent of the examples, such as the prior.
     """
-    candidates = [*known, _of_the_others(log_q, log_aggregate)]
+    candidates = [*known, of_the_others(log_q, log_aggregate)]
     if positions is not None:
         candidates += [positions.held_out(weight).sum(1) for weight in PRIOR_WEIGHTS]
     elif len(z) >= 3 and z[0].numel() <= WIDEST:
@@ -89,7 +89,7 @@ def held_out(
     return max(candidates, key=lambda log_r: log_r.mean().item())
 
 
-def _of_the_others(log_q: Tensor, log_aggregate: Tensor) -> Tensor:
+def of_the_others(log_q: Tensor, log_aggregate: Tensor) -> Tensor:
     """Log-density under the mixture without the own posterior; −∞ if all others are zero."""
     n = len(log_q)
     if n < 2:

@@ -7,7 +7,7 @@ Convention: expectations are over the N examples of a split and :math:`z \sim q(
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,14 +15,16 @@ from torch.distributions import Distribution
 
 from ...checkpoint import require_finite
 from ...data import Split
-from ...models.latent import LatentVariableModel, Terms
+from ...distributions import has_density, lower_bound
+from ...models.latent import LatentVariableModel, Marginal, Terms
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 from ..latents.positions import Positions, positions_of
 from ..log_likelihood.importance import outside_support
 from ..passes import require_split, require_support
-from .aggregate import held_out, log_aggregate, log_marginals, normal_factors
+from .aggregate import held_out, log_aggregate, log_marginals, normal_factors, of_the_others
+from .layers import LayerInformation, information_of_layers, own_and_aggregate
 
 __all__ = ["Decomposition", "decompose"]
 
@@ -45,6 +47,7 @@ class Decomposition:
             likewise.
         information_per_dimension: :math:`I(x; z_i)` of each dimension, or position of codes; None unless the posterior
             factorises.
+        layers: The information of each layer of a hierarchy, in the order of inference; empty for a single latent.
         n: N.
 
     Example:
@@ -65,6 +68,7 @@ class Decomposition:
     dimension_wise_kl: tuple[float, ...] | None
     information_per_dimension: tuple[float, ...] | None
     n: int
+    layers: dict[str, LayerInformation] = field(default_factory=dict)
 
 
 def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, seed: int = 0) -> Decomposition:
@@ -78,6 +82,9 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     examples only bound the aggregate of all data from both sides (:mod:`~tightbound.evaluation.collapse.aggregate`):
     with every sample's own posterior included it is too dense at the samples, so the information cannot exceed ln N;
     without it is too sparse. More examples tighten both bounds.
+
+    The layers of a hierarchy are compared on at most ``space.most_compared`` examples, see
+    :mod:`~tightbound.evaluation.collapse.layers`; of a top-down hierarchy all bounds are of these.
 
     References:
         ELBO Surgery: Yet Another Way to Carve up the Variational Evidence Lower Bound (Hoffman and Johnson, 2016).
@@ -104,9 +111,47 @@ def decompose(model: LatentVariableModel, split: Split, *, limit: int = 2000, se
     require_split(split, model)
     require_finite(model)
     with torch.no_grad(), fixed_noise(seed), evaluating(model):
-        some = split.evenly_spaced(limit)
-        x, c = model.see(some.batch(torch.arange(len(some)), model.device))
-        return _decomposed(model(c).terms(x), model.measure(split.spec).offset)
+        offset, px = model.measure(split.spec).offset, lambda n: _marginal(model, split.evenly_spaced(n))
+        if model.space.adds_up:
+            return _of_layers(*px(min(limit, model.space.most_compared)), offset)
+        marginal, x = px(limit)
+        found = _decomposed(marginal.terms(x), offset)
+        if len(model.space.names) == 1:
+            return found
+        marginal, x = px(min(limit, model.space.most_compared))
+        compared = model.space.compared(x, marginal.c)
+        return dataclasses.replace(found, layers=information_of_layers(model.space, compared))
+
+
+def _marginal(model: LatentVariableModel, split: Split) -> tuple[Marginal, Tensor]:
+    """The distribution of all examples given their conditions, and the examples."""
+    x, c = model.see(split.batch(torch.arange(len(split)), model.device))
+    return model(c), x
+
+
+def _of_layers(px: Marginal, x: Tensor, offset: float) -> Decomposition:
+    """From a sample of each example, compared layer by layer, for a top-down hierarchy."""
+    space, prior = px.model.space, px.prior()
+    compared = space.compared(x, px.c)
+    z = space.joined({name: z for name, (z, _) in compared.items()})
+    log_all_pairs = torch.stack([log_q for _, log_q in compared.values()]).sum(0)
+    log_q, log_all = own_and_aggregate(log_all_pairs)
+    against = prior.log_prob(z).double() if has_density(prior) and not prior.batch_shape else None
+    known = [] if against is None else [against]
+    log_others = max([*known, of_the_others(log_q, log_all)], key=lambda log_r: log_r.mean().item())
+    return Decomposition(
+        reconstruction=Estimate.of(lower_bound(px.likelihood(z), x), offset=-offset),
+        kl=None if against is None else Estimate.of(log_q - against),
+        mutual_information=Estimate.of(log_q - log_all),
+        mutual_information_at_most=Estimate.of(log_q - log_others),
+        aggregate_kl=None if against is None else Estimate.of(log_all - against),
+        aggregate_kl_at_least=None if against is None else Estimate.of(log_others - against),
+        total_correlation=None,
+        dimension_wise_kl=None,
+        information_per_dimension=None,
+        n=len(x),
+        layers=information_of_layers(space, compared),
+    )
 
 
 def _decomposed(terms: Terms, offset: float) -> Decomposition:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +28,13 @@ from ..latents.sameness import sameness
 from ..numbers import Fact, Number
 from ..passes import certain, terms_of_the_first
 from ..results import Evaluation, by_latent
+from .dead_layers import dead_layers
 from .decomposition import Decomposition, decompose
 from .gaps import Gaps, gaps
-from .remedies import fewer_dimensions
-from .verdict import Symptoms, Verdict, judge, mismatch_matters, shares
-from .ways import open_to
+from .layer import Layer, layers_of
+from .layers import use_of_layers
+from .remarks import notes, values_of
+from .verdict import Symptoms, Verdict, judge
 
 if TYPE_CHECKING:
     from ...options.training import TrainingOptions
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "diagnose"]
 
 
-@register("diagnosis", version=2, record=True)
+@register("diagnosis", version=3, record=True)
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """The result of :func:`diagnose`; values are nats per example, None if not defined.
@@ -54,8 +55,11 @@ class Diagnosis:
         dimensions: All latent dimensions, or positions.
         kl_per_dimension: Of each latent by its name the KL of each dimension; None if it does not factorise.
         dimension_wise_kl: KL of the aggregate of each dimension from the prior.
+        first_dead: Of a hierarchy the first dead layer in the order of inference; None if all are used.
+        layers: Of a hierarchy what each layer carries, from the data up.
         information_per_position: I(x; z_i) of each position, the coarsest grid first, for discrete latents.
         n: Number of examples.
+        compared: Number of them that bound the mutual information; 0 in older files.
         fit_n: Number of evenly spaced examples used for ``fit`` and the gap; 0 if there is neither.
         k: Samples of each of them for log p(x).
         split: Which split they are of.
@@ -108,10 +112,13 @@ class Diagnosis:
     ] = None
     active_units: Annotated[int, Number("active {what}", "latent", "{activity}", of="dimensions")]
     dimensions: int
+    first_dead: Annotated[str | None, Number("first dead layer", "latent", "in the order of inference")] = None
+    layers: tuple[Layer, ...] | None = None
     kl_per_dimension: dict[str, tuple[float, ...]] | None = None
     dimension_wise_kl: tuple[float, ...] | None = None
     information_per_position: tuple[float, ...] | None = None
     n: int
+    compared: int = 0
     fit_n: int
     k: int
     split: str
@@ -121,12 +128,12 @@ class Diagnosis:
     @property
     def facts(self) -> dict[str, Fact]:
         """Values for the labels of the numbers."""
-        codes = self.information_per_position is not None
+        codes, shown = self.information_per_position is not None, self.compared or self.n
         told = "of their information" if codes else "of the KL, or of each one's information if the KL is one number"
         return {
             "dimensions": self.dimensions,
             "fewer": f"; of {self.fit_n} examples" if self.fit_n != self.n else "",
-            "ceiling": f"never above ln {self.n} = {math.log(max(1, self.n)):.2f} here",
+            "ceiling": f"never above ln {shown} = {math.log(max(1, shown)):.2f} here",
             "what": "positions of codes" if codes else "latent dimensions",
             "carried": told,
             "activity": f"with more than {NOTHING:g} nats of information" if codes else "by Burda's convention",
@@ -137,6 +144,12 @@ class Diagnosis:
 def _by_latent(fields: dict[str, Any]) -> dict[str, Any]:
     """Before version 2 there was one latent, with its KL as a list."""
     return fields | by_latent(fields)
+
+
+@upgrade("diagnosis", version=2)
+def _of_one_latent(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 3 hierarchies were not diagnosed."""
+    return fields
 
 
 def diagnose(
@@ -150,6 +163,9 @@ def diagnose(
     training: TrainingOptions | None = None,
 ) -> Diagnosis:
     """Measures how a model uses its latents, and reports problems and remedies.
+
+    Of a hierarchy every layer is measured, see :mod:`~tightbound.evaluation.collapse.layers`, and the first dead one is
+    named.
 
     References:
         Understanding Posterior Collapse in Generative Latent Variable Models (Lucas, Tucker, Grosse and Norouzi, 2019).
@@ -184,8 +200,11 @@ def diagnose(
     gap = None
     if terms.exact and not certain(terms):
         gap = gaps(model, few, limit=gap_examples, k=k, seed=seed)
-    fit = evaluate(model, few, k=k, seed=seed).nll if gap else found.nll if certain(terms) else None
-    m = _Measured(terms, found, parts, gap, fit, _decoder_use(model, some, seed))
+    fit = found.nll if certain(terms) else None
+    if gap is not None:  # of a hierarchy, whose samples are dear, from the same ones
+        fit = gap.fit if parts.layers else evaluate(model, few, k=k, seed=seed).nll
+    use = use_of_layers(model, some, seed) if parts.layers else {}
+    m = _Measured(terms, found, parts, gap, fit, _decoder_use(model, some, seed), use)
     known = {"sameness": sameness(some), "training": training, "data": split.spec}
     return _told(m, dataclasses.replace(_symptoms(model, m), **known), k, split.name)
 
@@ -200,6 +219,7 @@ class _Measured:
     gap: Gaps | None
     fit: Estimate | None
     use: Estimate
+    use_of_layers: dict[str, Estimate]
 
     @property
     def kl(self) -> Estimate:
@@ -214,10 +234,23 @@ class _Measured:
 
     @property
     def carrying(self) -> tuple[int, ...] | None:
-        """The dimensions that carry the KL, or the information about x, for codes and a KL that is one number."""
+        """The dimensions that carry the KL, or the information about x, for codes and a KL that is one number.
+
+        None for a hierarchy, whose layers are measured instead.
+        """
+        if self.parts.layers:
+            return None
         wise, told = self.wise, self.parts.information_per_dimension
-        nats = told if wise is None or self.found.codebook_usage is not None else _flat(wise)
+        nats = told if wise is None or self.found.codebook_usage is not None else values_of(wise)
         return None if nats is None else carrying(nats)
+
+    def dead(self, *, adds_up: bool) -> dict[str, str]:
+        """Why each dead layer of a hierarchy is dead, in the order of inference."""
+        if not self.parts.layers:
+            return {}
+        kl = {name: sum(nats) for name, nats in (self.found.kl_per_dimension or {}).items()}
+        use = {name: lost.value for name, lost in self.use_of_layers.items()}
+        return dead_layers(self.parts.layers, kl, use, adds_up=adds_up)
 
 
 def _told(m: _Measured, symptoms: Symptoms, k: int, split: str) -> Diagnosis:
@@ -242,6 +275,9 @@ def _told(m: _Measured, symptoms: Symptoms, k: int, split: str) -> Diagnosis:
         active_units=symptoms.active,
         dimensions=symptoms.dimensions,
         carrying=m.carrying,
+        first_dead=next(iter(symptoms.dead), None),
+        layers=layers_of(m.found, parts.layers, m.use_of_layers, symptoms.dead),
+        compared=parts.n,
         kl_per_dimension=m.wise,
         dimension_wise_kl=parts.dimension_wise_kl,
         information_per_position=parts.information_per_dimension if symptoms.codes else None,
@@ -250,7 +286,7 @@ def _told(m: _Measured, symptoms: Symptoms, k: int, split: str) -> Diagnosis:
         k=k,
         split=split,
         measure=m.found.measure,
-        notes=tuple(_notes(symptoms, m)),
+        notes=tuple(notes(symptoms, m.found, parts, gap, m.wise, m.carrying)),
     )
 
 
@@ -268,7 +304,7 @@ def _checked(model: Model, split: Split, limit: int) -> LatentVariableModel:
 
 def _check(model: LatentVariableModel, terms: Terms) -> None:
     """Refuses models whose latents cannot be diagnosed."""
-    _ = terms.latent  # refuses a hierarchy
+    _ = terms.latents  # refuses estimated divergences
     if not terms.bounded:
         raise ObjectiveError(
             "Only a model with an ELBO can be diagnosed.",
@@ -293,7 +329,7 @@ def _symptoms(model: LatentVariableModel, m: _Measured) -> Symptoms:
         mutual_information_at_most=parts.mutual_information_at_most.value,
         decoder_use=m.use.value,
         active=m.found.active_units if told is None else sum(i > NOTHING for i in told),
-        dimensions=terms.latent.posterior.event_shape.numel() if told is None else len(told),
+        dimensions=sum(q.posterior.event_shape.numel() for q in terms.latents) if told is None else len(told),
         carrying=None if carried is None else len(carried),
         mismatch=_mismatch(parts),
         unmeasured=_why_unmeasured(terms),
@@ -304,23 +340,21 @@ def _symptoms(model: LatentVariableModel, m: _Measured) -> Symptoms:
         per_dimension=_charged_per_dimension(model, terms),
         codes=None if told is None else "chosen" if certain(terms) else "drawn",
         recipe=model.recipe,
+        layers=tuple(parts.layers),
+        dead=m.dead(adds_up=model.space.adds_up),
+        adds_up=model.space.adds_up,
     )
 
 
 def _charged_per_dimension(model: LatentVariableModel, terms: Terms) -> bool:
     """Whether training used a KL per dimension, not one sampled number for all."""
-    latent, sampled = terms.latent, _divergence(model) == "monte-carlo"
-    return not sampled and latent.kl()[0].numel() == latent.posterior.event_shape.numel()
+    apart = all(latent.kl()[0].numel() == latent.posterior.event_shape.numel() for latent in terms.latents)
+    return apart and _divergence(model) != "monte-carlo"
 
 
 def _divergence(model: Model) -> str:
     """The divergence option of its training objective."""
     return "auto" if model.recipe is None else flat(model.recipe.training_objective).get("divergence", "auto")
-
-
-def _flat(wise: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
-    """Values of all latents, concatenated."""
-    return tuple(nats for each in wise.values() for nats in each)
 
 
 def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
@@ -332,40 +366,11 @@ def _mismatch(parts: Decomposition) -> tuple[float, float] | None:
 
 
 def _why_unmeasured(terms: Terms) -> str:
-    prior = terms.latent.prior
-    if prior is not None and prior.batch_shape:
+    if terms.joint is None:
+        return "the prior of the first latent is itself a hierarchy"
+    if terms.joint.prior is not None and terms.joint.prior.batch_shape:
         return "each condition has its own prior"
     return "the prior has no exact density"
-
-
-def _notes(s: Symptoms, m: _Measured) -> Iterator[str]:
-    n, gap, wise, carried = m.found.n, m.gap, m.wise, m.carrying
-    if s.codes:
-        yield f"latents are codes: a dimension is a position, active if its information is above {NOTHING} nats"
-    yield f"{n} examples give bounds for all data; they can show a mutual information of at most ln {n}"
-    if mismatch_matters(s) is None and s.mismatch is not None:
-        yield "whether the aggregate posterior matches the prior is undecided: the threshold is between its bounds"
-    if carried is not None and len(carried) < s.dimensions:
-        yield _unused(s, carried, wise)
-    if wise is None:
-        yield "the KL of this posterior and prior does not factorise by dimension"
-    if s.codes == "chosen":
-        yield "the posterior is one code: the fit is the bound itself, and its gap to log p(x) is not measured"
-    elif gap is None:
-        yield "the prior has no exact density: there is no likelihood and no gap"
-    else:
-        yield from gap.notes
-
-
-def _unused(s: Symptoms, carried: tuple[int, ...], wise: dict[str, tuple[float, ...]] | None, most: int = 8) -> str:
-    """The unused dimensions, their share of the KL, and how many dimensions would suffice."""
-    rest = [i for i in range(s.dimensions) if i not in carried]
-    named = ", ".join(map(str, rest[:most])) + (f" and {len(rest) - most} more" if len(rest) > most else "")
-    held = "" if wise is None or s.codes else f" and hold {sum(_flat(wise)[i] for i in rest):.2f} nats of the KL"
-    fewer = open_to(s, fewer_dimensions(s))
-    what = "position" if s.codes else "dimension"
-    some = f"{what} {named} is" if len(rest) == 1 else f"{what}s {named} are"
-    return "; ".join([f"{shares(s)}: {some} hardly used{held}", *fewer])
 
 
 def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimate:
@@ -377,6 +382,7 @@ def _decoder_use(model: LatentVariableModel, split: Split, seed: int) -> Estimat
             x, c = model.see(split.batch(indices, model.device))
             px = model(c)
             terms = px.terms(x)
-            shuffled = px.likelihood(terms.latent.z.roll(1, 1)).log_prob(x)
+            z = (terms.joint or terms.latents[0]).z
+            shuffled = px.likelihood(z.roll(1, 1)).log_prob(x)
             losses.append((terms.log_likelihood - shuffled)[0])
     return Estimate.of(torch.cat(losses))

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from ...checkpoint import require_finite
 from ...conditions import Given
 from ...data import Split
-from ...errors import ObjectiveError, UsageError
+from ...errors import UsageError
 from ...models.latent import LatentVariableModel, Marginal, replaced
 from ...runtime.modes import evaluating
 from ...runtime.progress import progress
@@ -48,6 +48,7 @@ class Gaps:
         approximation: The gap of the best member of the family; None if the family cannot be optimised.
         amortisation: The encoder's loss relative to it; None likewise.
         kl: KL of the posterior and the prior on these examples.
+        fit: The negative log-likelihood, from the same samples.
         kl_change: Increase of the KL for the best members; None likewise.
         n: Examples.
         k: Samples of each for log p(x) and the bounds.
@@ -67,6 +68,7 @@ class Gaps:
     amortisation: Estimate | None
     kl: Estimate
     kl_change: Estimate | None
+    fit: Estimate
     n: int
     k: int
     notes: tuple[str, ...]
@@ -87,7 +89,7 @@ def gaps(
     log p(x) is estimated by importance sampling, so it is a lower bound in expectation and the gaps are lower bounds
     too, up to noise. The proposal is the encoder's posterior, or, if that gives more over all examples, the best
     posteriors widened by :data:`WIDER` for heavier tails. Gaussian families, diagonal and full, are optimised by Adam,
-    starting from the encoder's output.
+    starting from the encoder's output; the gap of a hierarchy is not split.
 
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li and Duvenaud, 2018).
@@ -103,7 +105,7 @@ def gaps(
 
     Raises:
         UsageError: If the split is empty, or a number is out of range.
-        ObjectiveError: If the model is a hierarchy, or prior or posterior have no exact density.
+        ObjectiveError: If prior or posterior have no exact density.
 
     Example:
         >>> import tightbound as tb
@@ -118,7 +120,7 @@ def gaps(
     _check_numbers(limit, k, steps, lr)
     some = split.evenly_spaced(limit)
     with fixed_noise(seed), evaluating(model), frozen(model):
-        return _summary(_of_all(model, some, k, steps, lr), len(some), k, steps)
+        return _summary(_of_all(model, some, k, steps, lr), model.measure(split.spec).offset, k, steps)
 
 
 def _check_numbers(limit: int, k: int, steps: int, lr: float) -> None:
@@ -143,12 +145,6 @@ def _of_all(model: LatentVariableModel, split: Split, k: int, steps: int, lr: fl
 
 def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[str, Tensor]:
     model = marginal.model
-    if len(model.space.layers) > 1:
-        raise ObjectiveError(
-            "The gap can be split only for a single latent, not for a hierarchy.",
-            got=f"{len(model.space.layers)} layers",
-            remedy="Compare elbo and nll of tightbound.evaluate.",
-        )
     found = per_example(model, x, k, marginal.c)
     require_support(found)
     if "log_marginal" not in found:
@@ -157,11 +153,11 @@ def _of(marginal: Marginal, x: Tensor, k: int, steps: int, lr: float) -> dict[st
             _ = latent.log_posterior, latent.kl()  # say why
         raise UsageError(
             "The gap needs log p(x), which needs a prior with an exact density.",
-            got=type(model_terms.latent.prior).__name__,
+            got=", ".join(type(latent.prior).__name__ for latent in model_terms.latents),
             remedy="Measure a model with another prior.",
         )
     out = {"log_p": found["log_marginal"].double(), "elbo": found["log_weight"].double(), "kl": _kl(found)}
-    family = gaussian_family(marginal.posterior(x)) if steps else None
+    family = gaussian_family(marginal.posterior(x)) if steps and len(model.space.names) == 1 else None
     if family is None:
         return out
     free, make = optimised(marginal, x, family, steps, lr, DRAWS), family[1]
@@ -194,7 +190,7 @@ class _InOrder(torch.nn.Module):
         return self.best(here)
 
 
-def _summary(values: dict[str, Tensor], n: int, k: int, steps: int) -> Gaps:
+def _summary(values: dict[str, Tensor], offset: float, k: int, steps: int) -> Gaps:
     log_p, best = values["log_p"], values.get("best_elbo")
     if best is not None:
         gain = Estimate.of(values["best_log_p"] - log_p)
@@ -203,14 +199,15 @@ def _summary(values: dict[str, Tensor], n: int, k: int, steps: int) -> Gaps:
     total = log_p - values["elbo"]
     notes = ["log p(x) is itself a lower bound, by importance sampling: the gaps are at least these"]
     if best is None and steps:
-        notes.append("posteriors of this family cannot be optimised per example: the gap is not split")
+        notes.append("posteriors of this kind are not optimised per example: the gap is not split")
     return Gaps(
         total=Estimate.of(total),
         approximation=None if best is None else Estimate.of(log_p - best),
         amortisation=None if best is None else Estimate.of(best - values["elbo"]),
         kl=Estimate.of(values["kl"]),
         kl_change=Estimate.of(values["best_kl"] - values["kl"]) if "best_kl" in values else None,
-        n=n,
+        fit=Estimate.of(log_p, -1.0, offset),
+        n=len(log_p),
         k=k,
         notes=tuple(notes),
     )

@@ -21,6 +21,7 @@ Symptom = Literal[
     "posterior the same for all",
     "decoder ignores the codes",
     "partly collapsed",
+    "layers dead",
     "encoder says too little",
     "encoder says too much",
     "codes unlike the prior",
@@ -31,6 +32,8 @@ Symptom = Literal[
 
 FREE_BITS = (0.1, 0.25, 0.5)
 """Free bits (nats) proposed per dimension, ascending."""
+FREE_OF_A_LAYER = (0.5, 1.0, 2.0)
+"""Free bits (nats) proposed for each layer of a hierarchy, ascending."""
 LEAST_FREE = 2.0
 """Minimum free bits (nats) proposed for the complete latent."""
 WARM_UPS = (0.5, 0.75)
@@ -49,6 +52,7 @@ REMEDIES: dict[Symptom, tuple[str, ...]] = {
     "posterior the same for all": ("following prior", "later"),
     "decoder ignores the codes": ("weaker decoder", "learned scale", "later"),
     "partly collapsed": ("fewer dimensions", "free bits of each", "later"),
+    "layers dead": ("later", "free bits", "fewer layers", "balanced layers"),
     "encoder says too little": ("exact posterior", "larger networks", "longer", "later"),
     "encoder says too much": ("exact posterior", "longer", "less overfitting"),
     "codes unlike the prior": ("second stage", "richer prior", "full charge"),
@@ -123,6 +127,8 @@ def whose_kl(s: Symptoms) -> str:
     size = free_together(s)
     if size == 1:
         return "of each dimension"
+    if s.layers and size == s.dimensions:
+        return "of each layer"
     return "in total" if size == s.dimensions else f"of each {size} dimensions"
 
 
@@ -134,7 +140,12 @@ def free_steps(s: Symptoms) -> list[float]:
 
 
 def free_bits(s: Symptoms) -> Way | None:
-    """More free bits than the run had."""
+    """More free bits than the run had; in a hierarchy the same for each layer, however many dimensions it has."""
+    if s.layers:
+        now = option(s, "free_bits", 0.0) if option(s, "free_bits_group", 1) == 0 else 0.0
+        nats = next((nats for nats in FREE_OF_A_LAYER if nats > now), None)
+        changes: dict[str, float] = {"free_bits": nats or 0.0, "free_bits_group": 0}
+        return None if nats is None else Way(f"allow {nats:g} nats of each layer as free bits", changes)
     nats = next((nats for nats in free_steps(s) if nats > option(s, "free_bits", 0.0)), None)
     return None if nats is None else Way(f"allow {nats:g} nats {whose_kl(s)} as free bits", {"free_bits": nats})
 
@@ -145,6 +156,19 @@ def fewer_dimensions(s: Symptoms) -> Way | None:
     if enough >= s.dimensions or option(s, name, s.dimensions) != s.dimensions:
         return None
     return Way(f"{enough} {'positions' if s.codes else 'dimensions'} would suffice", {name: enough})
+
+
+def fewer_layers(s: Symptoms) -> Way | None:
+    """The same hierarchy without its dead layers."""
+    if s.recipe is None or s.data is None:
+        return Way("use fewer layers")
+    fewer = s.recipe.without_dead([name not in s.dead for name in s.layers], s.data)
+    return Way("use fewer layers", fewer) if fewer else None
+
+
+def balanced_layers(s: Symptoms) -> Way | None:
+    """A KL weighed by layer in warm-up, so that no layer is closed before it is used."""
+    return of_recipe(s, "balance the layers' KL in warm-up", balance=True)
 
 
 def weaker_decoder(s: Symptoms) -> Way | None:
@@ -224,6 +248,8 @@ ROWS: dict[str, Callable[[Any], Way | None]] = {
     "free bits": free_bits,
     "free bits of each": lambda s: free_bits(s) if free_together(s) < s.dimensions else None,
     "fewer dimensions": fewer_dimensions,
+    "fewer layers": fewer_layers,
+    "balanced layers": balanced_layers,
     "weaker decoder": weaker_decoder,
     "learned scale": learned_scale,
     "following prior": following_prior,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from ..latents.positions import CARRIED, NOTHING
+from .dead_layers import why_layers_died
 from .remedies import against, fewer_dimensions, free_steps, free_together, offer, second_stage, whose_kl
 from .ways import Symptoms, Way, capacity_of, first_stage, in_words, is_fitted, open_to, option
 
@@ -46,6 +47,8 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         return "constant data", f"{s.sameness}, so a latent has nothing to encode", "use data that varies"
     if min(_information_at_most(s), s.decoder_use) < NOTHING:
         return "collapsed", *_in_first_stage(s, _why_collapsed)
+    if s.dead:
+        return "partial collapse", *_in_first_stage(s, why_layers_died)
     too_little, too_much = _kl_should_change(s)
     if too_little:
         return "over-regularised", *_why_too_little(s)
@@ -56,7 +59,7 @@ def judge(s: Symptoms) -> tuple[Verdict, str, str]:
         another = "use a recipe with a learned prior (vae)" if fixed else ""
         why = f"the aggregate posterior is {_mismatch_said(s)} from the prior, so prior samples differ from the codes"
         return "under-regularised", why, offer(s, *against(s, "codes unlike the prior"), otherwise=another)
-    if s.used < s.dimensions / 2:
+    if s.used < s.dimensions / 2 and not s.layers:
         return "partial collapse", *_in_first_stage(s, _why_partly)
     return "healthy", *_what_is_left(s)
 
@@ -189,7 +192,7 @@ def _blamed(s: Symptoms, said: str, causes: list[Cause]) -> tuple[str, str]:
 
 def _was_free(s: Symptoms) -> bool:
     """Whether free bits explain the KL, or its excess."""
-    groups = -(-s.dimensions // free_together(s))
+    groups = len(s.layers) if s.layers and free_together(s) == s.dimensions else -(-s.dimensions // free_together(s))
     floor = groups * option(s, "free_bits", 0.0)
     if groups > 1 and s.best_kl is not None:
         return floor > 0 and floor >= (s.kl - s.best_kl) / 2

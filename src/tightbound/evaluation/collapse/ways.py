@@ -7,6 +7,7 @@ from it. For a model built by hand it names parts instead.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -76,6 +77,9 @@ class Symptoms(Run):
             not part of training, and constant for a uniform prior.
         per_dimension: Whether training used the KL per dimension, or as one number.
         sameness: How all examples are the same, as text; empty if they differ.
+        layers: Names of the layers of a hierarchy in the order of inference; empty for a single latent.
+        dead: Of each dead layer why it is called dead, in the same order.
+        adds_up: Whether each layer is inferred from x and those before it, not only from the layer below.
     """
 
     kl: float
@@ -94,6 +98,9 @@ class Symptoms(Run):
     codes: Literal["drawn", "chosen"] | None = None
     per_dimension: bool = True
     sameness: str = ""
+    layers: tuple[str, ...] = ()
+    dead: Mapping[str, str] = field(default_factory=dict)
+    adds_up: bool = False
 
     @property
     def used(self) -> int:
@@ -181,7 +188,11 @@ def _can_be_built(run: Run, options: Options, training: Options, second: SecondP
 
 def _typed(options: Options) -> str:
     """As typed on the command line: ``--objective elbo and leave --capacity out``."""
-    given = [f"{_flag(name)} {typed(value)}" for name, value in options.items() if value is not None]
+    given = [
+        _flag(name) if value is True else f"{_flag(name)} {typed(value)}"
+        for name, value in options.items()
+        if value is not None
+    ]
     left_out = [f"leave {_flag(name)} out" for name, value in options.items() if value is None]
     return " and ".join(filter(None, (" ".join(given), *left_out)))
 

@@ -7,8 +7,9 @@ is :math:`q(z_i) = \frac{1}{N} \sum_n q(z_i \mid x_n)`. Values are in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,17 @@ from ...distributions import Bits, OneHot
 from ...distributions.codes import CodeDistribution, CodePoint, UniformCodes, latent_shape
 from ...posteriors import Codes, Space
 
-__all__ = ["ACTIVE", "CARRIED", "NOTHING", "Positions", "active_units", "carrying", "information_of", "positions_of"]
+__all__ = [
+    "ACTIVE",
+    "CARRIED",
+    "NOTHING",
+    "Positions",
+    "active_units",
+    "activity",
+    "carrying",
+    "information_of",
+    "positions_of",
+]
 
 Discrete = OneHot | Bits
 
@@ -94,6 +105,28 @@ def active_units(space: Space | None, means: Tensor) -> tuple[int, int]:
         return int((told > NOTHING).sum()), len(told)
     varies = means.double().var(0) if len(means) > 1 and means.numel() else torch.zeros(means.shape[1])
     return int((varies > ACTIVE).sum()), means.shape[1]
+
+
+def activity(space: Space, means: Tensor, above: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """The fields of an evaluation on active units, in a hierarchy also of each layer: see :func:`active_units`.
+
+    Args:
+        space: The space of the model's latents.
+        means: The posterior means of N examples as the likelihood takes them, flattened, ``(N, d)``.
+        above: In a chain the representatives of the layers above.
+
+    Example:
+        >>> from torch import nn
+        >>> from tightbound.posteriors import Reals
+        >>> activity(Reals(nn.Identity()), torch.tensor([[0.0, 1.0], [0.0, -1.0]]))
+        {'active_units': 1, 'dimensions': 2}
+    """
+    layers = dict(zip(space.names, space.layers, strict=False))  # a packed latent is one space of several layers
+    each = {**space.split(means), **(above or {})}
+    found = {name: active_units(layers.get(name), z.flatten(1)) for name, z in each.items()}
+    active, dimensions = ({name: both[i] for name, both in found.items()} for i in (0, 1))
+    total = {"active_units": sum(active.values()), "dimensions": sum(dimensions.values())}
+    return total | ({"active_per_layer": active, "dimensions_per_layer": dimensions} if len(found) > 1 else {})
 
 
 def carrying(nats: Sequence[float]) -> tuple[int, ...]:

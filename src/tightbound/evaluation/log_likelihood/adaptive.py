@@ -172,12 +172,13 @@ def _rungs(terms: Terms, annealing: Annealing) -> list[Rung]:
 
 
 def _is_small(terms: Terms) -> bool:
-    return _over_vectors(terms) and terms.latents[0].posterior.event_shape.numel() <= SMALL
+    joint = terms.joint
+    return joint is not None and _over_vectors(terms) and joint.posterior.event_shape.numel() <= SMALL
 
 
 def _over_vectors(terms: Terms) -> bool:
-    prior = terms.latents[0].prior
-    if len(terms.latents) > 1 or prior is None or isinstance(prior, CodeDistribution):
+    prior = None if terms.joint is None else terms.joint.prior
+    if prior is None or isinstance(prior, CodeDistribution):
         return False
     return has_density(prior) and is_unbounded(prior) and len(prior.event_shape) == 1
 

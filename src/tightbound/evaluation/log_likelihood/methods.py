@@ -255,8 +255,8 @@ def refusal(terms: Terms, measure: Measure, method: str) -> tuple[str, str] | No
         )
     if method == "importance" and not terms.bounded:
         return "the posterior is a point mass without a density", "Use method 'prior', or a posterior with a density."
-    if method == "annealed" and len(terms.entries) > 1:
-        return "annealing supports only one latent, and this is a hierarchy", "Use method 'importance'."
+    if method == "annealed" and terms.joint is None:
+        return "annealing needs all latents in one vector, and this is a chain of latents", "Use method 'importance'."
     if method == "annealed" and any(_are_codes(latent.prior) for latent in terms.latents):
         return "the latents are codes, and annealing needs real vectors", "Use method 'importance'."
     if method != "prior" and not all(has_density(latent.prior) for latent in terms.latents if latent.prior):

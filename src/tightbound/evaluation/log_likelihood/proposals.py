@@ -16,6 +16,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.types import _size
 
 from ...distributions import FullGaussian, Value, independent
+from ...distributions.packed import Packed
 from ...models.latent import Marginal
 
 __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_family", "widened"]
@@ -23,6 +24,8 @@ __all__ = ["Family", "Mixture", "frozen", "gaussian_family", "optimised", "wide_
 Family = tuple[list[Tensor], Callable[[list[Tensor]], Distribution]]
 FULL = 64
 """Maximum dimensions d for a full covariance: its factor has about d² / 2 entries per example."""
+AS_MANY = 3
+"""Dimensions whose widening costs as much as that of a packed posterior."""
 MOMENTS = 100
 """Samples to estimate the mean and deviation of a posterior."""
 
@@ -94,13 +97,17 @@ def gaussian_family(q: Distribution) -> Family | None:
 def wide_family(q: Distribution) -> Family:
     r"""Gaussians in units of any posterior over vectors: :math:`\mu + \sigma (u + A \epsilon)`.
 
-    A is triangular, or diagonal for more than :data:`FULL` dimensions; initially A is the identity, and u zero.
+    A is triangular, or diagonal for more than :data:`FULL` dimensions; initially A is the identity, and u zero. For a
+    packed posterior of more dimensions :math:`\mu` and :math:`\sigma` stay those of each layer given the layers above.
 
     Example:
         >>> free, make = wide_family(independent(Normal(torch.zeros(5, 2), torch.ones(5, 2)), 1))
         >>> make(free).batch_shape
         torch.Size([5])
     """
+    if isinstance(q, Packed) and q.event_shape.numel() > FULL:
+        start = torch.zeros(*q.batch_shape, *q.event_shape, dtype=q.mean.dtype, device=q.mean.device)
+        return [start, start], lambda p: q.corrected(*p)
     some = q.sample((MOMENTS,))
     mean, std = some.mean(0), some.std(0).clamp(min=1e-6)
     free = [torch.zeros_like(mean), torch.zeros_like(mean)]
@@ -115,13 +122,19 @@ def wide_family(q: Distribution) -> Family:
 
 
 def widened(q: Distribution, factor: float) -> Distribution:
-    """The same Gaussian with standard deviations scaled by a factor.
+    """The same Gaussian with standard deviations scaled by a factor, of a packed one by less the more dimensions.
+
+    Widening d dimensions costs about d times the KL of widening one. In 264 dimensions a factor of 1.2 in each left a
+    tenth of the effective samples; the same KL as :data:`AS_MANY` dimensions at 1.2 gave the most.
 
     Example:
         >>> q = widened(independent(Normal(torch.zeros(2), torch.ones(2)), 1), 1.5)
         >>> q.stddev
         tensor([1.5000, 1.5000])
     """
+    if isinstance(q, Packed):
+        wider = math.log(factor) * (AS_MANY / q.event_shape.numel()) ** 0.5
+        return q.corrected(torch.zeros_like(q.mean), torch.full_like(q.mean, wider))
     if isinstance(q, MultivariateNormal):
         return FullGaussian(q.loc, scale_tril=factor * q.scale_tril, validate_args=False)
     return independent(Normal(q.mean, factor * q.stddev, validate_args=False), 1)
