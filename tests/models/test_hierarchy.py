@@ -29,8 +29,10 @@ from tightbound.posteriors import DiagonalGaussian, Layers
 from tightbound.priors import StandardNormal
 
 CHAINS = {
+    "one layer": [(0.7, 0.6)],
     "two layers": [(0.7, 0.6), (1.3, 0.5)],
     "three layers": [(0.7, 0.6), (1.3, 0.5), (-0.8, 0.9)],
+    "four layers": [(0.7, 0.6), (1.3, 0.5), (-0.8, 0.9), (1.1, 0.3)],
     "sharp layers": [(1.0, 0.3), (4.0, 0.1)],
 }
 """Weights and deviations of each chain, from the data up; above them stands a standard normal."""
@@ -107,16 +109,17 @@ def test_the_default_elbo_is_the_likelihood_in_the_mean(chain: list[tuple[float,
     samples = objectives.elbo(model_of(chain)().terms(X, k=1))
     assert samples.shape == (3,)
     torch.testing.assert_close(objectives.elbo(model_of(chain, nodes=True)().terms(X, k=2 ** len(chain))), log_p(chain))
-    many = torch.stack([objectives.elbo(model_of(chain)().terms(X, k=1)).detach() for _ in range(4000)])
+    many = objectives.elbo(model_of(chain)().terms(X.expand(100_000, 3, 1), k=1)).detach()
     error = many.std(0) / math.sqrt(len(many))
-    assert ((many.mean(0) - log_p(chain)).abs() < 5 * error + 1e-9).all()
+    assert ((many.mean(0) - log_p(chain)).abs() <= 3 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2], ids=["exact", "off"])
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 def test_each_layers_kl_is_its_closed_expectation(chain: list[tuple[float, float]], shift: float) -> None:
     terms = model_of(chain, shift, nodes=True)().terms(X, k=2 ** len(chain))
-    assert [entry.name for entry in terms.entries] == [f"z{i}" for i in range(1, len(chain) + 1)]
+    numbered = [f"z{i}" for i in range(1, len(chain) + 1)]
+    assert [entry.name for entry in terms.entries] == (numbered if len(chain) > 1 else ["z"])
     torch.testing.assert_close(
         torch.stack([entry.kl().squeeze(-1) for entry in terms.entries]),
         torch.stack(expected_kls(chain, shift)),

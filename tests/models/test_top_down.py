@@ -140,6 +140,51 @@ def test_the_default_elbo_is_the_likelihood_in_the_mean(chain: list[tuple[float,
     torch.testing.assert_close(samples.mean(0), objectives.elbo(terms), atol=1e-8, rtol=0)
 
 
+@pytest.mark.parametrize(("chain", "arm"), EVERY)
+def test_each_layers_kl_is_its_closed_expectation(chain: list[tuple[float, float]], arm: type[Arm]) -> None:
+    terms = model_of(chain, arm)().terms(X, k=100_000)
+    for latent, expected in zip(terms.latents, expected_kls(chain), strict=True):
+        assert latent.prior is not None
+        found = kl_divergence(latent.posterior, latent.prior)
+        error = found.std(0) / math.sqrt(len(found))
+        assert ((latent.kl().squeeze(-1) - expected).abs() <= 4 * error + 1e-9).all(), latent.name
+    total = terms.log_likelihood.mean(0) - torch.stack(expected_kls(chain)).sum(0)
+    error = terms.log_likelihood.std(0) / math.sqrt(100_000)
+    assert ((total - log_p(chain)).abs() <= 4 * error).all()
+
+
+def expected_kls(chain: list[tuple[float, float]]) -> list[Tensor]:
+    """Of every layer from the data up: the mean of its KL over the exact posterior of the layers above it."""
+    links, x, found = [*chain[1:], (0.0, 1.0)], X.flatten(), list[Tensor]()
+    variances = [1.0]
+    for w, s in reversed(chain[1:]):
+        variances.insert(0, w**2 * variances[0] + s**2)
+    a, v = chain[0][0], chain[0][1] ** 2  # x = a z_l + noise of variance v
+    for i, (w, s) in enumerate(links):
+        above = variances[i + 1] if i + 1 < len(variances) else 1.0
+        p, noise = 1 / (1 / s**2 + a**2 / v), v + (a * s) ** 2  # of z_l given z_{l+1} and x; of x given z_{l+1}
+        spread = 1 / (1 / above + (a * w) ** 2 / noise)
+        square = (x / a - w * spread * a * w * x / noise).square() + w**2 * spread
+        found.append(0.5 * (p / s**2 - 1 - math.log(p / s**2) + (p * a**2 / v) ** 2 * square / s**2))
+        a, v = a * w, noise
+    return found
+
+
+@pytest.mark.parametrize("chain", [CHAINS["two layers"], CHAINS["four layers"]], ids=["two", "four"])
+def test_importance_weighting_rises_with_k_and_stays_below(chain: list[tuple[float, float]]) -> None:
+    torch.manual_seed(0)
+    weights = model_of(chain, Residual, shift=0.3)().terms(X, k=120_000).log_weights
+    means, before = list[Tensor](), None
+    for k in (1, 2, 5, 20, 100):
+        bounds = weights.unflatten(0, (-1, k)).logsumexp(1) - math.log(k)
+        means.append(bounds.mean(0))
+        error = bounds.std(0) / math.sqrt(len(bounds))
+        assert (means[-1] <= log_p(chain) + 3 * error).all()
+        assert before is None or (means[-1] >= before).all()
+        before = means[-1]
+    assert (means[0] < log_p(chain) - 0.001).all()
+
+
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 def test_all_arms_give_the_same_bound_when_they_express_the_same_posterior(chain: list[tuple[float, float]]) -> None:
     found = list[Tensor]()

@@ -239,7 +239,7 @@ class LadderDecoder(EndsInLayer):
     @property
     def sizes(self) -> list[int]:
         """Size of each group's noise, the top first."""
-        return [math.prod(group.size) for group in self._each]
+        return [math.prod(group.size) for group in self.path]
 
     @property
     def layers(self) -> dict[str, int]:
@@ -247,16 +247,16 @@ class LadderDecoder(EndsInLayer):
         return {f"z{i}": size for i, size in enumerate(reversed(self.sizes), start=1)}
 
     @property
-    def _each(self) -> list[Group]:
+    def path(self) -> list[Group]:
         return cast(list[Group], list(self.groups))
 
     def begin(self, like: Tensor, n: int) -> Tensor:
         """The state above the top group: zeros, ``(n, channels, rows, columns)``."""
-        return like.new_zeros(n, self.channels, *self._each[0].size[1:])
+        return like.new_zeros(n, self.channels, *self.path[0].size[1:])
 
     def forward(self, u: Tensor) -> Tensor:
         h = self.begin(u, len(u))
-        for group, own in zip(self._each, u.split(self.sizes, dim=1), strict=True):
+        for group, own in zip(self.path, u.split(self.sizes, dim=1), strict=True):
             h = recomputed(self.recompute, group, h, own.unflatten(1, group.size))
         return self.output(h)
 

@@ -256,7 +256,7 @@ class PackedNormal(Packed):
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         (n,), decoder = self.batch_shape, self.source.decoder
         h, found = decoder.begin(self._like, n), list[tuple[Tensor, Tensor]]()
-        for i, (group, arm, e) in enumerate(zip(decoder._each, self.source.arms, self.features, strict=True)):
+        for i, (group, arm, e) in enumerate(zip(decoder.path, self.source.arms, self.features, strict=True)):
             mean, log_std, h = group.prior(h)
             own, std = self._corrected(i, *arm(h, e, mean, log_std))
             u = own + std * torch.randn_like(own)
@@ -340,7 +340,7 @@ class PackedNormal(Packed):
     def _split(self, packed: Tensor) -> list[Tensor]:
         decoder = self.source.decoder
         parts = packed.split(decoder.sizes, dim=1)
-        return [part.unflatten(1, group.size) for part, group in zip(parts, decoder._each, strict=True)]
+        return [part.unflatten(1, group.size) for part, group in zip(parts, decoder.path, strict=True)]
 
 
 def _one(
