@@ -62,7 +62,37 @@ def _each(command: str, options: Mapping[str, str], then: list[str]) -> dict[str
     return {name: [f"{command} {option}", *then] for name, option in options.items()}
 
 
+HVAE = f"train hvae {SMALL} --layers 4 3 2 --hidden 16 --components 5 {TRAINING}"
+LADDER = f"train ladder {SMALL} --grids 1 4 --groups 1 2 --channels 4 --latent-channels 2 {TRAINING}"
+BY_LAYER = "sample @ --by-layer -n 2 --device cpu --out %.npz"
+TRAVERSE_LAYER = "traverse @ --layer z2 -n 2 --steps 3 --device cpu --out %.npz"
+
 NET: dict[str, list[str]] = {
+    "hvae": [HVAE, *ALL, *VIEWS, BY_LAYER, TRAVERSE_LAYER],
+    "ladder": [LADDER, *ALL, *VIEWS, BY_LAYER, TRAVERSE_LAYER],
+    **_each(
+        HVAE,
+        {
+            "hvae-iwae": "--objective iwae --samples 3",
+            "hvae-mixture": "--prior mixture",
+            "hvae-convolutional": "--network convolutional --channels 4 6",
+            "hvae-free-bits": "--free-bits 0.5 --free-bits-group 0",
+            "hvae-skip": "--skip-norm 1000 --skip-nonfinite",
+        },
+        [EVALUATE, DIAGNOSE],
+    ),
+    **_each(
+        LADDER,
+        {
+            "ladder-merge": "--posterior merge",
+            "ladder-direct": "--posterior direct --no-zero-last --no-scale-last",
+            "ladder-balance": "--balance --free-bits 0.1",
+            "ladder-recompute": "--recompute --ema 0.9",
+            "ladder-logistic-mixture": "--likelihood discretized-logistic-mixture --likelihood-components 2",
+        },
+        [EVALUATE, DIAGNOSE],
+    ),
+    "vdvae": [LADDER.replace("train ladder", "train vdvae"), EVALUATE],
     "vae": [VAE, *ALL, *VIEWS, "info @ --json", "evaluate @ --split train --limit 20 -k 5 --device cpu --json"],
     **_each(
         VAE,

@@ -161,7 +161,7 @@ def test_the_layers_of_a_hierarchy_are_weighed_together() -> None:
     assert found.nll is not None
     assert found.kl_per_dimension is not None
     assert list(found.kl_per_dimension) == ["z1", "z2"]
-    with pytest.raises(ObjectiveError, match="one latent"):
+    with pytest.raises(ObjectiveError, match="all latents in one vector"):
         likelihood(nested(), FLOATS.test, "annealed", k=2)
 
 

@@ -248,6 +248,7 @@ class LadderDecoder(EndsInLayer):
 
     @property
     def path(self) -> list[Group]:
+        """The groups, the top first."""
         return cast(list[Group], list(self.groups))
 
     def begin(self, like: Tensor, n: int) -> Tensor:
