@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -12,12 +13,13 @@ from torch.distributions import Independent, Normal, kl_divergence
 from tightbound import objectives
 from tightbound.data import DataSpec
 from tightbound.distributions import Sampling
-from tightbound.errors import UsageError
+from tightbound.errors import ShapeError, UnknownName, UsageError
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
+from tightbound.models.latent import replaced
 from tightbound.networks.ladder import LEAST, Group, LadderDecoder
 from tightbound.posteriors.top_down import ARMS, Arm, Direct, Merge, Residual, TopDownPosterior, merge
-from tightbound.priors import StandardNormal
+from tightbound.priors import GaussianMixture, StandardNormal
 from tightbound.recipes import VDVAE, Ladder
 from tightbound.recipes.ladder import ArmName
 
@@ -272,3 +274,62 @@ def test_layers_can_be_given_and_the_rest_redrawn() -> None:
     assert (cold["z2"] != 0).all()
     with pytest.raises(UsageError, match="one for each layer"):
         px.sample_layers((5,), Sampling(layers=(0.0, 1.0)))
+
+
+def _small() -> LatentVariableModel:
+    torch.manual_seed(0)
+    recipe = Ladder(channels=8, grids=(1, 4), groups=(1, 2), likelihood="bernoulli")
+    return _trained_like(recipe.build(DataSpec("digits", (1, 8, 8), levels=2))).double()
+
+
+def test_a_density_broadcasts_like_that_of_any_distribution() -> None:
+    model = _small()
+    q = model().posterior(torch.rand(3, 1, 8, 8, dtype=torch.float64))
+    u = q.sample((4,))
+    pairs = q.log_prob(u[0].unsqueeze(1))
+    assert pairs.shape == (3, 3)
+    torch.testing.assert_close(pairs.diagonal(), q.log_prob(u[0]))
+    torch.testing.assert_close(q.log_prob(u[0, 0])[0], q.log_prob(u[0])[0])
+    with pytest.raises((ShapeError, RuntimeError)):
+        q.log_prob(u[0, :2])
+
+
+def test_a_likelihood_with_another_network_is_not_overlooked() -> None:
+    """Then the decoder's output of the pass is of no use, and the terms are those of the three modules."""
+    model, x = _small(), torch.rand(3, 1, 8, 8, dtype=torch.float64).round()
+    other = replaced(model, likelihood=_trained_like(copy.deepcopy(model.likelihood)))  # pyright: ignore[reportArgumentType]
+    torch.manual_seed(1)
+    terms = other().terms(x)
+    torch.manual_seed(1)
+    u = other().posterior(x).sample((1,))
+    torch.testing.assert_close(terms.log_likelihood, other().likelihood(u).log_prob(x))
+    torch.manual_seed(1)
+    assert (terms.log_likelihood - model().terms(x).log_likelihood).abs().min() > 1e-3
+
+
+def test_no_examples_are_no_error() -> None:
+    model = _small()
+    assert model().sample((0,)).shape == (0, 1, 8, 8)
+    q = model().posterior(torch.zeros(0, 1, 8, 8, dtype=torch.float64))
+    assert q.mean.shape == (0, 264)
+    assert q.log_prob(q.sample((2,))).shape == (2, 0)
+
+
+def test_given_layers_reach_to_the_top() -> None:
+    px = _small()()
+    drawn = px.sample_layers((5,))
+    with pytest.raises(UsageError, match="all above them"):
+        px.sample_layers((5,), above={"z2": drawn["z2"]})
+    with pytest.raises(UnknownName, match="zz"):
+        px.sample_layers((5,), above={"zz": drawn["z2"]})
+
+
+def test_under_a_prior_that_does_not_factorise_layers_are_drawn_together() -> None:
+    model = _small()
+    px = replaced(model, prior=GaussianMixture(264, 2).double())()
+    drawn = px.sample_layers((5,))
+    assert px.sample_layers((5,), Sampling(temperature=0.5))["z1"].shape == drawn["z1"].shape
+    for how, above in ((Sampling(), {"z3": drawn["z3"]}), (Sampling(layers=(1.0, 1.0, 0.5)), None)):
+        with pytest.raises(UsageError, match="depend on each other"):
+            px.sample_layers((5,), how, above)
+    assert [entry.name for entry in px.terms(px.sample((3,)).double()).entries] == ["z"]

@@ -13,7 +13,7 @@ from tightbound import objectives
 from tightbound.data import DataSpec
 from tightbound.errors import UsageError
 from tightbound.objectives import elbo, iwae
-from tightbound.options.objectives import Iwae, LatentObjective, TotalCorrelation
+from tightbound.options.objectives import Elbo, Iwae, LatentObjective, TotalCorrelation
 from tightbound.posteriors import PackedLayers
 from tightbound.recipes import HVAE, VDVAE, Ladder, Recipe
 from tightbound.recipes.ladder import SizeName, TopDownRecipe
@@ -58,6 +58,7 @@ def test_a_chain_has_any_depth(depth: int) -> None:
         ({"hidden_layers": 0}, "at least one unit"),
         ({"objective": TotalCorrelation()}, "one latent"),
         ({"objective": Iwae(samples=5, gradient="dreg")}, "one latent"),
+        ({"objective": Elbo(divergence="analytic")}, "no closed form"),
     ],
 )
 def test_a_chain_refuses(options: dict[str, object], says: str) -> None:
@@ -92,7 +93,9 @@ def test_a_top_down_hierarchy_refuses(recipe: type[TopDownRecipe], options: dict
         ({"grids": (1, 56)}, MNIST, "no room"),
         ({"groups": (1, 2, 3)}, MNIST, "3 numbers for 2 grids"),
         ({}, VECTORS, "needs images"),
-        ({"grids": (1, 8)}, DataSpec("odd", shape=(3, 24, 20), levels=256), "must divide"),
+        ({"grids": (1, 9)}, DataSpec("odd", shape=(3, 24, 20), levels=256), "must divide"),
+        ({"grids": (1,), "groups": (100,)}, DataSpec("digits", shape=(1, 8, 8), levels=17), "no room for so many"),
+        ({"latent_channels": 10_000}, MNIST, "no room for so many"),
     ],
 )
 def test_grids_that_an_image_cannot_have_are_refused(options: dict[str, object], data: DataSpec, says: str) -> None:
@@ -102,7 +105,7 @@ def test_grids_that_an_image_cannot_have_are_refused(options: dict[str, object],
 
 
 def test_every_size_has_grids_that_the_image_can_have() -> None:
-    for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 16, 32), (3, 30, 30)):
+    for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 16, 32), (3, 30, 30), (1, 7, 13), (1, 13, 13)):
         data = DataSpec("some", shape=shape, levels=256)
         for recipe in (Ladder, VDVAE):
             for size in get_args(SizeName):

@@ -15,7 +15,7 @@ from .conditional import (
 from .contract import Bounded, Value, WithoutDensity, has_density, is_certain, log_prob_per_dimension, lower_bound
 from .dirac import Dirac
 from .discretized_logistic import DiscretizedLogistic
-from .divergence import kl_per_dimension
+from .divergence import gaussian_factors, kl_per_dimension
 from .flows import FlowLayers, Pushed
 from .full_gaussian import FullGaussian
 from .levels import CategoricalLevels
@@ -59,6 +59,7 @@ __all__ = [
     "broadcast",
     "drawn",
     "embedded",
+    "gaussian_factors",
     "has_density",
     "independent",
     "is_certain",

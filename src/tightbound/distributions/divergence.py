@@ -9,7 +9,18 @@ from torch.distributions.kl import register_kl
 
 from .codes import CodeDistribution, CodePoint
 
-__all__ = ["kl_per_dimension"]
+__all__ = ["gaussian_factors", "kl_per_dimension"]
+
+
+def gaussian_factors(distribution: Distribution) -> Normal | None:
+    """The factors of a product of Gaussians over the entries of a vector; None for any other distribution.
+
+    Example:
+        >>> gaussian_factors(Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
+        Normal(loc: torch.Size([2]), scale: torch.Size([2]))
+    """
+    base = distribution.base_dist if isinstance(distribution, Independent) else None
+    return base if isinstance(base, Normal) and len(distribution.event_shape) == 1 else None
 
 
 def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
@@ -27,11 +27,13 @@ class Visit:
         posteriors: For each layer, from the data up, :math:`q(u_l \mid u_{>l}, x)` given the sample above it, with
             batch shape ``leading``.
         output: What the decoder outputs at z, ``(*leading, ...)``.
+        decoder: The decoder.
     """
 
     z: Tensor
     posteriors: Mapping[str, Distribution]
     output: Tensor
+    decoder: nn.Module
 
 
 class Packed(Value):
@@ -71,7 +73,7 @@ class Packed(Value):
 
 
 def layer_slices(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """Where each layer lies in the packed vector, the top first.
+    """Where each layer lies in the packed vector, which has the top first; listed from the data up.
 
     Args:
         sizes: Of each layer, from the data up.

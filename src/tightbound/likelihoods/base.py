@@ -78,6 +78,10 @@ class Likelihood(nn.Module):
         """What the log-likelihood means for that data."""
         raise NotImplementedError
 
+    def ends(self, network: nn.Module) -> bool:
+        """Whether :meth:`given` takes what that very network outputs."""
+        return False
+
     def given(self, output: Tensor) -> Distribution:
         """The distribution of x from what its network outputs, ``(*leading, ...)``: the end of a call.
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 from torch.types import _size
 
 from ..conditions import Given
@@ -23,13 +23,14 @@ from ..distributions import (
     Sampling,
     Steered,
     drawn,
+    gaussian_factors,
     has_density,
     independent,
     lower_bound,
     require_event_shape,
 )
 from ..distributions.packed import Packed, Visit, layer_slices
-from ..errors import ObjectiveError, UsageError
+from ..errors import ObjectiveError, UnknownName, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
@@ -250,12 +251,12 @@ class Marginal(Bounded, Steered):
 
     def _terms_in_one_pass(self, x: Tensor, posterior: Packed, visit: Visit) -> Terms:
         """The terms of a top-down hierarchy, with an entry for each layer if the prior is a product of Gaussians."""
-        likelihood, prior = declared(self.model.likelihood).given(visit.output), self.prior()
+        ready, prior = declared(self.model.likelihood), self.prior()
+        likelihood = ready.given(visit.output) if ready.ends(visit.decoder) else self.likelihood(visit.z)
         require_event_shape(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
         require_event_shape(prior, posterior.event_shape, "prior")
         shape, joint = visit.z.shape[:-1], Latent(visit.z, posterior, prior, self.model.name)
-        base = prior.base_dist if isinstance(prior, Independent) else None
-        if not isinstance(base, Normal):
+        if (base := gaussian_factors(prior)) is None:
             return self._terms(x, likelihood, shape, (joint,))
         places = layer_slices({name: q.event_shape.numel() for name, q in visit.posteriors.items()})
         entries = [
@@ -334,9 +335,26 @@ class Marginal(Bounded, Steered):
         Args:
             sample_shape: Number of samples.
             how: How they are drawn: one temperature, or one for each layer from the data up.
-            above: Layers that are given: all above one of them are too.
+            above: Layers that are given, and all above them.
+
+        Raises:
+            UsageError: If a layer is unknown, or one above a given layer is not given; or if layers of a packed latent are
+                given, or have temperatures of their own, but depend on each other under the prior.
         """
+        self._require_from_the_top(above or {})
         return self._drawn_layers(sample_shape, how.of_layers(len(self.model.space.names)), above or {})
+
+    def _require_from_the_top(self, given: Mapping[str, Tensor]) -> None:
+        """Refuses given layers that are unknown, or lie below one that is not given."""
+        names = self.model.space.names
+        if unknown := [name for name in given if name not in names]:
+            raise UnknownName("layer", unknown[0], names)
+        if given and set(given) != set(names[-len(given) :]):
+            raise UsageError(
+                "Layers can be given only together with all above them.",
+                got=", ".join(given),
+                expected=f"the last ones of: {', '.join(names)}",
+            )
 
     def _drawn_layers(self, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]) -> dict[str, Tensor]:
         space, prior = self.model.space, self.prior()
@@ -344,6 +362,8 @@ class Marginal(Bounded, Steered):
             return self._drawn_chain(prior, shape, hows, above)
         if len(hows) == 1:
             return {**space.split(drawn(prior, shape, hows[0])), **above}
+        if gaussian_factors(prior) is None:
+            return space.split(drawn(prior, shape, _common(hows, above)))
         found, means = space.split(prior.sample(shape)), space.split(prior.mean)
         for name, how in zip(space.names, hows, strict=True):
             how.require_temperature_alone()
@@ -360,6 +380,18 @@ class Marginal(Bounded, Steered):
         if (own := above.get(first)) is None:  # its likelihood is a distribution of latents, which `how` steers too
             own = drawn(prior.likelihood(prior.model.space.joined(upper)), (), hows[0])
         return {first: own} | {outer: upper[name] for name, outer in inner.items()}
+
+
+def _common(hows: Sequence[Sampling], above: Mapping[str, Tensor]) -> Sampling:
+    """How all layers are drawn together, from a prior in which they depend on each other."""
+    if above or any(how != hows[0] for how in hows):
+        raise UsageError(
+            "Under this prior the layers depend on each other, so they are drawn together.",
+            got="layers that are given" if above else "a temperature for each layer",
+            expected="one temperature for all layers, and none given",
+            remedy="Use the run that the prior was fitted to.",
+        )
+    return hows[0]
 
 
 def _part(factors: Normal, at: slice) -> Distribution:

@@ -358,6 +358,7 @@ _ZERO = math.log(math.expm1(1.0))
 
 def _unpatched(x: Tensor, patch: Grid) -> Tensor:
     """``(n, c * rows * columns, h, w)`` to ``(n, c, h * rows, w * columns)``."""
-    n, _, h, w = x.shape
+    n, inputs, h, w = x.shape
     rows, columns = patch
-    return x.view(n, -1, rows, columns, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, -1, h * rows, w * columns)
+    c = inputs // (rows * columns)
+    return x.view(n, c, rows, columns, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * rows, w * columns)

@@ -140,7 +140,7 @@ class TrainingOptions:
                 "The gradient norm above which a step is skipped must be positive.",
                 got=f"skip_norm = {self.skip_norm:g}",
                 expected="several times the usual norm",
-                remedy="Try --skip-norm 1000, and see gradient_norm in metrics.jsonl; or leave it out.",
+                remedy="Try --skip-norm 1e6, and see gradient_norm in metrics.jsonl; or leave it out.",
             )
 
     def total_steps(self, examples: int) -> int:

@@ -299,7 +299,7 @@ class Layers(Space):
         raise UsageError(
             "A prior can be fitted to one latent only, and this model has several.",
             got=f"{len(self.layers)} layers",
-            remedy="Fit it to the top latent in your own loop.",
+            remedy="Train with one instead: tightbound train hvae --prior mixture, coupling or spline.",
         )
 
 

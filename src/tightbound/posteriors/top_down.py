@@ -20,7 +20,7 @@ from torch.types import _size
 from ..conditions import Given
 from ..distributions import independent, leading_shape
 from ..distributions.packed import Packed, Visit
-from ..errors import UsageError
+from ..errors import ShapeError, UsageError
 from ..networks.ladder import Group, LadderDecoder, exact, log_deviation, recomputed
 from .base import PackedLayers, Posterior
 
@@ -238,12 +238,13 @@ class PackedNormal(Packed):
         u, moments, h = self._sampled(torch.Size(sample_shape), pathwise)
         leading = (*sample_shape, *self.batch_shape)
         output = exact(self.source.decoder.output(h))
-        flat = [[m.flatten(1).reshape(*leading, -1) for m in each] for each in reversed(moments)]
+        flat = [[m.reshape(*leading, m[0:1].numel()) for m in each] for each in reversed(moments)]
         posteriors = {
             name: independent(Normal(mean, std, validate_args=False), 1)
             for name, (mean, std) in zip(self.source.decoder.layers, flat, strict=True)
         }
-        return Visit(u.reshape(*leading, -1), posteriors, output.reshape(*leading, *output.shape[1:]))
+        output = output.reshape(*leading, *output.shape[1:])
+        return Visit(u.reshape(*leading, u.shape[1]), posteriors, output, self.source.decoder)
 
     def corrected(self, shift: Tensor, log_scale: Tensor) -> PackedNormal:
         if self._noise is not None:
@@ -275,7 +276,7 @@ class PackedNormal(Packed):
         """Mean and deviation of a group with the noise of each example."""
         if self._noise is None:
             return mean, std
-        repeats = len(mean) // self.batch_shape.numel()
+        repeats = len(mean) // max(1, self.batch_shape.numel())
         shift, log_scale = (
             self._split(each.reshape(-1, each.shape[-1]))[i].repeat(repeats, 1, 1, 1) for each in self._noise
         )
@@ -283,15 +284,21 @@ class PackedNormal(Packed):
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         u, _, _ = self._sampled(torch.Size(sample_shape), pathwise=True)
-        return u.reshape(*sample_shape, *self.batch_shape, -1)
+        return u.reshape(*sample_shape, *self.batch_shape, u.shape[1])
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        leading = value.shape[:-1]
-        parts = self._split(value.reshape(-1, value.shape[-1]))
+        leading = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        own = self.batch_shape.numel()
+        if own != 1 and leading[len(leading) - len(self.batch_shape) :] != self.batch_shape:
+            raise ShapeError(
+                "The values do not fit the batch.", got=tuple(value.shape), expected=f"(*, {own}, entries)"
+            )
+        value = value.expand(*leading, value.shape[-1])
+        parts = self._split(value.reshape(leading.numel(), value.shape[-1]))
         _, moments, _ = self._down(leading.numel(), lambda i, mean, std: parts[i])
         total = [
             Normal(*m, validate_args=False).log_prob(u).flatten(1).sum(1) for m, u in zip(moments, parts, strict=True)
@@ -312,7 +319,7 @@ class PackedNormal(Packed):
     def _on_means(self) -> tuple[Tensor, Tensor]:
         u, moments, _ = self._down(self.batch_shape.numel(), lambda i, mean, std: mean)
         std = torch.cat([std.flatten(1) for _, std in moments], dim=1)
-        return u.reshape(*self.batch_shape, -1), std.reshape(*self.batch_shape, -1)
+        return u.reshape(*self.batch_shape, u.shape[1]), std.reshape(*self.batch_shape, u.shape[1])
 
     def _sampled(self, sample_shape: torch.Size, pathwise: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         n = sample_shape.numel() * self.batch_shape.numel()
@@ -326,7 +333,7 @@ class PackedNormal(Packed):
 
     def _down(self, n: int, chosen: Chosen) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         """One pass: the packed noise ``(n, total)``, each group's mean and deviation, and the state at the bottom."""
-        decoder, repeats = self.source.decoder, n // self.batch_shape.numel()
+        decoder, repeats = self.source.decoder, n // max(1, self.batch_shape.numel())
         h, found = decoder.begin(self._like, n), []
         for i, (group, arm, e) in enumerate(zip(decoder.groups, self.source.arms, self.features, strict=True)):
             e = e if repeats == 1 else e.expand(repeats, *e.shape).flatten(0, 1)

@@ -57,6 +57,14 @@ class Recipe:
         """
         return {}
 
+    def chosen(self, data: DataSpec) -> list[str]:
+        """What automatic options come to for that data, in a few words each, to be printed.
+
+        Args:
+            data: Shape and range of one example.
+        """
+        return []
+
     def cautions(self, model: Model, examples: int) -> list[str]:
         """Warnings about training on that many examples, as sentences.
 

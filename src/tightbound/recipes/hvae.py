@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
-from ..options.choices import CHOICE
+from ..options.choices import CHOICE, flat
 from ..options.data_spec import DataSpec
 from ..options.objectives import Elbo, LatentObjective
 from ..options.parts import Activation, EntryLikelihood, NetworkName, UpsamplingName, require_sizes
@@ -68,7 +68,7 @@ class HVAE(EntryLikelihood, Recipe):
     transforms: int = 2
     """Number of transformations of each flow."""
     objective: LatentObjective = field(default=Elbo(), metadata=CHOICE)
-    """The objective to maximise; those of a single latent (tc, mmd, stl) are refused."""
+    """The objective to maximise; those of a single latent (tc, mmd, stl, iwae with dreg) are refused."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,13 @@ class HVAE(EntryLikelihood, Recipe):
             raise UsageError(
                 "This objective is defined for one latent.",
                 got="a hierarchy of latents",
-                remedy="Use --objective elbo or iwae, or recipe vae.",
+                remedy="Use --objective elbo, or iwae with --gradient pathwise; or recipe vae.",
+            )
+        if flat(self.objective).get("divergence") == "analytic" and len(self.layers) > 1:
+            raise UsageError(
+                "Below the top of a chain the KL has no closed form: its prior is given a sample that came from it.",
+                got="--divergence analytic",
+                remedy="Use --divergence auto: the closed form at the top, log ratios of samples below it.",
             )
         if self.objective.weighs_layers and len(self.layers) > 1:
             raise UsageError(

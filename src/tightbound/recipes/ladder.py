@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,8 @@ from .base import Recipe
 __all__ = ["VDVAE", "Ladder", "TopDownRecipe"]
 
 ArmName = Literal["residual", "direct", "merge"]
+MOST = 256
+"""Latents for each entry of an image, at most: published models have up to about 130."""
 SizeName = Literal["small", "medium", "large"]
 
 
@@ -38,12 +41,15 @@ class Size:
     def rows(self, height: int, fits: Sequence[int]) -> tuple[int, ...]:
         """Rows of the grids of an image; coarse grids that coincide are left out.
 
+        The finest is the divisor of the height nearest to what is wanted, and one row only if there is no other near.
+
         Args:
             height: Of the image.
             fits: Rows that divide it.
         """
         wanted = [1 if patch == 0 else max(1, height // patch) for patch in self.patches]
-        finest = max(rows for rows in fits if rows <= wanted[-1])
+        near = [rows for rows in fits if 1 < rows <= 4 * wanted[-1]] or [1]
+        finest = min(near, key=lambda rows: abs(math.log(rows / wanted[-1])))
         return tuple(sorted({*(rows for rows in wanted if rows < finest), finest}))
 
 
@@ -57,9 +63,11 @@ class TopDownRecipe(EntryLikelihood, Recipe):
     """Default channels, and for every grid its share of the image's height and its number of groups, by size."""
 
     size: SizeName = "small"
-    """Sets the defaults of grids, groups and channels: small for a CPU, medium, or large for a GPU."""
+    """Sets the defaults of grids, groups and channels: small for a CPU (a ladder has 2 groups on 1 x 1, and 4 on a
+    quarter of the image's rows), medium, or large for a GPU."""
     grids: tuple[int, ...] | Literal["auto"] = "auto"
-    """Rows of each grid of latents, the coarsest first; the last must divide the image's height."""
+    """Rows of each grid of latents, the coarsest first; the last must divide the image's height. Columns follow from
+    the shape of the image."""
     groups: tuple[int, ...] | Literal["auto"] = "auto"
     """Groups of latents on each grid, the coarsest first, or one number for all."""
     channels: int | Literal["auto"] = "auto"
@@ -74,13 +82,14 @@ class TopDownRecipe(EntryLikelihood, Recipe):
     activation: Activation = "silu"
     """Nonlinearity between layers."""
     zero_last: bool = True
-    """Start the prior's last layer, and that of a residual posterior, at zero: each posterior is then its prior."""
+    """Start the last layer of the networks that give each group's prior at zero, and of a residual posterior: each
+    posterior is then its prior."""
     scale_last: bool = True
     """Scale the initial last layer of each residual block by one over the root of the number of groups."""
     recompute: bool = False
     """Recompute activations in the backward pass (gradient checkpointing): less memory, about a third more time."""
     objective: LatentObjective = field(default=Elbo(), metadata=CHOICE)
-    """The objective to maximise; those of a single latent (tc, mmd, stl) are refused."""
+    """The objective to maximise; those of a single latent (tc, mmd, stl, iwae with dreg) are refused."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +100,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
                 "A hierarchy needs at least one group of latents.",
                 got="no grids, or no groups",
                 expected="rows of each grid, and its number of groups",
-                remedy="Try --grids 1 7 --groups 2 4.",
+                remedy="Leave --grids and --groups out: --size sets them.",
             )
         require_sizes(**given)
         if isinstance(self.grids, tuple) and any(
@@ -107,7 +116,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
             raise UsageError(
                 "This objective is defined for one latent.",
                 got="a hierarchy of latents",
-                remedy="Use --objective elbo or iwae, or recipe vae.",
+                remedy="Use --objective elbo, or iwae with --gradient pathwise; or recipe vae.",
             )
 
     @property
@@ -143,7 +152,24 @@ class TopDownRecipe(EntryLikelihood, Recipe):
                 remedy=f"Try --groups {' '.join(['2'] * len(grids))}.",
             )
         each = given * len(grids) if len(given) == 1 else given
+        self._require_room(data, grids, each)
         return list(zip(grids, each, strict=True))
+
+    def chosen(self, data: DataSpec) -> list[str]:
+        return [", ".join(f"{n} group{'s' * (n != 1)} on {_told([grid])}" for grid, n in self.levels(data))]
+
+    def _require_room(self, data: DataSpec, grids: Sequence[tuple[int, int]], groups: Sequence[int]) -> None:
+        """Refuses more groups than the image has entries, and far more latents than that."""
+        latents = sum(n * rows * columns for (rows, columns), n in zip(grids, groups, strict=True))
+        latents *= self.latent_channels
+        if sum(groups) <= data.dimensions and latents <= MOST * data.dimensions:
+            return
+        raise UsageError(
+            "The image has no room for so many groups of latents.",
+            got=f"{sum(groups):,} groups with {latents:,} latents for {data.dimensions:,} entries of an image",
+            expected=f"at most {data.dimensions:,} groups, and {MOST * data.dimensions:,} latents",
+            remedy="Lower --groups or --latent-channels.",
+        )
 
     def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
         """As many groups of each grid as are used; the finest grid keeps one, since the image needs it.
@@ -169,7 +195,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
                 remedy="Use recipe hvae, whose latents are vectors.",
             )
         _, height, width = data.shape
-        fits = [rows for rows in range(1, height + 1) if height % rows == 0 and width % (height // rows) == 0]
+        fits = [rows for rows in range(1, height + 1) if height % rows == 0]
         rows = self.sizes[self.size].rows(height, fits) if self.grids == "auto" else self.grids
         if rows[-1] not in fits:
             too_fine = rows[-1] > height
@@ -179,7 +205,8 @@ class TopDownRecipe(EntryLikelihood, Recipe):
                 expected=f"one of: {', '.join(map(str, fits))}",
                 remedy=f"Try --grids {' '.join(map(str, sorted({1, self.sizes['small'].rows(height, fits)[-1]})))}.",
             )
-        return [(r, max(1, round(r * width / height))) for r in rows]
+        divisors = [columns for columns in range(1, width + 1) if width % columns == 0]
+        return [(r, min(divisors, key=lambda columns: abs(columns - r * width / height))) for r in rows]
 
 
 @register("ladder")
@@ -219,7 +246,7 @@ class Ladder(TopDownRecipe):
 class VDVAE(TopDownRecipe):
     r"""Very deep variational autoencoder: many groups of latents on grids up to the image's own.
 
-    The same model as recipe ladder, with more groups and finer grids.
+    The same model as recipe ladder, with more groups and finer grids: for a GPU, or for images whose details matter.
 
     References:
         Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images (Child, 2021).

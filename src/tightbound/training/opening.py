@@ -86,6 +86,8 @@ def _chosen(model: Model) -> list[str]:
         found.append(f"likelihood {_name(decoder, 'Likelihood')}" + (f", scale {scale}" if scale else ""))
     if model.condition is not None:
         found.append(f"given {', '.join(model.condition.parts)}")
+    if recipe is not None and model.data_spec is not None:
+        found = [*recipe.chosen(model.data_spec), *found]
     return found if recipe is None else [*found, *(f"{name} {flat(recipe)[name]}" for name in choices(recipe))]
 
 

@@ -13,9 +13,10 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 
 from ..conditions import Given
+from ..distributions import gaussian_factors
 from ..errors import ShapeError, UsageError
 from ..models import LatentVariableModel
 from ..runtime.modes import evaluating
@@ -287,9 +288,8 @@ def natural_path(model: LatentVariableModel, c: Given | None = None) -> Literal[
 
 def _gaussian(model: LatentVariableModel, c: Given | None = None) -> Normal | None:
     """The factors of the prior, if they are Gaussian."""
-    prior = None if model.prior is None else model.prior(c)
-    base = prior.base_dist if isinstance(prior, Independent) else None
-    return base if isinstance(base, Normal) and base.loc.dim() == 1 else None
+    base = None if model.prior is None else gaussian_factors(model.prior(c))
+    return base if base is not None and base.loc.dim() == 1 else None
 
 
 def _seen(model: LatentVariableModel, z: Tensor, c: Given | None = None) -> Walk:
