@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution
 from torch.types import _size
 
 from ..conditions import Given
@@ -25,15 +25,15 @@ from ..distributions import (
     drawn,
     gaussian_factors,
     has_density,
-    independent,
     lower_bound,
     require_event_shape,
 )
 from ..distributions.packed import Packed, Visit, layer_slices
-from ..errors import ObjectiveError, UnknownName, UsageError
+from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure, declared
 from ..options.data_spec import DataSpec
 from ..posteriors import Layers, Posterior, Reals, Space
+from .layers import common, part, require_from_the_top
 from .model import Model
 from .terms import Entry, Latent, Terms, layer_names, stacked
 
@@ -260,7 +260,7 @@ class Marginal(Bounded, Steered):
             return self._terms(x, likelihood, shape, (joint,))
         places = layer_slices({name: q.event_shape.numel() for name, q in visit.posteriors.items()})
         entries = [
-            Latent(visit.z[..., at], visit.posteriors[name], _part(base, at), name) for name, at in places.items()
+            Latent(visit.z[..., at], visit.posteriors[name], part(base, at), name) for name, at in places.items()
         ]
         return dataclasses.replace(self._terms(x, likelihood, shape, tuple(entries)), packed=joint)
 
@@ -338,23 +338,11 @@ class Marginal(Bounded, Steered):
             above: Layers that are given, and all above them.
 
         Raises:
-            UsageError: If a layer is unknown, or one above a given layer is not given; or if layers of a packed latent are
-                given, or have temperatures of their own, but depend on each other under the prior.
+            UsageError: If a layer is unknown, or one above a given layer is not given; or if layers are given, or have
+                temperatures of their own, but depend on each other under the prior.
         """
-        self._require_from_the_top(above or {})
+        require_from_the_top(above or {}, self.model.space.names)
         return self._drawn_layers(sample_shape, how.of_layers(len(self.model.space.names)), above or {})
-
-    def _require_from_the_top(self, given: Mapping[str, Tensor]) -> None:
-        """Refuses given layers that are unknown, or lie below one that is not given."""
-        names = self.model.space.names
-        if unknown := [name for name in given if name not in names]:
-            raise UnknownName("layer", unknown[0], names)
-        if given and set(given) != set(names[-len(given) :]):
-            raise UsageError(
-                "Layers can be given only together with all above them.",
-                got=", ".join(given),
-                expected=f"the last ones of: {', '.join(names)}",
-            )
 
     def _drawn_layers(self, shape: _size, hows: Sequence[Sampling], above: Mapping[str, Tensor]) -> dict[str, Tensor]:
         space, prior = self.model.space, self.prior()
@@ -363,7 +351,7 @@ class Marginal(Bounded, Steered):
         if len(hows) == 1:
             return {**space.split(drawn(prior, shape, hows[0])), **above}
         if gaussian_factors(prior) is None:
-            return space.split(drawn(prior, shape, _common(hows, above)))
+            return space.split(drawn(prior, shape, common(hows, above)))
         found, means = space.split(prior.sample(shape)), space.split(prior.mean)
         for name, how in zip(space.names, hows, strict=True):
             how.require_temperature_alone()
@@ -380,23 +368,6 @@ class Marginal(Bounded, Steered):
         if (own := above.get(first)) is None:  # its likelihood is a distribution of latents, which `how` steers too
             own = drawn(prior.likelihood(prior.model.space.joined(upper)), (), hows[0])
         return {first: own} | {outer: upper[name] for name, outer in inner.items()}
-
-
-def _common(hows: Sequence[Sampling], above: Mapping[str, Tensor]) -> Sampling:
-    """How all layers are drawn together, from a prior in which they depend on each other."""
-    if above or any(how != hows[0] for how in hows):
-        raise UsageError(
-            "Under this prior the layers depend on each other, so they are drawn together.",
-            got="layers that are given" if above else "a temperature for each layer",
-            expected="one temperature for all layers, and none given",
-            remedy="Use the run that the prior was fitted to.",
-        )
-    return hows[0]
-
-
-def _part(factors: Normal, at: slice) -> Distribution:
-    """Some dimensions of a product of Gaussians."""
-    return independent(Normal(factors.loc[..., at], factors.scale[..., at], validate_args=False), 1)
 
 
 def _sample_shape(k: int | None) -> tuple[int, ...]:
