@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,23 @@ def test_models_without_layers_say_so(
     refused(capsys, "sample", run, "--by-layer", says=says)
     refused(capsys, "sample", run, "--temperature", "0.5", "0.7", says="Only a hierarchy of latents")
     refused(capsys, "sample", run, "--temperature", says="--temperature")
+
+
+@pytest.mark.parametrize("prior", ["mixture", "flow"])
+def test_a_ladder_with_a_fitted_prior_is_evaluated_diagnosed_and_reported(
+    prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ["--steps", "12", "--no-pictures", "--device", "cpu"]
+    printed(capsys, "train", "ladder", *SETTINGS["ladder"], *words, "--out", first)
+    printed(capsys, "fit-prior", first, "--prior", prior, *words, "--out", second)
+    for run in (first, second):
+        printed(capsys, "evaluate", run, "--limit", "20", "-k", "5")
+    few = ["--limit", "40", "--gap-examples", "3", "-k", "5"]
+    assert "first dead layer" in printed(capsys, "diagnose", second, *few)
+    found = json.loads((second / "diagnosis.json").read_text())
+    layers = {layer["name"]: layer["kl"] for layer in found["layers"]}
+    assert layers == {"z1": None, "z2": None, "z3": None}
+    printed(capsys, "report", second, "-k", "5")
+    assert "Each layer: what it alone tells" in (second / "report.html").read_text()
+    printed(capsys, "compare", first, second, "--limit", "20", "-k", "5", "--out", tmp_path / "c.html")

@@ -22,16 +22,18 @@ from tightbound.evaluation.collapse import layers
 from tightbound.evaluation.collapse.dead_layers import dead_layers, why_layers_died
 from tightbound.evaluation.collapse.layers import LayerInformation
 from tightbound.evaluation.collapse.remedies import fewer_layers
+from tightbound.evaluation.collapse.verdict import judge
 from tightbound.evaluation.collapse.ways import Symptoms
 from tightbound.evaluation.estimate import Estimate
 from tightbound.evaluation.log_likelihood.proposals import wide_family, widened
 from tightbound.evaluation.numbers import by_layer, rows
 from tightbound.models import LatentVariableModel
 from tightbound.options.objectives import Elbo
+from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.posteriors.base import PackedLayers
 from tightbound.posteriors.top_down import ARMS, Merge, Residual
-from tightbound.recipes import HVAE, VAE, Ladder
+from tightbound.recipes import HVAE, VAE, Ladder, Stage, TwoStage
 from tightbound.spec import from_json, to_json
 
 
@@ -260,6 +262,13 @@ def test_a_kl_below_the_top_of_a_chain_kills_nothing() -> None:
     assert list(dead_layers(told | {"z2": NONE}, {"z1": 2.0, "z2": 2.0}, use, adds_up=True)) == ["z2"]
 
 
+def test_a_layer_without_a_kl_of_its_own_is_judged_by_the_rest() -> None:
+    told, use = {"z2": SOME, "z1": SOME}, {"z1": 5.0, "z2": 5.0}
+    assert dead_layers(told, {}, use, adds_up=True) == {}
+    assert list(dead_layers(told | {"z1": NONE}, {}, use, adds_up=True)) == ["z1"]
+    assert list(dead_layers(told, {}, use | {"z2": 0.0}, adds_up=True)) == ["z2"]
+
+
 def symptoms(recipe: object, names: str, dead: str, adds_up: bool) -> Symptoms:
     return Symptoms(
         kl=20.0,
@@ -315,6 +324,46 @@ def test_no_layer_is_left_out_of_a_model_that_has_one() -> None:
     assert fewer_layers(symptoms(HVAE(layers=(8,)), "z1", "z1", adds_up=False)) is None
     assert fewer_layers(symptoms(Ladder(grids=(2, 4), groups=(1,)), "z2 z1", "z1", adds_up=True)) is None
     assert why_layers_died(symptoms(None, "z1 z2", "z2", adds_up=False))[1].endswith("use fewer layers")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names", "remedy"),
+    [
+        (HVAE(layers=(16, 8, 4)), "z1 z2 z3", "use fewer layers: --layers 16"),
+        (Ladder(grids=(1, 4), groups=(2, 2)), "z4 z3 z2 z1", "use fewer layers: --grids 4 --groups 1"),
+        (None, "z1 z2", "use fewer layers"),
+    ],
+)
+@pytest.mark.parametrize("kl", [0.01, 20.0])
+def test_a_collapsed_hierarchy_names_its_first_dead_layer(recipe: object, names: str, remedy: str, kl: float) -> None:
+    s = symptoms(recipe, names, names, adds_up=isinstance(recipe, Ladder))
+    nothing = dataclasses.replace(s, kl=kl, mutual_information=0.01, decoder_use=0.0, training=TrainingOptions())
+    verdict, cause, ways = judge(nothing)
+    assert verdict == "collapsed"
+    assert f"{names.split()[0]} is the first dead layer" in cause
+    assert ways.endswith(remedy)
+
+
+FAR = (30.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names", "remedy"),
+    [
+        (Ladder(channels=8, grids=(1, 4), groups=(1, 1)), "z2 z1", "tightbound fit-prior RUN --prior flow"),
+        (HVAE(layers=(8, 4)), "z1 z2", "--prior mixture"),
+        (HVAE(layers=(8,)), "", "--prior mixture"),
+        (HVAE(layers=(8, 4), prior="mixture"), "z1 z2", "--prior coupling"),
+        (TwoStage(Stage(Ladder(channels=8, grids=(1, 4), groups=(1, 1))), MixturePrior()), "z2 z1", "--prior flow"),
+    ],
+)
+def test_a_prior_unlike_the_codes_is_fitted_or_made_richer(recipe: object, names: str, remedy: str) -> None:
+    adds_up = names.startswith("z2")
+    verdict, _, ways = judge(dataclasses.replace(symptoms(recipe, names, "", adds_up), mismatch=FAR))
+    assert verdict == "under-regularised"
+    assert remedy in ways
+    assert "vae" not in ways
+    assert ("fit-prior" in ways) is isinstance(recipe, Ladder)
 
 
 # -- reported -------------------------------------------------------------------------------------------------------

@@ -101,14 +101,14 @@ def _table(found: Diagnosis) -> str:
 def _layers(layers: Sequence[Layer]) -> str:
     """What each layer of a hierarchy carries, as bars and as a table."""
     names, dead = [layer.name for layer in layers], [layer.dead for layer in layers]
+    kl = [layer.kl for layer in layers if layer.kl is not None]
     measures = {
-        "KL [nats]": [layer.kl for layer in layers],
+        **({"KL [nats]": kl} if kl else {}),
         "alone [nats]": [layer.alone.value for layer in layers],
         "used [nats]": [layer.decoder_use.value for layer in layers],
     }
-    title = (
-        "Each layer: its KL, what it alone tells of an example, and the likelihood that is lost when it is exchanged"
-    )
+    title = "what it alone tells of an example, and the likelihood that is lost when it is exchanged"
+    title = f"Each layer: {'its KL, ' if kl else ''}{title}"
     bars = page.plot(figures.svg(figures.layer_panels(names, measures, dead)), alt=title)
     rows = [[signed(cell) for cell in row] for row in cells(layers)]
     return page.figure(bars, title) + page.table(COLUMNS, rows, numbers=5)

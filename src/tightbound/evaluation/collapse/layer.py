@@ -23,7 +23,8 @@ class Layer:
 
     Args:
         name: Its name.
-        kl: Its KL. Of a top-down hierarchy, and at the top of a chain, the information is at most this.
+        kl: Its KL. Of a top-down hierarchy, and at the top of a chain, the information is at most this. None if the
+            prior does not factorise over the layers, as a fitted one.
         information: Lower bound on :math:`I(x; z_l \mid z_{>l})`, or in a chain on :math:`I(z_{l-1}; z_l)`.
         alone: How well it alone tells the examples apart, given the layers inferred before it.
         decoder_use: Loss of likelihood of what is generated from it, when its latent is that of another example.
@@ -38,7 +39,7 @@ class Layer:
     """
 
     name: str
-    kl: float
+    kl: float | None
     information: Estimate
     alone: Estimate
     decoder_use: Estimate
@@ -65,7 +66,7 @@ def layers_of(
     layers = (
         Layer(
             name=name,
-            kl=sum(wise[name]),
+            kl=sum(wise[name]) if name in wise else None,
             information=information[name].information,
             alone=information[name].alone,
             decoder_use=lost,
@@ -87,4 +88,5 @@ def cells(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
     for layer in layers:
         nats = (str(layer.information), str(layer.alone), str(layer.decoder_use))
         units = f"{layer.active_units}/{layer.dimensions}"
-        yield layer.name, f"{layer.kl:.2f}", *nats, units, "dead" if layer.dead else ""
+        kl = "–" if layer.kl is None else f"{layer.kl:.2f}"
+        yield layer.name, kl, *nats, units, "dead" if layer.dead else ""

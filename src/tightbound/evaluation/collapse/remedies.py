@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from ...options.priors import PixelCNNPrior
+from ...options.priors import FlowPrior, PixelCNNPrior
 from ...options.remedies import Remedy
 from ...options.training import TrainingOptions
 from .ways import Run, Symptoms, Way, capacity_of, in_words, is_fitted, of_recipe, open_to, option, options_of
@@ -42,15 +42,27 @@ MOST_TRANSFORMS = 8
 """Maximum number of flow transformations proposed."""
 WAYS = 3
 """Maximum number of remedies listed."""
-RICHER_PRIOR = {"normal": "vamp", "diagonal": "vamp", "mixture": "coupling", "vamp": "coupling", "coupling": "spline"}
+RICHER_PRIOR = {
+    "normal": ("vamp", "mixture"),
+    "diagonal": ("vamp",),
+    "mixture": ("coupling",),
+    "vamp": ("coupling",),
+    "coupling": ("spline",),
+}
+"""The next larger families of priors; the first one that the recipe has is proposed."""
 RICHER_POSTERIOR = {"gaussian": "cholesky", "cholesky": "iaf"}
-_PRIORS = {"vamp": "a mixture of posteriors", "coupling": "a flow", "spline": "a flow of splines"}
+_PRIORS = {
+    "vamp": "a mixture of posteriors",
+    "mixture": "a mixture",
+    "coupling": "a flow",
+    "spline": "a flow of splines",
+}
 
 REMEDIES: dict[Symptom, tuple[str, ...]] = {
     "codes collapsed": ("revival", "narrow comparison", "learned scale", "longer"),
-    "posterior collapsed": ("later", "free bits", "weaker decoder", "learned scale"),
-    "posterior the same for all": ("following prior", "later"),
-    "decoder ignores the codes": ("weaker decoder", "learned scale", "later"),
+    "posterior collapsed": ("later", "free bits", "fewer layers", "balanced layers", "weaker decoder", "learned scale"),
+    "posterior the same for all": ("following prior", "later", "fewer layers"),
+    "decoder ignores the codes": ("weaker decoder", "learned scale", "later", "fewer layers"),
     "partly collapsed": ("fewer dimensions", "free bits of each", "later"),
     "layers dead": ("later", "free bits", "fewer layers", "balanced layers"),
     "encoder says too little": ("exact posterior", "larger networks", "longer", "later"),
@@ -159,10 +171,13 @@ def fewer_dimensions(s: Symptoms) -> Way | None:
 
 
 def fewer_layers(s: Symptoms) -> Way | None:
-    """The same hierarchy without its dead layers."""
+    """The same hierarchy without its dead layers; if none is left, with the first in the order of inference."""
+    if not s.dead or len(s.layers) < 2:
+        return None
     if s.recipe is None or s.data is None:
         return Way("use fewer layers")
-    fewer = s.recipe.without_dead([name not in s.dead for name in s.layers], s.data)
+    alive, first = [name not in s.dead for name in s.layers], [True, *[False] * (len(s.layers) - 1)]
+    fewer = s.recipe.without_dead(alive, s.data) or s.recipe.without_dead(first, s.data)
     return Way("use fewer layers", fewer) if fewer else None
 
 
@@ -192,9 +207,12 @@ def following_prior(s: Symptoms) -> Way | None:
 
 
 def second_stage(s: Symptoms) -> Way | None:
-    """A second-stage prior that models dependent codes."""
-    if not s.codes or is_fitted(s):
+    """A second-stage prior that models dependent codes, or the packed latents of a top-down hierarchy."""
+    if is_fitted(s) or not (s.codes or s.adds_up):
         return None
+    if not s.codes:
+        flags = "tightbound fit-prior RUN --prior flow --out RUN2"
+        return Way("fit a prior to all latents together", flags=flags, second=FlowPrior())
     flags, second = "tightbound fit-prior RUN --prior pixelcnn --out RUN2", PixelCNNPrior()
     return Way("fit a prior to the codes", flags=flags, second=second)
 
@@ -216,8 +234,8 @@ def richer_prior(s: Symptoms) -> Way | None:
         return of_recipe(s, words, transforms=more) if more <= MOST_TRANSFORMS else None
     if is_fitted(s):
         return of_recipe(s, f"{words} (a flow)", prior="flow")
-    richer = RICHER_PRIOR.get(now)
-    return None if richer is None else Way(f"{words} ({_PRIORS[richer]})", {"prior": richer})
+    ways = [Way(f"{words} ({_PRIORS[richer]})", {"prior": richer}) for richer in RICHER_PRIOR.get(now, ())]
+    return next((way for way in ways if in_words(s, way)), None)
 
 
 def full_charge(s: Symptoms) -> Way | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from ..latents.positions import CARRIED, NOTHING
-from .dead_layers import why_layers_died
+from .dead_layers import first_dead, why_layers_died
 from .remedies import against, fewer_dimensions, free_steps, free_together, offer, second_stage, whose_kl
 from .ways import Symptoms, Way, capacity_of, first_stage, in_words, is_fitted, open_to, option
 
@@ -125,6 +125,11 @@ def _why_partly(s: Symptoms) -> tuple[str, str]:
 
 
 def _why_collapsed(s: Symptoms) -> tuple[str, str]:
+    cause, remedy = _why_nothing_is_said(s)
+    return "; ".join([cause, *first_dead(s)]), remedy
+
+
+def _why_nothing_is_said(s: Symptoms) -> tuple[str, str]:
     capacity, beta = capacity_of(s), option(s, "beta", 1.0)
     if capacity is None and beta > 1:
         why = f"a weight of {beta:g} of the {_what_beta_weighs(s)} makes each nat of code cost more than it gains"
