@@ -183,7 +183,7 @@ def fewer_layers(s: Symptoms) -> Way | None:
 
 def balanced_layers(s: Symptoms) -> Way | None:
     """A KL weighed by layer in warm-up, so that no layer is closed before it is used."""
-    return of_recipe(s, "balance the layers' KL in warm-up", balance=True)
+    return of_recipe(s, "balance the layers' KL in warm-up", balance=True) if s.layers else None
 
 
 def weaker_decoder(s: Symptoms) -> Way | None:
