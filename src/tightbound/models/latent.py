@@ -320,6 +320,12 @@ class Marginal(Bounded, Steered):
         with torch.no_grad():
             return self.likelihood(self.sample_latent(sample_shape, how)).sample()
 
+    @property
+    def layered(self) -> bool:
+        """Whether layers can be drawn given those above them: in a chain, or under a product of Gaussians."""
+        prior = self.prior()
+        return isinstance(prior, Marginal) or gaussian_factors(prior) is not None
+
     def sample_latent(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
         """Draws z from the prior, ``(*sample_shape, *batch, *latent)``, as the likelihood takes it."""
         return self.model.space.joined(self.sample_layers(sample_shape, how))

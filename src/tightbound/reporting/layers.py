@@ -27,6 +27,8 @@ def held(m: Material, n: int = 7) -> str:
     if not m.hierarchy or not m.spec.image or not m.model.can_sample:
         return ""
     c = pictures.conditions_to_show(m.model, m.test, 1)
+    if not m.latent(None if c is None else c[0]).layered:
+        return page.paragraph("Under this prior the layers depend on each other, so none is redrawn by itself.")
     with fixed_noise(m.seed):
         views = redrawn(m.model, n, None if c is None else c[0])
     head, rows = layer_rows(views, m.spec)
@@ -41,7 +43,7 @@ def _strip(parts: list[Tensor], alt: str, lossy: bool) -> str:
 
 def bars(m: Material) -> str:
     """The KL of each layer, with its number and its active dimensions, as HTML."""
-    if not m.hierarchy or not (kl := m.kl_per_layer):
+    if not m.hierarchy or not (kl := m.kl_per_layer) or set(kl) != set(m.activity):
         return ""
     used = {name: f"{active} of {there} active" for name, (active, there) in m.activity.items()}
     rows = [(name, nats, f"{nats:.2f} nats · {used[name]}") for name, nats in reversed(kl.items())]
