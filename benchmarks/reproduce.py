@@ -297,9 +297,8 @@ def tightbound(words: str) -> str:
 def run(experiment: Experiment) -> dict[str, Any]:
     """Trains, evaluates and writes the result of one experiment; a training that was stopped is resumed."""
     folder = ROOT / "runs" / f"reproduce-{experiment.name}"
-    begun = (folder / "checkpoints" / "last.safetensors").is_file()
-    how = "--resume" if begun else f"{experiment.train} --no-pictures"
-    tightbound(f"train {how} --out {folder}")
+    begun = " --resume" if (folder / "checkpoints" / "last.safetensors").is_file() else ""
+    tightbound(f"train {experiment.train} --no-pictures --out {folder}{begun}")  # refuses to resume other options
     seconds = trained_seconds(folder)
     found = json.loads(tightbound(f"evaluate {folder} {experiment.evaluate} --json"))
     parts = {name: found[name] for name in experiment.quantity.split("+")}

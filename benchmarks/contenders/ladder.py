@@ -40,7 +40,7 @@ def by_hand(model: LatentVariableModel, x: Tensor, kl: float = 1.0) -> Tensor:
     assert isinstance(q, TopDownPosterior)
     features, path, total = q.bottom_up(x), q.decoder, torch.zeros(len(x))
     h = path.begin(x, len(x))
-    for group, arm, level in zip(path.groups, q.arms, q.levels, strict=True):
+    for group, arm, level in zip(path.path, q.arms, q.levels, strict=True):
         mean, log_std, h = group.prior(h)
         m, s = arm(h, features[level], mean, log_std)
         h = group.absorb(h, mean + log_std.exp() * (m + s * torch.randn_like(m)))

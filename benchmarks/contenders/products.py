@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from common import in_turn, synthetic
 from ours import build
-from tightbound.evaluation.log_likelihood.methods.compiled import with_compiled_density
-from tightbound.evaluation.log_likelihood.methods.importance import ENTRIES
 from torch import Tensor, nn
 
 import tightbound as tb
+from tightbound.evaluation.log_likelihood.compiled import with_compiled_density
+from tightbound.evaluation.log_likelihood.importance import ENTRIES
 from tightbound.networks import Linear
 from tightbound.recipes import VAE
 from tightbound.runtime.memory import keep_freed_memory

@@ -111,9 +111,9 @@ def test_gradient_reaches_every_parameter(system: tuple[Recipe, DataSpec]) -> No
     assert without_gradient(model) == []
 
 
+@pytest.mark.parametrize("system", SYSTEMS, ids=system_id)
 def test_the_loss_of_an_example_does_not_depend_on_its_batch(system: tuple[Recipe, DataSpec]) -> None:
-    if system in HIERARCHIES:
-        pytest.skip("several latents: tests/recipes/test_hierarchies.py")
+    """Of several latents: tests/recipes/test_hierarchies.py."""
     if of_the_batch(system[0]):
         assert bound_of(system[0], build(system)().terms(examples(system[1], 6))).shape == (6,)
         return

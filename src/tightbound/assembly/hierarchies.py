@@ -22,7 +22,7 @@ from ..recipes.ladder import TopDownRecipe
 from . import parts
 from .base import assemble
 
-__all__ = ["hvae"]
+__all__ = ["hvae", "top_down"]
 
 
 @assemble.register(HVAE)

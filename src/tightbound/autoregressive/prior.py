@@ -22,6 +22,7 @@ from ..distributions import Sampling, embedded
 from ..distributions.codes import CodeDistribution
 from ..errors import ObjectiveError
 from ..posteriors import CodePosterior
+from ..runtime.modes import at_least_float32
 from .pixelcnn import PixelCNN
 from .transformer import Transformer
 
@@ -146,7 +147,7 @@ class TransformerGrid(Grid):
 
 def _of_chosen(logits: Tensor, codes: Tensor) -> Tensor:
     """Log-probabilities of the codes ``(n, *grid)``, ``(n, positions)``, at least float32."""
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = at_least_float32(logits)
     return -F.cross_entropy(logits.flatten(0, -2), codes.flatten(), reduction="none").view(len(codes), -1)
 
 

@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent
 
 from ..conditions import Given, require_given
 from ..errors import ObjectiveError, ShapeError
+from ..runtime.modes import at_least_float32
 
 __all__ = [
     "Conditional",
@@ -62,9 +63,7 @@ class Conditional(nn.Module):
         flat = inputs.reshape(math.prod(leading), *self.input_shape)
         shown = embedded(self.embedding, c)
         out = self.network(flat) if shown is None else self.network(flat, broadcast(shown, leading))
-        if out.dtype in (torch.bfloat16, torch.float16):
-            out = out.float()
-        return out.reshape(*leading, *out.shape[1:])
+        return at_least_float32(out).reshape(*leading, *out.shape[1:])
 
     def distribution(self, features: Tensor) -> Distribution:
         """The distribution that features of shape ``(*leading, ...)`` parametrise."""

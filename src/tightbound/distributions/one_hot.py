@@ -13,24 +13,15 @@ from torch.distributions.kl import register_kl
 from torch.nn import functional as F
 from torch.types import _size
 
+from ..runtime.modes import at_least_float32
 from .bernoulli import Bernoulli, BernoulliVector
 from .contract import Value
 from .sampling import COLDEST, Sampling, Steered, indifferent, tempered
 
-__all__ = ["Bits", "Choice", "OneHot", "at_least_float32", "exponential", "kl_of_bits", "kl_of_choices", "one_hot"]
+__all__ = ["Bits", "Choice", "OneHot", "exponential", "kl_of_bits", "kl_of_choices", "one_hot"]
 
 SURE = 1e4
 """A bit with a larger logit is certain."""
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """The logits in at least float32: sums over thousands of classes need the precision.
-
-    Example:
-        >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
-        torch.float32
-    """
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def exponential(shape: _size, like: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from torch.types import _size
 
 from ..errors import ObjectiveError, UsageError
+from ..runtime.modes import at_least_float32
 from .bernoulli import Bernoulli
 from .contract import Value
-from .one_hot import Bits, Choice, OneHot, at_least_float32, exponential, kl_of_bits, kl_of_choices, one_hot
+from .one_hot import Bits, Choice, OneHot, exponential, kl_of_bits, kl_of_choices, one_hot
 
 __all__ = ["RelaxedBernoulli", "RelaxedCategorical"]
 

@@ -78,7 +78,7 @@ class Likelihood(nn.Module):
         """What the log-likelihood means for that data."""
         raise NotImplementedError
 
-    def ends(self, network: nn.Module) -> bool:
+    def takes_output_of(self, network: nn.Module) -> bool:
         """Whether :meth:`given` takes what that very network outputs."""
         return False
 

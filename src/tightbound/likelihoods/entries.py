@@ -66,7 +66,7 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         out = super().features(inputs, c)
         return self._fitted(out, inputs.shape[: inputs.dim() - len(self.input_shape)])
 
-    def ends(self, network: nn.Module) -> bool:
+    def takes_output_of(self, network: nn.Module) -> bool:
         return self.network is network
 
     def given(self, output: Tensor) -> Distribution:

@@ -20,6 +20,7 @@ from ..distributions import Bernoulli, CategoricalLevels, Value, broadcast, embe
 from ..errors import UsageError
 from ..networks import PixelDecoder
 from ..options.data_spec import DataSpec
+from ..runtime.modes import at_least_float32
 from ..runtime.parts import StartsFromData
 from ..runtime.randomness import fixed_noise
 from .base import Likelihood, Measure, mass_of
@@ -70,7 +71,7 @@ class AutoregressiveLikelihood(Likelihood, StartsFromData):
 
     def conditional(self, features: Tensor) -> Bernoulli | CategoricalLevels:
         """The distribution of every entry, from features ``(n, parameters * channels, height, width)``."""
-        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        features = at_least_float32(features)
         if self.levels == 2:
             return Bernoulli(features)
         return CategoricalLevels(features.unflatten(1, (self.levels, self.shape[0])).movedim(1, -1))

@@ -252,7 +252,7 @@ class Marginal(Bounded, Steered):
     def _terms_in_one_pass(self, x: Tensor, posterior: Packed, visit: Visit) -> Terms:
         """The terms of a top-down hierarchy, with an entry for each layer if the prior is a product of Gaussians."""
         ready, prior = declared(self.model.likelihood), self.prior()
-        likelihood = ready.given(visit.output) if ready.ends(visit.decoder) else self.likelihood(visit.z)
+        likelihood = ready.given(visit.output) if ready.takes_output_of(visit.decoder) else self.likelihood(visit.z)
         require_event_shape(likelihood, x.shape[len(posterior.batch_shape) :], "likelihood")
         require_event_shape(prior, posterior.event_shape, "prior")
         shape, joint = visit.z.shape[:-1], Latent(visit.z, posterior, prior, self.model.name)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..runtime.modes import at_least_float32
 from .mlp import ACTIVATIONS
 from .output import EndsInLayer
 
@@ -189,7 +190,7 @@ class ConvolutionalGroup(Group):
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.begin is not None:
             h = self.enlarge(h) + self.begin
-        mean, raw = exact(self.moments(h)).chunk(2, dim=1)
+        mean, raw = at_least_float32(self.moments(h)).chunk(2, dim=1)
         return mean, log_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
@@ -332,11 +333,6 @@ def _started(layer: nn.Conv2d, scale: float = 1.0) -> nn.Conv2d:
         layer.weight.mul_(scale)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer
-
-
-def exact(x: Tensor) -> Tensor:
-    """At least float32, as densities need."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def log_deviation(raw: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from ..conditions import Given
 from ..distributions import independent, leading_shape
 from ..distributions.packed import Packed, Visit
 from ..errors import ShapeError, UsageError
-from ..networks.ladder import Group, LadderDecoder, exact, log_deviation, recomputed
+from ..networks.ladder import Group, LadderDecoder, log_deviation, recomputed
+from ..runtime.modes import at_least_float32
 from .base import PackedLayers, Posterior
 
 __all__ = ["ARMS", "Arm", "Direct", "Merge", "PackedNormal", "Residual", "TopDownPosterior", "merge"]
@@ -54,7 +55,7 @@ class Arm(nn.Module):
             log_std: :math:`\\log \\sigma_p`.
         """
         out = self.network(torch.cat([h, e], dim=1) if self.sees_state else e)
-        a, raw = exact(out).chunk(2, dim=1)
+        a, raw = at_least_float32(out).chunk(2, dim=1)
         return self.moments(a, log_deviation(raw), mean, log_std)
 
     def moments(self, a: Tensor, b: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +238,7 @@ class PackedNormal(Packed):
     def visit(self, sample_shape: _size = (), *, pathwise: bool = True) -> Visit:
         u, moments, h = self._sampled(torch.Size(sample_shape), pathwise)
         leading = (*sample_shape, *self.batch_shape)
-        output = exact(self.source.decoder.output(h))
+        output = at_least_float32(self.source.decoder.output(h))
         flat = [[m.reshape(*leading, m[0:1].numel()) for m in each] for each in reversed(moments)]
         posteriors = {
             name: independent(Normal(mean, std, validate_args=False), 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, ShapeError, UsageError
+from ..runtime.modes import at_least_float32
 
 __all__ = [
     "Quantized",
@@ -138,8 +139,7 @@ def rows_of(z: Tensor, dim: int) -> Tensor:
             expected=f"(n, {dim}, *grid)",
             remedy="Give the encoder as many output channels as the quantiser has dimensions.",
         )
-    z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
-    return z.movedim(1, -1).reshape(-1, dim)
+    return at_least_float32(z).movedim(1, -1).reshape(-1, dim)
 
 
 def grid_of(rows: Tensor, shape: Sequence[int]) -> Tensor:
