@@ -63,7 +63,9 @@ def steps(given: argparse.Namespace) -> dict[str, Callable[[], object]]:
             "bare": lambda model=model: by_hand(model, x),
             "network": lambda model=model: by_hand(model, x, kl=0.0),
         }[name]
-        loss = torch.compile(loss) if given.compile else loss
+        if given.compile:
+            loss()  # as a training does: torch looks a KL up at its first call, which cannot be compiled
+            loss = torch.compile(loss)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         runs[name] = lambda loss=loss, optimizer=optimizer: step(loss, optimizer, bf16=given.bf16)
     return runs

@@ -357,4 +357,4 @@ def _unpatched(x: Tensor, patch: Grid) -> Tensor:
     n, inputs, h, w = x.shape
     rows, columns = patch
     c = inputs // (rows * columns)
-    return x.view(n, c, rows, columns, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * rows, w * columns)
+    return x.reshape(n, c, rows, columns, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c, h * rows, w * columns)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..data import Split
 from ..errors import CheckpointError, reading
 from ..options.training import TrainingOptions
-from ..runtime.randomness import epoch_order, reseed
+from ..runtime.modes import evaluating
+from ..runtime.randomness import epoch_order, fixed_noise, reseed
 from .clock import Clock
 from .device import launch
 from .ema import MovingAverage
@@ -75,6 +76,17 @@ class Engine:
     def started(self) -> None:
         """Starts the weight average, after the model is initialised."""
         self.average = MovingAverage(self.model, self.options.ema)
+
+    def prepare_compiling(self) -> None:
+        """Runs the step once as it is, without gradients or a trace, if it will be compiled.
+
+        torch looks up the function of a KL at its first call, which cannot be compiled: the graph would break there.
+        """
+        if not self.options.compile:
+            return
+        with torch.no_grad(), fixed_noise(), evaluating(self.step):
+            x, c = self.step.see(self.train.batch(torch.arange(1), self.device))
+            self.step(x, torch.ones((), device=self.device), c)
 
     # -- a step -----------------------------------------------------------------------------------------------------
 

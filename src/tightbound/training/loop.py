@@ -208,6 +208,7 @@ class _Run:
         """Steps until the end, early stopping or a signal."""
         with saying_way_on(self.folder):
             self.readings.open()
+        self.engine.prepare_compiling()
         self.model.train()
         with saying_way_on(self.folder):
             try:
