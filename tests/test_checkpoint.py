@@ -283,7 +283,7 @@ def no_space(*_: object, **__: object) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("where", ["save_file", "fsync", "replace", "mkstemp", "write halfway"])
+@pytest.mark.parametrize("where", ["save_file", "fsync", "replace", "mkdtemp", "write halfway"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,8 +298,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
             patch.setattr(checkpoint, "save_file", halfway)
         elif where == "save_file":
             patch.setattr(checkpoint, "save_file", no_space)
-        elif where == "mkstemp":
-            patch.setattr("tempfile.mkstemp", no_space)
+        elif where == "mkdtemp":
+            patch.setattr("tempfile.mkdtemp", no_space)
         else:
             patch.setattr(os, where, no_space)
         with pytest.raises(CheckpointError, match="No space left"):
@@ -448,7 +448,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(path: Path, monk
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_a_temporary_file_that_another_process_took_for_a_leftover_is_made_anew(
+def test_a_temporary_folder_that_another_process_took_for_a_leftover_is_made_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     lock, taken = files.try_lock, list[Path]()
@@ -457,7 +457,7 @@ def test_a_temporary_file_that_another_process_took_for_a_leftover_is_made_anew(
         if taken:
             return lock(handle)
         taken.append(next(path.parent.glob(f".{path.name}.*")))
-        taken[0].unlink()  # as clear_leftovers does, between the file's making and its lock
+        taken[0].rmdir()  # as clear_leftovers does, between the folder's making and its lock
         return False if held else lock(handle)
 
     monkeypatch.setattr(files, "try_lock", taken_once)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_helpers import refused
+from tightbound import checkpoint
 from tightbound.errors import CheckpointError, TrainingError
 from tightbound.runtime.files import clear_leftovers, write_atomically
 from tightbound.runtime.lock import Lock, locked, try_lock
@@ -106,11 +107,14 @@ def test_what_dead_processes_left_is_cleared_and_nothing_else(tmp_path: Path) ->
     dead, hidden, own = tmp_path / ".config.json.abcdefgh", tmp_path / ".hidden", tmp_path / "model.safetensors"
     for path in (dead, hidden, own):
         path.touch()
+    folder = tmp_path / ".best.safetensors.a_c0efgh"
+    folder.mkdir()
+    (folder / ".tmpAbCdEf").touch()  # by safetensors, which replaces the file that it writes
 
     def save(temporary: str) -> None:
+        checkpoint.write(Path(temporary), {"step": 1})
         clear_leftovers(tmp_path)
         assert Path(temporary).exists(), "what is being written was cleared"
-        Path(temporary).write_text("{}")
 
     write_atomically(tmp_path / "metrics.jsonl", save)
     assert {path.name for path in tmp_path.iterdir()} == {".hidden", "model.safetensors", "metrics.jsonl"}

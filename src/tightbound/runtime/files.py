@@ -18,41 +18,54 @@ from .lock import try_lock
 __all__ = ["clear_leftovers", "write_again", "write_atomically", "writing"]
 
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names of the temporary files of :func:`write_atomically`."""
+"""Names of the temporary folders of :func:`write_atomically`; of temporary files, in older versions."""
 
 
 def write_atomically(path: Path, save: Callable[[str], object]) -> None:
-    """Calls ``save`` on a temporary file beside ``path``, then renames it once it is synced to disk.
+    """Calls ``save`` on a temporary file, then renames it to ``path`` once it is synced to disk.
+
+    The file lies in a temporary folder beside ``path``, since writers may replace it or write more files beside it.
 
     Raises:
         CheckpointError: If that fails (no space, no permission); ``path`` is then unchanged.
     """
-    temporary = handle = None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = _temporary(path)
-            save(temporary)
-            with open(temporary, "rb") as file:  # noqa: PTH123
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(path) as folder:
+            temporary = folder / path.name
+            save(str(temporary))
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # noqa: PTH101
+            temporary.chmod(0o644)
             os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        if temporary is not None and handle is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
-            os.close(handle)
 
 
-def _temporary(path: Path) -> tuple[int, str]:
-    """A new file beside ``path``, locked, which distinguishes it from one left by a dead process."""
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, locked, which distinguishes it from one left by a dead process."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        if try_lock(handle) is not False and os.path.exists(name):  # noqa: PTH110
-            return handle, name
-        os.close(handle)  # another process took it for a leftover before it was locked
-        with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            with _held(folder) as sure:
+                if sure is not False and folder.exists():
+                    yield folder
+                    return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[bool | None]:
+    """Locks a file or a folder inside the block: what :func:`try_lock` returns, None where folders are not opened."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # no longer there, or Windows
+        yield None
+        return
+    try:
+        yield try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def write_again(path: Path, source: Path) -> None:
@@ -89,13 +102,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes temporary files that killed processes left in a folder; files being written now stay."""
+    """Removes what killed processes left in a folder while they wrote to it; what is being written now stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                handle = os.open(path, os.O_RDWR)
-                try:
-                    if try_lock(handle):
-                        path.unlink()
-                finally:
-                    os.close(handle)
+        if _LEFTOVER.fullmatch(path.name) and not path.is_symlink():
+            with _held(path) as free, contextlib.suppress(OSError):
+                if free:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
