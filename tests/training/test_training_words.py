@@ -7,19 +7,22 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import tightbound as tb
 from tightbound.cli.main import main
-from tightbound.data import Data
+from tightbound.data import Data, load_data
 from tightbound.errors import UsageError
+from tightbound.recipes import VAE, Ladder, Recipe
 from tightbound.runs import RunFolder
 from tightbound.spec import from_json, to_json
-from tightbound.training import TrainingOptions
+from tightbound.training import TrainingOptions, train
 from tightbound.training import log as log_module
 from tightbound.training.log import Pace, ProgressBar
+from tightbound.training.steps.bound import BoundStep
 from tightbound.training.units import Unit
 
 SHORT = ("--steps", "20", "--evaluate-every", "10", "--no-pictures", "--device", "cpu")
@@ -197,6 +200,33 @@ def test_an_old_run_without_patience_has_none() -> None:
     assert from_json(old, TrainingOptions).patience == "none"
     assert from_json({**old, "patience": 4}, TrainingOptions).patience == 4
     assert from_json({**old, "version": 2, "patience": "auto"}, TrainingOptions).patience == "auto"
+
+
+def test_an_old_run_without_a_limit_of_gradients_has_none() -> None:
+    old = {**to_json(TrainingOptions(steps=3)), "version": 2, "clip_norm": None}
+    assert from_json(old, TrainingOptions).clip_norm == "none"
+    assert from_json({**old, "clip_norm": 4.0}, TrainingOptions).clip_norm == 4.0
+    with pytest.raises(UsageError, match="norm"):
+        TrainingOptions(clip_norm="high")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "limit"),
+    [
+        (Ladder(grids=(1, 4), groups=(1,), channels=4), {}, 16.0),
+        (Ladder(grids=(1, 4), groups=(1,), channels=4), {"clip_norm": 3}, 3.0),
+        (Ladder(grids=(1, 4), groups=(1,), channels=4), {"clip_norm": "none"}, None),
+        (VAE(latent_dim=2), {}, None),
+    ],
+)
+def test_gradients_of_a_hierarchy_are_clipped_by_default(
+    recipe: Recipe, options: dict[str, Any], limit: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, training = load_data("digits"), TrainingOptions(steps=1, pictures=False, **options)
+    model = recipe.build(data.spec)
+    assert [group.clip_norm for group in BoundStep(model).groups(training)] == [limit]
+    train(model, data, out=tmp_path, options=training)
+    assert ("clipped to a norm of 16" in capsys.readouterr().err) == (limit == 16.0)
 
 
 def test_few_examples_stop_by_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

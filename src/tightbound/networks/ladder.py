@@ -191,7 +191,7 @@ class ConvolutionalGroup(Group):
         if self.begin is not None:
             h = self.enlarge(h) + self.begin
         mean, raw = at_least_float32(self.moments(h)).chunk(2, dim=1)
-        return mean, log_deviation(raw), h
+        return mean, log_bounded_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
         return residual(self.blocks, h + self.enter(z))
@@ -345,6 +345,21 @@ def log_deviation(raw: Tensor) -> Tensor:
         tensor([-6.9078,  0.0000,  1.7121])
     """
     return (LEAST + (1 - LEAST) * nn.functional.softplus(raw + _ZERO)).log()
+
+
+def log_bounded_deviation(raw: Tensor) -> Tensor:
+    r"""A log standard deviation from a network's output r: 0 at 0, and between ln 0.001 and ln 1.999.
+
+    .. math:: \ln \left( \epsilon + \frac{2 (1 - \epsilon)}{1 + e^{-r}} \right), \qquad \epsilon = 10^{-3}
+
+    For priors that a decoder scales as it likes: what is unbounded there is multiplied from group to group, and a rare
+    example then overflows.
+
+    Example:
+        >>> log_bounded_deviation(torch.tensor([-50.0, 0.0, 50.0]))
+        tensor([-6.9078,  0.0000,  0.6926])
+    """
+    return (LEAST + 2 * (1 - LEAST) * raw.sigmoid()).log()
 
 
 LEAST = 1e-3

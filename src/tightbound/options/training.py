@@ -22,7 +22,7 @@ OFTEN, FEWEST_STALE = 100, 5
 """Runs with more epochs than this stop early by default, after at least this many evaluations without improvement."""
 
 
-@register("training-options", version=2)
+@register("training-options", version=3)
 @dataclass(frozen=True)
 class TrainingOptions:
     """All training options; together with recipe and data they determine the result, bit for bit."""
@@ -57,8 +57,9 @@ class TrainingOptions:
     """Number of cycles in a cyclical warm-up."""
     weight_decay: float = 0.0
     """Weight decay: decoupled for adam (AdamW), added to the gradient for the others."""
-    clip_norm: float | None = None
-    """Maximum gradient norm; larger gradients are clipped to it."""
+    clip_norm: float | Literal["auto", "none"] = "auto"
+    """Maximum gradient norm, in nats per example; larger gradients are clipped to it. Auto: as the recipe asks, which
+    for a ladder and a vdvae is a quarter of a nat for each dimension of an example; else none."""
     skip_norm: float | None = None
     """Skip a step whose gradient, of all parameters and before clipping, has a larger norm. metrics.jsonl then has the
     largest norm since the last record, so a first run with a huge value shows what is usual."""
@@ -133,7 +134,9 @@ class TrainingOptions:
             )
         if not 0 < self.lr_factor < math.inf or any(m < 1 for m in self.lr_milestones):
             raise UsageError("Milestones must be at least 1, and the factor positive.", got=self.lr_milestones)
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        if isinstance(self.clip_norm, str) and self.clip_norm not in ("auto", "none"):
+            raise UnknownName("gradient norm", self.clip_norm, ("auto", "none", "a positive number"))
+        if isinstance(self.clip_norm, float | int) and not self.clip_norm > 0:
             raise UsageError("The gradient norm must be positive.", got=self.clip_norm, remedy="Try --clip-norm 1.")
         if self.skip_norm is not None and not self.skip_norm > 0:
             raise UsageError(
@@ -219,6 +222,12 @@ class TrainingOptions:
 def _with_named_patience(fields: dict[str, Any]) -> dict[str, Any]:
     """In older versions None meant no early stopping."""
     return {**fields, "patience": "none" if fields.get("patience") is None else fields["patience"]}
+
+
+@upgrade("training-options", version=2)
+def _with_named_limit(fields: dict[str, Any]) -> dict[str, Any]:
+    """In older versions None meant no clipping."""
+    return {**fields, "clip_norm": "none" if fields.get("clip_norm") is None else fields["clip_norm"]}
 
 
 _LEAST = {

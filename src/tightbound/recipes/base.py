@@ -65,6 +65,14 @@ class Recipe:
         """
         return []
 
+    def clip_norm(self, data: DataSpec) -> float | None:
+        """The maximum gradient norm by default; None for no clipping.
+
+        Args:
+            data: Shape and range of one example.
+        """
+        return None
+
     def cautions(self, model: Model, examples: int) -> list[str]:
         """Warnings about training on that many examples, as sentences.
 

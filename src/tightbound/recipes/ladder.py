@@ -158,6 +158,15 @@ class TopDownRecipe(EntryLikelihood, Recipe):
     def chosen(self, data: DataSpec) -> list[str]:
         return [", ".join(f"{n} group{'s' * (n != 1)} on {_told([grid])}" for grid, n in self.levels(data))]
 
+    def clip_norm(self, data: DataSpec) -> float:
+        """A quarter of a nat for each dimension: deep networks without normalisation may, rarely, have a gradient of any size.
+
+        Example:
+            >>> Ladder().clip_norm(DataSpec("digits", shape=(1, 8, 8), levels=17))
+            16.0
+        """
+        return data.dimensions / 4
+
     def _require_room(self, data: DataSpec, grids: Sequence[tuple[int, int]], groups: Sequence[int]) -> None:
         """Refuses more groups than the image has entries, and far more latents than that."""
         latents = sum(n * rows * columns for (rows, columns), n in zip(grids, groups, strict=True))

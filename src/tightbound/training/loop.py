@@ -34,7 +34,7 @@ from .notes import (
     warmup_outlasts_run,
     warnings_before_training,
 )
-from .opening import say, told_latents, told_model, told_plan
+from .opening import say, told_latents, told_limit, told_model, told_plan
 from .picture import draw_progress
 from .place import Place, held, require_place, require_resumable, require_unused, said_of_place, saying_way_on
 from .start import start_model
@@ -193,7 +193,8 @@ class _Run:
         every = self.evaluate_every if len(self.data.valid) else 0
         plan = told_plan(self.options, examples, every, self.patience, engine.device, engine.fabric.world_size)
         slow = slow_arithmetic(self.options.precision, engine.device.type)
-        lines = [of_data, told_model(self.model, engine.precision), plan, *notes, *slow]
+        limit = told_limit(self.options, engine.groups[0].clip_norm)
+        lines = [of_data, told_model(self.model, engine.precision), plan, *limit, *notes, *slow]
         lines += warnings_before_training(self.model, self.config.data_spec, examples)
         if self.model.recipe and self.model.space:
             lines += idle_balance(self.model.recipe.training_objective, len(self.model.space.names), clock.warmup)

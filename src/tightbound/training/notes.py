@@ -125,7 +125,7 @@ def steadier(options: TrainingOptions) -> str:
         'a lower --lr (it was 0.001), or --skip-nonfinite if only few steps are to blame'
     """
     ways = [f"a lower --lr (it was {options.lr:g})"]
-    if options.clip_norm is None or options.clip_norm > 1:
+    if isinstance(options.clip_norm, str) or options.clip_norm > 1:
         ways.append("--clip-norm 1")
     if options.precision not in ("32-true", "64-true"):
         ways.append("--precision 32-true")

@@ -21,7 +21,7 @@ from ..runtime.processor import processor_name
 from ..spec import kind_of
 from .log import count
 
-__all__ = ["say", "told_device", "told_latents", "told_model", "told_patience", "told_plan"]
+__all__ = ["say", "told_device", "told_latents", "told_limit", "told_model", "told_patience", "told_plan"]
 
 
 def say(lines: Iterable[str]) -> None:
@@ -115,6 +115,22 @@ def told_plan(
     when = f"every {every:,} steps, {told_patience(patience)}" if every < steps else "at the end"
     parts += [f"evaluated {when}" if every else "no validation split"]
     return f"plan: {'; '.join(parts)}"
+
+
+def told_limit(options: TrainingOptions, limit: float | None) -> list[str]:
+    """The line about the gradients, where they are clipped by default.
+
+    Args:
+        options: The training options.
+        limit: Their maximum norm.
+
+    Example:
+        >>> told_limit(TrainingOptions(), 784.0)
+        ['gradients: clipped to a norm of 784 (--clip-norm none: not)']
+    """
+    if options.clip_norm != "auto" or limit is None:
+        return []
+    return [f"gradients: clipped to a norm of {limit:,g} (--clip-norm none: not)"]
 
 
 def told_patience(patience: int | None) -> str:

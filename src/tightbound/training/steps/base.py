@@ -68,7 +68,14 @@ class Step(nn.Module):
 
     def groups(self, options: TrainingOptions) -> list[Group]:
         """The parameter groups; by default one with all trained parameters."""
-        return [Group([p for p in self.parameters() if p.requires_grad], clip_norm=options.clip_norm)]
+        return [Group([p for p in self.parameters() if p.requires_grad], clip_norm=self.clip_norm(options))]
+
+    def clip_norm(self, options: TrainingOptions) -> float | None:
+        """The maximum gradient norm: as given, or as the recipe asks."""
+        if options.clip_norm == "auto":
+            recipe, data = self.model.recipe, self.model.data_spec
+            return recipe.clip_norm(data) if recipe and data else None
+        return None if options.clip_norm == "none" else float(options.clip_norm)
 
     @property
     def selects(self) -> int:
