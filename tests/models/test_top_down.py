@@ -17,7 +17,7 @@ from tightbound.errors import ShapeError, UnknownName, UsageError
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.models.latent import replaced
-from tightbound.networks.ladder import LEAST, Group, LadderDecoder
+from tightbound.networks.ladder import LEAST, ConvolutionalGroup, Group, LadderDecoder
 from tightbound.posteriors.top_down import ARMS, Arm, Direct, Merge, Residual, TopDownPosterior, merge
 from tightbound.priors import GaussianMixture, StandardNormal
 from tightbound.recipes import VDVAE, Ladder
@@ -240,6 +240,15 @@ def test_noise_and_centred_form_have_the_same_kl() -> None:
     loc, std = Merge(nn.Identity()).moments(m, log_s, mean, log_std)
     torch.testing.assert_close(mean + log_std.exp() * loc, product.mean, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(log_std.exp() * std, product.stddev, atol=1e-12, rtol=1e-12)
+
+
+def test_no_state_makes_a_groups_prior_wide() -> None:
+    """A deviation without a bound is multiplied from group to group, until a rare example overflows."""
+    group = ConvolutionalGroup(8, 3, (4, 4), zero=1.0)
+    for size in (0.0, 1.0, 1e6):
+        _, log_std, _ = group.prior(size * torch.randn(50, 8, 4, 4, generator=torch.Generator().manual_seed(0)))
+        assert log_std.exp().min() >= 0.99 * LEAST
+        assert log_std.exp().max() < 2
 
 
 def test_merging_needs_gaussians() -> None:

@@ -159,7 +159,7 @@ class TopDownRecipe(EntryLikelihood, Recipe):
         return [", ".join(f"{n} group{'s' * (n != 1)} on {_told([grid])}" for grid, n in self.levels(data))]
 
     def clip_norm(self, data: DataSpec) -> float:
-        """A quarter of a nat for each dimension: deep networks without normalisation may, rarely, have a gradient of any size.
+        """A quarter of a nat for each dimension, since a rare example may have a gradient of any size.
 
         Example:
             >>> Ladder().clip_norm(DataSpec("digits", shape=(1, 8, 8), levels=17))
