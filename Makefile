@@ -36,9 +36,10 @@ format: $(STAMP)
 bench: $(STAMP) $(PEERS_STAMP)  ## Measure speed and memory against bare loops and other libraries, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-reproduce: $(STAMP)  ## Rebuild published numbers, write docs/results.md and docs/two-stages.md (the data sets are downloaded if need be)
+reproduce: $(STAMP)  ## Rebuild published numbers, write docs/results.md, docs/two-stages.md and docs/colour.md (the data sets are downloaded if need be)
 	$(BIN)/python benchmarks/reproduce.py $(REPRODUCE)
 	$(BIN)/python benchmarks/two_stages.py $(TWO_STAGES)
+	$(BIN)/python benchmarks/hierarchies.py $(HIERARCHIES)
 
 clean:
 	rm -rf $(VENV) .venv-peers runs

@@ -1,0 +1,161 @@
+"""Three ways to model small colour images, in the same time: `make reproduce` runs this behind reproduce.py.
+
+A VAE, a VQ-VAE with a PixelCNN of its codes, and a very deep VAE, all with the same likelihood. How many steps fit in
+the minutes is measured first, so that the minutes are the same on every machine. Results go to
+``benchmarks/results/eurosat-NAME.json``, and all of them, with samples, to ``docs/colour.md``.
+
+    python benchmarks/hierarchies.py --eurosat EuroSAT_RGB.tar --minutes 12
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproduce import RESULTS, ROOT, provenance, tightbound
+
+PAGE = ROOT / "docs" / "colour.md"
+COMMON = "--image-size 32 --likelihood discretized-logistic-mixture"
+PILOT = 40
+"""Steps of the training that measures how long a step takes."""
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model, trained in one stage or two, each with an equal part of the time."""
+
+    name: str
+    what: str
+    first: str
+    second: str = ""
+    samples: int = 100
+    """For the likelihood; 1 for a bound."""
+
+
+STUDIES = [
+    Study("vae", "convolutional VAE, 32 latents", f"vae --network convolutional --latent-dim 32 {COMMON}"),
+    Study(
+        "vq-vae",
+        "VQ-VAE, 8 × 8 of 512 codes, and a PixelCNN of the codes",
+        f"vq-vae {COMMON}",
+        "--prior pixelcnn",
+        samples=1,
+    ),
+    Study("vdvae", "very deep VAE, 12 groups at 1 × 1, 4 × 4, 8 × 8", f"vdvae {COMMON} --ema 0.999 --lr-warmup 100"),
+]
+
+
+def run(study: Study, data: str, minutes: float, again: bool) -> dict[str, Any]:
+    """Trains what is not there yet, or everything anew if ``again``, and measures it."""
+    folder = ROOT / "runs" / f"eurosat-{study.name}"
+    share = minutes / (2 if study.second else 1)
+    steps = [_trained(folder, f"train {study.first} --data {data}", share, again)]
+    words, last = [f"train {study.first} --steps {steps[0]} --data eurosat"], folder
+    if study.second:
+        last = folder.with_name(f"{folder.name}-prior")
+        steps.append(_trained(last, f"fit-prior {folder} {study.second}", share, again))
+        words.append(f"fit-prior RUN {study.second} --steps {steps[1]}")
+    found = json.loads(tightbound(f"evaluate {last} -k {study.samples} --json"))
+    tightbound(f"sample {last} -n 36 --overwrite --out {_picture(study)}")
+    result = {
+        "name": study.name,
+        "what": study.what,
+        "commands": [f"tightbound {each} --out {to}" for each, to in zip(words, ("RUN", "RUN2"), strict=False)],
+        "minutes": minutes,
+        "measured_minutes": round(sum(_seconds(part) for part in {folder, last}) / 60, 1),
+        "samples": study.samples,
+        "evaluation": {name: found[name] for name in ("bits_per_dim", "elbo", "nll", "n", "split")},
+        **provenance(),
+    }
+    (RESULTS / f"eurosat-{study.name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
+    return result
+
+
+def _trained(folder: Path, words: str, minutes: float, again: bool) -> int:
+    """Trains for as many steps as fit in the minutes, and returns their number."""
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not (folder / "model.safetensors").is_file():
+        pilot = folder.with_name(f"{folder.name}-pilot")
+        shutil.rmtree(pilot, ignore_errors=True)
+        tightbound(f"{words} --no-pictures --steps {PILOT} --evaluate-every {PILOT} --log-every 10 --out {pilot}")
+        steps = max(PILOT, round(60 * minutes * _rate(pilot) / BATCH))
+        shutil.rmtree(pilot)
+        tightbound(f"{words} --no-pictures --steps {steps} --out {folder}")
+    return json.loads((folder / "config.json").read_text(encoding="utf8"))["training"]["steps"]
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == "train"]
+
+
+def _rate(folder: Path) -> float:
+    """Examples per second after the first steps."""
+    rates = [record["examples_per_second"] for record in _records(folder)[1:]]
+    return sorted(rates)[len(rates) // 2]
+
+
+def _seconds(folder: Path) -> float:
+    """Time in training steps."""
+    records, found, before = _records(folder), 0.0, 0
+    for record in records:
+        found += (record["step"] - before) * BATCH / record["examples_per_second"]
+        before = record["step"]
+    return found
+
+
+def _picture(study: Study) -> Path:
+    return PAGE.with_name(f"colour-{study.name}.png")
+
+
+def write_page() -> None:
+    """Writes docs/colour.md from all results there are."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf8")) for path in RESULTS.glob("eurosat-*.json")}
+    results = [(study, found[f"eurosat-{study.name}"]) for study in STUDIES if f"eurosat-{study.name}" in found]
+    lines = [HEAD, *(_row(result) for _, result in results)]
+    for study, result in results:
+        made = f"{result['hardware']}, commit {result['commit']}, {result['date']}"
+        lines += ["", f"**{result['name']}** ({made})", "", *(f"    {command}" for command in result["commands"])]
+        lines += ["", f"![Samples of {study.name}]({_picture(study).name})"]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
+HEAD = """# Small colour images in the same time
+
+Written by `make reproduce`: 6,750 satellite images of EuroSAT at 32 × 32, a quarter of the published set. All models \
+have the same likelihood, a mixture of discretised logistics; each has the same minutes on one thread, in two stages \
+half of them each. Bits per dimension of the whole test split, an upper bound, with its standard error over images.
+
+| model | minutes | bits per dimension | samples of the bound |
+|---|---|---|---|"""
+
+
+def _row(result: dict[str, Any]) -> str:
+    bits = result["evaluation"]["bits_per_dim"]
+    figure = f"{bits['value']:.3f} ± {bits['standard_error']:.3f}"
+    return f"| {result['what']} | {result['measured_minutes']:.1f} | {figure} | {result['samples']} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=[study.name for study in STUDIES], help="some of the studies")
+    parser.add_argument("--eurosat", help="a tar, zip or folder of EuroSAT; without it only the page is written")
+    parser.add_argument("--minutes", type=float, default=12.0, help="training time of each")
+    parser.add_argument("--again", action="store_true", help="train anew what is there")
+    given = parser.parse_args()
+    for study in STUDIES:
+        if given.eurosat and (given.only is None or study.name in given.only):
+            print(json.dumps(run(study, given.eurosat, given.minutes, given.again), indent=2))
+    write_page()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
