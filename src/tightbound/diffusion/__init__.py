@@ -1,0 +1,27 @@
+"""Diffusion: paths, schedules, denoisers, samplers and their guidance."""
+
+from .denoiser import Denoiser, Preconditioned
+from .oracles import GaussianOracle, MixtureOracle
+from .paths import PATHS, Path
+from .sampler import ExampleNoise, Sampler
+from .schedules import Cosine, Learned, Linear, ScaledLinear, Schedule, first_gamma, grid
+from .steps import STEPS
+
+__all__ = [
+    "PATHS",
+    "STEPS",
+    "Cosine",
+    "Denoiser",
+    "ExampleNoise",
+    "GaussianOracle",
+    "Learned",
+    "Linear",
+    "MixtureOracle",
+    "Path",
+    "Preconditioned",
+    "Sampler",
+    "ScaledLinear",
+    "Schedule",
+    "first_gamma",
+    "grid",
+]
