@@ -1,8 +1,9 @@
-"""Steps of samplers on Gaussian data: the law of their samples is a recursion of two numbers, and their order a fact."""
+"""Steps of samplers on Gaussian data: the law of their samples is a recursion, and their order the stated one."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ BY_HAND = {
 def recursion(name: str, ratios: list[float], start: float) -> tuple[float, float]:
     """From N(0, start^2): x - m has a mean of its own, which no sampler forgets at once."""
     mean, variance = -MEAN, start**2
-    for s, t in zip(ratios, ratios[1:], strict=False):
+    for s, t in pairwise(ratios):
         if name == "predictor-corrector":
             factor, noise = ancestral_by_hand(s, t)
             mean, variance = factor * mean, factor**2 * variance + noise**2
@@ -88,7 +89,7 @@ def multistep(ratios: list[float], start: float, *, sde: bool) -> tuple[float, f
     offset = torch.tensor(-MEAN, dtype=torch.float64)
     weights[0] = start
     state, old, before = torch.cat([offset[None], weights]), None, 0.0
-    for i, (s, t) in enumerate(zip(ratios, ratios[1:], strict=False)):
+    for i, (s, t) in enumerate(pairwise(ratios)):
         expected = gain(s) * state
         mid = expected if old is None else expected + math.log(s / t) / (2 * math.log(before / s)) * (expected - old)
         kept = (t / s) ** (2 if sde else 1)

@@ -1,4 +1,4 @@
-r"""Denoisers, :math:`D(x, \sigma) = \mathbb{E}[x_0 \mid x_0 + \sigma \epsilon = x]`: what samplers and bounds are made of.
+r"""Denoisers, :math:`D(x, \sigma) = \mathbb{E}[x_0 \mid x_0 + \sigma \epsilon = x]`: the base of samplers and bounds.
 
 Convention: x has shape ``(*batch, *event)``, :math:`\sigma` either ``(*batch)`` or none. Where :math:`\sigma` is
 infinite, x is the noise :math:`\epsilon` itself. All else follows: the noise is :math:`(x - D) / \sigma`, the score

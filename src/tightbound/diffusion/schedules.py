@@ -215,7 +215,7 @@ def first_gamma(spacing: float) -> float:
         [-2.5, -8.1, -13.6]
     """
     if not spacing > 0:
-        raise UsageError("The spacing of values must be positive.", got=spacing)
+        raise UsageError("The spacing of values must be positive.", got=spacing, expected="more than 0")
     return 2 * math.log(spacing / SPACINGS)
 
 
