@@ -47,7 +47,11 @@ STUDIES = [
         "--prior pixelcnn",
         samples=1,
     ),
-    Study("vdvae", "very deep VAE, 12 groups at 1 × 1, 4 × 4, 8 × 8", f"vdvae {COMMON} --ema 0.999 --lr-warmup 100"),
+    Study(
+        "vdvae",
+        "very deep VAE, a group at 4 × 4 and four at 8 × 8",
+        f"vdvae {COMMON} --grids 4 8 --groups 1 4 --blocks 1 --latent-channels 16 --lr 3e-3 --lr-warmup 50 --ema 0.99",
+    ),
 ]
 
 

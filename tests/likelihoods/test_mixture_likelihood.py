@@ -103,6 +103,19 @@ def test_starting_from_data_gives_a_better_likelihood(make: Any) -> None:
     assert bits < 8  # without any model
 
 
+def test_latents_do_not_hide_the_start() -> None:
+    """Where the first outputs moved the components by more than the data vary, models began by ignoring z for good."""
+    torch.manual_seed(0)
+    recipe = Ladder(grids=(1, 4), groups=(2,), channels=16, latent_channels=4, **MIXTURE)
+    model, x = recipe.build(SQUARE), coloured(200)
+    model.likelihood.initialise(x)
+    with torch.no_grad():
+        terms = model().terms(x)
+        at_zero = model.likelihood(torch.zeros(1, *model.likelihood.input_shape)).log_prob(x)
+    lost = (at_zero - terms.log_likelihood).mean() / (192 * math.log(2))
+    assert lost < 0.5, "bits of each dimension"
+
+
 def test_data_that_does_not_vary_gives_a_finite_start() -> None:
     likelihood = on_mlp(SQUARE)
     likelihood.initialise(torch.full((7, 3, 8, 8), 0.2))

@@ -11,7 +11,7 @@ from torch import nn
 from ..likelihoods import Gaussian
 from ..models.latent import LatentVariableModel
 from ..networks import MLP
-from ..networks.ladder import BottomUp, ConvolutionalGroup, LadderDecoder, PreactivationBlock
+from ..networks.ladder import BottomUp, ConvolutionalGroup, LadderDecoder, PreactivationBlock, Within
 from ..options.data_spec import DataSpec
 from ..options.parts import Networks
 from ..posteriors import DiagonalGaussian
@@ -74,7 +74,8 @@ def top_down(recipe: TopDownRecipe, data: DataSpec) -> LatentVariableModel:
     likelihood = parts.entry_likelihood(recipe, make, (total,), data)
     arm = ARMS[recipe.posterior]
     inputs, start = (2 * c if arm.sees_state else c), (zero if arm is Residual else 1.0)
-    arms = [arm(PreactivationBlock(inputs, 2 * z, c, grids[level], phi, start)) for level in level_of]
+    moments = [PreactivationBlock(inputs, 2 * z, c, grids[level], phi, start) for level in level_of]
+    arms = [arm(Within(block) if arm.sees_state else block) for block in moments]  # a message may say nothing at all
     bottom_up = BottomUp(data.shape, c, grids, recipe.blocks, phi, scale)
     q = TopDownPosterior(bottom_up, arms, level_of, cast(LadderDecoder, likelihood.network), data.shape)
     return LatentVariableModel(StandardNormal(total), likelihood, q)

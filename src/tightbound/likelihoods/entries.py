@@ -57,6 +57,8 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
     """
 
     mean_in_one_pass = True
+    start_share: ClassVar[float] = 1.0
+    """Factor on the decoder's last weights where its bias starts from data."""
 
     def __init__(self, network: nn.Module, input_shape: Sequence[int], shape: Sequence[int], parameters: int) -> None:
         super().__init__(network, input_shape)
@@ -98,6 +100,7 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         rows = x.flatten(1) if entries == math.prod(self.shape) else x.flatten(2).movedim(1, 2).flatten(0, 1)
         start = self.start(rows)
         bias.view(-1, entries)[: len(start)] = start
+        layer.get_parameter("weight").mul_(self.start_share)
 
     def start(self, rows: Tensor) -> Tensor:
         """Initial parameters: the best fit to rows of entries ``(n, entries)`` without a latent."""

@@ -57,6 +57,7 @@ class DiscretizedLogisticMixtureLikelihood(EntryLikelihood):
     """
 
     scale = "network"
+    start_share = 0.1  # else the first outputs hide the start, and the decoder begins by ignoring z
 
     def __init__(
         self,

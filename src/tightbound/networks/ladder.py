@@ -25,9 +25,11 @@ __all__ = [
     "Group",
     "LadderDecoder",
     "PreactivationBlock",
+    "Within",
     "coarser",
     "finer",
     "recomputed",
+    "within",
 ]
 
 Grid = tuple[int, int]
@@ -190,8 +192,8 @@ class ConvolutionalGroup(Group):
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.begin is not None:
             h = self.enlarge(h) + self.begin
-        mean, raw = at_least_float32(self.moments(h)).chunk(2, dim=1)
-        return mean, log_bounded_deviation(raw), h
+        mean, raw = within(at_least_float32(self.moments(h))).chunk(2, dim=1)
+        return mean, log_deviation(raw), h
 
     def absorb(self, h: Tensor, z: Tensor) -> Tensor:
         return residual(self.blocks, h + self.enter(z))
@@ -347,19 +349,43 @@ def log_deviation(raw: Tensor) -> Tensor:
     return (LEAST + (1 - LEAST) * nn.functional.softplus(raw + _ZERO)).log()
 
 
-def log_bounded_deviation(raw: Tensor) -> Tensor:
-    r"""A log standard deviation from a network's output r: 0 at 0, and between ln 0.001 and ln 1.999.
+def within(x: Tensor, limit: float = 7.0) -> Tensor:
+    r"""Numbers squeezed into an interval, :math:`c \tanh(x / c)`, nearly unchanged where they are small.
 
-    .. math:: \ln \left( \epsilon + \frac{2 (1 - \epsilon)}{1 + e^{-r}} \right), \qquad \epsilon = 10^{-3}
+    Means and deviations multiply each other from group to group: without a limit a rare example, far from the others,
+    grows until it overflows.
 
-    For priors that a decoder scales as it likes: what is unbounded there is multiplied from group to group, and a rare
-    example then overflows.
+    References:
+        NVAE: A Deep Hierarchical Variational Autoencoder (Vahdat and Kautz, 2020).
+
+    Args:
+        x: The numbers.
+        limit: c.
 
     Example:
-        >>> log_bounded_deviation(torch.tensor([-50.0, 0.0, 50.0]))
-        tensor([-6.9078,  0.0000,  0.6926])
+        >>> within(torch.tensor([-1e9, 0.1, 1e9]))
+        tensor([-7.0000,  0.1000,  7.0000])
     """
-    return (LEAST + 2 * (1 - LEAST) * raw.sigmoid()).log()
+    return limit * (x / limit).tanh()
+
+
+class Within(nn.Module):
+    """A network whose output is squeezed by :func:`within`.
+
+    Args:
+        network: The network.
+
+    Example:
+        >>> Within(nn.Identity())(torch.tensor([1e9]))
+        tensor([7.])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return within(at_least_float32(self.network(x)))
 
 
 LEAST = 1e-3
