@@ -22,7 +22,7 @@ ORDER = [
     *("runtime.progress", "runtime.memory", "runtime.processor", "runtime.lock", "runtime.files", "runtime.randomness"),
     *("runtime.modes", "checkpoint", "runtime.budget", "runtime"),
     *("conditions", "distributions", "networks", "quantizers", "likelihoods", "posteriors", "priors"),
-    *("encoders", "models", "objectives", "autoregressive"),
+    *("encoders", "models", "objectives", "autoregressive", "diffusion"),
     *("recipes", "assembly"),
     "data",
     *("views", "pictures", "runs"),

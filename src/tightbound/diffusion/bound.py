@@ -1,0 +1,171 @@
+r"""The variational bound of diffusion, in three terms.
+
+Convention: x is in the units of the denoiser; terms are in nats for each example, summed over its entries. With
+:math:`x_\sigma = x + \sigma \epsilon` and :math:`\gamma = 2 \ln \sigma`,
+
+.. math:: -\ln p(x) \le \underbrace{\mathrm{KL}(q(x_{\sigma_1} \mid x) \,\|\, p(x_{\sigma_1}))}_{\text{prior}}
+    + \underbrace{\tfrac{1}{2} \int e^{-\gamma} \, \mathbb{E} \| x - D(x_\sigma, \sigma) \|^2 \, d\gamma}_{\text{diffusion}}
+    + \underbrace{\mathbb{E} [-\ln p(x \mid x_{\sigma_0})]}_{\text{reconstruction}}
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from ..conditions import Given
+from ..errors import UsageError
+from .denoiser import Denoiser
+from .paths import Path, expanded
+from .schedules import Schedule
+
+__all__ = ["Bound", "Decoder", "GaussianDecoder", "LevelDecoder"]
+
+
+class Decoder(nn.Module):
+    r"""Abstract: :math:`p(x \mid x_{\sigma_0})`, what is left open at the first noise."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        """The log-probability or log-density of x for each entry, nats.
+
+        Args:
+            x: The data, ``(*batch, *event)``.
+            noised: The same at the first noise.
+            x0: What the denoiser expects of the data there.
+            sigma: The ratio of the first noise.
+        """
+
+
+class LevelDecoder(Decoder):
+    r"""Of discrete values, :math:`p(x = v_k \mid x_{\sigma_0}) \propto \exp(-(x_{\sigma_0} - v_k)^2 / 2 \sigma_0^2)`.
+
+    Args:
+        values: All values of an entry, rising, in the units of the denoiser.
+
+    References:
+        Variational Diffusion Models (Kingma, Salimans, Poole and Ho, 2021).
+
+    Example:
+        >>> decoder = LevelDecoder(torch.tensor([-1.0, 1.0]))
+        >>> x = torch.tensor([[1.0]])
+        >>> decoder.log_prob(x, 0.9 * x, x, torch.tensor(0.2)).exp()
+        tensor([[1.]])
+    """
+
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values)
+
+    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        logits = -0.5 * ((noised.unsqueeze(-1) - self.values) / expanded(sigma, noised.unsqueeze(-1))).square()
+        between = (self.values[1:] + self.values[:-1]) / 2
+        chosen = torch.bucketize(x.contiguous(), between)
+        return logits.log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+
+
+class GaussianDecoder(Decoder):
+    r"""Of continuous values, :math:`\mathcal{N}(D, (s^{-2} + \sigma_0^{-2})^{-1})`: exact for Gaussian entries.
+
+    Args:
+        std: Standard deviation s of the data, broadcastable to it.
+
+    Example:
+        >>> x = torch.zeros(1, 1)
+        >>> round(GaussianDecoder(torch.ones(1)).log_prob(x, x, x, torch.tensor(1.0)).exp().item(), 4)
+        0.5642
+    """
+
+    std: Tensor
+
+    def __init__(self, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("std", std)
+
+    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        precision = self.std**-2 + expanded(sigma, x) ** -2
+        return Normal(x0, precision.rsqrt(), validate_args=False).log_prob(x)
+
+
+class Bound:
+    """The three terms of examples, for noise and times that are given.
+
+    Args:
+        denoiser: The denoiser.
+        schedule: From time to noise; its ends must be finite.
+        path: Says which Gaussian stands for the last z.
+        decoder: Of the first noise.
+        steps: Number of steps of the chain; None for the limit of infinitely many.
+
+    Raises:
+        UsageError: If the schedule ends in pure noise, or there are no steps.
+
+    Example:
+        >>> from tightbound.diffusion import PATHS, GaussianOracle, Linear
+        >>> oracle = GaussianOracle(torch.zeros(2), torch.ones(2))
+        >>> bound = Bound(oracle, Linear(-8.0, 5.0), PATHS["vp"], GaussianDecoder(torch.ones(2)))
+        >>> x, e = torch.randn(5, 2), torch.randn(5, 2)
+        >>> bound.prior(x).shape, bound.diffusion(x, torch.rand(5), e).shape, bound.reconstruction(x, e).shape
+        (torch.Size([5]), torch.Size([5]), torch.Size([5]))
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, schedule: Schedule, path: Path, decoder: Decoder, steps: int | None = None
+    ) -> None:
+        if not math.isfinite(schedule.end):
+            raise UsageError(
+                "A bound needs a schedule with a finite end.",
+                got="pure noise at its end",
+                expected="a last gamma of about 5 to 10",
+                remedy="Try --last-gamma 5.",
+            )
+        if steps is not None and steps < 1:
+            raise UsageError(
+                "A chain needs at least one step.", got=steps, remedy="Leave --timesteps out: continuous time."
+            )
+        self.denoiser, self.schedule, self.path, self.decoder, self.steps = denoiser, schedule, path, decoder, steps
+
+    def prior(self, x: Tensor) -> Tensor:
+        """KL of the last noised data from the Gaussian that stands for them, ``(*batch)`` nats."""
+        gamma = torch.tensor(self.schedule.end, dtype=x.dtype, device=x.device)
+        sigma, end = (gamma / 2).exp(), self.path.end(gamma)
+        per_entry = ((x / end).square() + (sigma / end).square() - 1) / 2 - (sigma / end).log()
+        return per_entry.flatten(1).sum(1)
+
+    def diffusion(self, x: Tensor, t: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
+        r"""The terms between both ends at one time for each example, ``(n)`` nats: unbiased for uniform times.
+
+        In continuous time :math:`\tfrac{1}{2} \gamma'(t) e^{-\gamma} \| x - D \|^2`; of T steps, with s before t,
+        :math:`\tfrac{T}{2} (e^{-\gamma(s)} - e^{-\gamma(t)}) \| x - D \|^2`.
+
+        Args:
+            x: Examples, ``(n, *event)``.
+            t: Times in (0, 1), ``(n)``; of a chain they are rounded up to the end of their step.
+            noise: Standard noise in the shape of x.
+            c: Conditions.
+        """
+        if self.steps is None:
+            gamma, weight = self.schedule(t), self.schedule.slope(t)
+            weight = weight * (-gamma).exp()
+        else:
+            last = ((t * self.steps).ceil() / self.steps).clamp(1 / self.steps, 1)
+            gamma, before = self.schedule(last), self.schedule(last - 1 / self.steps)
+            weight = self.steps * (-before).exp() * -torch.expm1(before - gamma)
+        return weight / 2 * self.error(x, gamma, noise, c)
+
+    def error(self, x: Tensor, gamma: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
+        """The squared error of the denoiser, summed over the entries of each example, ``(n)``."""
+        sigma = (gamma / 2).exp()
+        return (x - self.denoiser(x + expanded(sigma, x) * noise, sigma, c)).square().flatten(1).sum(1)
+
+    def reconstruction(self, x: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
+        """The log-probability of the data given the first noised data, ``(n)`` nats."""
+        sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=x.dtype, device=x.device).expand(len(x))
+        noised = x + expanded(sigma, x) * noise
+        return self.decoder.log_prob(x, noised, self.denoiser(noised, sigma, c), sigma).flatten(1).sum(1)
