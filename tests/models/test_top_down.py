@@ -17,7 +17,8 @@ from tightbound.errors import ShapeError, UnknownName, UsageError
 from tightbound.likelihoods import Gaussian
 from tightbound.models import LatentVariableModel
 from tightbound.models.latent import replaced
-from tightbound.networks.ladder import LEAST, Group, LadderDecoder, within
+from tightbound.networks.ladder import Group, LadderDecoder
+from tightbound.networks.limits import LEAST, within
 from tightbound.posteriors.top_down import ARMS, Arm, Direct, Merge, Residual, TopDownPosterior, merge
 from tightbound.priors import GaussianMixture, StandardNormal
 from tightbound.recipes import VDVAE, Ladder

@@ -11,7 +11,8 @@ from torch import nn
 from ..likelihoods import Gaussian
 from ..models.latent import LatentVariableModel
 from ..networks import MLP
-from ..networks.ladder import BottomUp, ConvolutionalGroup, LadderDecoder, PreactivationBlock, Within
+from ..networks.ladder import BottomUp, ConvolutionalGroup, LadderDecoder, PreactivationBlock
+from ..networks.limits import Within
 from ..options.data_spec import DataSpec
 from ..options.parts import Networks
 from ..posteriors import DiagonalGaussian

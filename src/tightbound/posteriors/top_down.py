@@ -21,7 +21,8 @@ from ..conditions import Given
 from ..distributions import independent, leading_shape
 from ..distributions.packed import Packed, Visit
 from ..errors import ShapeError, UsageError
-from ..networks.ladder import Group, LadderDecoder, log_deviation, recomputed
+from ..networks.ladder import Group, LadderDecoder, recomputed
+from ..networks.limits import log_deviation
 from ..runtime.modes import at_least_float32
 from .base import PackedLayers, Posterior
 
