@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def at_the_end(oracle: GaussianOracle, end: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [gaussian, mixture])
-def test_it_is_the_density(make: type[GaussianOracle]) -> None:
+def test_it_is_the_density(make: Callable[[], GaussianOracle]) -> None:
     """To 1e-6, but for the Gaussian that stands for the exact law at the end."""
     oracle = make()
     x = seen(oracle)

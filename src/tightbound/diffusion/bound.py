@@ -3,9 +3,11 @@ r"""The variational bound of diffusion, in three terms.
 Convention: x is in the units of the denoiser; terms are in nats for each example, summed over its entries. With
 :math:`x_\sigma = x + \sigma \epsilon` and :math:`\gamma = 2 \ln \sigma`,
 
-.. math:: -\ln p(x) \le \underbrace{\mathrm{KL}(q(x_{\sigma_1} \mid x) \,\|\, p(x_{\sigma_1}))}_{\text{prior}}
-    + \underbrace{\tfrac{1}{2} \int e^{-\gamma} \, \mathbb{E} \| x - D(x_\sigma, \sigma) \|^2 \, d\gamma}_{\text{diffusion}}
-    + \underbrace{\mathbb{E} [-\ln p(x \mid x_{\sigma_0})]}_{\text{reconstruction}}
+.. math:: -\ln p(x) \le \mathrm{KL}(q(x_{\sigma_1} \mid x) \,\|\, p(x_{\sigma_1}))
+    + \frac{1}{2} \int e^{-\gamma} \, \mathbb{E} \| x - D(x_\sigma, \sigma) \|^2 \, d\gamma
+    + \mathbb{E} [-\ln p(x \mid x_{\sigma_0})]
+
+are the prior's, the diffusion's and the reconstruction's.
 """
 
 from __future__ import annotations

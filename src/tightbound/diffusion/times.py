@@ -18,8 +18,8 @@ def stratified(
 ) -> Tensor:
     r"""One jittered draw in each of n strata of equal width, in random order.
 
-    Of several parts of a batch, each takes every ``parts``-th stratum, so that together they cover all. The time part of
-    the variance of a mean then falls as :math:`n^{-3}`, instead of :math:`n^{-1}`.
+    Of several parts of a batch, each takes every ``parts``-th stratum, so that together they cover all. The variance of
+    a mean over times then falls as :math:`n^{-3}`, instead of :math:`n^{-1}`.
 
     Args:
         n: Number of draws of this part.
