@@ -1,6 +1,7 @@
 """Diffusion: paths, schedules, denoisers, samplers and their guidance."""
 
 from .denoiser import Denoiser, Preconditioned
+from .model import Diffused, Diffusion
 from .oracles import GaussianOracle, MixtureOracle
 from .paths import PATHS, Path
 from .sampler import ExampleNoise, Sampler
@@ -12,6 +13,8 @@ __all__ = [
     "STEPS",
     "Cosine",
     "Denoiser",
+    "Diffused",
+    "Diffusion",
     "ExampleNoise",
     "GaussianOracle",
     "Learned",

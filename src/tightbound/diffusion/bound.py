@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Categorical, Distribution, Normal
 
 from ..conditions import Given
+from ..distributions.contract import Value
 from ..errors import UsageError
 from .denoiser import Denoiser
 from .paths import Path, expanded
@@ -32,14 +35,22 @@ class Decoder(nn.Module):
     r"""Abstract: :math:`p(x \mid x_{\sigma_0})`, what is left open at the first noise."""
 
     @abstractmethod
-    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-        """The log-probability or log-density of x for each entry, nats.
+    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
+        """The distribution of the data, with batch shape ``(*batch, *event)``.
 
         Args:
-            x: The data, ``(*batch, *event)``.
-            noised: The same at the first noise.
-            x0: What the denoiser expects of the data there.
+            noised: Data at the first noise, ``(*batch, *event)``.
             sigma: The ratio of the first noise.
+            expected: What the denoiser expects of the data there; it is asked only if that is needed.
+        """
+
+    @abstractmethod
+    def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
+        """Data, as a function of standard noise, so that every example has its own.
+
+        Args:
+            decoded: What the call has returned.
+            noise: Standard noise, ``(*batch, *event)``.
         """
 
 
@@ -54,9 +65,8 @@ class LevelDecoder(Decoder):
 
     Example:
         >>> decoder = LevelDecoder(torch.tensor([-1.0, 1.0]))
-        >>> x = torch.tensor([[1.0]])
-        >>> decoder.log_prob(x, 0.9 * x, x, torch.tensor(0.2)).exp()
-        tensor([[1.]])
+        >>> decoder(torch.tensor([0.9]), torch.tensor(0.2), lambda: None).log_prob(torch.tensor([1.0])).exp()
+        tensor([1.])
     """
 
     values: Tensor
@@ -65,11 +75,27 @@ class LevelDecoder(Decoder):
         super().__init__()
         self.register_buffer("values", values)
 
-    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-        logits = -0.5 * ((noised.unsqueeze(-1) - self.values) / expanded(sigma, noised.unsqueeze(-1))).square()
+    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
+        away = (noised.unsqueeze(-1) - self.values) / expanded(sigma, noised.unsqueeze(-1))
+        return _Levels(self.values, Categorical(logits=-0.5 * away.square(), validate_args=False))
+
+    def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
+        below = cast(_Levels, decoded).chosen.probs.double().cumsum(-1) < torch.special.ndtr(noise.double()).unsqueeze(
+            -1
+        )
+        return self.values[below.sum(-1).clamp(max=len(self.values) - 1)]
+
+
+class _Levels(Value):
+    """Values of which one is chosen for each entry."""
+
+    def __init__(self, values: Tensor, chosen: Categorical) -> None:
+        self.values, self.chosen = values, chosen
+        super().__init__(chosen.batch_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
         between = (self.values[1:] + self.values[:-1]) / 2
-        chosen = torch.bucketize(x.contiguous(), between)
-        return logits.log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        return self.chosen.log_prob(torch.bucketize(value.contiguous(), between))
 
 
 class GaussianDecoder(Decoder):
@@ -80,8 +106,8 @@ class GaussianDecoder(Decoder):
 
     Example:
         >>> x = torch.zeros(1, 1)
-        >>> round(GaussianDecoder(torch.ones(1)).log_prob(x, x, x, torch.tensor(1.0)).exp().item(), 4)
-        0.5642
+        >>> GaussianDecoder(torch.ones(1))(x, torch.tensor(1.0), lambda: x).stddev
+        tensor([[0.7071]])
     """
 
     std: Tensor
@@ -90,9 +116,12 @@ class GaussianDecoder(Decoder):
         super().__init__()
         self.register_buffer("std", std)
 
-    def log_prob(self, x: Tensor, noised: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-        precision = self.std**-2 + expanded(sigma, x) ** -2
-        return Normal(x0, precision.rsqrt(), validate_args=False).log_prob(x)
+    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
+        precision = self.std**-2 + expanded(sigma, noised) ** -2
+        return Normal(expected(), precision.rsqrt(), validate_args=False)
+
+    def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
+        return decoded.mean + decoded.stddev * noise
 
 
 class Bound:
@@ -168,6 +197,11 @@ class Bound:
 
     def reconstruction(self, x: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
         """The log-probability of the data given the first noised data, ``(n)`` nats."""
-        sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=x.dtype, device=x.device).expand(len(x))
-        noised = x + expanded(sigma, x) * noise
-        return self.decoder.log_prob(x, noised, self.denoiser(noised, sigma, c), sigma).flatten(1).sum(1)
+        sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=x.dtype, device=x.device)
+        decoded = self.decoded(x + sigma * noise, c)
+        return decoded.log_prob(x).flatten(1).sum(1)
+
+    def decoded(self, noised: Tensor, c: Given | None = None) -> Distribution:
+        """The distribution of the data given the first noised data, with batch shape ``(n, *event)``."""
+        sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=noised.dtype, device=noised.device)
+        return self.decoder(noised, sigma, lambda: self.denoiser(noised, sigma.expand(len(noised)), c))

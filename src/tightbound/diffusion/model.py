@@ -1,0 +1,193 @@
+r"""Models by diffusion: data, or a prior of latents, from a denoiser.
+
+Convention: x has shape ``(*batch, *event)`` in the units of the data; the denoiser sees :math:`(x - a) / b`, and the
+bound is in nats of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.types import _size
+
+from ..conditions import Given
+from ..distributions import Bounded, require_event_shape
+from ..errors import UsageError
+from ..likelihoods import Measure, density_of, mass_of
+from ..models import Model
+from ..models.terms import Estimated, Terms
+from ..options.data_spec import DataSpec
+from .bound import Bound, Decoder, GaussianDecoder, LevelDecoder
+from .denoiser import Denoiser
+from .paths import PATHS, Path
+from .sampler import ExampleNoise, Sampler
+from .schedules import Schedule, grid
+from .times import stratified
+
+__all__ = ["Diffused", "Diffusion"]
+
+MOST_SEED = 2**62
+
+
+class Diffusion(Model):
+    r"""A model :math:`p(x \mid c)` by diffusion: the limit of a hierarchy whose encoders only add noise.
+
+    Calling it returns :class:`Diffused`, which can be sampled and bounded. It has no latent of its own: noised data
+    are as large as the data.
+
+    References:
+        Variational Diffusion Models (Kingma, Salimans, Poole and Ho, 2021).
+
+    Args:
+        denoiser: ``x, sigma, c -> E[x0 | x]``, in its own units.
+        schedule: From time to noise.
+        shape: Of an example.
+        path: Says which Gaussian stands for the last noised data.
+        levels: Number of values of an entry, evenly from 0 to 1; None for continuous data.
+        shift: a of the units of the denoiser, :math:`(x - a) / b`.
+        scale: b.
+        std: Standard deviation of continuous data in the units of the denoiser.
+        steps: Steps of the chain; None for the limit of infinitely many.
+
+    Raises:
+        UsageError: If there are fewer than two levels, or the units are not positive.
+
+    Example:
+        >>> from tightbound.diffusion import GaussianOracle, Linear
+        >>> oracle = GaussianOracle(torch.zeros(2), torch.ones(2))
+        >>> model = Diffusion(oracle, Linear(-10.0, 10.0), (2,))
+        >>> model().sample((5,)).shape, model().lower_bound(torch.zeros(5, 2)).shape
+        (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        shape: Sequence[int],
+        *,
+        path: Path = PATHS["vp"],
+        levels: int | None = None,
+        shift: float = 0.0,
+        scale: float = 1.0,
+        std: Tensor | None = None,
+        steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if (levels is not None and levels < 2) or not 0 < scale < math.inf:
+            raise UsageError(
+                "A diffusion model needs at least two levels, and units of a positive size.",
+                got=f"levels {levels}, scale {scale:g}",
+                expected="levels >= 2 or None, scale > 0",
+            )
+        self.denoiser, self.schedule, self.path, self.shape = denoiser, schedule, path, tuple(shape)
+        self.levels, self.shift, self.scale, self.steps = levels, shift, scale, steps
+        self.decoder = self._decoder(std)
+
+    def _decoder(self, std: Tensor | None) -> Decoder:
+        if self.levels is None:
+            return GaussianDecoder(torch.ones(()) if std is None else std)
+        return LevelDecoder((torch.linspace(0, 1, self.levels) - self.shift) / self.scale)
+
+    def forward(self, c: Given | None = None) -> Diffused:
+        """The distribution of x given c.
+
+        Raises:
+            UsageError: If these are not its conditions.
+        """
+        self.require_weights()
+        self.require_conditions(c)
+        return Diffused(self, c)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The denoiser, and what learns of the schedule."""
+        return {"decoder": self.denoiser, "schedule": self.schedule}
+
+    @property
+    def bound(self) -> Bound:
+        """The bound, in the units of the denoiser."""
+        return Bound(self.denoiser, self.schedule, self.path, self.decoder, self.steps)
+
+    @property
+    def log_volume(self) -> float:
+        """Nats by which a density in the denoiser's units is larger than in those of the data."""
+        return math.prod(self.shape) * math.log(self.scale) if self.levels is None else 0.0
+
+    def measure(self, data: DataSpec) -> Measure:
+        """What the bound means for that data."""
+        return density_of(data) if self.levels is None else mass_of(self.levels, data)
+
+
+class Diffused(Bounded):
+    r"""The distribution :math:`p(x \mid c)` of a diffusion model: it can be sampled and bounded.
+
+    Args:
+        model: The model.
+        c: Conditions of shape ``(*batch)``, or None.
+
+    Example:
+        >>> from tightbound.diffusion import GaussianOracle, Linear
+        >>> px = Diffusion(GaussianOracle(torch.zeros(2), torch.ones(2)), Linear(-10.0, 10.0), (2,))()
+        >>> px.terms(torch.zeros(5, 2)).estimated
+        ('prior', 'diffusion')
+    """
+
+    def __init__(self, model: Diffusion, c: Given | None = None) -> None:
+        self.model, self.c = model, c
+        super().__init__(torch.Size() if c is None else c.shape, torch.Size(model.shape), validate_args=False)
+
+    def terms(self, x: Tensor, k: int = 1) -> Terms:
+        """The three terms of x, with k draws of noise and of times that are stratified over draws and examples.
+
+        Args:
+            x: Data, ``(*batch, *event)``.
+            k: Number of draws for each example.
+
+        Raises:
+            ShapeError: If x does not fit the model.
+            UsageError: If k is less than 1.
+        """
+        if k < 1:
+            raise UsageError("The bound needs at least one draw for each example.", got=k, expected="k >= 1")
+        model, batch = self.model, x.shape[: x.dim() - len(self.model.shape)]
+        require_event_shape(self, x.shape[len(batch) :], "model")
+        u = ((x - model.shift) / model.scale).reshape(-1, *model.shape)
+        many, n = u.repeat(k, *(1,) * len(model.shape)), len(u)
+        c = None if self.c is None else self.c.expand(k, *batch).flatten()
+        t = stratified(k * n, device=x.device, dtype=u.dtype)
+        diffusion = model.bound.diffusion(many, t, torch.randn_like(many), c).reshape(k, n).mean(0)
+        reconstruction = model.bound.reconstruction(many, torch.randn_like(many), c).reshape(k, *batch)
+        prior = model.bound.prior(u)
+        entries = (Estimated("prior", prior.reshape(*batch, 1)), Estimated("diffusion", diffusion.reshape(*batch, 1)))
+        return Terms(reconstruction - model.log_volume, entries)
+
+    def lower_bound(self, x: Tensor) -> Tensor:
+        """An unbiased estimate of the bound on log p(x), ``(*batch)`` nats."""
+        terms = self.terms(x)
+        return terms.log_likelihood.mean(0) - terms.kl()
+
+    @torch.no_grad()
+    def sample(
+        self, sample_shape: _size = (), sampler: str = "ancestral", steps: int = 250, seed: int | None = None
+    ) -> Tensor:
+        """Samples, ``(*sample_shape, *batch, *event)``; each depends on its own noise alone.
+
+        Args:
+            sample_shape: Number of samples for each condition.
+            sampler: A name in :data:`~tightbound.diffusion.STEPS`.
+            steps: Number of steps.
+            seed: Seed of the noise; drawn from torch's generator if left out.
+        """
+        model, shape = self.model, (*sample_shape, *self.batch_shape)
+        ratios = grid(model.schedule, steps, "log-snr" if math.isfinite(model.schedule.end) else "time")
+        end = model.path.end(torch.tensor(model.schedule.end, dtype=torch.float64)).item()
+        seed = int(torch.randint(MOST_SEED, ())) if seed is None else seed
+        noise = ExampleNoise(seed, range(math.prod(shape)), model.shape, model.device, model.dtype)
+        c = None if self.c is None else self.c.expand(*shape).flatten()
+        x = Sampler(sampler, ratios, end)(lambda x, sigma: model.denoiser(x, sigma, c), noise).to(model.dtype)
+        drawn = model.decoder.draw(model.bound.decoded(x, c), noise())
+        return (drawn * model.scale + model.shift).reshape(*shape, *model.shape)
