@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tightbound.errors import UsageError
 from tightbound.networks.denoising import LevelFeatures, UNet, VectorDenoiser
+from tightbound.networks.dit import DiT, positions
 
 Network = Callable[..., Tensor]
 
@@ -26,7 +27,16 @@ def patched(**options: int) -> UNet:
     return UNet((1, 8, 8), channels=(8,), blocks=2, patch=2, heads=0, **options)
 
 
-SHAPES = {"vectors": (vectors, (6,)), "images": (images, (2, 8, 12)), "patched": (patched, (1, 8, 8))}
+def transformer(**options: int) -> DiT:
+    return DiT((2, 4, 6), width=16, depth=2, heads=2, **options)
+
+
+SHAPES = {
+    "transformer": (transformer, (2, 4, 6)),
+    "vectors": (vectors, (6,)),
+    "images": (images, (2, 8, 12)),
+    "patched": (patched, (1, 8, 8)),
+}
 
 
 def stirred(make: Callable[..., nn.Module], **options: int) -> nn.Module:
@@ -101,8 +111,27 @@ def test_near_levels_have_near_features_and_far_ones_do_not() -> None:
         lambda: UNet((1, 9, 9), channels=(8,), patch=2),
         lambda: UNet((12,), channels=(8,)),
         lambda: UNet((1, 8, 8), channels=(8, 9), heads=4),
+        lambda: DiT((1, 9, 9), width=16, heads=2),
+        lambda: DiT((1, 8, 8), width=18, heads=2),
+        lambda: DiT((1, 8, 8), width=16, heads=3),
     ],
 )
 def test_what_cannot_be_halved_or_divided_is_refused(make: Callable[[], UNet]) -> None:
     with pytest.raises(UsageError):
         make()
+
+
+def test_positions_are_all_different() -> None:
+    found = positions(5, 7, 16)
+    assert (torch.cdist(found, found) + torch.eye(35) > 0.1).all()
+
+
+def test_the_heads_of_a_transformer_are_those_of_torchs_attention() -> None:
+    torch.manual_seed(0)
+    layer, h = transformer().layers[0], torch.randn(3, 6, 16)
+    other = nn.MultiheadAttention(16, 2, batch_first=True)
+    with torch.no_grad():
+        other.in_proj_weight.copy_(layer.inward.weight)  # pyright: ignore
+        other.in_proj_bias.copy_(layer.inward.bias)  # pyright: ignore
+        other.out_proj.load_state_dict(layer.outward.state_dict())  # pyright: ignore
+    torch.testing.assert_close(layer._attended(h), other(h, h, h)[0], rtol=1e-5, atol=1e-5)  # pyright: ignore

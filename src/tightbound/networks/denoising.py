@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from .residual import groups
 
-__all__ = ["LevelFeatures", "UNet", "VectorDenoiser"]
+__all__ = ["LevelFeatures", "UNet", "VectorDenoiser", "zeroed"]
 
 
 class LevelFeatures(nn.Module):
@@ -67,7 +67,7 @@ class VectorDenoiser(nn.Module):
         self.level = LevelFeatures(hidden, condition_dim)
         self.enter = nn.Linear(size, hidden)
         self.blocks = nn.ModuleList(_VectorBlock(hidden) for _ in range(blocks))
-        self.leave = _zeroed(nn.Linear(hidden, size))
+        self.leave = zeroed(nn.Linear(hidden, size))
 
     def forward(self, z: Tensor, gamma: Tensor, c: Tensor | None = None) -> Tensor:
         level, h = self.level(gamma, c), self.enter(z.flatten(1))
@@ -80,7 +80,7 @@ class _VectorBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm, self.first = nn.LayerNorm(width), nn.Linear(width, width)
-        self.modulation, self.second = nn.Linear(width, 2 * width), _zeroed(nn.Linear(width, width))
+        self.modulation, self.second = nn.Linear(width, 2 * width), zeroed(nn.Linear(width, width))
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
         scale, shift = self.modulation(level).chunk(2, dim=-1)
@@ -151,7 +151,7 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(
             nn.GroupNorm(groups(channels[0]), channels[0]),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(channels[0], entries, 3, padding=1)),
+            zeroed(nn.Conv2d(channels[0], entries, 3, padding=1)),
         )
 
     def forward(self, z: Tensor, gamma: Tensor, c: Tensor | None = None) -> Tensor:
@@ -184,7 +184,7 @@ class _ImageBlock(nn.Module):
             nn.GroupNorm(groups(inputs), inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
         )
         self.norm, self.modulation = nn.GroupNorm(groups(outputs), outputs), nn.Linear(dim, 2 * outputs)
-        self.second = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1)))
+        self.second = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), zeroed(nn.Conv2d(outputs, outputs, 3, padding=1)))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class _Attention(nn.Module):
                 remedy="Try 4 heads.",
             )
         self.heads, self.norm = heads, nn.GroupNorm(groups(channels), channels)
-        self.inward, self.outward = nn.Conv2d(channels, 3 * channels, 1), _zeroed(nn.Conv2d(channels, channels, 1))
+        self.inward, self.outward = nn.Conv2d(channels, 3 * channels, 1), zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
         n, channels, rows, columns = h.shape
@@ -224,8 +224,13 @@ def _require_divisible(shape: Sequence[int], factor: int) -> None:
         )
 
 
-def _zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-    """A layer whose output starts at zero."""
+def zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """A layer whose output starts at zero.
+
+    Example:
+        >>> zeroed(nn.Linear(2, 1))(torch.ones(2))
+        tensor([0.], grad_fn=<ViewBackward0>)
+    """
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
