@@ -16,6 +16,8 @@ from tightbound.diffusion import PATHS, Diffusion, GaussianOracle, Linear, Mixtu
 from tightbound.diffusion.denoiser import Denoiser
 from tightbound.diffusion.paths import expanded
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
+from tightbound.networks import ClassEmbedding
+from tightbound.networks.denoising import VectorDenoiser
 from tightbound.objectives import elbo, iwae
 
 MEAN, STD = torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([0.6, 1.5], dtype=torch.float64)
@@ -154,3 +156,19 @@ def test_a_condition_reaches_the_denoiser_with_its_example() -> None:
     bound = elbo(right)
     assert (bound.mean(0) + 2 * 0.5 * math.log(2 * math.pi)).abs().max() < 1  # the density at the centre
     assert elbo(model(c).terms(centres.roll(1, 0), k=200)).max() < -10
+
+
+def test_a_class_reaches_a_network_and_may_be_missing() -> None:
+    torch.manual_seed(0)
+    network = VectorDenoiser(2, hidden=16, condition_dim=4)
+    for p in network.parameters():
+        nn.init.normal_(p, std=0.3)
+    denoiser = Preconditioned(network, embedding=ClassEmbedding(3, 4))
+    x, sigma = torch.randn(1, 2).expand(5, 2), torch.ones(5)
+    found = denoiser(x, sigma, Given({"class": torch.tensor([[0], [1], [2], [-1], [0]])}))
+    torch.testing.assert_close(found[0], found[4])
+    assert len(torch.unique(found[:4, 0])) == 4
+    with pytest.raises(ObjectiveError, match="condition"):
+        denoiser(x, sigma)
+    with pytest.raises(UsageError):
+        denoiser(x, sigma, Given({"class": torch.tensor([[3]] * 5)}))

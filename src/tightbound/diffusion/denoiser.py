@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..conditions import Given
+from ..distributions.conditional import embedded
 from ..runtime.modes import at_least_float32
 from .paths import PATHS, Path, Prediction, denoised, expanded
 
@@ -58,11 +59,13 @@ class Preconditioned(Denoiser):
     converted.
 
     Args:
-        network: ``(z, gamma, c)`` to an output of the shape of z; :math:`\gamma = 2 \ln \sigma` is ``(*batch)``.
+        network: ``(z, gamma, c)`` to an output of the shape of z; :math:`\gamma = 2 \ln \sigma` is ``(n)``, and c the
+            features ``(n, size)`` of the condition, or None.
         predicts: What it predicts.
         path: The path on which z lies.
         mean: Of the data, broadcastable to it.
         std: Its standard deviation; both only for ``"edm"``.
+        embedding: From a condition to its features; None for the condition itself.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras, Aittala, Aila and Laine, 2022).
@@ -78,15 +81,16 @@ class Preconditioned(Denoiser):
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor, Given | None], Tensor],
+        network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
         *,
         predicts: Prediction | str = "edm",
         path: Path = PATHS["vp"],
         mean: Tensor | None = None,
         std: Tensor | None = None,
+        embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.predicts, self.path = network, predicts, path
+        self.network, self.predicts, self.path, self.embedding = network, predicts, path, embedding
         self.register_buffer("mean", torch.zeros(()) if mean is None else mean)
         self.register_buffer("std", torch.ones(()) if std is None else std)
 
@@ -114,4 +118,4 @@ class Preconditioned(Denoiser):
         return torch.where(gamma == torch.inf, torch.ones_like(sigma), sigma)
 
     def _output(self, z: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
-        return at_least_float32(self.network(z, gamma, c)).to(z.dtype)
+        return at_least_float32(self.network(z, gamma, embedded(self.embedding, c))).to(z.dtype)
