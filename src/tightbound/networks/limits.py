@@ -17,6 +17,7 @@ def log_deviation(raw: Tensor) -> Tensor:
     .. math:: \ln \left( \epsilon + (1 - \epsilon) \ln(1 + (e - 1) e^r) \right), \qquad \epsilon = 10^{-3}
 
     Example:
+        >>> import torch
         >>> log_deviation(torch.tensor([-50.0, 0.0, 5.0]))
         tensor([-6.9078,  0.0000,  1.7121])
     """
@@ -37,6 +38,7 @@ def within(x: Tensor, limit: float = 7.0) -> Tensor:
         limit: c.
 
     Example:
+        >>> import torch
         >>> within(torch.tensor([-1e9, 0.1, 1e9]))
         tensor([-7.0000,  0.1000,  7.0000])
     """
@@ -50,6 +52,7 @@ class Within(nn.Module):
         network: The network.
 
     Example:
+        >>> import torch
         >>> Within(nn.Identity())(torch.tensor([1e9]))
         tensor([7.])
     """
