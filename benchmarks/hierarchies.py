@@ -123,6 +123,8 @@ def write_page() -> None:
     """Writes docs/colour.md from all results there are."""
     found = {path.stem: json.loads(path.read_text(encoding="utf8")) for path in RESULTS.glob("eurosat-*.json")}
     results = [(study, found[f"eurosat-{study.name}"]) for study in STUDIES if f"eurosat-{study.name}" in found]
+    if not results:
+        return
     lines = [HEAD, *(_row(result) for _, result in results)]
     for study, result in results:
         made = f"{result['hardware']}, commit {result['commit']}, {result['date']}"
@@ -134,8 +136,8 @@ def write_page() -> None:
 HEAD = """# Small colour images in the same time
 
 Written by `make reproduce`: 6,750 satellite images of EuroSAT at 32 × 32, a quarter of the published set. All models \
-have the same likelihood, a mixture of discretised logistics; each has the same minutes on one thread, in two stages \
-half of them each. Bits per dimension of the whole test split, an upper bound, with its standard error over images.
+have the same likelihood, a mixture of discretised logistics; each has the same minutes, in two stages half of \
+them each. Bits per dimension of the whole test split, an upper bound, with its standard error over images.
 
 | model | minutes | bits per dimension | samples of the bound |
 |---|---|---|---|"""

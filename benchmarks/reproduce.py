@@ -55,7 +55,7 @@ IWAE_PAPER = (
 )
 IWAE_TWO = (
     "hvae --data mnist --binarize dynamic --validation 0 --likelihood bernoulli --layers 100 50 --hidden 200 100 "
-    "--activation tanh --batch-size 100 --lr 2e-3 --beta-warmup 0 --evaluate-every 30000 --epochs 300"
+    "--activation tanh --batch-size 100 --lr 2e-3 --beta-warmup 0 --evaluate-every 30000"
 )
 STATIC = "vae --data binarized-mnist --validation 0.1"
 VAMP_PAPER = f"{STATIC} --latent-dim 40 --hidden 300 300 --batch-size 100 --lr 1e-3 --beta-warmup-epochs 10 --epochs 60"
@@ -126,7 +126,7 @@ EXPERIMENTS = [
     ),
     Experiment(
         "iwae-two-layers-k1",
-        IWAE_TWO,
+        f"{IWAE_TWO} --epochs 300",
         "-k 5000",
         "nll",
         1,
@@ -137,7 +137,7 @@ EXPERIMENTS = [
     ),
     Experiment(
         "iwae-two-layers-k5",
-        f"{IWAE_TWO.replace('300', '100')} --objective iwae --samples 5",
+        f"{IWAE_TWO} --epochs 100 --objective iwae --samples 5",
         "-k 5000",
         "nll",
         1,

@@ -189,4 +189,4 @@ def test_parts_that_do_not_exist_are_refused(make: object) -> None:
 )
 def test_bounds_that_mean_nothing_are_refused(schedule: Schedule, steps: int | None) -> None:
     with pytest.raises(UsageError):
-        Bound(ORACLE, schedule, PATHS["vp"], DECODER, steps)
+        Bound(ORACLE, schedule, PATHS["vp"], DECODER, steps).prior(torch.zeros(1, 1, dtype=torch.float64))

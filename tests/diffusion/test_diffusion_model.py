@@ -12,7 +12,16 @@ from torch import Tensor, nn
 import tightbound as tb
 from tightbound.conditions import Given
 from tightbound.data import Data, DataSpec
-from tightbound.diffusion import PATHS, Diffusion, GaussianOracle, Linear, MixtureOracle, Preconditioned, first_gamma
+from tightbound.diffusion import (
+    PATHS,
+    Cosine,
+    Diffusion,
+    GaussianOracle,
+    Linear,
+    MixtureOracle,
+    Preconditioned,
+    first_gamma,
+)
 from tightbound.diffusion.denoiser import Denoiser
 from tightbound.diffusion.paths import expanded
 from tightbound.errors import ObjectiveError, ShapeError, UsageError
@@ -87,6 +96,15 @@ def test_samples_have_the_law_of_the_data(sampler: str, steps: int) -> None:
     x = gaussian()().sample((3000,), sampler, steps, seed=0).double()
     torch.testing.assert_close(x.mean(0), 3 + 2 * MEAN, rtol=0, atol=0.2)
     torch.testing.assert_close(x.std(0), 2 * STD, rtol=0.06, atol=0)
+
+
+def test_a_schedule_that_ends_in_pure_noise_samples_but_has_no_bound() -> None:
+    model = Diffusion(GaussianOracle(MEAN, STD**2), Cosine(-12.0, math.inf), (2,), std=STD)
+    x = model().sample((2000,), "2m", 100, seed=0).double()
+    torch.testing.assert_close(x.mean(0), MEAN, rtol=0, atol=0.15)
+    torch.testing.assert_close(x.std(0), STD, rtol=0.1, atol=0)
+    with pytest.raises(UsageError, match="finite end"):
+        model().lower_bound(x)
 
 
 def test_a_sample_does_not_depend_on_how_many_are_drawn() -> None:

@@ -80,9 +80,8 @@ class LevelDecoder(Decoder):
         return _Levels(self.values, Categorical(logits=-0.5 * away.square(), validate_args=False))
 
     def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
-        below = cast(_Levels, decoded).chosen.probs.double().cumsum(-1) < torch.special.ndtr(noise.double()).unsqueeze(
-            -1
-        )
+        up_to = cast(_Levels, decoded).chosen.probs.double().cumsum(-1)
+        below = up_to < torch.special.ndtr(noise.double()).unsqueeze(-1)
         return self.values[below.sum(-1).clamp(max=len(self.values) - 1)]
 
 
@@ -129,13 +128,13 @@ class Bound:
 
     Args:
         denoiser: The denoiser.
-        schedule: From time to noise; its ends must be finite.
+        schedule: From time to noise.
         path: Says which Gaussian stands for the last z.
         decoder: Of the first noise.
         steps: Number of steps of the chain; None for the limit of infinitely many.
 
     Raises:
-        UsageError: If the schedule ends in pure noise, or there are no steps.
+        UsageError: If there are no steps.
 
     Example:
         >>> from tightbound.diffusion import PATHS, GaussianOracle, Linear
@@ -149,21 +148,23 @@ class Bound:
     def __init__(
         self, denoiser: Denoiser, schedule: Schedule, path: Path, decoder: Decoder, steps: int | None = None
     ) -> None:
-        if not math.isfinite(schedule.end):
+        if steps is not None and steps < 1:
+            raise UsageError("A chain needs at least one step.", got=steps, remedy="Leave steps out: continuous time.")
+        self.denoiser, self.schedule, self.path, self.decoder, self.steps = denoiser, schedule, path, decoder, steps
+
+    def prior(self, x: Tensor) -> Tensor:
+        """KL of the last noised data from the Gaussian that stands for them, ``(*batch)`` nats.
+
+        Raises:
+            UsageError: If the schedule ends in pure noise, which can be sampled from only.
+        """
+        if not math.isfinite(self.schedule.end):
             raise UsageError(
                 "A bound needs a schedule with a finite end.",
                 got="pure noise at its end",
                 expected="a last gamma of about 5 to 10",
-                remedy="Try --last-gamma 5.",
+                remedy="Try an end of 5.",
             )
-        if steps is not None and steps < 1:
-            raise UsageError(
-                "A chain needs at least one step.", got=steps, remedy="Leave --timesteps out: continuous time."
-            )
-        self.denoiser, self.schedule, self.path, self.decoder, self.steps = denoiser, schedule, path, decoder, steps
-
-    def prior(self, x: Tensor) -> Tensor:
-        """KL of the last noised data from the Gaussian that stands for them, ``(*batch)`` nats."""
         gamma = torch.tensor(self.schedule.end, dtype=x.dtype, device=x.device)
         sigma, end = (gamma / 2).exp(), self.path.end(gamma)
         per_entry = ((x / end).square() + (sigma / end).square() - 1) / 2 - (sigma / end).log()

@@ -97,20 +97,19 @@ class Preconditioned(Denoiser):
     def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
         sigma = sigma.to(x.dtype)
         gamma = 2 * sigma.log().expand(x.shape[: max(sigma.dim(), 1)])
-        s, whole = expanded(sigma, x), bool(sigma.isinf().any())
+        s = expanded(sigma, x)
         if self.predicts == "edm":
-            return self._corrected(x, s, gamma, c, whole)
+            return self._corrected(x, s, gamma, c)
         alpha, noise = (expanded(f(2 * sigma.log()), x) for f in (self.path.alpha, self._noise_of))
-        z = torch.where(s.isinf(), x, alpha * x) if whole else alpha * x
+        z = torch.where(s.isinf(), x, alpha * x)
         return denoised(self.predicts, self._output(z, gamma, c), z, alpha, noise)  # pyright: ignore[reportArgumentType]
 
-    def _corrected(self, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None, whole: bool) -> Tensor:
+    def _corrected(self, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
         total = (self.std.square() + s.square()).sqrt()
-        z, kept, scale = (x - self.mean) / total, (self.std / total).square(), self.std * (s / total)
-        if whole:
-            z, scale = torch.where(s.isinf(), x, z), torch.where(s.isinf(), self.std, scale)
-            x = torch.where(s.isinf(), self.mean, x)
-        return self.mean + kept * (x - self.mean) + scale * self._output(z, gamma, c)
+        z, pure = (x - self.mean) / total, s.isinf()
+        scale = torch.where(pure, self.std, self.std * (s / total))
+        output = self._output(torch.where(pure, x, z), gamma, c)
+        return self.mean + (self.std / total).square() * (x - self.mean) + scale * output
 
     def _noise_of(self, gamma: Tensor) -> Tensor:
         """The factor on the noise, 1 at its infinite end on paths that end there."""

@@ -64,7 +64,7 @@ class Guided:
                 "The interval of guidance must have a lower and a higher end.",
                 got=f"{interval[0]:g} to {interval[1]:g}",
                 expected="two ratios of noise to signal, 0 <= low < high",
-                remedy="Try --guidance-interval 0.2 5.",
+                remedy="Try (0.2, 5.0).",
             )
         if not 0 <= rescale <= 1:
             raise UsageError("Rescaling is a share.", got=rescale, expected="a number from 0 to 1")
@@ -225,5 +225,5 @@ def _require_strength(strength: float) -> None:
             "The strength of guidance must not be negative.",
             got=strength,
             expected="0 for none, 1 for the conditional model, more to exaggerate",
-            remedy="Try --guidance 2.",
+            remedy="Try 2.",
         )

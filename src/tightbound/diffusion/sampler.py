@@ -169,7 +169,7 @@ class Sampler:
                 f"The network returned numbers that are not finite in step {number} of {len(self.grid) - 1}.",
                 got=f"{int((~x.isfinite()).sum()):,} of {x.numel():,} entries at sigma = {sigma:g}",
                 expected="finite numbers",
-                remedy="Use --precision float32, less guidance, or another checkpoint.",
+                remedy="Use float32, less guidance, or other weights.",
             )
 
 

@@ -49,7 +49,7 @@ class Schedule(nn.Module):
                 "A schedule must rise from little noise to much.",
                 got=f"gamma from {start:g} to {end:g}",
                 expected="a first gamma below the last",
-                remedy="Try --first-gamma -13.3 --last-gamma 5.",
+                remedy="Try Linear(-13.3, 5.0).",
             )
         self.start, self.end = float(start), float(end)
 
@@ -184,7 +184,7 @@ class Learned(Schedule):
     def __init__(self, start: float, end: float, hidden: int = 64) -> None:
         super().__init__(start, end)
         if not math.isfinite(end):
-            raise UsageError("A learned schedule needs a finite end.", got=end, remedy="Try --last-gamma 5.")
+            raise UsageError("A learned schedule needs a finite end.", got=end, remedy="Try an end of 5.")
         self.slope_in = nn.Parameter(torch.zeros(()))
         self.rates = nn.Parameter(torch.linspace(-1, 3, hidden))
         self.places = nn.Parameter(torch.linspace(0, 1, hidden))
@@ -243,7 +243,7 @@ def grid(
     """
     if not 0 < steps <= MOST_STEPS:
         raise UsageError(
-            "A sampler needs a number of steps.", got=steps, expected=f"1 to {MOST_STEPS:,}", remedy="Try --steps 20."
+            "A sampler needs a number of steps.", got=steps, expected=f"1 to {MOST_STEPS:,}", remedy="Try 20 steps."
         )
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     if spacing == "time":
@@ -270,5 +270,5 @@ def _finite_end(schedule: Schedule, spacing: str) -> float:
         "Levels cannot be even in the noise ratio where the schedule ends in pure noise.",
         got=f"spacing {spacing}, an infinite last gamma",
         expected="spacing time",
-        remedy="Use --spacing time, or a finite --last-gamma.",
+        remedy="Use spacing 'time', or a finite end.",
     )
