@@ -20,13 +20,14 @@ from tightbound.diffusion import (
     first_gamma,
 )
 from tightbound.diffusion.bound import Bound, GaussianDecoder, LevelDecoder
+from tightbound.diffusion.denoiser import Moments
 from tightbound.diffusion.times import stratified
 from tightbound.errors import UsageError
 
 MEAN, STD = 0.3, 0.7
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * STD**2)
 ORACLE = GaussianOracle(torch.tensor([MEAN], dtype=torch.float64), torch.tensor([STD**2], dtype=torch.float64))
-DECODER = GaussianDecoder(torch.tensor([STD], dtype=torch.float64))
+DECODER = GaussianDecoder(Moments(torch.tensor([MEAN], dtype=torch.float64), torch.tensor([STD], dtype=torch.float64)))
 
 
 def normal_nodes(n: int) -> tuple[Tensor, Tensor]:
@@ -155,7 +156,7 @@ def test_the_bound_of_discrete_data_is_their_entropy_with_the_default_ends(level
 def test_the_decoder_of_levels_sums_to_one() -> None:
     values = torch.linspace(-1, 1, 17, dtype=torch.float64)
     decoder, noised = LevelDecoder(values), torch.randn(5, 1, dtype=torch.float64)
-    decoded = decoder(noised, torch.tensor(0.3), lambda: noised)
+    decoded = decoder(noised, torch.tensor(0.3))
     every = torch.stack([decoded.log_prob(v.expand(5, 1)) for v in values])
     torch.testing.assert_close(every.exp().sum(0), torch.ones(5, 1, dtype=torch.float64))
 
