@@ -86,12 +86,11 @@ class Times(nn.Module, LearnsByItself):
 
     squares: Tensor
     seen: Tensor
-    place: Tensor
 
     def __init__(self, *, adaptive: bool = False, intervals: int = 64) -> None:
         super().__init__()
         self.adaptive = adaptive
-        self.register_buffer("place", torch.tensor([0.0, 1.0]), persistent=False)
+        self.place = torch.tensor([0.0, 1.0])  # not a buffer, which the first process would share with the others
         self.more, self.empty, self._parts = False, False, list[Tensor]()
         if adaptive:
             self.register_buffer("squares", torch.zeros(intervals))
@@ -108,7 +107,7 @@ class Times(nn.Module, LearnsByItself):
         self, n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """Times and their densities, each ``(n)``."""
-        part, parts = self.place.unbind()
+        part, parts = self.place.to(device).unbind()
         u = stratified(n, part=part, parts=parts, device=device, dtype=dtype)
         if not self.adaptive:
             return u, torch.ones_like(u)
