@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..conditions import Given
 from ..data import Split
+from ..diffusion import Diffusion
 from ..distributions import UniformCodes
 from ..errors import UsageError
 from ..likelihoods import Measure
@@ -25,6 +26,7 @@ from ..posteriors import Codes
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
 from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
+from .diffusion import evaluate_diffusion
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
@@ -53,7 +55,7 @@ def evaluate(
     split: Split,
     k: int | None = None,
     *,
-    method: Method | Literal["auto"] = "auto",
+    method: Method | Literal["auto", "ode"] = "auto",
     annealing: Annealing | None = None,
     budget: float = BUDGET,
     precision: Precision = "float32",
@@ -72,7 +74,8 @@ def evaluate(
         k: Fixed number of samples per example for the likelihood; one for a deterministic posterior. Default: adaptive;
             with a given method 1000, or 16 annealed chains.
         method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` adapts the
-            proposals, or with a given k uses that many samples of the posterior.
+            proposals, or with a given k uses that many samples of the posterior. Of diffusion models "ode" gives the
+            likelihood of the flow beside the bound.
         annealing: Temperatures and trajectories of annealing.
         budget: Seconds after which ``"auto"`` starts no further step; the check of annealing on simulated data is
             extra.
@@ -108,7 +111,7 @@ class How:
     """
 
     k: int | None = None
-    method: Method | Literal["auto"] = "auto"
+    method: Method | Literal["auto", "ode"] = "auto"
     annealing: Annealing | None = None
     budget: float = BUDGET
     precision: Precision = "float32"
@@ -126,9 +129,18 @@ def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation,
 
     Also ``codes``, the posterior means, ``(n, dimensions)``.
     """
+    if isinstance(model, Diffusion):
+        return evaluate_diffusion(model, split, how.k, method=how.method, precision=how.precision, seed=how.seed)
     if not isinstance(model, LatentVariableModel):
         require_direct(how.method)
         return evaluate_directly(model, split, precision=how.precision, seed=how.seed)
+    if how.method == "ode":
+        raise UsageError(
+            "Only a diffusion model has a flow without noise.",
+            got="method ode",
+            expected="auto, importance, prior or annealed",
+            remedy="Leave --method out.",
+        )
     pinned: Method = "importance" if how.method == "auto" else how.method
     samples = (CHAINS if pinned == "annealed" else 1000) if how.k is None else how.k
     sampler(pinned, samples, how.annealing)  # refuses an unknown name before anything is computed
