@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-__all__ = ["stratified"]
+__all__ = ["stratified", "stratified_draws"]
 
 
 def stratified(
@@ -44,3 +44,33 @@ def stratified(
     strata = parts * torch.randperm(n, device=device) + part
     jitter = torch.rand(n, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     return ((strata + jitter) / (n * parts)).to(dtype)
+
+
+def stratified_draws(
+    k: int, n: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Times for k draws of each of n examples, stratified twice: within every example and over all.
+
+    Each example has one time in each of k strata, and of the n times in such a stratum one lies in each of n parts of
+    it. Every time is uniform by itself.
+
+    Args:
+        k: Draws for each example.
+        n: Number of examples.
+        device: Where to draw.
+        dtype: Of the times.
+
+    Returns:
+        Times, ``(k, n)``.
+
+    Example:
+        >>> t = stratified_draws(4, 3)
+        >>> (4 * t).long().sort(0).values.T.tolist()
+        [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+        >>> (12 * t).long().flatten().sort().values.tolist() == list(range(12))
+        True
+    """
+    stratum = torch.rand(k, n, device=device).argsort(0)
+    within = torch.rand(k, n, device=device).argsort(1)
+    jitter = torch.rand(k, n, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    return ((stratum + (within.gather(0, stratum) + jitter) / n) / k).to(dtype)

@@ -1,4 +1,4 @@
-"""How samples are drawn: temperature, top-k, top-p and guidance."""
+"""How samples are drawn: temperature, top-k, top-p, guidance and the number of steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from ..errors import UsageError
+from ..runtime.modes import at_least_float32
 from .contract import Value
 
 __all__ = ["COLDEST", "Sampling", "Steered", "drawn", "tempered"]
@@ -53,6 +54,7 @@ class Sampling:
         top_p: Sample from the smallest set of most probable choices with this total probability.
         guidance: s; 1 means no guidance.
         layers: In a hierarchy, a temperature for each layer from the data up; empty: the same for all.
+        steps: Number of steps of a model that is sampled in several; None for its default.
 
     Raises:
         UsageError: If a number is out of range.
@@ -67,6 +69,7 @@ class Sampling:
     top_p: float | None = None
     guidance: float = 1.0
     layers: tuple[float, ...] = ()
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         for temperature in (self.temperature, *self.layers):
@@ -78,6 +81,8 @@ class Sampling:
             raise UsageError("top-p must be a probability.", got=self.top_p, expected="0 < top-p <= 1")
         if not 0 <= self.guidance < math.inf:
             raise UsageError("Guidance must be at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError("Sampling takes at least one step.", got=f"steps {self.steps}", expected="1 or more")
 
     def of_layers(self, n: int) -> list[Sampling]:
         """How each of n layers is drawn, from the data up, each with one temperature.
@@ -100,13 +105,16 @@ class Sampling:
         Args:
             logits: Given the condition, ``(n, K)``.
             null: Without it, ``(n, K)``, for guidance.
+
+        Probabilities keep the precision of the logits, of at least float32.
         """
         self.require_one_temperature()
         if null is not None:
             logits = null + self.guidance * (logits - null)
         if self.temperature == 0:
             return logits.argmax(-1)
-        logits = logits.float() if self.temperature == 1 else tempered(logits.float(), self.temperature)
+        logits = at_least_float32(logits)
+        logits = logits if self.temperature == 1 else tempered(logits, self.temperature)
         if (self.top_k or math.inf) >= logits.shape[-1] and (self.top_p or 1) >= 1:
             return torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
         ordered, places = logits.sort(dim=-1, descending=True, stable=True)
@@ -146,6 +154,20 @@ class Sampling:
                 remedy="Try --temperature 0.7, or a model of recipe hvae, ladder or vdvae.",
             )
 
+    def require_no_steps(self) -> None:
+        """Refuses a number of steps where it has no meaning.
+
+        Raises:
+            UsageError: If there is one.
+        """
+        if self.steps is not None:
+            raise UsageError(
+                "This model is not sampled in a number of steps that can be chosen.",
+                got=f"steps {self.steps}",
+                expected="a model sampled in steps, such as one with a masked prior",
+                remedy="Leave it out.",
+            )
+
     @property
     def plain(self) -> bool:
         """Whether all options have their defaults."""
@@ -158,6 +180,7 @@ class Sampling:
             UsageError: If one of them is set, or temperatures of layers are.
         """
         self.require_one_temperature()
+        self.require_no_steps()
         if (self.top_k, self.top_p, self.guidance) != (None, None, 1.0):
             raise UsageError(
                 "This model does not draw its codes sequentially.",
