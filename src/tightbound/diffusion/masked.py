@@ -149,7 +149,7 @@ def bound_terms(log_probs: Tensor, hidden: Tensor) -> Tensor:
         >>> bound_terms(torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, False]]))
         tensor([[-2., 0.]])
     """
-    weight = hidden.shape[1] / hidden.sum(1, keepdim=True)
+    weight = hidden.shape[1] / hidden.sum(1, keepdim=True, dtype=log_probs.dtype)
     return torch.where(hidden, log_probs, 0) * weight
 
 
