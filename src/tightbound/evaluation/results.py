@@ -28,9 +28,9 @@ class Evaluation:
     """The result of :func:`evaluate`; a value is None if the model does not define it, and ``notes`` gives the reason.
 
     Args:
-        method: How the likelihood was estimated: ``"auto"`` with adaptive proposals, ``"exact"`` or ``"bound"`` for a
-            model without a latent, ``"ode"`` for the flow of a diffusion model, else as for
-            :func:`~tightbound.evaluation.likelihood`.
+        method: How the likelihood was estimated: ``"auto"`` with adaptive proposals, ``"exact"`` for a model
+            without a latent, ``"bound"`` where only a bound is known, ``"ode"`` for the flow of a diffusion model,
+            else as for :func:`~tightbound.evaluation.likelihood`.
         n: Number of examples.
         split: Name of the split.
         trusted: Whether the estimate ``nll`` passed all checks.
@@ -191,7 +191,7 @@ class Evaluation:
             "likelihood": self.meaning,
             "score": _SCORE[self.measure],
             "nats": _NATS.get(self.measure, "nats per example"),
-            "how": {True: "closed form", False: "Monte Carlo", None: ""}[self.kl_is_analytic],
+            "how": f"{_HOW[self.kl_is_analytic]}{', an upper bound' if self.method == 'bound' else ''}",
             "drawn": "importance samples" if self.method in ("auto", "importance") else f"{self.method} samples",
             "more": "; more where needed" if self._better else "",
             "proposals": "; ".join(
@@ -215,6 +215,7 @@ class Evaluation:
 
 
 _SCORE = {"mass": "NLL", "bound": "NLL", "density": "negative log-density", "none": "negative score"}
+_HOW = {True: "closed form", False: "Monte Carlo", None: ""}
 _NATS = {"none": "nats, not a likelihood", "density": "nats of density"}
 _TELLING = f"positions with more than {NOTHING} nats of information"
 _PROPOSALS = {
