@@ -90,7 +90,8 @@ class Diffusion(Model):
     def _decoder(self, std: Tensor | None) -> Decoder:
         if self.levels is None:
             return GaussianDecoder(torch.ones(()) if std is None else std)
-        return LevelDecoder((torch.linspace(0, 1, self.levels) - self.shift) / self.scale)
+        values = (torch.linspace(0, 1, self.levels) - self.shift) / self.scale
+        return LevelDecoder(values, largest=math.exp(self.schedule.start / 2))
 
     def forward(self, c: Given | None = None) -> Diffused:
         """The distribution of x given c.
