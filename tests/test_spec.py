@@ -18,13 +18,13 @@ from tightbound.encoders.contrastive import ContrastiveConfig
 from tightbound.errors import CheckpointError, UnknownName, UsageError
 from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
 from tightbound.evaluation.collapse.layer import Layer
+from tightbound.options.direct import DiffusionBound, LogLikelihood
 from tightbound.options.objectives import (
     Capacity,
     Elbo,
     Gsnn,
     Hybrid,
     Iwae,
-    LogLikelihood,
     LogPrior,
     Mmd,
     NaiveMonteCarlo,
@@ -37,8 +37,11 @@ from tightbound.options.objectives import (
 from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior, TransformerPrior
 from tightbound.recipes import (
     CVAE,
+    DDPM,
     DVAE,
+    EDM,
     VAE,
+    VDM,
     VQVAE,
     VQVAE2,
     Completion,
@@ -47,6 +50,8 @@ from tightbound.recipes import (
     LinearVAE,
     PixelCNNRecipe,
     Recipe,
+    RectifiedFlow,
+    ScoreSDE,
     Stage,
     TransformerRecipe,
     TwoStage,
@@ -107,6 +112,7 @@ OPTIONS: list[Any] = [
         Hybrid(share=0.2),
         Iwae(gradient="dreg"),
         LogLikelihood(),
+        DiffusionBound(weight="min-snr"),
         LogPrior(),
     ),
     *(
@@ -131,6 +137,7 @@ OPTIONS: list[Any] = [
     VQVAE2(codes=7),
     PixelCNNRecipe(attention_every=2),
     TransformerRecipe(condition="class"),
+    *(VDM(last_gamma=5), DDPM(timesteps=10), ScoreSDE(channels=(8,)), EDM(weight="edm2"), RectifiedFlow(patch=2)),
     PixelCNNPrior(attention_every=2),
     TransformerPrior(condition="text", text_positions="rotary"),
     MixturePrior(components=3),

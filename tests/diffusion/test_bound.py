@@ -20,13 +20,14 @@ from tightbound.diffusion import (
     first_gamma,
 )
 from tightbound.diffusion.bound import Bound, GaussianDecoder, LevelDecoder
+from tightbound.diffusion.denoiser import Moments
 from tightbound.diffusion.times import stratified
 from tightbound.errors import UsageError
 
 MEAN, STD = 0.3, 0.7
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * STD**2)
 ORACLE = GaussianOracle(torch.tensor([MEAN], dtype=torch.float64), torch.tensor([STD**2], dtype=torch.float64))
-DECODER = GaussianDecoder(torch.tensor([STD], dtype=torch.float64))
+DECODER = GaussianDecoder(Moments(torch.tensor([MEAN], dtype=torch.float64), torch.tensor([STD], dtype=torch.float64)))
 
 
 def normal_nodes(n: int) -> tuple[Tensor, Tensor]:
@@ -155,7 +156,7 @@ def test_the_bound_of_discrete_data_is_their_entropy_with_the_default_ends(level
 def test_the_decoder_of_levels_sums_to_one() -> None:
     values = torch.linspace(-1, 1, 17, dtype=torch.float64)
     decoder, noised = LevelDecoder(values), torch.randn(5, 1, dtype=torch.float64)
-    decoded = decoder(noised, torch.tensor(0.3), lambda: noised)
+    decoded = decoder(noised, torch.tensor(0.3))
     every = torch.stack([decoded.log_prob(v.expand(5, 1)) for v in values])
     torch.testing.assert_close(every.exp().sum(0), torch.ones(5, 1, dtype=torch.float64))
 
@@ -203,8 +204,8 @@ def test_far_values_can_be_left_out_of_the_decoder(sigma: float) -> None:
     by_hand = torch.distributions.Categorical(logits=-0.5 * ((noised.unsqueeze(-1) - values) / s).square())
     wanted, e = by_hand.log_prob(((x + 1) * 127.5).round().long()), torch.randn_like(x)
     for decoder in (every, near):
-        torch.testing.assert_close(decoder(noised, s, lambda: x).log_prob(x), wanted, rtol=1e-12, atol=1e-12)
-    drawn = [decoder.draw(decoder(noised, s, lambda: x), e) for decoder in (every, near)]
+        torch.testing.assert_close(decoder(noised, s).log_prob(x), wanted, rtol=1e-12, atol=1e-12)
+    drawn = [decoder.draw(decoder(noised, s), e) for decoder in (every, near)]
     assert torch.equal(*drawn)
     assert sigma > 0.1 or near.reach < 30
 

@@ -16,6 +16,7 @@ from tightbound.diffusion import (
     Learned,
     Linear,
     MixtureOracle,
+    Moments,
     Preconditioned,
     ScaledLinear,
     Schedule,
@@ -104,7 +105,7 @@ def _noised() -> tuple[Tensor, Tensor]:
 
 
 def _edm(mean: Tensor, std: Tensor) -> Preconditioned:
-    return Preconditioned(lambda z, gamma, c: torch.zeros_like(z), mean=mean, std=std)
+    return Preconditioned(lambda z, gamma, c: torch.zeros_like(z), moments=Moments(mean, std))
 
 
 def test_pure_noise_is_an_input_like_others() -> None:

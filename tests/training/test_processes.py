@@ -21,7 +21,7 @@ from tightbound.objectives import elbo
 from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.quantizers import VectorQuantizer
-from tightbound.recipes import HVAE, VAE, VQVAE, Ladder, Recipe
+from tightbound.recipes import HVAE, VAE, VDM, VQVAE, Ladder, Recipe
 from tightbound.runs import RunFolder
 from tightbound.training import train
 from tightbound.training.second_stage import fit_prior
@@ -58,6 +58,8 @@ CASES: dict[str, tuple[Recipe, Data]] = {
     "parts of pictures": (VAE(latent_dim=2, hidden=(8,)), data(40, 5, crop=(6, 5), flip=True)),
     "averaged codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, revive=0.5), data(33, 3)),
     "learned codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, quantizer="gradient"), data(33, 3)),
+    "learned noise levels": (VDM(channels=(8, 8), blocks=1), data(33, 3)),
+    "adaptive times": (VDM(schedule="linear", adaptive_times=True, channels=(8, 8), blocks=1), data(40, 3)),
     "chain": (HVAE(layers=(4, 2), hidden=(8,)), poisoned()),
     "groups": (Ladder(grids=(1, 4), groups=(1,), channels=4, latent_channels=2), poisoned()),
     "skipped codes": (VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1), poisoned()),
@@ -169,7 +171,7 @@ def test_codes_learn_from_the_parts_of_a_batch_as_from_the_whole(ema: float | No
     for _ in range(5):
         whole(z)
         for i, part in enumerate((z[:25], z[25:], z[:1])):
-            with parted.part_of_batch(more=i < 2, empty=i == 2):
+            with parted.part_of_batch(number=i, of=3, more=i < 2, empty=i == 2):
                 parted(part)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parted.state_dict()[name], value)

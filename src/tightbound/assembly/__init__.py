@@ -1,6 +1,6 @@
 """From the options of a recipe to the parts of a model."""
 
-from . import completion, conditional, continuous, discrete, hierarchies, pixels, quantized, second_stage
+from . import completion, conditional, continuous, diffusion, discrete, hierarchies, pixels, quantized, second_stage
 from .base import assemble, build
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "completion",
     "conditional",
     "continuous",
+    "diffusion",
     "discrete",
     "hierarchies",
     "pixels",

@@ -146,9 +146,9 @@ def _defaulted(parameter: inspect.Parameter, found: Mapping[str, Dataclass]) -> 
 
 
 def help_of(options: type, name: str) -> str:
-    """The help of an option, from the class that defines it."""
-    owner = next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
-    return next(" ".join((p.description or "").split()) for p in parse_from_object(owner).params if p.arg_name == name)
+    """The help of an option, from the class that explains it; another may only have another default."""
+    explained = (p for base in options.__mro__ for p in parse_from_object(base).params if p.arg_name == name)
+    return next(" ".join(words.split()) for p in explained if (words := p.description))
 
 
 def given(words: Sequence[str], name: str) -> str | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -24,7 +23,7 @@ from torch.distributions import Distribution, Normal
 from ..conditions import Given
 from ..distributions.contract import Value
 from ..errors import UsageError
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Moments
 from .paths import Path, expanded
 from .schedules import Schedule
 
@@ -32,19 +31,20 @@ __all__ = ["Bound", "Decoder", "GaussianDecoder", "LevelDecoder"]
 
 FAR = 10.0
 """Standard deviations beyond which a value has no probability that float64 could hold beside that of the nearest."""
+LATEST = 1 - 1e-6
+"""The last time in float32 before 1, or nearly."""
 
 
 class Decoder(nn.Module):
     r"""Abstract: :math:`p(x \mid x_{\sigma_0})`, what is left open at the first noise."""
 
     @abstractmethod
-    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
+    def forward(self, noised: Tensor, sigma: Tensor) -> Distribution:
         """The distribution of the data, with batch shape ``(*batch, *event)``.
 
         Args:
             noised: Data at the first noise, ``(*batch, *event)``.
             sigma: The ratio of the first noise.
-            expected: What the denoiser expects of the data there; it is asked only if that is needed.
         """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class LevelDecoder(Decoder):
 
     Example:
         >>> decoder = LevelDecoder(torch.tensor([-1.0, 1.0]))
-        >>> decoder(torch.tensor([0.9]), torch.tensor(0.2), lambda: None).log_prob(torch.tensor([1.0])).exp()
+        >>> decoder(torch.tensor([0.9]), torch.tensor(0.2)).log_prob(torch.tensor([1.0])).exp()
         tensor([1.])
     """
 
@@ -87,7 +87,7 @@ class LevelDecoder(Decoder):
         self.low, self.spacing = values[0].item(), (values[-1] - values[0]).item() / (len(values) - 1)
         self.reach = int(min(len(values), FAR * largest / self.spacing + 1))
 
-    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
+    def forward(self, noised: Tensor, sigma: Tensor) -> Distribution:
         count = min(len(self.values), 2 * self.reach + 1)
         first = (self.place_of(noised) - self.reach).clamp(0, len(self.values) - count)
         near = self.values[first.unsqueeze(-1) + torch.arange(count, device=first.device)]
@@ -128,26 +128,30 @@ class _Levels(Value):
 
 
 class GaussianDecoder(Decoder):
-    r"""Of continuous values, :math:`\mathcal{N}(D, (s^{-2} + \sigma_0^{-2})^{-1})`: exact for Gaussian entries.
+    r"""Of continuous values, as if entries were Gaussian with mean m and deviation s:
+
+    .. math:: p(x \mid x_{\sigma_0}) = \mathcal{N}\!\left( m + \frac{s^2}{s^2 + \sigma_0^2} (x_{\sigma_0} - m), \,
+        (s^{-2} + \sigma_0^{-2})^{-1} \right)
+
+    Any data whose density is smooth at the first noise are nearly so.
 
     Args:
-        std: Standard deviation s of the data, broadcastable to it.
+        moments: m and s.
 
     Example:
-        >>> x = torch.zeros(1, 1)
-        >>> GaussianDecoder(torch.ones(1))(x, torch.tensor(1.0), lambda: x).stddev
+        >>> from tightbound.diffusion.denoiser import Moments
+        >>> GaussianDecoder(Moments())(torch.ones(1, 1), torch.tensor(1.0)).stddev
         tensor([[0.7071]])
     """
 
-    std: Tensor
-
-    def __init__(self, std: Tensor) -> None:
+    def __init__(self, moments: Moments) -> None:
         super().__init__()
-        self.register_buffer("std", std)
+        self.moments = moments
 
-    def forward(self, noised: Tensor, sigma: Tensor, expected: Callable[[], Tensor]) -> Distribution:
-        precision = self.std**-2 + expanded(sigma, noised) ** -2
-        return Normal(expected(), precision.rsqrt(), validate_args=False)
+    def forward(self, noised: Tensor, sigma: Tensor) -> Distribution:
+        mean, std = self.moments.mean, self.moments.std
+        precision = std**-2 + expanded(sigma, noised) ** -2
+        return Normal(mean + (noised - mean) / (1 + (expanded(sigma, noised) / std) ** 2), precision.rsqrt(), False)
 
     def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
         return decoded.mean + decoded.stddev * noise
@@ -169,7 +173,7 @@ class Bound:
     Example:
         >>> from tightbound.diffusion import PATHS, GaussianOracle, Linear
         >>> oracle = GaussianOracle(torch.zeros(2), torch.ones(2))
-        >>> bound = Bound(oracle, Linear(-8.0, 5.0), PATHS["vp"], GaussianDecoder(torch.ones(2)))
+        >>> bound = Bound(oracle, Linear(-8.0, 5.0), PATHS["vp"], GaussianDecoder(Moments()))
         >>> x, e = torch.randn(5, 2), torch.randn(5, 2)
         >>> bound.prior(x).shape, bound.diffusion(x, torch.rand(5), e).shape, bound.reconstruction(x, e).shape
         (torch.Size([5]), torch.Size([5]), torch.Size([5]))
@@ -212,27 +216,37 @@ class Bound:
             noise: Standard noise in the shape of x.
             c: Conditions.
         """
-        if self.steps is None:
-            gamma, weight = self.schedule(t), self.schedule.slope(t)
-            weight = weight * (-gamma).exp()
-        else:
+        gamma, rate = self.levels(t)
+        return rate / 2 * self.error(x, gamma, noise, c)
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`\gamma` at times, and the rate of lost signal, :math:`-\mathrm{d} e^{-\gamma} / \mathrm{d} t`.
+
+        Neither has a gradient: a schedule does not change the bound.
+
+        Args:
+            t: Times in (0, 1), ``(n)``.
+        """
+        with torch.no_grad():
+            if self.steps is None:
+                t = t.clamp(max=LATEST)  # a schedule may end in pure noise
+                gamma = self.schedule(t)
+                return gamma, self.schedule.slope(t) * (-gamma).exp()
             last = ((t * self.steps).ceil() / self.steps).clamp(1 / self.steps, 1)
             gamma, before = self.schedule(last), self.schedule(last - 1 / self.steps)
-            weight = self.steps * (-before).exp() * -torch.expm1(before - gamma)
-        return weight / 2 * self.error(x, gamma, noise, c)
+            return gamma, self.steps * (-before).exp() * -torch.expm1(before - gamma)
 
     def error(self, x: Tensor, gamma: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
         """The squared error of the denoiser, summed over the entries of each example, ``(n)``."""
         sigma = (gamma / 2).exp()
         return (x - self.denoiser(x + expanded(sigma, x) * noise, sigma, c)).square().flatten(1).sum(1)
 
-    def reconstruction(self, x: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
+    def reconstruction(self, x: Tensor, noise: Tensor) -> Tensor:
         """The log-probability of the data given the first noised data, ``(n)`` nats."""
         sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=x.dtype, device=x.device)
-        decoded = self.decoded(x + sigma * noise, c)
-        return decoded.log_prob(x).flatten(1).sum(1)
+        return self.decoded(x + sigma * noise).log_prob(x).flatten(1).sum(1)
 
-    def decoded(self, noised: Tensor, c: Given | None = None) -> Distribution:
+    def decoded(self, noised: Tensor) -> Distribution:
         """The distribution of the data given the first noised data, with batch shape ``(n, *event)``."""
         sigma = torch.tensor(math.exp(self.schedule.start / 2), dtype=noised.dtype, device=noised.device)
-        return self.decoder(noised, sigma, lambda: self.denoiser(noised, sigma.expand(len(noised)), c))
+        return self.decoder(noised, sigma)

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from ..conditions import Given
 from ..distributions.conditional import embedded
 from ..runtime.modes import at_least_float32
+from ..runtime.parts import StartsFromData
 from .paths import PATHS, Path, Prediction, denoised, expanded
 
-__all__ = ["Denoise", "Denoiser", "Preconditioned", "score_of"]
+__all__ = ["Denoise", "Denoiser", "Moments", "Preconditioned", "score_of"]
+
+LEAST = 0.1
+"""Least deviation of an entry, as a share of that of all: what is constant in some examples may vary in others."""
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """A denoiser whose condition is already given."""
@@ -47,6 +51,46 @@ def score_of(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
     return (denoise(x, sigma) - x) / expanded(sigma, x).square()
 
 
+class Moments(nn.Module, StartsFromData):
+    """The mean and standard deviation of the data in the units of the denoiser, of each entry or of all.
+
+    Args:
+        mean: Broadcastable to an example; 0 if left out.
+        std: Likewise; 1 if left out.
+        shift: a of the units, in which data are :math:`(x - a) / b`.
+        scale: b.
+
+    Example:
+        >>> moments = Moments(torch.zeros(1), torch.ones(1), shift=3.0, scale=2.0)
+        >>> moments.initialise(torch.tensor([[4.0], [6.0]]))
+        >>> moments.mean, moments.std
+        (tensor([1.]), tensor([0.5000]))
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: Tensor | None = None, std: Tensor | None = None, *, shift: float = 0.0, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.shift, self.scale = shift, scale
+        self.register_buffer("mean", torch.zeros(()) if mean is None else mean)
+        self.register_buffer("std", torch.ones(()) if std is None else std)
+
+    @property
+    def spread(self) -> Tensor:
+        """The root of the mean variance of an entry."""
+        return self.std.square().mean().sqrt()
+
+    def initialise(self, x: Tensor) -> None:
+        u = (x - self.shift) / self.scale
+        spread = u.var(0, correction=0)
+        least = LEAST * spread.mean().sqrt()
+        self.mean.copy_(u.mean(0))
+        self.std.copy_(spread.sqrt().clamp(min=least) if least > 0 else torch.ones_like(spread))
+
+
 class Preconditioned(Denoiser):
     r"""A denoiser from a network that predicts something else, with input and output of unit variance.
 
@@ -63,21 +107,18 @@ class Preconditioned(Denoiser):
             features ``(n, size)`` of the condition, or None.
         predicts: What it predicts.
         path: The path on which z lies.
-        mean: Of the data, broadcastable to it.
-        std: Its standard deviation; both only for ``"edm"``.
+        moments: Mean and deviation of the data, only for ``"edm"``.
         embedding: From a condition to its features; None for the condition itself.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras, Aittala, Aila and Laine, 2022).
 
     Example:
-        >>> zero = Preconditioned(lambda z, gamma, c: torch.zeros_like(z), std=torch.tensor(2.0))
+        >>> moments = Moments(std=torch.tensor(2.0))
+        >>> zero = Preconditioned(lambda z, gamma, c: torch.zeros_like(z), moments=moments)
         >>> zero(torch.tensor([[5.0]]), torch.tensor([1.0]))
         tensor([[4.0000]])
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -85,14 +126,12 @@ class Preconditioned(Denoiser):
         *,
         predicts: Prediction | str = "edm",
         path: Path = PATHS["vp"],
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
+        moments: Moments | None = None,
         embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network, self.predicts, self.path, self.embedding = network, predicts, path, embedding
-        self.register_buffer("mean", torch.zeros(()) if mean is None else mean)
-        self.register_buffer("std", torch.ones(()) if std is None else std)
+        self.moments = Moments() if moments is None else moments
 
     def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
         sigma = sigma.to(x.dtype)
@@ -105,11 +144,12 @@ class Preconditioned(Denoiser):
         return denoised(self.predicts, self._output(z, gamma, c), z, alpha, noise)  # pyright: ignore[reportArgumentType]
 
     def _corrected(self, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
-        total = (self.std.square() + s.square()).sqrt()
-        z, pure = (x - self.mean) / total, s.isinf()
-        scale = torch.where(pure, self.std, self.std * (s / total))
+        mean, std = self.moments.mean, self.moments.std
+        total = (std.square() + s.square()).sqrt()
+        z, pure = (x - mean) / total, s.isinf()
+        scale = torch.where(pure, std, std * (s / total))
         output = self._output(torch.where(pure, x, z), gamma, c)
-        return self.mean + (self.std / total).square() * (x - self.mean) + scale * output
+        return mean + (std / total).square() * (x - mean) + scale * output
 
     def _noise_of(self, gamma: Tensor) -> Tensor:
         """The factor on the noise, 1 at its infinite end on paths that end there."""

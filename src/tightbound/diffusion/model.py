@@ -7,29 +7,34 @@ bound is in nats of the data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.types import _size
 
 from ..conditions import Given
-from ..distributions import Bounded, require_event_shape
+from ..distributions import Bounded, Sampling, Steered, require_event_shape
 from ..errors import UsageError
 from ..likelihoods import Measure, density_of, mass_of
 from ..models import Model
 from ..models.terms import Estimated, Terms
 from ..options.data_spec import DataSpec
 from .bound import Bound, Decoder, GaussianDecoder, LevelDecoder
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Moments
+from .guides import ClassifierFree, Guide
 from .paths import PATHS, Path
 from .sampler import ExampleNoise, Sampler
-from .schedules import Schedule, grid
-from .times import stratified
+from .schedules import Linear, Schedule, grid
+from .times import Times, stratified
 
 __all__ = ["Diffused", "Diffusion"]
 
 MOST_SEED = 2**62
+NOISE = 20.0
+"""A gamma of pure noise, to the precision of a bound: its prior costs less than 1e-8 nats for each entry."""
+SAMPLER, STEPS = "2m", 30
+"""How samples are drawn by default."""
 
 
 class Diffusion(Model):
@@ -49,8 +54,11 @@ class Diffusion(Model):
         levels: Number of values of an entry, evenly from 0 to 1; None for continuous data.
         shift: a of the units of the denoiser, :math:`(x - a) / b`.
         scale: b.
-        std: Standard deviation of continuous data in the units of the denoiser.
+        moments: Mean and deviation of continuous data, in the units of the denoiser.
         steps: Steps of the chain; None for the limit of infinitely many.
+        times: How training draws its times.
+        uncertainty: A network from :math:`\gamma`, ``(n)``, to log variances of the error, ``(n)``, for the weight
+            "edm2"; or None.
 
     Raises:
         UsageError: If there are fewer than two levels, or the units are not positive.
@@ -73,8 +81,10 @@ class Diffusion(Model):
         levels: int | None = None,
         shift: float = 0.0,
         scale: float = 1.0,
-        std: Tensor | None = None,
+        moments: Moments | None = None,
         steps: int | None = None,
+        times: Times | None = None,
+        uncertainty: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if (levels is not None and levels < 2) or not 0 < scale < math.inf:
@@ -85,11 +95,13 @@ class Diffusion(Model):
             )
         self.denoiser, self.schedule, self.path, self.shape = denoiser, schedule, path, tuple(shape)
         self.levels, self.shift, self.scale, self.steps = levels, shift, scale, steps
-        self.decoder = self._decoder(std)
+        self.moments = Moments(shift=shift, scale=scale) if moments is None else moments
+        self.times, self.uncertainty = Times() if times is None else times, uncertainty
+        self.decoder = self._decoder()
 
-    def _decoder(self, std: Tensor | None) -> Decoder:
+    def _decoder(self) -> Decoder:
         if self.levels is None:
-            return GaussianDecoder(torch.ones(()) if std is None else std)
+            return GaussianDecoder(self.moments)
         values = (torch.linspace(0, 1, self.levels) - self.shift) / self.scale
         return LevelDecoder(values, largest=math.exp(self.schedule.start / 2))
 
@@ -106,12 +118,35 @@ class Diffusion(Model):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The denoiser, and what learns of the schedule."""
-        return {"decoder": self.denoiser, "schedule": self.schedule}
+        return {"denoiser": self.denoiser, "schedule": self.schedule}
 
     @property
     def bound(self) -> Bound:
-        """The bound, in the units of the denoiser."""
+        """The bound to report, in the units of the denoiser: its times are even where its variance is then small."""
+        if self.steps is not None or self.schedule.suits_bound:
+            return self.trained_bound
+        even = Linear(self.schedule.start, min(self.schedule.end, NOISE))
+        return Bound(self.denoiser, even, self.path, self.decoder)
+
+    @property
+    def trained_bound(self) -> Bound:
+        """The same bound with the times of training."""
         return Bound(self.denoiser, self.schedule, self.path, self.decoder, self.steps)
+
+    def sampler(self, name: str, steps: int) -> Sampler:
+        """The sampler of that name, from noise to the first level.
+
+        Args:
+            name: A name in :data:`~tightbound.diffusion.STEPS`.
+            steps: Number of steps.
+        """
+        ratios = grid(self.schedule, steps, "log-snr" if math.isfinite(self.schedule.end) else "time")
+        end = self.path.end(torch.tensor(self.schedule.end, dtype=torch.float64)).item()
+        return Sampler(name, ratios, end)
+
+    def units(self, x: Tensor) -> Tensor:
+        """Data in the units of the denoiser."""
+        return (x - self.shift) / self.scale
 
     @property
     def log_volume(self) -> float:
@@ -123,12 +158,13 @@ class Diffusion(Model):
         return density_of(data) if self.levels is None else mass_of(self.levels, data)
 
 
-class Diffused(Bounded):
+class Diffused(Bounded, Steered):
     r"""The distribution :math:`p(x \mid c)` of a diffusion model: it can be sampled and bounded.
 
     Args:
         model: The model.
         c: Conditions of shape ``(*batch)``, or None.
+        guide: How its samples are guided.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
@@ -137,8 +173,8 @@ class Diffused(Bounded):
         ('prior', 'diffusion')
     """
 
-    def __init__(self, model: Diffusion, c: Given | None = None) -> None:
-        self.model, self.c = model, c
+    def __init__(self, model: Diffusion, c: Given | None = None, guide: Guide = ClassifierFree()) -> None:  # noqa: B008
+        self.model, self.c, self.guide = model, c, guide
         super().__init__(torch.Size() if c is None else c.shape, torch.Size(model.shape), validate_args=False)
 
     def terms(self, x: Tensor, k: int = 1) -> Terms:
@@ -156,12 +192,12 @@ class Diffused(Bounded):
             raise UsageError("The bound needs at least one draw for each example.", got=k, expected="k >= 1")
         model, batch = self.model, x.shape[: x.dim() - len(self.model.shape)]
         require_event_shape(self, x.shape[len(batch) :], "model")
-        u = ((x - model.shift) / model.scale).reshape(-1, *model.shape)
+        u = model.units(x).reshape(-1, *model.shape)
         many, n = u.repeat(k, *(1,) * len(model.shape)), len(u)
         c = None if self.c is None else self.c.expand(k, *batch).flatten()
         t = stratified(k * n, device=x.device, dtype=u.dtype)
         diffusion = model.bound.diffusion(many, t, torch.randn_like(many), c).reshape(k, n).mean(0)
-        reconstruction = model.bound.reconstruction(many, torch.randn_like(many), c).reshape(k, *batch)
+        reconstruction = model.bound.reconstruction(many, torch.randn_like(many)).reshape(k, *batch)
         prior = model.bound.prior(u)
         entries = (Estimated("prior", prior.reshape(*batch, 1)), Estimated("diffusion", diffusion.reshape(*batch, 1)))
         return Terms(reconstruction - model.log_volume, entries)
@@ -172,23 +208,44 @@ class Diffused(Bounded):
         return terms.log_likelihood.mean(0) - terms.kl()
 
     @torch.no_grad()
-    def sample(
-        self, sample_shape: _size = (), sampler: str = "ancestral", steps: int = 250, seed: int | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: _size = (), how: Sampling = Sampling(), seed: int | None = None) -> Tensor:  # noqa: B008
         """Samples, ``(*sample_shape, *batch, *event)``; each depends on its own noise alone.
 
         Args:
             sample_shape: Number of samples for each condition.
-            sampler: A name in :data:`~tightbound.diffusion.STEPS`.
-            steps: Number of steps.
+            how: Sampler, number of steps and guidance.
             seed: Seed of the noise; drawn from torch's generator if left out.
+
+        Raises:
+            UsageError: If it has no such options.
+            SamplingError: If the network returns numbers that are not finite.
         """
+        *_, last = self.walk(sample_shape, how, seed)
+        return last
+
+    @torch.no_grad()
+    def walk(self, sample_shape: _size = (), how: Sampling = Sampling(), seed: int | None = None) -> Iterator[Tensor]:  # noqa: B008
+        """What is expected of the data on the way of a sampler, and at last the samples, shaped as by :meth:`sample`.
+
+        Args:
+            sample_shape: Number of samples for each condition.
+            how: Sampler, number of steps and guidance.
+            seed: Seed of the noise; drawn from torch's generator if left out.
+
+        Raises:
+            UsageError: If it has no such options.
+            SamplingError: If the network returns numbers that are not finite.
+        """
+        how.require_diffusion()
         model, shape = self.model, (*sample_shape, *self.batch_shape)
-        ratios = grid(model.schedule, steps, "log-snr" if math.isfinite(model.schedule.end) else "time")
-        end = model.path.end(torch.tensor(model.schedule.end, dtype=torch.float64)).item()
         seed = int(torch.randint(MOST_SEED, ())) if seed is None else seed
         noise = ExampleNoise(seed, range(math.prod(shape)), model.shape, model.device, model.dtype)
         c = None if self.c is None else self.c.expand(*shape).flatten()
-        x = Sampler(sampler, ratios, end)(lambda x, sigma: model.denoiser(x, sigma, c), noise).to(model.dtype)
-        drawn = model.decoder.draw(model.bound.decoded(x, c), noise())
-        return (drawn * model.scale + model.shift).reshape(*shape, *model.shape)
+        denoise = self.guide.guiding(model.denoiser, c, how)
+        whole = lambda u: (u * model.scale + model.shift).reshape(*shape, *model.shape)
+        x = torch.empty(0)
+        for point in model.sampler(how.sampler or SAMPLER, how.steps or STEPS).walk(denoise, noise):
+            x = point.x.to(model.dtype)
+            if point.x0 is not None:
+                yield whole(point.x0.to(model.dtype))
+        yield whole(model.decoder.draw(model.bound.decoded(x), noise()))

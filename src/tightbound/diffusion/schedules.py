@@ -16,8 +16,10 @@ from ..errors import UsageError
 
 __all__ = [
     "Cosine",
+    "FlowTime",
     "Learned",
     "Linear",
+    "LogNormal",
     "ScaledLinear",
     "Schedule",
     "Spacing",
@@ -42,6 +44,9 @@ class Schedule(nn.Module):
         UsageError: If it does not rise.
     """
 
+    suits_bound: bool = False
+    """Whether even times on it estimate the bound with little variance."""
+
     def __init__(self, start: float, end: float) -> None:
         super().__init__()
         if not -math.inf < start < end:
@@ -61,13 +66,20 @@ class Schedule(nn.Module):
         """
         raise NotImplementedError
 
+    def variance_gradient(self, t: Tensor, loss: Tensor) -> Tensor:
+        """Zero for each time, whose gradient raises what lowers the variance of a loss at even times.
+
+        Args:
+            t: Times, ``(n)``.
+            loss: The loss at each, ``(n)``, whose mean is the same for every schedule with these ends.
+        """
+        return torch.zeros_like(loss)
+
     def slope(self, t: Tensor) -> Tensor:
         r""":math:`\gamma'(t)`."""
         with torch.enable_grad():
             t = t.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(
-                self(t).sum(), t, create_graph=any(p.requires_grad for p in self.parameters())
-            )
+            (slope,) = torch.autograd.grad(self(t).sum(), t)
         return slope
 
 
@@ -81,6 +93,8 @@ class Linear(Schedule):
         >>> Linear(-13.3, 5.0)(torch.tensor([0.0, 1.0]))
         tensor([-13.3000,   5.0000])
     """
+
+    suits_bound = True
 
     def forward(self, t: Tensor) -> Tensor:
         return torch.lerp(torch.full_like(t, self.start), torch.full_like(t, self.end), t)
@@ -111,21 +125,96 @@ class Cosine(Schedule):
         return 4 * (last - first) / (2 * (first + (last - first) * t)).sin()
 
 
+class LogNormal(Schedule):
+    r""":math:`\ln \sigma` at even quantiles of :math:`\mathcal{N}(m, s^2)`, cut at both ends.
+
+    Args:
+        start: :math:`\gamma(0)`.
+        end: :math:`\gamma(1)`.
+        mean: m.
+        std: s.
+
+    Raises:
+        UsageError: If s is not positive.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras, Aittala, Aila and Laine, 2022).
+
+    Example:
+        >>> LogNormal(-20.0, 20.0)(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)).round(decimals=3)
+        tensor([-20.0000,  -2.4000,  20.0000], dtype=torch.float64)
+    """
+
+    def __init__(self, start: float, end: float, mean: float = -1.2, std: float = 1.2) -> None:
+        super().__init__(start, end)
+        if not 0 < std < math.inf:
+            raise UsageError("The spread of noise levels must be positive.", got=std, remedy="Try 1.2.")
+        self.mean, self.std = mean, std
+        ends = torch.tensor([start, end], dtype=torch.float64)
+        self._ends: list[float] = torch.special.ndtr((ends / 2 - mean) / std).tolist()
+
+    def forward(self, t: Tensor) -> Tensor:
+        inner = (2 * (self.mean + self.std * self._normal(t))).clamp(self.start, self.end)
+        return torch.where(t <= 0, self.start, torch.where(t >= 1, self.end, inner)).to(t.dtype)
+
+    def slope(self, t: Tensor) -> Tensor:
+        low, high = self._ends
+        density = (-self._normal(t).square() / 2).exp() / math.sqrt(2 * math.pi)
+        return (2 * self.std * (high - low) / density).to(t.dtype)
+
+    def _normal(self, t: Tensor) -> Tensor:
+        low, high = self._ends
+        return torch.special.ndtri((low + (high - low) * t.double()).clamp(1e-300, 1 - 1e-16))
+
+
+class FlowTime(Schedule):
+    r""":math:`\gamma = 2 \ln \frac{s}{1 - s}` at even s, the time of the linear path :math:`(1 - s) x_0 + s \epsilon`.
+
+    References:
+        Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow (Liu, Gong and Liu, 2023).
+
+    Example:
+        >>> FlowTime(-13.3, math.inf)(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-1.3300e+01,  5.1694e-03,         inf])
+    """
+
+    def forward(self, t: Tensor) -> Tensor:
+        s = self._time(t)
+        inner = 2 * (s.log() - torch.log1p(-s))
+        return torch.where(t <= 0, self.start, torch.where(t >= 1, self.end, inner)).to(t.dtype)
+
+    def slope(self, t: Tensor) -> Tensor:
+        s, (first, last) = self._time(t), self._ends
+        return 2 * (last - first) / (s * (1 - s))
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        first, last = (1 / (1 + math.exp(-gamma / 2)) for gamma in (self.start, self.end))
+        return first, last
+
+    def _time(self, t: Tensor) -> Tensor:
+        first, last = self._ends
+        return first + (last - first) * t
+
+
 class ScaledLinear(Schedule):
     r"""That of latent diffusion, :math:`\alpha^2 = \prod (1 - \beta_i)` with :math:`\sqrt{\beta_i}` rising evenly.
 
-    Between its steps :math:`\alpha` is interpolated.
+    With a power of 1, :math:`\beta_i` itself rises evenly, as in the first denoising diffusion models. Between steps
+    :math:`\alpha` is interpolated.
 
     Args:
         first: :math:`\beta` of the first step.
         last: That of the last.
         steps: Number of steps.
         zero_terminal: Whether :math:`\alpha` is shifted and scaled to end at 0, pure noise.
+        power: The root of :math:`\beta` that rises evenly.
 
     Raises:
         UsageError: If the rates do not rise, or are not below 1.
 
     References:
+        Denoising Diffusion Probabilistic Models (Ho, Jain and Abbeel, 2020).
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022).
         Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin, Liu, Li and Yang, 2024).
 
@@ -137,7 +226,13 @@ class ScaledLinear(Schedule):
     """
 
     def __init__(
-        self, first: float = 0.00085, last: float = 0.012, steps: int = 1000, *, zero_terminal: bool = False
+        self,
+        first: float = 0.00085,
+        last: float = 0.012,
+        steps: int = 1000,
+        *,
+        zero_terminal: bool = False,
+        power: float = 2.0,
     ) -> None:
         if not (0 < first < last < 1 and 1 < steps <= MOST_STEPS):
             raise UsageError(
@@ -145,7 +240,8 @@ class ScaledLinear(Schedule):
                 got=f"{first:g} to {last:g} in {steps} steps",
                 expected=f"0 < first < last < 1, and 2 to {MOST_STEPS:,} steps",
             )
-        beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
+        roots = torch.linspace(first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64)
+        beta = roots**power
         self._alpha = torch.log1p(-beta).cumsum(0).mul(0.5).exp()
         if zero_terminal:
             top, bottom = self._alpha[0].clone(), self._alpha[-1].clone()
@@ -166,7 +262,9 @@ def _gamma_of(alpha: Tensor) -> Tensor:
 class Learned(Schedule):
     r"""A monotone network with pinned ends, :math:`\gamma_0 + (\gamma_1 - \gamma_0) \frac{g(t) - g(0)}{g(1) - g(0)}`.
 
-    The bound does not depend on what lies between the ends, but the variance of its estimate does.
+    The bound does not depend on what lies between the ends, but the variance of its estimate does. With the density
+    :math:`q(\gamma) = 1 / \gamma'(t)` of the levels, an estimate :math:`\ell` has the second moment
+    :math:`\mathbb{E}_q[\ell^2]`, whose gradient is :math:`-\mathbb{E}_q[\ell^2 \, \nabla \ln q(\gamma)]`.
 
     Args:
         start: :math:`\gamma(0)`.
@@ -181,6 +279,8 @@ class Learned(Schedule):
         [-13.300000190734863, 5.0]
     """
 
+    suits_bound = True
+
     def __init__(self, start: float, end: float, hidden: int = 64) -> None:
         super().__init__(start, end)
         if not math.isfinite(end):
@@ -190,15 +290,35 @@ class Learned(Schedule):
         self.places = nn.Parameter(torch.linspace(0, 1, hidden))
         self.heights = nn.Parameter(torch.full((hidden,), -4.0))
 
-    def _raw(self, t: Tensor) -> Tensor:
-        steep = F.softplus(self.rates) + 1
-        steps = F.softplus(self.heights) * torch.tanh(steep * (t.unsqueeze(-1) - self.places))
-        return F.softplus(self.slope_in) * t + steps.sum(-1)
-
     def forward(self, t: Tensor) -> Tensor:
-        low, high = self._raw(torch.zeros_like(t)), self._raw(torch.ones_like(t))
-        w = (self._raw(t) - low) / (high - low)
+        w = (self._raw(t)[0] - self._low) / self._range
         return (1 - w) * self.start + w * self.end
+
+    def slope(self, t: Tensor) -> Tensor:
+        return (self.end - self.start) * self._raw(t)[1] / self._range
+
+    def variance_gradient(self, t: Tensor, loss: Tensor) -> Tensor:
+        gamma, slope = self(t), self.slope(t)
+        bend = (self.end - self.start) * self._raw(t)[2] / self._range
+        log_density = (bend / slope.square()).detach() * gamma - slope.log()  # its gradient at a fixed level
+        squared = loss.detach().square()
+        found = (squared / squared.mean() - 1) * log_density
+        return found - found.detach()
+
+    @property
+    def _low(self) -> Tensor:
+        return self._raw(self.places.new_zeros(()))[0]
+
+    @property
+    def _range(self) -> Tensor:
+        return self._raw(self.places.new_ones(()))[0] - self._low
+
+    def _raw(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A rising function, its slope, and the slope of that."""
+        steep, heights, even = F.softplus(self.rates) + 1, F.softplus(self.heights), F.softplus(self.slope_in)
+        s = torch.tanh(steep * (t.unsqueeze(-1) - self.places))
+        slope = heights * steep * (1 - s.square())
+        return even * t + (heights * s).sum(-1), even + slope.sum(-1), (-2 * steep * s * slope).sum(-1)
 
 
 def first_gamma(spacing: float) -> float:

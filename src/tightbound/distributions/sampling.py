@@ -53,6 +53,10 @@ class Sampling:
         top_p: Sample from the smallest set of most probable choices with this total probability.
         guidance: s; 1 means no guidance.
         layers: In a hierarchy, a temperature for each layer from the data up; empty: the same for all.
+        sampler: Of diffusion: the name of its steps; its own default if left out.
+        steps: Of diffusion: number of steps; its own default if left out.
+        interval: Of diffusion: ratios of noise to signal between which guidance acts.
+        rescale: Of diffusion: share by which the deviation of guided data is set to that of unguided data.
 
     Raises:
         UsageError: If a number is out of range.
@@ -67,6 +71,10 @@ class Sampling:
     top_p: float | None = None
     guidance: float = 1.0
     layers: tuple[float, ...] = ()
+    sampler: str | None = None
+    steps: int | None = None
+    interval: tuple[float, float] = (0.0, math.inf)
+    rescale: float = 0.0
 
     def __post_init__(self) -> None:
         for temperature in (self.temperature, *self.layers):
@@ -144,6 +152,21 @@ class Sampling:
                 got=f"temperatures {', '.join(f'{each:g}' for each in self.layers)}",
                 expected="one temperature",
                 remedy="Try --temperature 0.7, or a model of recipe hvae, ladder or vdvae.",
+            )
+
+    def require_diffusion(self) -> None:
+        """Refuses options of other models than those by diffusion.
+
+        Raises:
+            UsageError: If one of them is set.
+        """
+        self.require_one_temperature()
+        if (self.temperature, self.top_k, self.top_p) != (1.0, None, None):
+            raise UsageError(
+                "Samples of diffusion have no temperature, and choose among no codes.",
+                got="--temperature, --top-k or --top-p",
+                expected="--sampler, --steps or --guidance",
+                remedy="Leave them out.",
             )
 
     @property

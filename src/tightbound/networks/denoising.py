@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from .residual import groups
 
-__all__ = ["LevelFeatures", "UNet", "VectorDenoiser", "zeroed"]
+__all__ = ["LevelFeatures", "LevelVariance", "UNet", "VectorDenoiser", "zeroed"]
 
 
 class LevelFeatures(nn.Module):
@@ -46,6 +46,25 @@ class LevelFeatures(nn.Module):
         angles = gamma.clamp(-40.0, 20.0).unsqueeze(-1) / 4 * self.frequencies
         found = self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
         return F.silu(found if self.given is None or c is None else found + self.given(c))
+
+
+class LevelVariance(nn.Module):
+    """The log variance of an error at each noise level, zero at the start.
+
+    References:
+        Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024).
+
+    Example:
+        >>> LevelVariance()(torch.tensor([-3.0, 2.0])).tolist()
+        [0.0, 0.0]
+    """
+
+    def __init__(self, dim: int = 64) -> None:
+        super().__init__()
+        self.level, self.leave = LevelFeatures(dim), zeroed(nn.Linear(dim, 1))
+
+    def forward(self, gamma: Tensor) -> Tensor:
+        return self.leave(self.level(gamma)).squeeze(-1)
 
 
 class VectorDenoiser(nn.Module):
@@ -127,7 +146,7 @@ class UNet(nn.Module):
         condition_dim: int = 0,
     ) -> None:
         super().__init__()
-        _require_divisible(shape, patch * 2 ** (len(channels) - 1))
+        _require_divisible(shape, patch * 2 ** (len(channels) - 1) if channels else 0)
         entries, dim = shape[0] * patch**2, 4 * channels[0]
         make = lambda n, m: _ImageBlock(n, m, dim, dropout)
         self.patch, self.level = patch, LevelFeatures(dim, condition_dim)
@@ -216,11 +235,11 @@ class _Attention(nn.Module):
 
 
 def _require_divisible(shape: Sequence[int], factor: int) -> None:
-    if len(shape) != 3 or any(side % factor for side in shape[1:]):
+    if factor < 1 or len(shape) != 3 or any(side % factor for side in shape[1:]):
         raise UsageError(
             "The image cannot be halved that often.",
             got=f"examples of shape {tuple(shape)}",
-            expected=f"images with sides divisible by {factor}",
+            expected=f"images with sides divisible by {factor}" if factor else "channels of at least one level",
             remedy="Use fewer channels levels, another patch, or --image-size.",
         )
 

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from ..distributions import lower_bound
 from ..models import Marginal, Terms
 from ..options import objectives as values
+from ..options.direct import LogLikelihood
 from .balancing import balanced
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
@@ -170,7 +171,7 @@ def _(o: values.Reconstruction, px: Marginal, x: Tensor, beta: Tensor, examples:
 
 
 @rows.register
-def _(o: values.LogLikelihood, px: Distribution, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+def _(o: LogLikelihood, px: Distribution, x: Tensor, beta: Tensor, examples: int) -> Tensor:
     bound = lower_bound(px, x)
     return torch.stack([bound, bound.detach()])
 

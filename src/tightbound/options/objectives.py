@@ -20,7 +20,6 @@ __all__ = [
     "Hybrid",
     "Iwae",
     "LatentObjective",
-    "LogLikelihood",
     "LogPrior",
     "Mmd",
     "NaiveMonteCarlo",
@@ -47,6 +46,10 @@ class Objective:
     """The reason why the posterior is not trained, as text; empty if it is trained."""
     draws_prior: ClassVar[bool] = False
     """Whether the prior is trained through its samples, which then need gradients."""
+    needs_latent: ClassVar[bool] = True
+    """Whether it is of a model with latents."""
+    has_terms: ClassVar[bool] = True
+    """Whether its bound is a reconstruction minus divergences."""
 
     samples: int = 1
     """Posterior samples per training step."""
@@ -371,12 +374,6 @@ class NaiveMonteCarlo(LatentObjective):
 @dataclass(frozen=True)
 class Reconstruction(Objective):
     """The log-likelihood at latents of the posterior, for an autoencoder."""
-
-
-@register("log-likelihood")
-@dataclass(frozen=True)
-class LogLikelihood(Objective):
-    """The exact log-likelihood, for a model without a latent."""
 
 
 @register("log-prior")

@@ -22,7 +22,7 @@ OFTEN, FEWEST_STALE = 100, 5
 """Runs with more epochs than this stop early by default, after at least this many evaluations without improvement."""
 
 
-@register("training-options", version=3)
+@register("training-options", version=4)
 @dataclass(frozen=True)
 class TrainingOptions:
     """All training options; together with recipe and data they determine the result, bit for bit."""
@@ -67,9 +67,9 @@ class TrainingOptions:
     """Skip a step whose loss or gradient is not finite, instead of ending the run; 100 of them in a row end it."""
     accumulate: int = 1
     """Number of parts a batch is split into (gradient accumulation), to save memory."""
-    ema: float = 0.0
+    ema: float | Literal["auto"] = "auto"
     """Decay of an exponential moving average of the weights (0: none; 0.999 is common); the averaged weights are the
-    ones saved."""
+    ones saved. Auto: 0.999 for diffusion, else none."""
     seed: int = 0
     """Seed of the initial weights, the order of the data and all noise."""
     initial_weights: Literal["torch", "xavier"] = "torch"
@@ -124,7 +124,9 @@ class TrainingOptions:
             raise UsageError("The learning rate must be positive and finite.", got=self.lr, remedy="Try --lr 1e-3.")
         if not 0 < self.optimizer_eps < math.inf:
             raise UsageError("The optimiser's eps must be positive.", got=self.optimizer_eps, remedy="Try 1e-8.")
-        if not self.beta_warmup <= 1 or not self.ema < 1:
+        if isinstance(self.ema, str) and self.ema != "auto":
+            raise UnknownName("moving average", self.ema, ("auto", "a decay from 0 to below 1"))
+        if not self.beta_warmup <= 1 or not (isinstance(self.ema, str) or self.ema < 1):
             raise UsageError("beta_warmup must be at most 1, and ema below 1.", expected="beta_warmup <= 1 and ema < 1")
         if (self.lr_schedule == "step") != bool(self.lr_milestones):
             raise UsageError(
@@ -228,6 +230,12 @@ def _with_named_patience(fields: dict[str, Any]) -> dict[str, Any]:
 def _with_named_limit(fields: dict[str, Any]) -> dict[str, Any]:
     """In older versions None meant no clipping."""
     return {**fields, "clip_norm": "none" if fields.get("clip_norm") is None else fields["clip_norm"]}
+
+
+@upgrade("training-options", version=3)
+def _without_average(fields: dict[str, Any]) -> dict[str, Any]:
+    """In older versions no recipe had an average of its own."""
+    return {"ema": 0.0} | fields
 
 
 _LEAST = {

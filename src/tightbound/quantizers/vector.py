@@ -195,17 +195,19 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             self._start(self._rows(z))
 
     @contextmanager
-    def part_of_batch(self, *, more: bool, empty: bool) -> Iterator[None]:
+    def part_of_batch(self, *, number: int, of: int, more: bool, empty: bool) -> Iterator[None]:
         """Inside the block, inputs are a part of a batch, so that the codebook is updated as by the complete batch.
 
         Args:
+            number: Of the part, over all processes.
+            of: Number of parts.
             more: Whether another part follows: the codes wait for it.
             empty: Whether the part has no examples of its own; its inputs are then ignored.
 
         Example:
             >>> quantizer, z = VectorQuantizer(2, 1, start="data"), torch.tensor([[0.0], [1.0]])
-            >>> for more in (True, False):
-            ...     with quantizer.part_of_batch(more=more, empty=False):
+            >>> for i in range(2):
+            ...     with quantizer.part_of_batch(number=i, of=2, more=i == 0, empty=False):
             ...         _ = quantizer(z)
             ...     print(f"{quantizer.averages[:, 0].sum():.2f}")
             0.00

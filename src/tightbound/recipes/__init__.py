@@ -4,6 +4,7 @@ from .autoencoder import Autoencoder
 from .base import Recipe, Stage, find_recipe
 from .completion import Completion, CompletionBaseline
 from .cvae import CVAE
+from .diffusion import DDPM, EDM, VDM, RectifiedFlow, ScoreSDE
 from .dvae import DVAE
 from .gumbel_vae import GumbelVAE
 from .hvae import HVAE
@@ -16,9 +17,12 @@ from .vq_vae import VQVAE, VQVAE2
 
 __all__ = [
     "CVAE",
+    "DDPM",
     "DVAE",
+    "EDM",
     "HVAE",
     "VAE",
+    "VDM",
     "VDVAE",
     "VQVAE",
     "VQVAE2",
@@ -30,6 +34,8 @@ __all__ = [
     "LinearVAE",
     "PixelCNNRecipe",
     "Recipe",
+    "RectifiedFlow",
+    "ScoreSDE",
     "Stage",
     "TransformerRecipe",
     "TwoStage",

@@ -32,6 +32,8 @@ class Recipe:
     """The options listed first in its help."""
     latent_space: ClassVar[LatentSpace] = "none"
     """The kind of latents of its model, if any."""
+    ema: ClassVar[float] = 0.0
+    """Decay of the moving average of its weights by default; 0 for none."""
     remedies: ClassVar[tuple[Remedy, ...]] = ()
     """Its own remedies for problems found by a diagnosis."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ..options.objectives import LogLikelihood
+from ..options.direct import LogLikelihood
 from ..options.parts import Activation, require_sizes
 from ..spec import register
 from .base import Recipe, Stage

@@ -40,10 +40,12 @@ class LearnsByItself(ABC):
     """Abstract: a part that learns from its inputs in the forward pass, not only from the optimiser."""
 
     @abstractmethod
-    def part_of_batch(self, *, more: bool, empty: bool) -> AbstractContextManager[None]:
+    def part_of_batch(self, *, number: int, of: int, more: bool, empty: bool) -> AbstractContextManager[None]:
         """Inside the block, inputs are one part of a batch; it learns from all parts as from the complete batch.
 
         Args:
+            number: Of the part, over all processes.
+            of: Number of parts.
             more: Whether another part follows.
             empty: Whether the part has no examples of its own; its inputs are then ignored.
         """

@@ -55,7 +55,7 @@ class Engine:
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(self.groups, options, self.device))
         self.skipping = Skipping(self.fabric, step, self.groups, options)
         self.learning = self.skipping.learning
-        self.average = MovingAverage(self.model, options.ema)
+        self.average = MovingAverage(self.model, step.ema(options))
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
@@ -75,7 +75,7 @@ class Engine:
 
     def started(self) -> None:
         """Starts the weight average, after the model is initialised."""
-        self.average = MovingAverage(self.model, self.options.ema)
+        self.average = MovingAverage(self.model, self.step.ema(self.options))
 
     def prepare_compiling(self) -> None:
         """Runs the step once as it is, without gradients or a trace, if it will be compiled.
@@ -105,7 +105,7 @@ class Engine:
         for i in range(accumulate):
             part = i * self.fabric.world_size + self.fabric.global_rank
             reseed(self.device, self.options.seed, clock.step, part)
-            sums += self._part(batch, batch[part :: self.parts], beta, more=i < accumulate - 1)
+            sums += self._part(batch, part, beta, more=i < accumulate - 1)
         outcome = self._move(sums)
         if outcome.skipped:
             self.skipping.take_back()
@@ -125,8 +125,9 @@ class Engine:
             group["lr"] = clock.lr * own.share
         self.step.before_step(clock)
 
-    def _part(self, batch: Tensor, share: Tensor, beta: Tensor, *, more: bool) -> Tensor:
+    def _part(self, batch: Tensor, number: int, beta: Tensor, *, more: bool) -> Tensor:
         """Gradients of one part of a batch, the sums of its rows and its size: all parts add up to the batch."""
+        share = batch[number :: self.parts]
         weight = 1.0 if len(share) else 0.0  # an empty part uses the first example, with weight 0
         examples = self.train.batch(share if len(share) else batch[:1], self.device)
         x, c = examples.x, self.model.conditions(examples)
@@ -134,7 +135,8 @@ class Engine:
         with self.fabric.no_backward_sync(self.module, enabled=more):
             with ExitStack() as stack:
                 for part in self.learning:
-                    stack.enter_context(part.part_of_batch(more=more, empty=not len(share)))
+                    place = part.part_of_batch(number=number, of=self.parts, more=more, empty=not len(share))
+                    stack.enter_context(place)
                 rows = self.module(x, beta, c)
             loss = -rows[0].sum() * (weight * self.fabric.world_size / len(batch))
             self.fabric.backward(loss)

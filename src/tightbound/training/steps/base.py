@@ -77,6 +77,12 @@ class Step(nn.Module):
             return recipe.clip_norm(data) if recipe and data else None
         return None if options.clip_norm == "none" else float(options.clip_norm)
 
+    def ema(self, options: TrainingOptions) -> float:
+        """The decay of the moving average of the weights: as given, or as the recipe asks."""
+        if options.ema == "auto":
+            return self.model.recipe.ema if self.model.recipe else 0.0
+        return options.ema
+
     @property
     def selects(self) -> int:
         """The index of the row that selects the model."""

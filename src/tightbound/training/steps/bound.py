@@ -11,7 +11,8 @@ from ...conditions import Given
 from ...errors import UsageError
 from ...models import Model, Terms
 from ...objectives.rows import ROWS, OfTerms, rows
-from ...options.objectives import Elbo, LogLikelihood, Objective
+from ...options.direct import LogLikelihood
+from ...options.objectives import Elbo, Objective
 from ..clock import Clock
 from .base import Step
 
@@ -41,13 +42,13 @@ class BoundStep(Step):
         own = model.recipe.training_objective if model.recipe else LogLikelihood() if bare else Elbo()
         if objective is not None:
             own = objective if isinstance(objective, Objective) else OfTerms(own.samples, objective)
-        if bare and not isinstance(own, LogLikelihood):
+        if bare and own.needs_latent:
             raise UsageError(
                 "A model without a latent has no terms: training maximises its log-likelihood, or its bound.",
                 got=f"an objective, {type(own).__name__}",
                 remedy="Leave the objective out.",
             )
-        self.rows = ROWS[:2] if bare else ROWS
+        self.rows = ROWS if own.has_terms else ROWS[:2]
         self.objective, self.examples = own, examples
         self._rows = rows.dispatch(type(own))  # once, since a compiled step cannot look it up
 

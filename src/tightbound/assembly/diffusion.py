@@ -1,0 +1,114 @@
+"""Diffusion models of data."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..conditions import Condition
+from ..diffusion import (
+    Cosine,
+    Diffusion,
+    FlowTime,
+    Learned,
+    Linear,
+    LogNormal,
+    Preconditioned,
+    ScaledLinear,
+    Schedule,
+)
+from ..diffusion.denoiser import Moments
+from ..diffusion.objective import training_rows as training_rows
+from ..diffusion.paths import find_path
+from ..diffusion.times import Times
+from ..networks.denoising import LevelVariance, UNet, VectorDenoiser
+from ..networks.dit import DiT
+from ..options.data_spec import DataSpec
+from ..recipes.diffusion import DiffusionRecipe
+from .base import assemble
+from .conditions import condition_of, embedding_of
+
+__all__ = ["backbone", "diffusion", "schedule"]
+
+FEATURES = 128
+"""Size of the features of a condition."""
+
+
+@assemble.register(DiffusionRecipe)
+def diffusion(recipe: DiffusionRecipe, data: DataSpec) -> Diffusion:
+    """A preconditioned network, in units in which data with levels lie between -1 and 1."""
+    shift = scale = 0.5 if data.levels is not None else 0.0
+    scale = scale or 1.0
+    condition = None if recipe.condition == "none" else condition_of(recipe, data)
+    moments = Moments(torch.zeros(data.shape), torch.ones(data.shape), shift=shift, scale=scale)
+    path = find_path(recipe.path)
+    denoiser = Preconditioned(
+        backbone(recipe, data, condition),
+        predicts=recipe.predicts,
+        path=path,
+        moments=moments,
+        embedding=None if condition is None else embedding_of(condition, FEATURES),
+    )
+    model = Diffusion(
+        denoiser,
+        schedule(recipe, data),
+        data.shape,
+        path=path,
+        levels=data.levels if data.discrete else None,
+        shift=shift,
+        scale=scale,
+        moments=moments,
+        steps=None if recipe.timesteps == "continuous" else recipe.timesteps,
+        times=Times(adaptive=recipe.adaptive_times),
+        uncertainty=LevelVariance() if recipe.weight == "edm2" else None,
+    )
+    model.condition = condition
+    return model
+
+
+def schedule(recipe: DiffusionRecipe, data: DataSpec) -> Schedule:
+    """The schedule that the options name.
+
+    Raises:
+        UsageError: If its ends do not rise.
+    """
+    if recipe.schedule == "linear-beta":
+        return ScaledLinear(1e-4, 0.02, power=1.0)
+    if recipe.schedule in ("scaled-linear", "zero-terminal"):
+        return ScaledLinear(zero_terminal=recipe.schedule == "zero-terminal")
+    kinds = {"linear": Linear, "cosine": Cosine, "log-normal": LogNormal, "flow-time": FlowTime, "learned": Learned}
+    return kinds[recipe.schedule](*recipe.ends(data))
+
+
+def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | None) -> nn.Module:
+    """The network for that data.
+
+    Raises:
+        UsageError: If it does not fit the data.
+    """
+    name, dim = recipe.backbone(data), FEATURES if condition else 0
+    if name == "mlp":
+        blocks = 3 if recipe.blocks == "auto" else recipe.blocks
+        return VectorDenoiser(data.dimensions, _width(recipe), blocks, condition_dim=dim)
+    side = max(data.shape[1:])
+    patch = (1 if side <= 16 else 2 if side <= 64 else 4) if recipe.patch == "auto" else recipe.patch
+    if name == "dit":
+        depth, patch = (
+            8 if recipe.blocks == "auto" else recipe.blocks,
+            max(patch, 2) if recipe.patch == "auto" else patch,
+        )
+        return DiT(data.shape, _width(recipe), depth, recipe.heads, patch=patch, condition_dim=dim)
+    channels = ((32, 64) if side <= 16 else (64, 128)) if recipe.channels == "auto" else recipe.channels
+    return UNet(
+        data.shape,
+        channels,
+        2 if recipe.blocks == "auto" else recipe.blocks,
+        patch=patch,
+        heads=recipe.heads,
+        dropout=recipe.dropout,
+        condition_dim=dim,
+    )
+
+
+def _width(recipe: DiffusionRecipe) -> int:
+    return 256 if recipe.channels == "auto" else recipe.channels[0]
