@@ -191,3 +191,26 @@ def test_parts_that_do_not_exist_are_refused(make: object) -> None:
 def test_bounds_that_mean_nothing_are_refused(schedule: Schedule, steps: int | None) -> None:
     with pytest.raises(UsageError):
         Bound(ORACLE, schedule, PATHS["vp"], DECODER, steps).prior(torch.zeros(1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("sigma", [0.001, 0.02, 0.3])
+def test_far_values_can_be_left_out_of_the_decoder(sigma: float) -> None:
+    torch.manual_seed(0)
+    values = torch.linspace(-1, 1, 256, dtype=torch.float64)
+    x = values[torch.randint(256, (40, 3))]
+    noised, s = x + sigma * torch.randn_like(x), torch.tensor(sigma, dtype=torch.float64)
+    noised[0] = torch.tensor([-1.5, 1.5, 0.0])  # beyond the ends, and far from its value
+    every, near = LevelDecoder(values), LevelDecoder(values, largest=sigma)
+    by_hand = torch.distributions.Categorical(logits=-0.5 * ((noised.unsqueeze(-1) - values) / s).square())
+    wanted, e = by_hand.log_prob(((x + 1) * 127.5).round().long()), torch.randn_like(x)
+    for decoder in (every, near):
+        torch.testing.assert_close(decoder(noised, s).log_prob(x), wanted, rtol=1e-12, atol=1e-12)
+    drawn = [decoder.draw(decoder(noised, s), e) for decoder in (every, near)]
+    assert torch.equal(*drawn)
+    assert sigma > 0.1 or near.reach < 30
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.0, 1.0, 3.0], [1.0, 0.0]])
+def test_values_that_do_not_rise_evenly_are_refused(values: list[float]) -> None:
+    with pytest.raises(UsageError):
+        LevelDecoder(torch.tensor(values))

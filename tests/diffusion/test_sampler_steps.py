@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tightbound.diffusion import STEPS, GaussianOracle, Linear, Sampler, grid
+from tightbound.diffusion import STEPS, ExampleNoise, GaussianOracle, Linear, Sampler, grid
 from tightbound.diffusion.steps import dpm_2m, euler
 
 MEAN, STD = 0.3, 0.7
@@ -189,3 +189,32 @@ def test_a_multistep_sampler_forgets_nothing_between_runs() -> None:
     ratios, x = ratios_of(5), torch.ones(3, 1, dtype=torch.float64)
     sampler = Sampler(dpm_2m, ratios)
     assert torch.equal(sampler(ORACLE, lambda: x), sampler(ORACLE, lambda: x))
+
+
+# -- noise ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (300,), (3, 16, 16)])
+def test_noise_of_an_example_depends_on_its_number_alone(shape: tuple[int, ...]) -> None:
+    together, alone = ExampleNoise(5, range(7), shape), ExampleNoise(5, [4], shape)
+    for _ in range(300 if shape == (2,) else 3):  # more than are drawn at once
+        assert torch.equal(together()[4:5], alone())
+
+
+def test_all_draws_of_noise_are_standard_and_different() -> None:
+    noise = ExampleNoise(0, range(50), (2,))
+    drawn = torch.stack([noise() for _ in range(400)])
+    assert len(drawn.unique()) > 0.999 * drawn.numel()
+    assert abs(drawn.mean()) < 4 / drawn.numel() ** 0.5
+    assert abs(drawn.square().mean() - 1) < 4 * (2 / drawn.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_leaves_what_it_is_given(name: str) -> None:
+    torch.manual_seed(0)
+    x, old, drawn = torch.randn(3, 4, 2)
+    copies = [value.clone() for value in (x, old, drawn)]
+    first = STEPS[name].step(lambda x, sigma: x, x, 2.0, 1.0, lambda: drawn, None)[0]
+    STEPS[name].step(lambda x, sigma: x, x, 2.0, 1.0, lambda: drawn, (3.0, old))
+    assert all(torch.equal(value, copy) for value, copy in zip((x, old, drawn), copies, strict=True))
+    assert first.data_ptr() != x.data_ptr()

@@ -18,7 +18,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Distribution, Normal
 
 from ..conditions import Given
 from ..distributions.contract import Value
@@ -29,6 +29,8 @@ from .schedules import Schedule
 
 __all__ = ["Bound", "Decoder", "GaussianDecoder", "LevelDecoder"]
 
+FAR = 10.0
+"""Standard deviations beyond which a value has no probability that float64 could hold beside that of the nearest."""
 LATEST = 1 - 1e-6
 """The last time in float32 before 1, or nearly."""
 
@@ -58,8 +60,14 @@ class Decoder(nn.Module):
 class LevelDecoder(Decoder):
     r"""Of discrete values, :math:`p(x = v_k \mid x_{\sigma_0}) \propto \exp(-(x_{\sigma_0} - v_k)^2 / 2 \sigma_0^2)`.
 
+    Of each entry only the values near it are computed, as many as the largest noise can reach.
+
     Args:
-        values: All values of an entry, rising, in the units of the denoiser.
+        values: All values of an entry, rising evenly, in the units of the denoiser.
+        largest: The largest :math:`\sigma_0` that is asked for.
+
+    Raises:
+        UsageError: If the values do not rise evenly.
 
     References:
         Variational Diffusion Models (Kingma, Salimans, Poole and Ho, 2021).
@@ -72,30 +80,51 @@ class LevelDecoder(Decoder):
 
     values: Tensor
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, largest: float = math.inf) -> None:
         super().__init__()
+        _require_even(values)
         self.register_buffer("values", values)
+        self.low, self.spacing = values[0].item(), (values[-1] - values[0]).item() / (len(values) - 1)
+        self.reach = int(min(len(values), FAR * largest / self.spacing + 1))
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Distribution:
-        away = (noised.unsqueeze(-1) - self.values) / expanded(sigma, noised.unsqueeze(-1))
-        return _Levels(self.values, Categorical(logits=-0.5 * away.square(), validate_args=False))
+        count = min(len(self.values), 2 * self.reach + 1)
+        first = (self.place_of(noised) - self.reach).clamp(0, len(self.values) - count)
+        near = self.values[first.unsqueeze(-1) + torch.arange(count, device=first.device)]
+        return _Levels(self, noised, expanded(sigma, noised), first, near)
+
+    def place_of(self, x: Tensor) -> Tensor:
+        """The index of the nearest value, in the shape of x."""
+        return ((x - self.low) / self.spacing).round().clamp(0, len(self.values) - 1).long()
 
     def draw(self, decoded: Distribution, noise: Tensor) -> Tensor:
-        up_to = cast(_Levels, decoded).chosen.probs.double().cumsum(-1)
-        below = up_to < torch.special.ndtr(noise.double()).unsqueeze(-1)
-        return self.values[below.sum(-1).clamp(max=len(self.values) - 1)]
+        levels = cast(_Levels, decoded)
+        up_to = levels.logits.double().softmax(-1).cumsum(-1)
+        below = (up_to < torch.special.ndtr(noise.double()).unsqueeze(-1)).sum(-1)
+        return self.values[levels.first + below.clamp(max=up_to.shape[-1] - 1)]
+
+
+def _require_even(values: Tensor) -> None:
+    gaps = values.diff()
+    if len(values) < 2 or not gaps.min() > 0 or gaps.max() > 1.01 * gaps.min():
+        raise UsageError(
+            "The values of an entry must rise evenly.",
+            got=f"{len(values)} values" + (f", {gaps.min():g} to {gaps.max():g} apart" if len(gaps) else ""),
+            expected="at least two, equally far apart",
+        )
 
 
 class _Levels(Value):
-    """Values of which one is chosen for each entry."""
+    """Values of which one is chosen for each entry; only those from the first that is near it can be."""
 
-    def __init__(self, values: Tensor, chosen: Categorical) -> None:
-        self.values, self.chosen = values, chosen
-        super().__init__(chosen.batch_shape, validate_args=False)
+    def __init__(self, decoder: LevelDecoder, noised: Tensor, sigma: Tensor, first: Tensor, near: Tensor) -> None:
+        self.decoder, self.noised, self.sigma, self.first = decoder, noised, sigma, first
+        self.logits = -0.5 * ((noised.unsqueeze(-1) - near) / sigma.unsqueeze(-1)).square()
+        super().__init__(noised.shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        between = (self.values[1:] + self.values[:-1]) / 2
-        return self.chosen.log_prob(torch.bucketize(value.contiguous(), between))
+        away = (self.noised - self.decoder.values[self.decoder.place_of(value)]) / self.sigma
+        return -0.5 * away.square() - self.logits.logsumexp(-1)
 
 
 class GaussianDecoder(Decoder):

@@ -102,7 +102,8 @@ class Diffusion(Model):
     def _decoder(self) -> Decoder:
         if self.levels is None:
             return GaussianDecoder(self.moments)
-        return LevelDecoder((torch.linspace(0, 1, self.levels) - self.shift) / self.scale)
+        values = (torch.linspace(0, 1, self.levels) - self.shift) / self.scale
+        return LevelDecoder(values, largest=math.exp(self.schedule.start / 2))
 
     def forward(self, c: Given | None = None) -> Diffused:
         """The distribution of x given c.

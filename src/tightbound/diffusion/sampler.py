@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TightboundError, UnknownName, UsageError
+from ..runtime.memory import keep_freed_memory
 from ..runtime.randomness import mix
 from .denoiser import Denoise
 from .steps import STEPS, Last, Step
@@ -23,6 +24,8 @@ __all__ = ["ExampleNoise", "Point", "Sampler", "SamplingError"]
 
 FINE = 1e-3
 """A ratio below which the state is kept in float64: differences of x are then below float32's precision."""
+AHEAD = 256
+"""Entries that a generator draws at once, for several calls where an example is smaller: a call costs a microsecond."""
 
 
 class SamplingError(TightboundError):
@@ -55,12 +58,18 @@ class ExampleNoise:
     ) -> None:
         self.shape, self.device, self.dtype = tuple(shape), torch.device(device), dtype
         self.generators = [torch.Generator(self.device).manual_seed(mix(seed, number)) for number in numbers]
+        self._draws = self._drawing()
 
     def __call__(self) -> Tensor:
-        out = torch.empty(len(self.generators), *self.shape, device=self.device, dtype=self.dtype)
-        for row, generator in zip(out, self.generators, strict=True):
-            row.normal_(generator=generator)
-        return out
+        return next(self._draws)
+
+    def _drawing(self) -> Iterator[Tensor]:
+        count = max(1, AHEAD // max(1, math.prod(self.shape)))
+        while True:
+            drawn = torch.empty(len(self.generators), count, *self.shape, device=self.device, dtype=self.dtype)
+            for rows, generator in zip(drawn, self.generators, strict=True):
+                rows.normal_(generator=generator)
+            yield from drawn.transpose(0, 1).contiguous()
 
 
 @dataclass(frozen=True)
@@ -134,11 +143,12 @@ class Sampler:
         Raises:
             SamplingError: If the denoiser returns numbers that are not finite.
         """
+        keep_freed_memory()
         first = noise()
         dtype = self._dtype(first)
 
         def at(x: Tensor, sigma: float) -> Tensor:
-            return denoise(x.to(first.dtype), torch.tensor(sigma, dtype=dtype, device=x.device)).to(dtype)
+            return denoise(x.to(first.dtype), torch.full((), sigma, dtype=dtype, device=x.device)).to(dtype)
 
         def fresh() -> Tensor:
             return noise().to(dtype)

@@ -2,7 +2,8 @@ r"""Steps of samplers: pure functions from one ratio of noise to signal to a sma
 
 Convention: :math:`x = x_0 + \sigma \epsilon` lies at the ratio ``s`` and moves to ``t``, 0 < t < s; ``noise()`` draws
 standard noise of the shape of x. A step returns the new x, and what the next step may use: its ratio and its
-expectation of the data D. Each says in which variable it integrates which equation.
+expectation of the data D. Each says in which variable it integrates which equation. What a step is given it leaves as
+it is; what it has made itself it changes in place, since a pass over x costs as much as its arithmetic.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def ddim(
     """
     x0, c = denoise(x, s), eta**2 * (1 - (t / s) ** 2)
     moved = torch.lerp(x0, x, t / s * math.sqrt(1 - c))
-    return (moved + t * math.sqrt(c) * noise() if eta else moved), (s, x0)
+    return (moved.add_(noise(), alpha=t * math.sqrt(c)) if eta else moved), (s, x0)
 
 
 def ancestral(
@@ -54,10 +55,13 @@ def euler(denoise: DenoiseAt, x: Tensor, s: float, t: float, noise: Noise, last:
     r"""An Euler step of the ODE in the angle :math:`\theta = \arctan \sigma`, on the variance-preserving path.
 
     .. math:: z' = z + (\theta' - \theta) \, (\cos \theta \, \epsilon - \sin \theta \, D), \qquad z = x \cos \theta
+
+    with :math:`\epsilon = (x - D) / s`, collected by x and D.
     """
     x0, (now, then) = denoise(x, s), (math.atan(s), math.atan(t))
-    v = math.cos(now) * (x - x0) / s - math.sin(now) * x0
-    return (math.cos(now) * x + (then - now) * v) / math.cos(then), (s, x0)
+    turn = then - now
+    of_x, of_x0 = math.cos(now) * (1 + turn / s), -turn * (math.cos(now) / s + math.sin(now))
+    return torch.mul(x, of_x / math.cos(then)).add_(x0, alpha=of_x0 / math.cos(then)), (s, x0)
 
 
 def heun(denoise: DenoiseAt, x: Tensor, s: float, t: float, noise: Noise, last: Last = None) -> tuple[Tensor, Last]:
@@ -68,8 +72,8 @@ def heun(denoise: DenoiseAt, x: Tensor, s: float, t: float, noise: Noise, last: 
     """
     x0 = denoise(x, s)
     moved = torch.lerp(x0, x, t / s)
-    slopes = (x - x0) / s + (moved - denoise(moved, t)) / t
-    return x + (t - s) / 2 * slopes, (s, x0)
+    slopes = (x - x0).div_(s).add_(moved - denoise(moved, t), alpha=1 / t)
+    return torch.add(x, slopes, alpha=(t - s) / 2), (s, x0)
 
 
 def euler_maruyama(
@@ -83,7 +87,7 @@ def euler_maruyama(
         Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021).
     """
     x0 = denoise(x, s)
-    return torch.lerp(x0, x, (t / s) ** 2) + math.sqrt(s**2 - t**2) * noise(), (s, x0)
+    return torch.lerp(x0, x, (t / s) ** 2).add_(noise(), alpha=math.sqrt(s**2 - t**2)), (s, x0)
 
 
 def langevin(denoise: DenoiseAt, x: Tensor, t: float, noise: Noise, size: float = 0.05) -> Tensor:
@@ -99,7 +103,7 @@ def langevin(denoise: DenoiseAt, x: Tensor, t: float, noise: Noise, size: float 
         noise: Draws standard noise.
         size: The size :math:`\delta`, in units of :math:`t^2`.
     """
-    return torch.lerp(x, denoise(x, t), size) + math.sqrt(2 * size) * t * noise()
+    return torch.lerp(x, denoise(x, t), size).add_(noise(), alpha=math.sqrt(2 * size) * t)
 
 
 def predictor_corrector(
@@ -125,7 +129,7 @@ def dpm_2m(denoise: DenoiseAt, x: Tensor, s: float, t: float, noise: Noise, last
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models (Lu et al., 2022).
     """
     x0 = denoise(x, s)
-    return torch.lerp(_halfway(x0, s, t, last), x, t / s), (s, x0)
+    return _from_halfway(x0, s, t, last, x, t / s), (s, x0)
 
 
 def dpm_2m_sde(
@@ -140,15 +144,16 @@ def dpm_2m_sde(
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models (Lu et al., 2022).
     """
     x0, kept = denoise(x, s), (t / s) ** 2
-    return torch.lerp(_halfway(x0, s, t, last), x, kept) + t * math.sqrt(1 - kept) * noise(), (s, x0)
+    moved = _from_halfway(x0, s, t, last, x, kept)
+    return moved.add_(noise(), alpha=t * math.sqrt(1 - kept)), (s, x0)
 
 
-def _halfway(x0: Tensor, s: float, t: float, last: Last) -> Tensor:
-    """The expectation of the data in the middle of a step, extrapolated from the step before."""
+def _from_halfway(x0: Tensor, s: float, t: float, last: Last, x: Tensor, kept: float) -> Tensor:
+    """A share of x, the rest what is expected of the data in the middle of a step, extrapolated from the one before."""
     if last is None:
-        return x0
+        return torch.lerp(x0, x, kept)
     before, old = last
-    return torch.lerp(x0, old, -math.log(s / t) / (2 * math.log(before / s)))
+    return torch.lerp(x0, old, -math.log(s / t) / (2 * math.log(before / s))).lerp_(x, kept)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,8 @@ class UNet(nn.Module):
 
     def forward(self, z: Tensor, gamma: Tensor, c: Tensor | None = None) -> Tensor:
         level = self.level(gamma, c)
-        h = self.enter(F.pixel_unshuffle(z, self.patch))
+        patches = F.pixel_unshuffle(z, self.patch)
+        h = self.enter(patches.contiguous(memory_format=torch.channels_last))  # faster, on a CPU too
         kept = [h]
         for i, blocks in enumerate(self.down):
             if i:
@@ -194,7 +195,7 @@ class UNet(nn.Module):
                 h = self.finer[i - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))
             for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
                 h = block(torch.cat([h, kept.pop()], dim=1), level)
-        return F.pixel_shuffle(self.leave(h), self.patch)
+        return F.pixel_shuffle(self.leave(h), self.patch).contiguous()
 
 
 class _ImageBlock(nn.Module):
