@@ -27,7 +27,15 @@ from .arguments import (
     require_positive,
     require_writable,
 )
-from .output import as_names, print_comparison, print_diagnosis, print_evaluation, print_json, write_arrays
+from .output import (
+    as_names,
+    print_comparison,
+    print_diagnosis,
+    print_evaluation,
+    print_json,
+    print_levels,
+    write_arrays,
+)
 
 __all__ = ["compare", "diagnose", "encode", "evaluate", "report"]
 
@@ -116,16 +124,24 @@ def diagnose(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Diagnose a model and suggest options to change: parts of the ELBO, its gap, use of the latents.
+    """Diagnose a model and suggest options to change: parts of the ELBO, its gap, use of the latents; for diffusion the
+    cost of each noise level.
 
     Example: tightbound diagnose runs/demo
     """
+    from ..diffusion import Diffusion
     from ..evaluation import diagnose as run_diagnosis
     from ..evaluation.kept import as_json, write_diagnosis
+    from ..evaluation.levels import diagnose_levels
+    from ..spec import to_json
 
     require_positive("--limit", limit)
     folder, model, loaded = open_run(run, data, device)
     part = part_of(loaded, split)
+    if isinstance(model, Diffusion):
+        levels = diagnose_levels(model, loaded, part, limit=limit, seed=seed)
+        print_json(to_json(levels)) if json else print_levels(levels)
+        return
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
     print_json(as_json(found)) if json else print_diagnosis(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..data import DataSpec
     from ..evaluation import Diagnosis, Evaluation
     from ..evaluation.collapse.layer import Layer
+    from ..evaluation.levels import LevelDiagnosis
     from ..evaluation.numbers import Row
     from ..reporting.comparing.comparison import Comparison
 
@@ -29,6 +31,7 @@ __all__ = [
     "print_diagnosis",
     "print_evaluation",
     "print_json",
+    "print_levels",
     "print_pairs",
     "print_written",
     "write",
@@ -88,6 +91,25 @@ def print_diagnosis(found: Diagnosis) -> None:
     if found.layers:
         console.print(_layers(found.layers))
     _print_notes(console, found.notes)
+
+
+def print_levels(found: LevelDiagnosis) -> None:
+    """Prints what each noise level of a diffusion model costs, and remarks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{examples_of(found.n, found.split)}; nats per example")
+    for title in ("gamma", "sigma", found.split, "training"):
+        table.add_column(title, justify="right")
+    table.add_row("least noise", "", f"{-found.reconstruction:.3f}", "")
+    for low, high, here, train in zip(found.edges, found.edges[1:], found.nats, found.train_nats, strict=False):
+        sigmas = f"{math.exp(low / 2):.3g} to {math.exp(high / 2):.3g}"
+        table.add_row(f"{low:.1f} to {high:.1f}", sigmas, f"{here:.3f}", f"{train:.3f}")
+    table.add_row("most noise", "", f"{found.prior_term:.3f}", "")
+    console = Console(highlight=False)
+    for remark in found.remarks or ("Both ends of the schedule fit the data, and no noise level is overfitted.",):
+        console.print(remark)
+    console.print(table)
 
 
 def _layers(layers: Sequence[Layer]) -> Table:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
+from torch.types import _size
 
 from ..conditions import ClassCondition, Given
 from ..distributions import Sampling
 from ..distributions.contract import Value
-from ..errors import UsageError
+from ..errors import ObjectiveError, UsageError
 from ..likelihoods import Measure
 from ..models import Model
 from ..objectives.rows import rows
@@ -119,6 +120,25 @@ class ClassProbabilities(Value):
     def __init__(self, model: NoisyClassifier, c: Given | None) -> None:
         self.model, self.c = model, c
         super().__init__(torch.Size() if c is None else c.shape, validate_args=False)
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        """Not possible.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "A classifier tells classes: it has no samples.",
+            got=self.model.origin,
+            remedy="Sample a diffusion model with its help: tightbound sample RUN --guide-with CLASSIFIER.",
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        raise ObjectiveError(
+            "A classifier of noised data has no likelihood of its data.",
+            got=self.model.origin,
+            remedy="Its log-probabilities and accuracy are in metrics.jsonl; it serves sample --guide-with.",
+        )
 
     def of_noised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probability of each example's class at a random noise level, nats, and whether it is the largest.

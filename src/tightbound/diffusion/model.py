@@ -28,7 +28,7 @@ from .ode import solve
 from .paths import PATHS, Path
 from .sampler import ExampleNoise, Sampler
 from .schedules import Linear, Schedule, grid
-from .times import Times, stratified
+from .times import Times, stratified_draws
 
 __all__ = ["Diffused", "Diffusion"]
 
@@ -202,7 +202,7 @@ class Diffused(Bounded, Steered):
         super().__init__(torch.Size() if c is None else c.shape, torch.Size(model.shape), validate_args=False)
 
     def terms(self, x: Tensor, k: int = 1) -> Terms:
-        """The three terms of x, with k draws of noise and of times that are stratified over draws and examples.
+        """The three terms of x, with k draws of noise and of times that are stratified within and over examples.
 
         Args:
             x: Data, ``(*batch, *event)``.
@@ -219,7 +219,7 @@ class Diffused(Bounded, Steered):
         u = model.units(x).reshape(-1, *model.shape)
         many, n = u.repeat(k, *(1,) * len(model.shape)), len(u)
         c = None if self.c is None else self.c.expand(k, *batch).flatten()
-        t = stratified(k * n, device=x.device, dtype=u.dtype)
+        t = stratified_draws(k, n, device=x.device, dtype=u.dtype).flatten()
         diffusion = model.bound.diffusion(many, t, torch.randn_like(many), c).reshape(k, n).mean(0)
         reconstruction = model.bound.reconstruction(many, torch.randn_like(many)).reshape(k, *batch)
         prior = model.bound.prior(u)

@@ -104,8 +104,10 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
         "reconstruction": Estimate.of(values["reconstruction"], offset=-measure.offset),
         "prior_term": Estimate.of(values["prior"]),
         "diffusion_term": Estimate.of(values["diffusion"]),
-        "notes": (f"{measure.note}; {'a lower bound, so the nll is at most this' if flow is None else FLOW}", NO_NLL),
+        "notes": (f"{measure.note}; {'a lower bound, so the nll is at most this' if flow is None else FLOW}",),
     }
+    if flow is not None:
+        found["notes"] += (TWO_MODELS,)
     if measure.kind != "none":
         found |= {"nll": Estimate.of(nll), "trusted": None, "nll_per_example": nll}
         found["bits_per_dim"] = Estimate.of(nll, bits) if measure.comparable else None
@@ -114,7 +116,7 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
 
 
 FLOW = "of the flow (the probability-flow ODE) with the noise of the first level, a bound for this other model"
-NO_NLL = (
+TWO_MODELS = (
     "the bound is of the chain that removes noise step by step, the ODE's likelihood of the flow with the same "
     "network: two models, equal only where the network is exact"
 )

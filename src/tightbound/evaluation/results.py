@@ -64,7 +64,8 @@ class Evaluation:
         Estimate | None, Number("reconstruction", "bound", "expected log-likelihood {given}", unit="{nats}")
     ] = None
     prior_term: Annotated[
-        Estimate | None, Number("prior term", "bound", "what the most noise still tells of an example", unit="nats")
+        Estimate | None,
+        Number("prior term", "bound", "what the most noise still tells of an example", unit="nats", digits=3),
     ] = None
     diffusion_term: Annotated[
         Estimate | None, Number("diffusion term", "bound", "of all noise levels between the ends", unit="nats")

@@ -26,9 +26,11 @@ __all__ = [
     "BLUE",
     "ORANGE",
     "WIDTH",
+    "blank",
     "curve",
     "density",
     "dimension_bars",
+    "empty",
     "histogram",
     "layer_bars",
     "layer_panels",
@@ -36,6 +38,7 @@ __all__ = [
     "scatter",
     "settled_limits",
     "stacked",
+    "styled",
     "svg",
 ]
 
@@ -64,7 +67,7 @@ def curve(lines: Sequence[Line], ylabel: str, limits: tuple[float, float] | None
         >>> curve([("train", steps, -100 / steps)], "bound [nats]").axes[0].get_xlabel()
         'step'
     """
-    figure, axes = _empty(4.3, 2.9)
+    figure, axes = empty(4.3, 2.9)
     for name, steps, values in lines:
         color, style, width = _LINES[name]
         marker = "o" if len(steps) < 15 else None
@@ -119,7 +122,7 @@ def dimension_bars(
     """
     names = names or [f"z{i}" for i in range(len(values))]
     order = np.argsort(-np.asarray(values), kind="stable")[:MOST_BARS]
-    figure, axes = _empty(WIDTH, 2.9)
+    figure, axes = empty(WIDTH, 2.9)
     places = np.arange(len(order))
     used = np.asarray(active)[order]
     heights = np.asarray(values)[order]
@@ -150,7 +153,7 @@ def layer_bars(rows: Sequence[tuple[str, float, str]], xlabel: str) -> Figure:
         >>> layer_bars([("z2", 1.5, "1.50 nats"), ("z1", 4.0, "4.00 nats")], "KL [nats]").axes[0].get_xlabel()
         'KL [nats]'
     """
-    figure, axes = _empty(WIDTH, 0.75 + 0.3 * len(rows))
+    figure, axes = empty(WIDTH, 0.75 + 0.3 * len(rows))
     values = [value for _, value, _ in rows]
     axes.barh(range(len(rows)), values, height=0.65, color=BLUE)
     for place, (_, value, told) in enumerate(rows):
@@ -172,7 +175,7 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], xlabel: str
         bars: Name of each, and the names and values of its parts.
         xlabel: Label of the values, with unit.
     """
-    figure, axes = _empty(WIDTH, 0.8 + 1.15 * len(bars))
+    figure, axes = empty(WIDTH, 0.8 + 1.15 * len(bars))
     for place, (_, parts) in enumerate(bars):
         left = 0.0
         for i, ((name, value), color) in enumerate(zip(parts, (BLUE, ORANGE, _GREEN), strict=False)):
@@ -202,10 +205,10 @@ def layer_panels(names: Sequence[str], measures: Mapping[str, Sequence[float]], 
         >>> [axes.get_xlabel() for axes in layer_panels(["z1", "z2"], {"KL [nats]": [3.0, 0.0]}, [False, True]).axes]
         ['KL [nats]']
     """
-    figure, places = _figure(WIDTH, 0.9 + 0.26 * len(names)), np.arange(len(names))
+    figure, places = blank(WIDTH, 0.9 + 0.26 * len(names)), np.arange(len(names))
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (label, values) in zip(panels, measures.items(), strict=True):
-        _style(axes, 9.5, _INK)
+        styled(axes, 9.5, _INK)
         axes.barh(places, np.maximum(values, 0.0), height=0.7, color=BLUE)
         axes.grid(False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -222,7 +225,7 @@ def density(values: Array, reference: Array, limits: tuple[float, float]) -> Fig
         reference: ``(m,)``.
         limits: Range of both.
     """
-    figure, axes = _empty(1.9, 1.5)
+    figure, axes = empty(1.9, 1.5)
     edges = np.linspace(*limits, 41).tolist()
     axes.hist(reference, edges, density=True, histtype="step", color=_INK, lw=1.2)
     axes.hist(values, edges, density=True, color=BLUE, alpha=0.7)
@@ -242,7 +245,7 @@ def histogram(values: Array, mean: str, label: str, other: tuple[str, float] | N
         label: Label of the values, with unit.
         other: Another unit and its factor, for a second axis.
     """
-    figure, axes = _empty(WIDTH, 2.9)
+    figure, axes = empty(WIDTH, 2.9)
     axes.hist(values, int(np.clip(2 * len(values) ** (1 / 3), 8, 60)), color=BLUE, alpha=0.8)
     axes.axvline(values.mean(), color=ORANGE, lw=1.6)
     axes.set_title(mean, fontsize=10, color=_INK)
@@ -269,7 +272,7 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str], axis_name
         names: Names of the classes; short names are written into the figure.
         axis_names: Names of the axes; None for axes without meaning.
     """
-    figure, axes = _empty(4.3, 4.1, ink=_GREY)
+    figure, axes = empty(4.3, 4.1, ink=_GREY)
     size = float(np.clip(6000 / max(len(points), 1), 5, 28))
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.6, lw=0)
@@ -299,21 +302,24 @@ def _name(axes: Axes, place: Array, name: str) -> None:
     axes.text(place[0], place[1], name, ha="center", va="center", fontsize=9, color="black", bbox=box, parse_math=False)
 
 
-def _empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
-    figure = _figure(width, height)
+def empty(width: float, height: float, ink: str = _INK) -> tuple[Figure, Axes]:
+    """A figure of that size in inches, with axes."""
+    figure = blank(width, height)
     axes = figure.add_subplot()
-    _style(axes, 9.5 if width == WIDTH else 8, ink)
+    styled(axes, 9.5 if width == WIDTH else 8, ink)
     return figure, axes
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """A figure of that size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     return figure
 
 
-def _style(axes: Axes, small: float, ink: str) -> None:
+def styled(axes: Axes, small: float = 8, ink: str = _INK) -> None:
+    """Axes in the style of all figures."""
     axes.patch.set_alpha(0)
     axes.tick_params(labelsize=small, colors=ink)
     axes.xaxis.label.set(fontsize=small + 1, color=ink)

@@ -170,7 +170,7 @@ def _trust(m: Material, e: Evaluation) -> tuple[str, str]:
     if e.measure == "bound":
         return "bound", f"an upper bound: {e.meaning}"
     if not m.codes.shape[1]:
-        return "good", "exact"
+        return ("bound", f"an upper bound: {e.meaning}") if e.bounded else ("good", "exact")
     return "good", "trusted" if e.measure == "mass" else f"trusted: {e.meaning}"
 
 

@@ -11,7 +11,7 @@ from ..evaluation.baselines.baselines import Baseline
 from ..models import Model
 from ..runtime.files import write_atomically
 from ..runtime.progress import progress
-from . import diagnosis, layers, page, surprise, tables, visuals
+from . import diagnosis, diffusion, layers, page, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings
 from .hero import hero
 from .latent_map import latent_map
@@ -64,7 +64,7 @@ def write_report(
     """
     m = gather(run, data, model, k, quick=quick, device=device, seed=seed)
     sections, rows = list[Section](), tables.comparison(m)
-    with progress("report", 13 if m.codes.shape[1] else 7) as advance:
+    with progress("report", 16 if m.codes.shape[1] else 10) as advance:
         for part in _sections(m, rows):
             sections.extend([part] if part.content else [])
             advance()
@@ -87,6 +87,9 @@ def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
         yield Section("Reconstructions", visuals.reconstructions(m))
     yield Section("Samples", visuals.samples(m))
     yield Section("What each layer holds", layers.held(m))
+    yield Section("From noise to samples", diffusion.way(m))
+    yield Section("From noise to data", diffusion.field(m))
+    yield Section("Noise levels", diffusion.levels(m))
     if latent:
         yield Section("Latent map", latent_map(m, _of_the_shown(m, told)))
         yield Section("Interpolations", visuals.interpolations(m))
