@@ -60,6 +60,10 @@ SYSTEMS = {
         ("fit-prior", "PLACE/first", "--prior", "pixelcnn", "--channels", "16", "--layers", "2", *_SHORT),
         (*_VQ, "--no-pictures"),
     ),
+    "fit-prior-masked": System(
+        ("fit-prior", "PLACE/first", "--prior", "masked", "--width", "16", "--layers", "2", *_SHORT),
+        (*_VQ, "--no-pictures"),
+    ),
     "hvae": System(("train", "hvae", "--layers", "4", "2", "--hidden", "16", *_SKIPPING, "41")),
     "ladder": System((*_LADDER, "--ema", "0.9", *_SKIPPING, "170")),  # about half of the steps are skipped
 }

@@ -456,7 +456,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
         "sample": [
             *("among", "by_layer", "condition", "condition_file", "device", "guidance", "n", "out", "overwrite"),
-            *("rank", "run", "seed", "temperature", "top_k", "top_p"),
+            *("rank", "run", "seed", "steps", "temperature", "top_k", "top_p"),
         ],
         "reconstruct": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "overwrite", "run", "seed", "split", "steps"],

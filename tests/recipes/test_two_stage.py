@@ -543,7 +543,9 @@ def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
     ]
     assert main(["fit-prior", str(vectors), "--layers", "4", "--out", "out"]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "--layers is an option of --prior pixelcnn or --prior transformer. got: --prior flow" in told
+    assert (
+        "--layers is an option of --prior pixelcnn or --prior transformer or --prior masked. got: --prior flow" in told
+    )
     assert "expected: its options: --transforms" in told
     assert told.endswith("remedy: Leave --layers out.")  # a pixelcnn does not suit vectors
     assert main(["fit-prior", str(first), "--width", "64", "--out", "out"]) == 2

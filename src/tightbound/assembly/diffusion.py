@@ -17,7 +17,7 @@ from ..diffusion import (
     ScaledLinear,
     Schedule,
 )
-from ..diffusion.denoiser import Moments
+from ..diffusion.denoiser import LevelWaves, Moments
 from ..diffusion.objective import training_rows as training_rows
 from ..diffusion.paths import find_path
 from ..diffusion.times import Times
@@ -42,12 +42,14 @@ def diffusion(recipe: DiffusionRecipe, data: DataSpec) -> Diffusion:
     condition = None if recipe.condition == "none" else condition_of(recipe, data)
     moments = Moments(torch.zeros(data.shape), torch.ones(data.shape), shift=shift, scale=scale)
     path = find_path(recipe.path)
+    waves = LevelWaves(2 / (data.levels - 1), shift=-1.0) if data.discrete and data.levels else None
     denoiser = Preconditioned(
-        backbone(recipe, data, condition),
+        backbone(recipe, data, condition, 0 if waves is None else waves.channels(data.shape[0])),
         predicts=recipe.predicts,
         path=path,
         moments=moments,
         embedding=None if condition is None else embedding_of(condition, FEATURES),
+        waves=waves,
     )
     model = Diffusion(
         denoiser,
@@ -80,8 +82,8 @@ def schedule(recipe: DiffusionRecipe, data: DataSpec) -> Schedule:
     return kinds[recipe.schedule](*recipe.ends(data))
 
 
-def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | None) -> nn.Module:
-    """The network for that data.
+def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | None, more: int = 0) -> nn.Module:
+    """The network for that data; ``more`` channels of its input are features of it.
 
     Raises:
         UsageError: If it does not fit the data.
@@ -89,7 +91,8 @@ def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | Non
     name, dim = recipe.backbone(data), FEATURES if condition else 0
     if name == "mlp":
         blocks = 3 if recipe.blocks == "auto" else recipe.blocks
-        return VectorDenoiser(data.dimensions, _width(recipe), blocks, condition_dim=dim)
+        entries = more * data.dimensions // data.shape[0]
+        return VectorDenoiser(data.dimensions, _width(recipe), blocks, condition_dim=dim, more=entries)
     side = max(data.shape[1:])
     patch = (1 if side <= 16 else 2 if side <= 64 else 4) if recipe.patch == "auto" else recipe.patch
     if name == "dit":
@@ -97,7 +100,7 @@ def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | Non
             8 if recipe.blocks == "auto" else recipe.blocks,
             max(patch, 2) if recipe.patch == "auto" else patch,
         )
-        return DiT(data.shape, _width(recipe), depth, recipe.heads, patch=patch, condition_dim=dim)
+        return DiT(data.shape, _width(recipe), depth, recipe.heads, patch=patch, condition_dim=dim, more=more)
     channels = ((32, 64) if side <= 16 else (64, 128)) if recipe.channels == "auto" else recipe.channels
     return UNet(
         data.shape,
@@ -107,6 +110,7 @@ def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | Non
         heads=recipe.heads,
         dropout=recipe.dropout,
         condition_dim=dim,
+        more=more,
     )
 
 

@@ -12,12 +12,14 @@ from .. import priors
 from ..autoregressive import PixelCNN, Transformer
 from ..autoregressive.prior import AutoregressivePrior, ConvolutionalGrid, TransformerGrid
 from ..conditions import Condition
+from ..diffusion import MaskedPrior, MaskedTransformer
 from ..distributions import Unconditional
 from ..errors import UsageError
 from ..models import LatentVariableModel
 from ..models.latent import require_unconditional, with_latents
+from ..options import priors as options_of
 from ..options.data_spec import DataSpec
-from ..options.priors import FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
+from ..options.priors import CodePrior, FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
 from ..posteriors import CodePosterior
 from ..recipes import TwoStage
 from ..runtime.modes import evaluating
@@ -82,6 +84,14 @@ def _transformer(options: TransformerPrior, first: LatentVariableModel, data: Da
 
 
 @new_prior.register
+def _masked(options: options_of.MaskedPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    posterior, condition, o = _codes(options, first), _condition(options, data), options
+    embedding = prefix_of(condition, o.width)
+    network = MaskedTransformer(posterior.levels, posterior.grids, o.width, o.layers, o.heads, o.dropout, embedding)
+    return MaskedPrior(posterior, network, o.timesteps), condition
+
+
+@new_prior.register
 def _mixture(options: MixturePrior, first: LatentVariableModel, data: DataSpec) -> Made:
     return priors.GaussianMixture(_size(options, first, data), options.components), None
 
@@ -103,7 +113,7 @@ def _codes(options: SecondPrior, first: LatentVariableModel) -> CodePosterior:
     return first.codes.posterior
 
 
-def _condition(options: PixelCNNPrior | TransformerPrior, data: DataSpec) -> Condition | None:
+def _condition(options: CodePrior, data: DataSpec) -> Condition | None:
     return None if options.condition == "none" else condition_of(options, data)
 
 

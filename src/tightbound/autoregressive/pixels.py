@@ -79,6 +79,7 @@ class PixelSequence(Steered):
         return each.sum(-1).view(shape[:-3])
 
     def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008 - frozen
+        how.require_no_steps()
         with torch.no_grad():
             leading = (*sample_shape, *self.batch_shape)
             codes = self.likelihood.grid.generate(math.prod(leading), self._conditions(leading), (), how)

@@ -19,7 +19,7 @@ from torch.types import _size
 
 from ..conditions import Given
 from ..distributions import Sampling, embedded
-from ..distributions.codes import CodeDistribution
+from ..distributions.codes import CodeMass
 from ..errors import ObjectiveError
 from ..posteriors import CodePosterior
 from ..runtime.modes import at_least_float32
@@ -186,7 +186,7 @@ class AutoregressivePrior(nn.Module):
         return AutoregressiveCodes(self, c)
 
 
-class AutoregressiveCodes(CodeDistribution):
+class AutoregressiveCodes(CodeMass):
     """The distribution that an :class:`AutoregressivePrior` gives: exact masses in one pass, sampling code by code.
 
     Args:
@@ -216,6 +216,7 @@ class AutoregressiveCodes(CodeDistribution):
 
     @torch.no_grad()
     def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
+        how.require_no_steps()
         leading = (*sample_shape, *self.batch_shape)
         c, drawn = self._conditions(leading), []
         for grid in self.prior.grids:

@@ -27,7 +27,7 @@ from ..runtime.modes import evaluating
 from ..runtime.progress import progress
 from .text_prefix import rotary_angles, rotate
 
-__all__ = ["CachedTransformer", "Transformer"]
+__all__ = ["Block", "CachedTransformer", "Transformer", "require_heads"]
 
 
 class Transformer(nn.Module):
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
         rotary_prefix: int = 0,
     ) -> None:
         super().__init__()
-        _check_heads(width, heads, rotary_prefix)
+        require_heads(width, heads, rotary_prefix)
         self.levels, self.shape, self.width, self.heads = levels, tuple(shape), width, heads
         self.length, self.rotary_prefix = math.prod(shape), rotary_prefix
         self.codes = nn.Embedding(levels, width)
@@ -226,6 +226,11 @@ class Block(nn.Module):
         width: Size of the vector at each position.
         heads: Attention heads.
         dropout: Dropout of the residual branches.
+
+    Example:
+        >>> block = Block(16, heads=2, dropout=0.0)
+        >>> block(torch.zeros(3, 5, 16), lambda qkv: F.scaled_dot_product_attention(*qkv)).shape
+        torch.Size([3, 5, 16])
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -372,7 +377,15 @@ def _check(name: str, given: Tensor, shapes: Sequence[tuple[int, ...]], remedy: 
         raise ShapeError(message, got=tuple(given.shape), expected=expected, remedy=remedy)
 
 
-def _check_heads(width: int, heads: int, rotary_prefix: int) -> None:
+def require_heads(width: int, heads: int, rotary_prefix: int = 0) -> None:
+    """Refuses heads that do not fit the width.
+
+    Raises:
+        ShapeError: If they do not divide it, or rotary positions have an odd head size.
+
+    Example:
+        >>> require_heads(64, 4)
+    """
     if width % heads:
         remedy = f"Try --width {heads * max(1, width // heads)}, or other --heads."
         got = f"--width {width} for --heads {heads}"

@@ -33,10 +33,10 @@ __all__ = ["compare", "diagnose", "encode", "evaluate", "report"]
 
 
 Method = Annotated[
-    Literal["auto", "importance", "prior", "annealed"],
+    Literal["auto", "importance", "prior", "annealed", "ode"],
     arg(
         help="Source of the samples: auto (adapted to each example), the posterior, the prior (naive), or annealed "
-        "from prior to posterior (gold standard)."
+        "from prior to posterior (gold standard). Of diffusion auto is the bound; ode adds the likelihood of the flow."
     ),
 ]
 Samples = Annotated[
@@ -44,7 +44,7 @@ Samples = Annotated[
     arg(
         aliases=("-k",),
         help="Fixed number of samples per example; more cost time, not memory. Default: adapted to each example; "
-        "with a given method 1000, annealed 16.",
+        "with a given method 1000, annealed 16. Of diffusion: noise levels of each example, 16; of the ode, probes.",
     ),
 ]
 Budget = Annotated[

@@ -57,7 +57,12 @@ def print_evaluation(found: Evaluation, units: str = "the data's units") -> None
 
     from ..evaluation.numbers import rows
 
-    how = {"importance": f"k = {found.k}", "auto": f"k = {found.k} or more", "exact": "exact", "bound": "a bound"}
+    how = {
+        "importance": f"k = {found.k}",
+        "auto": f"k = {found.k} or more",
+        "exact": "exact",
+        "bound": f"a bound, k = {found.k}",
+    }
     told = how.get(found.method, f"k = {found.k}, {found.method} sampling")
     table = _table(f"{examples_of(found.n, found.split)}, {told}", rows(found, units=f"{units}, squared"))
     notes, quality = list(found.notes), found.sample_quality

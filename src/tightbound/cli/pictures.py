@@ -95,6 +95,10 @@ def sample(
     guidance: Annotated[
         float, arg(help="Classifier-free guidance for codes: values above 1 follow the condition more closely.")
     ] = 1.0,
+    steps: Annotated[
+        int | None,
+        arg(help="For a masked prior: number of steps, each of which reveals many codes; default: 16."),
+    ] = None,
     by_layer: ByLayer = False,
     rank: Judge = None,
     among: Annotated[int | None, arg(help="With --rank, number of samples drawn for each text; default: 4 n.")] = None,
@@ -115,7 +119,7 @@ def sample(
     _check_ranking(rank, among, by_layer)
     name = "layers.png" if by_layer else "samples.png"
     model, path = shown(run, name, out, overwrite, device, condition_file, rank, n=n)
-    how = _drawing(model, temperature, top_k, top_p, guidance)
+    how = _drawing(model, temperature, top_k, top_p, guidance, steps)
     if by_layer:
         _sample_by_layer(run, model, condition, condition_file, n, how, path, seed)
     elif rank is None:
@@ -208,7 +212,12 @@ def _write_samples(drawn: dict[str, Tensor], texts: list[str], path: Path, spec:
 
 
 def _drawing(
-    model: Model, temperature: tuple[float, ...], top_k: int | None, top_p: float | None, guidance: float
+    model: Model,
+    temperature: tuple[float, ...],
+    top_k: int | None,
+    top_p: float | None,
+    guidance: float,
+    steps: int | None,
 ) -> Sampling:
     """The sampling options."""
     from ..distributions import Sampling
@@ -218,8 +227,8 @@ def _drawing(
     if not temperature:
         raise UsageError("--temperature needs a number.", got="none", remedy="Try --temperature 0.7.")
     if len(temperature) == 1:
-        return Sampling(temperature[0], top_k, top_p, guidance)
-    how = Sampling(top_k=top_k, top_p=top_p, guidance=guidance, layers=temperature)
+        return Sampling(temperature[0], top_k, top_p, guidance, steps=steps)
+    how = Sampling(top_k=top_k, top_p=top_p, guidance=guidance, layers=temperature, steps=steps)
     how.require_layers(1 if model.space is None else len(model.space.names))
     return how
 

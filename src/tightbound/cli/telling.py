@@ -88,6 +88,10 @@ def data(
         print(f"note: {note}")
 
 
+_BEST = ("bound", "log_prior", "log_prior_bound")
+"""Rows that select a model."""
+
+
 def _run_info(run: Path) -> dict[str, Any]:
     from ..evaluation import learned_sigma
     from ..evaluation.kept import as_json, read_evaluation
@@ -97,7 +101,7 @@ def _run_info(run: Path) -> dict[str, Any]:
     folder = RunFolder(run)
     config = folder.config()
     valid = [r for r in folder.records() if r["split"] == "valid"]
-    best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in ("bound", "log_prior")}
+    best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in _BEST}
     steps = max((r["step"] for r in folder.records()), default=0)
     model = load(run) if folder.weights.is_file() and config.recipe is not None else None
     evaluation = read_evaluation(folder)

@@ -1,6 +1,9 @@
-"""Diffusion: paths, schedules, denoisers, samplers and their guidance."""
+"""Diffusion: paths, schedules, denoisers, samplers and their guidance; and masked diffusion of codes."""
 
+from .bidirectional import MaskedTransformer
 from .denoiser import Denoiser, Moments, Preconditioned
+from .masked import CodeDenoiser
+from .masked_prior import MaskedCodes, MaskedPrior
 from .model import Diffused, Diffusion
 from .oracles import GaussianOracle, MixtureOracle
 from .paths import PATHS, Path
@@ -11,6 +14,7 @@ from .steps import STEPS
 __all__ = [
     "PATHS",
     "STEPS",
+    "CodeDenoiser",
     "Cosine",
     "Denoiser",
     "Diffused",
@@ -21,6 +25,9 @@ __all__ = [
     "Learned",
     "Linear",
     "LogNormal",
+    "MaskedCodes",
+    "MaskedPrior",
+    "MaskedTransformer",
     "MixtureOracle",
     "Moments",
     "Path",

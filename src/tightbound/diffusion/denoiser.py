@@ -7,6 +7,7 @@ infinite, x is the noise :math:`\epsilon` itself. All else follows: the noise is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,7 @@ from ..runtime.modes import at_least_float32
 from ..runtime.parts import StartsFromData
 from .paths import PATHS, Path, Prediction, denoised, expanded
 
-__all__ = ["Denoise", "Denoiser", "Moments", "Preconditioned", "score_of"]
+__all__ = ["Denoise", "Denoiser", "LevelWaves", "Moments", "Preconditioned", "score_of"]
 
 LEAST = 0.1
 """Least deviation of an entry, as a share of that of all: what is constant in some examples may vary in others."""
@@ -91,6 +92,51 @@ class Moments(nn.Module, StartsFromData):
         self.std.copy_(spread.sqrt().clamp(min=least) if least > 0 else torch.ones_like(spread))
 
 
+class LevelWaves(nn.Module):
+    r"""Sines and cosines of noised data with the period of its levels: a network then sees how near the levels are.
+
+    .. math:: e^{-2 \pi^2 \sigma^2 / p^2} \, (\sin \tfrac{2 \pi x}{p}, \cos \tfrac{2 \pi x}{p}), \qquad p \in \{h, 2h,
+        4h\}
+
+    for levels with a distance of h; the factor leaves out what noise hides.
+
+    References:
+        Variational Diffusion Models (Kingma, Salimans, Poole and Ho, 2021).
+
+    Args:
+        spacing: h, in the units of the denoiser.
+        shift: Value of a level.
+        periods: Number of periods.
+
+    Example:
+        >>> waves = LevelWaves(0.5)
+        >>> waves.channels(1), waves(torch.zeros(5, 1, 8, 8), torch.tensor(0.1)).shape
+        (6, torch.Size([5, 6, 8, 8]))
+    """
+
+    def __init__(self, spacing: float, shift: float = 0.0, periods: int = 3) -> None:
+        super().__init__()
+        self.shift, self.periods = shift, [spacing * 2**i for i in range(periods)]
+
+    def channels(self, of_data: int) -> int:
+        """Number of channels for data with that many."""
+        return 2 * len(self.periods) * of_data
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The waves of noised data ``(n, channels, ...)``, in as many channels as :meth:`channels` says.
+
+        Args:
+            x: Noised data.
+            sigma: Ratios of noise to signal, broadcastable to x.
+        """
+        found = list[Tensor]()
+        for period in self.periods:
+            seen = (-2 * (math.pi * sigma / period).square()).exp()
+            angle = 2 * math.pi / period * (x - self.shift)
+            found += [seen * angle.sin(), seen * angle.cos()]
+        return torch.cat(found, dim=1)
+
+
 class Preconditioned(Denoiser):
     r"""A denoiser from a network that predicts something else, with input and output of unit variance.
 
@@ -109,6 +155,7 @@ class Preconditioned(Denoiser):
         path: The path on which z lies.
         moments: Mean and deviation of the data, only for ``"edm"``.
         embedding: From a condition to its features; None for the condition itself.
+        waves: Of data with levels, given to the network as further channels of z; or None.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras, Aittala, Aila and Laine, 2022).
@@ -128,9 +175,11 @@ class Preconditioned(Denoiser):
         path: Path = PATHS["vp"],
         moments: Moments | None = None,
         embedding: nn.Module | None = None,
+        waves: LevelWaves | None = None,
     ) -> None:
         super().__init__()
         self.network, self.predicts, self.path, self.embedding = network, predicts, path, embedding
+        self.waves = waves
         self.moments = Moments() if moments is None else moments
 
     def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
@@ -141,14 +190,14 @@ class Preconditioned(Denoiser):
             return self._corrected(x, s, gamma, c)
         alpha, noise = (expanded(f(2 * sigma.log()), x) for f in (self.path.alpha, self._noise_of))
         z = torch.where(s.isinf(), x, alpha * x)
-        return denoised(self.predicts, self._output(z, gamma, c), z, alpha, noise)  # pyright: ignore[reportArgumentType]
+        return denoised(self.predicts, self._output(z, x, s, gamma, c), z, alpha, noise)  # pyright: ignore[reportArgumentType]
 
     def _corrected(self, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
         mean, std = self.moments.mean, self.moments.std
         total = (std.square() + s.square()).sqrt()
         z, pure = (x - mean) / total, s.isinf()
         scale = torch.where(pure, std, std * (s / total))
-        output = self._output(torch.where(pure, x, z), gamma, c)
+        output = self._output(torch.where(pure, x, z), x, s, gamma, c)
         return mean + (std / total).square() * (x - mean) + scale * output
 
     def _noise_of(self, gamma: Tensor) -> Tensor:
@@ -156,5 +205,6 @@ class Preconditioned(Denoiser):
         sigma = self.path.sigma(gamma)
         return torch.where(gamma == torch.inf, torch.ones_like(sigma), sigma)
 
-    def _output(self, z: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
-        return at_least_float32(self.network(z, gamma, embedded(self.embedding, c))).to(z.dtype)
+    def _output(self, z: Tensor, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
+        seen = z if self.waves is None else torch.cat([z, self.waves(x, s)], dim=1)
+        return at_least_float32(self.network(seen, gamma, embedded(self.embedding, c))).to(z.dtype)

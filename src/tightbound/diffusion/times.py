@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ..errors import UsageError
 from ..runtime.parts import LearnsByItself
 
-__all__ = ["Times", "stratified"]
+__all__ = ["Times", "stratified", "stratified_draws"]
 
 DECAY = 0.99
 """Of the running mean of squared losses."""
@@ -172,3 +172,33 @@ class Times(nn.Module, LearnsByItself):
     def forget(self) -> None:
         """Forgets the parts of a batch that were not completed."""
         self._parts = []
+
+
+def stratified_draws(
+    k: int, n: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Times for k draws of each of n examples, stratified twice: within every example and over all.
+
+    Each example has one time in each of k strata, and of the n times in such a stratum one lies in each of n parts of
+    it. Every time is uniform by itself.
+
+    Args:
+        k: Draws for each example.
+        n: Number of examples.
+        device: Where to draw.
+        dtype: Of the times.
+
+    Returns:
+        Times, ``(k, n)``.
+
+    Example:
+        >>> t = stratified_draws(4, 3)
+        >>> (4 * t).long().sort(0).values.T.tolist()
+        [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+        >>> (12 * t).long().flatten().sort().values.tolist() == list(range(12))
+        True
+    """
+    stratum = torch.rand(k, n, device=device).argsort(0)
+    within = torch.rand(k, n, device=device).argsort(1)
+    jitter = torch.rand(k, n, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    return ((stratum + (within.gather(0, stratum) + jitter) / n) / k).to(dtype)

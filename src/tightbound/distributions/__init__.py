@@ -1,7 +1,7 @@
 """Distributions that torch lacks, and their common contract."""
 
 from .bernoulli import Bernoulli, BernoulliVector
-from .codes import CodeDistribution, CodePoint, UniformCodes
+from .codes import CodeDistribution, CodeMass, CodePoint, UniformCodes
 from .conditional import (
     Conditional,
     Embeddings,
@@ -35,6 +35,7 @@ __all__ = [
     "Bounded",
     "CategoricalLevels",
     "CodeDistribution",
+    "CodeMass",
     "CodePoint",
     "Conditional",
     "Dirac",

@@ -20,7 +20,7 @@ from ..conditions import Given
 from .contract import Value
 from .sampling import Sampling, Steered, indifferent
 
-__all__ = ["CodeDistribution", "CodePoint", "CodeSpace", "UniformCodes", "latent_shape"]
+__all__ = ["CodeDistribution", "CodeMass", "CodePoint", "CodeSpace", "UniformCodes", "latent_shape"]
 
 AT_ONCE = 64
 """Codes embedded over a full grid at once."""
@@ -114,11 +114,7 @@ class CodePoint(Value):
 
 
 class CodeDistribution(Steered):
-    r"""Abstract: a distribution over the latents of a code space, defined by one over their codes.
-
-    .. math:: \log p(z) = \sum_i \log p(k_i \mid k_{<i}), \qquad z = e(k)
-
-    Two codes with the same vector are counted as the first, so this is a lower bound.
+    """Abstract: a distribution over the latents of a code space, defined by one over their codes.
 
     Args:
         space: The latents and their codes.
@@ -131,18 +127,26 @@ class CodeDistribution(Steered):
         event_shape = latent_shape(space) if event_shape is None else torch.Size(event_shape)
         super().__init__(torch.Size(batch_shape), event_shape, validate_args=False)
 
-    def code_log_prob(self, codes: tuple[Tensor, ...]) -> Tensor:
-        """Log-probabilities ``(*batch, positions)``, nats, of codes ``(*batch, *grid)``, the top's first."""
+    def code_bound(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """What each position adds to the log-probability, or to an unbiased estimate of a lower bound on it.
+
+        Args:
+            codes: Codes of each level, ``(*batch, *grid)``, the top's first.
+
+        Returns:
+            ``(*batch, positions)``, nats.
+        """
         raise NotImplementedError
 
     def sample_codes(self, sample_shape: _size = (), how: Sampling = Sampling()) -> tuple[Tensor, ...]:  # noqa: B008
         """Codes of each level, ``(*sample_shape, *batch, *grid)``."""
         raise NotImplementedError
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def codes_of(self, value: Tensor) -> tuple[Tensor, ...]:
+        """The codes of each level, ``(*batch, *grid)``, of latents ``(*batch, *latent)``."""
         leading = value.shape[: value.dim() - len(self.event_shape)]
         flat = self.space.codes_of(value.reshape(-1, *self.event_shape))
-        return self.code_log_prob(tuple(codes.view(*leading, *codes.shape[1:]) for codes in flat)).sum(-1)
+        return tuple(codes.view(*leading, *codes.shape[1:]) for codes in flat)
 
     def sample(self, sample_shape: _size = (), how: Sampling = Sampling()) -> Tensor:  # noqa: B008
         with torch.no_grad():
@@ -151,7 +155,26 @@ class CodeDistribution(Steered):
             return self.space.embed(flat).view(*sample_shape, *self.batch_shape, *self.event_shape)
 
 
-class UniformCodes(CodeDistribution):
+class CodeMass(CodeDistribution):
+    r"""Abstract: a distribution over codes with exact probabilities.
+
+    .. math:: \log p(z) = \sum_i \log p(k_i \mid k_{<i}), \qquad z = e(k)
+
+    Two codes with the same vector are counted as the first, so this is a lower bound.
+    """
+
+    def code_log_prob(self, codes: tuple[Tensor, ...]) -> Tensor:
+        """Log-probabilities ``(*batch, positions)``, nats, of codes ``(*batch, *grid)``, the top's first."""
+        raise NotImplementedError
+
+    def code_bound(self, codes: tuple[Tensor, ...]) -> Tensor:
+        return self.code_log_prob(codes)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.code_log_prob(self.codes_of(value)).sum(-1)
+
+
+class UniformCodes(CodeMass):
     r"""Every code equally likely at every position, :math:`\log p(z) = -\sum_i \ln K_i`.
 
     Args:
@@ -226,7 +249,7 @@ def _device(space: CodeSpace) -> torch.device:
     return next(space.parameters()).device
 
 
-@register_kl(CodePoint, CodeDistribution)
-def _kl_of_a_point(q: CodePoint, p: CodeDistribution) -> Tensor:
+@register_kl(CodePoint, CodeMass)
+def _kl_of_a_point(q: CodePoint, p: CodeMass) -> Tensor:
     r"""KL of a point mass from a distribution over codes, :math:`-\log p(k)`."""
     return -p.code_log_prob(q.codes).sum(-1)

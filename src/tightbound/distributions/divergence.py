@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.distributions.kl import register_kl
 
-from .codes import CodeDistribution, CodePoint
+from .codes import CodeMass, CodePoint
 
 __all__ = ["gaussian_factors", "kl_per_dimension"]
 
@@ -42,7 +42,7 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         >>> kl_per_dimension(q, p)[0]
         tensor([0.5000, 0.5000])
     """
-    if isinstance(q, CodePoint) and isinstance(p, CodeDistribution):
+    if isinstance(q, CodePoint) and isinstance(p, CodeMass):
         return -p.code_log_prob(q.codes)
     try:
         if isinstance(q, Independent) and isinstance(p, Independent) and _alike(q, p):

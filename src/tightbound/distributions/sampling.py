@@ -1,4 +1,4 @@
-"""How samples are drawn: temperature, top-k, top-p and guidance."""
+"""How samples are drawn: temperature, top-k, top-p, guidance and the number of steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from ..errors import UsageError
+from ..runtime.modes import at_least_float32
 from .contract import Value
 
 __all__ = ["COLDEST", "Sampling", "Steered", "drawn", "tempered"]
@@ -54,7 +55,7 @@ class Sampling:
         guidance: s; 1 means no guidance.
         layers: In a hierarchy, a temperature for each layer from the data up; empty: the same for all.
         sampler: Of diffusion: the name of its steps; its own default if left out.
-        steps: Of diffusion: number of steps; its own default if left out.
+        steps: Number of steps of a model that is sampled in several; None for its default.
         interval: Of diffusion: ratios of noise to signal between which guidance acts.
         rescale: Of diffusion: share by which the deviation of guided data is set to that of unguided data.
 
@@ -86,6 +87,8 @@ class Sampling:
             raise UsageError("top-p must be a probability.", got=self.top_p, expected="0 < top-p <= 1")
         if not 0 <= self.guidance < math.inf:
             raise UsageError("Guidance must be at least 0.", got=self.guidance, expected="1 for none, 2 to 5 for more")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError("Sampling takes at least one step.", got=f"steps {self.steps}", expected="1 or more")
 
     def of_layers(self, n: int) -> list[Sampling]:
         """How each of n layers is drawn, from the data up, each with one temperature.
@@ -108,13 +111,16 @@ class Sampling:
         Args:
             logits: Given the condition, ``(n, K)``.
             null: Without it, ``(n, K)``, for guidance.
+
+        Probabilities keep the precision of the logits, of at least float32.
         """
         self.require_one_temperature()
         if null is not None:
             logits = null + self.guidance * (logits - null)
         if self.temperature == 0:
             return logits.argmax(-1)
-        logits = logits.float() if self.temperature == 1 else tempered(logits.float(), self.temperature)
+        logits = at_least_float32(logits)
+        logits = logits if self.temperature == 1 else tempered(logits, self.temperature)
         if (self.top_k or math.inf) >= logits.shape[-1] and (self.top_p or 1) >= 1:
             return torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
         ordered, places = logits.sort(dim=-1, descending=True, stable=True)
@@ -169,6 +175,35 @@ class Sampling:
                 remedy="Leave them out.",
             )
 
+    def require_no_sampler(self) -> None:
+        """Refuses the options of diffusion's samplers.
+
+        Raises:
+            UsageError: If one of them is set.
+        """
+        if (self.sampler, self.interval, self.rescale) != (None, (0.0, math.inf), 0.0):
+            raise UsageError(
+                "Only diffusion from noise has a choice of samplers, and of noise levels for guidance.",
+                got="--sampler, --guidance-interval or --guidance-rescale",
+                expected="a run of recipe vdm, ddpm, score-sde, edm or rectified-flow",
+                remedy="Leave them out.",
+            )
+
+    def require_no_steps(self) -> None:
+        """Refuses a number of steps where it has no meaning.
+
+        Raises:
+            UsageError: If there is one.
+        """
+        self.require_no_sampler()
+        if self.steps is not None:
+            raise UsageError(
+                "This model is not sampled in a number of steps that can be chosen.",
+                got=f"steps {self.steps}",
+                expected="a model sampled in steps, such as one with a masked prior",
+                remedy="Leave it out.",
+            )
+
     @property
     def plain(self) -> bool:
         """Whether all options have their defaults."""
@@ -181,6 +216,7 @@ class Sampling:
             UsageError: If one of them is set, or temperatures of layers are.
         """
         self.require_one_temperature()
+        self.require_no_steps()
         if (self.top_k, self.top_p, self.guidance) != (None, None, 1.0):
             raise UsageError(
                 "This model does not draw its codes sequentially.",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..conditions import Given
 from ..data import Split
+from ..diffusion import Diffusion
 from ..distributions import UniformCodes
 from ..errors import UsageError
 from ..likelihoods import Measure
@@ -25,12 +26,14 @@ from ..posteriors import Codes
 from .collapse.decoder_noise import reconstruction_errors
 from .collapse.relaxation import SAMPLES as RELAXED
 from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
+from .diffusion import evaluate_diffusion
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
 from .latents.codes import CodeCounter
 from .latents.positions import activity
 from .log_likelihood.adaptive import climb, first_rung
 from .log_likelihood.annealed import Annealing
+from .log_likelihood.bounded import DRAWS, MOST_DRAWS, by_bound, has_only_bound
 from .log_likelihood.climbed import CHAINS, SAMPLES, estimate_of
 from .log_likelihood.importance import per_example, prior_samples
 from .log_likelihood.methods import LikelihoodEstimate, Method, annealing_gap, refusal, sampler
@@ -53,7 +56,7 @@ def evaluate(
     split: Split,
     k: int | None = None,
     *,
-    method: Method | Literal["auto"] = "auto",
+    method: Method | Literal["auto", "ode"] = "auto",
     annealing: Annealing | None = None,
     budget: float = BUDGET,
     precision: Precision = "float32",
@@ -72,7 +75,8 @@ def evaluate(
         k: Fixed number of samples per example for the likelihood; one for a deterministic posterior. Default: adaptive;
             with a given method 1000, or 16 annealed chains.
         method: How the likelihood is estimated, as for :func:`~tightbound.evaluation.likelihood`; ``"auto"`` adapts the
-            proposals, or with a given k uses that many samples of the posterior.
+            proposals, or with a given k uses that many samples of the posterior. Of diffusion models "ode" gives the
+            likelihood of the flow beside the bound.
         annealing: Temperatures and trajectories of annealing.
         budget: Seconds after which ``"auto"`` starts no further step; the check of annealing on simulated data is
             extra.
@@ -108,7 +112,7 @@ class How:
     """
 
     k: int | None = None
-    method: Method | Literal["auto"] = "auto"
+    method: Method | Literal["auto", "ode"] = "auto"
     annealing: Annealing | None = None
     budget: float = BUDGET
     precision: Precision = "float32"
@@ -126,25 +130,35 @@ def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation,
 
     Also ``codes``, the posterior means, ``(n, dimensions)``.
     """
+    if isinstance(model, Diffusion):
+        return evaluate_diffusion(model, split, how.k, method=how.method, precision=how.precision, seed=how.seed)
     if not isinstance(model, LatentVariableModel):
         require_direct(how.method)
         return evaluate_directly(model, split, precision=how.precision, seed=how.seed)
+    if how.method == "ode":
+        raise UsageError(
+            "Only a diffusion model has a flow without noise.",
+            got="method ode",
+            expected="auto, importance, prior or annealed",
+            remedy="Leave --method out.",
+        )
     pinned: Method = "importance" if how.method == "auto" else how.method
-    samples = (CHAINS if pinned == "annealed" else 1000) if how.k is None else how.k
-    sampler(pinned, samples, how.annealing)  # refuses an unknown name before anything is computed
+    sampler(pinned, 1 if how.k is None else how.k, how.annealing)  # refuses an unknown name before all else
     terms = terms_of_the_first(model, split)
     task = _Task(model, split, terms, model.measure(split.spec), how)
+    samples = task.samples(pinned)
     reason, begun = refusal(terms, task.measure, pinned), time.monotonic()
     climbs = how.method == "auto" and how.k is None and reason is None and terms.exact and not task.sure
-    samples = samples if pinned != "importance" or (terms.bounded and not task.sure) else min(samples, 1)
     likelihood = first_rung(terms, how.precision, how.compile) if climbs else task.sampled(pinned, samples, reason)
     others = [extra for make in (_chain, _codes, _relaxation, _prediction) if (extra := make(task)) is not None]
     values, *found = together(model, split, [likelihood, *(extra.finding for extra in others)], seed=how.seed)
     measured = _climbed(task, values, begun) if climbs else _judged(task, values, pinned, samples, reason)
     errors, noise = reconstruction_errors(model, split, seed=how.seed)
-    notes = (*_notes(task, measured.estimate, reason), *_of_an_untrained_posterior(model, measured))
-    fields = _fields(task, measured) | {"notes": notes, "decoder_noise": noise}
-    fields["squared_error"] = Estimate.of(errors)
+    fields: Fields = _fields(task, measured) | {"notes": tuple(_notes(task, measured.estimate, reason))}
+    if pinned == "importance" and has_only_bound(terms):
+        fields |= by_bound(_elbo(values), task.measure, split.spec, samples)
+    fields["notes"] += tuple(_of_an_untrained_posterior(model, measured))
+    fields |= {"decoder_noise": noise, "squared_error": Estimate.of(errors)}
     for extra, own in zip(others, found, strict=True):
         fields |= extra.tell(own, values, fields)
     return Evaluation(**fields), _examples(task, values, errors)
@@ -164,6 +178,14 @@ class _Task:
     def sure(self) -> bool:
         """Whether all samples of a posterior are the same."""
         return certain(self.terms)
+
+    def samples(self, method: Method) -> int:
+        """Samples of each example: as many as asked for, one where all are the same, few where they are averaged."""
+        if method == "importance" and has_only_bound(self.terms):
+            return DRAWS if self.how.k is None else min(self.how.k, MOST_DRAWS)
+        k = (CHAINS if method == "annealed" else 1000) if self.how.k is None else self.how.k
+        one = method == "importance" and (self.sure or not self.terms.bounded)
+        return min(k, 1) if one else k
 
     def gap(self, k: int) -> Estimate:
         return annealing_gap(self.model, self.split, k, self.how.annealing, self.how.seed)
@@ -262,10 +284,13 @@ def _kls(values: dict[str, Tensor]) -> dict[str, Tensor]:
 def _examples(task: _Task, values: dict[str, Tensor], errors: Tensor) -> dict[str, Tensor]:
     """The values known for each example."""
     found = {"codes": values["posterior_mean"], "squared_error": errors}
-    if kls := _kls(values):
-        kl = torch.stack([kl.double().sum(1) for kl in kls.values()]).sum(0)
-        found["elbo"] = values["reconstruction"].double() - kl - task.measure.offset
-    return found
+    return found | ({"elbo": _elbo(values) - task.measure.offset} if _kls(values) else {})
+
+
+def _elbo(values: dict[str, Tensor]) -> Tensor:
+    """The ELBO of each example as model input, ``(n,)`` nats, float64."""
+    kl = torch.stack([kl.double().sum(1) for kl in _kls(values).values()]).sum(0)
+    return values["reconstruction"].double() - kl
 
 
 # -- what only some models have -------------------------------------------------------------------------------------
@@ -321,7 +346,8 @@ def _codes(task: _Task) -> _Extra | None:
 def _with_uniform_codes(task: _Task, space: Codes, values: dict[str, Tensor], fields: Fields) -> Fields:
     """The likelihood with the uniform prior over codes."""
     uniform = sum(math.log(k) * math.prod(grid) for k, grid in zip(space.levels, space.grids, strict=True))
-    notes = (*fields["notes"], f"the codes take {fields['kl'].value:.2f} nats; {uniform:.2f} with uniform codes")
+    most = "at most " if has_only_bound(task.terms) else ""
+    notes = (*fields["notes"], f"the codes take {most}{fields['kl'].value:.2f} nats; {uniform:.2f} with uniform codes")
     if fields["bits_per_dim"] is None:
         return {"notes": notes}
     bits, total = 1 / (task.split.spec.dimensions * math.log(2)), values["reconstruction"].double() - uniform

@@ -28,8 +28,9 @@ class Evaluation:
     """The result of :func:`evaluate`; a value is None if the model does not define it, and ``notes`` gives the reason.
 
     Args:
-        method: How the likelihood was estimated: ``"auto"`` with adaptive proposals, ``"exact"`` or ``"bound"`` for a
-            model without a latent, else as for :func:`~tightbound.evaluation.likelihood`.
+        method: How the likelihood was estimated: ``"auto"`` with adaptive proposals, ``"exact"`` for a model
+            without a latent, ``"bound"`` where only a bound is known, ``"ode"`` for the flow of a diffusion model,
+            else as for :func:`~tightbound.evaluation.likelihood`.
         n: Number of examples.
         split: Name of the split.
         trusted: Whether the estimate ``nll`` passed all checks.
@@ -58,9 +59,15 @@ class Evaluation:
     squared_error: Annotated[
         Estimate | None, Number("squared error", "data", "of a reconstruction, summed", unit="{units}", digits=3)
     ] = None
-    elbo: Annotated[Estimate | None, Number("ELBO", "bound", "reconstruction minus KL", unit="{nats}")] = None
+    elbo: Annotated[Estimate | None, Number("ELBO", "bound", "reconstruction minus {divergence}", unit="{nats}")] = None
     reconstruction: Annotated[
-        Estimate | None, Number("reconstruction", "bound", "expected log-likelihood under the posterior", unit="{nats}")
+        Estimate | None, Number("reconstruction", "bound", "expected log-likelihood {given}", unit="{nats}")
+    ] = None
+    prior_term: Annotated[
+        Estimate | None, Number("prior term", "bound", "what the most noise still tells of an example", unit="nats")
+    ] = None
+    diffusion_term: Annotated[
+        Estimate | None, Number("diffusion term", "bound", "of all noise levels between the ends", unit="nats")
     ] = None
     kl: Annotated[Estimate | None, Number("KL", "bound", "{how}; information in the code, in nats", unit="nats")] = None
     kl_per_dimension: Annotated[
@@ -122,7 +129,7 @@ class Evaluation:
     dimensions_per_layer: dict[str, int] | None = None
     decoder_noise: DecoderNoise | None = None
     sample_quality: SampleQuality | None = None
-    method: Literal["auto", "importance", "prior", "annealed", "exact", "bound"]
+    method: Literal["auto", "importance", "prior", "annealed", "exact", "bound", "ode"]
     n: int
     split: str
     trusted: bool | None = None
@@ -162,7 +169,7 @@ class Evaluation:
     @property
     def bounded(self) -> bool:
         """Whether the likelihood is only a bound."""
-        return self.doubtful or "bound" in (self.measure, self.method)
+        return self.doubtful or "bound" in (self.measure, self.method) or self.method == "ode"
 
     @property
     def meaning(self) -> str:
@@ -177,12 +184,14 @@ class Evaluation:
             "dimensions": self.dimensions,
             "bounded": self.bounded,
             "doubtful": self.doubtful,
+            "given": "under the posterior" if self.diffusion_term is None else "given the least noise",
+            "divergence": "KL" if self.diffusion_term is None else "the prior term and the diffusion term",
             "units": "the data's units, squared",
             "entries": "all",
             "likelihood": self.meaning,
             "score": _SCORE[self.measure],
             "nats": _NATS.get(self.measure, "nats per example"),
-            "how": {True: "closed form", False: "Monte Carlo", None: ""}[self.kl_is_analytic],
+            "how": f"{_HOW[self.kl_is_analytic]}{', an upper bound' if self.method == 'bound' else ''}",
             "drawn": "importance samples" if self.method in ("auto", "importance") else f"{self.method} samples",
             "more": "; more where needed" if self._better else "",
             "proposals": "; ".join(
@@ -193,7 +202,7 @@ class Evaluation:
 
     @property
     def _drawn(self) -> int | None:
-        return None if self.nll is None or self.method in ("exact", "bound") else self.k
+        return None if self.nll is None or self.method in ("exact", "bound", "ode") else self.k
 
     @property
     def _better(self) -> int | None:
@@ -206,6 +215,7 @@ class Evaluation:
 
 
 _SCORE = {"mass": "NLL", "bound": "NLL", "density": "negative log-density", "none": "negative score"}
+_HOW = {True: "closed form", False: "Monte Carlo", None: ""}
 _NATS = {"none": "nats, not a likelihood", "density": "nats of density"}
 _TELLING = f"positions with more than {NOTHING} nats of information"
 _PROPOSALS = {

@@ -75,16 +75,17 @@ class VectorDenoiser(nn.Module):
         hidden: Width.
         blocks: Number of residual blocks.
         condition_dim: Size of the condition's features; 0 for none.
+        more: Number of further entries of the input, which the output has not.
 
     Example:
         >>> VectorDenoiser(2, hidden=32)(torch.zeros(5, 2), torch.zeros(5)).shape
         torch.Size([5, 2])
     """
 
-    def __init__(self, size: int, hidden: int = 256, blocks: int = 3, condition_dim: int = 0) -> None:
+    def __init__(self, size: int, hidden: int = 256, blocks: int = 3, condition_dim: int = 0, more: int = 0) -> None:
         super().__init__()
-        self.level = LevelFeatures(hidden, condition_dim)
-        self.enter = nn.Linear(size, hidden)
+        self.size, self.level = size, LevelFeatures(hidden, condition_dim)
+        self.enter = nn.Linear(size + more, hidden)
         self.blocks = nn.ModuleList(_VectorBlock(hidden) for _ in range(blocks))
         self.leave = zeroed(nn.Linear(hidden, size))
 
@@ -92,7 +93,7 @@ class VectorDenoiser(nn.Module):
         level, h = self.level(gamma, c), self.enter(z.flatten(1))
         for block in self.blocks:
             h = block(h, level)
-        return self.leave(F.silu(h)).reshape(z.shape)
+        return self.leave(F.silu(h)).reshape(len(z), -1, *z.shape[2:])
 
 
 class _VectorBlock(nn.Module):
@@ -125,6 +126,7 @@ class UNet(nn.Module):
         heads: Heads of the attention; 0 for none.
         dropout: Probability with which a channel's activation is dropped in training.
         condition_dim: Size of the condition's features; 0 for none.
+        more: Number of further channels of the input, which the output has not.
 
     Raises:
         UsageError: If the sides cannot be divided.
@@ -144,13 +146,14 @@ class UNet(nn.Module):
         heads: int = 4,
         dropout: float = 0.0,
         condition_dim: int = 0,
+        more: int = 0,
     ) -> None:
         super().__init__()
         _require_divisible(shape, patch * 2 ** (len(channels) - 1) if channels else 0)
         entries, dim = shape[0] * patch**2, 4 * channels[0]
         make = lambda n, m: _ImageBlock(n, m, dim, dropout)
         self.patch, self.level = patch, LevelFeatures(dim, condition_dim)
-        self.enter = nn.Conv2d(entries, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(entries + more * patch**2, channels[0], 3, padding=1)
         self.down, self.up, kept = nn.ModuleList(), nn.ModuleList(), [channels[0]]
         for i, width in enumerate(channels):
             before = channels[max(0, i - 1)]

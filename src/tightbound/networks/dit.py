@@ -49,6 +49,7 @@ class DiT(nn.Module):
         heads: Heads of the attention.
         patch: Side of a patch; it must divide the sides of the image.
         condition_dim: Size of the condition's features; 0 for none.
+        more: Number of further channels of the input, which the output has not.
 
     Raises:
         UsageError: If the patch or the heads do not divide.
@@ -69,6 +70,7 @@ class DiT(nn.Module):
         *,
         patch: int = 2,
         condition_dim: int = 0,
+        more: int = 0,
     ) -> None:
         super().__init__()
         if len(shape) != 3 or any(side % patch for side in shape[1:]) or width % (4 * heads // math.gcd(4, heads)):
@@ -80,7 +82,7 @@ class DiT(nn.Module):
             )
         self.shape, self.patch, entries = tuple(shape), patch, shape[0] * patch**2
         self.level = LevelFeatures(width, condition_dim)
-        self.enter = nn.Linear(entries, width)
+        self.enter = nn.Linear(entries + more * patch**2, width)
         self.register_buffer("places", positions(shape[1] // patch, shape[2] // patch, width), persistent=False)
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
         self.norm, self.modulation = nn.LayerNorm(width, elementwise_affine=False), zeroed(nn.Linear(width, 2 * width))

@@ -13,9 +13,10 @@ from ..spec import register, require_choices
 from .parts import ConditionOptions, TextPositions, require_sizes
 
 __all__ = [
-    "AutoregressivePrior",
+    "CodePrior",
     "FlowPrior",
     "LatentSpace",
+    "MaskedPrior",
     "MixturePrior",
     "PixelCNNPrior",
     "SecondPrior",
@@ -36,6 +37,8 @@ class SecondPrior:
 
     latent_space: ClassVar[LatentSpace]
     """The kind of latents it models."""
+    exact: ClassVar[bool] = True
+    """Whether its log-probability is exact, not a lower bound."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """Options that must be at least 1."""
 
@@ -45,8 +48,8 @@ class SecondPrior:
 
 
 @dataclass(frozen=True)
-class AutoregressivePrior(ConditionOptions, SecondPrior):
-    """Abstract: codes in sequence, each given those before it and an optional condition."""
+class CodePrior(ConditionOptions, SecondPrior):
+    """Abstract: over codes, with an optional condition."""
 
     latent_space: ClassVar[LatentSpace] = "codes"
 
@@ -64,7 +67,7 @@ class AutoregressivePrior(ConditionOptions, SecondPrior):
 
 @register("pixelcnn-prior")
 @dataclass(frozen=True)
-class PixelCNNPrior(AutoregressivePrior):
+class PixelCNNPrior(CodePrior):
     """Codes of a grid in reading order, by masked convolutions.
 
     References:
@@ -89,7 +92,7 @@ class PixelCNNPrior(AutoregressivePrior):
 
 @register("transformer-prior")
 @dataclass(frozen=True)
-class TransformerPrior(AutoregressivePrior):
+class TransformerPrior(CodePrior):
     """Codes in sequence, by masked attention.
 
     References:
@@ -108,6 +111,48 @@ class TransformerPrior(AutoregressivePrior):
     """Width of the layers."""
     heads: int = 8
     """Number of attention heads."""
+
+
+@register("masked-prior")
+@dataclass(frozen=True)
+class MaskedPrior(CodePrior):
+    """Codes that are hidden one by one in random order, and revealed many at a time, by attention to all that are
+    visible.
+
+    Its log-probability is a lower bound.
+
+    References:
+        Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021).
+        MaskGIT: Masked Generative Image Transformer (Chang et al., 2022).
+        Simple and Effective Masked Diffusion Language Models (Sahoo et al., 2024).
+        Simplified and Generalized Masked Diffusion for Discrete Data (Shi et al., 2024).
+
+    Example:
+        >>> MaskedPrior(width=64, layers=2).exact
+        False
+    """
+
+    exact: ClassVar[bool] = False
+    sizes: ClassVar[tuple[str, ...]] = ("layers", "width", "heads")
+
+    layers: int = 6
+    """Layers of the network."""
+    width: int = 128
+    """Width of the layers."""
+    heads: int = 4
+    """Number of attention heads."""
+    timesteps: int | None = None
+    """Steps of the chain whose bound is trained and reported; default: continuous time, which is the tightest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.timesteps is not None and self.timesteps < 1:
+            raise UsageError(
+                "A chain needs at least one step.",
+                got=f"timesteps {self.timesteps}",
+                expected="1 or more",
+                remedy="Leave --timesteps out: continuous time.",
+            )
 
 
 @register("mixture-prior")

@@ -126,7 +126,7 @@ class EncodedCodes(Encoded):
             raise ObjectiveError(
                 "Encoded codes need a prior over codes.", got=type(prior).__name__, expected="a CodeDistribution"
             )
-        return prior.code_log_prob(self.levels).sum(-1)
+        return prior.code_bound(self.levels).sum(-1)
 
     def of(self, values: Tensor) -> Encoded:
         return EncodedCodes(values, self.space)

@@ -222,7 +222,11 @@ def curves(m: Material) -> str:
 def _curves(records: list[dict[str, Any]], latent: bool) -> Iterator[str]:
     bounded = any("kl" in r for r in records)  # else the bound is the reconstruction, and nothing has a weight
     names = {"bound": "bound", "reconstruction": "reconstruction", "kl": "KL"}
-    others = {"log_prior": "log-probability of the latents, log p(z)", "reconstruction": "reconstruction"}
+    others = {
+        "log_prior": "log-probability of the latents, log p(z)",
+        "log_prior_bound": "lower bound on the log-probability of the latents, log p(z)",
+        "reconstruction": "reconstruction",
+    }
     if not latent:  # then the bound is the log-likelihood itself, and there is no KL to weigh
         bounded, others = False, {"reconstruction": "log-likelihood"}
     for name, title in (names if bounded else others).items():

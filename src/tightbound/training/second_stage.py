@@ -78,4 +78,4 @@ def _step(first: LatentVariableModel, stage: Stage, prior: SecondPrior, data: Da
     """The training step of a new prior, whose model has the weights of its first stage."""
     model = build_seeded(TwoStage(stage, prior), data.spec, seed)
     start_second_stage(model, data.train)
-    return PriorStep(model, kept_as(first, data.spec))
+    return PriorStep(model, kept_as(first, data.spec), prior.exact)

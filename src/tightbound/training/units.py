@@ -64,7 +64,11 @@ def unit_of(model: Model, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
     """
     if row != "bound":
         codes = None if model.codes is None else math.prod(seen.shape)
-        return Unit({"log_prior": "log p(z)"}.get(row, row), dimensions=codes, per="code")
+        return Unit(
+            {"log_prior": "log p(z)", "log_prior_bound": "bound on log p(z)"}.get(row, row),
+            dimensions=codes,
+            per="code",
+        )
     measure = model.measure(spec)
     if not model.can_sample:
         return Unit("reconstruction", measure.offset)

@@ -49,6 +49,8 @@ def notes(
         yield _unused(s, carried, wise)
     if wise is None:
         yield "the KL of this posterior and prior does not factorise by dimension"
+    if found.method == "bound":
+        yield "the prior's log-probability is only bounded: the fit and the KL are upper bounds"
     if s.codes == "chosen":
         yield "the posterior is one code: the fit is the bound itself, and its gap to log p(x) is not measured"
     elif gap is None:

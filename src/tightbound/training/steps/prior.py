@@ -15,20 +15,20 @@ __all__ = ["PriorStep"]
 
 
 class PriorStep(Step):
-    """From a batch of encoded latents to the one row of a training step: log p(z | c), in nats, ``(1, n)``.
+    """From a batch of encoded latents to the one row of a training step: log p(z | c), or an estimate of a lower bound
+    on it, in nats, ``(1, n)``.
 
     Each visit uses a random view of an example, and a latent of it.
 
     Args:
         model: The two-stage model.
         kept: The storage form of its latents, from any example.
+        exact: Whether log p(z | c) is exact, not a bound.
     """
 
-    rows = ("log_prior",)
-
-    def __init__(self, model: LatentVariableModel, kept: Encoded) -> None:
+    def __init__(self, model: LatentVariableModel, kept: Encoded, exact: bool = True) -> None:
         super().__init__(model)
-        self.kept = kept
+        self.kept, self.rows = kept, ("log_prior" if exact else "log_prior_bound",)
 
     def see(self, batch: Batch) -> tuple[Tensor, Given | None]:
         return batch.x, self.model.conditions(batch)
