@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..conditions import Condition
+from ..conditions import ClassCondition, Condition
 from ..diffusion import (
     Cosine,
     Diffusion,
@@ -17,18 +17,21 @@ from ..diffusion import (
     ScaledLinear,
     Schedule,
 )
+from ..diffusion.classifier import NoisyClassifier
 from ..diffusion.denoiser import LevelWaves, Moments
 from ..diffusion.objective import training_rows as training_rows
 from ..diffusion.paths import find_path
 from ..diffusion.times import Times
+from ..errors import UsageError
 from ..networks.denoising import LevelVariance, UNet, VectorDenoiser
 from ..networks.dit import DiT
+from ..networks.level_classifier import ImageLevelClassifier, VectorLevelClassifier
 from ..options.data_spec import DataSpec
-from ..recipes.diffusion import DiffusionRecipe
+from ..recipes.diffusion import DiffusionRecipe, NoisyClassifierRecipe, least_gamma
 from .base import assemble
 from .conditions import condition_of, embedding_of
 
-__all__ = ["backbone", "diffusion", "schedule"]
+__all__ = ["backbone", "diffusion", "noisy_classifier", "schedule"]
 
 FEATURES = 128
 """Size of the features of a condition."""
@@ -37,8 +40,7 @@ FEATURES = 128
 @assemble.register(DiffusionRecipe)
 def diffusion(recipe: DiffusionRecipe, data: DataSpec) -> Diffusion:
     """A preconditioned network, in units in which data with levels lie between -1 and 1."""
-    shift = scale = 0.5 if data.levels is not None else 0.0
-    scale = scale or 1.0
+    shift, scale = _units(data)
     condition = None if recipe.condition == "none" else condition_of(recipe, data)
     moments = Moments(torch.zeros(data.shape), torch.ones(data.shape), shift=shift, scale=scale)
     path = find_path(recipe.path)
@@ -116,3 +118,28 @@ def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | Non
 
 def _width(recipe: DiffusionRecipe) -> int:
     return 256 if recipe.channels == "auto" else recipe.channels[0]
+
+
+@assemble.register(NoisyClassifierRecipe)
+def noisy_classifier(recipe: NoisyClassifierRecipe, data: DataSpec) -> NoisyClassifier:
+    """Convolutions for images, fully connected layers for vectors."""
+    if len(data.classes) < 2:
+        raise UsageError(
+            "A classifier needs classes.",
+            got=f"{data.name!r} with {len(data.classes)}",
+            expected="labels of two classes or more",
+            remedy="Use data with class sub-folders, or an .npz with 'y'.",
+        )
+    classes = len(data.classes)
+    if len(data.shape) == 3:
+        network = ImageLevelClassifier(data.shape, classes, recipe.channels, recipe.dropout)
+    else:
+        network = VectorLevelClassifier(data.dimensions, classes, recipe.channels[0])
+    shift, scale = _units(data)
+    condition = ClassCondition(data.classes, absent=data.absent)
+    return NoisyClassifier(network, Linear(least_gamma(data), 10.0), condition, shift=shift, scale=scale)
+
+
+def _units(data: DataSpec) -> tuple[float, float]:
+    """Shift and scale of the units, in which data with levels lie between -1 and 1."""
+    return (0.0, 1.0) if data.levels is None else (0.5, 0.5)

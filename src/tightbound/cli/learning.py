@@ -65,6 +65,8 @@ def train(arguments: TrainArguments[Any]) -> None:
         resume_from=arguments.resume_from,
     )
     following = f"next: tightbound evaluate {result.out}; tightbound report {result.out}"
+    if model.space is None and not model.can_sample:
+        following = f"next: tightbound sample RUN --guide-with {result.out} --guidance 2, of a diffusion model"
     _conclude(result, arguments.json, following, f"tightbound train --resume --out {result.out}")
 
 

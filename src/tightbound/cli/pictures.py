@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -31,6 +33,7 @@ from .arguments import (
     shown,
 )
 from .contrastive import captions_to_rank, find_judge, rank_samples, write_ranked
+from .guiding import guided_by
 from .layers import write_layers
 from .output import print_written, write
 
@@ -72,6 +75,21 @@ ByLayer = Annotated[
         "it and those below redrawn."
     ),
 ]
+Interval = Annotated[
+    tuple[float, float] | None,
+    arg(
+        metavar="LOW HIGH",
+        help="For diffusion: ratios of noise to signal (sigma) between which guidance acts. Default: everywhere.",
+    ),
+]
+SamplerName = Annotated[
+    Literal["ancestral", "ddim", "euler", "heun", "adaptive", "euler-maruyama", "predictor-corrector", "2m", "2m-sde"],
+    arg(
+        help="For diffusion: ancestral (the chain reversed), ddim, euler, heun, 2m (the ODE, of second order) and "
+        "adaptive (the ODE to a tolerance); 2m-sde, euler-maruyama and predictor-corrector draw noise on the way. "
+        "Default: 2m."
+    ),
+]
 Judge = Annotated[
     Path | None,
     arg(
@@ -93,11 +111,30 @@ def sample(
         float | None, arg(help="For codes: sample from the most probable with this total probability.")
     ] = None,
     guidance: Annotated[
-        float, arg(help="Classifier-free guidance for codes: values above 1 follow the condition more closely.")
+        float,
+        arg(
+            help="Guidance of codes and of diffusion, gamma: 1 for the conditional model, 0 for the unconditional one, "
+            "2 to 5 to follow the condition more closely. Others write w = gamma - 1."
+        ),
     ] = 1.0,
+    guidance_interval: Interval = None,
+    guidance_rescale: Annotated[
+        float, arg(help="For diffusion: share by which the contrast of guided samples is set back, 0 to 1.")
+    ] = 0.0,
+    guide_with: Annotated[
+        Path | None,
+        arg(
+            metavar="RUN",
+            help="For diffusion: guided by this run, of recipe noisy-classifier, or a weaker model of the same data.",
+        ),
+    ] = None,
+    sampler: SamplerName | None = None,
     steps: Annotated[
         int | None,
-        arg(help="For a masked prior: number of steps, each of which reveals many codes; default: 16."),
+        arg(
+            help="For diffusion and a masked prior: number of steps. Default: 30; for a masked prior 16, each of which "
+            "reveals many codes."
+        ),
     ] = None,
     by_layer: ByLayer = False,
     rank: Judge = None,
@@ -111,6 +148,7 @@ def sample(
 
     Examples: tightbound sample runs/demo -n 64 --out samples.png
     tightbound sample runs/ladder --by-layer --temperature 0.7
+    tightbound sample runs/vdm --sampler 2m --steps 20 --condition 3 --guidance 2
     tightbound sample runs/emoji --condition "face with tears of joy" -n 8 --rank judge.safetensors --among 32
     """
     from ..runtime.randomness import fixed_noise
@@ -119,7 +157,11 @@ def sample(
     _check_ranking(rank, among, by_layer)
     name = "layers.png" if by_layer else "samples.png"
     model, path = shown(run, name, out, overwrite, device, condition_file, rank, n=n)
-    how = _drawing(model, temperature, top_k, top_p, guidance, steps)
+    if guide_with is not None:
+        model = guided_by(model, guide_with, device)
+    how = _drawing(model, temperature, top_k, top_p, guidance, guide_with is not None)
+    acts = (0.0, math.inf) if guidance_interval is None else guidance_interval
+    how = dataclasses.replace(how, sampler=sampler, steps=steps, interval=acts, rescale=guidance_rescale)
     if by_layer:
         _sample_by_layer(run, model, condition, condition_file, n, how, path, seed)
     elif rank is None:
@@ -217,18 +259,18 @@ def _drawing(
     top_k: int | None,
     top_p: float | None,
     guidance: float,
-    steps: int | None,
+    guided: bool,
 ) -> Sampling:
     """The sampling options."""
     from ..distributions import Sampling
 
-    if guidance != 1:
+    if guidance != 1 and not guided:
         _check_guidance(model, guidance)
     if not temperature:
         raise UsageError("--temperature needs a number.", got="none", remedy="Try --temperature 0.7.")
     if len(temperature) == 1:
-        return Sampling(temperature[0], top_k, top_p, guidance, steps=steps)
-    how = Sampling(top_k=top_k, top_p=top_p, guidance=guidance, layers=temperature, steps=steps)
+        return Sampling(temperature[0], top_k, top_p, guidance)
+    how = Sampling(top_k=top_k, top_p=top_p, guidance=guidance, layers=temperature)
     how.require_layers(1 if model.space is None else len(model.space.names))
     return how
 

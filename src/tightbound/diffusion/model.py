@@ -20,9 +20,11 @@ from ..likelihoods import Measure, density_of, mass_of
 from ..models import Model
 from ..models.terms import Estimated, Terms
 from ..options.data_spec import DataSpec
+from ..runtime.progress import progress
 from .bound import Bound, Decoder, GaussianDecoder, LevelDecoder
-from .denoiser import Denoiser, Moments
+from .denoiser import Denoise, Denoiser, Moments
 from .guides import ClassifierFree, Guide
+from .ode import solve
 from .paths import PATHS, Path
 from .sampler import ExampleNoise, Sampler
 from .schedules import Linear, Schedule, grid
@@ -35,6 +37,7 @@ NOISE = 20.0
 """A gamma of pure noise, to the precision of a bound: its prior costs less than 1e-8 nats for each entry."""
 SAMPLER, STEPS = "2m", 30
 """How samples are drawn by default."""
+ADAPTIVE = "adaptive"
 
 
 class Diffusion(Model):
@@ -144,6 +147,27 @@ class Diffusion(Model):
         end = self.path.end(torch.tensor(self.schedule.end, dtype=torch.float64)).item()
         return Sampler(name, ratios, end)
 
+    def solved(self, denoise: Denoise, noise: Tensor, how: Sampling) -> Tensor:
+        """Where the ODE leads noise, in steps of its own choice.
+
+        Args:
+            denoise: The denoiser, with its condition.
+            noise: Standard noise, ``(n, *event)``.
+            how: Must not ask for a number of steps.
+
+        Raises:
+            UsageError: If it does, or the network is less precise than the solver's tolerance.
+        """
+        if how.steps is not None:
+            raise UsageError(
+                "The adaptive sampler chooses its own steps.",
+                got=f"steps {how.steps}",
+                remedy="Leave --steps out, or use --sampler 2m.",
+            )
+        last = min(self.schedule.end, NOISE)
+        start = noise * self.path.end(torch.tensor(last, dtype=torch.float64)).item()
+        return solve(denoise, start, (math.exp(last / 2), math.exp(self.schedule.start / 2)))
+
     def units(self, x: Tensor) -> Tensor:
         """Data in the units of the denoiser."""
         return (x - self.shift) / self.scale
@@ -244,8 +268,14 @@ class Diffused(Bounded, Steered):
         denoise = self.guide.guiding(model.denoiser, c, how)
         whole = lambda u: (u * model.scale + model.shift).reshape(*shape, *model.shape)
         x = torch.empty(0)
-        for point in model.sampler(how.sampler or SAMPLER, how.steps or STEPS).walk(denoise, noise):
-            x = point.x.to(model.dtype)
-            if point.x0 is not None:
-                yield whole(point.x0.to(model.dtype))
+        if how.sampler == ADAPTIVE:
+            x = model.solved(denoise, noise(), how)
+        else:
+            sampler = model.sampler(how.sampler or SAMPLER, how.steps or STEPS)
+            with progress("steps of the sampler", len(sampler.grid) - 1) as advance:
+                for point in sampler.walk(denoise, noise):
+                    x = point.x.to(model.dtype)
+                    advance()
+                    if point.x0 is not None:
+                        yield whole(point.x0.to(model.dtype))
         yield whole(model.decoder.draw(model.bound.decoded(x), noise()))

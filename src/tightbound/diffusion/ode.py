@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .denoiser import Denoise
 
-__all__ = ["MOST_EXACT", "OdeLikelihood", "log_likelihood"]
+__all__ = ["MOST_EXACT", "OdeLikelihood", "log_likelihood", "solve"]
 
 MOST_EXACT = 256
 """Dimensions up to which the trace is exact by default: one product for each."""
@@ -89,6 +89,8 @@ def log_likelihood(
             got=f"{low:g} to {high:g}, steps {steps}, probes {probes}",
             expected="0 < low < high, steps >= 1, probes >= 1",
         )
+    if steps is None:
+        _require_precise(x, tolerance)
     exact = probes is None and x[0].numel() <= MOST_EXACT
     flow = _Flow(denoise, 0 if exact else probes or 1, seed)
     span = math.log(low), math.log(high)
@@ -100,6 +102,50 @@ def log_likelihood(
     each = gaussian.unsqueeze(0) + change
     error = each.std(0) / len(each) ** 0.5 if len(each) > 1 else None
     return OdeLikelihood(each.mean(0), error, flow.evaluations, last)
+
+
+@torch.no_grad()
+def solve(denoise: Denoise, x: Tensor, sigmas: tuple[float, float], tolerance: float = 1e-4) -> Tensor:
+    """Follows the flow from one ratio of noise to signal to another, in steps chosen by the tolerance.
+
+    Args:
+        denoise: The denoiser, with its condition.
+        x: Where to start, ``(n, *event)``.
+        sigmas: The ratios, the first and the last.
+        tolerance: Of the steps, relative and absolute.
+
+    Raises:
+        UsageError: If the network is less precise than the tolerance.
+
+    Example:
+        >>> from tightbound.diffusion import GaussianOracle
+        >>> oracle = GaussianOracle(torch.zeros(1), torch.ones(1)).double()
+        >>> solve(oracle, torch.tensor([[2.0]]).double(), (3.0, 1e-3), 1e-7).round(decimals=4)
+        tensor([[0.6325]], dtype=torch.float64)
+    """
+    from torchdiffeq import odeint
+
+    _require_precise(x, tolerance)
+    places = torch.tensor([math.log(sigma) for sigma in sigmas], dtype=torch.float64, device=x.device)
+
+    def velocity(place: Tensor, state: Tensor) -> Tensor:
+        return state - denoise(state, torch.tensor(math.exp(float(place)), dtype=state.dtype, device=state.device))
+
+    return odeint(velocity, x, places, rtol=tolerance, atol=tolerance)[-1]
+
+
+def _require_precise(x: Tensor, tolerance: float) -> None:
+    """Refuses a tolerance that the arithmetic of a network cannot reach."""
+    reduced = torch.is_autocast_enabled(x.device.type)
+    kind = torch.get_autocast_dtype(x.device.type) if reduced else x.dtype
+    reached = 2 * torch.finfo(kind).eps
+    if tolerance < reached:
+        raise UsageError(
+            "An adaptive solver cannot reach this tolerance with so few digits.",
+            got=f"tolerance {tolerance:g}, and a network in {str(kind).removeprefix('torch.')}",
+            expected=f"a tolerance of at least {reached:.2g}",
+            remedy="Compute in float32, or use a sampler with fixed steps, such as 2m.",
+        )
 
 
 class _Flow:

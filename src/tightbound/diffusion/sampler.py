@@ -18,7 +18,7 @@ from ..errors import TightboundError, UnknownName, UsageError
 from ..runtime.memory import keep_freed_memory
 from ..runtime.randomness import mix
 from .denoiser import Denoise
-from .steps import STEPS, Last, Step
+from .steps import STEPS, Last, Step, StepRule
 
 __all__ = ["ExampleNoise", "Point", "Sampler", "SamplingError"]
 
@@ -101,7 +101,7 @@ class Sampler:
 
     Raises:
         UnknownName: If there is no such step.
-        UsageError: If the grid does not fall, or ends before a step.
+        UsageError: If the grid does not fall, or has fewer steps than the order of the method.
 
     Example:
         >>> from tightbound.diffusion.oracles import GaussianOracle
@@ -121,6 +121,7 @@ class Sampler:
         self.random = rule is None or rule.random
         self.grid = [float(sigma) for sigma in grid]
         _require_falling(self.grid)
+        _require_order(step, rule, len(self.grid) - 1)
         self.start = self.grid[0] if start is None else start
 
     def __call__(self, denoise: Denoise, noise: Callable[[], Tensor]) -> Tensor:
@@ -181,6 +182,16 @@ class Sampler:
                 expected="finite numbers",
                 remedy="Use float32, less guidance, or other weights.",
             )
+
+
+def _require_order(name: str | Step, rule: StepRule | None, steps: int) -> None:
+    if rule is not None and steps < rule.order:
+        raise UsageError(
+            f"The sampler {name} is of order {rule.order}, and needs as many steps.",
+            got=f"{steps} step",
+            expected=f"at least {rule.order} steps",
+            remedy="Try --steps 20.",
+        )
 
 
 def _require_falling(grid: Sequence[float]) -> None:

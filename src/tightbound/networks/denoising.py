@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from .residual import groups
 
-__all__ = ["LevelFeatures", "LevelVariance", "UNet", "VectorDenoiser", "zeroed"]
+__all__ = ["ImageBlock", "LevelFeatures", "LevelVariance", "UNet", "VectorDenoiser", "zeroed"]
 
 
 class LevelFeatures(nn.Module):
@@ -151,7 +151,7 @@ class UNet(nn.Module):
         super().__init__()
         _require_divisible(shape, patch * 2 ** (len(channels) - 1) if channels else 0)
         entries, dim = shape[0] * patch**2, 4 * channels[0]
-        make = lambda n, m: _ImageBlock(n, m, dim, dropout)
+        make = lambda n, m: ImageBlock(n, m, dim, dropout)
         self.patch, self.level = patch, LevelFeatures(dim, condition_dim)
         self.enter = nn.Conv2d(entries + more * patch**2, channels[0], 3, padding=1)
         self.down, self.up, kept = nn.ModuleList(), nn.ModuleList(), [channels[0]]
@@ -198,7 +198,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.leave(h), self.patch).contiguous()
 
 
-class _ImageBlock(nn.Module):
+class ImageBlock(nn.Module):
     """Two convolutions, the second modulated by the level and started at zero."""
 
     def __init__(self, inputs: int, outputs: int, dim: int, dropout: float) -> None:

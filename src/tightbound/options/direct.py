@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from ..spec import register
 from .objectives import Objective
 
-__all__ = ["DiffusionBound", "LogLikelihood", "WeightName"]
+__all__ = ["DiffusionBound", "LogLikelihood", "NoisyClassification", "WeightName"]
 
 WeightName = Literal["bound", "simple", "min-snr", "sigmoid", "edm", "edm2", "velocity"]
 
@@ -19,7 +19,7 @@ class LogLikelihood(Objective):
     """The exact log-likelihood, or its bound."""
 
     needs_latent: ClassVar[bool] = False
-    has_terms: ClassVar[bool] = False
+    rows: ClassVar[tuple[str, ...]] = ("objective", "bound")
 
 
 @register("diffusion-bound")
@@ -36,3 +36,12 @@ class DiffusionBound(Objective):
 
     weight: WeightName = "bound"
     """Weight of each noise level."""
+
+
+@register("noisy-classification")
+@dataclass(frozen=True)
+class NoisyClassification(Objective):
+    """The log-probability of the class of noised data."""
+
+    needs_latent: ClassVar[bool] = False
+    rows: ClassVar[tuple[str, ...]] = ("log_class", "accuracy")

@@ -48,8 +48,9 @@ class Objective:
     """Whether the prior is trained through its samples, which then need gradients."""
     needs_latent: ClassVar[bool] = True
     """Whether it is of a model with latents."""
-    has_terms: ClassVar[bool] = True
-    """Whether its bound is a reconstruction minus divergences."""
+    rows: ClassVar[tuple[str, ...]] = ("objective", "bound", "reconstruction", "kl")
+    """The numbers of each example: what is maximised; the bound that selects and is reported, never weighted, annealed
+    or relaxed; its two terms."""
 
     samples: int = 1
     """Posterior samples per training step."""

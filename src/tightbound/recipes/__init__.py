@@ -4,7 +4,7 @@ from .autoencoder import Autoencoder
 from .base import Recipe, Stage, find_recipe
 from .completion import Completion, CompletionBaseline
 from .cvae import CVAE
-from .diffusion import DDPM, EDM, VDM, RectifiedFlow, ScoreSDE
+from .diffusion import DDPM, EDM, VDM, NoisyClassifierRecipe, RectifiedFlow, ScoreSDE
 from .dvae import DVAE
 from .gumbel_vae import GumbelVAE
 from .hvae import HVAE
@@ -32,6 +32,7 @@ __all__ = [
     "GumbelVAE",
     "Ladder",
     "LinearVAE",
+    "NoisyClassifierRecipe",
     "PixelCNNRecipe",
     "Recipe",
     "RectifiedFlow",

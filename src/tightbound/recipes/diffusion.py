@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.data_spec import DataSpec
-from ..options.direct import DiffusionBound, WeightName
+from ..options.direct import DiffusionBound, NoisyClassification, WeightName
 from ..options.parts import ConditionOptions, require_sizes
 from ..spec import register
 from .base import Recipe
 
-__all__ = ["DDPM", "EDM", "VDM", "DiffusionRecipe", "RectifiedFlow", "ScoreSDE"]
+__all__ = ["DDPM", "EDM", "VDM", "DiffusionRecipe", "NoisyClassifierRecipe", "RectifiedFlow", "ScoreSDE"]
 
 PathName = Literal["vp", "ve", "sub-vp", "linear"]
 ScheduleName = Literal[
@@ -157,12 +157,20 @@ class DiffusionRecipe(ConditionOptions, Recipe):
             >>> round(first, 2), last
             (-8.05, 10.0)
         """
-        first = self.first_gamma
-        if first == "auto":
-            values = None if data.levels is None else data.levels if data.dequantized else data.levels - 1
-            first = -12.0 if values is None else 2 * math.log(2 / values / 7)
+        first = least_gamma(data) if self.first_gamma == "auto" else self.first_gamma
         last = {"auto": 10.0, "pure-noise": math.inf}
         return first, last[self.last_gamma] if isinstance(self.last_gamma, str) else self.last_gamma
+
+
+def least_gamma(data: DataSpec) -> float:
+    """Gamma of the least noise that matters to that data: a seventh of the spacing of its levels.
+
+    Example:
+        >>> round(least_gamma(DataSpec("mnist", shape=(1, 28, 28), levels=2)), 2)
+        -2.51
+    """
+    values = None if data.levels is None else data.levels if data.dequantized else data.levels - 1
+    return -12.0 if values is None else 2 * math.log(2 / values / 7)
 
 
 @register("vdm")
@@ -285,3 +293,41 @@ class RectifiedFlow(DiffusionRecipe):
     schedule: ScheduleName = "flow-time"
     predicts: PredictionName = "velocity"
     weight: WeightName = "velocity"
+
+
+@register("noisy-classifier")
+@dataclass(frozen=True)
+class NoisyClassifierRecipe(Recipe):
+    r"""Classifier of noised data, which guides a diffusion model: sample RUN --guide-with this.
+
+    .. math:: \mathbb{E}_{\sigma, \epsilon} \log p(c \mid x + \sigma \epsilon, \sigma)
+
+    References:
+        Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021).
+
+    Raises:
+        UsageError: If an option is out of range, or the data have no classes.
+
+    Example:
+        >>> data = DataSpec("digits", shape=(1, 8, 8), levels=17, classes=("even", "odd"))
+        >>> NoisyClassifierRecipe(channels=(8,)).build(data).can_sample
+        False
+    """
+
+    first_options: ClassVar[tuple[str, ...]] = ("channels", "dropout")
+    ema: ClassVar[float] = 0.999
+
+    channels: tuple[int, ...] = (32, 64, 64)
+    """Channels of each level, the finest first; for vectors the first is the width of the layers."""
+    dropout: float = 0.1
+    """Probability with which a channel's activation is dropped in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(channels=self.channels or (0,))
+        if not 0 <= self.dropout < 1:
+            raise UsageError("dropout must be a probability.", got=self.dropout, expected="0 <= dropout < 1")
+
+    @property
+    def training_objective(self) -> NoisyClassification:
+        return NoisyClassification()

@@ -62,6 +62,8 @@ def unit_of(model: Model, row: str, spec: DataSpec, seen: DataSpec) -> Unit:
         spec: Of the data.
         seen: The spec of the training examples: the data, or its latents.
     """
+    if row == "log_class":
+        return Unit("log p(class | noised data)")
     if row != "bound":
         codes = None if model.codes is None else math.prod(seen.shape)
         return Unit(

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...conditions import Given
 from ...errors import UsageError
 from ...models import Model, Terms
-from ...objectives.rows import ROWS, OfTerms, rows
+from ...objectives.rows import OfTerms, rows
 from ...options.direct import LogLikelihood
 from ...options.objectives import Elbo, Objective
 from ..clock import Clock
@@ -48,7 +48,7 @@ class BoundStep(Step):
                 got=f"an objective, {type(own).__name__}",
                 remedy="Leave the objective out.",
             )
-        self.rows = ROWS if own.has_terms else ROWS[:2]
+        self.rows = own.rows
         self.objective, self.examples = own, examples
         self._rows = rows.dispatch(type(own))  # once, since a compiled step cannot look it up
 
