@@ -26,18 +26,21 @@ from rows import UNITS, Row
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import tightbound.diffusion.objective  # noqa: F401 (it registers what a step computes)
 from tightbound.data import Data, Split
 from tightbound.diffusion import Denoiser, Diffusion, ExampleNoise, Linear, Preconditioned, Sampler, grid
 from tightbound.diffusion.weights import weight
 from tightbound.networks.denoising import UNet
+from tightbound.options.direct import DiffusionBound
 from tightbound.options.training import TrainingOptions
-from tightbound.recipes import VDM
 from tightbound.runtime.memory import keep_freed_memory
 from tightbound.training.engine import Engine
 from tightbound.training.steps.bound import BoundStep
 
 SAMPLERS = ("ddim", "ancestral", "2m", "2m-sde")
 STEPS = "steps_per_second"
+GAMMAS = (-13.5, 10.0)
+"""First and last noise level of training."""
 Times = dict[str, list[float]]
 Run = Callable[[], object]
 
@@ -172,7 +175,7 @@ def bare_step(network: nn.Module, values: Tensor, batch: int) -> Callable[[], No
 
     def step() -> None:
         x = values[torch.randint(len(values), (batch,))].float() / 127.5 - 1
-        gamma, noise = torch.lerp(torch.tensor(-13.5), torch.tensor(10.0), torch.rand(batch)), torch.randn_like(x)
+        gamma, noise = torch.empty(batch).uniform_(*GAMMAS), torch.randn_like(x)
         alpha, sigma = (torch.sigmoid(g).sqrt()[:, None, None, None] for g in (-gamma, gamma))
         loss = F.mse_loss(network(alpha * x + sigma * noise, gamma), noise)
         optimizer.zero_grad()
@@ -184,9 +187,8 @@ def bare_step(network: nn.Module, values: Tensor, batch: int) -> Callable[[], No
 
 def engine_step(model: Diffusion, train: Split, batch: int, **options: Any) -> Callable[[], None]:
     """The engine's, step after step."""
-    engine = Engine(
-        BoundStep(model, None, len(train)), train, TrainingOptions(batch_size=batch, device="cpu", **options)
-    )
+    step = BoundStep(model, DiffusionBound(weight="simple"), len(train))
+    engine = Engine(step, train, TrainingOptions(batch_size=batch, device="cpu", **options))
     engine.prepare_compiling()
     model.train()
     numbers = iter(range(10**6))
@@ -200,10 +202,9 @@ def training(rounds: int) -> list[Row]:
     squared error only. Both have the same network and optimiser.
     """
     data, batch = pictures(), 64
-    recipe = VDM(channels=(64, 128), blocks=1, patch=2, schedule="linear", predicts="noise", weight="simple", dropout=0)
-    model = recipe.build(data.spec)
-    assert isinstance(model, Diffusion)
-    bare: Any = copy.deepcopy(model.denoiser.network)
+    denoiser = Preconditioned(small_unet((1, 28, 28), (64, 128), patch=2), predicts="noise")
+    model = Diffusion(denoiser, Linear(*GAMMAS), (1, 28, 28), levels=256, shift=0.5, scale=0.5)
+    bare: Any = copy.deepcopy(denoiser.network)
     runs: dict[str, Run] = {
         "tightbound": engine_step(model, data.train, batch, ema=0.0),
         "bare loop": bare_step(bare, torch.as_tensor(data.train.values), batch),
