@@ -25,7 +25,7 @@ a processor with AVX-512 as one without.
 Quantisers, and samplers of codes, take turns within one process, several times in each round, and a ratio is the median
 over all turns; samplers of the same network must agree on its logits before anything is timed.
 """
-PEERS = ("pythae", "transformers", "vector-quantize-pytorch")
+PEERS = ("diffusers", "pythae", "transformers", "vector-quantize-pytorch")
 
 
 def write_page(results: Path, page: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -35,6 +36,7 @@ from tightbound.recipes import DDPM, EDM, VDM, Recipe, RectifiedFlow, ScoreSDE
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions, train
 from tightbound.training.start import build_seeded, start_model
+from tightbound.training.steps.bound import BoundStep
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 SMALL: dict[str, Any] = {"channels": (8, 8), "blocks": 1}
@@ -343,3 +345,32 @@ def test_units_follow_from_the_data(tmp_path: Path) -> None:
     assert build_seeded(VDM(**SMALL), DIGITS, 0).levels == 17
     assert build_seeded(VDM(**SMALL), dataclasses.replace(DIGITS, dequantized=True), 0).levels is None
     assert isinstance(build_seeded(VDM(schedule="linear", **SMALL), DIGITS, 0).schedule, Linear)
+
+
+# -- compiling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "cosine", "predicts": "v"}, {"schedule": "linear", "adaptive_times": True}], ids=str
+)
+def test_a_training_step_is_one_graph(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    step = BoundStep(VDM(**SMALL, dropout=0.0, **options).build(DIGITS), None, 100)
+    step, x = step.double(), torch.randint(0, 17, (6, 1, 8, 8)).double() / 16
+    start = copy.deepcopy(step.state_dict())
+    step(x, torch.ones(()))  # what torch looks up at its first call cannot be compiled
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    found = []
+    for each in (step, compiled):
+        step.load_state_dict(start)
+        step.zero_grad()
+        torch.manual_seed(1)
+        rows = each(x, torch.ones(()))
+        rows[0].sum().backward()
+        trained, _, likelihood, kl = rows.detach()
+        assert likelihood.isfinite().all()  # its noise is drawn after the network, in which a compiled dropout draws
+        found.append([trained, kl, *(p.grad for p in step.parameters() if p.grad is not None)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)

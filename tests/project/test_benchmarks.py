@@ -262,3 +262,13 @@ def test_every_study_names_options_that_there_are(tmp_path: Path, capsys: pytest
         for words in (f"train {study.first} --data {nowhere}", f"fit-prior {nowhere} {study.second}"):
             assert main([*words.split(), "--out", str(tmp_path / "out")]) != 0
             assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_order_of_two_runs_alternates_and_their_ratio_is_taken_round_by_round() -> None:
+    speed, called = load("diffusion_speed"), list[str]()
+    runs = {name: lambda name=name: called.append(name) for name in ("a", "b")}
+    times = speed.in_turn(runs, rounds=2)
+    assert called == ["a", "b", "b", "a", "a", "b"]
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 2, "b": 2}
+    rows = speed.compared({"a": [1.0, 2.0, 9.0], "b": [3.0, 4.0, 9.0]}, "a", "b", 10, 2.1)
+    assert [(row.value, row.ratio, row.met) for row in rows] == [(5.0, None, None), (2.5, 2.0, False)]

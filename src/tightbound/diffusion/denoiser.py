@@ -129,7 +129,7 @@ class LevelWaves(nn.Module):
             x: Noised data.
             sigma: Ratios of noise to signal, broadcastable to x.
         """
-        found = list[Tensor]()
+        found: list[Tensor] = []
         for period in self.periods:
             seen = (-2 * (math.pi * sigma / period).square()).exp()
             angle = 2 * math.pi / period * (x - self.shift)

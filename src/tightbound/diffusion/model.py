@@ -188,7 +188,7 @@ class Diffused(Bounded, Steered):
     Args:
         model: The model.
         c: Conditions of shape ``(*batch)``, or None.
-        guide: How its samples are guided.
+        guide: How its samples are guided; by the missing condition if left out.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
@@ -197,8 +197,8 @@ class Diffused(Bounded, Steered):
         ('prior', 'diffusion')
     """
 
-    def __init__(self, model: Diffusion, c: Given | None = None, guide: Guide = ClassifierFree()) -> None:  # noqa: B008
-        self.model, self.c, self.guide = model, c, guide
+    def __init__(self, model: Diffusion, c: Given | None = None, guide: Guide | None = None) -> None:
+        self.model, self.c, self.guide = model, c, ClassifierFree() if guide is None else guide
         super().__init__(torch.Size() if c is None else c.shape, torch.Size(model.shape), validate_args=False)
 
     def terms(self, x: Tensor, k: int = 1) -> Terms:
