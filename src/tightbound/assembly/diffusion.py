@@ -19,7 +19,6 @@ from ..diffusion import (
 )
 from ..diffusion.classifier import NoisyClassifier
 from ..diffusion.denoiser import LevelWaves, Moments
-from ..diffusion.objective import training_rows as training_rows
 from ..diffusion.paths import find_path
 from ..diffusion.times import Times
 from ..errors import UsageError

@@ -5,6 +5,7 @@ from .denoiser import Denoiser, Moments, Preconditioned
 from .masked import CodeDenoiser
 from .masked_prior import MaskedCodes, MaskedPrior
 from .model import Diffused, Diffusion
+from .objective import training_rows
 from .oracles import GaussianOracle, MixtureOracle
 from .paths import PATHS, Path
 from .sampler import ExampleNoise, Sampler
@@ -37,4 +38,5 @@ __all__ = [
     "Schedule",
     "first_gamma",
     "grid",
+    "training_rows",
 ]

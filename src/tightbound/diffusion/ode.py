@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -131,7 +132,7 @@ def solve(denoise: Denoise, x: Tensor, sigmas: tuple[float, float], tolerance: f
     def velocity(place: Tensor, state: Tensor) -> Tensor:
         return state - denoise(state, torch.tensor(math.exp(float(place)), dtype=state.dtype, device=state.device))
 
-    return odeint(velocity, x, places, rtol=tolerance, atol=tolerance)[-1]
+    return cast(Tensor, odeint(velocity, x, places, rtol=tolerance, atol=tolerance))[-1]
 
 
 def _require_precise(x: Tensor, tolerance: float) -> None:

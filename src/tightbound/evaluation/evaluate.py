@@ -29,6 +29,7 @@ from .collapse.relaxation import gap_of, relaxed_and_hard, relaxed_posterior
 from .diffusion import evaluate_diffusion
 from .direct import evaluate_directly, require_direct
 from .estimate import Estimate
+from .how import BUDGET, How
 from .latents.codes import CodeCounter
 from .latents.positions import activity
 from .log_likelihood.adaptive import climb, first_rung
@@ -45,8 +46,6 @@ __all__ = ["How", "evaluate", "evaluate_examples", "untrained"]
 _OF_THE_BOUND = ("reconstruction", "kl/", "posterior_mean", "outside")
 PREDICTIONS = 10
 """Samples of the prior for each example of a conditional model's prediction."""
-BUDGET = 120.0
-"""Default time budget for the likelihood, in seconds."""
 BOUND = 100
 """Samples per example for the ELBO if the likelihood uses another method."""
 
@@ -101,28 +100,6 @@ def evaluate(
     """
     require_split(split, model)
     return evaluate_examples(model, split, How(k, method, annealing, budget, precision, compile, seed))[0]
-
-
-@dataclass(frozen=True)
-class How:
-    """How a model is evaluated: the arguments of :func:`evaluate`.
-
-    Raises:
-        UsageError: If the budget is negative.
-    """
-
-    k: int | None = None
-    method: Method | Literal["auto", "ode"] = "auto"
-    annealing: Annealing | None = None
-    budget: float = BUDGET
-    precision: Precision = "float32"
-    compile: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.budget >= 0:
-            got, remedy = self.budget, "Try 120."
-            raise UsageError("The budget must be at least 0 seconds.", got=got, expected="0 or more", remedy=remedy)
 
 
 def evaluate_examples(model: Model, split: Split, how: How) -> tuple[Evaluation, dict[str, Tensor]]:

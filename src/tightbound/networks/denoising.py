@@ -157,8 +157,8 @@ class UNet(nn.Module):
         self.down, self.up, kept = nn.ModuleList(), nn.ModuleList(), [channels[0]]
         for i, width in enumerate(channels):
             before = channels[max(0, i - 1)]
-            more = [make(before if j == 0 else width, width) for j in range(blocks)]
-            self.down.append(nn.ModuleList(more))
+            level = [make(before if j == 0 else width, width) for j in range(blocks)]
+            self.down.append(nn.ModuleList(level))
             kept += [width] * blocks
         self.coarser = nn.ModuleList(nn.Conv2d(n, n, 3, stride=2, padding=1) for n in channels[:-1])
         last = channels[-1]
@@ -167,8 +167,8 @@ class UNet(nn.Module):
         for i, width in reversed(list(enumerate(channels))):
             arriving = channels[min(i + 1, len(channels) - 1)]
             skipped = [width] * blocks + [channels[max(0, i - 1)] if i else channels[0]]
-            more = [make((arriving if j == 0 else width) + s, width) for j, s in enumerate(skipped)]
-            self.up.append(nn.ModuleList(more))
+            level = [make((arriving if j == 0 else width) + s, width) for j, s in enumerate(skipped)]
+            self.up.append(nn.ModuleList(level))
         self.finer = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for n in reversed(channels[1:]))
         self.leave = nn.Sequential(
             nn.GroupNorm(groups(channels[0]), channels[0]),

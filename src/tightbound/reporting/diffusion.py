@@ -5,7 +5,6 @@ Convention: the HTML is empty for other models.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from ..data.transform import in_data_units
@@ -63,8 +62,7 @@ def field(m: Material, points: int = 400, lines: int = 40) -> str:
     model = m.model
     if not isinstance(model, Diffusion) or model.shape != (2,) or model.condition is not None:
         return ""
-    x = in_data_units(m.test.values[:points].float(), m.spec).numpy()
-    seen = m.test.values[:points].float()
+    seen = m.test.batch(torch.arange(min(points, len(m.test))), "cpu").x.float()
     middle, half = seen.mean(0), 1.3 * (seen - seen.mean(0)).abs().amax().item()
     side = torch.linspace(-half, half, 18)
     grid = torch.cartesian_prod(side, side) + middle
@@ -72,6 +70,6 @@ def field(m: Material, points: int = 400, lines: int = 40) -> str:
     ways = paths(model, lines, seed=m.seed).cpu()
     units = lambda values: in_data_units(values, m.spec).double().numpy()
     ends = [units(grid + arrow) - units(grid) for arrow in arrows]
-    figure = field_figure(np.asarray(x, dtype=float), units(grid), dict(zip(SIGMAS, ends, strict=True)), units(ways))
+    figure = field_figure(units(seen), units(grid), dict(zip(SIGMAS, ends, strict=True)), units(ways))
     title = "Arrows: from noised points to what the network expects of the data. Lines: paths of samples from noise"
     return page.wide(page.figure(page.plot(svg(figure), title), title))

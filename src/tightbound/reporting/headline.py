@@ -45,7 +45,7 @@ def verdict(m: Material, rows: list[Baseline]) -> str:
     estimate = e.nll.bare if e.doubtful else e.nll
     if e.measure == "density":
         limit = "" if m.spec.levels is None else ", which is not a likelihood of this discrete data"
-        least = "at least " if e.doubtful else ""
+        least = "at least " if e.bounded else ""
         return f"{where} the log-density is {least}{cell(-estimate)} nats{limit}; {latents(m)}."
     most = "at most " if e.bounded else ""
     bits = "" if e.bits_per_dim is None else f", {most}{cell(_told(e, e.bits_per_dim), 3)} bits per dimension"

@@ -34,7 +34,7 @@ def film(model: Diffusion, n: int, frames: int = 10, c: Given | None = None, see
     """
     px: Diffused = model(c)
     way = list(px.walk((n,) if c is None else (), Sampling(sampler="2m", steps=4 * frames), seed))
-    chosen = torch.linspace(0, len(way) - 1, frames).round().long().tolist()
+    chosen = torch.linspace(len(way) // 4, len(way) - 1, frames).round().long().tolist()
     return torch.stack([way[i] for i in chosen], dim=1)
 
 
