@@ -60,7 +60,8 @@ STUDIES = [
     Study(
         "fashion-mnist-masked", "the same first stage, masked diffusion given the class", "fashion-mnist",
         "vq-vae --likelihood auto --steps 2500",
-        "--prior masked --condition class --lr 2e-3 --steps 2400", _bits(49, 512), ("samples",), "fashion-mnist-likelihood",
+        "--prior masked --condition class --lr 2e-3 --steps 2400", _bits(49, 512),
+        ("samples",), "fashion-mnist-likelihood",
     ),
     Study(
         "eurosat", "VQ-VAE, 8 × 8 of 512", "eurosat",
