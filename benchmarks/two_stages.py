@@ -38,6 +38,8 @@ class Study:
     """Bits of all codes of an image."""
     pictures: tuple[str, ...] = ()
     """Which pictures the page shows: reconstructions, samples."""
+    of: str = ""
+    """The study whose first stage it takes; empty for its own."""
 
 
 def _bits(positions: int, codes: int) -> float:
@@ -54,6 +56,12 @@ STUDIES = [
         "fashion-mnist-likelihood", "the same with a likelihood of the grey levels, prior given the class",
         "fashion-mnist", "vq-vae --likelihood auto --steps 2500",
         "--prior pixelcnn --condition class --steps 800", _bits(49, 512),
+    ),
+    Study(
+        "fashion-mnist-masked", "the same first stage, masked diffusion given the class", "fashion-mnist",
+        "vq-vae --likelihood auto --steps 2500",
+        "--prior masked --condition class --lr 2e-3 --steps 2400", _bits(49, 512),
+        ("samples",), "fashion-mnist-likelihood",
     ),
     Study(
         "eurosat", "VQ-VAE, 8 × 8 of 512", "eurosat",
@@ -73,11 +81,11 @@ STUDIES = [
 
 def run(study: Study, data: str, again: bool) -> dict[str, Any]:
     """Trains both stages and measures the result; what is there already is measured only, unless ``again``."""
-    folder = ROOT / "runs" / f"codes-{study.name}"
+    folder = ROOT / "runs" / f"codes-{study.of or study.name}"
     last, words = folder, [f"train {study.first} --data {study.data}"]
     _once(folder, f"train {study.first} --data {data} --no-pictures", again)
     if study.second:
-        last = folder.with_name(f"{folder.name}-prior")
+        last = folder.with_name(f"codes-{study.name}-prior")
         _once(last, f"fit-prior {folder} {study.second} --no-pictures", again)
         words.append(f"fit-prior RUN {study.second}")
     found = json.loads(tightbound(f"evaluate {last} -k 1 --sample-quality --json"))

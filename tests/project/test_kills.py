@@ -21,10 +21,11 @@ SCRIPT = Path(__file__).parents[1] / "kills.py"
     [
         ("vae", (2, 3, 7, 14), (500, 100_000)),
         ("fit-prior", (1, 6, 11), (20_000,)),
+        ("fit-prior-masked", (9,), ()),
         ("hvae", (9,), ()),
         ("ladder", (16,), ()),
     ],
-    ids=["vae", "fit-prior", "hvae", "ladder"],
+    ids=["vae", "fit-prior", "fit-prior-masked", "hvae", "ladder"],
 )
 def test_a_killed_training_starts_again(
     system: str, events: tuple[int, ...], disks: tuple[int, ...], tmp_path: Path

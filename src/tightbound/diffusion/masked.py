@@ -164,18 +164,26 @@ def log_probs_of(logits: Logits, codes: Tensor) -> Tensor:
 
 
 def spans(positions: int, steps: int) -> list[tuple[int, int]]:
-    """The places in a random order that each step reveals: as equal in number as can be, at least one.
+    r"""The places in a random order that each step reveals, at least one: few at first, where each tells most of the
+    others.
+
+    After k of T steps :math:`P (1 - \cos(\pi k / 2 T))` are visible, rounded.
+
+    References:
+        MaskGIT: Masked Generative Image Transformer (Chang, Zhang, Jiang, Liu and Freeman, 2022).
 
     Args:
         positions: P.
-        steps: Number of steps; more than P are P.
+        steps: Number of steps T; more than P are P.
 
     Example:
         >>> spans(10, 4), len(spans(10, 99))
-        ([(0, 2), (2, 5), (5, 7), (7, 10)], 10)
+        ([(0, 1), (1, 3), (3, 6), (6, 10)], 10)
     """
-    steps = min(steps, positions)
-    ends = [positions * k // steps for k in range(steps + 1)]
+    steps, ends = min(steps, positions), [0]
+    for k in range(1, steps + 1):
+        visible = round(positions * (1 - math.cos(math.pi / 2 * k / steps)))
+        ends.append(min(max(visible, ends[-1] + 1), positions - (steps - k)))
     return list(pairwise(ends))
 
 
