@@ -18,7 +18,8 @@ from tightbound.encoders.contrastive import ContrastiveConfig
 from tightbound.errors import CheckpointError, UnknownName, UsageError
 from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
 from tightbound.evaluation.collapse.layer import Layer
-from tightbound.options.direct import DiffusionBound, LogLikelihood
+from tightbound.evaluation.levels import LevelDiagnosis
+from tightbound.options.direct import DiffusionBound, LogLikelihood, NoisyClassification
 from tightbound.options.objectives import (
     Capacity,
     Elbo,
@@ -48,6 +49,7 @@ from tightbound.recipes import (
     CompletionBaseline,
     GumbelVAE,
     LinearVAE,
+    NoisyClassifierRecipe,
     PixelCNNRecipe,
     Recipe,
     RectifiedFlow,
@@ -138,6 +140,9 @@ OPTIONS: list[Any] = [
     PixelCNNRecipe(attention_every=2),
     TransformerRecipe(condition="class"),
     *(VDM(last_gamma=5), DDPM(timesteps=10), ScoreSDE(channels=(8,)), EDM(weight="edm2"), RectifiedFlow(patch=2)),
+    NoisyClassifierRecipe(channels=(8,)),
+    NoisyClassification(),
+    LevelDiagnosis((-8.0, 0.0, 8.0), (1.0, 3.0), (1.0, 2.5), 0.0, -0.1, 4, 10, "test", ("A remark.",)),
     PixelCNNPrior(attention_every=2),
     TransformerPrior(condition="text", text_positions="rotary"),
     MixturePrior(components=3),

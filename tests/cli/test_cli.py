@@ -455,8 +455,9 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "complete": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
         "diagnose": ["data", "device", "gap_examples", "json", "k", "limit", "run", "seed", "split"],
         "sample": [
-            *("among", "by_layer", "condition", "condition_file", "device", "guidance", "n", "out", "overwrite"),
-            *("rank", "run", "seed", "steps", "temperature", "top_k", "top_p"),
+            *("among", "by_layer", "condition", "condition_file", "device", "guidance", "guidance_interval"),
+            *("guidance_rescale", "guide_with", "n", "out", "overwrite", "rank", "run", "sampler", "seed", "steps"),
+            *("temperature", "top_k", "top_p"),
         ],
         "reconstruct": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
         "interpolate": ["data", "device", "n", "out", "overwrite", "run", "seed", "split", "steps"],

@@ -26,6 +26,7 @@ class ImageLevelClassifier(nn.Module):
         dropout: Probability with which a channel's activation is dropped in training.
 
     Example:
+        >>> import torch
         >>> ImageLevelClassifier((1, 28, 28), 10, (8, 16))(torch.zeros(5, 1, 28, 28), torch.zeros(5)).shape
         torch.Size([5, 10])
     """
@@ -60,6 +61,7 @@ class VectorLevelClassifier(nn.Module):
         hidden: Width.
 
     Example:
+        >>> import torch
         >>> VectorLevelClassifier(2, 3, 32)(torch.zeros(5, 2), torch.zeros(5)).shape
         torch.Size([5, 3])
     """

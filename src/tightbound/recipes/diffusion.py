@@ -35,7 +35,7 @@ class DiffusionRecipe(ConditionOptions, Recipe):
         \mid x_\sigma]
     """
 
-    first_options: ClassVar[tuple[str, ...]] = ("network", "channels", "schedule", "predicts", "weight")
+    first_options: ClassVar[tuple[str, ...]] = ("network", "condition")
     ema: ClassVar[float] = 0.999
 
     network: BackboneName = "auto"
