@@ -35,7 +35,14 @@ from tightbound.options.objectives import (
     StickingTheLanding,
     TotalCorrelation,
 )
-from tightbound.options.priors import FlowPrior, MixturePrior, PixelCNNPrior, TransformerPrior
+from tightbound.options.priors import (
+    DiffusionPrior,
+    FlowPrior,
+    MaskedPrior,
+    MixturePrior,
+    PixelCNNPrior,
+    TransformerPrior,
+)
 from tightbound.recipes import (
     CVAE,
     DDPM,
@@ -144,6 +151,8 @@ OPTIONS: list[Any] = [
     NoisyClassification(),
     LevelDiagnosis((-8.0, 0.0, 8.0), (1.0, 3.0), (1.0, 2.5), 0.0, -0.1, 4, 10, "test", ("A remark.",)),
     PixelCNNPrior(attention_every=2),
+    MaskedPrior(timesteps=8),
+    DiffusionPrior(layers=2),
     TransformerPrior(condition="text", text_positions="rotary"),
     MixturePrior(components=3),
     FlowPrior(transforms=2),

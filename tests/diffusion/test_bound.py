@@ -214,3 +214,20 @@ def test_far_values_can_be_left_out_of_the_decoder(sigma: float) -> None:
 def test_values_that_do_not_rise_evenly_are_refused(values: list[float]) -> None:
     with pytest.raises(UsageError):
         LevelDecoder(torch.tensor(values))
+
+
+def test_the_noise_by_itself_is_taken_out_of_an_estimate() -> None:
+    """Its mean is zero at every level, and without it an estimate varies far less."""
+    torch.manual_seed(0)
+    schedule = Linear(-12.0, 10.0)
+    moments = Moments(torch.zeros(50, dtype=torch.float64), torch.ones(50, dtype=torch.float64))
+    oracle = GaussianOracle(moments.mean, moments.std)
+    bound = Bound(oracle, schedule, PATHS["vp"], GaussianDecoder(moments))
+    x, noise = torch.randn(2, 20_000, 50, dtype=torch.float64).unbind()
+    t = stratified(20_000, dtype=torch.float64)
+    gamma, rate = bound.levels(t)
+    control = bound.control(gamma, rate, noise)
+    assert abs(control.mean()) < 4 * control.std() / 20_000**0.5
+    whole = bound.diffusion(x, t, noise)
+    at_first = (gamma < -4).nonzero().flatten()
+    assert whole[at_first].std() < 0.3 * (whole + control)[at_first].std()

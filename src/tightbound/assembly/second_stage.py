@@ -12,11 +12,12 @@ from .. import priors
 from ..autoregressive import PixelCNN, Transformer
 from ..autoregressive.prior import AutoregressivePrior, ConvolutionalGrid, TransformerGrid
 from ..conditions import Condition
-from ..diffusion import MaskedPrior, MaskedTransformer
+from ..diffusion import Diffusion, DiffusionPrior, Linear, MaskedPrior, MaskedTransformer, Moments, Preconditioned
 from ..distributions import Unconditional
 from ..errors import UsageError
 from ..models import LatentVariableModel
 from ..models.latent import require_unconditional, with_latents
+from ..networks.denoising import VectorDenoiser
 from ..options import priors as options_of
 from ..options.data_spec import DataSpec
 from ..options.priors import CodePrior, FlowPrior, MixturePrior, PixelCNNPrior, SecondPrior, TransformerPrior
@@ -30,6 +31,8 @@ from .conditions import condition_of, embedding_of, prefix_of, rotary_places
 
 __all__ = ["new_prior", "two_stage"]
 
+FEATURES, UNKNOWN = 128, -12.0
+"""Size of the features of a condition, and the first gamma of a prior by diffusion before it is measured."""
 Made = tuple[nn.Module, Condition | None]
 """A prior and its condition."""
 
@@ -101,6 +104,18 @@ def _flow(options: FlowPrior, first: LatentVariableModel, data: DataSpec) -> Mad
     return priors.FlowPrior(_size(options, first, data), "coupling", options.transforms), None
 
 
+@new_prior.register
+def _diffusion(options: options_of.DiffusionPrior, first: LatentVariableModel, data: DataSpec) -> Made:
+    condition, size = _condition(options, data), _size(options, first, data)
+    network = VectorDenoiser(size, options.width, options.layers, FEATURES if condition else 0)
+    moments = Moments(torch.zeros(size), torch.ones(size))
+    embedding = None if condition is None else embedding_of(condition, FEATURES)
+    denoiser = Preconditioned(network, moments=moments, embedding=embedding)
+    first_gamma = UNKNOWN if options.first_gamma == "auto" else options.first_gamma
+    schedule = Linear(first_gamma, options.last_gamma)
+    return DiffusionPrior(Diffusion(denoiser, schedule, (size,), moments=moments)), condition
+
+
 # -- over codes -------------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +128,7 @@ def _codes(options: SecondPrior, first: LatentVariableModel) -> CodePosterior:
     return first.codes.posterior
 
 
-def _condition(options: CodePrior, data: DataSpec) -> Condition | None:
+def _condition(options: CodePrior | options_of.DiffusionPrior, data: DataSpec) -> Condition | None:
     return None if options.condition == "none" else condition_of(options, data)
 
 

@@ -2,6 +2,7 @@
 
 from .bidirectional import MaskedTransformer
 from .denoiser import Denoiser, Moments, Preconditioned
+from .latent_prior import DiffusionPrior
 from .masked import CodeDenoiser
 from .masked_prior import MaskedCodes, MaskedPrior
 from .model import Diffused, Diffusion
@@ -20,6 +21,7 @@ __all__ = [
     "Denoiser",
     "Diffused",
     "Diffusion",
+    "DiffusionPrior",
     "ExampleNoise",
     "FlowTime",
     "GaussianOracle",

@@ -217,7 +217,24 @@ class Bound:
             c: Conditions.
         """
         gamma, rate = self.levels(t)
-        return rate / 2 * self.error(x, gamma, noise, c)
+        return rate / 2 * self.error(x, gamma, noise, c) - self.control(gamma, rate, noise)
+
+    def control(self, gamma: Tensor, rate: Tensor, noise: Tensor) -> Tensor:
+        r"""What the noise by itself adds to the cost of a level, ``(n)`` nats with a mean of zero.
+
+        Of Gaussian data with variance 1 the cost depends on :math:`\|\epsilon\|^2`, of known mean d, by
+
+        .. math:: \frac{\gamma' e^{-\gamma}}{2} \, \frac{\sigma^2}{(1 + \sigma^2)^2} \, (\|\epsilon\|^2 - d)
+
+        which is most of its variance where there is little noise, and is taken out of every estimate.
+
+        Args:
+            gamma: Noise levels, ``(n)``.
+            rate: The bound's factor at each, ``(n)``.
+            noise: Standard noise, ``(n, *event)``.
+        """
+        squares = noise.flatten(1).square().sum(1) - noise[0].numel()
+        return rate / 2 * torch.sigmoid(gamma) * torch.sigmoid(-gamma) * squares
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`\gamma` at times, and the rate of lost signal, :math:`-\mathrm{d} e^{-\gamma} / \mathrm{d} t`.

@@ -10,13 +10,10 @@ from torch import Tensor
 from ..objectives.bounds import elbo, reconstruction
 from ..objectives.rows import rows
 from ..options.direct import DiffusionBound
-from .model import Diffused, Diffusion
+from .model import DRAWS, Diffused, Diffusion
 from .weights import weight
 
 __all__ = ["training_rows"]
-
-DRAWS = 4
-"""Times for each example of a validation split."""
 
 
 @rows.register
@@ -40,19 +37,19 @@ def training_rows(o: DiffusionBound, px: Diffused, x: Tensor, beta: Tensor, exam
     t, density = model.times.draw(len(u), u.device, u.dtype)
     chain = model.trained_bound
     gamma, rate = chain.levels(t)
-    error = chain.error(u, gamma, torch.randn_like(u), px.c)
-    spent = rate / 2 * error
-    model.times.learn(t, weight(o.weight, gamma, rate, model.moments.spread) / 2 * error.detach())
-    objective = -_weighted(o, model, gamma, rate, error) / density + model.schedule.variance_gradient(t, spent)
+    noise = torch.randn_like(u)
+    error, factor = chain.error(u, gamma, noise, px.c), weight(o.weight, gamma, rate, model.moments.spread)
+    spent, nats = (each / 2 * error - chain.control(gamma, each, noise) for each in (rate, factor))
+    model.times.learn(t, nats.detach())
+    objective = -_judged(model, gamma, nats) / density + model.schedule.variance_gradient(t, spent)
     with torch.no_grad():
         kl = model.bound.prior(u) + spent / density
         likelihood = chain.reconstruction(u, torch.randn_like(u)) - model.log_volume
     return torch.stack([objective, likelihood - kl, likelihood, kl])
 
 
-def _weighted(o: DiffusionBound, model: Diffusion, gamma: Tensor, rate: Tensor, error: Tensor) -> Tensor:
+def _judged(model: Diffusion, gamma: Tensor, nats: Tensor) -> Tensor:
     """The weighted error of each example; or its negative log-likelihood, if its variance is learned."""
-    nats = weight(o.weight, gamma, rate, model.moments.spread) / 2 * error
     if model.uncertainty is None:
         return nats
     log_variance = model.uncertainty(gamma)

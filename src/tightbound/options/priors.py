@@ -14,6 +14,7 @@ from .parts import ConditionOptions, TextPositions, require_sizes
 
 __all__ = [
     "CodePrior",
+    "DiffusionPrior",
     "FlowPrior",
     "LatentSpace",
     "MaskedPrior",
@@ -39,6 +40,8 @@ class SecondPrior:
     """The kind of latents it models."""
     exact: ClassVar[bool] = True
     """Whether its log-probability is exact, not a lower bound."""
+    ema: ClassVar[float] = 0.0
+    """Decay of the moving average of its weights by default; 0 for none."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """Options that must be at least 1."""
 
@@ -190,3 +193,33 @@ class FlowPrior(SecondPrior):
 
     transforms: int = 4
     """Number of transformations of the flow."""
+
+
+@register("diffusion-prior")
+@dataclass(frozen=True)
+class DiffusionPrior(ConditionOptions, SecondPrior):
+    """Vectors from noise, by diffusion; their log-density is a lower bound.
+
+    References:
+        Variational Diffusion Models (Kingma, Salimans, Poole and Ho, 2021).
+        Score-based Generative Modeling in Latent Space (Vahdat, Kreis and Kautz, 2021).
+
+    Example:
+        >>> DiffusionPrior(width=64).exact
+        False
+    """
+
+    latent_space: ClassVar[LatentSpace] = "vector"
+    exact: ClassVar[bool] = False
+    ema: ClassVar[float] = 0.999
+    sizes: ClassVar[tuple[str, ...]] = ("width", "layers")
+
+    width: int = 256
+    """Width of the network."""
+    layers: int = 4
+    """Residual layers of the network."""
+    first_gamma: float | Literal["auto"] = "auto"
+    """Gamma (minus the log signal-to-noise ratio) of the least noise, in units of the latents' deviation; auto: a
+    seventh of the least deviation of the posterior, set before training."""
+    last_gamma: float = 10.0
+    """Gamma of the most noise."""

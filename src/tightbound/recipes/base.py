@@ -32,8 +32,6 @@ class Recipe:
     """The options listed first in its help."""
     latent_space: ClassVar[LatentSpace] = "none"
     """The kind of latents of its model, if any."""
-    ema: ClassVar[float] = 0.0
-    """Decay of the moving average of its weights by default; 0 for none."""
     remedies: ClassVar[tuple[Remedy, ...]] = ()
     """Its own remedies for problems found by a diagnosis."""
 
@@ -74,6 +72,11 @@ class Recipe:
             data: Shape and range of one example.
         """
         return None
+
+    @property
+    def ema(self) -> float:
+        """Decay of the moving average of its weights by default; 0 for none."""
+        return 0.0
 
     def cautions(self, model: Model, examples: int) -> list[str]:
         """Warnings about training on that many examples, as sentences.

@@ -21,6 +21,7 @@ ScheduleName = Literal[
 ]
 PredictionName = Literal["edm", "x0", "noise", "score", "v", "velocity"]
 BackboneName = Literal["auto", "mlp", "unet", "dit"]
+AVERAGED = 0.999
 ENDLESS = ("cosine", "zero-terminal", "flow-time")
 """Schedules that may end in pure noise."""
 OWN_ENDS = ("linear-beta", "scaled-linear", "zero-terminal")
@@ -36,7 +37,6 @@ class DiffusionRecipe(ConditionOptions, Recipe):
     """
 
     first_options: ClassVar[tuple[str, ...]] = ("network", "condition")
-    ema: ClassVar[float] = 0.999
 
     network: BackboneName = "auto"
     """Network: mlp, unet (convolutions) or dit (a transformer over patches); auto: a unet for images, else an mlp."""
@@ -120,6 +120,10 @@ class DiffusionRecipe(ConditionOptions, Recipe):
                 expected="continuous time, or a finite end",
                 remedy="Use --timesteps continuous, or --last-gamma 10 with --schedule cosine.",
             )
+
+    @property
+    def ema(self) -> float:
+        return AVERAGED
 
     @property
     def training_objective(self) -> DiffusionBound:
@@ -315,7 +319,6 @@ class NoisyClassifierRecipe(Recipe):
     """
 
     first_options: ClassVar[tuple[str, ...]] = ("channels", "dropout")
-    ema: ClassVar[float] = 0.999
 
     channels: tuple[int, ...] = (32, 64, 64)
     """Channels of each level, the finest first; for vectors the first is the width of the layers."""
@@ -327,6 +330,10 @@ class NoisyClassifierRecipe(Recipe):
         require_sizes(channels=self.channels or (0,))
         if not 0 <= self.dropout < 1:
             raise UsageError("dropout must be a probability.", got=self.dropout, expected="0 <= dropout < 1")
+
+    @property
+    def ema(self) -> float:
+        return AVERAGED
 
     @property
     def training_objective(self) -> NoisyClassification:

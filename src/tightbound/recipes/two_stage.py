@@ -78,6 +78,10 @@ class TwoStage(Recipe):
     """The new prior."""
 
     @property
+    def ema(self) -> float:
+        return self.prior.ema
+
+    @property
     def training_objective(self) -> LogPrior:
         return LogPrior()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data import Data
-from ..models.latent import LatentVariableModel
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
+from ..posteriors import Encoded
 from ..recipes import Stage
 from ..recipes.two_stage import TwoStage, natural_prior
 from ..runs import load_run_data
@@ -17,6 +17,7 @@ from .loop import TrainingResult, train_on, with_changes
 from .stages import first_stage
 from .start import build_seeded, start_second_stage
 from .steps.prior import PriorStep
+from .whitening import resolved, whiten
 
 __all__ = ["fit_prior"]
 
@@ -70,12 +71,15 @@ def fit_prior(
     found = load_run_data(run, data, divide=True)
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    step = _step(first, stage, prior or natural_prior(stage.recipe), found, options.seed)
+    kept = kept_as(first, found.spec)
+    prior = resolved(prior or natural_prior(stage.recipe), encoded.train, kept)
+    step = _step(stage, prior, found, options.seed, kept)
+    whiten(step.model.parts["prior"], encoded.train, kept)
     return train_on(step, found, encoded, out=Path(out), options=options, resume=resume, resume_from=resume_from)
 
 
-def _step(first: LatentVariableModel, stage: Stage, prior: SecondPrior, data: Data, seed: int) -> PriorStep:
+def _step(stage: Stage, prior: SecondPrior, data: Data, seed: int, kept: Encoded) -> PriorStep:
     """The training step of a new prior, whose model has the weights of its first stage."""
     model = build_seeded(TwoStage(stage, prior), data.spec, seed)
     start_second_stage(model, data.train)
-    return PriorStep(model, kept_as(first, data.spec), prior.exact)
+    return PriorStep(model, kept, prior.exact)
