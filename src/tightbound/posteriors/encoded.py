@@ -39,6 +39,11 @@ class Encoded:
         """Whether several draws of an example differ."""
         return False
 
+    @property
+    def deviations(self) -> Tensor | None:
+        """The standard deviations of each example's posterior, ``(n, *latent)``; None if they are not known."""
+        return None
+
     def log_prob(self, prior: Distribution) -> Tensor:
         """Log p(z) of a latent of each under a prior, or a bound on it, ``(n,)`` nats."""
         return lower_bound(prior, self.draw())
@@ -85,6 +90,10 @@ class Moments(Encoded):
     def draw(self) -> Tensor:
         mean, std = self.values.unbind(1)
         return mean + std * torch.randn_like(std)
+
+    @property
+    def deviations(self) -> Tensor:
+        return self.values[:, 1]
 
 
 @dataclass(frozen=True, eq=False)

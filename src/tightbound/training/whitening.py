@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from ..diffusion.latent_prior import DiffusionPrior
 from ..options.priors import DiffusionPrior as DiffusionOptions
 from ..options.priors import SecondPrior
 from ..posteriors import Encoded
-from ..posteriors.encoded import Moments
 from ..runtime.randomness import fixed_noise
 
 __all__ = ["resolved", "whiten"]
@@ -37,11 +37,12 @@ def resolved(prior: SecondPrior, train: Split, kept: Encoded) -> SecondPrior:
     """
     if not isinstance(prior, DiffusionOptions) or prior.first_gamma != "auto":
         return prior
-    if not isinstance(kept, Moments):
+    own = [kept.of(part).deviations for part in _parts(train)]
+    known = [each.double().mean(0) for each in own if each is not None]
+    if not known:
         return dataclasses.replace(prior, first_gamma=LEAST_GAMMA)
     _, std = _moments(train, kept)
-    own = torch.stack([part[:, 0, 1].double().mean(0) for part in train.values.split(CHUNK)]).mean(0)
-    ratio = (own / std.clamp(min=1e-6)).amin().clamp(1e-4, 1.0).item()
+    ratio = (torch.stack(known).mean(0) / std.clamp(min=1e-6)).amin().clamp(1e-4, 1.0).item()
     return dataclasses.replace(prior, first_gamma=round(2 * math.log(ratio / SPACINGS), 2))
 
 
@@ -57,12 +58,18 @@ def whiten(prior: torch.nn.Module, train: Split, kept: Encoded) -> None:
         prior.whiten(*_moments(train, kept))
 
 
+def _parts(train: Split) -> Iterator[Tensor]:
+    """The first view of every example, in parts."""
+    for indices in torch.arange(len(train)).split(CHUNK):
+        yield train.batch(indices, "cpu").x[:, 0]
+
+
 def _moments(train: Split, kept: Encoded) -> tuple[Tensor, Tensor]:
     """The mean and standard deviation of the latents of the first views, from one pass in parts."""
     total, squares, n = 0.0, 0.0, 0
     with fixed_noise():
-        for part in train.values.split(CHUNK):
-            z = kept.of(part[:, 0]).draw().double()
+        for part in _parts(train):
+            z = kept.of(part).draw().double()
             total, squares, n = total + z.sum(0), squares + z.square().sum(0), n + len(z)
     mean = torch.as_tensor(total) / n
     return mean.float(), (torch.as_tensor(squares) / n - mean.square()).clamp(min=0).sqrt().float()
