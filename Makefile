@@ -34,6 +34,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP) $(PEERS_STAMP)  ## Measure speed and memory against bare loops and other libraries, and write docs/benchmarks.md
+	$(BIN)/python benchmarks/diffusion_speed.py
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 reproduce: $(STAMP)  ## Rebuild published numbers, write docs/results.md, docs/two-stages.md and docs/colour.md (the data sets are downloaded if need be)
