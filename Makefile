@@ -41,6 +41,7 @@ reproduce: $(STAMP)  ## Rebuild published numbers, write docs/results.md, docs/t
 	$(BIN)/python benchmarks/reproduce.py $(REPRODUCE)
 	$(BIN)/python benchmarks/two_stages.py $(TWO_STAGES)
 	$(BIN)/python benchmarks/hierarchies.py $(HIERARCHIES)
+	$(BIN)/python benchmarks/guidance.py $(GUIDANCE)
 
 clean:
 	rm -rf $(VENV) .venv-peers runs

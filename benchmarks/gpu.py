@@ -63,7 +63,8 @@ def parity(recipe: Recipe, spec: DataSpec, device: str) -> float:
 
 def _computed(model: Model, spec: DataSpec, device: str) -> Tensor:
     x = images(spec, 8).train.batch(torch.arange(4), device).x
-    c = None if model.condition is None else model.condition.to_show()[:4].to(device)
+    listed = None if model.condition is None else model.condition.to_show()
+    c = None if listed is None else listed[:4].to(device)
     if isinstance(model, Diffusion):
         sigma = torch.tensor([0.01, 0.3, 2.0, 30.0], device=device)
         return model.denoiser(model.units(x), sigma, c)

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reproduce import RESULTS, ROOT, provenance, tightbound
+from timed import seconds_of, trained
 
 PAGE = ROOT / "docs" / "colour.md"
 COMMON = "--image-size 32 --likelihood discretized-logistic-mixture"
-PILOT = 40
-"""Steps of the training that measures how long a step takes."""
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,11 @@ def run(study: Study, data: str, minutes: float, again: bool) -> dict[str, Any]:
     """Trains what is not there yet, or everything anew if ``again``, and measures it."""
     folder = ROOT / "runs" / f"eurosat-{study.name}"
     share = minutes / (2 if study.second else 1)
-    steps = [_trained(folder, f"train {study.first} --data {data}", share, again)]
+    steps = [trained(folder, f"train {study.first} --data {data}", share, again)]
     words, last = [f"train {study.first} --steps {steps[0]} --data eurosat"], folder
     if study.second:
         last = folder.with_name(f"{folder.name}-prior")
-        steps.append(_trained(last, f"fit-prior {folder} {study.second}", share, again))
+        steps.append(trained(last, f"fit-prior {folder} {study.second}", share, again))
         words.append(f"fit-prior RUN {study.second} --steps {steps[1]}")
     found = json.loads(tightbound(f"evaluate {last} -k {study.samples} --json"))
     tightbound(f"sample {last} -n 36 --overwrite --out {_picture(study)}")
@@ -72,47 +69,13 @@ def run(study: Study, data: str, minutes: float, again: bool) -> dict[str, Any]:
         "what": study.what,
         "commands": [f"tightbound {each} --out {to}" for each, to in zip(words, ("RUN", "RUN2"), strict=False)],
         "minutes": minutes,
-        "measured_minutes": round(sum(_seconds(part) for part in {folder, last}) / 60, 1),
+        "measured_minutes": round(sum(seconds_of(part) for part in {folder, last}) / 60, 1),
         "samples": study.samples,
         "evaluation": {name: found[name] for name in ("bits_per_dim", "elbo", "nll", "n", "split")},
         **provenance(),
     }
     (RESULTS / f"eurosat-{study.name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
     return result
-
-
-def _trained(folder: Path, words: str, minutes: float, again: bool) -> int:
-    """Trains for as many steps as fit in the minutes, and returns their number."""
-    if again:
-        shutil.rmtree(folder, ignore_errors=True)
-    if not (folder / "model.safetensors").is_file():
-        pilot = folder.with_name(f"{folder.name}-pilot")
-        shutil.rmtree(pilot, ignore_errors=True)
-        tightbound(f"{words} --no-pictures --steps {PILOT} --evaluate-every {PILOT} --log-every 10 --out {pilot}")
-        steps = max(PILOT, round(60 * minutes * _rate(pilot) / BATCH))
-        shutil.rmtree(pilot)
-        tightbound(f"{words} --no-pictures --steps {steps} --out {folder}")
-    return json.loads((folder / "config.json").read_text(encoding="utf8"))["training"]["steps"]
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
-    return [record for record in map(json.loads, lines) if record["split"] == "train"]
-
-
-def _rate(folder: Path) -> float:
-    """Examples per second after the first steps."""
-    rates = [record["examples_per_second"] for record in _records(folder)[1:]]
-    return sorted(rates)[len(rates) // 2]
-
-
-def _seconds(folder: Path) -> float:
-    """Time in training steps."""
-    records, found, before = _records(folder), 0.0, 0
-    for record in records:
-        found += (record["step"] - before) * BATCH / record["examples_per_second"]
-        before = record["step"]
-    return found
 
 
 def _picture(study: Study) -> Path:
