@@ -5,6 +5,8 @@ Convention: noised data are in the units of the denoiser.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -21,7 +23,7 @@ from ..objectives.rows import rows
 from ..options.data_spec import DataSpec
 from ..options.direct import NoisyClassification
 from .denoiser import Denoise, Denoiser
-from .guidance import Classified
+from .guidance import Classified, Guided
 from .guides import Guide, Weaker, given
 from .model import Diffused, Diffusion
 from .paths import expanded
@@ -106,7 +108,10 @@ class NoisyClassifier(Model, Guide):
             raise UsageError("A classifier guides to a class.", got="samples without one", remedy="Add --condition.")
         kind = c["class"].long()
         of = lambda x, sigma: self.log_probabilities(x, sigma).gather(-1, kind).squeeze(-1)
-        return Classified(given(denoiser, None), of, how.guidance)
+        weak = given(denoiser, None)
+        if (how.interval, how.rescale) == ((0.0, math.inf), 0.0):
+            return Classified(weak, of, how.guidance)
+        return Guided(Classified(weak, of), weak, how.guidance, interval=how.interval, rescale=how.rescale)
 
 
 class ClassProbabilities(Value):

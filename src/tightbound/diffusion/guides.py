@@ -6,6 +6,7 @@ Convention: a strength :math:`\gamma` of 1 is the conditional model, 0 the uncon
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from ..conditions import Given
 from ..distributions import Sampling
@@ -18,6 +19,9 @@ __all__ = ["ClassifierFree", "Guide", "Weaker"]
 
 class Guide(ABC):
     """Abstract: makes the denoiser by which samples are drawn."""
+
+    without_condition: ClassVar[bool] = False
+    """Whether the model is also asked without its condition."""
 
     @abstractmethod
     def guiding(self, denoiser: Denoiser, c: Given | None, how: Sampling) -> Denoise:
@@ -48,6 +52,8 @@ class ClassifierFree(Guide):
         >>> ClassifierFree().guiding(oracle, None, Sampling())(torch.ones(1, 2), torch.tensor(1.0))
         tensor([[0.5000, 0.5000]])
     """
+
+    without_condition = True
 
     def guiding(self, denoiser: Denoiser, c: Given | None, how: Sampling) -> Denoise:
         if how.guidance == 1:

@@ -7,6 +7,7 @@ bound is in nats of the data.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -246,8 +247,7 @@ class Diffused(Bounded, Steered):
             UsageError: If it has no such options.
             SamplingError: If the network returns numbers that are not finite.
         """
-        *_, last = self.walk(sample_shape, how, seed)
-        return last
+        return deque(self.walk(sample_shape, how, seed), maxlen=1).pop()
 
     @torch.no_grad()
     def walk(self, sample_shape: _size = (), how: Sampling = Sampling(), seed: int | None = None) -> Iterator[Tensor]:  # noqa: B008
@@ -267,6 +267,8 @@ class Diffused(Bounded, Steered):
         seed = int(torch.randint(MOST_SEED, ())) if seed is None else seed
         noise = ExampleNoise(seed, range(math.prod(shape)), model.shape, model.device, model.dtype)
         c = None if self.c is None else self.c.expand(*shape).flatten()
+        if c is not None and model.condition and how.guidance != 1 and self.guide.without_condition:
+            model.condition.require_learned(c.missing())
         denoise = self.guide.guiding(model.denoiser, c, how)
         whole = lambda u: (u * model.scale + model.shift).reshape(*shape, *model.shape)
         x = torch.empty(0)

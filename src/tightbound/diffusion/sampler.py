@@ -7,6 +7,7 @@ it is drawn in.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -134,8 +135,7 @@ class Sampler:
         Raises:
             SamplingError: If the denoiser returns numbers that are not finite.
         """
-        *_, end = self.walk(denoise, noise)
-        return end.x
+        return deque(self.walk(denoise, noise), maxlen=1).pop().x
 
     @torch.no_grad()
     def walk(self, denoise: Denoise, noise: Callable[[], Tensor]) -> Iterator[Point]:

@@ -18,10 +18,10 @@ from ..conditions import Given
 from ..data import Split
 from ..diffusion import Diffusion
 from ..diffusion.guides import given
-from ..diffusion.ode import log_likelihood
+from ..diffusion.ode import MOST_EXACT, log_likelihood
 from ..errors import UsageError
 from .estimate import Estimate
-from .passes import Precision, over
+from .passes import ROWS, Precision, over
 from .results import Evaluation
 
 __all__ = ["evaluate_diffusion"]
@@ -30,6 +30,8 @@ DRAWS = 16
 """Noise levels for each example by default."""
 FLOW_STEPS = 32
 """Steps of Runge and Kutta for the flow, of four evaluations each."""
+ENTRIES, FLOW_ENTRIES = 2**23, 2**19
+"""Noised entries that a network is given at once: for the bound, and for the flow, which keeps what a slope needs."""
 
 
 def evaluate_diffusion(
@@ -46,7 +48,8 @@ def evaluate_diffusion(
     Args:
         model: The model, on the device to compute on.
         split: The data.
-        k: Noise levels for each example, stratified over the examples of a chunk; of the flow, probes of its trace.
+        k: Noise levels for each example, stratified over the examples of a chunk; of the flow, probes of its trace,
+            which is exact for vectors of up to 256 entries.
         method: ``"auto"`` for the bound, ``"ode"`` for the likelihood of the flow beside it.
         precision: Precision of the network.
         seed: Seed of all noise.
@@ -62,9 +65,11 @@ def evaluate_diffusion(
             remedy="Leave --method out, or use --method ode.",
         )
     draws = DRAWS if k is None else k
-    values = over(model, split, draws, lambda m, x, c: _terms(m, x, c, draws), seed=seed, precision=precision)
+    room = max(draws, _room(model, draws, ENTRIES))
+    values = over(model, split, room, lambda m, x, c: _terms(m, x, c, draws), seed=seed, precision=precision)
     if method == "ode":
-        values |= over(model, split, draws, lambda m, x, c: _flow(m, x, c, k, seed), seed=seed, precision=precision)
+        room = max(1 if k is None else k, _room(model, 1, FLOW_ENTRIES))
+        values |= over(model, split, room, lambda m, x, c: _flow(m, x, c, k), seed=seed, precision=precision)
     return _told(model, split, values, draws), _each(split, values)
 
 
@@ -74,21 +79,27 @@ def _terms(model: Diffusion, x: Tensor, c: Given | None, k: int) -> dict[str, Te
     return {"reconstruction": terms.log_likelihood.mean(0), **parts}
 
 
-def _flow(model: Diffusion, x: Tensor, c: Given | None, k: int | None, seed: int) -> dict[str, Tensor]:
+def _room(model: Diffusion, k: int, entries: int) -> int:
+    """The number of samples that makes chunks of k draws of each example no larger than some entries."""
+    return math.ceil(ROWS * k * math.prod(model.shape) / entries)
+
+
+def _flow(model: Diffusion, x: Tensor, c: Given | None, k: int | None) -> dict[str, Tensor]:
     bound, u = model.bound, model.units(x)
     start = math.exp(bound.schedule.start / 2)
     noise = torch.randn_like(u)
     likelihood = bound.decoded(u + start * noise).log_prob(u).flatten(1).sum(1)
     entropy = math.prod(model.shape) / 2 * math.log(2 * math.pi * math.e * start**2)
     end = bound.path.end(torch.tensor(bound.schedule.end, dtype=torch.float64)).item()
+    exact = len(model.shape) == 1 and math.prod(model.shape) <= MOST_EXACT
     found = log_likelihood(
         given(model.denoiser, c),
         u + start * noise,
         sigmas=(start, math.exp(bound.schedule.end / 2)),
         end=end,
         steps=FLOW_STEPS,
-        probes=k if k is not None else None if len(model.shape) == 1 else 1,
-        seed=seed,
+        probes=None if exact else k or 1,
+        seed=int(torch.randint(2**62, ())),  # other probes in every chunk, so that examples stay independent
     )
     return {"flow": likelihood + found.log_prob + entropy - model.log_volume}
 

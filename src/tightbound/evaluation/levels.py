@@ -26,6 +26,7 @@ PRIOR, RECONSTRUCTION = 0.01, 0.05
 """Nats per dimension above which an end of the schedule is wrong."""
 OVERFITTED = 1.1
 """Cost on test examples as a multiple of that on training examples, above which a level is overfitted."""
+BY_RATES = "; of a schedule with rates, such as linear-beta, use --schedule linear too"
 IDLE, EMPTY = 0.25, 1e-3
 """A share of the levels, and their share of the cost, at which they are idle."""
 
@@ -139,12 +140,12 @@ def _of_the_ends(found: LevelDiagnosis) -> list[str]:
         end = found.edges[-1] + math.log(prior / PRIOR) + 1
         remarks.append(
             f"The most noise still tells of an example: {found.prior_term:.2f} nats, {prior:.3f} for each dimension. "
-            f"Remedy: --last-gamma {end:.1f}, or more."
+            f"Remedy: --last-gamma {end:.1f}, or more{BY_RATES}."
         )
     if lost > RECONSTRUCTION:
         remarks.append(
             f"The least noise hides the data: {-found.reconstruction:.2f} nats, {lost:.3f} for each dimension, are "
-            f"lost at its end. Remedy: --first-gamma {found.edges[0] - 2:.1f}, or auto."
+            f"lost at its end. Remedy: --first-gamma {found.edges[0] - 2:.1f}, or auto{BY_RATES}."
         )
     return remarks
 

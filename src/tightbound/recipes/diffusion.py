@@ -113,12 +113,24 @@ class DiffusionRecipe(ConditionOptions, Recipe):
                 expected="a finite last gamma, about 10",
                 remedy="Use --schedule cosine or flow-time.",
             )
-        if self.timesteps != "continuous" and (self.last_gamma == "pure-noise" or self.schedule == "zero-terminal"):
+        if self.last_gamma == "pure-noise" or self.schedule == "zero-terminal":
+            self._require_pure_noise()
+
+    def _require_pure_noise(self) -> None:
+        """Refuses what has no meaning where no signal is left."""
+        if self.timesteps != "continuous":
             raise UsageError(
                 "A chain that ends in pure noise has no bound.",
                 got=f"timesteps {self.timesteps}, and pure noise at the end",
                 expected="continuous time, or a finite end",
                 remedy="Use --timesteps continuous, or --last-gamma 10 with --schedule cosine.",
+            )
+        if self.predicts in ("noise", "score"):
+            raise UsageError(
+                f"From pure noise the {self.predicts} says nothing of the data.",
+                got=f"predicts {self.predicts}, and pure noise at the end",
+                expected="v, x0, velocity or edm; or a finite end",
+                remedy="Use --predicts v.",
             )
 
     @property

@@ -1,0 +1,148 @@
+"""Samples, guidance and the bounds of both models of a diffusion, as a hostile user would ask for them."""
+
+import math
+import weakref
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tightbound.conditions import ClassCondition, Given
+from tightbound.data import Data
+from tightbound.diffusion import Diffusion, Linear, Sampler, grid
+from tightbound.diffusion.classifier import GuidedDiffusion, NoisyClassifier
+from tightbound.diffusion.denoiser import Denoiser, Moments
+from tightbound.diffusion.oracles import GaussianOracle, MixtureOracle
+from tightbound.distributions import Sampling
+from tightbound.errors import UsageError
+from tightbound.evaluation import diffusion as evaluation
+from tightbound.options.data_spec import DataSpec
+from tightbound.recipes import DDPM, VDM
+
+DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
+
+
+class CountedDenoiser(Denoiser):
+    """Expects zeros, and counts which of them are still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.most = list[weakref.ref[Tensor]](), 0
+
+    def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
+        found = torch.zeros_like(x)
+        self.held = [each for each in self.held if each() is not None] + [weakref.ref(found)]
+        self.most = max(self.most, len(self.held))
+        return found
+
+
+def test_a_sampler_holds_the_last_steps_only() -> None:
+    counted = CountedDenoiser()
+    Sampler("2m", grid(Linear(-5.0, 5.0), 50))(counted, lambda: torch.zeros(1, 2))
+    Diffusion(counted, Linear(-5.0, 5.0), (2,))().sample((2,), Sampling(steps=50))
+    assert counted.most < 10
+
+
+@pytest.mark.parametrize("options", [{"schedule": "zero-terminal"}, {"schedule": "cosine", "last_gamma": "pure-noise"}])
+@pytest.mark.parametrize("predicts", ["noise", "score"])
+def test_from_pure_noise_a_network_cannot_predict_the_noise(options: dict[str, Any], predicts: Any) -> None:
+    with pytest.raises(UsageError, match="pure noise"):
+        DDPM(timesteps="continuous", predicts=predicts, **options)
+    model = DDPM(timesteps="continuous", predicts="v", channels=(8,), blocks=1, **options).build(DIGITS)
+    assert model().sample((2,), Sampling(steps=3)).isfinite().all()
+
+
+MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
+MIXTURE = MixtureOracle(MEANS, 0.4, torch.tensor([0.3, 0.7], dtype=torch.float64))
+
+
+class ExactClasses(nn.Module):
+    """The log-probabilities of a mixture's components, from inputs of unit variance."""
+
+    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+        sigma = (gamma / 2).exp()
+        return MIXTURE.log_joint(z * (1 + sigma[:, None] ** 2).sqrt(), sigma)
+
+
+def guided_by_classes() -> tuple[Diffusion, GuidedDiffusion, Given]:
+    """A mixture in units of its own, guided by its exact classifier to the second component."""
+    units = {"shift": 3.0, "scale": 2.0}
+    model = Diffusion(MIXTURE, Linear(-9.0, 10.0), (2,), **units)  # pyright: ignore[reportArgumentType]
+    classifier = NoisyClassifier(ExactClasses(), Linear(-9.0, 10.0), ClassCondition(("a", "b")), **units)
+    c = Given({"class": torch.ones(500, 1, dtype=torch.long)})
+    return model, GuidedDiffusion(model, classifier), c
+
+
+@pytest.mark.parametrize("level", [0.02, 0.5, 4.0])
+def test_a_guided_model_with_an_exact_classifier_is_the_conditional_one(level: float) -> None:
+    model, guided, c = guided_by_classes()
+    denoise = cast(Any, guided(c)).guide.guiding(model.denoiser, c, Sampling())
+    x, sigma = 3 * torch.randn(500, 2, dtype=torch.float64), torch.tensor(level, dtype=torch.float64)
+    torch.testing.assert_close(denoise(x, sigma), MixtureOracle(MEANS[1:], 0.4)(x, sigma), rtol=0, atol=1e-10)
+
+
+def test_a_classifier_guides_in_its_interval_only() -> None:
+    model, guided, c = guided_by_classes()
+    guide = cast(Any, guided(c)).guide
+    once, thrice, within = (
+        guide.guiding(model.denoiser, c, how)
+        for how in (Sampling(), Sampling(guidance=3.0), Sampling(guidance=3.0, interval=(0.5, 2.0)))
+    )
+    x = torch.randn(500, 2, dtype=torch.float64)
+    for level, same in ((0.2, once), (1.0, thrice), (5.0, once)):
+        sigma = torch.tensor(level, dtype=torch.float64)
+        torch.testing.assert_close(within(x, sigma), same(x, sigma), rtol=0, atol=1e-12)
+
+
+def test_guidance_needs_a_condition_that_training_dropped() -> None:
+    data = Data.from_arrays(torch.rand(20, 2).numpy(), labels=torch.arange(20).remainder(2).numpy())
+    for share, refused in ((0.0, True), (0.1, False)):
+        model = VDM(condition="class", drop_condition=share, channels=(8,), blocks=1).build(data.spec)
+        px = cast(Any, model(Given({"class": torch.ones(3, 1, dtype=torch.long)})))
+        if not refused:
+            assert px.sample((), Sampling(guidance=2.0, steps=2)).shape == (3, 2)
+            continue
+        with pytest.raises(UsageError):
+            px.sample((), Sampling(guidance=2.0, steps=2))
+
+
+# -- the bound, and that of the flow --------------------------------------------------------------------------------
+
+
+def excess(model: Diffusion, x: Tensor, log_prob: Tensor, flow: bool) -> tuple[float, float]:
+    """Nats for each dimension by which a bound is too high, and its standard error."""
+    with torch.no_grad():
+        if flow:
+            found = evaluation._flow(model, x, None, None)["flow"]  # pyright: ignore[reportPrivateUsage]
+        else:
+            terms = cast(Any, model()).terms(x, 64)
+            found = terms.log_likelihood.mean(0) - terms.kl()
+    worse = (log_prob - found) / x[0].numel()
+    return worse.mean().item(), worse.std().item() / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_bound_and_flow_agree_where_the_network_is_exact(kind: str, flow: bool) -> None:
+    torch.manual_seed(0)
+    covariance = torch.tensor([[0.5, 0.2], [0.2, 0.9]], dtype=torch.float64)
+    oracle = GaussianOracle(MEANS[1], covariance) if kind == "gaussian" else MIXTURE
+    x = oracle.sample(4000)
+    model = Diffusion(oracle, Linear(-12.0, 10.0), (2,), moments=Moments(x.mean(0), x.std(0))).eval()
+    mean, error = excess(model, x, oracle.log_prob(x, torch.tensor(1e-9, dtype=torch.float64)), flow)
+    assert abs(mean) < 1e-3 + 3 * error
+
+
+@pytest.mark.parametrize(("levels", "d"), [(2, 3), (17, 2)])
+def test_the_bound_of_the_flow_holds_for_discrete_data(levels: int, d: int) -> None:
+    torch.manual_seed(0)
+    axis = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    points = torch.cartesian_prod(*[axis] * d)
+    oracle = MixtureOracle(points, weights=torch.rand(len(points), dtype=torch.float64).square())
+    chosen = torch.multinomial(oracle.log_weights.exp(), 2000, replacement=True)
+    first = 2 * math.log(2 / (levels - 1) / 7)
+    model = Diffusion(oracle, Linear(first, 10.0), (d,), levels=levels, shift=0.5, scale=0.5).double().eval()
+    x, log_prob = (points[chosen] + 1) / 2, oracle.log_weights[chosen]
+    mean, error = excess(model, x, log_prob, flow=True)
+    assert -3 * error < mean < 1e-3 + 3 * error
