@@ -96,7 +96,7 @@ class _Judge:
         distance = frechet_distance(features, self.features)
         spread = torch.stack(list(self._within(features))).mean()
         found = {"accuracy": (told == self.classes).float().mean().item(), "diversity": spread.item()}
-        print(how, found, distance, file=sys.stderr)
+        print(f"guidance {how.guidance:g}, steps {how.steps}: {found}, {distance}", file=sys.stderr)
         return found | {"frechet": distance.value, "frechet_error": distance.standard_error}
 
     def _within(self, features: Tensor) -> Iterator[Tensor]:

@@ -18,7 +18,8 @@ from tightbound.distributions import Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import diffusion as evaluation
 from tightbound.options.data_spec import DataSpec
-from tightbound.recipes import DDPM, VDM
+from tightbound.recipes import DDPM, VDM, NoisyClassifierRecipe
+from tightbound.training.start import build_seeded
 
 DIGITS = DataSpec("digits", shape=(1, 8, 8), levels=17)
 
@@ -146,3 +147,22 @@ def test_the_bound_of_the_flow_holds_for_discrete_data(levels: int, d: int) -> N
     x, log_prob = (points[chosen] + 1) / 2, oracle.log_weights[chosen]
     mean, error = excess(model, x, log_prob, flow=True)
     assert -3 * error < mean < 1e-3 + 3 * error
+
+
+def test_a_classifier_guides_a_model_that_can_do_without_its_class() -> None:
+    """As if its class had been dropped: the same samples as of the model without it."""
+    classes = tuple("ab")
+    data = DataSpec("points", shape=(2,), levels=None, classes=classes)
+    classifier = build_seeded(NoisyClassifierRecipe(channels=(8,)), data, 0)
+    model = build_seeded(VDM(channels=(8,), condition="class"), data, 0)
+    nn.init.normal_(model.denoiser.network.leave.weight)
+    nn.init.normal_(classifier.network.leave.weight)
+    c = Given({"class": torch.tensor([[0], [1], [1]])})
+    guided = GuidedDiffusion(model, classifier)
+    gone = lambda strength: guided(c).sample((), Sampling(steps=5, guidance=strength), seed=0)
+    dropped = model(c.missing()).sample((), Sampling(steps=5), seed=0)
+    torch.testing.assert_close(gone(0.0), dropped)
+    assert (gone(2.0) - dropped).abs().max() > 0.01
+    strict = build_seeded(VDM(channels=(8,), condition="class", drop_condition=0.0), data, 0)
+    with pytest.raises(UsageError, match="do without its class"):
+        GuidedDiffusion(strict, classifier)

@@ -6,6 +6,7 @@ Convention: noised data are in the units of the denoiser.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -173,11 +174,11 @@ class GuidedDiffusion(Model):
     x)`.
 
     Args:
-        model: The diffusion model; without a condition if a classifier guides.
+        model: The diffusion model; if a classifier guides, without a condition, or used as if its class were dropped.
         guide: The classifier, or the weaker model of the same data.
 
     Raises:
-        UsageError: If they are not of the same data, or the model has conditions of its own.
+        UsageError: If they are not of the same data, or a classifier guides a model with other conditions.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
@@ -191,15 +192,9 @@ class GuidedDiffusion(Model):
         super().__init__()
         self.model, self.guide = model, guide
         _require_same_units(model, guide)
-        by_class = isinstance(guide, NoisyClassifier)
-        if by_class and model.condition is not None:
-            raise UsageError(
-                "A classifier guides a model that has no condition of its own.",
-                got=f"a model given {', '.join(model.condition.parts)}",
-                expected="a model trained with --condition none",
-                remedy="Use --guidance alone: the model was trained with its condition.",
-            )
-        self.condition = guide.condition if by_class else model.condition
+        if isinstance(guide, NoisyClassifier):
+            _require_classes(model, guide)
+        self.condition = guide.condition if isinstance(guide, NoisyClassifier) else model.condition
         self.recipe, self.data_spec, self.loaded_weights = model.recipe, model.data_spec, model.loaded_weights
 
     def forward(self, c: Given | None = None) -> Distribution:
@@ -209,12 +204,40 @@ class GuidedDiffusion(Model):
             UsageError: If these are not its conditions.
         """
         self.require_conditions(c)
-        guide = self.guide if isinstance(self.guide, NoisyClassifier) else Weaker(self.guide.denoiser)
-        return Diffused(self.model, c, guide)
+        return Diffused(self.model, c, self._guide())
+
+    def _guide(self) -> Guide:
+        if not isinstance(self.guide, NoisyClassifier):
+            return Weaker(self.guide.denoiser)
+        return self.guide if self.model.condition is None else _WithoutCondition(self.guide)
 
     def measure(self, data: DataSpec) -> Measure:
         """Guided samples are of no stated density."""
         return Measure("none", "guided samples are of no stated density")
+
+
+class _WithoutCondition(Guide):
+    """A classifier that guides a model with a condition, as if it had been dropped."""
+
+    def __init__(self, classifier: NoisyClassifier) -> None:
+        self.classifier = classifier
+
+    def guiding(self, denoiser: Denoiser, c: Given | None, how: Sampling) -> Denoise:
+        gone = None if c is None else c.missing()
+        return self.classifier.guiding(cast(Denoiser, lambda x, sigma, _: denoiser(x, sigma, gone)), c, how)
+
+
+def _require_classes(model: Diffusion, guide: NoisyClassifier) -> None:
+    """Refuses a model with other conditions than the classes, or that never was without them."""
+    own = None if model.condition is None else model.condition.parts
+    if own is None or (set(own) == {"class"} and model.condition is not None and model.condition.droppable):
+        return
+    raise UsageError(
+        "A classifier guides a model without a condition, or one that was trained to do without its class.",
+        got=f"a model given {', '.join(own)}",
+        expected="a model trained with --condition none, or with --condition class and --drop-condition above 0",
+        remedy="Use --guidance alone: the model was trained with its condition.",
+    )
 
 
 def _require_same_units(model: Diffusion, guide: NoisyClassifier | Diffusion) -> None:
