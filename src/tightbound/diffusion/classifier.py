@@ -177,7 +177,7 @@ class GuidedDiffusion(Model):
         guide: The classifier, or the weaker model of the same data.
 
     Raises:
-        UsageError: If they are not of the same data, or the model has conditions of its own.
+        UsageError: If they are not of the same data, or their conditions do not fit.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
@@ -199,6 +199,8 @@ class GuidedDiffusion(Model):
                 expected="a model trained with --condition none",
                 remedy="Use --guidance alone: the model was trained with its condition.",
             )
+        if not by_class:
+            _require_known_conditions(model, guide)
         self.condition = guide.condition if by_class else model.condition
         self.recipe, self.data_spec, self.loaded_weights = model.recipe, model.data_spec, model.loaded_weights
 
@@ -215,6 +217,18 @@ class GuidedDiffusion(Model):
     def measure(self, data: DataSpec) -> Measure:
         """Guided samples are of no stated density."""
         return Measure("none", "guided samples are of no stated density")
+
+
+def _require_known_conditions(model: Diffusion, guide: Diffusion) -> None:
+    """Refuses a guide whose conditions the model does not have."""
+    ours, theirs = ({} if m.condition is None else m.condition.parts for m in (model, guide))
+    if theirs and {name: part.size for name, part in ours.items()} != {n: part.size for n, part in theirs.items()}:
+        raise UsageError(
+            "The guide has other conditions.",
+            got=f"a guide given {', '.join(theirs)}",
+            expected=f"one given {', '.join(ours)}, or without a condition" if ours else "one without a condition",
+            remedy="Train it with the --condition of the run that it guides, or with none.",
+        )
 
 
 def _require_same_units(model: Diffusion, guide: NoisyClassifier | Diffusion) -> None:
