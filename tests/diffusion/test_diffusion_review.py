@@ -176,3 +176,11 @@ def test_the_bound_of_the_flow_holds_for_discrete_data(levels: int, d: int) -> N
     x, log_prob = (points[chosen] + 1) / 2, oracle.log_weights[chosen]
     mean, error = excess(model, x, log_prob, flow=True)
     assert -3 * error < mean < 1e-3 + 3 * error
+
+
+@pytest.mark.parametrize(("end", "warned"), [(-2.0, True), (10.0, False)])
+def test_a_schedule_that_does_not_reach_noise_is_warned_of(end: float, warned: bool) -> None:
+    data = Data.from_arrays(torch.rand(20, 2).numpy())
+    model = VDM(first_gamma=-8.0, last_gamma=end, channels=(8,), blocks=1).build(data.spec)
+    notes = evaluation.evaluate_diffusion(cast(Any, model), data.train)[0].notes
+    assert any("does not reach noise" in note for note in notes) == warned
