@@ -13,7 +13,9 @@ from tightbound.data import Data
 from tightbound.diffusion import Diffusion, Linear, Sampler, grid
 from tightbound.diffusion.classifier import GuidedDiffusion, NoisyClassifier
 from tightbound.diffusion.denoiser import Denoiser, Moments
+from tightbound.diffusion.ode import log_likelihood
 from tightbound.diffusion.oracles import GaussianOracle, MixtureOracle
+from tightbound.diffusion.sampler import SamplingError
 from tightbound.distributions import Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import diffusion as evaluation
@@ -52,6 +54,25 @@ def test_from_pure_noise_a_network_cannot_predict_the_noise(options: dict[str, A
         DDPM(timesteps="continuous", predicts=predicts, **options)
     model = DDPM(timesteps="continuous", predicts="v", channels=(8,), blocks=1, **options).build(DIGITS)
     assert model().sample((2,), Sampling(steps=3)).isfinite().all()
+
+
+class LostDenoiser(Denoiser):
+    """Not a number at little noise."""
+
+    def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
+        return torch.where(sigma < 1, torch.nan, 0 * x)
+
+
+@pytest.mark.parametrize("sampler", ["2m", "adaptive"])
+def test_numbers_that_are_lost_are_named_with_their_noise(sampler: str) -> None:
+    with pytest.raises(SamplingError, match=r"(?s)(step|evaluation) \d+ .*sigma = 0\.\d"):
+        Diffusion(LostDenoiser(), Linear(-9.0, 10.0), (2,))().sample((4,), Sampling(sampler=sampler))
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+def test_numbers_that_are_lost_have_no_likelihood(steps: int | None) -> None:
+    with pytest.raises(SamplingError, match=r"sigma = 0\.\d"):
+        log_likelihood(LostDenoiser(), torch.zeros(2, 2), sigmas=(0.01, 10.0), steps=steps)
 
 
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
@@ -108,6 +129,15 @@ def test_guidance_needs_a_condition_that_training_dropped() -> None:
             px.sample((), Sampling(guidance=2.0, steps=2))
 
 
+def test_a_guide_has_no_conditions_that_the_model_lacks() -> None:
+    data = Data.from_arrays(torch.rand(20, 2).numpy(), labels=torch.arange(20).remainder(2).numpy()).spec
+    free, given = (VDM(condition=each, channels=(8,), blocks=1).build(data) for each in ("none", "class"))
+    c = Given({"class": torch.ones(3, 1, dtype=torch.long)})
+    assert cast(Any, GuidedDiffusion(given, free)(c)).sample((), Sampling(guidance=2.0, steps=2)).shape == (3, 2)
+    with pytest.raises(UsageError, match="other conditions"):
+        GuidedDiffusion(free, given)
+
+
 # -- the bound, and that of the flow --------------------------------------------------------------------------------
 
 
@@ -129,7 +159,7 @@ def test_bound_and_flow_agree_where_the_network_is_exact(kind: str, flow: bool) 
     torch.manual_seed(0)
     covariance = torch.tensor([[0.5, 0.2], [0.2, 0.9]], dtype=torch.float64)
     oracle = GaussianOracle(MEANS[1], covariance) if kind == "gaussian" else MIXTURE
-    x = oracle.sample(4000)
+    x = oracle.sample(1500)
     model = Diffusion(oracle, Linear(-12.0, 10.0), (2,), moments=Moments(x.mean(0), x.std(0))).eval()
     mean, error = excess(model, x, oracle.log_prob(x, torch.tensor(1e-9, dtype=torch.float64)), flow)
     assert abs(mean) < 1e-3 + 3 * error
@@ -141,7 +171,7 @@ def test_the_bound_of_the_flow_holds_for_discrete_data(levels: int, d: int) -> N
     axis = torch.linspace(-1, 1, levels, dtype=torch.float64)
     points = torch.cartesian_prod(*[axis] * d)
     oracle = MixtureOracle(points, weights=torch.rand(len(points), dtype=torch.float64).square())
-    chosen = torch.multinomial(oracle.log_weights.exp(), 2000, replacement=True)
+    chosen = torch.multinomial(oracle.log_weights.exp(), 1000, replacement=True)
     first = 2 * math.log(2 / (levels - 1) / 7)
     model = Diffusion(oracle, Linear(first, 10.0), (d,), levels=levels, shift=0.5, scale=0.5).double().eval()
     x, log_prob = (points[chosen] + 1) / 2, oracle.log_weights[chosen]
@@ -166,3 +196,11 @@ def test_a_classifier_guides_a_model_that_can_do_without_its_class() -> None:
     strict = build_seeded(VDM(channels=(8,), condition="class", drop_condition=0.0), data, 0)
     with pytest.raises(UsageError, match="do without its class"):
         GuidedDiffusion(strict, classifier)
+
+
+@pytest.mark.parametrize(("end", "warned"), [(-2.0, True), (10.0, False)])
+def test_a_schedule_that_does_not_reach_noise_is_warned_of(end: float, warned: bool) -> None:
+    data = Data.from_arrays(torch.rand(20, 2).numpy())
+    model = VDM(first_gamma=-8.0, last_gamma=end, channels=(8,), blocks=1).build(data.spec)
+    notes = evaluation.evaluate_diffusion(cast(Any, model), data.train)[0].notes
+    assert any("does not reach noise" in note for note in notes) == warned

@@ -178,7 +178,7 @@ class GuidedDiffusion(Model):
         guide: The classifier, or the weaker model of the same data.
 
     Raises:
-        UsageError: If they are not of the same data, or a classifier guides a model with other conditions.
+        UsageError: If they are not of the same data, or a guide has conditions that the model lacks.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
@@ -194,6 +194,8 @@ class GuidedDiffusion(Model):
         _require_same_units(model, guide)
         if isinstance(guide, NoisyClassifier):
             _require_classes(model, guide)
+        else:
+            _require_known_conditions(model, guide)
         self.condition = guide.condition if isinstance(guide, NoisyClassifier) else model.condition
         self.recipe, self.data_spec, self.loaded_weights = model.recipe, model.data_spec, model.loaded_weights
 
@@ -238,6 +240,18 @@ def _require_classes(model: Diffusion, guide: NoisyClassifier) -> None:
         expected="a model trained with --condition none, or with --condition class and --drop-condition above 0",
         remedy="Use --guidance alone: the model was trained with its condition.",
     )
+
+
+def _require_known_conditions(model: Diffusion, guide: Diffusion) -> None:
+    """Refuses a guide whose conditions the model does not have."""
+    ours, theirs = ({} if m.condition is None else m.condition.parts for m in (model, guide))
+    if theirs and {name: part.size for name, part in ours.items()} != {n: part.size for n, part in theirs.items()}:
+        raise UsageError(
+            "The guide has other conditions.",
+            got=f"a guide given {', '.join(theirs)}",
+            expected=f"one given {', '.join(ours)}, or without a condition" if ours else "one without a condition",
+            remedy="Train it with the --condition of the run that it guides, or with none.",
+        )
 
 
 def _require_same_units(model: Diffusion, guide: NoisyClassifier | Diffusion) -> None:

@@ -7,6 +7,7 @@ only where the denoiser is exact.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .denoiser import Denoise
+from .sampler import SamplingError
 
 __all__ = ["MOST_EXACT", "OdeLikelihood", "log_likelihood", "solve"]
 
@@ -72,6 +74,7 @@ def log_likelihood(
 
     Raises:
         UsageError: If the ratios do not rise, or there are no steps or probes.
+        SamplingError: If the network returns numbers that are not finite.
 
     References:
         Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021).
@@ -117,6 +120,7 @@ def solve(denoise: Denoise, x: Tensor, sigmas: tuple[float, float], tolerance: f
 
     Raises:
         UsageError: If the network is less precise than the tolerance.
+        SamplingError: If the network returns numbers that are not finite.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle
@@ -128,9 +132,11 @@ def solve(denoise: Denoise, x: Tensor, sigmas: tuple[float, float], tolerance: f
 
     _require_precise(x, tolerance)
     places = torch.tensor([math.log(sigma) for sigma in sigmas], dtype=torch.float64, device=x.device)
+    numbers = itertools.count(1)
 
     def velocity(place: Tensor, state: Tensor) -> Tensor:
-        return state - denoise(state, torch.tensor(math.exp(float(place)), dtype=state.dtype, device=state.device))
+        sigma = torch.tensor(math.exp(float(place)), dtype=state.dtype, device=state.device)
+        return state - _finite(denoise(state, sigma), sigma, next(numbers))
 
     return cast(Tensor, odeint(velocity, x, places, rtol=tolerance, atol=tolerance))[-1]
 
@@ -149,6 +155,18 @@ def _require_precise(x: Tensor, tolerance: float) -> None:
         )
 
 
+def _finite(x0: Tensor, sigma: Tensor, number: int) -> Tensor:
+    """What the network returned, if it is finite."""
+    if not x0.sum().isfinite():
+        raise SamplingError(
+            f"The network returned numbers that are not finite in evaluation {number} of the flow.",
+            got=f"{int((~x0.isfinite()).sum()):,} of {x0.numel():,} entries at sigma = {float(sigma):g}",
+            expected="finite numbers",
+            remedy="Use float32, less guidance, or other weights.",
+        )
+    return x0
+
+
 class _Flow:
     """The flow and its divergence, by exact traces or probes."""
 
@@ -165,6 +183,7 @@ class _Flow:
             x0, trace = self._exact(x, sigma)
         else:
             x0, trace = self._probed(x, sigma, self._probe)
+        _finite(x0, sigma, self.evaluations)
         return x - x0, x[0].numel() - trace
 
     def _exact(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

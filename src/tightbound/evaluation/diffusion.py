@@ -21,6 +21,7 @@ from ..diffusion.guides import given
 from ..diffusion.ode import MOST_EXACT, log_likelihood
 from ..errors import UsageError
 from .estimate import Estimate
+from .levels import PRIOR
 from .passes import ROWS, Precision, over
 from .results import Evaluation
 
@@ -119,6 +120,9 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
     }
     if flow is not None:
         found["notes"] += (TWO_MODELS,)
+    prior = values["prior"].double().mean().item()
+    if prior > PRIOR * split.spec.dimensions:
+        found["notes"] += (f"the schedule does not reach noise: its end still tells {prior:.2f} nats; {DIAGNOSE}",)
     if measure.kind != "none":
         found |= {"nll": Estimate.of(nll), "trusted": None, "nll_per_example": nll}
         found["bits_per_dim"] = Estimate.of(nll, bits) if measure.comparable else None
@@ -126,6 +130,7 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
     return Evaluation(**found, n=len(split), active_units=0, dimensions=0)
 
 
+DIAGNOSE = "tightbound diagnose has a remedy"
 FLOW = "of the flow (the probability-flow ODE) with the noise of the first level, a bound for this other model"
 TWO_MODELS = (
     "the bound is of the chain that removes noise step by step, the ODE's likelihood of the flow with the same "

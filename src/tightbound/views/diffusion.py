@@ -84,4 +84,4 @@ def score_field(model: Diffusion, points: Tensor, sigma: float) -> Tensor:
         tensor([[-0.5000, -0.5000]])
     """
     x = model.units(points).to(model.dtype)
-    return (model.denoiser(x, torch.tensor(sigma, dtype=x.dtype), None) - x) * model.scale
+    return (model.denoiser(x, torch.tensor(sigma, dtype=x.dtype, device=x.device), None) - x) * model.scale
