@@ -148,3 +148,27 @@ def test_samples_of_the_prior_miss_what_samples_of_the_posterior_find(
         assert row["difference"]["value"] == pytest.approx(difference, abs=1e-6)
     assert (out / "naive.md").read_text(encoding="utf8") in capsys.readouterr().out
     assert (out / "naive.png").stat().st_size > 10_000
+
+
+def test_scores_of_two_numbers_lead_to_the_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example("diffusion_2d", monkeypatch)
+    words = ["--only", "eight-gaussians", "--steps", "30", "--examples", "500", "--tested", "100"]
+    assert module.main([*words, "--out", str(tmp_path)]) == 0
+    trained, exact = json.loads((tmp_path / "numbers.json").read_text(encoding="utf8"))
+    assert trained["bound"] > trained["entropy"] + 0.3  # after thirty steps
+    assert exact["flow"] == pytest.approx(exact["entropy"], abs=1e-3)
+    assert exact["bound"] == pytest.approx(exact["entropy"], abs=4 * exact["bound error"])
+    assert "| eight-gaussians: exact |" in capsys.readouterr().out
+    assert (tmp_path / "eight-gaussians.png").stat().st_size > 10_000
+
+
+def test_the_entropies_of_the_sets_of_two_numbers_are_those_of_their_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("diffusion_2d", monkeypatch)
+    torch.manual_seed(0)
+    x = module.checkerboard(4000) + module.SQUARES / 2
+    assert (x.floor().sum(1) % 2 == 0).all()
+    cells = torch.bincount((4 * x[:, 0].floor() + x[:, 1].floor()).long(), minlength=16)
+    assert sorted(cells.tolist())[8] > 400
+    assert module.entropy("checkerboard", x) == pytest.approx(math.log(8))

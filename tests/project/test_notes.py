@@ -1,4 +1,4 @@
-"""What docs/notes.md shows, runs."""
+"""What docs/notes.md and docs/diffusion.md show, runs."""
 
 import re
 import shlex
@@ -7,32 +7,43 @@ from pathlib import Path
 import pytest
 
 from tightbound.cli.main import main
+from tightbound.diffusion import STEPS
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOTES = (DOCS / "notes.md").read_text(encoding="utf8")
+PAGES = {name: (DOCS / name).read_text(encoding="utf8") for name in ("notes.md", "diffusion.md")}
 SHORTER = ["--steps", "2", "--no-pictures", "--device", "cpu"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", NOTES, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
-def test_python_blocks_run_and_what_they_assert_holds() -> None:
-    names: dict[str, object] = {}
-    assert len(blocks("python")) > 10
-    for block in blocks("python"):
-        exec(compile(block, "docs/notes.md", "exec"), names)
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run_and_what_they_assert_holds(page: str) -> None:
+    names: dict[str, object] = {"__name__": "page"}
+    assert len(blocks(page, "python")) > 10
+    for block in blocks(page, "python"):
+        exec(compile(block, f"docs/{page}", "exec"), names)
 
 
-def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     assert all(line.startswith("tightbound ") for line in lines)
     for line in lines:
         words = shlex.split(line)[1:]
         assert main([*words, *(SHORTER if words[0] in ("train", "fit-prior") else [])]) == 0, line
 
 
-def test_what_it_links_to_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", NOTES):
+@pytest.mark.parametrize("page", PAGES)
+def test_what_it_links_to_is_there(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
         assert (DOCS / target).exists(), target
+
+
+def test_the_table_of_samplers_is_that_of_the_steps() -> None:
+    for name, rule in STEPS.items():
+        noisy = "yes" if rule.random else "no"
+        row = f"| `{name}` | {rule.order} | {rule.evaluations} | {noisy} | {rule.integrates} |"
+        assert row in PAGES["diffusion.md"]

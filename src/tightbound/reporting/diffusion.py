@@ -12,7 +12,7 @@ from ..diffusion import Diffusion
 from ..evaluation.levels import LevelDiagnosis, diagnose_levels
 from ..runtime.randomness import fixed_noise
 from ..views import samples as pictures
-from ..views.diffusion import film, paths, score_field
+from ..views.diffusion import Field, fields, film
 from . import page
 from .figures import svg
 from .level_figures import field_figure, level_figure
@@ -20,9 +20,6 @@ from .material import Material
 from .sheet import sheet
 
 __all__ = ["field", "levels", "way"]
-
-SIGMAS = (2.0, 0.7, 0.2)
-"""Ratios of noise to signal whose fields are shown."""
 
 
 def way(m: Material, count: int = 6, frames: int = 10) -> str:
@@ -57,19 +54,22 @@ def _in_words(found: LevelDiagnosis) -> str:
     return page.paragraph(text) + "".join(page.paragraph(each) for each in found.remarks)
 
 
-def field(m: Material, points: int = 400, lines: int = 40) -> str:
-    """For data of two numbers, where the network leads noised points, and the paths of samples, as HTML."""
+def field(m: Material, points: int = 400) -> str:
+    """For data of two numbers, where the network leads noised points and samples, as HTML."""
     model = m.model
     if not isinstance(model, Diffusion) or model.shape != (2,) or model.condition is not None:
         return ""
     seen = m.test.batch(torch.arange(min(points, len(m.test))), "cpu").x.float()
-    middle, half = seen.mean(0), 1.3 * (seen - seen.mean(0)).abs().amax().item()
-    side = torch.linspace(-half, half, 18)
-    grid = torch.cartesian_prod(side, side) + middle
-    arrows = [score_field(model, grid.to(model.device), sigma).cpu() for sigma in SIGMAS]
-    ways = paths(model, lines, seed=m.seed).cpu()
-    units = lambda values: in_data_units(values, m.spec).double().numpy()
-    ends = [units(grid + arrow) - units(grid) for arrow in arrows]
-    figure = field_figure(units(seen), units(grid), dict(zip(SIGMAS, ends, strict=True)), units(ways))
-    title = "Arrows: from noised points to what the network expects of the data. Lines: paths of samples from noise"
-    return page.wide(page.figure(page.plot(svg(figure), title), title))
+    samples = model().sample((len(seen),), seed=m.seed).cpu()
+    units = lambda values: in_data_units(values, m.spec).double()
+    shown = [
+        Field(each.sigma, units(each.points), units(each.aims), units(each.ways))
+        for each in fields(model, seen, seed=m.seed)
+    ]
+    title = (
+        "Arrows: from noised points towards what the network expects of the data, the direction of the score. "
+        "Lines: samples from there on, to the points where they end"
+    )
+    return page.wide(
+        page.figure(page.plot(svg(field_figure(units(seen).numpy(), shown, units(samples).numpy())), title), title)
+    )

@@ -5,6 +5,9 @@ Convention: values are those that the model sees; an example is ``(*shape)``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from ..conditions import Given
 from ..diffusion import Diffused, Diffusion, ExampleNoise
 from ..distributions import Sampling
 
-__all__ = ["film", "paths", "score_field"]
+__all__ = ["Field", "fields", "film", "paths", "score_field"]
 
 
 @torch.no_grad()
@@ -38,9 +41,67 @@ def film(model: Diffusion, n: int, frames: int = 10, c: Given | None = None, see
     return torch.stack([way[i] for i in chosen], dim=1)
 
 
+@dataclass(frozen=True)
+class Field:
+    """Where a model leads noised points of two numbers, in units of the data.
+
+    Args:
+        sigma: The ratio of noise to signal.
+        points: Where arrows start, ``(m, 2)``.
+        aims: What is expected of the data there, ``(m, 2)``.
+        ways: The ways of samples from this noise on, ``(steps + 1, lines, 2)``.
+    """
+
+    sigma: float
+    points: Tensor
+    aims: Tensor
+    ways: Tensor
+
+
+def fields(
+    model: Diffusion,
+    x: Tensor,
+    sigmas: Sequence[float] = (2.0, 0.7, 0.2),
+    *,
+    lines: int = 40,
+    side: int = 14,
+    steps: int = 120,
+    seed: int = 0,
+) -> list[Field]:
+    """The fields of several noise levels, with the ways of the same samples.
+
+    Args:
+        model: A model of two numbers, without conditions.
+        x: Data, ``(n, 2)``; says how far the fields reach.
+        sigmas: Ratios of noise to signal, falling.
+        lines: Number of samples.
+        side: Number of arrows along each side.
+        steps: Of the sampler.
+        seed: Seed of the noise.
+
+    Example:
+        >>> from tightbound.diffusion import GaussianOracle, Linear
+        >>> model = Diffusion(GaussianOracle(torch.zeros(2), torch.ones(2)), Linear(-9.0, 9.0), (2,))
+        >>> shown = fields(model, torch.randn(5, 2), lines=3, side=4)
+        >>> [field.aims.shape for field in shown]
+        [torch.Size([16, 2]), torch.Size([16, 2]), torch.Size([16, 2])]
+    """
+    way = paths(model, lines, steps, seed)
+    middle = x.mean(0)
+    reach = 1.15 * (x - middle).abs().amax()
+    found = list[Field]()
+    for sigma in sigmas:
+        along = torch.linspace(-1, 1, side) * (reach + sigma * model.scale)
+        points = (torch.cartesian_prod(along, along) + middle).to(model.device)
+        aims = points + score_field(model, points, sigma)
+        ways = torch.stack([p for ratio, p in way if ratio <= sigma])
+        found.append(Field(sigma, points.cpu(), aims.cpu(), ways.cpu()))
+    return found
+
+
 @torch.no_grad()
-def paths(model: Diffusion, n: int, steps: int = 60, seed: int = 0) -> Tensor:
-    r"""Where the ODE leads n points of noise, in units of the data and on the path with variance of one.
+def paths(model: Diffusion, n: int, steps: int = 60, seed: int = 0) -> list[tuple[float, Tensor]]:
+    """Where the ODE leads n points of noise: ratios of noise to signal, and the points there, in units of the data.
 
     Args:
         model: A model without conditions.
@@ -49,23 +110,18 @@ def paths(model: Diffusion, n: int, steps: int = 60, seed: int = 0) -> Tensor:
         seed: Seed of the noise.
 
     Returns:
-        ``(steps + 1, n, *shape)``: :math:`z = x / \sqrt{1 + \sigma^2}`, from noise to data.
+        A ratio and points ``(n, *shape)`` for each step, from noise to data.
 
     Example:
         >>> from tightbound.diffusion import GaussianOracle, Linear
         >>> model = Diffusion(GaussianOracle(torch.zeros(2), torch.ones(2)), Linear(-9.0, 9.0), (2,))
-        >>> paths(model, 3, steps=4).shape
-        torch.Size([5, 3, 2])
+        >>> way = paths(model, 3, steps=4)
+        >>> len(way), way[-1][1].shape
+        (5, torch.Size([3, 2]))
     """
     noise = ExampleNoise(seed, range(n), model.shape, model.device, model.dtype)
-    points = model.sampler("2m", steps).walk(lambda x, sigma: model.denoiser(x, sigma, None), noise)
-    seen = [noise_like(point.x, point.sigma).to(model.dtype) for point in points]
-    return torch.stack(seen) * model.scale + model.shift
-
-
-def noise_like(x: Tensor, sigma: float) -> Tensor:
-    """Noised data with the scale of data and noise together."""
-    return x if sigma == float("inf") else x / (1 + sigma**2) ** 0.5
+    walk = model.sampler("2m", steps).walk(lambda x, sigma: model.denoiser(x, sigma, None), noise)
+    return [(point.sigma, point.x.to(model.dtype) * model.scale + model.shift) for point in walk]
 
 
 @torch.no_grad()
