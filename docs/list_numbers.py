@@ -19,6 +19,8 @@ FACTS = {
     "likelihood": "defined in the first note",
     "entries": "all",
     "units": "the data's, squared",
+    "given": "under the posterior, or of diffusion given the least noise",
+    "divergence": "KL, or of diffusion the prior term and the diffusion term",
     "how": "closed form or Monte Carlo",
     "drawn": "samples",
     "more": ", or at least this number",
