@@ -72,6 +72,17 @@ EXPERIMENTS = [
         one_sided=True,
     ),
     Experiment(
+        "digits-diffusion",
+        "vdm --data digits --batch-size 64 --lr 2e-3 --dropout 0.25 --steps 6000 --patience none --evaluate-every 200",
+        "-k 64",
+        "nll",
+        1,
+        77.2,
+        0.0,
+        "a small convolutional prototype: 77.1 nats before it overfitted; recipe vae: 84.4 nats",
+        one_sided=True,
+    ),
+    Experiment(
         "linear-vae-exact",
         f"linear-vae --latent-dim 10 {MNIST_GREY} --epochs 20 --lr 1e-2",
         "-k 1",
