@@ -19,6 +19,7 @@ from tightbound.diffusion.sampler import SamplingError
 from tightbound.distributions import Sampling
 from tightbound.errors import UsageError
 from tightbound.evaluation import diffusion as evaluation
+from tightbound.evaluation.levels import diagnose_levels
 from tightbound.options.data_spec import DataSpec
 from tightbound.recipes import DDPM, VDM, NoisyClassifierRecipe
 from tightbound.training.start import build_seeded
@@ -204,3 +205,27 @@ def test_a_schedule_that_does_not_reach_noise_is_warned_of(end: float, warned: b
     model = VDM(first_gamma=-8.0, last_gamma=end, channels=(8,), blocks=1).build(data.spec)
     notes = evaluation.evaluate_diffusion(cast(Any, model), data.train)[0].notes
     assert any("does not reach noise" in note for note in notes) == warned
+
+
+def test_both_models_are_evaluated_and_agree_where_the_network_is_exact() -> None:
+    torch.manual_seed(0)
+    oracle = GaussianOracle(torch.zeros(2), torch.tensor([0.5, 2.0]))
+    data = Data.from_arrays(oracle.sample(300).numpy(), standardize="none")
+    model = Diffusion(oracle, Linear(-12.0, 10.0), (2,), moments=Moments(std=torch.tensor([0.5, 2.0]).sqrt()))
+    found, values = cast(Any, evaluation.evaluate_diffusion(model, data.train, method="ode"))
+    exact = -oracle.log_prob(data.train.batch(torch.arange(len(data.train)), "cpu").x, torch.tensor(0.0)).mean().item()
+    assert len(values["elbo"]) == len(data.train)
+    assert abs(found.nll.value - exact) < 0.02
+    assert abs(-found.elbo.value - exact) < 0.02 + 3 * found.elbo.standard_error
+    with pytest.raises(UsageError, match="no latents"):
+        evaluation.evaluate_diffusion(model, data.train, method="annealed")
+
+
+@pytest.mark.parametrize(("ends", "word"), [((-8.0, -2.0), "--last-gamma"), ((-12.0, 10.0), "")])
+def test_a_diagnosis_names_an_end_that_comes_too_early(ends: tuple[float, float], word: str) -> None:
+    torch.manual_seed(0)
+    oracle = GaussianOracle(torch.zeros(2), torch.ones(2))
+    data = Data.from_arrays(oracle.sample(300).numpy())
+    found = diagnose_levels(Diffusion(oracle, Linear(*ends), (2,)), data, data.test)
+    assert any("most noise" in remark and "--last-gamma" in remark for remark in found.remarks) == bool(word)
+    assert len(found.nats) == len(found.edges) - 1

@@ -243,7 +243,7 @@ def _require_divisible(shape: Sequence[int], factor: int) -> None:
             "The image cannot be halved that often.",
             got=f"examples of shape {tuple(shape)}",
             expected=f"images with sides divisible by {factor}" if factor else "channels of at least one level",
-            remedy="Use fewer channels levels, another patch, or --image-size.",
+            remedy="Use fewer levels (--channels 64), another --patch, or --image-size.",
         )
 
 
