@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import tightbound as tb
+from tightbound.conditions import Given
 from tightbound.data import Data, DataSpec
 from tightbound.diffusion import (
     PATHS,
@@ -26,13 +27,15 @@ from tightbound.diffusion import (
     Schedule,
 )
 from tightbound.diffusion.bound import Bound, GaussianDecoder
+from tightbound.diffusion.classifier import GuidedDiffusion
 from tightbound.diffusion.objective import training_rows
 from tightbound.diffusion.paths import predicted
 from tightbound.diffusion.times import DECAY, EVEN, Times
 from tightbound.diffusion.weights import MIN_SNR, weight
-from tightbound.errors import UsageError
+from tightbound.distributions import Sampling
+from tightbound.errors import ObjectiveError, UsageError
 from tightbound.options.direct import WeightName
-from tightbound.recipes import DDPM, EDM, VDM, Recipe, RectifiedFlow, ScoreSDE
+from tightbound.recipes import DDPM, EDM, VDM, NoisyClassifierRecipe, Recipe, RectifiedFlow, ScoreSDE
 from tightbound.runs import RunFolder
 from tightbound.training import TrainingOptions, train
 from tightbound.training.start import build_seeded, start_model
@@ -374,3 +377,21 @@ def test_a_training_step_is_one_graph(options: dict[str, Any]) -> None:
         found.append([trained, kl, *(p.grad for p in step.parameters() if p.grad is not None)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_a_classifier_of_noised_data_learns_and_guides(tmp_path: Path) -> None:
+    data = tb.load_data("digits")
+    model = build_seeded(NoisyClassifierRecipe(channels=(16, 16)), data.spec, 0)
+    options = TrainingOptions(steps=80, lr=3e-3, batch_size=64, pictures=False, device="cpu")
+    result = train(model, data, out=tmp_path, options=options)
+    assert "log p(class | noised data)" in result.best_in_words
+    valid = [record for record in RunFolder(tmp_path).records() if record["split"] == "valid"]
+    assert valid[-1]["log_class"] > -math.log(10) + 0.1
+    assert valid[-1]["accuracy"] > 0.2
+    classifier = tb.load(tmp_path)
+    guided = GuidedDiffusion(build_seeded(VDM(**SMALL), data.spec, 0), classifier)
+    assert guided(Given({"class": torch.tensor([[3], [7]])})).sample((), Sampling(steps=4)).isfinite().all()
+    with pytest.raises(UsageError, match="samples"):
+        classifier(None).sample()
+    with pytest.raises(ObjectiveError, match="likelihood"):
+        tb.evaluate(classifier, data.test.subset(5))

@@ -101,7 +101,12 @@ def diagnose_levels(model: Diffusion, data: Data, split: Split, *, limit: int = 
     bare = LevelDiagnosis(
         tuple(edges.tolist()), tuple(nats.tolist()), tuple(ours.tolist()), prior, reconstruction, *sizes, ()
     )
-    remarks = [*_of_the_ends(bare), *_of_idle_levels(bare), *_of_overfitting(bare, here["nats"], train["nats"])]
+    remarks = [
+        *_of_a_chain(model),
+        *_of_the_ends(bare),
+        *_of_idle_levels(bare),
+        *_of_overfitting(bare, here["nats"], train["nats"]),
+    ]
     return LevelDiagnosis(**{**bare.__dict__, "remarks": tuple(remarks)})
 
 
@@ -131,6 +136,15 @@ def _cost(model: Diffusion, u: Tensor, c: object, low: float, high: float) -> Te
 
 
 # -- remarks ----------------------------------------------------------------------------------------------------------
+
+
+def _of_a_chain(model: Diffusion) -> list[str]:
+    if model.steps is None:
+        return []
+    return [
+        f"These are costs in continuous time; the chain of {model.steps:,} steps costs more, as tightbound evaluate "
+        "tells. Remedy: --timesteps continuous."
+    ]
 
 
 def _of_the_ends(found: LevelDiagnosis) -> list[str]:
