@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,11 +84,14 @@ RECIPES: dict[str, type[DiffusionRecipe]] = {
 }
 
 
-def load(name: str, examples: int, tested: int) -> Data:
-    """A set of that name."""
+def load(name: str, examples: int, tested: int, out: Path) -> Data:
+    """A set of that name, written to a file, so that commands find it too."""
     torch.manual_seed(0)
     train, test, valid = (DRAWS[name](n).numpy() for n in (examples, tested, tested // 2))
-    return Data.from_arrays(train, test, valid, name=name)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.npz"
+    np.savez(path, train=train, test=test, valid=valid)
+    return tb.load_data(path, standardize="none")
 
 
 def train(recipe: DiffusionRecipe, data: Data, steps: int, out: Path) -> Diffusion:
@@ -138,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     for name in chosen.only:
-        data = load(name, chosen.examples, chosen.tested)
+        data = load(name, chosen.examples, chosen.tested, chosen.out)
         x = data.test.batch(torch.arange(len(data.test))).x
         model = train(RECIPES[chosen.recipe](channels=(128,)), data, chosen.steps, chosen.out / name)
         models = {chosen.recipe: model}

@@ -158,7 +158,7 @@ def test_scores_of_two_numbers_lead_to_the_data(
     assert module.main([*words, "--out", str(tmp_path)]) == 0
     trained, exact = json.loads((tmp_path / "numbers.json").read_text(encoding="utf8"))
     assert trained["bound"] > trained["entropy"] + 0.3  # after thirty steps
-    assert exact["flow"] == pytest.approx(exact["entropy"], abs=1e-3)
+    assert exact["flow"] == pytest.approx(exact["entropy"], abs=0.1)  # with the noise of the first level
     assert exact["bound"] == pytest.approx(exact["entropy"], abs=4 * exact["bound error"])
     assert "| eight-gaussians: exact |" in capsys.readouterr().out
     assert (tmp_path / "eight-gaussians.png").stat().st_size > 10_000

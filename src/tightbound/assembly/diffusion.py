@@ -34,6 +34,8 @@ __all__ = ["backbone", "diffusion", "noisy_classifier", "schedule"]
 
 FEATURES = 128
 """Size of the features of a condition."""
+FEW = 4
+"""Entries of a vector up to which its network also sees waves of them."""
 
 
 @assemble.register(DiffusionRecipe)
@@ -93,7 +95,8 @@ def backbone(recipe: DiffusionRecipe, data: DataSpec, condition: Condition | Non
     if name == "mlp":
         blocks = 3 if recipe.blocks == "auto" else recipe.blocks
         entries = more * data.dimensions // data.shape[0]
-        return VectorDenoiser(data.dimensions, _width(recipe), blocks, condition_dim=dim, more=entries)
+        few = data.dimensions <= FEW
+        return VectorDenoiser(data.dimensions, _width(recipe), blocks, condition_dim=dim, more=entries, waves=few)
     side = max(data.shape[1:])
     patch = (1 if side <= 16 else 2 if side <= 64 else 4) if recipe.patch == "auto" else recipe.patch
     if name == "dit":

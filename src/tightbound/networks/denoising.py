@@ -19,6 +19,9 @@ from .residual import groups
 
 __all__ = ["ImageBlock", "LevelFeatures", "LevelVariance", "UNet", "VectorDenoiser", "zeroed"]
 
+WAVES = tuple(math.pi * 2.0**i for i in range(-1, 3))
+"""Frequencies of the waves of a vector, whose entries have a deviation of about one."""
+
 
 class LevelFeatures(nn.Module):
     r"""Features of a noise level: an MLP of sines and cosines of :math:`\gamma / 4`.
@@ -76,21 +79,38 @@ class VectorDenoiser(nn.Module):
         blocks: Number of residual blocks.
         condition_dim: Size of the condition's features; 0 for none.
         more: Number of further entries of the input, which the output has not.
+        waves: Whether it also sees sines and cosines of its input: without them it learns what is smooth first, and
+            sharp edges late. For few entries.
+
+    References:
+        Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik et al., 2020).
 
     Example:
         >>> VectorDenoiser(2, hidden=32)(torch.zeros(5, 2), torch.zeros(5)).shape
         torch.Size([5, 2])
     """
 
-    def __init__(self, size: int, hidden: int = 256, blocks: int = 3, condition_dim: int = 0, more: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        hidden: int = 256,
+        blocks: int = 3,
+        condition_dim: int = 0,
+        more: int = 0,
+        waves: bool = False,
+    ) -> None:
         super().__init__()
-        self.size, self.level = size, LevelFeatures(hidden, condition_dim)
-        self.enter = nn.Linear(size + more, hidden)
+        self.size, self.level, self.waves = size, LevelFeatures(hidden, condition_dim), waves
+        self.enter = nn.Linear((size + more) * (1 + 2 * len(WAVES) * waves), hidden)
         self.blocks = nn.ModuleList(_VectorBlock(hidden) for _ in range(blocks))
         self.leave = zeroed(nn.Linear(hidden, size))
 
     def forward(self, z: Tensor, gamma: Tensor, c: Tensor | None = None) -> Tensor:
-        level, h = self.level(gamma, c), self.enter(z.flatten(1))
+        level, seen = self.level(gamma, c), z.flatten(1)
+        if self.waves:
+            angles = torch.cat([seen * frequency for frequency in WAVES], dim=1)
+            seen = torch.cat([seen, angles.sin(), angles.cos()], dim=1)
+        h = self.enter(seen)
         for block in self.blocks:
             h = block(h, level)
         return self.leave(F.silu(h)).reshape(len(z), -1, *z.shape[2:])
