@@ -65,6 +65,7 @@ def print_evaluation(found: Evaluation, units: str = "the data's units") -> None
         "auto": f"k = {found.k} or more",
         "exact": "exact",
         "bound": f"a bound, k = {found.k}",
+        "ode": f"NLL of the flow, ELBO of the chain, k = {found.k}",
     }
     told = how.get(found.method, f"k = {found.k}, {found.method} sampling")
     table = _table(f"{examples_of(found.n, found.split)}, {told}", rows(found, units=f"{units}, squared"))

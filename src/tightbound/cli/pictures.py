@@ -83,7 +83,8 @@ Interval = Annotated[
     ),
 ]
 SamplerName = Annotated[
-    Literal["ancestral", "ddim", "euler", "heun", "adaptive", "euler-maruyama", "predictor-corrector", "2m", "2m-sde"],
+    Literal["ancestral", "ddim", "euler", "heun", "adaptive", "euler-maruyama", "predictor-corrector", "2m", "2m-sde"]
+    | None,
     arg(
         help="For diffusion: ancestral (the chain reversed), ddim, euler, heun, 2m (the ODE, of second order) and "
         "adaptive (the ODE to a tolerance); 2m-sde, euler-maruyama and predictor-corrector draw noise on the way. "
@@ -113,8 +114,8 @@ def sample(
     guidance: Annotated[
         float,
         arg(
-            help="Guidance of codes and of diffusion, gamma: 1 for the conditional model, 0 for the unconditional one, "
-            "2 to 5 to follow the condition more closely. Others write w = gamma - 1."
+            help="Strength of guidance, of codes and of diffusion: 1 is the conditional model, 0 the unconditional one, "
+            "2 to 5 follow the condition more closely. Papers that write w mean this minus 1."
         ),
     ] = 1.0,
     guidance_interval: Interval = None,
@@ -128,7 +129,7 @@ def sample(
             help="For diffusion: guided by this run, of recipe noisy-classifier, or a weaker model of the same data.",
         ),
     ] = None,
-    sampler: SamplerName | None = None,
+    sampler: SamplerName = None,
     steps: Annotated[
         int | None,
         arg(
@@ -144,7 +145,7 @@ def sample(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Sample from the prior: the mean of p(x|z) and a sample of it, side by side; or the best of many.
+    """Sample: latents of the prior, the mean of p(x|z) and a sample of it side by side; or pixels, or by diffusion.
 
     Examples: tightbound sample runs/demo -n 64 --out samples.png
     tightbound sample runs/ladder --by-layer --temperature 0.7
@@ -264,6 +265,8 @@ def _drawing(
     """The sampling options."""
     from ..distributions import Sampling
 
+    if guidance < 0:
+        raise UsageError("Guidance must be at least 0.", got=f"--guidance {guidance:g}", expected="1 for none, 2 to 5")
     if guidance != 1 and not guided:
         _check_guidance(model, guidance)
     if not temperature:
@@ -282,7 +285,8 @@ def _check_guidance(model: Model, guidance: float) -> None:
             "Guidance needs a condition, but this model is unconditional.",
             got=f"--guidance {guidance:g}",
             expected="a model conditioned on a text or a class",
-            remedy="Leave it out, or fit a conditional prior: tightbound fit-prior RUN --condition text.",
+            remedy="Leave it out; or train diffusion with --condition class, or add --guide-with RUN to it; or fit a "
+            "conditional prior to codes: tightbound fit-prior RUN --condition text.",
         )
     if not model.condition.droppable:
         raise UsageError(

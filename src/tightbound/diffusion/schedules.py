@@ -54,7 +54,7 @@ class Schedule(nn.Module):
                 "A schedule must rise from little noise to much.",
                 got=f"gamma from {start:g} to {end:g}",
                 expected="a first gamma below the last",
-                remedy="Try Linear(-13.3, 5.0).",
+                remedy="Try --first-gamma auto --last-gamma 10.",
             )
         self.start, self.end = float(start), float(end)
 
