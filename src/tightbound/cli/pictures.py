@@ -114,7 +114,7 @@ def sample(
     guidance: Annotated[
         float,
         arg(
-            help="Strength of guidance, of codes and of diffusion: 1 is the conditional model, 0 the unconditional one, "
+            help="Strength of guidance of codes and diffusion: 1 is the conditional model, 0 the unconditional one, "
             "2 to 5 follow the condition more closely. Papers that write w mean this minus 1."
         ),
     ] = 1.0,
