@@ -543,11 +543,10 @@ def test_the_command_offers_the_options_of_the_prior_that_suits_the_run(
     ]
     assert main(["fit-prior", str(vectors), "--layers", "4", "--out", "out"]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert (
-        "--layers is an option of --prior pixelcnn or --prior transformer or --prior masked. got: --prior flow" in told
-    )
+    offered = "--layers is an option of --prior pixelcnn or --prior transformer or --prior masked or --prior diffusion."
+    assert f"{offered} got: --prior flow" in told
     assert "expected: its options: --transforms" in told
-    assert told.endswith("remedy: Leave --layers out.")  # a pixelcnn does not suit vectors
+    assert told.endswith("remedy: Leave --layers out, or add --prior diffusion.")  # a pixelcnn does not suit vectors
     assert main(["fit-prior", str(first), "--width", "64", "--out", "out"]) == 2
     assert "or add --prior transformer" in capsys.readouterr().err
     assert main(["fit-prior", str(vectors), "--help"]) == 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import Data
+from ..data import Data, Split
+from ..models import LatentVariableModel
 from ..options.priors import SecondPrior
 from ..options.training import TrainingOptions
-from ..posteriors import Encoded
 from ..recipes import Stage
 from ..recipes.two_stage import TwoStage, natural_prior
 from ..runs import load_run_data
@@ -71,15 +71,17 @@ def fit_prior(
     found = load_run_data(run, data, divide=True)
     path = Path(run) / "latents.safetensors" if latents is None else Path(latents)
     encoded = encoded_data(first, found, path, own=latents is None)
-    kept = kept_as(first, found.spec)
-    prior = resolved(prior or natural_prior(stage.recipe), encoded.train, kept)
-    step = _step(stage, prior, found, options.seed, kept)
-    whiten(step.model.parts["prior"], encoded.train, kept)
+    step = _step(first, stage, prior or natural_prior(stage.recipe), found, encoded.train, options.seed)
     return train_on(step, found, encoded, out=Path(out), options=options, resume=resume, resume_from=resume_from)
 
 
-def _step(stage: Stage, prior: SecondPrior, data: Data, seed: int, kept: Encoded) -> PriorStep:
+def _step(
+    first: LatentVariableModel, stage: Stage, prior: SecondPrior, data: Data, encoded: Split, seed: int
+) -> PriorStep:
     """The training step of a new prior, whose model has the weights of its first stage."""
+    kept = kept_as(first, data.spec)
+    prior = resolved(prior, encoded, kept)
     model = build_seeded(TwoStage(stage, prior), data.spec, seed)
     start_second_stage(model, data.train)
+    whiten(model.prior, encoded, kept)
     return PriorStep(model, kept, prior.exact)
