@@ -100,8 +100,8 @@ HEAD = """# Small colour images in the same time
 
 Written by `make reproduce`: 6,750 satellite images of EuroSAT at 32 × 32, a quarter of the published set. All models \
 have the same likelihood, a mixture of discretised logistics; each has the same minutes, in two stages half of \
-them each. Bits per dimension of the whole test split, an upper bound, with its standard error over images. A model whose \
-means are all alike ignores its latent: the likelihood of single pixels is then all that it has learned.
+them each. Bits per dimension of the whole test split, an upper bound, with its standard error over images. A model \
+whose means are all alike ignores its latent: the likelihood of single pixels is then all that it has learned.
 
 | model | minutes | bits per dimension | samples of the bound |
 |---|---|---|---|"""
