@@ -86,16 +86,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))  # pyright: ignore
         self.norm = nn.LayerNorm(width)
         self.head = Linear(width, levels)
-        self._initialise(0.02)
-
-    def _initialise(self, std: float) -> None:
-        """Small normal weights; residual outputs are scaled down by depth."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif "norm" not in name:
-                added = name.endswith(("join.weight", "down.weight"))
-                nn.init.normal_(parameter, std=std / math.sqrt(2 * len(self.blocks)) if added else std)
+        initialise(self, len(self.blocks))
 
     def forward(self, codes: Tensor, prefix: Tensor | None = None, prefix_mask: Tensor | None = None) -> Tensor:
         """Logits ``(n, *shape, levels)``; each depends on the prefix and on the codes before it.
@@ -375,6 +366,21 @@ def _check(name: str, given: Tensor, shapes: Sequence[tuple[int, ...]], remedy: 
         expected = " or ".join(dict.fromkeys(map(str, shapes)))
         message = f"The {name} does not fit the transformer."
         raise ShapeError(message, got=tuple(given.shape), expected=expected, remedy=remedy)
+
+
+def initialise(module: nn.Module, depth: int) -> None:
+    """Small normal weights; residual outputs are scaled down by depth.
+
+    Args:
+        module: With blocks of this module.
+        depth: Number of blocks.
+    """
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif "norm" not in name:
+            added = name.endswith(("join.weight", "down.weight"))
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth) if added else 0.02)
 
 
 def require_heads(width: int, heads: int, rotary_prefix: int = 0) -> None:

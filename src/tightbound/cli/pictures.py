@@ -75,6 +75,30 @@ ByLayer = Annotated[
         "it and those below redrawn."
     ),
 ]
+Strength = Annotated[
+    float,
+    arg(
+        help="Strength of guidance of codes and diffusion: 1 is the conditional model, 0 the unconditional one, 2 to 5 "
+        "follow the condition more closely. Papers that write w mean this minus 1."
+    ),
+]
+Rescale = Annotated[
+    float, arg(help="For diffusion: share by which the contrast of guided samples is set back, 0 to 1.")
+]
+GuideRun = Annotated[
+    Path | None,
+    arg(
+        metavar="RUN",
+        help="For diffusion: guided by this run, of recipe noisy-classifier, or a weaker model of the same data.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    arg(
+        help="For diffusion and a masked prior: number of steps. Default: 30; for a masked prior 16, each of which "
+        "reveals many codes."
+    ),
+]
 Interval = Annotated[
     tuple[float, float] | None,
     arg(
@@ -111,32 +135,12 @@ def sample(
     top_p: Annotated[
         float | None, arg(help="For codes: sample from the most probable with this total probability.")
     ] = None,
-    guidance: Annotated[
-        float,
-        arg(
-            help="Strength of guidance of codes and diffusion: 1 is the conditional model, 0 the unconditional one, "
-            "2 to 5 follow the condition more closely. Papers that write w mean this minus 1."
-        ),
-    ] = 1.0,
+    guidance: Strength = 1.0,
     guidance_interval: Interval = None,
-    guidance_rescale: Annotated[
-        float, arg(help="For diffusion: share by which the contrast of guided samples is set back, 0 to 1.")
-    ] = 0.0,
-    guide_with: Annotated[
-        Path | None,
-        arg(
-            metavar="RUN",
-            help="For diffusion: guided by this run, of recipe noisy-classifier, or a weaker model of the same data.",
-        ),
-    ] = None,
+    guidance_rescale: Rescale = 0.0,
+    guide_with: GuideRun = None,
     sampler: SamplerName = None,
-    steps: Annotated[
-        int | None,
-        arg(
-            help="For diffusion and a masked prior: number of steps. Default: 30; for a masked prior 16, each of which "
-            "reveals many codes."
-        ),
-    ] = None,
+    steps: Steps = None,
     by_layer: ByLayer = False,
     rank: Judge = None,
     among: Annotated[int | None, arg(help="With --rank, number of samples drawn for each text; default: 4 n.")] = None,

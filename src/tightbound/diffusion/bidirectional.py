@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..autoregressive.transformer import Block, require_heads
+from ..autoregressive.transformer import Block, initialise, require_heads
 from ..conditions import Given
 from ..distributions import embedded
 from ..networks.linear import Linear
@@ -72,17 +72,8 @@ class MaskedTransformer(CodeDenoiser):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))  # pyright: ignore
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(Linear(width, k) for k in levels)
-        self._initialise(0.02)
+        initialise(self, len(self.blocks))
         self.embedding = embedding
-
-    def _initialise(self, std: float) -> None:
-        """Small normal weights; residual outputs are scaled down by depth."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif "norm" not in name:
-                added = name.endswith(("join.weight", "down.weight"))
-                nn.init.normal_(parameter, std=std / math.sqrt(2 * len(self.blocks)) if added else std)
 
     def forward(self, codes: Tensor, hidden: Tensor, c: Given | None = None) -> Logits:
         parts = zip(self.tables, self.levels, codes.split(self.sizes, 1), hidden.split(self.sizes, 1), strict=True)

@@ -20,7 +20,7 @@ from ..diffusion import Diffusion
 from ..diffusion.guides import given
 from ..diffusion.ode import MOST_EXACT, log_likelihood
 from ..errors import UsageError
-from .estimate import Estimate
+from .estimate import Estimate, likelihood_fields
 from .levels import PRIOR
 from .passes import ROWS, Precision, over
 from .results import Evaluation
@@ -110,7 +110,6 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
     kl = values["prior"] + values["diffusion"]
     bound = values["reconstruction"] - kl
     reported = bound if flow is None else flow
-    nll, bits = measure.offset - reported.double(), 1 / (split.spec.dimensions * math.log(2))
     found: dict[str, Any] = {
         "elbo": Estimate.of(bound, offset=-measure.offset),
         "reconstruction": Estimate.of(values["reconstruction"], offset=-measure.offset),
@@ -123,9 +122,7 @@ def _told(model: Diffusion, split: Split, values: dict[str, Tensor], k: int) -> 
     prior = values["prior"].double().mean().item()
     if prior > PRIOR * split.spec.dimensions:
         found["notes"] += (f"the schedule does not reach noise: its end still tells {prior:.2f} nats; {DIAGNOSE}",)
-    if measure.kind != "none":
-        found |= {"nll": Estimate.of(nll), "trusted": None, "nll_per_example": nll}
-        found["bits_per_dim"] = Estimate.of(nll, bits) if measure.comparable else None
+    found |= likelihood_fields(reported, measure, split.spec)
     found |= {"measure": measure.kind, "split": split.name, "method": "bound" if flow is None else "ode", "k": k}
     return Evaluation(**found, n=len(split), active_units=0, dimensions=0)
 

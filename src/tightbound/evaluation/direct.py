@@ -2,7 +2,6 @@ r"""Models without a latent: :math:`\log p(x \mid c)` is exact or bounded, and n
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ..errors import UsageError
 from ..models import Model
 from ..runtime.modes import evaluating
 from ..runtime.randomness import fixed_noise
-from .estimate import Estimate
+from .estimate import Estimate, likelihood_fields
 from .passes import PART, Precision, over
 from .results import Evaluation
 
@@ -51,12 +50,10 @@ def evaluate_directly(
     """
     values = over(model, split, 1, _bound, seed=seed, precision=precision)
     measure, exact = model.measure(split.spec), bool(values["exact"].all())
-    likelihood, errors = measure.offset - values["log_likelihood"].double(), _errors(model, split, seed)
-    bits = 1 / ((measure.dimensions or split.spec.dimensions) * math.log(2))
+    errors = _errors(model, split, seed)
     found: dict[str, Any] = {"squared_error": None if errors is None else Estimate.of(errors)}
-    if measure.kind != "none":
-        found |= {"nll": Estimate.of(likelihood), "trusted": exact or None, "nll_per_example": likelihood}
-        found["bits_per_dim"] = Estimate.of(likelihood, bits) if measure.comparable else None
+    if told := likelihood_fields(values["log_likelihood"], measure, split.spec):
+        found |= told | {"trusted": exact or None}
     note = "" if exact else "; a lower bound, so the nll is at most this"
     found |= {"notes": (f"{measure.note}{note}", NO_LATENT), "measure": measure.kind, "split": split.name}
     found |= {"method": "exact" if exact else "bound", "k": 1, "n": len(split), "active_units": 0, "dimensions": 0}

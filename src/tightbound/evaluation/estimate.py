@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from ..likelihoods import Measure
+from ..options.data_spec import DataSpec
 from ..spec import register
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "likelihood_fields"]
 
 LARGE = 10_000
 """Numbers from here on are printed without decimals."""
@@ -74,3 +77,26 @@ class Estimate:
 
     def __str__(self) -> str:
         return self.text()
+
+
+def likelihood_fields(log_likelihood: Tensor, measure: Measure, spec: DataSpec) -> dict[str, Any]:
+    """The fields of an evaluation on the likelihood; empty if the values are none of this data.
+
+    Args:
+        log_likelihood: Log-likelihoods, or bounds on them, of the examples as model input, ``(n,)`` nats.
+        measure: Their meaning for this data.
+        spec: Of the data.
+
+    Example:
+        >>> import torch
+        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
+        >>> found = likelihood_fields(torch.tensor([-80.0, -90.0]), Measure("mass", "a mass"), spec)
+        >>> print(found["nll"])
+        85.00 ± 5.00
+    """
+    if measure.kind == "none":
+        return {}
+    nll = measure.offset - log_likelihood.double()
+    bits = 1 / ((measure.dimensions or spec.dimensions) * math.log(2))
+    per_dim = Estimate.of(nll, bits) if measure.comparable else None
+    return {"nll": Estimate.of(nll), "bits_per_dim": per_dim, "nll_per_example": nll.cpu()}

@@ -6,7 +6,6 @@ weights, which its noise would raise; so these models have no importance-weighte
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from ...data import DataSpec
 from ...likelihoods import Measure
 from ...models import Terms
-from ..estimate import Estimate
+from ..estimate import likelihood_fields
 
 __all__ = ["DRAWS", "MOST_DRAWS", "by_bound", "has_only_bound"]
 
@@ -42,13 +41,9 @@ def by_bound(elbo: Tensor, measure: Measure, spec: DataSpec, draws: int) -> dict
         spec: Of the data.
         draws: Number of draws of each example that the bound is the mean of.
     """
-    if measure.kind == "none":
-        return {}
-    bits, at_most = 1 / ((measure.dimensions or spec.dimensions) * math.log(2)), measure.offset - elbo.double()
-    return {
-        "nll": Estimate.of(at_most),
-        "bits_per_dim": Estimate.of(at_most, bits) if measure.comparable else None,
-        "nll_per_example": at_most.cpu(),
+    told = likelihood_fields(elbo, measure, spec)
+    return told and {
+        **told,
         "trusted": False,
         "method": "bound",
         "notes": (measure.note, f"{ONLY_BOUND}, with {draws} draw{'s' * (draws != 1)} for each example"),
