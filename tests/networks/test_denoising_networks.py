@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tightbound.networks.dit import DiT, positions
 Network = Callable[..., Tensor]
 
 
-def vectors(**options: int) -> VectorDenoiser:
+def vectors(**options: Any) -> VectorDenoiser:
     return VectorDenoiser(6, hidden=16, blocks=2, **options)
 
 
