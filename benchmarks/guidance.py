@@ -35,9 +35,9 @@ from tightbound.views.samples import grid, panels, samples, save_picture
 PAGE = ROOT / "docs" / "guidance.md"
 BATCH = 64
 STEPS = (5, 10, 20, 50)
-STRENGTHS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
+STRENGTHS = (0.0, 1.0, 2.0, 4.0)
 MODELS = {
-    "vdm": f"train vdm --condition class --blocks 1 --batch-size {BATCH}",
+    "vdm": f"train vdm --condition class --blocks 1 --dropout 0 --lr 2e-3 --precision bf16-mixed --batch-size {BATCH}",
     "vae": f"train vae --network convolutional --latent-dim 32 --batch-size {BATCH}",
     "classifier": f"train noisy-classifier --batch-size {BATCH}",
 }
@@ -48,7 +48,7 @@ def run(data: str, name: str, minutes: float, n: int, again: bool) -> dict[str, 
     shares = {"vdm": minutes, "vae": minutes, "classifier": minutes / 10}
     folders = {kind: ROOT / "runs" / f"guidance-{name}-{kind}" for kind in MODELS}
     for kind, words in MODELS.items():
-        trained(folders[kind], f"{words} --data {data}", shares[kind], again, BATCH)
+        trained(folders[kind], f"{words} --validation 0.02 --data {data}", shares[kind], again, BATCH)
     bits = {}
     for kind in ("vdm", "vae"):
         found = json.loads(tightbound(f"evaluate {folders[kind]} --json"))
