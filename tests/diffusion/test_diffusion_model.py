@@ -196,3 +196,24 @@ def test_a_class_reaches_a_network_and_may_be_missing() -> None:
         denoiser(x, sigma)
     with pytest.raises(UsageError):
         denoiser(x, sigma, Given({"class": torch.tensor([[3]] * 5)}))
+
+
+def test_the_cost_of_each_interval_of_noise_levels_is_its_closed_form() -> None:
+    torch.manual_seed(0)
+    model, x = gaussian(), data(20_000)
+    nats = model().terms(x, 4, intervals=6).entries[1].kl()
+    lost = lambda gamma: (gamma - (STD**2 + gamma.exp().unsqueeze(-1)).log().T).sum(0) / 2
+    assert torch.allclose(nats.mean(0), lost(model.bound.edges(6)).diff(), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 50}, {"path": PATHS["linear"]}])
+def test_intervals_of_noise_levels_add_up_to_the_diffusion_term(options: dict[str, object]) -> None:
+    x = data(12).reshape(3, 4, 2)
+    found = []
+    for intervals in (1, 5):
+        torch.manual_seed(0)
+        found.append(gaussian(**options)().terms(x, 7, intervals=intervals).entries[1].kl())
+    whole, parts = found
+    assert parts.shape == (3, 4, 5)
+    assert (parts.mean((0, 1)) > 0).all()
+    assert torch.allclose(whole.squeeze(-1), parts.sum(-1), rtol=1e-12)

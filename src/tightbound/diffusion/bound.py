@@ -253,6 +253,15 @@ class Bound:
             gamma, before = self.schedule(last), self.schedule(last - 1 / self.steps)
             return gamma, self.steps * (-before).exp() * -torch.expm1(before - gamma)
 
+    def edges(self, intervals: int) -> Tensor:
+        r"""Ends of intervals of :math:`\gamma`, evenly from the first noise to the last, ``(intervals + 1)``."""
+        return torch.linspace(self.schedule.start, self.schedule.end, intervals + 1, dtype=torch.float64)
+
+    def interval(self, t: Tensor, intervals: int) -> Tensor:
+        """The number of the interval of noise levels in which each time lies, of the shape of t."""
+        inner = self.edges(intervals)[1:-1].to(t)
+        return torch.searchsorted(inner, self.schedule(t.clamp(max=LATEST)).detach().contiguous())
+
     def error(self, x: Tensor, gamma: Tensor, noise: Tensor, c: Given | None = None) -> Tensor:
         """The squared error of the denoiser, summed over the entries of each example, ``(n)``."""
         sigma = (gamma / 2).exp()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.types import _size
 
 from ..conditions import Given
@@ -204,29 +205,38 @@ class Diffused(Bounded, Steered):
         self.model, self.c, self.guide = model, c, ClassifierFree() if guide is None else guide
         super().__init__(torch.Size() if c is None else c.shape, torch.Size(model.shape), validate_args=False)
 
-    def terms(self, x: Tensor, k: int = 1) -> Terms:
-        """The three terms of x, with k draws of noise and of times that are stratified within and over examples.
+    def terms(self, x: Tensor, k: int = 1, *, intervals: int = 1) -> Terms:
+        r"""The three terms of x, with k draws of noise and of times that are stratified within and over examples.
+
+        The diffusion term is a sum over intervals of noise levels, even in :math:`\gamma`
+        (:meth:`~tightbound.diffusion.bound.Bound.edges`): its entry has the shape ``(*batch, intervals)``.
 
         Args:
             x: Data, ``(*batch, *event)``.
             k: Number of draws for each example.
+            intervals: Number of intervals.
 
         Raises:
             ShapeError: If x does not fit the model.
-            UsageError: If k is less than 1.
+            UsageError: If k, or the number of intervals, is less than 1.
         """
-        if k < 1:
-            raise UsageError("The bound needs at least one draw for each example.", got=k, expected="k >= 1")
+        if k < 1 or intervals < 1:
+            raise UsageError(
+                "The bound needs at least one draw for each example, and one interval of noise levels.",
+                got=f"k {k}, intervals {intervals}",
+                expected="k >= 1, intervals >= 1",
+            )
         model, batch = self.model, x.shape[: x.dim() - len(self.model.shape)]
         require_event_shape(self, x.shape[len(batch) :], "model")
         u = model.units(x).reshape(-1, *model.shape)
         many, n = u.repeat(k, *(1,) * len(model.shape)), len(u)
         c = None if self.c is None else self.c.expand(k, *batch).flatten()
         t = stratified_draws(k, n, device=x.device, dtype=u.dtype).flatten()
-        diffusion = model.bound.diffusion(many, t, torch.randn_like(many), c).reshape(k, n).mean(0)
+        cost = model.bound.diffusion(many, t, torch.randn_like(many), c).unsqueeze(-1)
+        diffusion = (cost * one_hot(model.bound.interval(t, intervals), intervals)).reshape(k, *batch, -1).mean(0)
         reconstruction = model.bound.reconstruction(many, torch.randn_like(many)).reshape(k, *batch)
         prior = model.bound.prior(u)
-        entries = (Estimated("prior", prior.reshape(*batch, 1)), Estimated("diffusion", diffusion.reshape(*batch, 1)))
+        entries = (Estimated("prior", prior.reshape(*batch, 1)), Estimated("diffusion", diffusion))
         return Terms(reconstruction - model.log_volume, entries)
 
     def lower_bound(self, x: Tensor) -> Tensor:

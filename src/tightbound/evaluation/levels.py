@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..conditions import Given
 from ..data import Data, Split
 from ..diffusion import Diffusion
 from ..errors import UsageError
@@ -20,8 +21,8 @@ from .passes import over
 __all__ = ["LevelDiagnosis", "diagnose_levels"]
 
 INTERVALS = 12
-DRAWS = 2
-"""Noise levels of each example in each interval."""
+DRAWS = 2 * INTERVALS
+"""Noise levels of each example."""
 PRIOR, RECONSTRUCTION = 0.01, 0.05
 """Nats per dimension above which an end of the schedule is wrong."""
 OVERFITTED = 1.1
@@ -91,10 +92,9 @@ def diagnose_levels(model: Diffusion, data: Data, split: Split, *, limit: int = 
     """
     if limit < 1:
         raise UsageError("At least one example is needed.", got=f"limit {limit}", remedy="Try --limit 500.")
-    schedule = model.bound.schedule
-    edges = torch.linspace(schedule.start, schedule.end, INTERVALS + 1, dtype=torch.float64)
-    here = _measured(model, _some(split, limit), edges, seed)
-    train = _measured(model, _some(data.train, limit), edges, seed)
+    edges = model.bound.edges(INTERVALS)
+    here = _measured(model, _some(split, limit), seed)
+    train = _measured(model, _some(data.train, limit), seed)
     prior, reconstruction = (here[name].double().mean().item() for name in ("prior", "reconstruction"))
     nats, ours = (found["nats"].double().mean(0) for found in (here, train))
     sizes = math.prod(model.shape), len(here["prior"]), split.name
@@ -102,7 +102,6 @@ def diagnose_levels(model: Diffusion, data: Data, split: Split, *, limit: int = 
         tuple(edges.tolist()), tuple(nats.tolist()), tuple(ours.tolist()), prior, reconstruction, *sizes, ()
     )
     remarks = [
-        *_of_a_chain(model),
         *_of_the_ends(bare),
         *_of_idle_levels(bare),
         *_of_overfitting(bare, here["nats"], train["nats"]),
@@ -115,36 +114,16 @@ def _some(split: Split, limit: int) -> Split:
     return split.subset(n)
 
 
-def _measured(model: Diffusion, split: Split, edges: Tensor, seed: int) -> dict[str, Tensor]:
-    def find(m: Diffusion, x: Tensor, c: object) -> dict[str, Tensor]:
-        bound, u, found = m.bound, m.units(x), list[Tensor]()
-        for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            costs = [_cost(m, u, c, low, high) for _ in range(DRAWS)]
-            found.append(torch.stack(costs).mean(0))
-        reconstruction = bound.reconstruction(u, torch.randn_like(u)) - m.log_volume
-        return {"nats": torch.stack(found, 1), "prior": bound.prior(u), "reconstruction": reconstruction}
+def _measured(model: Diffusion, split: Split, seed: int) -> dict[str, Tensor]:
+    def find(m: Diffusion, x: Tensor, c: Given | None) -> dict[str, Tensor]:
+        terms = m(c).terms(x, DRAWS, intervals=INTERVALS)
+        prior, diffusion = (entry.kl() for entry in terms.entries)
+        return {"nats": diffusion, "prior": prior.sum(-1), "reconstruction": terms.log_likelihood.mean(0)}
 
-    return over(model, split, INTERVALS * DRAWS, find, seed=seed)
-
-
-def _cost(model: Diffusion, u: Tensor, c: object, low: float, high: float) -> Tensor:
-    """The cost of an interval of noise levels, from one level of each example, ``(n)`` nats."""
-    n = len(u)
-    gamma = low + (high - low) * (torch.randperm(n, device=u.device) + torch.rand(n, device=u.device)) / n
-    error = model.bound.error(u, gamma.to(u.dtype), torch.randn_like(u), c)  # pyright: ignore[reportArgumentType]
-    return (high - low) / 2 * (-gamma).exp() * error
+    return over(model, split, DRAWS, find, seed=seed)
 
 
 # -- remarks ----------------------------------------------------------------------------------------------------------
-
-
-def _of_a_chain(model: Diffusion) -> list[str]:
-    if model.steps is None:
-        return []
-    return [
-        f"These are costs in continuous time; the chain of {model.steps:,} steps costs more, as tightbound evaluate "
-        "tells. Remedy: --timesteps continuous."
-    ]
 
 
 def _of_the_ends(found: LevelDiagnosis) -> list[str]:
