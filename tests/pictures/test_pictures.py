@@ -258,8 +258,8 @@ def test_pieces_of_a_model_without_a_latent_are_no_copies(monkeypatch: pytest.Mo
     model = PixelCNNRecipe(channels=8, layers=2, kernel=3).build(DIGITS)
     monkeypatch.setattr("tightbound.views.samples._AT_ONCE", 2)
     drawn = samples(model, 4)
-    assert list(drawn) == ["draw from p(x|z)"]
-    assert len(drawn["draw from p(x|z)"].flatten(1).unique(dim=0)) == 4
+    assert list(drawn) == ["draw from p(x)"]
+    assert len(drawn["draw from p(x)"].flatten(1).unique(dim=0)) == 4
 
 
 # -- what stands where ------------------------------------------------------------------------------------------------

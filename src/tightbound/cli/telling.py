@@ -104,12 +104,13 @@ def _run_info(run: Path) -> dict[str, Any]:
     best = {name: [v for r in valid if (v := number(r, name)) is not None] for name in _BEST}
     steps = max((r["step"] for r in folder.records()), default=0)
     model = load(run) if folder.weights.is_file() and config.recipe is not None else None
+    sigma = model and learned_sigma(model.parts.get("decoder"), model.data_spec)
     evaluation = read_evaluation(folder)
     return {
         "run": str(run),
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": model and sum(p.numel() for p in model.parameters()),
-        "decoder_sigma": model and learned_sigma(model.parts.get("decoder"), model.data_spec),
+        **({} if sigma is None else {"decoder_sigma": sigma}),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": evaluation and as_json(evaluation),

@@ -270,7 +270,7 @@ def samples(
 
 def _draws(px: Distribution, shape: tuple[int, ...], how: Sampling) -> dict[str, Tensor]:
     if not isinstance(px, Marginal):
-        return {"draw from p(x|z)": drawn(px, shape, how)}
+        return {"draw from p(x)": drawn(px, shape, how)}
     likelihood = px.likelihood(px.sample_latent(shape, how))
     return {"mean of p(x|z)": likelihood.mean, "draw from p(x|z)": likelihood.sample()}
 
