@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -395,3 +396,26 @@ def test_a_classifier_of_noised_data_learns_and_guides(tmp_path: Path) -> None:
         classifier(None).sample()
     with pytest.raises(ObjectiveError, match="likelihood"):
         tb.evaluate(classifier, data.test.subset(5))
+
+
+def test_an_image_as_a_condition_is_seen_where_it_lies(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = torch.randint(2, (300, 1, 4, 4)).numpy().astype("float32")
+    np.savez(tmp_path / "finer.npz", x=(255 * small.repeat(2, 2).repeat(2, 3)).astype("uint8"), c=small)
+    data = tb.load_data(tmp_path / "finer.npz")
+    model = VDM(condition="image", channels=(8,), blocks=1, heads=0, dropout=0.0).build(data.spec)
+    train(
+        model,
+        data,
+        steps=150,
+        batch_size=32,
+        lr=5e-3,
+        ema=0.0,
+        evaluate_every=150,
+        out=tmp_path / "run",
+        pictures=False,
+    )
+    unseen = torch.randint(2, (20, 1, 4, 4)).float()
+    x = model(Given({"image": unseen.flatten(1)})).sample(how=Sampling(steps=10), seed=0)
+    agreed = ((x[..., ::2, ::2] > 0.5) == (unseen > 0.5)).float().mean()
+    assert agreed > 0.95  # 0.5 where the network is told the image as a whole, but not where its pixels lie

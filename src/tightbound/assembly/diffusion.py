@@ -24,6 +24,7 @@ from ..diffusion.times import Times
 from ..errors import UsageError
 from ..networks.denoising import LevelVariance, UNet, VectorDenoiser
 from ..networks.dit import DiT
+from ..networks.embeddings import ImageChannels
 from ..networks.level_classifier import ImageLevelClassifier, VectorLevelClassifier
 from ..options.data_spec import DataSpec
 from ..recipes.diffusion import DiffusionRecipe, NoisyClassifierRecipe, least_gamma
@@ -46,13 +47,16 @@ def diffusion(recipe: DiffusionRecipe, data: DataSpec) -> Diffusion:
     moments = Moments(torch.zeros(data.shape), torch.ones(data.shape), shift=shift, scale=scale)
     path = find_path(recipe.path)
     waves = LevelWaves(2 / (data.levels - 1), shift=-1.0) if data.discrete and data.levels else None
+    beside = _beside(condition, data)
+    more = (waves.channels(data.shape[0]) if waves else 0) + (beside.channels if beside else 0)
     denoiser = Preconditioned(
-        backbone(recipe, data, condition, 0 if waves is None else waves.channels(data.shape[0])),
+        backbone(recipe, data, condition, more),
         predicts=recipe.predicts,
         path=path,
         moments=moments,
         embedding=None if condition is None else embedding_of(condition, FEATURES),
         waves=waves,
+        beside=beside,
     )
     model = Diffusion(
         denoiser,
@@ -69,6 +73,12 @@ def diffusion(recipe: DiffusionRecipe, data: DataSpec) -> Diffusion:
     )
     model.condition = condition
     return model
+
+
+def _beside(condition: Condition | None, data: DataSpec) -> ImageChannels | None:
+    """The channels of an image that conditions images."""
+    image = condition.parts["image"].picture if condition and "image" in condition.parts else None
+    return ImageChannels(image, data.shape[1:]) if image and len(data.shape) == 3 else None
 
 
 def schedule(recipe: DiffusionRecipe, data: DataSpec) -> Schedule:

@@ -156,6 +156,7 @@ class Preconditioned(Denoiser):
         moments: Mean and deviation of the data, only for ``"edm"``.
         embedding: From a condition to its features; None for the condition itself.
         waves: Of data with levels, given to the network as further channels of z; or None.
+        beside: From the condition named "image" to further channels of z; or None.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras, Aittala, Aila and Laine, 2022).
@@ -176,10 +177,11 @@ class Preconditioned(Denoiser):
         moments: Moments | None = None,
         embedding: nn.Module | None = None,
         waves: LevelWaves | None = None,
+        beside: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network, self.predicts, self.path, self.embedding = network, predicts, path, embedding
-        self.waves = waves
+        self.waves, self.beside = waves, beside
         self.moments = Moments() if moments is None else moments
 
     def forward(self, x: Tensor, sigma: Tensor, c: Given | None = None) -> Tensor:
@@ -206,5 +208,8 @@ class Preconditioned(Denoiser):
         return torch.where(gamma == torch.inf, torch.ones_like(sigma), sigma)
 
     def _output(self, z: Tensor, x: Tensor, s: Tensor, gamma: Tensor, c: Given | None) -> Tensor:
-        seen = z if self.waves is None else torch.cat([z, self.waves(x, s)], dim=1)
-        return at_least_float32(self.network(seen, gamma, embedded(self.embedding, c))).to(z.dtype)
+        features = embedded(self.embedding, c)
+        seen = [z] if self.waves is None else [z, self.waves(x, s)]
+        if self.beside is not None and c is not None:
+            seen.append(self.beside(c["image"]).to(z.dtype))
+        return at_least_float32(self.network(torch.cat(seen, dim=1), gamma, features)).to(z.dtype)

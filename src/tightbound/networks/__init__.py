@@ -1,7 +1,7 @@
 """Tensors to tensors."""
 
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder
-from .embeddings import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
+from .embeddings import ClassEmbedding, ImageChannels, ImageEmbedding, Observed, TokenEmbedding
 from .linear import Linear
 from .masked import MaskedConv2d, PixelDecoder
 from .mlp import ACTIVATIONS, MLP, LinearWithConstant
@@ -20,6 +20,7 @@ __all__ = [
     "EndsInLayer",
     "GridDecoder",
     "GridEncoder",
+    "ImageChannels",
     "ImageEmbedding",
     "Linear",
     "LinearWithConstant",

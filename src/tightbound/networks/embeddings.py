@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import UsageError
 from .convolutional import ConvolutionalEncoder
 from .linear import Linear
 
-__all__ = ["ClassEmbedding", "ImageEmbedding", "Observed", "TokenEmbedding"]
+__all__ = ["ClassEmbedding", "ImageChannels", "ImageEmbedding", "Observed", "TokenEmbedding"]
 
 
 class ClassEmbedding(nn.Module):
@@ -94,6 +95,30 @@ class ImageEmbedding(nn.Module):
     def forward(self, c: Tensor) -> Tensor:
         image = c.unflatten(1, self.shape)
         return self.network(torch.cat([image.nan_to_num(0.0), image.isnan().to(c.dtype)], dim=1))
+
+
+class ImageChannels(nn.Module):
+    """An image, some pixels of which may be missing, as channels of another grid.
+
+    Args:
+        shape: Shape ``(channels, height, width)`` of the image.
+        grid: Height and width of the grid; pixels are averaged, or repeated, to fit it.
+
+    Example:
+        >>> ImageChannels((1, 2, 2), (4, 4))(torch.tensor([[1.0, 2.0, 3.0, torch.nan]]))[0, :, 3]
+        tensor([[3., 3., 0., 0.],
+                [0., 0., 1., 1.]])
+    """
+
+    def __init__(self, shape: Sequence[int], grid: Sequence[int]) -> None:
+        super().__init__()
+        self.shape, self.grid, self.channels = tuple(shape), tuple(grid), 2 * shape[0]
+
+    def forward(self, c: Tensor) -> Tensor:
+        """The pixels and where they are missing, ``(n, channels, *grid)``, of ``(n, size)``."""
+        image = c.unflatten(1, self.shape)
+        both = torch.cat([image.nan_to_num(0.0), image.isnan().to(c.dtype)], dim=1)
+        return functional.interpolate(both, self.grid, mode="area")
 
 
 class TokenEmbedding(nn.Module):
