@@ -60,7 +60,7 @@ STUDIES = [
     Study(
         "fashion-mnist-masked", "the same first stage, masked diffusion given the class", "fashion-mnist",
         "vq-vae --likelihood auto --steps 2500",
-        "--prior masked --condition class --lr 2e-3 --steps 2400", _bits(49, 512),
+        "--prior masked --condition class --lr 2e-3 --steps 1600", _bits(49, 512),
         ("samples",), "fashion-mnist-likelihood",
     ),
     Study(

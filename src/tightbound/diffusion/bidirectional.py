@@ -25,8 +25,9 @@ __all__ = ["MaskedTransformer"]
 class MaskedTransformer(CodeDenoiser):
     r"""Logits of :math:`p(x_i \mid x_v, c)` for every code, from the visible ones and a condition.
 
-    A hidden code is replaced by a learned vector of its level. How many are hidden can be seen from them, so that the
-    network needs no time.
+    A hidden code is replaced by a learned vector of its level. Before each attention a convolution shows every position
+    its neighbours, since attention alone needs many steps to find them. How many are hidden can be seen from the codes,
+    so that the network needs no time.
 
     References:
         Attention Is All You Need (Vaswani et al., 2017).
@@ -73,6 +74,7 @@ class MaskedTransformer(CodeDenoiser):
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(Linear(width, k) for k in levels)
         initialise(self, len(self.blocks))
+        self.near = nn.ModuleList(_Neighbours(width, grids) for _ in range(layers))
         self.embedding = embedding
 
     def forward(self, codes: Tensor, hidden: Tensor, c: Given | None = None) -> Logits:
@@ -81,11 +83,25 @@ class MaskedTransformer(CodeDenoiser):
         prefix = embedded(self.embedding, c)
         if prefix is not None:
             x = torch.cat([prefix.unsqueeze(1) if prefix.dim() == 2 else prefix, x], dim=1)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, _to_all)
-        out = self.norm(x[:, -sum(self.sizes) :]).split(self.sizes, 1)
+        x, first = self.dropout(x), x.shape[1] - len(self.places)
+        for near, block in zip(self.near, self.blocks, strict=True):
+            x = block(x + F.pad(near(x[:, first:]), (0, 0, first, 0)), _to_all)
+        out = self.norm(x[:, first:]).split(self.sizes, 1)
         return tuple(head(level) for head, level in zip(self.heads, out, strict=True))
+
+
+class _Neighbours(nn.Module):
+    """What lies next to every code on its grid: a convolution of each channel by itself."""
+
+    def __init__(self, width: int, grids: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.norm, self.grids = nn.LayerNorm(width), [(1, 1, *grid)[-2:] for grid in grids]
+        self.each = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in grids)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.norm(x).mT.split([math.prod(grid) for grid in self.grids], dim=2)
+        found = [conv(part.unflatten(2, grid)) for conv, part, grid in zip(self.each, parts, self.grids, strict=True)]
+        return torch.cat([part.flatten(2) for part in found], dim=2).mT
 
 
 def _to_all(qkv: Tensor) -> Tensor:
