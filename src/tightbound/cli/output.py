@@ -168,7 +168,7 @@ def print_comparison(found: Comparison) -> None:
         table.add_row(*map(escape, line))
     console.print(table)
     for run in found.runs:
-        for note in run.found.notes:
+        for note in run.notes:
             console.print(f"{run.label}: {note}", markup=False)
 
 

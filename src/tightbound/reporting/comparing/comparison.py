@@ -21,9 +21,10 @@ from torch import Tensor
 from ... import runs as run_folders
 from ...data import Data, Split
 from ...errors import UsageError
-from ...evaluation import Estimate, Evaluation
+from ...evaluation import Estimate, Evaluation, sample_quality
 from ...evaluation.evaluate import How, evaluate_examples
 from ...evaluation.kept import as_json
+from ...evaluation.samples.features import FeatureName
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
 from ...runtime.randomness import fixed_noise
@@ -72,6 +73,12 @@ class ComparedRun:
     test: Split = field(repr=False, compare=False)
     per_example: dict[str, Tensor] = field(repr=False, compare=False)
     codes: Tensor = field(repr=False, compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes on its numbers."""
+        quality = self.found.sample_quality
+        return self.found.notes + (() if quality is None else quality.notes)
 
     def json(self) -> dict[str, Any]:
         """The run and its evaluation as one mapping."""
@@ -136,6 +143,7 @@ def compare(
     split: str | None = None,
     k: int = 200,
     limit: int | None = None,
+    features: FeatureName | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> Comparison:
@@ -150,6 +158,8 @@ def compare(
         split: Split of the data; default: the test split, or all of other data.
         k: Importance samples per example.
         limit: Use at most this many evenly spaced examples; default: all.
+        features: Also compare samples and reconstructions with the data, in these features: see
+            :func:`~tightbound.evaluation.sample_quality`.
         device: Where to compute.
         seed: Seed of all noise.
 
@@ -174,7 +184,7 @@ def compare(
     tests, place = _tests(folders, loaded, split, limit), find_device(device)
     told = zip(folders, configs, _labels(folders), _options(configs), tests, loaded, strict=True)
     found = [
-        ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each.said))
+        ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each, features))
         for folder, config, label, options, test, each in told
     ]
     differences = tuple(_difference(found[0], other) for other in found[1:])
@@ -290,7 +300,14 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
 
 
 def _measured(
-    folder: RunFolder, config: RunConfig, test: Split, place: str, k: int, seed: int, said: Sequence[str]
+    folder: RunFolder,
+    config: RunConfig,
+    test: Split,
+    place: str,
+    k: int,
+    seed: int,
+    data: Data,
+    features: FeatureName | None,
 ) -> dict[str, Any]:
     """A run, its model, and what an evaluation with k samples, of all examples and of each."""
     with fixed_noise():  # building a model draws initial weights
@@ -300,7 +317,11 @@ def _measured(
     codes = each.pop("codes")
     if found.nll_per_example is not None:
         each["nll"] = found.nll_per_example
-    found = dataclasses.replace(found, notes=(*found.notes[:1], *said, *found.notes[1:]))
+    found = dataclasses.replace(found, notes=(*found.notes[:1], *data.said, *found.notes[1:]))
+    if features is not None:
+        own = run_folders.load_run_data(folder.path) if data.new else data
+        quality = sample_quality(model, own, test, features=features, seed=seed)
+        found = dataclasses.replace(found, sample_quality=quality)
     measured = {"model": model, "test": test, "found": found, "per_example": each, "codes": codes}
     return _identity(folder, config, model) | measured
 
