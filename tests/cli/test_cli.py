@@ -468,6 +468,9 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("data", "device", "features", "json", "k", "limit", "out", "overwrite", "runs", "sample_quality"),
             *("seed", "split"),
         ],
+        "rate-distortion": [
+            *("data", "device", "features", "json", "limit", "out", "overwrite", "runs", "seed", "split"),
+        ],
         "info": ["json", "run"],
         "recipes": ["json"],
         "data": ["json", "options", "source"],

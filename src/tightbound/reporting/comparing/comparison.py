@@ -32,7 +32,15 @@ from ...spec import to_json
 from ...training.device import find_device
 from ..command import changed
 
-__all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
+__all__ = [
+    "ComparedRun",
+    "Comparison",
+    "Difference",
+    "compare",
+    "differing_options",
+    "labels_of",
+    "same_examples",
+]
 
 IGNORED = ("device", "log_every", "save_every", "pictures")
 """Options that do not change the trained model."""
@@ -180,9 +188,9 @@ def compare(
     """
     folders = _folders(runs, limit)
     configs = [folder.config() for folder in folders]
-    loaded = _loaded(folders, data)
-    tests, place = _tests(folders, loaded, split, limit), find_device(device)
-    told = zip(folders, configs, _labels(folders), _options(configs), tests, loaded, strict=True)
+    loaded, tests = same_examples(folders, data, split, limit)
+    place = find_device(device)
+    told = zip(folders, configs, labels_of(folders), differing_options(configs), tests, loaded, strict=True)
     found = [
         ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each, features))
         for folder, config, label, options, test, each in told
@@ -191,12 +199,25 @@ def compare(
     return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
 
 
-def _tests(folders: Sequence[RunFolder], loaded: Sequence[Data], split: str | None, limit: int | None) -> list[Split]:
-    """The examples that each run is measured on: the same for all."""
+def same_examples(
+    folders: Sequence[RunFolder], data: Data | str | Path | None, split: str | None, limit: int | None
+) -> tuple[list[Data], list[Split]]:
+    """The data of each run, and the examples that it is measured on: the same for all.
+
+    Args:
+        folders: The runs.
+        data: Other data than the runs' own.
+        split: Split of the data; default: the test split, or all of other data.
+        limit: Use at most this many evenly spaced examples; default: all.
+
+    Raises:
+        UsageError: If the runs were trained on different data.
+    """
+    loaded = _loaded(folders, data)
     tests = [each.split(split or each.default) for each in loaded]
     for folder, test in zip(folders[1:], tests[1:], strict=True):
         _check_same(folders[0], tests[0], folder, test)
-    return tests if limit is None else [test.evenly_spaced(limit) for test in tests]
+    return loaded, tests if limit is None else [test.evenly_spaced(limit) for test in tests]
 
 
 def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
@@ -251,13 +272,13 @@ def _stored(split: Split) -> Split:
 # -- what differs ---------------------------------------------------------------------------------------------------
 
 
-def _labels(folders: Sequence[RunFolder]) -> list[str]:
+def labels_of(folders: Sequence[RunFolder]) -> list[str]:
     """The folders' names; where two are alike, their paths."""
     names = [folder.path.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [folder.path.as_posix() for folder in folders]
 
 
-def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+def differing_options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """The options of each run that differ between runs; one that a recipe lacks counts if another run changed it.
 
     Options of a first stage have the names of a run of its own, unless the second stage has the same names.
