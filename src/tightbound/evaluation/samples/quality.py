@@ -264,13 +264,12 @@ def _accuracy(classifier: Classifier, features: Tensor, split: Split) -> Estimat
 
 def _notes(features: Tensor, accuracy: Estimate | None, source: FeatureSource, samples: bool) -> Iterator[str]:
     n, d = features.shape
-    yield f"distances of {n} examples in {d} features: compare them only with others of as many, in the same features"
-    yield f"in {source}"
+    yield f"{n} examples in {source}: compare these numbers only with others of as many, in the same features"
     yield "kernel distances: polynomial of degree 3, all pairs, unbiased, times 1000"
     if not samples:
         yield "the model has no prior, so only its reconstructions are measured"
     if n < 10 * d:
-        yield f"{n} examples are few for the moments of {d} features: Fréchet distances are much too large by chance"
+        yield f"{n} examples are few for the moments of {d:,} features: Fréchet distances are much too large by chance"
     if accuracy is not None and accuracy.value < 0.5:
         yield f"the features tell only {accuracy.value:.0%} of the labels: they see little of the data"
 
