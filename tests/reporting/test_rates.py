@@ -23,6 +23,9 @@ from tightbound.errors import ObjectiveError, UsageError
 from tightbound.evaluation.samples.features import features_of
 from tightbound.evaluation.samples.rates import payload, rate_and_distortion, webp
 from tightbound.models import LatentVariableModel
+from tightbound.options.priors import PixelCNNPrior
+from tightbound.recipes import Stage, TwoStage
+from tightbound.recipes.vq_vae import VQVAE
 
 SIGMA = 0.1
 
@@ -113,3 +116,24 @@ def test_the_command_draws_a_point_for_each_weight(tmp_path: Path, capsys: pytes
         assert drawn.size[0] > 1000
     assert main(["rate-distortion", runs[0], "--limit", "20", "--out", str(tmp_path / "a.svg")]) == 2
     assert main([*words[:-1]]) == 2, "overwrites nothing"
+
+
+SYSTEMS = {
+    "chain": tb.recipes.HVAE(layers=(4, 2), hidden=(8,)),
+    "top down": tb.recipes.Ladder(grids=(1, 4), groups=(1, 1), channels=8),
+    "codes": VQVAE(codes=8, code_dim=4, channels=(4,)),
+    "codes with a prior": TwoStage(
+        Stage(VQVAE(codes=8, code_dim=4, channels=(4,))), PixelCNNPrior(layers=1, channels=4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_rate_of_any_latents_is_the_kl_of_the_evaluation(name: str) -> None:
+    data = tb.load_data("digits")
+    model, part = SYSTEMS[name].build(data.spec), data.test.subset(20)
+    found = rate_and_distortion(model, part, features_of(lambda x: x, data))
+    kl = tb.evaluate(model, part, k=200, method="importance").kl
+    assert kl is not None
+    error = 5 * (kl.standard_error or 0.0)
+    assert found.rate.value * 64 * math.log(2) == pytest.approx(kl.value, rel=1e-4, abs=error)
