@@ -87,6 +87,8 @@ bound, and `trusted` is false. A bound is printed as `NLL ≤ …`, without an e
 bound on discrete data (`--dequantize`), with one. A posterior that is a single code (`vq-vae`) gives no more than minus
 the ELBO, which is a bound too. The check of annealing on simulated data comes on top of the budget.
 
+How samples and reconstructions are compared with data, in features and in bits, is on [a page of its own](quality.md).
+
 The last three columns are of some of the same examples, by `evaluate` and by annealing with 1,000 temperatures.
 
 | model | whole test split | trusted | proposals | k̂, ESS | time | some: evaluate | annealed | difference |

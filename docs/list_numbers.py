@@ -26,6 +26,7 @@ FACTS = {
     "more": ", or at least this number",
     "proposals": "the proposals used",
     "activity": "by the posterior mean, or for codes by their information",
+    "in_features": "in features of a network with a name",
     "remark": "as a share of the data's variance",
     "what": "dimensions",
     "carried": "of the KL",

@@ -19,6 +19,7 @@ from tightbound.errors import CheckpointError, UnknownName, UsageError
 from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation, SampleQuality
 from tightbound.evaluation.collapse.layer import Layer
 from tightbound.evaluation.levels import LevelDiagnosis
+from tightbound.evaluation.samples.features import FeatureSource
 from tightbound.options.direct import DiffusionBound, LogLikelihood, NoisyClassification
 from tightbound.options.objectives import (
     Capacity,
@@ -89,7 +90,8 @@ def through_json(value: Any, base: Any = object) -> Any:
 
 ONE, ALONE = Estimate(-1.5, 0.25), Estimate(2.0, None)
 NOISE = DecoderNoise(0.1, error=0.2, data_std=0.3, fixed=True)
-QUALITY = SampleQuality(samples=ONE, data=ALONE, n=7, split="test", notes=("few",))
+FEATURES = FeatureSource("EfficientNet-Lite0", "57934424", "64 × 64, as they are", 1280)
+QUALITY = SampleQuality(samples=ONE, data=ALONE, n=7, features=FEATURES, split="test", notes=("few",))
 MEASURED: dict[str, Any] = {"reconstruction": ALONE, "method": "auto", "k": 5, "n": 1, "split": "test"}
 MEASURED |= {"active_units": 0, "measure": "mass", "notes": ("a probability",)}
 DIAGNOSIS = Diagnosis(
@@ -162,6 +164,7 @@ OPTIONS: list[Any] = [
     ContrastiveConfig((3, 8, 8)),
     ONE,
     NOISE,
+    FEATURES,
     QUALITY,
     Evaluation(**MEASURED, nll=ONE, kl_per_dimension={"z1": (0.5,), "z2": (1.0, 0.25)}, decoder_noise=NOISE),
     Evaluation(**MEASURED, proposals={"posterior": 3}, sample_quality=QUALITY, trusted=False, dimensions=2),

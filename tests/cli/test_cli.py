@@ -449,7 +449,7 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
             *("lr", "out", "overwrite", "patience", "seed", "vocabulary", "weight_decay"),
         ],
         "evaluate": [
-            *("budget", "compile", "data", "device", "json", "k", "limit", "method"),
+            *("budget", "compile", "data", "device", "features", "json", "k", "limit", "method"),
             *("precision", "run", "sample_quality", "seed", "split", "temperatures"),
         ],
         "complete": ["data", "device", "n", "out", "overwrite", "run", "samples", "seed", "split"],
@@ -464,7 +464,13 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "traverse": ["data", "device", "example", "layer", "n", "out", "overwrite", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "overwrite", "run", "seed", "split"],
         "report": ["data", "device", "k", "quick", "run", "seed"],
-        "compare": ["data", "device", "json", "k", "limit", "out", "overwrite", "runs", "seed", "split"],
+        "compare": [
+            *("data", "device", "features", "json", "k", "limit", "out", "overwrite", "runs", "sample_quality"),
+            *("seed", "split"),
+        ],
+        "rate-distortion": [
+            *("data", "device", "features", "json", "limit", "out", "overwrite", "runs", "seed", "split"),
+        ],
         "info": ["json", "run"],
         "recipes": ["json"],
         "data": ["json", "options", "source"],

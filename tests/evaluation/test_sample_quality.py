@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from torch import Tensor
+from torch import Tensor, nn
 
 import tightbound as tb
 from tightbound.conditions import Given
 from tightbound.data import Data
-from tightbound.errors import DataError, ObjectiveError, ShapeError, UsageError
-from tightbound.evaluation import frechet_distance, sample_quality
+from tightbound.distributions import Dirac
+from tightbound.errors import DataError, ShapeError, UsageError
+from tightbound.evaluation import Estimate, frechet_distance, sample_quality
 from tightbound.evaluation.kept import write_evaluation
+from tightbound.evaluation.samples.features import features_of
 from tightbound.options.priors import PixelCNNPrior
 from tightbound.recipes import Stage, TwoStage
 from tightbound.recipes.vq_vae import VQVAE
@@ -112,13 +114,22 @@ def test_the_classifier_tells_the_digits_and_is_the_same_again() -> None:
 def test_features_without_labels_are_refused_with_the_remedy() -> None:
     data = Data.from_arrays(torch.randint(256, (40, 8, 8)))
     with pytest.raises(DataError, match="needs labels"):
-        sample_quality(tb.recipes.VAE(latent_dim=2).build(data.spec), data)
+        sample_quality(tb.recipes.VAE(latent_dim=2).build(data.spec), data, features="classifier")
 
 
-def test_a_model_without_a_prior_has_no_samples() -> None:
+def test_images_without_labels_are_compared_in_a_network_of_other_images() -> None:
+    data = Data.from_arrays(torch.randint(256, (40, 8, 8)))
+    assert features_of("auto", data).network == "EfficientNet-Lite0 of ImageNet"
+    with pytest.raises(UsageError, match="sees images only"):
+        features_of("efficientnet-lite0", Data.from_arrays(torch.rand(40, 3)))
+
+
+def test_a_model_without_a_prior_has_only_reconstructions() -> None:
     data = tb.load_data("digits")
-    with pytest.raises(ObjectiveError, match="no prior"):
-        sample_quality(tb.recipes.Autoencoder(latent_dim=2).build(data.spec), data)
+    found = sample_quality(tb.recipes.Autoencoder(latent_dim=2).build(data.spec), data, features=flat)
+    assert (found.samples, found.kernel_samples, found.precision) == (None, None, None)
+    assert found.reconstructions is not None
+    assert any("no prior" in note for note in found.notes)
 
 
 def test_nothing_but_codes_with_a_fitted_prior_is_held_against_uniform_codes() -> None:
@@ -176,5 +187,51 @@ def test_a_report_shows_the_quality_that_was_measured(tmp_path) -> None:
     found = dataclasses.replace(tb.evaluate(model, data.test, k=2), sample_quality=quality)
     write_evaluation(RunFolder(tmp_path), found, tb.load(tmp_path).loaded_weights)
     text = write_report(tmp_path).read_text(encoding="utf8")
+    assert quality.samples is not None
     assert f"{quality.samples.value:.2f}" in text
+    assert "64 features of a function given in Python" in text
     assert "Fréchet distance of samples" in text
+
+
+def test_the_floor_is_that_of_training_examples_and_each_number_is_named(tmp_path) -> None:
+    """Reconstructions that are the data: every distance is zero, and every share as large as it can be."""
+    data = tb.load_data("digits")
+    model = tb.recipes.Autoencoder(latent_dim=2).build(data.spec)
+    model.posterior, model.likelihood = Copy(), Copy()
+    part = data.test.subset(100)
+    found = sample_quality(model, data, part, features="efficientnet-lite0")
+    assert found.reconstructions is not None
+    assert found.reconstructions.value == pytest.approx(0, abs=1e-6)
+    assert found.kernel_reconstructions is not None
+    assert found.kernel_reconstructions.value < 0  # unbiased: an example is not paired with itself within a set
+    assert (found.psnr, found.perceptual) == (Estimate(100.0, 0.0), Estimate(0.0, 0.0))
+    assert found.ssim is not None
+    assert found.ssim.value == pytest.approx(1.0)
+    assert found.kernel_data is not None
+    assert found.kernel_data.value > found.kernel_reconstructions.value
+    told = "1,280 features of EfficientNet-Lite0 of ImageNet (weights 579344248a; images 8 × 8, resized to 64 × 64)"
+    assert str(found.features) == told
+    assert any("window of 7 × 7" in note for note in found.notes)
+
+
+class Copy(nn.Module):
+    """A posterior and a likelihood that are the point itself."""
+
+    def forward(self, x: Tensor, c: Given | None = None) -> Dirac:
+        return Dirac(x, 3)
+
+
+def test_a_comparison_shows_the_quality_of_every_run(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tightbound.cli.main import main
+
+    runs = [str(tmp_path / name) for name in "ab"]
+    for run, seed in zip(runs, "01", strict=True):
+        words = ["--data", "digits", "--steps", "2", "--seed", seed, "--hidden", "8", "--no-pictures"]
+        assert main(["train", "vae", *words, "--out", run]) == 0
+    capsys.readouterr()
+    words = ["-k", "1", "--limit", "60", "--sample-quality", "--features", "efficientnet-lite0", "--json"]
+    assert main(["compare", *runs, *words]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert {each["sample_quality"]["n"] for each in found} == {60}
+    assert found[0]["sample_quality"]["features"]["weights"] == "579344248a"
+    assert found[0]["sample_quality"]["data"] == found[1]["sample_quality"]["data"]

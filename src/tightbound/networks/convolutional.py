@@ -15,6 +15,10 @@ from .upsampling import UPSAMPLINGS
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "groups"]
 
 
+LAYERS = 6
+"""Modules of one level of the encoder."""
+
+
 def _sides(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
     """Sides of the grids from full size down, halved (rounded up) at every level while both are at least 4."""
     sides = [(shape[1], shape[2])]
@@ -68,6 +72,20 @@ class ConvolutionalEncoder(nn.Module):
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         features = self.grid(x).flatten(1)
         return self.head(features if c is None else torch.cat([features, c], dim=1))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The features of each level, ``(n, channels, height, width)``, finest first.
+
+        Example:
+            >>> [tuple(each.shape) for each in ConvolutionalEncoder((1, 28, 28), 10).maps(torch.zeros(5, 1, 28, 28))]
+            [(5, 32, 14, 14), (5, 64, 7, 7), (5, 128, 4, 4)]
+        """
+        found = list[Tensor]()
+        for place, layer in enumerate(self.grid, start=1):
+            x = layer(x)
+            if place % LAYERS == 0:
+                found.append(x)
+        return tuple(found)
 
 
 class ConvolutionalDecoder(EndsInLayer):

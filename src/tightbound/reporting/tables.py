@@ -36,7 +36,8 @@ def _table(m: Material, e: Evaluation) -> str:
     shown = [row for row in rows_of(_as_shown(m, e), **_facts(m, e)) if not sections or row.number.section in sections]
     there = [[row.words, signed(row.text), "; ".join(filter(None, (row.unit, row.meaning)))] for row in shown]
     told = notes(e) if e.measure in ("mass", "bound") and not e.doubtful else ""
-    return page.table(["quantity", "value ± error", "what it is"], there, numbers=1) + told
+    quality = page.box("Notes on the quality.", e.sample_quality.notes, "note") if e.sample_quality else ""
+    return page.table(["quantity", "value ± error", "what it is"], there, numbers=1) + told + quality
 
 
 _BARE = ("data", "noise", "quality")

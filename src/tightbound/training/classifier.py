@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..data import Data, DataSpec
 from ..errors import DataError
 from ..networks import MLP, ConvolutionalEncoder
+from ..networks.features import Activations
 from ..runtime.randomness import fixed_noise
 from .fit import Passes, fit
 
@@ -36,19 +37,34 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: DataSpec, features: int = 64) -> None:
         super().__init__()
-        self.body = (
-            ConvolutionalEncoder(spec.shape, features, (16, 32, 64))
-            if spec.image
-            else nn.Sequential(nn.Flatten(), MLP(spec.dimensions, features))
-        )
+        self.body = ConvolutionalEncoder(spec.shape, features, (16, 32, 64)) if spec.image else _Flat(spec, features)
         self.head = nn.Linear(features, len(spec.classes))
 
     def features(self, x: Tensor) -> Tensor:
         """The inputs of the last layer, ``(n, d)``, for examples ``(n, *shape)``."""
         return self.body(x)
 
+    def activations(self, x: Tensor) -> Activations:
+        """The features, and of images those of every level of the network."""
+        return Activations(self.features(x), self.body.maps(x))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+
+class _Flat(nn.Module):
+    """Features of examples that are no images."""
+
+    def __init__(self, spec: DataSpec, features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), MLP(spec.dimensions, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """None: there are no places."""
+        return ()
 
 
 def train_classifier(
@@ -106,7 +122,7 @@ def _require_classes(data: Data) -> None:
             "Training features needs labels.",
             got=f"{data.spec.name!r} with {len(data.spec.classes)} classes",
             expected="labels of two classes or more",
-            remedy="Use data with class sub-folders or a 'labels' array; or in Python your own features.",
+            remedy="Use data with class sub-folders or a 'labels' array, or --features efficientnet-lite0.",
         )
 
 

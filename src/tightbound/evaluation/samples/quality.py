@@ -1,7 +1,7 @@
-r"""How far samples are from data, in the features of a classifier that was trained on the data's labels.
+r"""How far samples and reconstructions are from data, in the features of a network with a name.
 
-Convention: features are ``(n, d)``; a Fréchet distance has the square of their unit, is never negative, and shrinks
-as n grows, so that only distances of the same n in the same features can be compared.
+Convention: features are ``(n, d)``, images in [0, 1]. A Fréchet distance has the square of the features' unit and
+shrinks as n grows; a kernel distance does not. Numbers can be compared only in the same features of the same images.
 """
 
 from __future__ import annotations
@@ -14,95 +14,47 @@ import torch
 from torch import Tensor
 
 from ...conditions import Given
-from ...data import Data, Split
+from ...data import Data, DataSpec, Split
 from ...distributions import CodeDistribution, UniformCodes
-from ...errors import ShapeError, UsageError
 from ...models import Marginal, Model
+from ...networks.features import Activations
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
-from ...training.classifier import Classifier, labels_of, train_classifier
+from ...training.classifier import Classifier, labels_of
 from ..estimate import Estimate
 from ..numbers import Fact, Number
 from ..passes import over, require_split
+from .distances import DENSITY_NEIGHBOURS, frechet_distance, kernel_distance, support
+from .features import FeatureName, Features, FeatureSource, as_images, features_of
+from .fidelity import WINDOW, perceptual_distance, psnr, ssim, window_of
 
-__all__ = ["SampleQuality", "frechet_distance", "sample_quality"]
+__all__ = ["SampleQuality", "fidelity", "frechet_distance", "sample_quality"]
 
-_SECTION, _UNIT = "quality", "features²"
-RESAMPLES = 20
-"""Bootstrap samples behind a standard error."""
-
-
-def frechet_distance(a: Tensor, b: Tensor, *, seed: int = 0) -> Estimate:
-    r"""Squared Fréchet distance of the Gaussians with the moments of two sets of features.
-
-    .. math:: \lVert \mu_a - \mu_b \rVert^2 + \operatorname{tr}\bigl(\Sigma_a + \Sigma_b
-        - 2 (\Sigma_a^{1/2} \Sigma_b \Sigma_a^{1/2})^{1/2}\bigr)
-
-    It is computed in float64, the last trace as the sum of the singular values of
-    :math:`\Sigma_a^{1/2} \Sigma_b^{1/2}`; the error is that of bootstrap samples of both sets.
-
-    References:
-        The Fréchet Distance between Multivariate Normal Distributions (Dowson and Landau, 1982).
-        GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017).
-
-    Args:
-        a: Features ``(n, d)``.
-        b: Features ``(m, d)``.
-        seed: Of the bootstrap.
-
-    Raises:
-        ShapeError: If they are not such, or there are not two of each.
-        UsageError: If a feature is not finite.
-
-    Example:
-        >>> x = torch.randn(1000, 3)
-        >>> round(frechet_distance(x, x + torch.tensor([3.0, 4.0, 0.0])).value, 4)
-        25.0
-    """
-    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        got = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ShapeError("These are not features of two sets of examples.", got=got, expected="(n, d) and (m, d)")
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise UsageError("A feature is not finite.", remedy="Look at the samples, or train the features anew.")
-    a, b = a.detach().cpu().double(), b.detach().cpu().double()
-    with fixed_noise(seed):
-        again = torch.tensor([_frechet(_resampled(a), _resampled(b)) for _ in range(RESAMPLES)])
-    return Estimate(_frechet(a, b), again.std().item())
-
-
-def _resampled(x: Tensor) -> Tensor:
-    return x[torch.randint(len(x), (len(x),))]
-
-
-def _frechet(a: Tensor, b: Tensor) -> float:
-    cov_a, cov_b = _covariance(a), _covariance(b)
-    overlap = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
-    distance = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * overlap
-    return distance.clamp(min=0).item()
-
-
-def _covariance(x: Tensor) -> Tensor:
-    centred = x - x.mean(0)
-    return centred.T @ centred / (len(x) - 1)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+_SECTION, _UNIT, _THOUSANDTHS = "quality", "features²", "× 10⁻³"
+_RECONSTRUCTION = "reconstruction"
 
 
 @register("sample-quality", record=True)
 @dataclass(frozen=True, kw_only=True)
 class SampleQuality:
-    """Results of :func:`sample_quality`: Fréchet distances from the examples of a split; lower is better.
+    """Results of :func:`sample_quality`: distances from the examples of a split, lower is better; how samples and
+    examples overlap; and how faithful reconstructions are, higher is better but for the perceptual distance.
 
     Args:
-        samples: Of samples of the model, one for each example and given its condition.
+        samples: Fréchet distance of samples of the model, one for each example and given its condition; None without a
+            prior.
         reconstructions: Of the examples' reconstructions (of codes, of the most probable ones): what the
             likelihood leaves to a perfect prior.
         uniform: Of samples with uniform codes, where a prior was fitted to codes.
         data: Of as many training examples: the distance that remains by chance.
+        kernel_samples: The kernel distance of the same sets; and so on.
+        precision: Overlap of samples and examples: see :class:`~tightbound.evaluation.samples.distances.Support`.
+        data_precision: Overlap of as many training examples and the examples; and so on.
+        psnr: Peak signal-to-noise ratio of reconstructions, mean over the images.
+        ssim: Their structural similarity.
+        perceptual: Their distance in the features of places.
+        features: The network whose features these are.
         accuracy: Share of the examples whose label the features tell; None for other features.
         n: Examples, and samples.
         split: Name of the split.
@@ -115,8 +67,8 @@ class SampleQuality:
     """
 
     samples: Annotated[
-        Estimate, Number("Fréchet distance of samples", _SECTION, "in features of a classifier", unit=_UNIT)
-    ]
+        Estimate | None, Number("Fréchet distance of samples", _SECTION, "{in_features}", unit=_UNIT)
+    ] = None
     reconstructions: Annotated[
         Estimate | None, Number("  of reconstructions", _SECTION, "what a perfect prior would have", unit=_UNIT)
     ] = None
@@ -124,18 +76,63 @@ class SampleQuality:
         Estimate | None, Number("  of samples with uniform codes", _SECTION, "in the same features", unit=_UNIT)
     ] = None
     data: Annotated[Estimate, Number("  of training examples", _SECTION, "what chance leaves", unit=_UNIT)]
+    kernel_samples: Annotated[
+        Estimate | None,
+        Number("kernel distance of samples", _SECTION, "unbiased: 0 on average for the same law", unit=_THOUSANDTHS),
+    ] = None
+    kernel_reconstructions: Annotated[
+        Estimate | None,
+        Number("kernel distance of reconstructions", _SECTION, "in the same features", unit=_THOUSANDTHS),
+    ] = None
+    kernel_data: Annotated[
+        Estimate | None,
+        Number("kernel distance of training examples", _SECTION, "what chance leaves", unit=_THOUSANDTHS),
+    ] = None
+    precision: Annotated[
+        Estimate | None, Number("precision", _SECTION, "share of samples near an example", digits=3)
+    ] = None
+    data_precision: Annotated[
+        Estimate | None, Number("precision of training examples", _SECTION, "what can be reached", digits=3)
+    ] = None
+    recall: Annotated[Estimate | None, Number("recall", _SECTION, "share of examples near a sample", digits=3)] = None
+    data_recall: Annotated[
+        Estimate | None, Number("recall of training examples", _SECTION, "what can be reached", digits=3)
+    ] = None
+    density: Annotated[
+        Estimate | None, Number("density", _SECTION, "number of examples near a sample, of those expected", digits=3)
+    ] = None
+    data_density: Annotated[
+        Estimate | None, Number("density of training examples", _SECTION, "what can be reached", digits=3)
+    ] = None
+    coverage: Annotated[
+        Estimate | None, Number("coverage", _SECTION, "share of examples with a sample among the nearest", digits=3)
+    ] = None
+    data_coverage: Annotated[
+        Estimate | None, Number("coverage of training examples", _SECTION, "what can be reached", digits=3)
+    ] = None
     accuracy: Annotated[
         Estimate | None,
         Number("labels told by the features", _SECTION, "how much they see of the data", digits=1, percent=True),
     ] = None
+    psnr: Annotated[
+        Estimate | None, Number("PSNR", _RECONSTRUCTION, "of reconstructions, mean over the images", unit="dB")
+    ] = None
+    ssim: Annotated[
+        Estimate | None, Number("SSIM", _RECONSTRUCTION, "of reconstructions: 1 where they equal the data", digits=4)
+    ] = None
+    perceptual: Annotated[
+        Estimate | None,
+        Number("perceptual distance", _RECONSTRUCTION, "between features of places, as in LPIPS", digits=4),
+    ] = None
+    features: FeatureSource | None = None
     n: int
     split: str
     notes: tuple[str, ...]
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """No values: the labels of its numbers are fixed."""
-        return {}
+        """Values for the labels: the features."""
+        return {"in_features": f"in {self.features or 'features of a classifier'}"}
 
 
 def sample_quality(
@@ -143,27 +140,29 @@ def sample_quality(
     data: Data,
     split: Split | None = None,
     *,
-    features: Callable[[Tensor], Tensor] | None = None,
+    features: FeatureName | Callable[[Tensor], Tensor] = "auto",
     seed: int = 0,
 ) -> SampleQuality:
-    """How far samples of a model are from the data, as Fréchet distance in the features of a classifier.
+    """How far samples and reconstructions of a model are from the data, in the features of a network.
 
-    A sample is the mean of p(x | z) for a sample of z, as in the images; without a latent a sample of p(x).
+    A sample is the mean of p(x | z) for a sample of z, as in the images; without a latent a sample of p(x). A
+    reconstruction is the mean of p(x | z) at the representative z of an example. PSNR and SSIM are of images in [0, 1].
 
     References:
         GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017).
+        Demystifying MMD GANs (Bińkowski et al., 2018).
 
     Args:
         model: The model, on the device to compute on.
-        data: Labelled data, on whose training split the classifier is trained; with ``features`` it needs no labels.
+        data: Its training split trains the classifier, and is the floor; the classifier needs labels.
         split: The examples to be compared with; default: those of the test split.
-        features: Others than the classifier's, ``(n, *shape) -> (n, d)``.
+        features: As for :func:`~tightbound.evaluation.samples.features.features_of`.
         seed: Of all noise, and of the classifier.
 
     Raises:
-        DataError: If there are no labels.
-        UsageError: If the split is empty.
-        ObjectiveError: If the model has no prior.
+        DataError: If a classifier is needed, and there are no labels.
+        UsageError: If the split is empty, or the features are not available.
+        ObjectiveError: If the model has neither a prior nor reconstructions.
 
     Example:
         >>> import tightbound as tb
@@ -175,47 +174,85 @@ def sample_quality(
     """
     split = data.test if split is None else split
     require_split(split, model)
-    if not model.can_sample:
-        model().sample()  # says so, before anything is trained
-    device, classifier = model.device, None
-    if features is None:
-        classifier = train_classifier(data, seed=seed, device=device)
-        features = classifier.features
-    values = over(model, split, 1, _found(features), seed=seed)
-    own = values.pop("data")
+    seen = features_of(features, data, seed=seed, device=model.device)
+    values = over(model, split, 1, _found(seen, split.spec), seed=seed)
+    own, classifier = values.pop("data"), seen.classifier
+    told = {name: Estimate.of(values.pop(name)) for name in ("psnr", "ssim", "perceptual") if name in values}
+    values["data"] = _features_of(data.train.evenly_spaced(len(split)), seen, model.device, seed)
     accuracy = None if classifier is None else _accuracy(classifier, own, split)
-    values["data"] = _features_of(data.train.evenly_spaced(len(split)), features, device, seed)
-    distances = {name: frechet_distance(value, own, seed=seed) for name, value in values.items()}
-    notes = tuple(_notes(own, accuracy))
-    return SampleQuality(**distances, accuracy=accuracy, n=len(split), split=split.name, notes=notes)
+    source = seen.source(own.shape[1])
+    notes = (*_notes(own, accuracy, source, model.can_sample), *_on_images(split.spec, told))
+    return SampleQuality(
+        **_distances(values, own, seed),
+        **told,
+        accuracy=accuracy,
+        features=source,
+        n=len(split),
+        split=split.name,
+        notes=notes,
+    )
 
 
-def _found(features: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:
+def _distances(values: dict[str, Tensor], own: Tensor, seed: int) -> dict[str, Estimate]:
+    """Every distance of each set of features from those of the examples, by the name of its field."""
+    found = {name: frechet_distance(value, own, seed=seed) for name, value in values.items()}
+    for name in values.keys() - {"uniform"}:
+        found[f"kernel_{name}"] = kernel_distance(values[name], own, seed=seed)
+    for name, prefix in (("samples", ""), ("data", "data_")):
+        if name in values and min(len(values[name]), len(own)) > DENSITY_NEIGHBOURS:
+            found |= {f"{prefix}{each}": v for each, v in support(values[name], own)._asdict().items()}
+    return found
+
+
+def _found(features: Features, spec: DataSpec) -> Callable[..., dict[str, Tensor]]:
     """What is found of each example: features of itself, its reconstruction, and samples given its condition."""
 
     def found(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
-        px = model(c)
-        leading = () if px.batch_shape else (len(x),)
-        if not isinstance(px, Marginal):
-            return _features(features, {"data": x, "samples": px.sample(leading)})
-        images = {"data": x, "samples": px.likelihood(px.sample_latent(leading)).mean}
-        images["reconstructions"] = px.likelihood(px.representative(x)).mean
-        prior = px.prior()
-        if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):  # it has learned another
-            images["uniform"] = px.likelihood(UniformCodes(prior.space).sample((len(x),))).mean
-        return _features(features, images)
+        images = {"data": x, **_images(model, x, c)}
+        seen = {name: features.see(image) for name, image in images.items()}
+        values = {name: each.pooled.flatten(1) for name, each in seen.items()}
+        if "reconstructions" in images:
+            values |= fidelity(x, images["reconstructions"], (seen["data"], seen["reconstructions"]), spec)
+        return values
 
     return found
 
 
-def _features(features: Callable[[Tensor], Tensor], images: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: features(image).flatten(1) for name, image in images.items()}
+def _images(model: Model, x: Tensor, c: Given | None) -> dict[str, Tensor]:
+    """Samples, reconstructions and samples with uniform codes, as far as the model has them."""
+    px = model(c)
+    leading = () if px.batch_shape else (len(x),)
+    if not isinstance(px, Marginal):
+        return {"samples": px.sample(leading)}
+    images = {"samples": px.likelihood(px.sample_latent(leading)).mean} if model.can_sample else {}
+    images["reconstructions"] = px.likelihood(px.representative(x)).mean
+    prior = px.prior() if model.can_sample else None
+    if isinstance(prior, CodeDistribution) and not isinstance(prior, UniformCodes):  # it has learned another
+        images["uniform"] = px.likelihood(UniformCodes(prior.space).sample((len(x),))).mean
+    return images
+
+
+def fidelity(x: Tensor, rebuilt: Tensor, seen: tuple[Activations, Activations], spec: DataSpec) -> dict[str, Tensor]:
+    """PSNR, SSIM and perceptual distance of each reconstruction, by name, ``(n,)``; of images only.
+
+    Args:
+        x: Examples as a model sees them.
+        rebuilt: Their reconstructions.
+        seen: What a network sees in both.
+        spec: Of the data.
+    """
+    if len(spec.shape) != 3:
+        return {}
+    images, others = as_images(x, spec), as_images(rebuilt, spec)
+    found = {"psnr": psnr(images, others), "ssim": ssim(images, others)}
+    maps = {"perceptual": perceptual_distance(seen[0].maps, seen[1].maps)} if seen[0].maps else {}
+    return found | maps
 
 
 @torch.no_grad()
-def _features_of(split: Split, features: Callable[[Tensor], Tensor], device: torch.device, seed: int) -> Tensor:
+def _features_of(split: Split, features: Features, device: torch.device, seed: int) -> Tensor:
     with fixed_noise(seed):
-        return torch.cat([features(batch.x).flatten(1).cpu() for batch in split.batches(500, device)])
+        return torch.cat([features.see(batch.x).pooled.cpu() for batch in split.batches(500, device)])
 
 
 @torch.no_grad()
@@ -225,10 +262,18 @@ def _accuracy(classifier: Classifier, features: Tensor, split: Split) -> Estimat
     return Estimate.of((chosen == labels_of(split.labels).cpu()).double())
 
 
-def _notes(features: Tensor, accuracy: Estimate | None) -> Iterator[str]:
+def _notes(features: Tensor, accuracy: Estimate | None, source: FeatureSource, samples: bool) -> Iterator[str]:
     n, d = features.shape
-    yield f"distances of {n} examples in {d} features: compare them only with others of as many, in the same features"
+    yield f"{n} examples in {source}: compare these numbers only with others of as many, in the same features"
+    yield "kernel distances: polynomial of degree 3, all pairs, unbiased, times 1000"
+    if not samples:
+        yield "the model has no prior, so only its reconstructions are measured"
     if n < 10 * d:
-        yield f"{n} examples are few for the moments of {d} features: the distances are much too large by chance"
+        yield f"{n} examples are few for the moments of {d:,} features: Fréchet distances are much too large by chance"
     if accuracy is not None and accuracy.value < 0.5:
         yield f"the features tell only {accuracy.value:.0%} of the labels: they see little of the data"
+
+
+def _on_images(spec: DataSpec, told: dict[str, Estimate]) -> Iterator[str]:
+    if "ssim" in told and (side := window_of(*spec.shape[1:])) < WINDOW:
+        yield f"SSIM has a window of {side} × {side} pixels here, not 11 × 11: the images are small"

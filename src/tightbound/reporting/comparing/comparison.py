@@ -21,9 +21,10 @@ from torch import Tensor
 from ... import runs as run_folders
 from ...data import Data, Split
 from ...errors import UsageError
-from ...evaluation import Estimate, Evaluation
+from ...evaluation import Estimate, Evaluation, sample_quality
 from ...evaluation.evaluate import How, evaluate_examples
 from ...evaluation.kept import as_json
+from ...evaluation.samples.features import FeatureName
 from ...models.latent import LatentVariableModel
 from ...runs import RunConfig, RunFolder, options_of
 from ...runtime.randomness import fixed_noise
@@ -31,7 +32,15 @@ from ...spec import to_json
 from ...training.device import find_device
 from ..command import changed
 
-__all__ = ["ComparedRun", "Comparison", "Difference", "compare"]
+__all__ = [
+    "ComparedRun",
+    "Comparison",
+    "Difference",
+    "compare",
+    "differing_options",
+    "labels_of",
+    "same_examples",
+]
 
 IGNORED = ("device", "log_every", "save_every", "pictures")
 """Options that do not change the trained model."""
@@ -72,6 +81,12 @@ class ComparedRun:
     test: Split = field(repr=False, compare=False)
     per_example: dict[str, Tensor] = field(repr=False, compare=False)
     codes: Tensor = field(repr=False, compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes on its numbers."""
+        quality = self.found.sample_quality
+        return self.found.notes + (() if quality is None else quality.notes)
 
     def json(self) -> dict[str, Any]:
         """The run and its evaluation as one mapping."""
@@ -136,6 +151,7 @@ def compare(
     split: str | None = None,
     k: int = 200,
     limit: int | None = None,
+    features: FeatureName | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> Comparison:
@@ -150,6 +166,8 @@ def compare(
         split: Split of the data; default: the test split, or all of other data.
         k: Importance samples per example.
         limit: Use at most this many evenly spaced examples; default: all.
+        features: Also compare samples and reconstructions with the data, in these features: see
+            :func:`~tightbound.evaluation.sample_quality`.
         device: Where to compute.
         seed: Seed of all noise.
 
@@ -170,23 +188,36 @@ def compare(
     """
     folders = _folders(runs, limit)
     configs = [folder.config() for folder in folders]
-    loaded = _loaded(folders, data)
-    tests, place = _tests(folders, loaded, split, limit), find_device(device)
-    told = zip(folders, configs, _labels(folders), _options(configs), tests, loaded, strict=True)
+    loaded, tests = same_examples(folders, data, split, limit)
+    place = find_device(device)
+    told = zip(folders, configs, labels_of(folders), differing_options(configs), tests, loaded, strict=True)
     found = [
-        ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each.said))
+        ComparedRun(label=label, options=options, **_measured(folder, config, test, place, k, seed, each, features))
         for folder, config, label, options, test, each in told
     ]
     differences = tuple(_difference(found[0], other) for other in found[1:])
     return Comparison(tuple(found), differences, tests[0].name, len(tests[0]), k, seed)
 
 
-def _tests(folders: Sequence[RunFolder], loaded: Sequence[Data], split: str | None, limit: int | None) -> list[Split]:
-    """The examples that each run is measured on: the same for all."""
+def same_examples(
+    folders: Sequence[RunFolder], data: Data | str | Path | None, split: str | None, limit: int | None
+) -> tuple[list[Data], list[Split]]:
+    """The data of each run, and the examples that it is measured on: the same for all.
+
+    Args:
+        folders: The runs.
+        data: Other data than the runs' own.
+        split: Split of the data; default: the test split, or all of other data.
+        limit: Use at most this many evenly spaced examples; default: all.
+
+    Raises:
+        UsageError: If the runs were trained on different data.
+    """
+    loaded = _loaded(folders, data)
     tests = [each.split(split or each.default) for each in loaded]
     for folder, test in zip(folders[1:], tests[1:], strict=True):
         _check_same(folders[0], tests[0], folder, test)
-    return tests if limit is None else [test.evenly_spaced(limit) for test in tests]
+    return loaded, tests if limit is None else [test.evenly_spaced(limit) for test in tests]
 
 
 def _loaded(folders: Sequence[RunFolder], data: Data | str | Path | None) -> list[Data]:
@@ -241,13 +272,13 @@ def _stored(split: Split) -> Split:
 # -- what differs ---------------------------------------------------------------------------------------------------
 
 
-def _labels(folders: Sequence[RunFolder]) -> list[str]:
+def labels_of(folders: Sequence[RunFolder]) -> list[str]:
     """The folders' names; where two are alike, their paths."""
     names = [folder.path.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [folder.path.as_posix() for folder in folders]
 
 
-def _options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+def differing_options(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """The options of each run that differ between runs; one that a recipe lacks counts if another run changed it.
 
     Options of a first stage have the names of a run of its own, unless the second stage has the same names.
@@ -290,7 +321,14 @@ def _identity(folder: RunFolder, config: RunConfig, model: LatentVariableModel) 
 
 
 def _measured(
-    folder: RunFolder, config: RunConfig, test: Split, place: str, k: int, seed: int, said: Sequence[str]
+    folder: RunFolder,
+    config: RunConfig,
+    test: Split,
+    place: str,
+    k: int,
+    seed: int,
+    data: Data,
+    features: FeatureName | None,
 ) -> dict[str, Any]:
     """A run, its model, and what an evaluation with k samples, of all examples and of each."""
     with fixed_noise():  # building a model draws initial weights
@@ -300,7 +338,11 @@ def _measured(
     codes = each.pop("codes")
     if found.nll_per_example is not None:
         each["nll"] = found.nll_per_example
-    found = dataclasses.replace(found, notes=(*found.notes[:1], *said, *found.notes[1:]))
+    found = dataclasses.replace(found, notes=(*found.notes[:1], *data.said, *found.notes[1:]))
+    if features is not None:
+        own = run_folders.load_run_data(folder.path) if data.new else data
+        quality = sample_quality(model, own, test, features=features, seed=seed)
+        found = dataclasses.replace(found, sample_quality=quality)
     measured = {"model": model, "test": test, "found": found, "per_example": each, "codes": codes}
     return _identity(folder, config, model) | measured
 

@@ -249,7 +249,7 @@ def _tables(found: Comparison) -> str:
     rows = [[name, *cells] for name, cells in (*about(found), *numbers(found))]
     told = [[page.Verbatim(cell) for cell in row] if row[0].startswith("--") else row for row in rows]
     table = page.table(["", *(run.label for run in found.runs)], _signed(told), numbers=len(found.runs))
-    notes = [f"{run.label}: {note}" for run in found.runs for note in run.found.notes]
+    notes = [f"{run.label}: {note}" for run in found.runs for note in run.notes]
     return table + _differences(found) + page.box("Notes on these numbers.", notes, "note")
 
 
