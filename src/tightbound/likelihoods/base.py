@@ -92,7 +92,7 @@ class Likelihood(nn.Module):
             "A published weight of the KL needs a likelihood whose logarithm is an absolute or a squared error.",
             got=type(self).__name__,
             expected="a Laplace or a Gaussian likelihood",
-            remedy="State the weight in nats: --beta 0.001.",
+            remedy="State the weight in nats: --kl-weight 0.001.",
         )
 
     def takes_output_of(self, network: nn.Module) -> bool:
