@@ -6,8 +6,9 @@ from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
 from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
-from .gaussian import DiagonalGaussian, ExactLinearGaussian
+from .gaussian import DiagonalGaussian, ExactLinearGaussian, GridGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
+from .statistics import LatentStatistics
 from .top_down import ARMS, Arm, Direct, Merge, PackedNormal, Residual, TopDownPosterior, merge
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "EncodedCodes",
     "ExactLinearGaussian",
     "FlowPosterior",
+    "GridGaussian",
+    "LatentStatistics",
     "Layers",
     "Merge",
     "Moments",

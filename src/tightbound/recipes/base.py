@@ -48,6 +48,16 @@ class Recipe:
         """The parts its model takes from other runs, by name."""
         return {}
 
+    @property
+    def starts_from(self) -> str:
+        """The run or file with the weights of a new model; empty for random ones."""
+        return ""
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the model's parts that training leaves as they are."""
+        return ()
+
     def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
         """The options of the same hierarchy without its dead layers; empty if there is nothing to leave out.
 
@@ -64,6 +74,14 @@ class Recipe:
             data: Shape and range of one example.
         """
         return []
+
+    def training_sides(self, data: DataSpec) -> tuple[int, int] | None:
+        """Height and width of the random crops that it is trained on; None for whole examples.
+
+        Args:
+            data: Shape and range of one example.
+        """
+        return None
 
     def clip_norm(self, data: DataSpec) -> float | None:
         """The maximum gradient norm by default; None for no clipping.
@@ -86,6 +104,14 @@ class Recipe:
             examples: Size of the training split.
         """
         return []
+
+    def equivalents(self, model: Model) -> dict[str, float]:
+        """What the published weights of its objective come to in a trained model, by name.
+
+        Args:
+            model: The model.
+        """
+        return {}
 
     def anneal(self, model: Model, step: int, steps: int) -> None:
         """Sets other scheduled quantities during training, such as a temperature.

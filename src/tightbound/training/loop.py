@@ -22,6 +22,7 @@ from ..runtime.processor import slow_arithmetic
 from ..runtime.randomness import fixed_noise
 from ..spec import Option, field_names
 from .checkpoints import Checkpoints
+from .concluding import measure_latents, measures_latents
 from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
@@ -217,6 +218,8 @@ class _Run:
             finally:
                 self.readings.close()
             self._keep_selected()
+            if reason in ("done", "early"):
+                self._measure()
         return self._result(reason)
 
     def _steps(self, stop: Stop) -> str:
@@ -276,8 +279,20 @@ class _Run:
             with self.engine.average.applied():
                 self.checkpoints.write_weights()
         self.engine.fabric.barrier()
-        checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
+        self._load_selected()
         self.model.eval()
+
+    def _measure(self) -> None:
+        """Measures the latents of a model that keeps their statistics; all processes then have those of the first."""
+        if measures_latents(self.model):
+            measure_latents(self.model, self.data.train)
+            if self.engine.first:
+                self.checkpoints.write_weights()
+            self.engine.fabric.barrier()
+            self._load_selected()
+
+    def _load_selected(self) -> None:
+        checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
 
     def _result(self, reason: str) -> TrainingResult:
         progress, unit = self.progress, self.unit
