@@ -66,6 +66,14 @@ class Likelihood(nn.Module):
         """Source and value of the standard deviation of an entry, without the network's part; None without one."""
         return None
 
+    input_shape: tuple[int, ...] = ()
+    """Shape of one latent."""
+
+    @property
+    def last_layer(self) -> nn.Module | None:
+        """The layer whose output :meth:`given` takes, with a ``weight``; None if it has none, or it is not known."""
+        return None
+
     embedding: nn.Module | None
     """Maps a condition to features for its network; None passes the condition itself."""
 

@@ -68,6 +68,10 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         out = super().features(inputs, c)
         return self._fitted(out, inputs.shape[: inputs.dim() - len(self.input_shape)])
 
+    @property
+    def last_layer(self) -> nn.Module | None:
+        return last_layer(self.network)
+
     def takes_output_of(self, network: nn.Module) -> bool:
         return self.network is network
 
@@ -93,7 +97,7 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         Args:
             x: Some training examples, ``(n, *shape)``.
         """
-        if (layer := last_layer(self.network)) is None:
+        if (layer := self.last_layer) is None:
             return
         bias = layer.get_parameter("bias")
         entries = len(bias) // self.parameters_per_entry  # entries of an example, or its channels
