@@ -22,6 +22,7 @@ class OwnFeatures(Taps):
         channels: Channels of each resolution, finest first; the first is that of the image.
 
     Example:
+        >>> import torch
         >>> network = OwnFeatures(4, 10, (8, 16))
         >>> [features.shape[1:] for features in network(torch.zeros(5, 4, 28, 20))]
         [torch.Size([8, 28, 20]), torch.Size([16, 14, 10])]
