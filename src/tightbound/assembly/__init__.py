@@ -1,6 +1,17 @@
 """From the options of a recipe to the parts of a model."""
 
-from . import completion, conditional, continuous, diffusion, discrete, hierarchies, pixels, quantized, second_stage
+from . import (
+    completion,
+    conditional,
+    continuous,
+    diffusion,
+    discrete,
+    hierarchies,
+    latent_diffusion,
+    pixels,
+    quantized,
+    second_stage,
+)
 from .base import assemble, build
 
 __all__ = [
@@ -12,6 +23,7 @@ __all__ = [
     "diffusion",
     "discrete",
     "hierarchies",
+    "latent_diffusion",
     "pixels",
     "quantized",
     "second_stage",

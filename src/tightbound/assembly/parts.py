@@ -30,7 +30,16 @@ from ..recipes.continuous import ContinuousRecipe
 CONTEXT = 64
 """Size of the context of a flow posterior's layers."""
 
-__all__ = ["decoder", "encoder", "entry_likelihood", "likelihood", "likelihood_on", "posterior", "prior"]
+__all__ = [
+    "decoder",
+    "encoder",
+    "entry_likelihood",
+    "likelihood",
+    "likelihood_on",
+    "posterior",
+    "prior",
+    "require_levels",
+]
 
 
 def encoder(recipe: Networks, data: DataSpec, outputs: int, condition_dim: int = 0) -> nn.Module:
@@ -130,7 +139,7 @@ def likelihood_on(
     if kind == "logit-laplace":
         _check_unit_interval(data)
         return LogitLaplaceLikelihood(make(2), latent, data.shape)
-    levels = _levels(kind, data)
+    levels = require_levels(kind, data)
     if kind == "categorical":
         return Categorical(make(levels), latent, data.shape, levels)
     if kind == "discretized-logistic-mixture":
@@ -169,7 +178,7 @@ def _full_gaussian(
 
 def _autoregressive(recipe: ContinuousRecipe, data: DataSpec, condition_dim: int) -> Likelihood:
     _check_image(data)
-    levels = _levels("autoregressive", data)
+    levels = require_levels("autoregressive", data)
     network = PixelDecoder(
         recipe.latent_dim,
         data.shape,
@@ -210,7 +219,16 @@ def _resolved(name: LikelihoodName, scale: ScaleName, data: DataSpec) -> tuple[s
     return kind, "shared" if name == "auto" else "fixed"
 
 
-def _levels(kind: str, data: DataSpec) -> int:
+def require_levels(kind: str, data: DataSpec) -> int:
+    """The levels of discrete data, which a likelihood needs.
+
+    Args:
+        kind: Its name.
+        data: The data spec.
+
+    Raises:
+        UsageError: If the data is continuous.
+    """
     if not data.discrete or data.levels is None:
         raise UsageError(
             f"The likelihood {kind!r} needs discrete levels, but this data is continuous.",

@@ -9,6 +9,7 @@ from .entries import (
     DiscretizedLogisticLikelihood,
     EntryLikelihood,
     Gaussian,
+    Laplace,
     LogitLaplaceLikelihood,
     Scale,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "EntryLikelihood",
     "FullGaussianLikelihood",
     "Gaussian",
+    "Laplace",
     "Likelihood",
     "LogitLaplaceLikelihood",
     "Measure",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..distributions import Unconditional
+from ..errors import ObjectiveError
 from ..options.data_spec import DataSpec
 
 __all__ = ["Likelihood", "Measure", "declared", "density_of", "mass_of", "undeclared"]
@@ -85,6 +86,22 @@ class Likelihood(nn.Module):
     def measure(self, data: DataSpec) -> Measure:
         """What the log-likelihood means for that data."""
         raise NotImplementedError
+
+    def nats_per_error(self, width: float) -> Tensor:
+        r"""The nats of one unit of the summed error, absolute or squared, of which its log-density is made.
+
+        Args:
+            width: Units of the error for one unit of the data: 2 where images in [0, 1] are compared in [-1, 1].
+
+        Raises:
+            ObjectiveError: If its log-density is not such an error.
+        """
+        raise ObjectiveError(
+            "A published weight of the KL needs a likelihood whose logarithm is an absolute or a squared error.",
+            got=type(self).__name__,
+            expected="a Laplace or a Gaussian likelihood",
+            remedy="State the weight in nats: --beta 0.001.",
+        )
 
     def takes_output_of(self, network: nn.Module) -> bool:
         """Whether :meth:`given` takes what that very network outputs."""

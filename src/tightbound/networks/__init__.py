@@ -2,6 +2,7 @@
 
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from .embeddings import ClassEmbedding, ImageEmbedding, Observed, TokenEmbedding
+from .kl_autoencoder import Architecture, KLDecoder, KLEncoder
 from .linear import Linear
 from .masked import MaskedConv2d, PixelDecoder
 from .mlp import ACTIVATIONS, MLP, LinearWithConstant
@@ -13,6 +14,7 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "UPSAMPLINGS",
+    "Architecture",
     "ClassEmbedding",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
@@ -21,6 +23,8 @@ __all__ = [
     "GridDecoder",
     "GridEncoder",
     "ImageEmbedding",
+    "KLDecoder",
+    "KLEncoder",
     "Linear",
     "LinearWithConstant",
     "MaskedConv2d",

@@ -6,6 +6,7 @@ The classes of :mod:`tightbound.options.objectives` are data; their computations
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,17 +15,19 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..distributions import lower_bound
+from ..likelihoods import declared
 from ..models import Marginal, Terms
 from ..options import objectives as values
 from ..options.direct import LogLikelihood
+from ..options.published import WIDTH, PublishedQuantized, WeakKL
 from .balancing import balanced
 from .bounds import elbo, iwae, reconstruction
 from .gradients import dreg, score_function, sticking_the_landing
 from .penalties import beta_tcvae, capacity, free_bits, info_vae
 from .prediction import gsnn, hybrid, naive_monte_carlo
-from .quantized import vq
+from .quantized import vq, weight_of_means
 
-__all__ = ["ROWS", "OfTerms", "rows"]
+__all__ = ["ROWS", "OfTerms", "nats_of_error", "rows"]
 
 ROWS = ("objective", "bound", "reconstruction", "kl")
 """The objective to maximise; the bound for model selection and reports, never weighted, annealed or relaxed; and its
@@ -156,6 +159,41 @@ def _(o: values.NaiveMonteCarlo, px: Marginal, x: Tensor, beta: Tensor, examples
 def _(o: values.Quantized, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
     terms = px.terms(x, o.samples)
     return _read(terms, vq(terms, o.codebook, o.commitment), lambda: elbo(terms))
+
+
+@rows.register
+def _(o: WeakKL, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    weight = o.weight * nats_of_error(px)
+    return _read(terms, elbo(terms, beta * weight), lambda: elbo(terms))
+
+
+@rows.register
+def _(o: PublishedQuantized, px: Marginal, x: Tensor, beta: Tensor, examples: int) -> Tensor:
+    terms = px.terms(x, o.samples)
+    entries, of_latent = math.prod(px.event_shape), math.prod(terms.latents[0].z.shape[2:])
+    weight = weight_of_means(1.0, entries, of_latent) * nats_of_error(px)
+    return _read(terms, vq(terms, o.codebook * weight, o.commitment * weight), lambda: elbo(terms))
+
+
+def nats_of_error(px: Marginal) -> Tensor:
+    """The nats of a unit of the error that published weights refer to, at the likelihood's current scale.
+
+    Args:
+        px: A model of images in [0, 1], whose published errors are those of images in [-1, 1].
+
+    Raises:
+        ObjectiveError: If its likelihood is not made of an error.
+
+    Example:
+        >>> from tightbound.data import DataSpec
+        >>> from tightbound.recipes import KLAutoencoder
+        >>> spec = DataSpec("digits", shape=(1, 8, 8), levels=17)
+        >>> px = KLAutoencoder(factor=2, channels=(8, 8), spread=0.05).build(spec)()
+        >>> round(nats_of_error(px).item(), 3)
+        10.0
+    """
+    return declared(px.model.likelihood).nats_per_error(WIDTH).detach()
 
 
 @rows.register

@@ -6,7 +6,7 @@ from .cholesky import CholeskyGaussian
 from .dirac import DiracPosterior
 from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
-from .gaussian import DiagonalGaussian, ExactLinearGaussian
+from .gaussian import DiagonalGaussian, ExactLinearGaussian, GridGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
 from .top_down import ARMS, Arm, Direct, Merge, PackedNormal, Residual, TopDownPosterior, merge
 
@@ -27,6 +27,7 @@ __all__ = [
     "EncodedCodes",
     "ExactLinearGaussian",
     "FlowPosterior",
+    "GridGaussian",
     "Layers",
     "Merge",
     "Moments",

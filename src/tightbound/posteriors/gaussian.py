@@ -19,7 +19,7 @@ from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
 from .base import Posterior
 
-__all__ = ["DiagonalGaussian", "ExactLinearGaussian"]
+__all__ = ["DiagonalGaussian", "ExactLinearGaussian", "GridGaussian"]
 
 
 class DiagonalGaussian(Conditional, Posterior):
@@ -55,6 +55,46 @@ class DiagonalGaussian(Conditional, Posterior):
             )
         mean, log_std = features.chunk(2, dim=-1)
         return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
+
+
+class GridGaussian(Conditional, Posterior):
+    r"""Gaussian over a grid of latents, independent entries, with the mean and the log variance of each from a network.
+
+    .. math:: q(z \mid x) = \prod_i \mathcal{N}(z_i; \mu_i(x), e^{\ell_i(x)} + \tau^2)
+
+    References:
+        High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022).
+
+    Args:
+        network: Encoder, maps ``(n, *shape)`` to ``(n, 2 * channels, h, w)``: means, then log variances, which are
+            clamped to [-30, 20].
+        shape: Shape of one example.
+        noise: :math:`\tau`, the least standard deviation of a latent.
+
+    Raises:
+        ShapeError: If the encoder's output is not such a grid.
+
+    Example:
+        >>> posterior = GridGaussian(nn.Conv2d(3, 2 * 4, 8, stride=8), (3, 32, 24))
+        >>> posterior(torch.zeros(5, 3, 32, 24)).rsample().shape
+        torch.Size([5, 4, 4, 3])
+    """
+
+    def __init__(self, network: nn.Module, shape: Sequence[int], noise: float = 0.0) -> None:
+        super().__init__(network, shape)
+        self.noise = noise
+
+    def distribution(self, features: Tensor) -> Distribution:
+        if features.dim() < 3 or features.shape[-3] % 2:
+            raise ShapeError(
+                "A Gaussian over a grid needs a mean and a log variance for each channel.",
+                got=f"features of shape {tuple(features.shape)}",
+                expected="(*leading, 2 * channels, h, w)",
+            )
+        mean, log_variance = features.chunk(2, dim=-3)
+        std = (log_variance.clamp(-30.0, 20.0) / 2).exp()
+        std = (std.square() + self.noise**2).sqrt() if self.noise else std
+        return independent(Normal(mean, std, validate_args=False), 3)
 
 
 class ExactLinearGaussian(Posterior):

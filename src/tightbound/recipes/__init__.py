@@ -8,6 +8,7 @@ from .diffusion import DDPM, EDM, VDM, NoisyClassifierRecipe, RectifiedFlow, Sco
 from .dvae import DVAE
 from .gumbel_vae import GumbelVAE
 from .hvae import HVAE
+from .kl_autoencoder import KLAutoencoder, VQAutoencoder
 from .ladder import VDVAE, Ladder
 from .linear_vae import LinearVAE
 from .pixels import PixelCNNRecipe, TransformerRecipe
@@ -30,6 +31,7 @@ __all__ = [
     "Completion",
     "CompletionBaseline",
     "GumbelVAE",
+    "KLAutoencoder",
     "Ladder",
     "LinearVAE",
     "NoisyClassifierRecipe",
@@ -40,5 +42,6 @@ __all__ = [
     "Stage",
     "TransformerRecipe",
     "TwoStage",
+    "VQAutoencoder",
     "find_recipe",
 ]

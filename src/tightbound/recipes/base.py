@@ -65,6 +65,14 @@ class Recipe:
         """
         return []
 
+    def training_sides(self, data: DataSpec) -> tuple[int, int] | None:
+        """Height and width of the random crops that it is trained on; None for whole examples.
+
+        Args:
+            data: Shape and range of one example.
+        """
+        return None
+
     def clip_norm(self, data: DataSpec) -> float | None:
         """The maximum gradient norm by default; None for no clipping.
 

@@ -14,6 +14,7 @@ from ...objectives.rows import OfTerms, rows
 from ...options.direct import LogLikelihood
 from ...options.objectives import Elbo, Objective
 from ..clock import Clock
+from ..crops import Crops, crops_of
 from .base import Step
 
 __all__ = ["BoundStep"]
@@ -52,9 +53,15 @@ class BoundStep(Step):
         self.objective, self.examples = own, examples
         self._rows = rows.dispatch(type(own))  # once, since a compiled step cannot look it up
 
+        self.crops: Crops | None = None
+
     def before_step(self, clock: Clock) -> None:
+        self.crops = self.crops or crops_of(self.model)  # on the device to which the model has come
         if self.model.recipe is not None:
             self.model.recipe.anneal(self.model, clock.step, clock.steps)
 
     def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
+        if self.crops is not None and self.model.training:
+            found = self._rows(self.objective, self.crops.model(c), self.crops.of(x), beta, self.examples)
+            return found * self.crops.share
         return self._rows(self.objective, self.model(c), x, beta, self.examples)
