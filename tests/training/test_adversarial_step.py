@@ -20,18 +20,21 @@ from tightbound.networks.perceptual import PerceptualNetwork
 from tightbound.objectives import Elbo, elbo, reconstruction, vq
 from tightbound.options.adversarial import Adversarial
 from tightbound.options.objectives import Objective, Quantized
+from tightbound.options.published import PublishedQuantized, WeakKL
 from tightbound.options.training import TrainingOptions
-from tightbound.recipes import VAE, VQVAE, Recipe
+from tightbound.recipes import VAE, VQVAE, KLAutoencoder, Recipe, VQAutoencoder
 from tightbound.runs import RunFolder
 from tightbound.training import features
 from tightbound.training.clock import Clock
-from tightbound.training.loop import train_on
+from tightbound.training.loop import train, train_on
 from tightbound.training.start import build_seeded
 from tightbound.training.steps.adversarial import AdversarialStep
 from tightbound.training.steps.choice import two_players
 
 SMALL = VAE(latent_dim=4, network="convolutional", channels=(8, 16), likelihood="gaussian", scale="shared")
 CODES = VQVAE(codes=8, code_dim=4, channels=(8,), blocks=1, revive=0)
+GRID = KLAutoencoder(factor=4, channels=(8, 16), groups=4)
+GRID_CODES = VQAutoencoder(factor=4, channels=(8, 16), groups=4, codes=16, likelihood="gaussian", revive=0)
 GAME = Adversarial(base=Elbo(beta=1e-3), perceptual="features", width=8, start=0.25, ramp=0.25)
 QUICK = TrainingOptions(
     steps=16, batch_size=16, evaluate_every=6, log_every=2, beta_warmup=0, pictures=False, device="cpu"
@@ -135,10 +138,14 @@ class caught:  # noqa: N801 - reads as a statement
         self.handle.remove()
 
 
-BASES: dict[str, tuple[Recipe, Objective, Callable[[Any], Tensor]]] = {
-    "elbo": (SMALL, Elbo(beta=1e-3), lambda terms: elbo(terms, 1e-3)),
-    "codes": (CODES, Quantized(), vq),
+BASES: dict[str, tuple[Recipe, Objective, Callable[[Any, float], Tensor]]] = {
+    "vector": (SMALL, Elbo(beta=1e-3), lambda terms, nats: elbo(terms, 1e-3)),
+    "codes": (CODES, Quantized(), lambda terms, nats: vq(terms)),
+    "grid": (GRID, WeakKL(), lambda terms, nats: elbo(terms, 1e-6 * nats)),
+    "grid of codes": (GRID_CODES, PublishedQuantized(), lambda terms, nats: vq(terms, 12 * nats, 3 * nats)),
 }
+"""A recipe, an objective, and its value, given the nats of a unit of error; codes of 4 x 4 x 4 entries are a twelfth of
+the image."""
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -151,9 +158,11 @@ def test_one_backward_equals_the_published_three(data: Data, name: str) -> None:
     step.model.eval()  # codes are not moved
     torch.manual_seed(0)
     step(x, torch.ones(()))  # measures lambda, which the next step uses
-    sigma = step.likelihood.sigma[1].detach().mean() if step.likelihood.sigma else torch.tensor(0.5**0.5)
-    nats = 3 * 16 * 16 * (2**0.5) / (2 * sigma.item())
-    found, mine, theirs = Published(step, value, nats).run(x, ramp=step.ramp.item())
+    assert step.likelihood.sigma is not None
+    kind, sigma = recipe_likelihood(recipe), step.likelihood.sigma[1].item()
+    nats = 2**0.5 / (2 * sigma) if kind == "laplace" else 1 / (8 * sigma**2)  # of an error in [-1, 1]
+    published = Published(step, lambda terms: value(terms, nats), 3 * 16 * 16 * nats)
+    found, mine, theirs = published.run(x, ramp=step.ramp.item())
     assert step.ramp.item() == pytest.approx(6 / 25)
     assert step.averages.weight.item() == pytest.approx(found.item(), rel=1e-10)
     assert 1e-2 < found < step.objective.largest
@@ -162,10 +171,14 @@ def test_one_backward_equals_the_published_three(data: Data, name: str) -> None:
     (-step(x, torch.ones(()))[0].mean()).backward()
     judge = step.discriminator
     assert judge is not None
-    for ours, published in ((gradients(step.model), mine), (gradients(judge), theirs)):
-        difference = norm([a - b for a, b in zip(ours, published, strict=True)])
-        assert difference < 1e-10 * norm(published)
-        assert norm(published) > 0
+    for ours, expected in ((gradients(step.model), mine), (gradients(judge), theirs)):
+        difference = norm([a - b for a, b in zip(ours, expected, strict=True)])
+        assert difference < 1e-10 * norm(expected)
+        assert norm(expected) > 0
+
+
+def recipe_likelihood(recipe: Any) -> str:
+    return recipe.likelihood
 
 
 # -- isolation --------------------------------------------------------------------------------------------------------
@@ -370,6 +383,42 @@ def test_the_last_weights_are_kept(data: Data, tmp_path: Path) -> None:
 def test_a_likelihood_without_a_last_layer_is_refused(data: Data) -> None:
     with pytest.raises(UsageError, match=r"last layer is known(?s:.*)remedy"):
         step_of(data, recipe=VAE(latent_dim=2, likelihood="autoregressive"), perceptual="none")
+
+
+def test_on_crops_every_sum_stands_for_the_whole_image(data: Data) -> None:
+    """Crops as large as the image change nothing; smaller ones are what the discriminator must fit."""
+    found = list[Tensor]()
+    for recipe in (GRID, dataclasses.replace(GRID, train_crop=16)):
+        step = step_of(data, recipe=recipe, base=WeakKL())
+        at(step, 0.6, data)
+        torch.manual_seed(0)
+        found.append(step(data.train.batch(torch.arange(8)).x, torch.ones(())))
+    assert torch.equal(*found)
+    with pytest.raises(UsageError, match=r"16 x 16 in images of 8 x 8"):
+        step_of(data, recipe=dataclasses.replace(GRID, train_crop=8))
+
+
+def test_crops_are_trained_on_and_whole_images_evaluated() -> None:
+    found = pictures(24, side=32)
+    data = Data.from_arrays(found[:16], found[20:], found[16:20])
+    step = step_of(data, recipe=dataclasses.replace(GRID, train_crop=16), base=WeakKL())
+    at(step, 0.6, data)
+    x = data.train.batch(torch.arange(8)).x
+    rows = step.train()(x, torch.ones(()))
+    whole = step_of(data, recipe=GRID, base=WeakKL())(x, torch.ones(()))
+    names = step.rows
+    for name in ("bound", "reconstruction", "perceptual"):
+        a, b = (each[names.index(name)].mean() for each in (rows, whole))
+        assert 0.7 < a / b < 1.4
+
+
+def test_a_recipe_plays_where_its_options_say_so(data: Data, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(GRID, perceptual="features", adversarial="hinge", discriminator_width=4)
+    assert recipe.training_objective.game == "hinge"  # pyright: ignore[reportAttributeAccessIssue]
+    model = build_seeded(recipe, data.spec, 0)
+    train(model, data, out=tmp_path, options=dataclasses.replace(QUICK, steps=8))
+    assert {"perceptual", "gap", "adaptive_weight"} <= set(records(tmp_path, "train")[-1])
+    assert isinstance(GRID.training_objective, WeakKL)
 
 
 def test_several_samples_are_refused() -> None:

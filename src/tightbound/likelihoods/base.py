@@ -71,8 +71,8 @@ class Likelihood(nn.Module):
     """Shape of one latent."""
 
     @property
-    def last_layer(self) -> nn.Module | None:
-        """The layer whose output :meth:`given` takes, with a ``weight``; None if it has none, or it is not known."""
+    def decoder(self) -> nn.Module | None:
+        """The network whose output :meth:`given` takes; None if there is none."""
         return None
 
     embedding: nn.Module | None
@@ -97,10 +97,10 @@ class Likelihood(nn.Module):
             ObjectiveError: If its log-density is not such an error.
         """
         raise ObjectiveError(
-            "A published weight of the KL needs a likelihood whose logarithm is an absolute or a squared error.",
+            "A published weight needs a likelihood whose logarithm is an absolute or a squared error.",
             got=type(self).__name__,
             expected="a Laplace or a Gaussian likelihood",
-            remedy="State the weight in nats: --beta 0.001.",
+            remedy="Use --likelihood laplace or gaussian; or state the weight of a KL in nats: --beta 0.001.",
         )
 
     def takes_output_of(self, network: nn.Module) -> bool:

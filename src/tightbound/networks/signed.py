@@ -16,6 +16,9 @@ class Signed(nn.Module):
     Args:
         data: The data, whose scale is undone; None for images that are in [-1, 1] already.
 
+    Attributes:
+        width: Units of the result for one unit of the data, on average over the channels.
+
     Example:
         >>> Signed(DataSpec("digits", shape=(1, 8, 8), levels=17))(torch.tensor([0.0, 0.25, 1.0]))
         tensor([-1.0000, -0.5000,  1.0000])
@@ -28,6 +31,7 @@ class Signed(nn.Module):
         super().__init__()
         factor, offset = ((1.0,), (0.0,)) if data is None else _to_signed(data)
         sides = [1] * (2 if len(factor) > 1 else 0)
+        self.width = sum(factor) / len(factor)
         self.register_buffer("factor", torch.tensor(factor).view(-1, *sides), persistent=False)
         self.register_buffer("offset", torch.tensor(offset).view(-1, *sides), persistent=False)
 

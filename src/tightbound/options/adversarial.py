@@ -24,9 +24,10 @@ class Adversarial(Objective):
         \lambda = \frac{\lVert \nabla_L (\log p(x \mid z) - w_p \, s D \, d(x, \hat x)) \rVert}
         {\lVert \nabla_L G(\hat x) \rVert + \delta}
 
-    with D entries of an example, s = √2 / σ for a likelihood with entries of deviation σ (in images from -1 to 1; 1
-    where it has none), so that for a Laplace likelihood a perceptual distance of 1 costs as much as an absolute error
-    of 1 in every entry, as published; r rises from 0 to 1; the gradients of λ are those of the decoder's last layer L.
+    with D entries of an example, and s nats for a unit of the error of which the likelihood is made, in images from -1
+    to 1: 1 / b for a Laplace, 1 / (2 σ²) for a Gaussian. So a perceptual distance of 1 costs as much as an absolute, or
+    squared, error of 1 in every entry, as published. r rises from 0 to 1; the gradients of λ are those of the decoder's
+    last layer L.
 
     References:
         Taming Transformers for High-Resolution Image Synthesis (Esser, Rombach and Ommer, 2021).
@@ -138,17 +139,17 @@ reconstructions, and the share of patches that the discriminator tells apart."""
 class TwoPlayers:
     """Abstract: a perceptual and an adversarial term beside the likelihood."""
 
-    perceptual: str = "auto"
-    """Network of the perceptual distance: auto (EfficientNet-Lite0 if installed, else features); efficientnet-lite0;
-    features (trained first, on the labels of the data or without); a file with VGG-16 or with a CompVis autoencoder;
-    none."""
+    perceptual: str = "none"
+    """Network of the perceptual distance: none; auto (EfficientNet-Lite0 if installed, else features);
+    efficientnet-lite0; features (trained first, on the labels of the data or without); a file with VGG-16, or with a
+    CompVis autoencoder."""
     perceptual_heads: str = ""
     """File of the published LPIPS heads, for a file with VGG-16."""
     perceptual_weight: float = 1.0
-    """Weight of the perceptual distance: at 1 a distance of 1 costs as much as an absolute error of 1 in every entry of
-    an image from -1 to 1, as published."""
-    adversarial: GameName = "hinge"
-    """Losses of the discriminator: hinge, non-saturating, or none for no discriminator."""
+    """Weight of the perceptual distance: at 1 a distance of 1 costs as much as an error of 1 in every entry of an image
+    from -1 to 1, absolute for laplace and squared for gaussian, as published."""
+    adversarial: GameName = "none"
+    """Losses of a discriminator of patches: none (there is none), hinge, or non-saturating."""
     adversarial_start: float = 0.2
     """Share of the run after which the discriminator judges; until then it only learns."""
     adversarial_ramp: float = 0.1

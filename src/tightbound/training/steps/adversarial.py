@@ -22,8 +22,9 @@ from ...conditions import Given
 from ...data import Data
 from ...errors import UsageError
 from ...likelihoods import declared
-from ...models import LatentVariableModel
+from ...models import LatentVariableModel, Model
 from ...networks.discriminator import PatchDiscriminator, layers_that_fit
+from ...networks.output import closing_layer
 from ...networks.perceptual import PerceptualNetwork
 from ...networks.signed import Signed
 from ...objectives.adversarial import GAMES, lecam, r1
@@ -33,6 +34,7 @@ from ...options.training import TrainingOptions
 from ...runtime.modes import at_least_float32
 from ...runtime.randomness import mix
 from ..clock import Clock
+from ..crops import Crops, crops_of
 from ..features import prepare
 from .base import Group, Step
 from .cut import Cut, latent_moments
@@ -72,16 +74,18 @@ class AdversarialStep(Step):
         likelihood = declared(model.likelihood)
         self.rows = (*objective.base.rows, *objective.more_rows)
         self.objective, self.examples, self.likelihood = objective, examples, likelihood
-        self.layer = _require_last_layer(likelihood.last_layer)
+        self.layer = _require_layer(closing_layer(likelihood.decoder))
         self.perceptual, self.discriminator = perceptual, discriminator
         self.signed = Signed(model.data_spec)
         self.averages = Averages(_channels(likelihood.input_shape), objective.delta, objective.largest, decay)
         self.register_buffer("ramp", torch.zeros(()))
         self.playing = self.watching = False
         self.unsaved = ("perceptual",) if perceptual is not None and perceptual.taps.from_file else ()
+        self.crops: Crops | None = None
+        sides = crops_of(model)
         for network in (perceptual, discriminator):
             if network is not None:
-                network.require_fits(likelihood.shape)
+                network.require_fits((likelihood.shape[0], *(likelihood.shape[1:] if sides is None else sides.sides)))
         self._rows = rows.dispatch(type(objective.base))
 
     # -- around the steps ---------------------------------------------------------------------------------------------
@@ -100,6 +104,7 @@ class AdversarialStep(Step):
         return [*told, "the last weights are kept: with these terms the bound does not tell better from worse"]
 
     def before_step(self, clock: Clock) -> None:
+        self.crops = self.crops or crops_of(self.model)  # on the device to which the model has come
         if self.model.recipe is not None:
             self.model.recipe.anneal(self.model, clock.step, clock.steps)
         start = round(self.objective.start * clock.steps)
@@ -142,9 +147,11 @@ class AdversarialStep(Step):
     def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
         learning, peaks = torch.is_grad_enabled(), list[Tensor]()
         watched = largest_activation(self.model, peaks) if learning and self.watching else nullcontext()
-        with watched, passing(self.model.parts["decoder"], self.layer) as passed:
-            base = self._rows(self.objective.base, self.model(c), x, beta, self.examples)
-        cut = Cut(_known(passed.output), self._image_of, learning)
+        model, x, share = self._seen(x)
+        likelihood = declared(model.parts["decoder"])
+        with watched, passing(likelihood, likelihood.decoder or self.layer) as passed:
+            base = share * self._rows(self.objective.base, model(c), x, beta, self.examples)
+        cut = Cut(_known(passed.output), lambda output: self.signed(likelihood.given(output).mean), learning)
         perceived, judged = self._perceive(self.signed(x), cut), self._judge(self.signed(x), cut)
         value = base[0] - perceived.loss - self._weight() * judged.loss - judged.discriminator
         if learning:
@@ -153,8 +160,11 @@ class AdversarialStep(Step):
         found = [*([perceived.loss] if self.perceptual is not None else []), *judged.rows]
         return torch.stack([value, *base[1:], *(row.detach().to(value.dtype) for row in found)])
 
-    def _image_of(self, output: Tensor) -> Tensor:
-        return self.signed(self.likelihood.given(output).mean)
+    def _seen(self, x: Tensor) -> tuple[Model, Tensor, float]:
+        """What is trained on: the model for whole examples or for crops, these, and what a sum over one stands for."""
+        if self.crops is None or not self.model.training:
+            return self.model, x, 1.0
+        return self.crops.model, self.crops.of(x), self.crops.share
 
     def _weight(self) -> Tensor:
         """The weight of the generator's loss."""
@@ -173,10 +183,9 @@ class AdversarialStep(Step):
 
     @torch.no_grad()
     def _nats(self) -> Tensor:
-        """The nats of a perceptual distance of 1: those of an absolute error of 1 in every entry."""
-        entries, sigma = math.prod(self.likelihood.shape), self.likelihood.sigma
-        deviation = self.ramp.new_tensor(math.sqrt(2)) if sigma is None else sigma[1].mean() * self.signed.factor.mean()
-        return self.objective.perceptual_weight * entries * math.sqrt(2) / deviation
+        """The nats of a perceptual distance of 1: those of an error of 1 in every entry of an example."""
+        each = self.likelihood.nats_per_error(self.signed.width).mean()
+        return self.objective.perceptual_weight * math.prod(self.likelihood.shape) * each
 
     def _judge(self, data: Tensor, cut: Cut) -> _Judged:
         """What the discriminator loses, and, where it plays, the generator, with the gradient at the image."""
@@ -263,7 +272,7 @@ def _known(output: Tensor | None) -> Tensor:
     return output
 
 
-def _require_last_layer(layer: nn.Module | None) -> nn.Module:
+def _require_layer(layer: nn.Module | None) -> nn.Module:
     if layer is None:
         raise UsageError(
             "A perceptual or adversarial term needs a decoder whose last layer is known.",

@@ -13,7 +13,7 @@ __all__ = ["Cut", "latent_moments"]
 
 
 class Cut:
-    """The output h of a decoder's last layer, and the image that follows from it, without their graph.
+    """The output h of a decoder, and the image that follows from it, without their graph.
 
     Args:
         output: h, ``(n, ...)``.

@@ -22,11 +22,11 @@ SLOW_DECAY = 0.99
 
 @dataclass
 class Passed:
-    """What a likelihood was given and its last layer returned: the last of both.
+    """What a likelihood was given and its decoder returned: the last of both.
 
     Args:
         z: The latent; None if it was not called.
-        output: The output of the last layer, with its graph.
+        output: The output of the decoder, with its graph.
     """
 
     z: Tensor | None = None
@@ -34,8 +34,8 @@ class Passed:
 
 
 @contextmanager
-def passing(likelihood: nn.Module, layer: nn.Module) -> Iterator[Passed]:
-    """Keeps what passes through a likelihood and its last layer inside the block."""
+def passing(likelihood: nn.Module, decoder: nn.Module) -> Iterator[Passed]:
+    """Keeps what passes through a likelihood and its decoder inside the block."""
     passed = Passed()
 
     def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -44,7 +44,7 @@ def passing(likelihood: nn.Module, layer: nn.Module) -> Iterator[Passed]:
     def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         passed.output = output
 
-    handles = [likelihood.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+    handles = [likelihood.register_forward_pre_hook(enter), decoder.register_forward_hook(leave)]
     try:
         yield passed
     finally:
