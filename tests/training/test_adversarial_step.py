@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tightbound import checkpoint
 from tightbound.data import Data
-from tightbound.errors import UsageError
+from tightbound.errors import ObjectiveError, UsageError
 from tightbound.models import LatentVariableModel
 from tightbound.networks.perceptual import PerceptualNetwork
 from tightbound.objectives import Elbo, elbo, reconstruction, vq
@@ -88,10 +88,12 @@ class Published:
 
     As Esser, Rombach and Ommer (2021): every loss is the mean over the batch, the perceptual distance is added to the
     absolute or squared error of every entry, and lambda is taken from the gradients at the last layer's weight.
+    Here all of it times the nats of a unit of error.
     """
 
     def __init__(self, step: AdversarialStep, base: Callable[[Any], Tensor], nats: float) -> None:
         self.step, self.base, self.nats = step, base, nats
+        self.entries = 3 * 16 * 16
 
     def losses(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The likelihood's part, the rest of the base, the generator's and the image, each a mean over the batch."""
@@ -103,7 +105,7 @@ class Published:
         with caught(model) as images:
             terms = model().terms(x)
         image = 2 * images[-1].mean.reshape(x.shape) - 1
-        error = -reconstruction(terms) + self.nats * perceptual(2 * x - 1, image)
+        error = -reconstruction(terms) + self.nats * self.entries * perceptual(2 * x - 1, image)
         rest = -self.base(terms) + reconstruction(terms)
         return error.mean(), rest.mean(), -judge(image).mean(), image
 
@@ -113,10 +115,10 @@ class Published:
         judge, weight = step.discriminator, step.layer.get_parameter("weight")
         assert judge is not None
         error, rest, fooling, image = self.losses(x)
-        one = torch.autograd.grad(error, weight, retain_graph=True)[0]
+        one = torch.autograd.grad(error / self.nats, weight, retain_graph=True)[0]
         other = torch.autograd.grad(fooling, weight, retain_graph=True)[0]
         adaptive = (one.norm() / (other.norm() + o.delta)).clamp(0, o.largest).detach()
-        (error + rest + ramp * o.weight * adaptive * fooling).backward()
+        (error + rest + ramp * o.weight * self.nats * adaptive * fooling).backward()
         mine = gradients(step.model)
         judge.zero_grad()
         real, fake = judge(2 * x - 1), judge(image.detach())
@@ -161,7 +163,7 @@ def test_one_backward_equals_the_published_three(data: Data, name: str) -> None:
     assert step.likelihood.sigma is not None
     kind, sigma = recipe_likelihood(recipe), step.likelihood.sigma[1].item()
     nats = 2**0.5 / (2 * sigma) if kind == "laplace" else 1 / (8 * sigma**2)  # of an error in [-1, 1]
-    published = Published(step, lambda terms: value(terms, nats), 3 * 16 * 16 * nats)
+    published = Published(step, lambda terms: value(terms, nats), nats)
     found, mine, theirs = published.run(x, ramp=step.ramp.item())
     assert step.ramp.item() == pytest.approx(6 / 25)
     assert step.averages.weight.item() == pytest.approx(found.item(), rel=1e-10)
@@ -250,7 +252,9 @@ def test_the_weight_rises_over_the_ramp_and_a_fixed_one_needs_no_gradients_of_th
     assert shares == pytest.approx([0, 0, 1 / 25, 13 / 25, 1, 1])
     step(data.train.batch(torch.arange(8)).x, torch.ones(()))
     assert step.averages.weighed == 0
-    assert step._weight().item() == pytest.approx(0.5)
+    sigma = step.likelihood.sigma
+    assert sigma is not None
+    assert step._weight().item() == pytest.approx(0.5 * 3 * 16 * 16 / (8 * sigma[1].item() ** 2))
 
 
 def test_lambda_stays_below_its_largest_value(data: Data) -> None:
@@ -378,6 +382,11 @@ def test_the_last_weights_are_kept(data: Data, tmp_path: Path) -> None:
     assert last["progress"]["best_step"] == 16
     for name, weights in checkpoint.tensors_of(step.model).items():
         assert torch.equal(weights, last["model"][name])
+
+
+def test_a_likelihood_that_is_no_error_is_refused(data: Data) -> None:
+    with pytest.raises(ObjectiveError, match=r"absolute or a squared error(?s:.*)laplace or gaussian"):
+        step_of(data, recipe=dataclasses.replace(SMALL, likelihood="categorical", scale="auto"), perceptual="none")
 
 
 def test_a_likelihood_without_a_last_layer_is_refused(data: Data) -> None:

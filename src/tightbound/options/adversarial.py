@@ -20,14 +20,14 @@ AdaptiveName = Literal["published", "none"]
 class Adversarial(Objective):
     r"""Any objective, with a perceptual and an adversarial term: what makes reconstructions look sharp.
 
-    .. math:: \mathcal{L}_{\text{base}} - w_p \, s D \, d(x, \hat x) - r \, w_a \lambda \, G(\hat x), \qquad
-        \lambda = \frac{\lVert \nabla_L (\log p(x \mid z) - w_p \, s D \, d(x, \hat x)) \rVert}
+    .. math:: \mathcal{L}_{\text{base}} - s \bigl(w_p D \, d(x, \hat x) + r \, w_a \lambda \, G(\hat x)\bigr), \qquad
+        \lambda = \frac{\lVert \nabla_L (\tfrac{1}{s} \log p(x \mid z) - w_p D \, d(x, \hat x)) \rVert}
         {\lVert \nabla_L G(\hat x) \rVert + \delta}
 
     with D entries of an example, and s nats for a unit of the error of which the likelihood is made, in images from -1
     to 1: 1 / b for a Laplace, 1 / (2 σ²) for a Gaussian. So a perceptual distance of 1 costs as much as an absolute, or
-    squared, error of 1 in every entry, as published. r rises from 0 to 1; the gradients of λ are those of the decoder's
-    last layer L.
+    squared, error of 1 in every entry, and λ is in units of the error too, as published: the published loss times s. r
+    rises from 0 to 1; the gradients of λ are those of the decoder's last layer L. Without the adaptive weight λ is D.
 
     References:
         Taming Transformers for High-Resolution Image Synthesis (Esser, Rombach and Ommer, 2021).
@@ -155,7 +155,8 @@ class TwoPlayers:
     adversarial_ramp: float = 0.1
     """Share of the run over which its judgement then rises to its full weight."""
     adversarial_weight: float = 0.5
-    """Weight of its judgement; with the adaptive weight, as a share of the gradient of the rest in the last layer."""
+    """Weight of its judgement: with the adaptive weight, as a share of the gradient of the rest in the last layer; with
+    a fixed one, against the mean error of an entry."""
     adaptive: AdaptiveName = "published"
     """Weight that balances the gradients in the decoder's last layer (published), or none: a fixed weight."""
     adaptive_delta: float = 1e-4

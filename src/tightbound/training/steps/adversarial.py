@@ -56,6 +56,7 @@ class AdversarialStep(Step):
 
     Raises:
         UsageError: If the last layer of the model's likelihood is not known, or the images do not fit the networks.
+        ObjectiveError: If the likelihood's logarithm is not an error.
     """
 
     keeps_last = True
@@ -87,6 +88,7 @@ class AdversarialStep(Step):
             if network is not None:
                 network.require_fits((likelihood.shape[0], *(likelihood.shape[1:] if sides is None else sides.sides)))
         self._rows = rows.dispatch(type(objective.base))
+        self._nats()  # refuses a likelihood without an error
 
     # -- around the steps ---------------------------------------------------------------------------------------------
 
@@ -166,10 +168,15 @@ class AdversarialStep(Step):
             return self.model, x, 1.0
         return self.crops.model, self.crops.of(x), self.crops.share
 
+    @torch.no_grad()
+    def _nats(self) -> Tensor:
+        """The nats of a unit of error in an image from -1 to 1, at the likelihood's scale."""
+        return self.likelihood.nats_per_error(self.signed.width).mean()
+
     def _weight(self) -> Tensor:
-        """The weight of the generator's loss."""
-        weight = self.ramp * self.objective.weight
-        return weight if self.objective.adaptive == "none" else weight * self.averages.weight
+        """The nats of a unit of the generator's loss."""
+        o, entries = self.objective, math.prod(self.likelihood.shape)
+        return self.ramp * o.weight * self._nats() * (entries if o.adaptive == "none" else self.averages.weight)
 
     def _perceive(self, data: Tensor, cut: Cut) -> _Perceived:
         """The perceptual distance, in nats, and its gradient at the image."""
@@ -177,15 +184,10 @@ class AdversarialStep(Step):
             return _Perceived(cut.shown.new_zeros(len(data)))
         with torch.no_grad():
             features = self.perceptual.features(data)
-        distance = self._nats() * self.perceptual.between(features, self.perceptual.features(cut.shown))
+        nats = self.objective.perceptual_weight * math.prod(self.likelihood.shape) * self._nats()
+        distance = nats * self.perceptual.between(features, self.perceptual.features(cut.shown))
         slope = torch.autograd.grad(distance.sum(), cut.shown)[0] if distance.requires_grad else None
         return _Perceived(distance.detach(), slope)
-
-    @torch.no_grad()
-    def _nats(self) -> Tensor:
-        """The nats of a perceptual distance of 1: those of an error of 1 in every entry of an example."""
-        each = self.likelihood.nats_per_error(self.signed.width).mean()
-        return self.objective.perceptual_weight * math.prod(self.likelihood.shape) * each
 
     def _judge(self, data: Tensor, cut: Cut) -> _Judged:
         """What the discriminator loses, and, where it plays, the generator, with the gradient at the image."""
@@ -220,7 +222,7 @@ class AdversarialStep(Step):
             away = cut.back(judged.slope)
             if self.objective.adaptive == "published":
                 others = slope + cut.slope_of(-base.sum())
-                sums["reconstruction"] = cut.at_weight(self.layer, others)
+                sums["reconstruction"] = cut.at_weight(self.layer, others) / self._nats()  # in units of error
                 sums["adversarial"] = cut.at_weight(self.layer, away)
             slope = slope + self._weight() * away
         self.averages.take(sums, peaks)
