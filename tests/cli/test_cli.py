@@ -463,6 +463,8 @@ def test_the_options_that_mean_the_same_everywhere_are_frozen() -> None:
         "interpolate": ["data", "device", "n", "out", "overwrite", "run", "seed", "split", "steps"],
         "traverse": ["data", "device", "example", "layer", "n", "out", "overwrite", "run", "seed", "split", "steps"],
         "encode": ["data", "device", "out", "overwrite", "run", "seed", "split"],
+        "export": ["fold", "folder", "overwrite", "run", "to"],
+        "import": ["image_size", "out", "path"],
         "report": ["data", "device", "k", "quick", "run", "seed"],
         "compare": ["data", "device", "json", "k", "limit", "out", "overwrite", "runs", "seed", "split"],
         "info": ["json", "run"],

@@ -14,8 +14,8 @@ from tightbound.networks.kl_autoencoder import Architecture, KLDecoder, KLEncode
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    diffusers = pytest.importorskip("diffusers", exc_type=ImportError)
-    from diffusers import AutoencoderKL, VQModel
+    diffusers: Any = pytest.importorskip("diffusers", exc_type=ImportError)
+    AutoencoderKL, VQModel = diffusers.AutoencoderKL, diffusers.VQModel
 
 CASES = {
     "factor 2": (3, 4, Architecture((8, 16), groups=4)),

@@ -107,6 +107,10 @@ CLASSES_ASKED_FOR: dict[str, tuple[str, set[str]]] = {
         "a kind of recipe, and no part: its command is another",
         {"reporting/command.py", "reporting/settings.py", "training/opening.py", "training/stages.py"},
     ),
+    "GridAutoencoder": (
+        "a kind of recipe: its models have the format of other libraries",
+        {"cli/main.py", "exchange/autoencoder.py"},
+    ),
     "Given": ("a tensor in a condition's place is refused with the remedy", {"conditions/given.py"}),
 }
 """Classes of parts that may be asked for, each with its reason and where."""

@@ -56,7 +56,7 @@ def test_the_published_weight_of_the_kl_is_that_of_its_loss(likelihood: Any) -> 
 
 
 def test_a_weight_in_nats_is_that_of_the_elbo() -> None:
-    assert KLAutoencoder(beta=0.5).training_objective == Elbo(beta=0.5)
+    assert KLAutoencoder(kl_weight=0.5).training_objective == Elbo(beta=0.5)
     assert KLAutoencoder().training_objective == WeakKL(weight=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_the_elbo_of_a_laplace_likelihood_is_its_density() -> None:
     torch.testing.assert_close(terms.log_likelihood, by_hand, rtol=1e-5, atol=1e-5)
     assert model.measure(SPEC).kind == "density"
     assert model.measure(DataSpec("rgb", (3, 8, 12), levels=256, dequantized=True)).kind == "bound"
-    other = built(KLAutoencoder(**SMALL, likelihood="discretized-logistic", beta=0.1))
+    other = built(KLAutoencoder(**SMALL, likelihood="discretized-logistic", kl_weight=0.1))
     assert other.measure(SPEC).kind == "mass"
 
 
@@ -172,9 +172,9 @@ def test_the_last_width_is_repeated() -> None:
         ({"train_crop": 20, "factor": 8}, "multiple of the factor"),
         ({"attention": (3,)}, "no such grid"),
         ({"spread": 0.0}, "positive"),
-        ({"beta": "published", "likelihood": "discretized-logistic"}, "published"),
-        ({"beta": -1.0}, "out of range"),
-        ({"beta": "weak"}, "weight of the KL"),
+        ({"kl_weight": "published", "likelihood": "discretized-logistic"}, "published"),
+        ({"kl_weight": -1.0}, "out of range"),
+        ({"kl_weight": "weak"}, "weight of the KL"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -32,9 +32,9 @@ def kl_autoencoder(recipe: KLAutoencoder, data: DataSpec) -> LatentVariableModel
     """A Gaussian posterior over a grid."""
     _require_images(recipe, data)
     sizes, (channels, *sides) = architecture(recipe), data.shape
-    encoder = KLEncoder(channels, 2 * recipe.latent_channels, sizes, centred=data.levels is not None)
+    encoder = KLEncoder(channels, 2 * recipe.latent_channels, sizes, **_format(recipe, data))
     latent = (recipe.latent_channels, *sizes.grid(*sides))
-    q = GridGaussian(encoder, data.shape, recipe.latent_noise)
+    q = GridGaussian(encoder, data.shape, recipe.latent_channels, recipe.latent_noise)
     return LatentVariableModel(StandardNormal(latent), _likelihood(recipe, latent, data), q)
 
 
@@ -43,10 +43,10 @@ def vq_autoencoder(recipe: VQAutoencoder, data: DataSpec) -> LatentVariableModel
     """A grid of codes."""
     _require_images(recipe, data)
     sizes, (channels, *sides) = architecture(recipe), data.shape
-    encoder = KLEncoder(channels, recipe.latent_channels, sizes, centred=data.levels is not None)
-    ema = recipe.decay if recipe.quantizer == "ema" else None
-    quantizer = VectorQuantizer(recipe.codes, recipe.latent_channels, ema=ema, revive=recipe.revive)
-    grid = sizes.grid(*sides)
+    encoder = KLEncoder(channels, recipe.latent_channels, sizes, **_format(recipe, data))
+    frozen, grid = recipe.freeze == "encoder", sizes.grid(*sides)
+    ema = recipe.decay if recipe.quantizer == "ema" and not frozen else None
+    quantizer = VectorQuantizer(recipe.codes, recipe.latent_channels, ema=ema, revive=0.0 if frozen else recipe.revive)
     q = QuantizedPosterior(encoder, quantizer, data.shape, grid)
     return LatentVariableModel(UniformCodePrior(q), _likelihood(recipe, (recipe.latent_channels, *grid), data), q)
 
@@ -64,13 +64,18 @@ def architecture(recipe: GridAutoencoder) -> Architecture:
 
 def _likelihood(recipe: GridAutoencoder, latent: Sequence[int], data: DataSpec) -> EntryLikelihood:
     channels, *sides = data.shape
-    decoder = KLDecoder(latent[0], channels, sides, architecture(recipe), centred=data.levels is not None)
+    decoder = KLDecoder(latent[0], channels, sides, architecture(recipe), **_format(recipe, data))
     if recipe.likelihood == "gaussian":
         return Gaussian(decoder, latent, data.shape, recipe.scale, recipe.spread**2)
     if recipe.likelihood == "laplace":
         return Laplace(decoder, latent, data.shape, recipe.scale, recipe.spread)
     levels = require_levels(recipe.likelihood, data)
     return DiscretizedLogisticLikelihood(decoder, latent, data.shape, levels, recipe.scale)
+
+
+def _format(recipe: GridAutoencoder, data: DataSpec) -> dict[str, Any]:
+    """Options of both networks; images with levels are in [0, 1], others as they are."""
+    return {"embedded": None if recipe.pointwise else 0, "centred": data.levels is not None}
 
 
 def _require_images(recipe: GridAutoencoder, data: DataSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .contrastive import train_contrastive
+from .exchange import export, import_model
 from .learning import fit_prior, train
 from .measuring import compare, diagnose, encode, evaluate, report
 from .pictures import complete, reconstruct, sample
@@ -23,6 +24,8 @@ COMMANDS = {
     "interpolate": interpolate,
     "traverse": traverse,
     "encode": encode,
+    "export": export,
+    "import": import_model,
     "report": report,
     "compare": compare,
     "info": info,

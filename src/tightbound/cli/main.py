@@ -23,7 +23,9 @@ from .. import __version__
 from ..data import DataOptions
 from ..errors import TightboundError, UnknownName, UsageError
 from ..options.training import TrainingOptions
+from ..recipes import Recipe
 from ..recipes.base import find_recipe, recipes_by_name
+from ..recipes.kl_autoencoder import GridAutoencoder
 from ..spec import closed_list, flag, kind_of, require_numbers
 from .choices import given, help_of, plain, prepared, prepared_command, refuse_options_of_others
 from .commands import COMMANDS
@@ -123,7 +125,7 @@ def _train(words: list[str]) -> None:
             raise SystemExit(2)
         return
     named = None if words[0].startswith("-") else words[0]
-    default = _resumed(words) if "--resume" in words else _new(named)
+    default = _resumed(words) if "--resume" in words else _new(named, words)
     cls = type(default.recipe)
     default = dataclasses.replace(default, recipe=prepared(default.recipe, words))
     refuse_options_of_others((default.recipe, default.data, default.training), words, vars(default))
@@ -167,12 +169,25 @@ def _choices(options: type, name: str) -> str:
     return f" {{{','.join(map(str, known))}}}" if known else f" {name.upper()}"
 
 
-def _new(name: str | None) -> TrainArguments[Any]:
+def _new(name: str | None, words: Sequence[str]) -> TrainArguments[Any]:
     """The default arguments of a recipe."""
     if name is None:
         known = ", ".join(recipes_by_name())
         raise UsageError("No recipe was given.", expected=f"one of: {known}", remedy="tightbound train vae --out RUN")
-    return TrainArguments(find_recipe(name)(), DataOptions(), TrainingOptions(), out=tyro.MISSING)
+    return TrainArguments(_of_file(find_recipe(name)(), words), DataOptions(), TrainingOptions(), out=tyro.MISSING)
+
+
+def _of_file(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The default options, with the architecture of the autoencoder that training starts from."""
+    path = given(words, "init")
+    if path is None or not isinstance(recipe, GridAutoencoder):
+        return recipe
+    from ..exchange import read_autoencoder
+
+    found = read_autoencoder(Path(path)).recipe
+    if type(found) is not type(recipe):
+        raise UsageError(f"{path} is of recipe {kind_of(found)}.", got=kind_of(recipe), expected=kind_of(found))
+    return dataclasses.replace(recipe, **found.architecture)
 
 
 def _resumed(words: list[str]) -> TrainArguments[Any]:

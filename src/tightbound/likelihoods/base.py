@@ -100,7 +100,7 @@ class Likelihood(nn.Module):
             "A published weight needs a likelihood whose logarithm is an absolute or a squared error.",
             got=type(self).__name__,
             expected="a Laplace or a Gaussian likelihood",
-            remedy="Use --likelihood laplace or gaussian; or state the weight of a KL in nats: --beta 0.001.",
+            remedy="Use --likelihood laplace or gaussian; or state the weight of a KL in nats: --kl-weight 0.001.",
         )
 
     def takes_output_of(self, network: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from .encoded import Draws, Encoded, EncodedCodes, Moments
 from .flow import FlowPosterior
 from .gaussian import DiagonalGaussian, ExactLinearGaussian, GridGaussian
 from .quantized import PyramidDecoder, PyramidPosterior, QuantizedPosterior
+from .statistics import LatentStatistics
 from .top_down import ARMS, Arm, Direct, Merge, PackedNormal, Residual, TopDownPosterior, merge
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ExactLinearGaussian",
     "FlowPosterior",
     "GridGaussian",
+    "LatentStatistics",
     "Layers",
     "Merge",
     "Moments",

@@ -7,7 +7,7 @@ sampled by :math:`z = \mu + \sigma \epsilon, \epsilon \sim \mathcal{N}(0, I)`. L
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from ..conditions import Given
 from ..distributions import Conditional, FullGaussian, independent, leading_shape
 from ..errors import ShapeError, UsageError
 from ..likelihoods import Gaussian
+from ..runtime.parts import MeasuresLatents
 from .base import Posterior
+from .statistics import LatentStatistics
 
 __all__ = ["DiagonalGaussian", "ExactLinearGaussian", "GridGaussian"]
 
@@ -57,7 +59,7 @@ class DiagonalGaussian(Conditional, Posterior):
         return independent(Normal(mean, log_std.exp(), validate_args=False), 1)
 
 
-class GridGaussian(Conditional, Posterior):
+class GridGaussian(Conditional, Posterior, MeasuresLatents):
     r"""Gaussian over a grid of latents, independent entries, with the mean and the log variance of each from a network.
 
     .. math:: q(z \mid x) = \prod_i \mathcal{N}(z_i; \mu_i(x), e^{\ell_i(x)} + \tau^2)
@@ -69,20 +71,27 @@ class GridGaussian(Conditional, Posterior):
         network: Encoder, maps ``(n, *shape)`` to ``(n, 2 * channels, h, w)``: means, then log variances, which are
             clamped to [-30, 20].
         shape: Shape of one example.
+        channels: Channels of a latent.
         noise: :math:`\tau`, the least standard deviation of a latent.
 
     Raises:
         ShapeError: If the encoder's output is not such a grid.
 
     Example:
-        >>> posterior = GridGaussian(nn.Conv2d(3, 2 * 4, 8, stride=8), (3, 32, 24))
+        >>> posterior = GridGaussian(nn.Conv2d(3, 2 * 4, 8, stride=8), (3, 32, 24), channels=4)
         >>> posterior(torch.zeros(5, 3, 32, 24)).rsample().shape
         torch.Size([5, 4, 4, 3])
     """
 
-    def __init__(self, network: nn.Module, shape: Sequence[int], noise: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, shape: Sequence[int], channels: int, noise: float = 0.0) -> None:
         super().__init__(network, shape)
-        self.noise = noise
+        self.noise, self.statistics = noise, LatentStatistics(channels)
+
+    def measure_latents(self, batches: Iterable[Tensor]) -> None:
+        self.statistics.reset()
+        for x in batches:
+            q = self(x)
+            self.statistics.update(q.mean, q.variance)
 
     def distribution(self, features: Tensor) -> Distribution:
         if features.dim() < 3 or features.shape[-3] % 2:

@@ -48,6 +48,16 @@ class Recipe:
         """The parts its model takes from other runs, by name."""
         return {}
 
+    @property
+    def starts_from(self) -> str:
+        """The run or file with the weights of a new model; empty for random ones."""
+        return ""
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the model's parts that training leaves as they are."""
+        return ()
+
     def without_dead(self, alive: Sequence[bool], data: DataSpec) -> dict[str, Any]:
         """The options of the same hierarchy without its dead layers; empty if there is nothing to leave out.
 

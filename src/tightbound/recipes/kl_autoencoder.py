@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.adversarial import TwoPlayers
@@ -17,6 +17,12 @@ from ..spec import flag, register
 from .base import Recipe
 
 __all__ = ["GridAutoencoder", "KLAutoencoder", "VQAutoencoder"]
+
+ARCHITECTURE = (
+    *("factor", "latent_channels", "channels", "layers", "groups", "mid_attention", "attention", "pointwise"),
+    "codes",
+)
+"""Options that determine the shapes of weights."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class GridAutoencoder(TwoPlayers, Recipe):
     """Attention among the positions of the grid of latents."""
     attention: tuple[int, ...] = ()
     """Finer grids with attention, by how much smaller they are than the image: 4 8."""
+    pointwise: bool = True
+    """1 x 1 convolutions on both sides of the latent, which absorb its mean and scale at an export."""
     likelihood: Literal["laplace", "gaussian", "discretized-logistic"] = "laplace"
     """p(x given z): laplace (absolute error) and gaussian (squared error) are densities, which give bits per dimension
     of 8-bit images only with --dequantize; discretized-logistic gives their probability."""
@@ -48,6 +56,11 @@ class GridAutoencoder(TwoPlayers, Recipe):
     """Train on random crops with this side in pixels, a multiple of the factor, and evaluate on whole images."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    init: str = ""
+    """Start from these weights: a run, a folder of diffusers, or a checkpoint of latent-diffusion, whose architecture
+    it then has."""
+    freeze: Literal["none", "encoder"] = "none"
+    """Part that is not trained: with encoder, latents stay those of --init, bit for bit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +87,26 @@ class GridAutoencoder(TwoPlayers, Recipe):
                 got=f"--train-crop {self.train_crop}, --factor {self.factor}",
                 remedy=f"Try --train-crop {max(1, round(self.train_crop / self.factor)) * self.factor}.",
             )
+
+        if self.freeze != "none" and not self.init:
+            raise UsageError(
+                "Only an encoder that was trained before can be frozen.",
+                got=f"--freeze {self.freeze}, without --init",
+                remedy="Add --init RUN, a run or a file to start from.",
+            )
+
+    @property
+    def starts_from(self) -> str:
+        return self.init
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        return () if self.freeze == "none" else (self.freeze,)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that determine the shapes of its weights, by name."""
+        return {name: vars(self)[name] for name in ARCHITECTURE if name in vars(self)} | {"channels": self.widths}
 
     @property
     def resolutions(self) -> int:
@@ -110,8 +143,8 @@ class KLAutoencoder(GridAutoencoder):
     .. math:: \log p(x) \ge \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\,
         \mathcal{N}(0, I))
 
-    Training weights the KL by ``beta``; what is reported, and selects the weights, is the bound. Its networks have the
-    names of the AutoencoderKL of diffusers: ``tightbound export RUN --to diffusers DIR``.
+    Training weights the KL by ``kl_weight``; what is reported, and selects the weights, is the bound. Its networks have
+    the names of the AutoencoderKL of diffusers: ``tightbound export RUN --to diffusers DIR``.
 
     References:
         High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022).
@@ -130,7 +163,7 @@ class KLAutoencoder(GridAutoencoder):
     first_options: ClassVar[tuple[str, ...]] = ("factor", "latent_channels")
     latent_space: ClassVar[LatentSpace] = "vector"
 
-    beta: float | Literal["published"] = "published"
+    kl_weight: float | Literal["published"] = "published"
     """Weight of the KL in training, nats against nats; published: 1e-6 against the summed error of images in [-1, 1],
     which is a beta of 1e-6 / (2 b) for laplace and 1e-6 / (8 b^2) for gaussian with scale b (`tightbound info RUN`
     prints it)."""
@@ -139,22 +172,22 @@ class KLAutoencoder(GridAutoencoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.beta, str) and self.beta != "published":
-            raise UsageError("Unknown weight of the KL.", got=self.beta, expected="a number, or published")
-        for name in ("beta", "latent_noise"):
+        if isinstance(self.kl_weight, str) and self.kl_weight != "published":
+            raise UsageError("Unknown weight of the KL.", got=self.kl_weight, expected="a number, or published")
+        for name in ("kl_weight", "latent_noise"):
             value = getattr(self, name)
             if not isinstance(value, str) and not 0 <= value < math.inf:
                 raise UsageError(f"The option {name} is out of range.", got=value, remedy=f"Change {flag(name)}.")
-        if self.beta == "published" and self.likelihood == "discretized-logistic":
+        if self.kl_weight == "published" and self.likelihood == "discretized-logistic":
             raise UsageError(
                 "The published weight of the KL is relative to an absolute or squared error.",
                 got="--likelihood discretized-logistic",
-                remedy="State the weight in nats: --beta 0.001.",
+                remedy="State the weight in nats: --kl-weight 0.001.",
             )
 
     @property
     def training_objective(self) -> Objective:
-        return self.two_players(WeakKL() if isinstance(self.beta, str) else Elbo(beta=self.beta))
+        return self.two_players(WeakKL() if isinstance(self.kl_weight, str) else Elbo(beta=self.kl_weight))
 
 
 @register("vq-autoencoder")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["LearnsByItself", "LearnsFromCaptions", "StartsFromData"]
+__all__ = ["LearnsByItself", "LearnsFromCaptions", "MeasuresLatents", "StartsFromData"]
 
 STARTING = 2000
 """Default number of training examples for initialising a part from data."""
@@ -34,6 +34,18 @@ class LearnsFromCaptions(ABC):
     @abstractmethod
     def initialise_captions(self, captions: Iterable[str]) -> None:
         """Learns from captions."""
+
+
+class MeasuresLatents(ABC):
+    """Abstract: a part that keeps statistics of the latents of the training examples, measured after training."""
+
+    @abstractmethod
+    def measure_latents(self, batches: Iterable[Tensor]) -> None:
+        """Measures them anew.
+
+        Args:
+            batches: All training examples, in parts ``(n, *shape)``.
+        """
 
 
 class LearnsByItself(ABC):

@@ -22,6 +22,7 @@ from ..runtime.processor import slow_arithmetic
 from ..runtime.randomness import fixed_noise
 from ..spec import Option, field_names
 from .checkpoints import Checkpoints
+from .concluding import measure_latents, measures_latents
 from .device import among_peers, by_first, cuda_devices, reduced
 from .engine import Engine
 from .interrupt import Stop, stop_on_signals
@@ -279,8 +280,17 @@ class _Run:
             with self.engine.average.applied():
                 self.checkpoints.write_weights()
         self.engine.fabric.barrier()
-        checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
+        self._load_selected()
+        if measures_latents(self.model):
+            measure_latents(self.model, self.data.train)
+            if self.engine.first:
+                self.checkpoints.write_weights()
+            self.engine.fabric.barrier()
+            self._load_selected()  # so that all processes have the same
         self.model.eval()
+
+    def _load_selected(self) -> None:
+        checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
 
     def _result(self, reason: str) -> TrainingResult:
         progress, unit = self.progress, self.unit

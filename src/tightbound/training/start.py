@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import nn
 
 from ..data import DataSpec, Split
 from ..errors import DataError
+from ..exchange import read_autoencoder
 from ..models import Model
+from ..models.latent import with_latents
 from ..options.training import TrainingOptions
 from ..recipes import Recipe
 from ..runtime.budget import within_memory
@@ -60,12 +63,20 @@ def start_model(model: Model, train: Split, options: TrainingOptions | None = No
     if not model.new:
         return
     take_over(model)
+    if model.recipe.starts_from:
+        read_autoencoder(Path(model.recipe.starts_from)).load_into(with_latents(model), model.recipe.starts_from)
+    else:
+        _start(model, train, options)
+    learn_captions(model, train)
+    model.new = False
+
+
+def _start(model: Model, train: Split, options: TrainingOptions) -> None:
+    """Random weights, and parts that start from data."""
     if options.initial_weights == "xavier":
         draw_by_xavier(model, options.seed)
     if options.data_start:
         _start_from_data(model, train, options.seed)
-    learn_captions(model, train)
-    model.new = False
 
 
 def start_second_stage(model: Model, train: Split) -> None:

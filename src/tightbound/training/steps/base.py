@@ -54,6 +54,8 @@ class Step(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        for name in model.recipe.frozen if model.recipe else ():  # only here: a convolution in use rounds otherwise
+            model.parts[name].requires_grad_(False)
 
     @abstractmethod
     def forward(self, x: Tensor, beta: Tensor, c: Given | None = None) -> Tensor:
