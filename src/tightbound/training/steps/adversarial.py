@@ -23,7 +23,7 @@ from ...data import Data
 from ...errors import UsageError
 from ...likelihoods import declared
 from ...models import LatentVariableModel, Model
-from ...networks.discriminator import PatchDiscriminator, layers_that_fit
+from ...networks.discriminator import PatchDiscriminator
 from ...networks.output import closing_layer
 from ...networks.perceptual import PerceptualNetwork
 from ...networks.signed import Signed
@@ -32,7 +32,6 @@ from ...objectives.rows import rows
 from ...options.adversarial import Adversarial
 from ...options.training import TrainingOptions
 from ...runtime.modes import at_least_float32
-from ...runtime.randomness import mix
 from ..clock import Clock
 from ..crops import Crops, crops_of
 from ..features import prepare
@@ -40,7 +39,7 @@ from .base import Group, Step
 from .cut import Cut, latent_moments
 from .watching import DECAY, Averages, largest_activation, passing
 
-__all__ = ["AdversarialStep", "discriminator_of"]
+__all__ = ["AdversarialStep"]
 
 
 class AdversarialStep(Step):
@@ -287,26 +286,3 @@ def _require_layer(layer: nn.Module | None) -> nn.Module:
 def _channels(shape: tuple[int, ...]) -> int:
     """Channels of a latent ``(channels, h, w)``, ``(positions, channels)`` or ``(channels,)``."""
     return shape[0] if len(shape) == 3 else shape[-1]
-
-
-def discriminator_of(objective: Adversarial, shape: tuple[int, ...], seed: int) -> PatchDiscriminator | None:
-    """The discriminator that an objective asks for; None if none.
-
-    Args:
-        objective: The objective.
-        shape: Shape ``(channels, H, W)`` of an image.
-        seed: Of its weights.
-
-    Raises:
-        UsageError: If it is larger than the image.
-
-    Example:
-        >>> discriminator_of(Adversarial(), (3, 64, 64), seed=0).layers
-        2
-    """
-    if not objective.plays:
-        return None
-    layers = objective.layers or layers_that_fit(shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, 1))
-        return PatchDiscriminator(shape[0], objective.width, layers)

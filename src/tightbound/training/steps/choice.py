@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,10 @@ from ...models import Model, Terms
 from ...models.latent import with_latents
 from ...options.adversarial import Adversarial
 from ...options.data_spec import DataSpec
+from ..crops import crops_of
+from ..discriminators import discriminator_of
 from ..features import perceptual_network
-from .adversarial import AdversarialStep, discriminator_of
+from .adversarial import AdversarialStep
 from .base import Step
 from .bound import BoundStep
 
@@ -47,5 +50,8 @@ def two_players(model: Model, objective: Adversarial, data: DataSpec, examples: 
     Raises:
         UsageError: If the model has no latent, or the networks cannot take the images.
     """
-    perceptual, judge = perceptual_network(objective, data, seed), discriminator_of(objective, data.shape, seed)
+    shape = data.shape if (crops := crops_of(model)) is None else (data.shape[0], *crops.sides)
+    start = model.recipe.starts_from if model.recipe else ""
+    judge = discriminator_of(objective, shape, seed, start)
+    perceptual = perceptual_network(objective, dataclasses.replace(data, shape=shape), seed)
     return AdversarialStep(with_latents(model), objective, perceptual, judge, examples)
