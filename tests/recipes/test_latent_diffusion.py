@@ -55,6 +55,13 @@ def test_the_published_weight_of_the_kl_is_that_of_its_loss(likelihood: Any) -> 
         torch.testing.assert_close(one_of_mine, -unit * one_of_theirs, rtol=1e-6, atol=1e-6)
 
 
+def test_the_equivalent_weight_in_nats_is_told() -> None:
+    for likelihood, unit in {"laplace": 1 / (2 * 0.03), "gaussian": 1 / (8 * 0.03**2)}.items():
+        recipe = KLAutoencoder(**SMALL, likelihood=likelihood, spread=0.03)  # pyright: ignore
+        assert recipe.equivalents(built(recipe)) == {"equivalent_beta": pytest.approx(1e-6 * unit)}
+    assert KLAutoencoder(**SMALL, kl_weight=0.1).equivalents(built(KLAutoencoder(**SMALL))) == {}
+
+
 def test_a_weight_in_nats_is_that_of_the_elbo() -> None:
     assert KLAutoencoder(kl_weight=0.5).training_objective == Elbo(beta=0.5)
     assert KLAutoencoder().training_objective == WeakKL(weight=1e-6)

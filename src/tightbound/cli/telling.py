@@ -110,6 +110,7 @@ def _run_info(run: Path) -> dict[str, Any]:
         **{k: v for k, v in to_json(config).items() if k not in ("kind", "version")},
         "parameters": model and sum(p.numel() for p in model.parameters()),
         "decoder_sigma": model and learned_sigma(model.parts.get("decoder"), model.data_spec),
+        **(config.recipe.equivalents(model) if model and config.recipe else {}),
         "steps": steps,
         **{f"best_validation_{name}": max(values, default=None) for name, values in best.items() if values},
         "evaluation": evaluation and as_json(evaluation),

@@ -111,9 +111,12 @@ class KLEncoder(nn.Module):
         self.encoder = _Encoder(image_channels, features, sizes)
         self.quant_conv = _pointwise(features, features if embedded is None else embedded)
 
+    def entered(self, x: Tensor) -> Tensor:
+        """Images in the range and with the sides that the network needs."""
+        return _padded(2 * x - 1 if self.centred else x, self.sizes.factor)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = 2 * x - 1 if self.centred else x
-        return self.quant_conv(self.encoder(_padded(x, self.sizes.factor)))
+        return self.quant_conv(self.encoder(self.entered(x)))
 
 
 class KLDecoder(EndsInConvolution):
@@ -162,10 +165,14 @@ class KLDecoder(EndsInConvolution):
         other.sides = tuple(sides)
         return other
 
-    def forward(self, z: Tensor) -> Tensor:
+    def left(self, x: Tensor) -> Tensor:
+        """What the network outputs, cropped to the sides and in the range of the data."""
         height, width = self.sides
-        x = self.decoder(self.post_quant_conv(z))[..., :height, :width]
+        x = x[..., :height, :width]
         return (x + 1) / 2 if self.centred else x
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.left(self.decoder(self.post_quant_conv(z)))
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Module:

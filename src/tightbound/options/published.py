@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..spec import register
 from .objectives import Objective
 
-__all__ = ["PublishedQuantized", "WeakKL"]
+__all__ = ["WIDTH", "PublishedQuantized", "WeakKL"]
 
 WIDTH = 2.0
 """Units of the published error for one unit of images in [0, 1]."""

@@ -105,6 +105,14 @@ class Recipe:
         """
         return []
 
+    def equivalents(self, model: Model) -> dict[str, float]:
+        """What the published weights of its objective come to in a trained model, by name.
+
+        Args:
+            model: The model.
+        """
+        return {}
+
     def anneal(self, model: Model, step: int, steps: int) -> None:
         """Sets other scheduled quantities during training, such as a temperature.
 

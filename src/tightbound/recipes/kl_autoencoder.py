@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..options.adversarial import TwoPlayers
@@ -12,9 +12,12 @@ from ..options.data_spec import DataSpec
 from ..options.objectives import Elbo, Objective
 from ..options.parts import require_sizes
 from ..options.priors import LatentSpace
-from ..options.published import PublishedQuantized, WeakKL
+from ..options.published import WIDTH, PublishedQuantized, WeakKL
 from ..spec import flag, register
 from .base import Recipe
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 __all__ = ["GridAutoencoder", "KLAutoencoder", "VQAutoencoder"]
 
@@ -184,6 +187,13 @@ class KLAutoencoder(GridAutoencoder):
                 got="--likelihood discretized-logistic",
                 remedy="State the weight in nats: --kl-weight 0.001.",
             )
+
+    def equivalents(self, model: Model) -> dict[str, float]:
+        """The weight of the KL in nats."""
+        if not isinstance(self.kl_weight, str):
+            return {}
+        decoder: Any = model.parts["decoder"]
+        return {"equivalent_beta": WeakKL().weight * decoder.nats_per_error(WIDTH).item()}
 
     @property
     def training_objective(self) -> Objective:

@@ -220,6 +220,8 @@ class _Run:
             finally:
                 self.readings.close()
             self._keep_selected()
+            if reason in ("done", "early"):
+                self._measure()
         return self._result(reason)
 
     def _steps(self, stop: Stop) -> str:
@@ -281,13 +283,16 @@ class _Run:
                 self.checkpoints.write_weights()
         self.engine.fabric.barrier()
         self._load_selected()
+        self.model.eval()
+
+    def _measure(self) -> None:
+        """Measures the latents of a model that keeps their statistics; all processes then have those of the first."""
         if measures_latents(self.model):
             measure_latents(self.model, self.data.train)
             if self.engine.first:
                 self.checkpoints.write_weights()
             self.engine.fabric.barrier()
-            self._load_selected()  # so that all processes have the same
-        self.model.eval()
+            self._load_selected()
 
     def _load_selected(self) -> None:
         checkpoint.load_into(self.model, checkpoint.read(self.folder.weights), self.folder.weights)
