@@ -14,7 +14,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ def measured(factor: int, perceptual: str, side: int, rounds: int, share: float)
     images = torch.randint(256, (BATCH * 4, side, side, 3), dtype=torch.uint8).numpy()
     data = Data.from_arrays(images, images[:4], images[:4])
     recipe = KLAutoencoder(
-        factor=factor,
+        factor=cast(Any, factor),
         channels=CHANNELS[factor],
         perceptual=perceptual,
         adversarial="hinge",

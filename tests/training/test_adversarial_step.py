@@ -26,6 +26,7 @@ from tightbound.recipes import VAE, VQVAE, KLAutoencoder, Recipe, VQAutoencoder
 from tightbound.runs import RunFolder
 from tightbound.training import features
 from tightbound.training.clock import Clock
+from tightbound.training.engine import Engine
 from tightbound.training.loop import train, train_on
 from tightbound.training.start import build_seeded
 from tightbound.training.steps.adversarial import AdversarialStep
@@ -428,6 +429,23 @@ def test_a_recipe_plays_where_its_options_say_so(data: Data, tmp_path: Path) -> 
     train(model, data, out=tmp_path, options=dataclasses.replace(QUICK, steps=8))
     assert {"perceptual", "gap", "adaptive_weight"} <= set(records(tmp_path, "train")[-1])
     assert isinstance(GRID.training_objective, WeakKL)
+
+
+@pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it imports its compiler
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, in its tracer
+def test_what_is_compiled_computes_the_same(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated ahead of time, but run as it is."""
+    compiler = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiler(self, backend="aot_eager"))
+    found = list[Tensor]()
+    for compiled in (False, True):
+        options = dataclasses.replace(QUICK, batch_size=8, compile=compiled)
+        engine = Engine(step_of(data, recipe=GRID, base=WeakKL()), data.train, options)
+        engine.prepare_compiling()
+        found.append(torch.stack([engine.advance(engine.clock.at(i))[0] for i in range(6)]))
+        assert ("largest_activation" in engine.step.readings()) is not compiled
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
 
 
 def test_several_samples_are_refused() -> None:

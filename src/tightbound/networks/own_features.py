@@ -38,7 +38,7 @@ class OwnFeatures(Taps):
         self.levels, self.head = nn.ModuleList(levels), nn.Linear(channels[-1], outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        found = list[Tensor]()
+        found: list[Tensor] = []
         for level in self.levels:
             x = level(x)
             found.append(x)

@@ -79,7 +79,7 @@ class AdversarialStep(Step):
         self.signed = Signed(model.data_spec)
         self.averages = Averages(_channels(likelihood.input_shape), objective.delta, objective.largest, decay)
         self.register_buffer("ramp", torch.zeros(()))
-        self.playing = self.watching = False
+        self.playing = self.watching = self.uncompiled = self.is_compiled = False
         self.unsaved = ("perceptual",) if perceptual is not None and perceptual.taps.from_file else ()
         self.crops: Crops | None = None
         sides = crops_of(model)
@@ -106,12 +106,14 @@ class AdversarialStep(Step):
 
     def before_step(self, clock: Clock) -> None:
         self.crops = self.crops or crops_of(self.model)  # on the device to which the model has come
+        if self.uncompiled:
+            self._compile()
         if self.model.recipe is not None:
             self.model.recipe.anneal(self.model, clock.step, clock.steps)
         start = round(self.objective.start * clock.steps)
         ramp = max(1, round(self.objective.ramp * clock.steps))
         self.playing = self.discriminator is not None and clock.step >= start
-        self.watching = clock.step % clock.options.log_every == 0
+        self.watching = not self.is_compiled and clock.step % clock.options.log_every == 0
         self.ramp.fill_(min(1.0, (clock.step - start + 1) / ramp) if self.playing else 0.0)
 
     def groups(self, options: TrainingOptions) -> list[Group]:
@@ -123,17 +125,25 @@ class AdversarialStep(Step):
         return groups
 
     def compiled(self) -> nn.Module:
-        """Encoder, decoder and the other networks are compiled, but not the step, which takes gradients, nor the last
-        layer, whose gradient is taken alone.
+        """Encoder, decoder and perceptual network are compiled at the first step; the step is not, which takes
+        gradients, nor what is differentiated twice: the decoder's last layer, and the discriminator.
         """
-        for network in (*self.model.parts.values(), self.perceptual, self.discriminator):
-            if network is not None:
-                network.compile()
         self.layer.forward = torch.compiler.disable(self.layer.forward)
+        self.uncompiled = self.is_compiled = True
         return self
 
+    def _compile(self) -> None:
+        parts = (self.model if self.crops is None else self.crops.model).parts
+        taps = None if self.perceptual is None else self.perceptual.taps
+        for network in (parts["encoder"], declared(parts["decoder"]).decoder, taps):
+            if network is not None:
+                network.compile()
+        self.uncompiled = False
+
     def readings(self) -> dict[str, float | list[float]]:
-        found: dict[str, float | list[float]] = {"largest_activation": self.averages.activation.item()}
+        found = dict[str, float | list[float]]()
+        if not self.is_compiled:  # layers that are compiled together cannot be watched
+            found["largest_activation"] = self.averages.activation.item()
         if self.discriminator is not None:
             found["ramp"] = self.ramp.item()
         if self.discriminator is not None and self.objective.adaptive == "published":
