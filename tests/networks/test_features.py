@@ -10,7 +10,8 @@ import torch
 
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.networks import features
-from tightbound.networks.features import STAGES, efficientnet_lite0, require_hash
+from tightbound.networks.features import STAGES, efficientnet_lite0
+from tightbound.networks.weights import require_hash
 
 
 def test_the_pooled_features_are_those_before_the_last_layer_of_the_package() -> None:
@@ -43,7 +44,7 @@ def test_loading_it_draws_no_random_numbers() -> None:
 def test_a_file_with_another_hash_than_its_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vgg16-397923af.pth"
     path.write_bytes(b"other")
-    with pytest.raises(CheckpointError, match="hash in its name"):
+    with pytest.raises(CheckpointError, match="its name says"):
         require_hash(path)
 
 

@@ -96,6 +96,7 @@ CLASSES_ASKED_FOR: dict[str, tuple[str, set[str]]] = {
         {"evaluation/log_likelihood/compiled.py"},
     ),
     "EndsInLayer": ("any module can be a network; the last layer of others is not known", {"networks/output.py"}),
+    "EndsInConvolution": ("any module can be a network; the last layer of others is not known", {"networks/output.py"}),
     "RelaxedPosterior": ("the relaxation gap is of these alone", {"evaluation/collapse/relaxation.py"}),
     "Codes": (
         "a kind of space: latents are codes, layers or reals",

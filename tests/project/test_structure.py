@@ -188,7 +188,7 @@ BROAD = {
 """Where everything may be caught, and why."""
 
 
-READS_TENSORS = {"networks.features": "the weights in a package are a pickle of tensors, whose hash is known"}
+READS_TENSORS = {"networks.weights": "published weights are pickles of tensors"}
 """Modules that may read a file of torch, of nothing but tensors, each with its reason."""
 UNPICKLES = "exchange.inert"
 """Reads pickles, and lets no name in one be imported: tests/exchange/test_inert.py."""

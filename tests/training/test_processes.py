@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from tightbound import checkpoint
 from tightbound.data import Data
 from tightbound.models import Terms
 from tightbound.objectives import elbo
+from tightbound.options.adversarial import Adversarial
 from tightbound.options.priors import MixturePrior
 from tightbound.options.training import TrainingOptions
 from tightbound.quantizers import VectorQuantizer
 from tightbound.recipes import HVAE, VAE, VDM, VQVAE, Ladder, Recipe
 from tightbound.runs import RunFolder
-from tightbound.training import train
+from tightbound.training import features, train
+from tightbound.training.loop import train_on
 from tightbound.training.second_stage import fit_prior
 from tightbound.training.start import build_seeded
+from tightbound.training.steps.choice import two_players
 
 OPTIONS = TrainingOptions(
     steps=8, batch_size=32, evaluate_every=2, log_every=2, beta_warmup=0, pictures=False, device="cpu"
@@ -34,11 +38,11 @@ HERE = [str(folder) for folder in Path(__file__).parents[:2]]
 SCRIPT = f"import pathlib, sys; sys.path[:0] = {HERE!r}; import test_processes as t; t.work(pathlib.Path(sys.argv[1]))"
 
 
-def data(train: int, valid: int, **options: Any) -> Data:
+def data(train: int, valid: int, side: int = 8, **options: Any) -> Data:
     """Soft discs somewhere in a picture."""
     random, count = np.random.default_rng(0), train + valid + 4
-    y, x = np.mgrid[:8, :8]
-    centres = random.uniform(2, 6, (count, 2, 1, 1))
+    y, x = np.mgrid[:side, :side]
+    centres = random.uniform(2, side - 2, (count, 2, 1, 1))
     discs = (255 * np.clip(3 - np.hypot(y - centres[:, 0], x - centres[:, 1]), 0, 1)).astype(np.uint8)
     return Data.from_arrays(discs[:train], discs[-4:], discs[train : train + valid], **options)
 
@@ -91,8 +95,19 @@ def work(out: Path, options: TrainingOptions = OPTIONS) -> None:
         own = dataclasses.replace(options, **(more | SKIPPED[name])) if name in SKIPPED else options
         model, objective = build_seeded(recipe, loaded.spec, 0), OBJECTIVES.get(name)
         train(model, loaded, out=out / name, options=own, objective=objective)
+    players(out / "two players", options)
     first = "one validation example"
     fit_prior(out / first, data=CASES[first][1], out=out / "prior", prior=MixturePrior(), options=options)
+
+
+def players(out: Path, options: TrainingOptions) -> None:
+    """A model and a discriminator, whose adaptive weight is of all parts of a batch; the last batch is smaller."""
+    recipe = VAE(latent_dim=2, network="convolutional", channels=(8,), likelihood="gaussian", scale="shared")
+    loaded = data(45, 3, side=16)
+    game = Adversarial(perceptual="features", width=8, start=0.25, ramp=0.25, lecam=0.1)
+    features.STEPS = 4
+    step = two_players(build_seeded(recipe, loaded.spec, 0), game, loaded.spec, 45)
+    train_on(step, loaded, loaded, out=out, options=dataclasses.replace(options, lr=1e-4))
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +127,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def readings(run: RunFolder) -> list[dict[str, float]]:
     """Every number of every reading but its speed; a mean over skipped steps is none."""
-    other = ("split", "examples_per_second")
-    return [{k: v for k, v in r.items() if k not in other and v is not None} for r in run.records()]
+    return [dict(flattened(record)) for record in run.records()]
 
 
-@pytest.mark.parametrize("name", [*CASES, "prior"])
+def flattened(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if name not in ("split", "examples_per_second") and value is not None:
+            yield from enumerated(name, value) if isinstance(value, list) else [(name, value)]
+
+
+def enumerated(name: str, values: list[float]) -> list[tuple[str, float]]:
+    return [(f"{name} {i}", value) for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("name", [*CASES, "prior", "two players"])
 def test_two_processes_do_as_one(runs: tuple[Path, Path], name: str) -> None:
     one, two = (RunFolder(folder / name) for folder in runs)
     mine, others = (readings(run) for run in (one, two))
@@ -127,8 +151,9 @@ def test_two_processes_do_as_one(runs: tuple[Path, Path], name: str) -> None:
         a, b = (checkpoint.read(run.path / path) for run in (one, two))
         assert a["progress"]["step"] == b["progress"]["step"]
         assert a["progress"]["stale"] == b["progress"]["stale"]
-        for key, weights in a["model"].items():
-            torch.testing.assert_close(weights, b["model"][key], rtol=1e-5, atol=1e-6)
+        for part in ("model", "step"):
+            for key, weights in a[part].items():
+                torch.testing.assert_close(weights, b[part][key], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SKIPPED)

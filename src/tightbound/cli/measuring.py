@@ -146,6 +146,7 @@ def diagnose(
     from ..evaluation import diagnose as run_diagnosis
     from ..evaluation.kept import as_json, write_diagnosis
     from ..evaluation.levels import diagnose_levels
+    from ..evaluation.players import players_of
     from ..spec import to_json
 
     require_positive("--limit", limit)
@@ -157,6 +158,7 @@ def diagnose(
         return
     training = folder.config().training
     found = run_diagnosis(model, part, limit=limit, gap_examples=gap_examples, k=k, seed=seed, training=training)
+    found = dataclasses.replace(found, players=players_of(folder))
     print_json(as_json(found)) if json else print_diagnosis(found)
     if data is None and part.name == "test":
         _keep(partial(write_diagnosis, folder, found, model.loaded_weights))

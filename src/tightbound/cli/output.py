@@ -89,6 +89,8 @@ def print_diagnosis(found: Diagnosis) -> None:
     table = _table(f"{examples_of(found.n, found.split)}{fewer}, nats per example", rows(found))
     console = Console(highlight=False)
     console.print(f"[bold]{found.verdict}[/bold]: {found.cause}.", f"Remedy: {found.remedy}.", sep="\n")
+    for sentence in found.players:
+        console.print(sentence)
     console.print(table)
     if found.layers:
         console.print(_layers(found.layers))

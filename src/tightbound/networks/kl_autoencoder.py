@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UsageError
+from .output import EndsInConvolution
 
 __all__ = ["Architecture", "KLDecoder", "KLEncoder"]
 
@@ -118,7 +119,7 @@ class KLEncoder(nn.Module):
         return self.quant_conv(self.encoder(self.entered(x)))
 
 
-class KLDecoder(nn.Module):
+class KLDecoder(EndsInConvolution):
     """Maps a grid of latents to images: the mirror image of :class:`KLEncoder`.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["EndsInLayer", "last_layer"]
+__all__ = ["EndsInConvolution", "EndsInLayer", "closing_layer", "last_layer"]
 
 
 class EndsInLayer(nn.Module):
@@ -28,3 +28,23 @@ def last_layer(network: nn.Module) -> nn.Module | None:
         (Linear(in_features=512, out_features=2, bias=True), None)
     """
     return network.last_layer if isinstance(network, EndsInLayer) else None
+
+
+class EndsInConvolution(nn.Module):
+    """Abstract: a network whose output is a fixed map of that of its last convolution."""
+
+    @property
+    def conv_out(self) -> nn.Module:
+        """The last convolution, with a ``weight``."""
+        raise NotImplementedError
+
+
+def closing_layer(network: nn.Module | None) -> nn.Module | None:
+    """The last layer of a network with weights, where the gradients of two losses are compared; None if not declared.
+
+    Example:
+        >>> from tightbound.networks import KLDecoder, Architecture
+        >>> closing_layer(KLDecoder(4, 3, (8, 8), Architecture((8, 16), 1, 4))).weight.shape
+        torch.Size([3, 8, 3, 3])
+    """
+    return network.conv_out if isinstance(network, EndsInConvolution) else last_layer(network or nn.Identity())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
+from ..options.adversarial import TwoPlayers
 from ..options.data_spec import DataSpec
 from ..options.objectives import Elbo, Objective
 from ..options.parts import require_sizes
@@ -28,7 +29,7 @@ ARCHITECTURE = (
 
 
 @dataclass(frozen=True)
-class GridAutoencoder(Recipe):
+class GridAutoencoder(TwoPlayers, Recipe):
     """Abstract: shared by both."""
 
     factor: Literal[2, 4, 8, 16, 32] = 8
@@ -68,6 +69,7 @@ class GridAutoencoder(Recipe):
         super().__post_init__()
         sizes = {"latent_channels": self.latent_channels, "channels": self.channels, "layers": self.layers}
         require_sizes(**sizes, groups=self.groups)
+        self.two_players(Elbo())
         if not 0 < self.spread < math.inf:
             raise UsageError("A scale must be positive.", got=self.spread, remedy="Try --spread 0.1.")
         if len(self.channels) > self.resolutions:
@@ -195,7 +197,7 @@ class KLAutoencoder(GridAutoencoder):
 
     @property
     def training_objective(self) -> Objective:
-        return WeakKL() if isinstance(self.kl_weight, str) else Elbo(beta=self.kl_weight)
+        return self.two_players(WeakKL() if isinstance(self.kl_weight, str) else Elbo(beta=self.kl_weight))
 
 
 @register("vq-autoencoder")
@@ -253,5 +255,5 @@ class VQAutoencoder(GridAutoencoder):
             )
 
     @property
-    def training_objective(self) -> PublishedQuantized:
-        return PublishedQuantized(codebook=self.codebook, commitment=self.commitment)
+    def training_objective(self) -> Objective:
+        return self.two_players(PublishedQuantized(codebook=self.codebook, commitment=self.commitment))

@@ -11,7 +11,7 @@ from ..evaluation.baselines.baselines import Baseline
 from ..models import Model
 from ..runtime.files import write_atomically
 from ..runtime.progress import progress
-from . import diagnosis, diffusion, layers, page, surprise, tables, visuals
+from . import diagnosis, diffusion, layers, page, players, surprise, tables, visuals
 from .headline import cards, latents, measured, title, verdict, warnings
 from .hero import hero
 from .latent_map import latent_map
@@ -64,7 +64,7 @@ def write_report(
     """
     m = gather(run, data, model, k, quick=quick, device=device, seed=seed)
     sections, rows = list[Section](), tables.comparison(m)
-    with progress("report", 16 if m.codes.shape[1] else 10) as advance:
+    with progress("report", 17 if m.codes.shape[1] else 11) as advance:
         for part in _sections(m, rows):
             sections.extend([part] if part.content else [])
             advance()
@@ -101,6 +101,7 @@ def _sections(m: Material, rows: list[Baseline]) -> Iterator[Section]:
     yield Section("Evaluation", numbers, measured(m), folded=True)
     if latent:
         yield Section("Diagnosis", diagnosis.section(m), diagnosis.summary(m), folded=True)
+    yield Section("Two players", players.section(m), players.summary(m), folded=True)
     yield Section("Training", visuals.curves(m), trained(m), folded=True)
     yield Section("How to reproduce it", reproduction(m), "the command, and the versions", folded=True)
     yield Section("Configuration", configuration(m), differing(m), folded=True)

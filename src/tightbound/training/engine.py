@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +50,7 @@ class Engine:
         if self.layout is torch.channels_last:
             self.model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.groups = step.groups(options)
-        module = cast(nn.Module, torch.compile(step)) if options.compile else step
+        module = step.compiled() if options.compile else step
         self.module, self.optimizer = self.fabric.setup(module, optimizer_of(self.groups, options, self.device))
         self.skipping = Skipping(self.fabric, step, self.groups, options)
         self.learning = self.skipping.learning

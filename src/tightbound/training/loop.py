@@ -41,7 +41,7 @@ from .place import Place, held, require_place, require_resumable, require_unused
 from .start import start_model
 from .state import Progress, TrainingResult
 from .steps.base import Step
-from .steps.bound import BoundStep
+from .steps.choice import step_for
 from .units import unit_of
 
 __all__ = ["TrainingResult", "train", "train_on", "with_changes"]
@@ -92,7 +92,7 @@ def train(
         data = data.scaled_as(RunFolder(Path(out)).config().data_spec)
         model.data_spec = None if model.data_spec is None else data.spec
     config = _config(model, data, options)
-    step = BoundStep(model, objective, len(data.train))
+    step = step_for(model, objective, len(data.train), options.seed)
     return _trained(step, data, config, said_of_data(data), Path(out), resume, resume_from)
 
 
@@ -184,6 +184,7 @@ class _Run:
                 self.folder.clear_leftovers()
         else:
             start_model(self.model, self.engine.train, self.options)
+            self.engine.step.begin(self.data, self.options)
             self.engine.started()
             by_first(self.engine.fabric, lambda: self.checkpoints.begin(self.config))
 
@@ -196,6 +197,7 @@ class _Run:
         slow = slow_arithmetic(self.options.precision, engine.device.type)
         limit = told_limit(self.options, engine.groups[0].clip_norm)
         lines = [of_data, told_model(self.model, engine.precision), plan, *limit, *notes, *slow]
+        lines += engine.step.describe()
         lines += warnings_before_training(self.model, self.config.data_spec, examples)
         if self.model.recipe and self.model.space:
             lines += idle_balance(self.model.recipe.training_objective, len(self.model.space.names), clock.warmup)
@@ -261,7 +263,8 @@ class _Run:
         with self.engine.average.applied(), fixed_noise():
             if len(self.data.valid):
                 bound = self.readings.validate(self.data.valid)
-                better = progress.judge(bound, warm=self.clock.at(progress.step).warm)
+                warm, last = self.clock.at(progress.step).warm, self.engine.step.keeps_last
+                better = progress.judge(bound, warm, keeps_last=last)
                 if better and self.engine.first:
                     self.checkpoints.write_weights()
             if self.options.pictures and self.engine.first:

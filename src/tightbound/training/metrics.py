@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -100,7 +100,7 @@ class Readings:
         *sums, examples = window.double().sum(0).tolist()
         last = self._clock(-1)
         rates = {"beta": last.beta} if "kl" in self.rows else {}
-        rates |= {"lr": last.lr, "examples_per_second": examples / seconds}
+        rates |= {"lr": last.lr, "examples_per_second": examples / seconds, **self.engine.step.readings()}
         if self.engine.skipping.active:
             rates |= {"skipped": self.progress.skipped, "gradient_norm": self.progress.norm}
         self._write("train", [total / examples if examples else math.nan for total in sums], rates)
@@ -204,7 +204,7 @@ class Readings:
         what = recipe.training_objective.warming if recipe and "reconstruction" in self.rows else ""
         return "" if self._clock().warm or not what else f"{what} at {self._clock(-1).beta:.2f}"
 
-    def _write(self, split: str, means: list[float], more: dict[str, float]) -> None:
+    def _write(self, split: str, means: list[float], more: Mapping[str, float | list[float]]) -> None:
         if self.log is None:
             return
         self.place.require()

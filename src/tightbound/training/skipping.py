@@ -54,7 +54,7 @@ class Skipping:
     def __init__(self, fabric: Fabric, step: Step, groups: Sequence[Group], options: TrainingOptions) -> None:
         self.fabric, self.step, self.options = fabric, step, options
         self.parameters = [p for group in groups for p in group.parameters]
-        self.learning = [part for part in step.model.modules() if isinstance(part, LearnsByItself)]
+        self.learning = [part for part in step.modules() if isinstance(part, LearnsByItself)]
         self.active = options.skip_norm is not None or options.skip_nonfinite
         self._kept = list[tuple[Tensor, Tensor]]()
 

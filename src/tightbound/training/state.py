@@ -65,9 +65,12 @@ class Progress:
         self.in_a_row = self.in_a_row + 1 if outcome.skipped else 0
         self.norm = max(self.norm, outcome.norm)
 
-    def judge(self, bound: float, warm: bool) -> bool:
-        """Records a validation bound, and returns whether it is the best; ``warm`` is whether warm-up is over."""
-        better = self.best is None or bound > self.best
+    def judge(self, bound: float, warm: bool, *, keeps_last: bool = False) -> bool:
+        """Records a validation bound, and returns whether it is the best; ``warm`` is whether warm-up is over.
+
+        With ``keeps_last`` the last is the best.
+        """
+        better = self.best is None or bound > self.best or keeps_last
         if better:
             self.best, self.best_step, self.stale = bound, self.step, 0
         elif warm:

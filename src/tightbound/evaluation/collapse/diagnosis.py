@@ -65,6 +65,7 @@ class Diagnosis:
         split: Which split they are of.
         measure: What the likelihood is for this data.
         notes: Notes on these numbers.
+        players: The health of a perceptual and adversarial training, as sentences; empty without one.
 
     All other fields are reported numbers: see :mod:`tightbound.evaluation.numbers`.
 
@@ -124,6 +125,7 @@ class Diagnosis:
     split: str
     measure: str
     notes: tuple[str, ...]
+    players: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Fact]:

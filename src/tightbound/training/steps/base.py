@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from ...conditions import Given
-from ...data import Batch
+from ...data import Batch, Data
 from ...models import Model
 from ...options.training import TrainingOptions
 from ..clock import Clock
@@ -44,6 +46,10 @@ class Step(nn.Module):
 
     rows: tuple[str, ...]
     """Names of the rows; the first is maximised, and "bound" selects the model, or the first if there is none."""
+    keeps_last: bool = False
+    """Whether the last weights are kept, since no row tells better from worse."""
+    unsaved: tuple[str, ...] = ()
+    """Names of its parts that are read from files, and not saved with a state."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -67,6 +73,21 @@ class Step(nn.Module):
 
     def before_step(self, clock: Clock) -> None:
         """Sets other scheduled quantities; tensors are filled in place."""
+
+    def begin(self, data: Data, options: TrainingOptions) -> None:
+        """Prepares its own parts once, before the first step of a new run; the same in every process."""
+
+    def describe(self) -> list[str]:
+        """What its own parts are, as sentences printed before training."""
+        return []
+
+    def readings(self) -> dict[str, float | list[float]]:
+        """Further numbers for the log beside the means of its rows; synchronises with the device."""
+        return {}
+
+    def compiled(self) -> nn.Module:
+        """The step as it is run with ``--compile``."""
+        return cast(nn.Module, torch.compile(self))
 
     def groups(self, options: TrainingOptions) -> list[Group]:
         """The parameter groups; by default one with all trained parameters."""
@@ -94,4 +115,5 @@ class Step(nn.Module):
     def own_tensors(self) -> dict[str, Tensor]:
         """The tensors that do not belong to the model, by name."""
         theirs = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
-        return {name: t.detach() for name, t in self.state_dict(keep_vars=True).items() if id(t) not in theirs}
+        own = {name: t.detach() for name, t in self.state_dict(keep_vars=True).items() if id(t) not in theirs}
+        return {name: t for name, t in own.items() if name.partition(".")[0] not in self.unsaved}
