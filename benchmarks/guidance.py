@@ -34,24 +34,25 @@ from tightbound.views.samples import grid, panels, samples, save_picture
 
 PAGE = ROOT / "docs" / "guidance.md"
 BATCH = 64
+DRAWS = {"vdm": "-k 4", "vae": ""}
 STEPS = (5, 10, 20, 50)
 STRENGTHS = (0.0, 1.0, 2.0, 4.0)
 MODELS = {
     "vdm": f"train vdm --condition class --blocks 1 --dropout 0 --lr 2e-3 --precision bf16-mixed --batch-size {BATCH}",
     "vae": f"train vae --network convolutional --latent-dim 32 --batch-size {BATCH}",
-    "classifier": f"train noisy-classifier --batch-size {BATCH}",
+    "classifier": f"train noisy-classifier --lr 2e-3 --precision bf16-mixed --batch-size {BATCH}",
 }
 
 
 def run(data: str, name: str, minutes: float, n: int, again: bool) -> dict[str, Any]:
     """Trains what is not there yet, and measures it."""
-    shares = {"vdm": minutes, "vae": minutes, "classifier": minutes / 10}
+    shares = {"vdm": minutes, "vae": minutes, "classifier": minutes / 4}
     folders = {kind: ROOT / "runs" / f"guidance-{name}-{kind}" for kind in MODELS}
     for kind, words in MODELS.items():
         trained(folders[kind], f"{words} --validation 0.02 --data {data}", shares[kind], again, BATCH)
     bits = {}
     for kind in ("vdm", "vae"):
-        found = json.loads(tightbound(f"evaluate {folders[kind]} --json"))
+        found = json.loads(tightbound(f"evaluate {folders[kind]} {DRAWS[kind]} --json"))
         bits[kind] = {"bits_per_dim": found["bits_per_dim"], "minutes": round(seconds_of(folders[kind], BATCH) / 60, 1)}
     loaded, model = tb.load_data(data), tb.load(folders["vdm"])
     judge = _Judge(loaded, n)
