@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tightbound.cli.main import main
 from tightbound.data import DataSpec
 from tightbound.errors import CheckpointError, UsageError
 from tightbound.exchange import export_autoencoder, read_autoencoder
+from tightbound.exchange.autoencoder import write_run
 from tightbound.exchange.compvis import family_of
 from tightbound.exchange.diffusers import CONFIG, WEIGHTS
 from tightbound.recipes import VAE, KLAutoencoder, VQAutoencoder
@@ -71,7 +73,7 @@ def test_diffusers_loads_an_export(tmp_path: Path, fold: bool) -> None:
             torch.testing.assert_close(q.mean, p.mean, rtol=1e-5, atol=1e-5)
             assert theirs.config["latents_mean"] == pytest.approx(statistics.mean.tolist())
             assert theirs.config["latents_std"] == pytest.approx(statistics.std.tolist())
-            assert theirs.config["scaling_factor"] == pytest.approx(1 / std.square().mean().sqrt().item())
+            assert theirs.config["scaling_factor"] == 1.0
         mine = model.likelihood(p.mean).mean
         torch.testing.assert_close((theirs.decode(q.mean).sample + 1) / 2, mine, rtol=0, atol=1e-5)
 
@@ -293,3 +295,36 @@ def test_a_run_is_a_start(tmp_path: Path) -> None:
 def test_freezing_needs_a_start() -> None:
     with pytest.raises(UsageError, match="frozen"):
         KLAutoencoder(freeze="encoder")
+
+
+def test_a_tuned_decoder_keeps_the_latents_that_others_rely_on(tmp_path: Path) -> None:
+    data = tb.load_data("digits")
+    first = KLAutoencoder(**SMALL).build(data.spec)
+    first.posterior.statistics.assume(torch.full((4,), 0.1), torch.full((4,), 5.0))
+    write_run(first, tmp_path / "first")
+    tuned = dataclasses.replace(first.recipe, init=str(tmp_path / "first"), freeze="encoder").build(data.spec)
+    tb.train(tuned, data, steps=2, out=tmp_path / "tuned", pictures=False)
+    kept = tb.load(tmp_path / "tuned").posterior.statistics
+    assert torch.equal(kept.std, first.posterior.statistics.std)
+    assert torch.equal(kept.mean, first.posterior.statistics.mean)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.0] * 3, [1.0] * 3), ([0.0] * 4, [1.0, 1.0, 0.0, 1.0]), ([math.nan] * 4, [1.0] * 4)]
+)
+def test_statistics_that_do_not_fit_are_refused(tmp_path: Path, mean: list[float], std: list[float]) -> None:
+    export_autoencoder(KLAutoencoder(**SMALL).build(SPEC), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"latents_mean": mean, "latents_std": std}))
+    with pytest.raises(CheckpointError, match="statistics of the latents"):
+        read_autoencoder(tmp_path)
+
+
+def test_fields_of_statistics_scale_once(tmp_path: Path) -> None:
+    model = KLAutoencoder(**SMALL).build(SPEC)
+    model.posterior.statistics.assume(torch.full((4,), 0.1), torch.full((4,), 5.0))
+    export_autoencoder(model, tmp_path, fold=False)
+    assert json.loads((tmp_path / "config.json").read_text())["scaling_factor"] == 1.0
+    found = read_autoencoder(tmp_path)
+    assert found.std is not None
+    assert found.std.tolist() == pytest.approx([5.0] * 4)

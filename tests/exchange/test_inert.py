@@ -14,6 +14,7 @@ import torch
 from torch._utils import _rebuild_tensor_v2
 
 from tightbound.errors import CheckpointError
+from tightbound.exchange import inert
 from tightbound.exchange.inert import read_state
 
 
@@ -123,3 +124,47 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path, shaped: _Sh
         archive.writestr("a/data/0", bytes(16))
     with pytest.raises(CheckpointError, match="larger than its storage"):
         read_state(tmp_path / "a.pt")
+
+
+class Grown:
+    """A tensor whose pickle ends in a state that would make it larger than its storage."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        storage = torch.storage.TypedStorage(
+            wrap_storage=torch.ones(2).untyped_storage(), dtype=torch.float32, _internal=True
+        )
+        return _rebuild_tensor_v2, (storage, 0, (2,), (1,), False, {}), (storage, 0, (2**20,), (0,))
+
+
+def test_a_state_does_not_reach_a_tensor(tmp_path: Path) -> None:
+    torch.save({"w": Grown()}, tmp_path / "a.pt")
+    assert read_state(tmp_path / "a.pt")["w"].tolist() == [1, 1]
+
+
+def rewritten(path: Path, content: bytes) -> Path:
+    torch.save({"w": torch.ones(2)}, path)
+    return altered(path, path.with_name("b.pt"), lambda name, old: content if name.endswith("data.pkl") else old)
+
+
+@pytest.mark.parametrize("name", ["torch._utils\n_rebuild_parameter", "collections\nOrderedDict", "os\nsystem"])
+def test_a_state_does_not_reach_what_a_pickle_names(tmp_path: Path, name: str) -> None:
+    before = dict(vars(inert))
+    state = pickle.dumps((None, {"function": "hacked", "__doc__": "hacked"}), protocol=2)[2:-1]
+    path = rewritten(tmp_path / "a.pt", b"\x80\x02c" + name.encode() + b"\n" + state + b"b.")
+    with pytest.raises(CheckpointError):
+        read_state(path)  # there are no tensors in it
+    assert "hacked" not in repr(inert._KNOWN)
+    assert dict(vars(inert)) == before
+
+
+def test_a_pickle_gets_no_more_memory_than_its_size(tmp_path: Path) -> None:
+    path = rewritten(tmp_path / "a.pt", b"\x80\x02N" + pickle.LONG_BINPUT + (2**31 - 1).to_bytes(4, "little") + b".")
+    with pytest.raises(CheckpointError, match="memory larger than itself"):
+        read_state(path)
+
+
+def test_a_storage_is_read_once(tmp_path: Path) -> None:
+    whole = torch.arange(1000.0)
+    torch.save({str(i): whole[i:] for i in range(100)}, tmp_path / "a.pt")
+    found = read_state(tmp_path / "a.pt")
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tightbound.errors import UsageError
 from tightbound.networks import Architecture, KLDecoder, KLEncoder
 from tightbound.networks.tiling import decode_tiled, encode_tiled
 
@@ -50,3 +51,10 @@ def test_a_tile_sees_no_more_than_its_halo() -> None:
             convolution.register_forward_pre_hook(lambda _, inputs: seen.append(max(inputs[0].shape[2:])))
     decode_tiled(decoder, torch.randn(1, 4, 32, 32), tile=16)
     assert max(seen) == 34  # the upsampling of a tile of 16 and a pixel beside it
+
+
+@pytest.mark.parametrize("tile", [7, 0, 1])
+def test_tiles_that_cannot_be_halved_are_refused(tile: int) -> None:
+    encoder = KLEncoder(3, 8, Architecture((8, 16)))
+    with pytest.raises(UsageError, match="halved"):
+        encode_tiled(encoder, torch.rand(1, 3, 20, 24), tile=tile)

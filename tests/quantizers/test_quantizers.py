@@ -627,3 +627,13 @@ def test_a_revived_code_does_not_go_where_the_dead_one_was_going(optimizer: Any)
     assert ((codebook - before).abs().amin(1) > 1e-3).sum() == 7
     assert not quantizer.anew.any()
     assert set(quantizer.state_dict()) == {"codebook", "averages", "weight", "started"}
+
+
+def test_known_vectors_move_by_the_rate_of_the_averages() -> None:
+    torch.manual_seed(0)
+    vectors = 5 * torch.randn(8, 3)
+    quantizer = VectorQuantizer(8, 3, ema=0.99).train()
+    quantizer.take(vectors)
+    quantizer((vectors.repeat(16, 1) + 1).T.reshape(1, 3, 16, 8))
+    moved = quantizer.codebook - vectors
+    assert 0 < moved.min() <= moved.max() < 0.2  # 16 rows at a distance of 1, of weight 0.01

@@ -68,13 +68,14 @@ class Imported:
         require_state(model, self.state, source)
         for name, tensor in networks_of(model).items():
             tensor.copy_(self.state[name])
-        if (codebook := codebook_of(model)) is not None:
-            codebook.copy_(self.state[CODEBOOK])
+        if codebook_of(model) is not None:
+            quantizer: Any = model.posterior
+            quantizer.quantizers[0].take(self.state[CODEBOOK])
         if self.std is not None and model.codes is None:
             posterior: Any = model.posterior
             posterior.statistics.assume(torch.zeros_like(self.std) if self.mean is None else self.mean, self.std)
-        if self.scale is not None:
-            likelihood: Any = model.likelihood
+        likelihood: Any = model.likelihood
+        if self.scale is not None and likelihood.log_scale.requires_grad:
             likelihood.log_scale.fill_(math.log(self.scale))
 
     def _require_architecture(self, model: LatentVariableModel, source: object) -> None:

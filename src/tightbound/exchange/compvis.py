@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..checkpoint import require_file
 from ..errors import CheckpointError, reading
 from ..recipes import KLAutoencoder, VQAutoencoder
 from ..recipes.kl_autoencoder import GridAutoencoder
 from .autoencoder import CODEBOOK, Imported
-from .inert import read_state
+from .inert import read_tensors
 
 __all__ = ["family_of", "read_compvis", "renamed"]
 
@@ -60,7 +58,7 @@ def read_compvis(path: Path) -> Imported:
     Raises:
         CheckpointError: If it is damaged, or of another family of models.
     """
-    tensors = _tensors(path)
+    tensors = read_tensors(path)
     if any(name.startswith(FIRST_STAGE) for name in tensors):
         tensors = {name[len(FIRST_STAGE) :]: t for name, t in tensors.items() if name.startswith(FIRST_STAGE)}
     own = {name: t for name, t in tensors.items() if name.startswith(("encoder.", "decoder.", "quant_conv."))}
@@ -73,14 +71,6 @@ def read_compvis(path: Path) -> Imported:
     with reading(path, CheckpointError, expected="all tensors of a first stage"):
         own |= {name: t for name, t in tensors.items() if name.startswith(("post_quant_conv.", "quantize."))}
         return _imported(path, own, {name: t for name, t in tensors.items() if name.startswith(LOSS)})
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix != ".safetensors":
-        return read_state(path)
-    require_file(path)
-    with reading(path, CheckpointError, expected="a safetensors file"):
-        return load_file(path)
 
 
 def family_of(names: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ everywhere, and ``scaling_factor`` is 1. The reconstructions are the same.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ def _with_statistics(
         found.require_scale()
         folded(state, found.mean, found.std)
         return [f"latents have mean 0 and standard deviation 1 in each of {len(found.mean)} channels", *said]
-    if not (scale := found.std.square().mean().sqrt().item()) > 0:
-        found.require_scale()
-    config |= {"scaling_factor": 1 / scale, "latents_mean": found.mean.tolist(), "latents_std": found.std.tolist()}
+    found.require_scale()
+    config |= {"latents_mean": found.mean.tolist(), "latents_std": found.std.tolist()}  # scaled by them alone
     return ["latents are as they are: their mean and deviation are in config.json", *said]
 
 
@@ -212,12 +212,21 @@ def _recipe(folder: Path, config: dict[str, Any]) -> GridAutoencoder:
 
 def _statistics(config: dict[str, Any], channels: int) -> tuple[Tensor | None, Tensor | None]:
     """The mean and standard deviation of each channel that a config states."""
-    mean, std = config.get("latents_mean"), config.get("latents_std")
+    mean, std, scale = (config.get(name) for name in ("latents_mean", "latents_std", "scaling_factor"))
+    if scale is not None and not 0 < scale < math.inf:
+        raise CheckpointError(
+            "The latents have a scaling factor of zero, or none that is a number.", got=scale, expected="above 0"
+        )
     if mean is not None and std is not None:
-        return torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+        pair = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64) / (scale or 1.0)
+        if any(each.shape != (channels,) or not each.isfinite().all() for each in pair) or not pair[1].min() > 0:
+            raise CheckpointError(
+                "The statistics of the latents do not fit them.",
+                got=f"latents_mean {mean}, latents_std {std}",
+                expected=f"{channels} finite numbers each, the deviations above 0",
+            )
+        return pair
     if scale is None:
         return None, None
-    if not scale:
-        raise CheckpointError("The latents have a scaling factor of zero.", expected="a positive scaling_factor")
-    return torch.full((channels,), float(shift)).double(), torch.full((channels,), 1 / scale).double()
+    shift = float(config.get("shift_factor") or 0.0)
+    return torch.full((channels,), shift).double(), torch.full((channels,), 1 / scale).double()

@@ -1,29 +1,34 @@
 """The tensors in a file of ``torch.save``, read by an unpickler that knows tensors only and runs nothing.
 
 A pickle names functions and calls them. Here a name is looked up in a closed list: the functions that build tensors,
-which are replaced by ones that check every size against the file, and the types of storages. Any other name becomes a
+which are replaced by ones that note their arguments, and the types of storages. Any other name becomes a
 placeholder, which takes any arguments and does nothing, so that files with the state of a training library can be read.
+No object that the pickle sees keeps a state that it is given; tensors are made when it has been read.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..checkpoint import require_file
 from ..errors import CheckpointError, reading
 
-__all__ = ["read_state"]
+__all__ = ["read_state", "read_tensors"]
 
-MOST_PICKLE = 2**26
+MOST_PICKLE = 2**24
 """A larger pickle is refused: it holds names and sizes only, tensors lie beside it."""
 TYPES = {
     "FloatStorage": torch.float32,
@@ -66,10 +71,27 @@ def read_state(path: Path) -> dict[str, Tensor]:
             remedy=SAFE,
         )
     with reading(path, CheckpointError, expected="a file of torch.save"), zipfile.ZipFile(path) as archive:
-        return _tensors_of(path, _loaded(path, archive))
+        root = _root_of(path, archive)
+        return _tensors_of(path, _loaded(archive.read(f"{root}data.pkl")), _Storages(archive, root))
 
 
-def _loaded(path: Path, archive: zipfile.ZipFile) -> object:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name: of torch.save, read without running what it holds, or of safetensors.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: If it is neither, or damaged.
+    """
+    if path.suffix != ".safetensors":
+        return read_state(path)
+    require_file(path)
+    with reading(path, CheckpointError, expected="a safetensors file"):
+        return load_file(path)
+
+
+def _root_of(path: Path, archive: zipfile.ZipFile) -> str:
     names = archive.namelist()
     root = next((name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl")), None)
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
@@ -85,13 +107,21 @@ def _loaded(path: Path, archive: zipfile.ZipFile) -> object:
         raise CheckpointError(f"{path} is compressed, as torch.save never does.", remedy=SAFE)
     if (size := archive.getinfo(f"{root}data.pkl").file_size) > MOST_PICKLE:
         raise CheckpointError(f"The pickle in {path} is too large.", got=f"{size:,} bytes", expected=MOST_PICKLE)
-    return _Unpickler(archive, root).load()
+    return root
 
 
-def _tensors_of(path: Path, found: object) -> dict[str, Tensor]:
+def _loaded(content: bytes) -> object:
+    for operation, index, _ in pickletools.genops(content):
+        if "PUT" in operation.name and index is not None and index > len(content):
+            raise CheckpointError("The pickle asks for a memory larger than itself.", got=f"{index:,} places")
+    return _Unpickler(content).load()
+
+
+def _tensors_of(path: Path, found: object, storages: _Storages) -> dict[str, Tensor]:
     state = found.get("state_dict", found) if isinstance(found, Mapping) else found
     named = state.items() if isinstance(state, Mapping) else ()
-    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
+    noted = {name: value for name, value in named if isinstance(name, str) and isinstance(value, _Noted)}
+    tensors = {name: storages.tensor(note) for name, note in noted.items()}
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors.", got=type(state).__name__, expected="a state_dict")
     return tensors
@@ -125,45 +155,82 @@ class _Placeholder:
         """Keeps nothing."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds dicts, lists, numbers, texts and tensors; everything else becomes a placeholder."""
+@dataclass(frozen=True)
+class _Noted:
+    """The arguments of a tensor."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")), encoding="utf-8", errors="replace")
-        self.archive, self.root = archive, root
+    storage: object
+    offset: object
+    size: object
+    stride: object
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in TYPES:
-            return TYPES[name]
-        return _KNOWN.get((module, name), _Placeholder)
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        kind, dtype, key, _, entries = pid
-        content = bytearray(self.archive.read(f"{self.root}data/{key}"))
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or len(content) != entries * dtype.itemsize:
-            raise CheckpointError("A tensor has another size than its storage.", got=f"{len(content):,} bytes")
-        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
-def _tensor(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *more: object) -> Tensor:
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(isinstance(each, int) and each >= 0 for each in numbers):
-        raise CheckpointError("A tensor has an invalid shape.", got=f"{tuple(size)} with strides {tuple(stride)}")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else -1
-    entries = 1
-    for n in size:
-        entries *= n
-    if last >= len(storage) or entries > len(storage):
-        raise CheckpointError("A tensor is larger than its storage.", got=f"{tuple(size)} of {len(storage)} entries")
-    return storage.as_strided(tuple(size), tuple(stride), offset).clone()
+@dataclass(frozen=True)
+class _Builder:
+    """A function that a pickle may call; unlike a function it has no attributes that a pickle could set."""
 
+    function: Callable[..., object]
 
-def _parameter(data: Tensor, *more: object) -> Tensor:
-    return data
+    def __call__(self, *args: object) -> object:
+        return self.function(*args)
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 _KNOWN = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("collections", "OrderedDict"): _Builder(OrderedDict),
+    ("torch._utils", "_rebuild_tensor_v2"): _Builder(
+        lambda storage, at, size, stride, *more: _Noted(storage, at, size, stride)
+    ),
+    ("torch._utils", "_rebuild_parameter"): _Builder(lambda data, *more: data),
 }
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds dicts, lists, numbers, texts and notes of tensors; everything else becomes a placeholder."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8", errors="replace")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in TYPES:
+            return name
+        return _KNOWN.get((module, name), _Placeholder)
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid
+
+
+class _Storages:
+    """The numbers beside a pickle, each storage read once."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        self.archive, self.root, self.read = archive, root, dict[tuple[str, str], Tensor]()
+
+    def tensor(self, note: _Noted) -> Tensor:
+        """A tensor, which shares its storage with others of the file."""
+        storage, size, stride = self._storage(note.storage), note.size, note.stride
+        if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
+            raise CheckpointError("A tensor has an invalid shape.", got=f"{size} with strides {stride}")
+        numbers: tuple[Any, ...] = (note.offset, *size, *stride)
+        if not all(isinstance(each, int) and each >= 0 for each in numbers):
+            raise CheckpointError("A tensor has an invalid shape.", got=f"{size} with strides {stride}")
+        last = numbers[0] + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else -1
+        if last >= len(storage) or math.prod(size) > len(storage):
+            raise CheckpointError("A tensor is larger than its storage.", got=f"{size} of {len(storage)} entries")
+        return storage.as_strided(size, stride, numbers[0])
+
+    def _storage(self, noted: Any) -> Tensor:
+        kind, name, key, _, entries = noted
+        if kind != "storage" or name not in TYPES or not isinstance(key, str):
+            raise CheckpointError("A tensor has no storage that is known.", got=f"{kind} {name}")
+        if (key, name) not in self.read:
+            dtype, content = TYPES[name], bytearray(self.archive.read(f"{self.root}data/{key}"))
+            if len(content) != entries * dtype.itemsize:
+                raise CheckpointError("A tensor has another size than its storage.", got=f"{len(content):,} bytes")
+            self.read[key, name] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        return self.read[key, name]

@@ -109,6 +109,7 @@ def efficientnet_lite0() -> EfficientNetLite0:
         CheckpointError: If the file does not have the hash in its name.
 
     Example:
+        >>> import torch
         >>> network = efficientnet_lite0()
         >>> found = network(torch.rand(2, 1, 28, 28))
         >>> found.pooled.shape, [tuple(each.shape[1:]) for each in found.maps[:2]], network.weights[:8]

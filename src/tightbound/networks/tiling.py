@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import UsageError
 from .kl_autoencoder import KLDecoder, KLEncoder
 
 __all__ = ["decode_tiled", "encode_tiled"]
@@ -36,6 +37,9 @@ def encode_tiled(encoder: KLEncoder, x: Tensor, tile: int = TILE) -> Tensor:
         x: Images, ``(n, channels, H, W)``.
         tile: Side of a tile in pixels, an even number.
 
+    Raises:
+        UsageError: If it is not even, or below 2.
+
     Example:
         >>> from tightbound.networks import Architecture
         >>> encoder = KLEncoder(3, 8, Architecture((8, 16)))
@@ -43,6 +47,7 @@ def encode_tiled(encoder: KLEncoder, x: Tensor, tile: int = TILE) -> Tensor:
         >>> torch.allclose(encode_tiled(encoder, x, tile=8), encoder(x), atol=1e-4)
         True
     """
+    _require_even(tile)
     return torch.cat([_encoded(encoder, image, tile) for image in x.split(1)])
 
 
@@ -55,6 +60,9 @@ def decode_tiled(decoder: KLDecoder, z: Tensor, tile: int = TILE) -> Tensor:
         z: Latents, ``(n, channels, h, w)``.
         tile: Side of a tile in pixels, an even number.
 
+    Raises:
+        UsageError: If it is not even, or below 2.
+
     Example:
         >>> from tightbound.networks import Architecture
         >>> decoder = KLDecoder(4, 3, (20, 24), Architecture((8, 16)))
@@ -62,7 +70,13 @@ def decode_tiled(decoder: KLDecoder, z: Tensor, tile: int = TILE) -> Tensor:
         >>> torch.allclose(decode_tiled(decoder, z, tile=8), decoder(z), atol=1e-4)
         True
     """
+    _require_even(tile)
     return torch.cat([_decoded(decoder, latent, tile) for latent in z.split(1)])
+
+
+def _require_even(tile: int) -> None:
+    if tile < 2 or tile % 2:
+        raise UsageError("Tiles are halved at every level.", got=f"tile {tile}", expected="an even side, such as 256")
 
 
 def _encoded(encoder: KLEncoder, x: Tensor, tile: int) -> Tensor:

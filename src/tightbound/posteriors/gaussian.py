@@ -87,6 +87,10 @@ class GridGaussian(Conditional, Posterior, MeasuresLatents):
         super().__init__(network, shape)
         self.noise, self.statistics = noise, LatentStatistics(channels)
 
+    @property
+    def measured(self) -> bool:
+        return self.statistics.known
+
     def measure_latents(self, batches: Iterable[Tensor]) -> None:
         self.statistics.reset()
         for x in batches:

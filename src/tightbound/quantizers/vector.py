@@ -274,6 +274,18 @@ class VectorQuantizer(Quantizer, LearnsByItself):
             distributed.broadcast(self.started, 0)
 
     @torch.no_grad()
+    def take(self, vectors: Tensor) -> None:
+        """Takes vectors that were learned before; averages follow from them, as if each had been used as often.
+
+        Args:
+            vectors: ``(codes, width)``.
+        """
+        self.codebook.copy_(vectors)
+        self.started.fill_(True)
+        self.averages.copy_(torch.cat([torch.ones_like(self.averages[:, :1]), vectors.to(self.averages)], dim=1))
+        self.weight.fill_(1)
+
+    @torch.no_grad()
     def _learn(self, rows: Tensor, indices: Tensor) -> None:
         """One update of the averages; the index ``codes`` marks rows that are not finite."""
         seen = moments(rows, indices, self.codes + 1)[:-1]

@@ -39,6 +39,11 @@ class LearnsFromCaptions(ABC):
 class MeasuresLatents(ABC):
     """Abstract: a part that keeps statistics of the latents of the training examples, measured after training."""
 
+    @property
+    @abstractmethod
+    def measured(self) -> bool:
+        """Whether it has them, from a training or from the file it starts from."""
+
     @abstractmethod
     def measure_latents(self, batches: Iterable[Tensor]) -> None:
         """Measures them anew.

@@ -22,9 +22,13 @@ CHUNK = 250
 
 
 def measures_latents(model: Model) -> list[MeasuresLatents]:
-    """The parts of a model that keep statistics of its latents, and belong to it alone."""
+    """The parts of a model whose latents are to be measured: its own, but none that is frozen and has statistics, on
+    which other models may rely.
+    """
     taken = {part for parts in model.taken.values() for part in parts.values()}
-    return [part for part in model.modules() if isinstance(part, MeasuresLatents) and part not in taken]
+    own = [part for part in model.modules() if isinstance(part, MeasuresLatents) and part not in taken]
+    frozen = model.recipe is not None and "encoder" in model.recipe.frozen
+    return [part for part in own if not (frozen and part.measured)]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..errors import UsageError
-from ..exchange.inert import read_state
+from ..exchange.inert import read_tensors
 from ..networks.discriminator import PatchDiscriminator, layers_that_fit
 from ..options.adversarial import Adversarial
 from ..runs import RunFolder
@@ -44,7 +44,7 @@ def discriminator_of(
     if not objective.plays:
         return None
     path = Path(start).expanduser()
-    if start and path.is_file() and (found := published_discriminator(read_state(path))) is not None:
+    if start and path.is_file() and (found := published_discriminator(read_tensors(path))) is not None:
         return found
     layers = objective.layers or layers_that_fit(shape)
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..data import Data, DataSpec
 from ..errors import UsageError
-from ..exchange.inert import read_state
+from ..exchange.inert import read_tensors
 from ..networks.features import has_efficientnet
 from ..networks.own_features import OwnFeatures
 from ..networks.perceptual import (
@@ -78,7 +78,7 @@ def _from_file(name: str, heads: str) -> PerceptualNetwork:
             expected="auto, efficientnet-lite0, features, none, or the path of a file",
             remedy="Check the path.",
         )
-    state = read_state(Path(name)) if name.endswith(".ckpt") else read_weights(name)
+    state = read_tensors(Path(name).expanduser()) if name.endswith(".ckpt") else read_weights(name)
     if any(key.startswith("loss.perceptual_loss.") for key in state):
         return from_compvis(state, Path(name).name)
     if not heads:
