@@ -73,7 +73,7 @@ EXPERIMENTS = [
     ),
     Experiment(
         "digits-diffusion",
-        "vdm --data digits --batch-size 64 --lr 2e-3 --dropout 0.25 --steps 6000 --patience none --evaluate-every 200",
+        "vdm --data digits --batch-size 64 --lr 2e-3 --dropout 0.35 --steps 7000 --patience none --evaluate-every 250",
         "-k 64",
         "nll",
         1,
