@@ -20,6 +20,7 @@ from tightbound.evaluation import DecoderNoise, Diagnosis, Estimate, Evaluation,
 from tightbound.evaluation.collapse.layer import Layer
 from tightbound.evaluation.levels import LevelDiagnosis
 from tightbound.evaluation.samples.features import FeatureSource
+from tightbound.options.adversarial import Adversarial
 from tightbound.options.direct import DiffusionBound, LogLikelihood, NoisyClassification
 from tightbound.options.objectives import (
     Capacity,
@@ -44,6 +45,7 @@ from tightbound.options.priors import (
     PixelCNNPrior,
     TransformerPrior,
 )
+from tightbound.options.published import PublishedQuantized, WeakKL
 from tightbound.recipes import (
     CVAE,
     DDPM,
@@ -56,6 +58,7 @@ from tightbound.recipes import (
     Completion,
     CompletionBaseline,
     GumbelVAE,
+    KLAutoencoder,
     LinearVAE,
     NoisyClassifierRecipe,
     PixelCNNRecipe,
@@ -65,6 +68,7 @@ from tightbound.recipes import (
     Stage,
     TransformerRecipe,
     TwoStage,
+    VQAutoencoder,
 )
 from tightbound.runs import RunConfig
 from tightbound.spec import from_json, kind_of, register, registered, require_choices, to_json, upgrade
@@ -150,6 +154,8 @@ OPTIONS: list[Any] = [
     TransformerRecipe(condition="class"),
     *(VDM(last_gamma=5), DDPM(timesteps=10), ScoreSDE(channels=(8,)), EDM(weight="edm2"), RectifiedFlow(patch=2)),
     NoisyClassifierRecipe(channels=(8,)),
+    *(KLAutoencoder(latent_channels=8), VQAutoencoder(codes=64)),
+    *(WeakKL(weight=1e-3), PublishedQuantized(commitment=0.5), Adversarial(game="hinge", weight=0.3)),
     NoisyClassification(),
     LevelDiagnosis((-8.0, 0.0, 8.0), (1.0, 3.0), (1.0, 2.5), 0.0, -0.1, 4, 10, "test", ("A remark.",)),
     PixelCNNPrior(attention_every=2),

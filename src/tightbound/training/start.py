@@ -63,8 +63,8 @@ def start_model(model: Model, train: Split, options: TrainingOptions | None = No
     if not model.new:
         return
     take_over(model)
-    if model.recipe.starts_from:
-        read_autoencoder(Path(model.recipe.starts_from)).load_into(with_latents(model), model.recipe.starts_from)
+    if start := model.recipe.starts_from if model.recipe else "":
+        read_autoencoder(Path(start)).load_into(with_latents(model), start)
     else:
         _start(model, train, options)
     learn_captions(model, train)
