@@ -68,11 +68,10 @@ class Imported:
         require_state(model, self.state, source)
         for name, tensor in networks_of(model).items():
             tensor.copy_(self.state[name])
-        if codebook_of(model) is not None:
-            quantizer: Any = model.posterior
-            quantizer.quantizers[0].take(self.state[CODEBOOK])
-        if self.std is not None and model.codes is None:
-            posterior: Any = model.posterior
+        posterior: Any = model.posterior
+        if model.codes is not None:
+            posterior.quantizers[0].take(self.state[CODEBOOK])
+        elif self.std is not None:
             posterior.statistics.assume(torch.zeros_like(self.std) if self.mean is None else self.mean, self.std)
         likelihood: Any = model.likelihood
         if self.scale is not None and likelihood.log_scale.requires_grad:

@@ -201,7 +201,7 @@ class _Unpickler(pickle.Unpickler):
             return name
         return _KNOWN.get((module, name), _Placeholder)
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         return pid
 
 
@@ -216,16 +216,16 @@ class _Storages:
         storage, size, stride = self._storage(note.storage), note.size, note.stride
         if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
             raise CheckpointError("A tensor has an invalid shape.", got=f"{size} with strides {stride}")
-        numbers: tuple[Any, ...] = (note.offset, *size, *stride)
-        if not all(isinstance(each, int) and each >= 0 for each in numbers):
+        numbers = [each for each in (note.offset, *size, *stride) if isinstance(each, int) and each >= 0]
+        if len(numbers) < 1 + 2 * len(size):
             raise CheckpointError("A tensor has an invalid shape.", got=f"{size} with strides {stride}")
         last = numbers[0] + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else -1
         if last >= len(storage) or math.prod(size) > len(storage):
             raise CheckpointError("A tensor is larger than its storage.", got=f"{size} of {len(storage)} entries")
         return storage.as_strided(size, stride, numbers[0])
 
-    def _storage(self, noted: Any) -> Tensor:
-        kind, name, key, _, entries = noted
+    def _storage(self, noted: object) -> Tensor:
+        kind, name, key, _, entries = noted if isinstance(noted, tuple) else ("", "", "", "", 0)
         if kind != "storage" or name not in TYPES or not isinstance(key, str):
             raise CheckpointError("A tensor has no storage that is known.", got=f"{kind} {name}")
         if (key, name) not in self.read:
