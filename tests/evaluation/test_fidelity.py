@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tightbound.errors import ShapeError
-from tightbound.evaluation.samples.fidelity import perceptual_distance, psnr, ssim
+from tightbound.evaluation.samples.fidelity import psnr, ssim
+from tightbound.networks.perceptual import perceptual_distance
 
 
 def test_psnr_is_that_of_each_image() -> None:
@@ -64,6 +65,7 @@ def test_the_perceptual_distance_is_of_directions_at_each_place() -> None:
         unit = lambda f, h, w, i=i: f[i, :, h, w] / f[i, :, h, w].norm()
         expected.append(sum(float((unit(a, *p) - unit(b, *p)).square().sum()) for p in places) / len(places))
     assert perceptual_distance([a], [b]).tolist() == pytest.approx(expected, rel=1e-6)
+    assert perceptual_distance([a, a], [b, a]).tolist() == pytest.approx([each / 2 for each in expected], rel=1e-6)
     assert perceptual_distance([a, 7 * a], [3 * a, a]).tolist() == pytest.approx([0.0, 0.0], abs=1e-15)
     zero = torch.zeros(2, 5, 3, 4)
     assert perceptual_distance([zero], [zero]).tolist() == [0.0, 0.0]

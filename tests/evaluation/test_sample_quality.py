@@ -235,3 +235,12 @@ def test_a_comparison_shows_the_quality_of_every_run(tmp_path, capsys: pytest.Ca
     assert {each["sample_quality"]["n"] for each in found} == {60}
     assert found[0]["sample_quality"]["features"]["weights"] == "579344248a"
     assert found[0]["sample_quality"]["data"] == found[1]["sample_quality"]["data"]
+
+
+def test_a_floor_of_the_examples_themselves_is_told() -> None:
+    data = tb.load_data("digits")
+    model = tb.recipes.VAE(latent_dim=2).build(data.spec)
+    few = {name: getattr(data, name).subset(30) for name in ("train", "test")}
+    of = lambda split: sample_quality(model, data, split, features=lambda x: x.flatten(1)).notes
+    assert any("with themselves" in note for note in of(few["train"]))
+    assert not any("with themselves" in note for note in of(few["test"]))

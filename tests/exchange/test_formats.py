@@ -328,3 +328,11 @@ def test_fields_of_statistics_scale_once(tmp_path: Path) -> None:
     found = read_autoencoder(tmp_path)
     assert found.std is not None
     assert found.std.tolist() == pytest.approx([5.0] * 4)
+
+
+def test_values_in_another_range_are_refused_and_told(tmp_path: Path) -> None:
+    export_autoencoder(KLAutoencoder(**SMALL).build(SPEC), tmp_path / "images")
+    floats = KLAutoencoder(**SMALL).build(dataclasses.replace(SPEC, levels=None))
+    with pytest.raises(UsageError, match="another range"):
+        read_autoencoder(tmp_path / "images").load_into(floats, "images")
+    assert any("values as they are" in each for each in export_autoencoder(floats, tmp_path / "floats"))

@@ -42,6 +42,7 @@ class Imported:
         std: Standard deviation of each latent channel, where the file has it.
         scale: Scale of the likelihood, b of images in [0, 1], where the file has it.
         loss: Tensors of the losses it was trained with, by their names in the file.
+        centred: Whether it takes images in [-1, 1]; else values as they are in the data of its run.
     """
 
     recipe: GridAutoencoder
@@ -52,6 +53,7 @@ class Imported:
     std: Tensor | None = None
     scale: float | None = None
     loss: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    centred: bool = True
 
     @torch.no_grad()
     def load_into(self, model: LatentVariableModel, source: object) -> None:
@@ -66,6 +68,7 @@ class Imported:
         """
         self._require_architecture(model, source)
         require_state(model, self.state, source)
+        self._require_range(model, source)
         for name, tensor in networks_of(model).items():
             tensor.copy_(self.state[name])
         posterior: Any = model.posterior
@@ -89,6 +92,17 @@ class Imported:
                 got=", ".join(f"{flag(name)} {typed(mine.architecture[name])}" for name in other),
                 expected=", ".join(f"{flag(name)} {typed(theirs.architecture[name])}" for name in other),
                 remedy="Leave these options out: with --init they are those of the file.",
+            )
+
+    def _require_range(self, model: LatentVariableModel, source: object) -> None:
+        posterior: Any = model.posterior
+        if posterior.network.centred != self.centred:
+            ranges = {True: "images in [-1, 1], from values with levels", False: "values as they are"}
+            raise UsageError(
+                f"The autoencoder in {source} was trained on values in another range.",
+                got=f"data seen as {ranges[posterior.network.centred]}",
+                expected=ranges[self.centred],
+                remedy="Store the images as files or uint8, or declare --levels.",
             )
 
     def model(self, source: object) -> LatentVariableModel:

@@ -130,6 +130,8 @@ def _said_of(model: Model) -> list[str]:
         raise UsageError("The VQModel of diffusers has 1 x 1 convolutions.", got="--no-pointwise")
     if noise := vars(recipe).get("latent_noise"):
         said.append(f"--latent-noise {noise:g} is not in the file: its deviations are the network's own")
+    if data is not None and data.levels is None:
+        said.append("it takes values as they are in this data, where pipelines give images in [-1, 1]")
     if data is not None and any(side % recipe.factor for side in data.shape[1:]):
         height, width = data.shape[1:]
         said.append(

@@ -44,4 +44,4 @@ def _of_run(run: Path) -> Imported:
     known = model.codes is None and q.statistics.known
     mean, std = (q.statistics.mean, q.statistics.std) if known else (None, None)
     scale = px.log_scale.exp().item()
-    return Imported(model.recipe, px.shape[0], min(px.shape[1:]), state, mean, std, scale)
+    return Imported(model.recipe, px.shape[0], min(px.shape[1:]), state, mean, std, scale, centred=q.network.centred)

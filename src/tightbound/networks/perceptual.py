@@ -28,6 +28,7 @@ __all__ = [
     "Vgg16",
     "efficientnet_lite0",
     "from_compvis",
+    "perceptual_distance",
     "vgg16",
 ]
 
@@ -121,9 +122,7 @@ class PerceptualNetwork(nn.Module):
 
     def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """The distance ``(n,)`` of images with these features."""
-        heads = self.heads.split(self.taps.channels)
-        with torch.autocast(self.heads.device.type, enabled=False):
-            return torch.stack([_weighted(x - y, head) for x, y, head in zip(a, b, heads, strict=True)]).sum(0)
+        return _between(a, b, self.heads.split(self.taps.channels))
 
     def _shown(self, x: Tensor) -> Tensor:
         """Images with the channels that the network takes."""
@@ -144,6 +143,27 @@ class PerceptualNetwork(nn.Module):
                 expected=f"1 or {self.taps.inputs} channels, sides of at least {self.taps.least}",
                 remedy="Use --perceptual features, which are trained on this data, or --perceptual none.",
             )
+
+
+def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """The distance ``(n,)`` of images with these features, which is a mean over the taps.
+
+    Args:
+        a: The features of each tap, ``(n, channels, H, W)``.
+        b: Those of the others, with the same shapes.
+
+    Example:
+        >>> a, b = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 3.0]).view(1, 2, 1, 1)
+        >>> perceptual_distance([a, a], [b, a])
+        tensor([1.])
+    """
+    heads = [torch.full((x.shape[1],), 1 / len(a), device=x.device) for x in a]
+    return _between([_normalised(x) for x in a], [_normalised(x) for x in b], heads)
+
+
+def _between(a: Sequence[Tensor], b: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
+    with torch.autocast(heads[0].device.type, enabled=False):
+        return torch.stack([_weighted(x - y, head) for x, y, head in zip(a, b, heads, strict=True)]).sum(0)
 
 
 def _normalised(features: Tensor) -> Tensor:

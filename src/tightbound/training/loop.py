@@ -164,7 +164,7 @@ class _Run:
         self.model, self.folder, self.clock = engine.model, place.folder, engine.clock
         sizes = len(data.train), len(data.valid), data.spec.dimensions
         self.evaluate_every = self.options.evaluation_steps(*sizes)
-        self.patience = self.options.evaluations_to_wait(*sizes)
+        self.patience = None if engine.step.keeps_last else self.options.evaluations_to_wait(*sizes)
         self.progress = Progress(parts=engine.parts)
         self.unit = unit_of(self.model, engine.step.rows[engine.step.selects], config.data_spec, data.spec)
         self.readings = Readings(engine, self.progress, self.unit, place)

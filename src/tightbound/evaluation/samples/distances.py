@@ -8,7 +8,6 @@ distance is unbiased, so that it is zero on average for two sets of one distribu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from ...errors import ShapeError, UsageError
 from ...runtime.randomness import fixed_noise
 from ..estimate import Estimate
 
-__all__ = ["KERNEL_FACTOR", "Moments", "Support", "frechet_distance", "kernel_distance", "support"]
+__all__ = ["KERNEL_FACTOR", "Support", "frechet_distance", "kernel_distance", "support"]
 
 RESAMPLES = 20
 """Bootstrap samples behind a standard error."""
@@ -28,63 +27,6 @@ PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 """Neighbours within the ball of an example, as published for precision and recall, and for density and coverage."""
 AT_ONCE = 2**24
 """Pairs of rows that are worked on at once."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    r"""Sums over a set of features, from which its Gaussian follows; those of two parts add up to those of the whole.
-
-    Args:
-        n: Number of rows.
-        first: :math:`\sum_i x_i`, ``(d,)``.
-        second: :math:`\sum_i x_i x_i^\top`, ``(d, d)``.
-
-    Example:
-        >>> x = torch.randn(10, 3)
-        >>> whole, parts = Moments.of(x), Moments.of(x[:4]) + Moments.of(x[4:])
-        >>> whole.n == parts.n, torch.allclose(whole.covariance, parts.covariance)
-        (True, True)
-    """
-
-    n: int
-    first: Tensor
-    second: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Moments:
-        """The sums over some rows."""
-        x = features.detach().cpu().double()
-        return cls(len(x), x.sum(0), x.T @ x)
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.n + other.n, self.first + other.first, self.second + other.second)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, ``(d,)``."""
-        return self.first / self.n
-
-    @property
-    def covariance(self) -> Tensor:
-        """The unbiased covariance, ``(d, d)``."""
-        return (self.second - self.n * torch.outer(self.mean, self.mean)) / (self.n - 1)
-
-    def frechet_distance(self, other: Moments) -> float:
-        """The squared Fréchet distance of the two Gaussians: see :func:`frechet_distance`.
-
-        Example:
-            >>> x = torch.randn(1000, 3)
-            >>> round(Moments.of(x).frechet_distance(Moments.of(x + 2)), 4)
-            12.0
-        """
-        overlap = torch.linalg.svdvals(_root(self.covariance) @ _root(other.covariance)).sum()
-        traces = self.covariance.trace() + other.covariance.trace()
-        return ((self.mean - other.mean).square().sum() + traces - 2 * overlap).clamp(min=0).item()
-
-
-def _root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 def frechet_distance(a: Tensor, b: Tensor, *, seed: int = 0) -> Estimate:

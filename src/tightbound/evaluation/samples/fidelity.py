@@ -6,22 +6,18 @@ Convention: images are ``(n, channels, height, width)`` in [0, 1]; every functio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import ShapeError
 
-__all__ = ["MOST_PSNR", "perceptual_distance", "psnr", "ssim", "window_of"]
+__all__ = ["MOST_PSNR", "psnr", "ssim", "window_of"]
 
 MOST_PSNR = 100.0
 """The PSNR of an image without error, dB."""
 WINDOW, SIGMA = 11, 1.5
 """Side of the window of SSIM, and the standard deviation of its weights, pixels."""
-STABLE = 1e-10
-"""Added to the squared length of features, so that zero features have no direction."""
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
@@ -97,36 +93,6 @@ def _smoothed(x: Tensor, side: int) -> Tensor:
     weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, side)
     across = F.conv2d(x, weights, groups=x.shape[1])
     return F.conv2d(across, weights.mT, groups=x.shape[1])
-
-
-def perceptual_distance(maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    r"""Squared distance of the directions of features, averaged over places and summed over maps: LPIPS without learned
-    weights of the channels.
-
-    .. math:: \sum_l \frac{1}{H_l W_l} \sum_{h, w} \lVert \hat f_l(x)_{hw} - \hat f_l(y)_{hw} \rVert^2, \qquad
-        \hat f = f / \sqrt{\lVert f \rVert^2 + 10^{-10}}
-
-    References:
-        The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al., 2018).
-
-    Args:
-        maps: Features of the images, ``(n, channels, height, width)`` each.
-        others: Those of the others, with the same shapes.
-
-    Raises:
-        ShapeError: If the shapes differ.
-
-    Example:
-        >>> a, b = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 3.0]).view(1, 2, 1, 1)
-        >>> perceptual_distance([a, a], [b, a])
-        tensor([2.0000], dtype=torch.float64)
-    """
-    pairs = [_images(a, b) for a, b in zip(maps, others, strict=True)]
-    return torch.stack([(_unit(a) - _unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / (x.square().sum(1, keepdim=True) + STABLE).sqrt()
 
 
 def _images(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from ...data import Data, DataSpec, Split
 from ...distributions import CodeDistribution, UniformCodes
 from ...models import Marginal, Model
 from ...networks.features import Activations
+from ...networks.perceptual import perceptual_distance
 from ...runtime.modes import evaluating
 from ...runtime.randomness import fixed_noise
 from ...spec import register
@@ -27,7 +28,7 @@ from ..numbers import Fact, Number
 from ..passes import over, require_split
 from .distances import DENSITY_NEIGHBOURS, frechet_distance, kernel_distance, support
 from .features import FeatureName, Features, FeatureSource, as_images, features_of
-from .fidelity import WINDOW, perceptual_distance, psnr, ssim, window_of
+from .fidelity import WINDOW, psnr, ssim, window_of
 
 __all__ = ["SampleQuality", "fidelity", "frechet_distance", "sample_quality"]
 
@@ -182,6 +183,8 @@ def sample_quality(
     accuracy = None if classifier is None else _accuracy(classifier, own, split)
     source = seen.source(own.shape[1])
     notes = (*_notes(own, accuracy, source, model.can_sample), *_on_images(split.spec, told))
+    if split.name == data.train.name:
+        notes += ("these are training examples, so the floor compares them with themselves: measure another split",)
     return SampleQuality(
         **_distances(values, own, seed),
         **told,
@@ -245,8 +248,8 @@ def fidelity(x: Tensor, rebuilt: Tensor, seen: tuple[Activations, Activations], 
         return {}
     images, others = as_images(x, spec), as_images(rebuilt, spec)
     found = {"psnr": psnr(images, others), "ssim": ssim(images, others)}
-    maps = {"perceptual": perceptual_distance(seen[0].maps, seen[1].maps)} if seen[0].maps else {}
-    return found | maps
+    maps = [[each.double() for each in one.maps] for one in seen]
+    return found | ({"perceptual": perceptual_distance(*maps).cpu()} if maps[0] else {})
 
 
 @torch.no_grad()
